@@ -1,0 +1,288 @@
+"""The configuration of a dense Qwen3 model, in the words of Hugging Face's `config.json`.
+
+Takes a published `config.json` (or its fields), gives one frozen record, and refuses with a single error that
+lists every problem. No framework is imported here: a reader of configurations needs none.
+What the model does not implement (rope scaling, biases, sliding windows, dropout) is refused, never ignored.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+
+class Qwen3ConfigError(ValueError):
+    """A configuration that cannot be used; `problems` holds every reason, the message lists them all."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join([f"{len(problems)} problem(s) in the Qwen3 configuration:", *problems]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen3Config:
+    """A dense Qwen3 model. Every instance is valid: construction checks all fields and reports all problems.
+
+    Attributes with a default carry no mathematics of a training step; they are kept so that a published
+    `config.json` survives the round trip.
+
+    Source: transformers 4.57.1, `configuration_qwen3.py`; the published `config.json` files of Qwen3.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    rope_theta: float = 1_000_000
+    rms_norm_eps: float = 1e-6
+    hidden_act: str = "silu"
+    initializer_range: float = 0.02
+    rope_scaling: None = None
+    attention_bias: bool = False
+    attention_dropout: float = 0.0
+    use_sliding_window: bool = False
+    sliding_window: int | None = None
+    max_window_layers: int = 28
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    use_cache: bool = True
+    torch_dtype: str = "bfloat16"
+    architectures: tuple[str, ...] = ("Qwen3ForCausalLM",)
+    model_type: str = "qwen3"
+    transformers_version: str = "4.51.0"
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(asdict(self)))
+        if problems:
+            raise Qwen3ConfigError(problems)
+
+    @property
+    def num_key_value_groups(self) -> int:
+        """How many query heads share one key and value head."""
+        return self.num_attention_heads // self.num_key_value_heads
+
+    @classmethod
+    def from_hf(cls, source: Mapping[str, Any] | str | Path) -> "Qwen3Config":
+        """The configuration in a mapping, in a `config.json`, or in the directory that holds one.
+
+        `dtype` (transformers from 4.56) is read as `torch_dtype`; `layer_types` must say full attention throughout.
+
+        Raises:
+            Qwen3ConfigError: with all unknown, missing, mistyped and unsupported fields at once.
+        """
+        values = dict(source) if isinstance(source, Mapping) else _read_json(Path(source))
+        layer_types = values.pop("layer_types", [])
+        if "dtype" in values and "torch_dtype" not in values:
+            values["torch_dtype"] = values.pop("dtype")
+        if isinstance(values.get("architectures"), list):
+            values["architectures"] = tuple(values["architectures"])
+        problems = [*_layer_type_problems(layer_types), *_key_problems(values), *_problems(values)]
+        if problems:
+            raise Qwen3ConfigError(problems)
+        return cls(**values)
+
+    def to_hf(self) -> dict[str, Any]:
+        """The fields as `config.json` has them, keys sorted; `from_hf` of the result equals this record."""
+        values = asdict(self) | {"architectures": list(self.architectures)}
+        return dict(sorted(values.items()))
+
+
+# `config.json` must state these: a default here would silently be another model.
+_REQUIRED = frozenset(
+    {
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "max_position_embeddings",
+        "tie_word_embeddings",
+        "rope_theta",
+        "rms_norm_eps",
+        "hidden_act",
+    }
+)
+_POSITIVE = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rope_theta",
+    "rms_norm_eps",
+    "initializer_range",
+)
+_ONLY_SUPPORTED: Mapping[str, Any] = MappingProxyType(
+    {
+        "hidden_act": "silu",
+        "rope_scaling": None,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "architectures": ("Qwen3ForCausalLM",),
+        "model_type": "qwen3",
+    }
+)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Qwen3ConfigError([f"{path}: {error}"]) from error
+    if not isinstance(values, dict):
+        raise Qwen3ConfigError([f"{path}: expected a JSON object, got {type(values).__name__}"])
+    return values
+
+
+def _layer_type_problems(layer_types: Any) -> Iterator[str]:
+    if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
+        yield f"layer_types: only full_attention is supported, got {layer_types!r}"
+
+
+def _key_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    known = {field.name for field in fields(Qwen3Config)}
+    yield from (f"{name}: unknown field" for name in sorted(set(values) - known))
+    yield from (f"{name}: missing" for name in sorted(_REQUIRED - set(values)))
+
+
+def _problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """Every problem among the fields that are there; cross-field laws only where each field is sound."""
+    sound = {}
+    for field in fields(Qwen3Config):
+        if field.name not in values:
+            continue
+        problem = _field_problem(field.name, field.type, values[field.name])
+        if problem:
+            yield f"{field.name}: {problem}"
+        else:
+            sound[field.name] = values[field.name]
+    yield from _cross_field_problems(sound)
+
+
+def _field_problem(name: str, kind: Any, value: Any) -> str | None:
+    if name in _ONLY_SUPPORTED:
+        wanted = _ONLY_SUPPORTED[name]
+        same = value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+        return None if same else f"only {wanted!r} is supported, got {value!r}"
+    if not _is_a(kind, value):
+        return f"expected {getattr(kind, '__name__', kind)}, got {value!r}"
+    if name in _POSITIVE and not 0 < value < float("inf"):
+        return f"must be positive and finite, got {value!r}"
+    return None
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+    """Whether a JSON value fits a field; an integer fits a float (published files write both), a bool only bool."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _cross_field_problems(sound: Mapping[str, Any]) -> Iterator[str]:
+    heads, groups = sound.get("num_attention_heads"), sound.get("num_key_value_heads")
+    if heads and groups and heads % groups:
+        yield f"num_attention_heads: {heads} heads cannot share {groups} key-value heads evenly"
+    head_dim = sound.get("head_dim")
+    if head_dim and head_dim % 2:
+        yield f"head_dim: rotary embedding needs an even width, got {head_dim}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionPolicy:
+    """The dtype of each part of the model, in mindformers' words; the default is float32 throughout.
+
+    `compute_dtype` is the dtype of every matrix product: inputs are rounded to it and the result is in it.
+    """
+
+    params_dtype: str = "float32"
+    compute_dtype: str = "float32"
+    layernorm_compute_dtype: str = "float32"
+    softmax_compute_dtype: str = "float32"
+    rotary_dtype: str = "float32"
+    residual_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}: expected one of {', '.join(DTYPES)}, got {value!r}"
+            for name, value in asdict(self).items()
+            if value not in DTYPES
+        ]
+        if problems:
+            raise Qwen3ConfigError(problems)
+
+
+DTYPES = ("float32", "bfloat16")
+
+
+def _published(
+    layers: int, hidden: int, intermediate: int, heads: int, *, max_window_layers: int, tied: bool
+) -> Qwen3Config:
+    """A dense Qwen3 as published: all sizes share eight key-value heads of width 128, vocabulary and context."""
+    return Qwen3Config(
+        vocab_size=151936,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=40960,
+        tie_word_embeddings=tied,
+        max_window_layers=max_window_layers,
+        bos_token_id=151643,
+        eos_token_id=151645,
+    )
+
+
+# Source: config.json of Qwen/Qwen3-0.6B ... Qwen/Qwen3-32B on the Hugging Face hub, as of 2025.
+PUBLISHED: Mapping[str, Qwen3Config] = MappingProxyType(
+    {
+        "0.6B": _published(28, 1024, 3072, 16, max_window_layers=28, tied=True),
+        "1.7B": _published(28, 2048, 6144, 16, max_window_layers=28, tied=True),
+        "4B": _published(36, 2560, 9728, 32, max_window_layers=36, tied=True),
+        "8B": _published(36, 4096, 12288, 32, max_window_layers=36, tied=False),
+        "14B": _published(40, 5120, 17408, 40, max_window_layers=40, tied=False),
+        "32B": _published(64, 5120, 25600, 64, max_window_layers=64, tied=False),
+    }
+)
+
+
+def _small(layers: int, hidden: int, intermediate: int, heads: int, vocab: int, *, tied: bool) -> Qwen3Config:
+    """A test-sized Qwen3 with two query heads per key-value head of width 32."""
+    return Qwen3Config(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        head_dim=32,
+        max_position_embeddings=2048,
+        tie_word_embeddings=tied,
+        max_window_layers=layers,
+    )
+
+
+# "tiny": head_dim differs from hidden_size / heads, as in most published sizes.
+SMALL: Mapping[str, Qwen3Config] = MappingProxyType(
+    {
+        "tiny": _small(2, 64, 160, 4, 320, tied=False),
+        "tiny-tied": _small(2, 64, 160, 4, 320, tied=True),
+        "small": _small(4, 256, 768, 8, 2048, tied=False),
+    }
+)

@@ -1,0 +1,300 @@
+"""Training Qwen3: the masked token loss, one compiled step, accumulation, and checkpoints that resume bit for bit.
+
+The global batch is the unit: loss and gradients are divided by its number of unmasked target tokens, whatever the
+number of micro-batches it is split into. In GRAPH mode forward, backward, clipping and AdamW are one compiled cell;
+with accumulation two, one per micro-batch and one per update.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+from mindspore import Parameter, Tensor, nn, ops
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
+from qwen3_model.optimizer import AdamW, AdamWConfig, ClipByGlobalNorm, decays, step_scalars, tree_sum
+from qwen3_model.schedule import ScheduleConfig
+from qwen3_model.weights import WeightsError, load_into
+
+Array = npt.NDArray[Any]
+CHECKPOINT_FILE = "checkpoint.safetensors"
+CHECKPOINT_FORMAT = "qwen3-model-checkpoint-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one training step measured.
+
+    Attributes:
+        step: Counted from 1.
+        loss: Mean negative log-likelihood of the unmasked targets, before the update; the exact float32 value.
+        grad_norm: Global norm before clipping; the exact float32 value.
+        learning_rate: The rate that the update used.
+        tokens: Unmasked target tokens of the global batch.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    tokens: int
+
+
+class TokenLoss(nn.Cell):
+    """sum over tokens of mask * -log softmax(logits)[target], divided by `count`; float32.
+
+    `count` is the global batch's, so the losses of micro-batches add up to the loss of the batch.
+    """
+
+    def construct(self, logits_BSV: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor) -> Tensor:
+        logits = ops.cast(ops.reshape(logits_BSV, (-1, logits_BSV.shape[-1])), ms.float32)
+        targets = ops.reshape(targets_BS, (-1, 1))
+        picked = ops.gather_elements(logits, 1, targets)
+        losses = ops.logsumexp(logits, 1, True) - picked
+        return tree_sum(ops.reshape(losses, (-1,)) * ops.reshape(mask_BS, (-1,))) / count
+
+
+class ForwardLoss(nn.Cell):
+    """Model and loss: tokens, targets, mask [B, S] and the global count -> loss."""
+
+    def __init__(self, model: nn.Cell, loss: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.model = model
+        self.loss = loss
+
+    def construct(self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor) -> Tensor:
+        return self.loss(self.model(tokens_BS), targets_BS, mask_BS, count)
+
+
+class Gradients(nn.Cell):
+    """Loss and the gradient of every parameter."""
+
+    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.forward = forward
+        self.grad = ms.value_and_grad(forward, None, parameters)
+
+    def construct(
+        self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.grad(tokens_BS, targets_BS, mask_BS, count)
+
+
+class WholeStep(nn.Cell):
+    """Forward, backward, clipping and update of a batch that is not split -> loss, gradient norm."""
+
+    def __init__(self, gradients: Gradients, clip: nn.Cell, optimizer: AdamW) -> None:
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.clip = clip
+        self.optimizer = optimizer
+
+    def construct(
+        self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor, scalars: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        loss, gradients = self.gradients(tokens_BS, targets_BS, mask_BS, count)
+        norm, scale = self.clip(gradients)
+        return ops.depend(loss, self.optimizer(gradients, scale, scalars)), norm
+
+
+class AccumulateStep(nn.Cell):
+    """Adds a micro-batch's gradients to the sums -> its part of the loss."""
+
+    def __init__(self, gradients: Gradients, sums: ms.ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.sums = sums
+
+    def construct(self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor) -> Tensor:
+        loss, gradients = self.gradients(tokens_BS, targets_BS, mask_BS, count)
+        for i in range(len(self.sums)):
+            ops.assign_add(self.sums[i], gradients[i])
+        return loss
+
+
+class UpdateStep(nn.Cell):
+    """Clipping and update by the summed gradients, which start again at zero -> gradient norm."""
+
+    def __init__(self, sums: ms.ParameterTuple, clip: nn.Cell, optimizer: AdamW) -> None:
+        super().__init__(auto_prefix=False)
+        self.sums = sums
+        self.clip = clip
+        self.optimizer = optimizer
+
+    def construct(self, scalars: Tensor) -> Tensor:
+        gradients = tuple([total + 0.0 for total in self.sums])
+        norm, scale = self.clip(gradients)
+        norm = ops.depend(norm, self.optimizer(gradients, scale, scalars))
+        for i in range(len(self.sums)):
+            ops.assign(self.sums[i], ops.zeros_like(gradients[i]))
+        return norm
+
+
+class Qwen3Trainer:
+    """One model in training. The small methods are what a variant overrides."""
+
+    def __init__(
+        self,
+        config: Qwen3Config,
+        policy: PrecisionPolicy,
+        optimizer: AdamWConfig,
+        schedule: ScheduleConfig,
+        *,
+        clip_grad: float | None,
+        gradient_accumulation_steps: int = 1,
+        recompute: bool = False,
+        graph_mode: bool = True,
+    ) -> None:
+        # The mode is the process's, not the cell's: trainers of different modes cannot be interleaved.
+        ms.set_context(mode=ms.GRAPH_MODE if graph_mode else ms.PYNATIVE_MODE)
+        self.config = config
+        self.policy = policy
+        self.schedule = schedule
+        self.optimizer_config = optimizer
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.step = 0
+        self.model = self.build_model()
+        self.model.set_train()
+        if recompute:
+            for layer in self.model.model.layers:
+                layer.recompute()
+        parameters = ms.ParameterTuple(self.model.trainable_params())
+        self._parameters = parameters
+        self._gradients = Gradients(ForwardLoss(self.model, self.build_loss()), parameters)
+        self._optimizer = AdamW(parameters, optimizer, self.decays)
+        clip = self.build_clip(clip_grad)
+        if gradient_accumulation_steps == 1:
+            self._whole_step = WholeStep(self._gradients, clip, self._optimizer)
+        else:
+            sums = parameters.clone(prefix="gradient_sum", init="zeros")
+            self._accumulate_step = AccumulateStep(self._gradients, sums)
+            self._update_step = UpdateStep(sums, clip, self._optimizer)
+
+    def build_model(self) -> Qwen3ForCausalLM:
+        """The model to train."""
+        return Qwen3ForCausalLM(self.config, self.policy)
+
+    def build_loss(self) -> nn.Cell:
+        """The loss cell: (logits, targets, mask, count) -> loss."""
+        return TokenLoss()
+
+    def build_clip(self, max_norm: float | None) -> nn.Cell:
+        """The clipping cell: gradients -> (norm before clipping, factor)."""
+        return ClipByGlobalNorm(max_norm)
+
+    def decays(self, name: str) -> bool:
+        """Whether weight decay applies to the parameter."""
+        return decays(name)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the given step, counted from 1."""
+        return self.schedule.learning_rate(step)
+
+    def inputs_and_targets(self, tokens: Array) -> tuple[Array, Array]:
+        """Tokens [B, S+1] -> inputs [B, S] and the token that follows each of them [B, S]."""
+        return tokens[:, :-1], tokens[:, 1:]
+
+    def token_count(self, loss_mask: Array) -> int:
+        """The number that loss and gradients are divided by: the unmasked targets of the global batch."""
+        return int(np.count_nonzero(loss_mask))
+
+    def load_weights(self, tensors: Mapping[str, Array]) -> None:
+        """Sets every parameter; see `load_into` for what is refused."""
+        load_into(self.model, tensors)
+
+    def train_step(self, tokens: Array, loss_mask: Array) -> StepResult:
+        """One update by the global batch `tokens` [B, S+1], `loss_mask` [B, S] (0 or 1).
+
+        With accumulation the batch is split into equal micro-batches, in order.
+        """
+        step = self.step + 1
+        learning_rate = self.learning_rate(step)
+        scalars = Tensor(step_scalars(self.optimizer_config, step, learning_rate))
+        if self.gradient_accumulation_steps == 1:
+            (batch,) = self._micro_batches(tokens, loss_mask)
+            loss, norm = (float(x.asnumpy()) for x in self._whole_step(*batch, scalars))
+        else:
+            parts = [
+                self._accumulate_step(*batch).asnumpy() for batch in self._micro_batches(tokens, loss_mask)
+            ]
+            loss, norm = float(np.sum(parts, dtype=np.float32)), float(self._update_step(scalars).asnumpy())
+        self.step = step
+        return StepResult(
+            step=step,
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=learning_rate,
+            tokens=self.token_count(loss_mask),
+        )
+
+    def gradients(self, tokens: Array, loss_mask: Array) -> dict[str, Array]:
+        """The gradient of every parameter for a global batch, not clipped; nothing is updated."""
+        totals: dict[str, Array] = {}
+        for batch in self._micro_batches(tokens, loss_mask):
+            _, gradients = self._gradients(*batch)
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                values = gradient.asnumpy()
+                totals[parameter.name] = (
+                    totals[parameter.name] + values if parameter.name in totals else values
+                )
+        return totals
+
+    def parameters(self) -> dict[str, Array]:
+        """A copy of every parameter by its Hugging Face name."""
+        return {parameter.name: parameter.asnumpy().copy() for parameter in self._parameters}
+
+    def save_checkpoint(self, directory: str | Path) -> None:
+        """Parameters, moments and step in one file, which replaces an older one at once or not at all."""
+        path = Path(directory) / CHECKPOINT_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        state = {parameter.name: parameter.asnumpy() for parameter in self._state()}
+        save_file(state, unfinished, metadata={"format": CHECKPOINT_FORMAT, "step": str(self.step)})
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+
+    def load_checkpoint(self, directory: str | Path) -> None:
+        """Continues where `save_checkpoint` stopped.
+
+        Raises:
+            WeightsError: the file is of another format, or differs from this model in names or shapes.
+        """
+        path = Path(directory) / CHECKPOINT_FILE
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != CHECKPOINT_FORMAT:
+                raise WeightsError(
+                    str(path), [f"format: expected {CHECKPOINT_FORMAT}, got {metadata.get('format')}"]
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        load_into(self._optimizer, tensors)
+        self.step = int(metadata["step"])
+
+    def _state(self) -> Iterator[Parameter]:
+        yield from (*self._optimizer.parameters, *self._optimizer.exp_avg, *self._optimizer.exp_avg_sq)
+
+    def _micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
+        """(inputs, targets, mask, count) of each micro-batch; the count is the global batch's."""
+        parts = self.gradient_accumulation_steps
+        if loss_mask.shape != (tokens.shape[0], tokens.shape[1] - 1) or tokens.shape[0] % parts:
+            raise ValueError(
+                f"tokens {tokens.shape}, loss_mask {loss_mask.shape}: need [B, S+1], [B, S], {parts} | B"
+            )
+        inputs, targets = self.inputs_and_targets(tokens)
+        count = Tensor(self.token_count(loss_mask), ms.float32)
+        for part in np.split(np.arange(tokens.shape[0]), parts):
+            yield (
+                Tensor(np.ascontiguousarray(inputs[part], dtype=np.int32)),
+                Tensor(np.ascontiguousarray(targets[part], dtype=np.int32)),
+                Tensor(np.ascontiguousarray(loss_mask[part], dtype=np.float32)),
+                count,
+            )

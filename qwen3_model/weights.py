@@ -1,0 +1,161 @@
+"""Weights in Hugging Face's layout: one safetensors file, or shards with an index, and a strict way into a cell.
+
+Names are Hugging Face's on both sides, so a difference is an error that lists missing, unexpected and misshapen keys.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import deserialize
+from safetensors.numpy import save_file
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_DTYPES: Mapping[str, type[np.generic]] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit; `problems` holds every reason, the message lists them all."""
+
+    def __init__(self, where: str, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join([f"{len(problems)} problem(s) with the weights in {where}:", *problems]))
+
+
+def load_safetensors(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """All tensors of a file, of an index's shards, or of a directory that holds either; bfloat16 widened to float32.
+
+    Raises:
+        WeightsError: nothing to read, a shard that differs from the index, or a dtype that is not floating point.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / INDEX_FILE if (path / INDEX_FILE).is_file() else path / SINGLE_FILE
+    if not path.is_file():
+        raise WeightsError(str(path), ["no such file"])
+    return _load_index(path) if path.name.endswith(".json") else _load_file(path)
+
+
+def save_safetensors(
+    tensors: Tensors, directory: str | Path, max_shard_size: int | str = "5GB"
+) -> list[Path]:
+    """The files written: `model.safetensors`, or numbered shards and their index when one file would be too large.
+
+    `max_shard_size` is in bytes or, as in Hugging Face, "200KB", "50MB", "5GB". A tensor is never split.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    shards = list(_shards(tensors, _bytes(max_shard_size)))
+    if len(shards) == 1:
+        return [_save_file(shards[0], directory / SINGLE_FILE)]
+    names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    files = [_save_file(shard, directory / name) for shard, name in zip(shards, names, strict=True)]
+    index = {
+        "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
+        "weight_map": {key: name for shard, name in zip(shards, names, strict=True) for key in shard},
+    }
+    (directory / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return [*files, directory / INDEX_FILE]
+
+
+def load_into(cell: "nn.Cell", tensors: Tensors) -> None:
+    """Puts every tensor into the parameter of its name, in the parameter's dtype.
+
+    Raises:
+        WeightsError: with all missing, unexpected and misshapen keys; the cell is then unchanged.
+    """
+    from mindspore import Tensor
+
+    parameters = {parameter.name: parameter for parameter in cell.get_parameters()}
+    problems = list(_mismatches({name: tuple(p.shape) for name, p in parameters.items()}, tensors))
+    if problems:
+        raise WeightsError(type(cell).__name__, problems)
+    for name, parameter in parameters.items():
+        parameter.set_data(Tensor(np.ascontiguousarray(tensors[name])).astype(parameter.dtype))
+
+
+def _mismatches(shapes: Mapping[str, tuple[int, ...]], tensors: Tensors) -> Iterator[str]:
+    yield from (f"missing: {name} {shapes[name]}" for name in sorted(shapes.keys() - tensors.keys()))
+    yield from (
+        f"unexpected: {name} {tensors[name].shape}" for name in sorted(tensors.keys() - shapes.keys())
+    )
+    for name in sorted(shapes.keys() & tensors.keys()):
+        if tensors[name].shape != shapes[name]:
+            yield f"misshapen: {name} is {tensors[name].shape}, expected {shapes[name]}"
+
+
+def _load_index(path: Path) -> dict[str, npt.NDArray[Any]]:
+    weight_map: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    problems = []
+    for name in sorted(set(weight_map.values())):
+        if not (path.parent / name).is_file():
+            problems.append(f"missing shard: {name}")
+            continue
+        shard = _load_file(path.parent / name)
+        listed = {key for key, file in weight_map.items() if file == name}
+        problems += [f"{name}: lacks {key}, which the index lists" for key in sorted(listed - shard.keys())]
+        problems += [
+            f"{name}: holds {key}, which the index does not list" for key in sorted(shard.keys() - listed)
+        ]
+        tensors |= shard
+    if problems:
+        raise WeightsError(str(path), problems)
+    return tensors
+
+
+def _load_file(path: Path) -> dict[str, npt.NDArray[Any]]:
+    records = deserialize(path.read_bytes())
+    problems = [
+        f"{key}: dtype {record['dtype']} is not a weight's"
+        for key, record in records
+        if record["dtype"] not in {*_DTYPES, "BF16"}
+    ]
+    if problems:
+        raise WeightsError(str(path), problems)
+    return {key: _array(record).reshape(record["shape"]) for key, record in records}
+
+
+def _array(record: Mapping[str, Any]) -> npt.NDArray[Any]:
+    if record["dtype"] == "BF16":
+        # A bfloat16 is the upper half of a float32; numpy has no such dtype.
+        upper = np.frombuffer(record["data"], dtype=np.uint16).astype(np.uint32)
+        return (upper << 16).view(np.float32)
+    return np.frombuffer(record["data"], dtype=_DTYPES[record["dtype"]]).copy()
+
+
+def _save_file(tensors: Tensors, path: Path) -> Path:
+    # metadata: transformers refuses a file that does not name the framework whose layout it has.
+    save_file(
+        {key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata={"format": "pt"}
+    )
+    return path
+
+
+def _shards(tensors: Tensors, limit: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """The tensors in order, cut before the one that would go over the limit."""
+    shard: dict[str, npt.NDArray[Any]] = {}
+    for name, tensor in tensors.items():
+        if shard and sum(held.nbytes for held in shard.values()) + tensor.nbytes > limit:
+            yield shard
+            shard = {}
+        shard[name] = tensor
+    yield shard
+
+
+def _bytes(size: int | str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([KMG]?)B?", str(size))
+    if match is None:
+        raise ValueError(f"max_shard_size: expected bytes or a size such as 5GB, got {size!r}")
+    return int(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,275 @@
+"""The case: everything that fixes a run, and its digest.
+
+Takes a YAML file that a person wrote, gives a frozen record, and refuses the file with all of its errors at
+once. What does not change a run (title, time limits, where a file lies) is outside the digest; the standards
+have digests of their own.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from harness.digest import digest_json
+from harness.errors import InputError
+from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Qwen3Config
+
+CASES_DIR = Path(__file__).parent / "cases"
+DEFAULT_CASE = "qwen3-tiny-fp32"
+BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
+
+
+class Record(BaseModel):
+    """Frozen; an unknown key is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _model_config(value: Any, info: ValidationInfo) -> Qwen3Config:
+    if isinstance(value, Qwen3Config):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("expected {size: NAME} or the keys of a Hugging Face config.json")
+    if "size" not in value:
+        return Qwen3Config.from_hf(value)
+    sizes = {**SMALL, **PUBLISHED}
+    if value["size"] not in sizes:
+        raise ValueError(f"unknown size {value['size']!r}; known sizes: {', '.join(sizes)}")
+    changes = {key: change for key, change in value.items() if key != "size"}
+    return Qwen3Config.from_hf({**sizes[value["size"]].to_hf(), **changes})
+
+
+def _precision(value: Any) -> PrecisionPolicy:
+    if isinstance(value, PrecisionPolicy):
+        return value
+    known = PrecisionPolicy.__dataclass_fields__
+    if not isinstance(value, dict) or (unknown := sorted(set(value) - set(known))):
+        raise ValueError(f"unknown keys {unknown if isinstance(value, dict) else value!r}; known: {sorted(known)}")
+    return PrecisionPolicy(**value)
+
+
+ModelField = Annotated[
+    Qwen3Config,
+    PlainValidator(_model_config),
+    PlainSerializer(lambda config: config.to_hf(), return_type=dict),
+]
+PrecisionField = Annotated[
+    PrecisionPolicy,
+    PlainValidator(_precision),
+    PlainSerializer(lambda policy: vars(policy), return_type=dict),
+]
+
+
+class Initialization(Record):
+    """How the initial weights are drawn: matrices N(0, initializer_range), norm weights 1 + N(0, norm_std).
+
+    A norm whose weights are all one hides faults (an exchanged q and k norm), so they are spread a little.
+    """
+
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    norm_std: float = Field(default=0.05, ge=0)
+
+
+class Source(Record):
+    """A file that a run reads. `path` says where it lies here; `sha256` is what counts."""
+
+    kind: str
+    path: str | None = None
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> "Source":
+        if self.kind in ("text", "megatron", "huggingface") and self.path is None and self.sha256 is None:
+            raise ValueError(f"kind {self.kind!r} needs a path")
+        return self
+
+
+class Corpus(Source):
+    kind: Literal["transformers-sources", "text", "megatron"] = "transformers-sources"
+
+
+class Tokenizer(Source):
+    kind: Literal["bytes", "huggingface"] = "bytes"
+
+
+class Data(Record):
+    """Which tokens a run sees, in which order.
+
+    packing `concat` joins the documents with end-of-document tokens and cuts rows of `seq_length` (pretraining);
+    `paragraph` gives every paragraph its own row, padded, so that rows hold unequal numbers of tokens.
+    Padding never counts in the loss; the end-of-document token does not where `eod_mask_loss` is set.
+    """
+
+    corpus: Corpus = Corpus()
+    tokenizer: Tokenizer = Tokenizer()
+    packing: Literal["concat", "paragraph"] = "concat"
+    eod_mask_loss: bool = False
+    seq_length: int = Field(ge=2)
+    global_batch_size: int = Field(ge=1)
+
+
+class Optimizer(Record):
+    type: Literal["AdamW"] = "AdamW"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+
+
+class LrSchedule(Record):
+    """Learning rate by step: linear warm-up from 0, then constant, or a cosine down to `lr_end`."""
+
+    type: Literal["constant", "cosine"] = "constant"
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    lr_end: float = Field(default=0.0, ge=0)
+
+
+class Training(Record):
+    steps: int = Field(ge=2)
+    clip_grad: float | None = Field(default=1.0, gt=0)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    recompute: bool = False
+    graph_mode: bool = True
+    lr_zero_steps: int = Field(default=20, ge=1)
+    floor_repeats: int = Field(default=0, ge=0)
+    checkpoint_every: int = Field(default=50, ge=1)
+    step_timeout_s: float = Field(default=120.0, gt=0)
+    start_timeout_s: float = Field(default=600.0, gt=0)
+
+
+class Case(Record):
+    """Everything that fixes a run. Build one with `load_case`; change one with `model_copy_checked`."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str
+    task: Literal["pretrain"] = "pretrain"
+    model: ModelField
+    precision: PrecisionField = PrecisionPolicy()
+    initialization: Initialization = Initialization()
+    data: Data
+    optimizer: Optimizer = Optimizer()
+    lr_schedule: LrSchedule
+    training: Training
+    standards: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> "Case":
+        problems = []
+        micro_batches = self.training.gradient_accumulation_steps
+        if self.data.global_batch_size % micro_batches:
+            problems.append(
+                f"data.global_batch_size {self.data.global_batch_size} is not a multiple of "
+                f"training.gradient_accumulation_steps {micro_batches}"
+            )
+        if self.data.seq_length > self.model.max_position_embeddings:
+            problems.append(
+                f"data.seq_length {self.data.seq_length} exceeds model.max_position_embeddings "
+                f"{self.model.max_position_embeddings}"
+            )
+        if self.lr_schedule.warmup_steps >= self.training.steps:
+            problems.append(
+                f"lr_schedule.warmup_steps {self.lr_schedule.warmup_steps} leaves none of the "
+                f"{self.training.steps} training.steps"
+            )
+        if self.lr_schedule.lr_end > self.lr_schedule.learning_rate:
+            problems.append("lr_schedule.lr_end is above lr_schedule.learning_rate")
+        if self.training.lr_zero_steps > self.training.steps:
+            problems.append("training.lr_zero_steps exceeds training.steps")
+        if self.data.tokenizer.kind == "bytes" and self.data.corpus.kind != "megatron":
+            if self.model.vocab_size < BYTE_VOCABULARY:
+                problems.append(f"model.vocab_size {self.model.vocab_size} is below the {BYTE_VOCABULARY} byte tokens")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """The case as plain JSON values, without the paths of this machine."""
+        record = self.model_dump(mode="json")
+        for source in ("corpus", "tokenizer"):
+            del record["data"][source]["path"]
+        return record
+
+    def digest(self) -> str:
+        """Digest of all that changes a run."""
+        record = self.record()
+        for key in ("title", "standards"):
+            del record[key]
+        for key in ("checkpoint_every", "step_timeout_s", "start_timeout_s", "floor_repeats"):
+            del record["training"][key]
+        return digest_json(record)
+
+    def with_changes(self, **sections: Any) -> "Case":
+        """The case with other sections, checked again.
+
+        Raises:
+            InputError: the changed case is not valid.
+        """
+        return parse_case({**self.model_dump(), **sections}, f"the changed case {self.name}")
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "(whole file)"
+
+
+def parse_case(content: Any, origin: str) -> Case:
+    """A case from the content of its file.
+
+    Raises:
+        InputError: every problem of the content, one a line.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{origin} is not a case: expected a YAML mapping. 'certify cases --show' prints an example.")
+    try:
+        return Case.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {_where(e['loc'])}: {_hint(e, content)}" for e in error.errors()]
+        raise InputError(
+            f"{origin} is not a valid case ({len(lines)} problem{'s' * (len(lines) > 1)}):\n" + "\n".join(lines)
+        ) from None
+
+
+def _hint(error: Any, content: dict[str, Any]) -> str:
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"]).removeprefix("Value error, ")
+    import difflib
+
+    section: Any = Case
+    for part in error["loc"][:-1]:
+        section = section.model_fields[part].annotation
+    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1)
+    return (
+        f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known: {', '.join(section.model_fields)}"
+    )
+
+
+def shipped_cases() -> dict[str, Path]:
+    """Name and file of each case that comes with the package."""
+    return {path.stem: path for path in sorted(CASES_DIR.glob("*.yaml"))}
+
+
+def load_case(name_or_path: str) -> Case:
+    """A shipped case by name, or any case by the path of its YAML file.
+
+    Raises:
+        InputError: no such case, not YAML, or not valid.
+    """
+    path = shipped_cases().get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise InputError(
+            f"There is no case {name_or_path!r}: neither a shipped case ({', '.join(shipped_cases())}) nor a file."
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {error}") from None
+    return parse_case(content, str(path))

@@ -1,0 +1,303 @@
+"""Numbers out of the runs of a case; says nothing about good or bad.
+
+Takes the runs that were made, gives named measurements: a value per step, per tensor or per run. A step that
+one side lacks is NaN, never left out; what was not run at all is a measurement without values that says why.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.trace import Run, Step, Trace
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+Place = int | str  # a step, a tensor's name or a run's name
+
+# The runs of a case, by name: what each pair shows is in `measure`.
+REFERENCE, REFERENCE_REPEAT, REFERENCE_LR_ZERO = "reference-1", "reference-2", "reference-lr0"
+SUBJECT, SUBJECT_REPEAT, SUBJECT_LR_ZERO = "subject-1", "subject-2", "subject-lr0"
+REQUIRED_RUNS = (REFERENCE, REFERENCE_REPEAT, SUBJECT, SUBJECT_REPEAT, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO)
+FLOOR = "floor"
+NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Values at places (steps, tensors, runs). `missing` says why there are none; `broken` that a run did not end.
+
+    `sides` holds, where two numbers were compared at a place, the reference's and the subject's.
+    """
+
+    name: str
+    places: tuple[Place, ...] = ()
+    values: tuple[float, ...] = ()
+    sides: tuple[tuple[float, float], ...] = ()
+    missing: str | None = None
+    broken: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Every measurement of a case's runs, by name."""
+
+    measurements: Mapping[str, Measurement]
+
+    def __getitem__(self, name: str) -> Measurement:
+        return self.measurements[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.measurements
+
+
+def absolute(reference: float, subject: float) -> float:
+    """|subject - reference| in float64. NaN or infinity on either side gives NaN."""
+    if not (math.isfinite(reference) and math.isfinite(subject)):
+        return math.nan
+    return abs(subject - reference)
+
+
+def signed(reference: float, subject: float) -> float:
+    """(subject - reference) / |reference| in float64, 0 where both are 0, infinite where only the reference is.
+
+    NaN or infinity on either side gives NaN.
+    """
+    if not (math.isfinite(reference) and math.isfinite(subject)):
+        return math.nan
+    if reference == subject:
+        return 0.0
+    return (subject - reference) / abs(reference) if reference else math.copysign(math.inf, subject)
+
+
+def relative(reference: float, subject: float) -> float:
+    """|subject - reference| / |reference|; otherwise as `signed`."""
+    return abs(signed(reference, subject))
+
+
+def bits_differ(reference: float, subject: float) -> float:
+    """0 where both floats are the same bits, else 1. Not-a-number is never the same as anything."""
+    if math.isnan(reference) or math.isnan(subject):
+        return 1.0
+    return float(struct.pack("<d", reference) != struct.pack("<d", subject))
+
+
+MEASURES: Mapping[str, Callable[[float, float], float]] = {
+    "absolute": absolute, "relative": relative, "signed": signed, "differs": bits_differ,
+}  # fmt: skip
+
+
+def tensor_difference(reference: npt.NDArray[Any], subject: npt.NDArray[Any]) -> tuple[float, float]:
+    """How far two tensors are apart, in float64: (relative, maximum).
+
+    relative: ||subject - reference|| / ||reference||; maximum: the largest element of |subject - reference| over the
+    root mean square of the reference. Another shape or a non-finite element gives NaN; two zero tensors give 0.
+    """
+    if reference.shape != subject.shape:
+        return math.nan, math.nan
+    a, b = reference.astype(np.float64), subject.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return math.nan, math.nan
+    difference, norm = b - a, float(np.linalg.norm(a))
+    if not difference.any():
+        return 0.0, 0.0
+    if norm == 0.0:
+        return math.inf, math.inf
+    rms = norm / math.sqrt(a.size)
+    return float(np.linalg.norm(difference)) / norm, float(np.abs(difference).max()) / rms
+
+
+def fall(losses: Sequence[float]) -> float:
+    """How much a loss fell: 1 - mean of its last tenth / mean of its first tenth. NaN if any step is not finite."""
+    if not losses or not all(map(math.isfinite, losses)):
+        return math.nan
+    tenth = max(1, len(losses) // 10)
+    return 1.0 - float(np.mean(losses[-tenth:])) / float(np.mean(losses[:tenth]))
+
+
+def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> Iterable[Measurement]:
+    """`PREFIX.NUMBER.MEASURE` for each number of a step and each measure, and `PREFIX.batch.differs`."""
+    steps = max((run.trace.header.steps for run in (reference, subject) if run and run.trace), default=0)
+    missing, broken = _missing(reference, subject), _broken(reference, subject)
+    places = tuple(range(1, steps + 1)) if missing is None else ()
+    left, right = _by_step(reference), _by_step(subject)
+    for number in NUMBERS:
+        sides = tuple((_number(left.get(step), number), _number(right.get(step), number)) for step in places)
+        for measure, function in MEASURES.items():
+            yield Measurement(
+                name=f"{prefix}.{number}.{measure}",
+                places=places,
+                values=tuple(function(a, b) for a, b in sides),
+                sides=sides,
+                missing=missing,
+                broken=broken,
+            )
+    batches = tuple(
+        float(step not in left or step not in right or left[step].batch != right[step].batch) for step in places
+    )
+    yield Measurement(name=f"{prefix}.batch.differs", places=places, values=batches, missing=missing, broken=broken)
+
+
+def _number(step: Step | None, number: str) -> float:
+    return math.nan if step is None else float(getattr(step, number))
+
+
+def _by_step(run: Run | None) -> dict[int, Step]:
+    return {step.step: step for step in run.trace.steps} if run and run.trace else {}
+
+
+def _missing(*runs: Run | None) -> str | None:
+    if any(run is None for run in runs):
+        return "not run"
+    without = [run.name for run in runs if run and run.trace is None]
+    return f"no trace of {', '.join(without)}" if without else None
+
+
+def _broken(*runs: Run | None) -> str | None:
+    """The outcome of a run that did not come to its end by itself; a non-finite number is an end."""
+    bad = [run for run in runs if run and run.outcome.status not in ("completed", "non_finite")]
+    return "; ".join(f"{run.name}: {run.outcome.detail}" for run in bad) or None
+
+
+def compare_parameters(
+    prefix: str, reference: Tensors | None, subject: Tensors | None, broken: str | None
+) -> Iterable[Measurement]:
+    """`PREFIX.parameters.relative` and `.maximum`, a value a tensor; a tensor that one side lacks is NaN."""
+    names = tuple(sorted({*(reference or {}), *(subject or {})}))
+    missing = "final parameters were not kept" if reference is None or subject is None else None
+    pairs = [_tensor_pair(name, reference, subject) for name in names] if reference and subject else []
+    for index, measure in enumerate(("relative", "maximum")):
+        yield Measurement(
+            name=f"{prefix}.parameters.{measure}",
+            places=names if missing is None else (),
+            values=tuple(pair[index] for pair in pairs),
+            missing=missing,
+            broken=broken,
+        )
+
+
+def _tensor_pair(name: str, reference: Tensors, subject: Tensors) -> tuple[float, float]:
+    if name not in reference or name not in subject:
+        return math.nan, math.nan
+    return tensor_difference(reference[name], subject[name])
+
+
+def compare_digests(
+    name: str, a: Mapping[str, str] | None, b: Mapping[str, str] | None, broken: str | None
+) -> Measurement:
+    """0 for each name whose digests are the same on both sides, 1 otherwise, also where one side lacks it."""
+    if a is None or b is None:
+        return Measurement(name=name, missing="a run left no final parameters", broken=broken)
+    names = tuple(sorted({*a, *b}))
+    values = tuple(float(key not in a or a[key] != b.get(key)) for key in names)
+    return Measurement(name=name, places=names, values=values, broken=broken)
+
+
+def _final(run: Run | None) -> Mapping[str, str] | None:
+    return run.trace.footer.parameters if run and run.trace and run.trace.footer else None
+
+
+def _single(name: str, run: Run | None, value: Callable[[Trace], float]) -> Measurement:
+    missing, broken = _missing(run), _broken(run)
+    if missing is not None or run is None or run.trace is None:
+        return Measurement(name=name, missing=missing, broken=broken)
+    return Measurement(name=name, places=(run.name,), values=(value(run.trace),), broken=broken)
+
+
+def _per_run(name: str, runs: Mapping[str, Run], value: Callable[[Run], float]) -> Measurement:
+    values = tuple(value(runs[run]) if run in runs else math.nan for run in REQUIRED_RUNS)
+    return Measurement(name=name, places=REQUIRED_RUNS, values=values)
+
+
+def _missing_steps(run: Run) -> float:
+    if run.trace is None:
+        return math.nan
+    if run.outcome.status == "completed":
+        return 0.0 if run.trace.complete else 1.0
+    return float(run.trace.header.steps - len(run.trace.steps)) or 1.0
+
+
+def _foreign_inputs(runs: Mapping[str, Run], inputs: Mapping[str, str]) -> Callable[[Run], float]:
+    def differing(run: Run) -> float:
+        if run.trace is None:
+            return math.nan
+        return float(sum(getattr(run.trace.header, key) != digest for key, digest in inputs.items()))
+
+    return differing
+
+
+def _non_finite(runs: Iterable[Run]) -> Measurement:
+    traces = [(run.name, run.trace) for run in runs if run.trace]
+    bad = [(name, trace.first_non_finite) for name, trace in traces]
+    return Measurement(
+        name="runs.non_finite",
+        places=tuple(name for name, _ in bad),
+        values=tuple(float(step is not None) for _, step in bad),
+        missing=None if bad else "no trace",
+    )
+
+
+def measure(
+    runs: Mapping[str, Run],
+    inputs: Mapping[str, str],
+    reference_parameters: Tensors | None,
+    subject_parameters: Tensors | None,
+) -> Comparison:
+    """All measurements of a case's runs.
+
+    `inputs` holds the digests (`case`, `weights`, `batches`) that every run must have read. Names: `train.*` compares
+    subject with reference, `lr_zero.*` the same with learning rate 0, `reference.repeat.*` and `subject.repeat.*` two
+    fresh processes of one side, `floor.*` the widest of the perturbed repeats of the reference, `runs.*` the runs.
+    """
+    get = runs.get
+    found: list[Measurement] = []
+    for prefix, left, right in (
+        ("train", REFERENCE, SUBJECT),
+        ("lr_zero", REFERENCE_LR_ZERO, SUBJECT_LR_ZERO),
+        ("reference.repeat", REFERENCE, REFERENCE_REPEAT),
+        ("subject.repeat", SUBJECT, SUBJECT_REPEAT),
+    ):
+        found += compare_traces(prefix, get(left), get(right))
+        found.append(
+            compare_digests(
+                f"{prefix}.parameters.differs",
+                _final(get(left)),
+                _final(get(right)),
+                _broken(get(left), get(right)),
+            )
+        )
+    found += compare_parameters(
+        "train", reference_parameters, subject_parameters, _broken(get(REFERENCE), get(SUBJECT))
+    )
+    found.append(_single("subject.loss.fall", get(SUBJECT), lambda trace: fall([step.loss for step in trace.steps])))
+    found.append(_single("subject.steps", get(SUBJECT), lambda trace: float(len(trace.steps))))
+    found.append(_per_run("runs.missing_steps", runs, _missing_steps))
+    found.append(_per_run("runs.foreign_inputs", runs, _foreign_inputs(runs, inputs)))
+    found.append(_non_finite(runs.values()))
+    found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
+    return Comparison(measurements={measurement.name: measurement for measurement in found})
+
+
+def _floor(reference: Run | None, repeats: Sequence[Run]) -> Iterable[Measurement]:
+    """Step by step, the largest relative difference of any perturbed repeat of the reference from the reference."""
+    each = [{m.name: m for m in compare_traces("floor", reference, run)} for run in repeats]
+    for number in ("loss", "grad_norm"):
+        name = f"floor.{number}.relative"
+        if not each:
+            yield Measurement(name=name, missing="not run")
+            continue
+        series = [measurements[name] for measurements in each]
+        values = np.array([m.values for m in series]) if len({len(m.values) for m in series}) == 1 else np.array([])
+        widest = tuple(float(value) for value in values.max(axis=0)) if values.size else ()
+        missing = None if values.size else "a perturbed repeat has no trace"
+        broken = "; ".join(m.broken for m in series if m.broken) or None
+        yield Measurement(
+            name=name,
+            places=series[0].places if widest else (),
+            values=widest,
+            missing=missing,
+            broken=broken,
+        )

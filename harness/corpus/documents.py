@@ -1,0 +1,122 @@
+"""The documents of a corpus, as text, with the digest of what was read.
+
+Takes a case's corpus, gives its documents in a fixed order, and refuses a file whose digest is not the case's.
+"""
+
+import importlib.metadata
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.case import Corpus
+from harness.digest import digest_bytes, digest_file, digest_json
+from harness.errors import InputError, MissingPrerequisite
+
+TRANSFORMERS_VERSION = "4.57.1"
+# Digest over name and content of the sources below, as `transformers_sources` computes it for that wheel.
+TRANSFORMERS_SOURCES_SHA256 = "38c18dfe50797386ccdd6e7bdc343600886e22bb18ddb3ed624c5aa2e04ae786"
+# WikiText writes an article's title as ` = Title = ` and a section's as ` = = Section = = `.
+ARTICLE_TITLE = re.compile(r"^ = [^=].* = $")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documents:
+    """Texts in the order of the corpus; `sha256` is the digest of the bytes that they came from."""
+
+    texts: tuple[str, ...]
+    sha256: str
+    description: str
+
+
+def transformers_sources() -> Documents:
+    """The top-level modules of the pinned `transformers` wheel: real text that is on the machine already.
+
+    Raises:
+        MissingPrerequisite: another version is installed, or none.
+        InputError: the installed files are not those of the wheel.
+    """
+    install = "Install it with: pip install '.[torch]', or give a corpus with --text FILE."
+    try:
+        distribution = importlib.metadata.distribution("transformers")
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingPrerequisite(
+            f"The default corpus is the sources of transformers {TRANSFORMERS_VERSION}, which is not installed. {install}"
+        ) from None
+    if distribution.version != TRANSFORMERS_VERSION:
+        raise MissingPrerequisite(
+            f"The default corpus is the sources of transformers {TRANSFORMERS_VERSION}; "
+            f"{distribution.version} is installed. {install}"
+        )
+    root = Path(str(distribution.locate_file("transformers")))
+    files = {path.name: path.read_bytes() for path in sorted(root.glob("*.py"))}
+    sha256 = digest_json({name: digest_bytes(content) for name, content in files.items()})
+    if sha256 != TRANSFORMERS_SOURCES_SHA256:
+        raise InputError(
+            f"The sources under {root} are not those of the transformers {TRANSFORMERS_VERSION} wheel "
+            f"(digest {sha256[:12]}, expected {TRANSFORMERS_SOURCES_SHA256[:12]}). Reinstall it: "
+            f"pip install --force-reinstall --no-deps transformers=={TRANSFORMERS_VERSION}"
+        )
+    texts = tuple(content.decode("utf-8") for content in files.values() if content.strip())
+    return Documents(texts=texts, sha256=sha256, description=f"sources of transformers {TRANSFORMERS_VERSION}")
+
+
+def text_documents(path: Path) -> Documents:
+    """The articles of a WikiText `.tokens` file; any other UTF-8 text is one document.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, or holds nothing.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The text {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"The text {path} is not UTF-8: {error.reason} at byte {error.start}.") from None
+    if not text.strip():
+        raise InputError(f"The text {path} is empty.")
+    return Documents(texts=_articles(text), sha256=digest_file(path), description=path.name)
+
+
+def _articles(text: str) -> tuple[str, ...]:
+    articles: list[list[str]] = [[]]
+    for line in text.splitlines(keepends=True):
+        if ARTICLE_TITLE.match(line.rstrip("\n")):
+            articles.append([])
+        articles[-1].append(line)
+    return tuple(article for lines in articles if (article := "".join(lines)).strip())
+
+
+def read_documents(corpus: Corpus) -> Documents:
+    """The documents of a `transformers-sources` or `text` corpus.
+
+    Raises:
+        InputError: see `text_documents`; or the file is not the one whose digest the case names.
+    """
+    if corpus.kind == "transformers-sources":
+        documents = transformers_sources()
+    else:
+        documents = text_documents(source_path(corpus.kind, corpus.path))
+    check_digest(corpus.sha256, documents.sha256, documents.description)
+    return documents
+
+
+def source_path(kind: str, path: str | None) -> Path:
+    """Where a source lies on this machine.
+
+    Raises:
+        InputError: the case names only its digest.
+    """
+    if path is None:
+        option = {"text": "--text FILE", "megatron": "--data PREFIX", "huggingface": "--tokenizer DIR"}[kind]
+        raise InputError(f"The case names its {kind} source by digest only. Say where it lies with {option}.")
+    return Path(path)
+
+
+def check_digest(expected: str | None, found: str, what: str) -> None:
+    """Refuses a source that is not the one a case names.
+
+    Raises:
+        InputError: the digests differ.
+    """
+    if expected is not None and expected != found:
+        raise InputError(f"{what} has the digest {found}, the case names {expected}: it is another file.")

@@ -1,0 +1,55 @@
+"""Digests over content: the same content gives the same digest on every machine.
+
+Records are digested as canonical JSON (sorted keys, no white space, shortest round-trip floats), tensors as
+name, dtype, shape and little-endian bytes. All digests are SHA-256 in hexadecimal.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CHUNK_BYTES = 1 << 20
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value.
+
+    Raises:
+        ValueError: a non-finite float, which JSON cannot hold and which must have been encoded before.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    return digest_bytes(canonical_json(value).encode())
+
+
+def digest_file(path: Path) -> str:
+    """Digest of a file's bytes in constant memory."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def digest_array(array: npt.NDArray[Any]) -> str:
+    """Digest of dtype, shape and content; memory layout and byte order do not matter."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    sha = hashlib.sha256(f"{little.dtype.str}{list(array.shape)}".encode())
+    sha.update(little.tobytes())
+    return sha.hexdigest()
+
+
+def digest_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Digest of named tensors; the order of the mapping does not matter, the names do."""
+    return digest_json({name: digest_array(tensors[name]) for name in tensors})

@@ -1,0 +1,250 @@
+"""The evidence bundle: a directory from which every number, finding and level can be computed again.
+
+Written by a run, read by everything after it. Reading checks each file against the manifest, then computes
+comparison, findings and level anew from the traces and refuses a bundle that states others. Time, host and
+timings lie beside the digested part (`UNDIGESTED`).
+
+    manifest.json                 format, path and SHA-256 of every digested file
+    case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
+    runs/NAME/{trace.jsonl, outcome.json}   parameters/{reference,subject}.safetensors
+    findings.json  certificate.json
+    run.json  report.html  runs/NAME/{log.txt, timing.jsonl}          not digested
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from harness.case import Case, parse_case
+from harness.comparison import REFERENCE, SUBJECT, Comparison, Tensors, measure
+from harness.digest import canonical_json, digest_array, digest_file
+from harness.errors import EvidenceError, InputError
+from harness.inputs import Inputs, read_tensors
+from harness.judge import Finding, judge
+from harness.levels import Certificate, certify_level
+from harness.standards import Standard, parse_standard
+from harness.trace import Outcome, Run, encode_number, read_trace
+
+FORMAT = "certify-bundle/1"
+MANIFEST, FINDINGS, CERTIFICATE = "manifest.json", "findings.json", "certificate.json"
+TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
+UNDIGESTED = ("run.json", "report.html", LOG, TIMING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The revision of the code that ran; None outside a git checkout. `dirty`: files differed from it."""
+
+    revision: str | None
+    dirty: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What a bundle holds and what follows from it. `digest` is the digest of its manifest."""
+
+    path: Path
+    digest: str
+    case: Case
+    standards: tuple[Standard, ...]
+    inputs: Inputs
+    environment: Mapping[str, Any]
+    source: Source
+    runs: Mapping[str, Run]
+    comparison: Comparison
+    findings: tuple[Finding, ...]
+    certificate: Certificate
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes canonical JSON so that a kill leaves the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(canonical_json(value) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        EvidenceError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise EvidenceError(f"{path} is not JSON: {error}.") from None
+
+
+def parse(kind: Any, value: Any, origin: Path) -> Any:
+    """A frozen record from JSON values; `kind` is its dataclass.
+
+    Raises:
+        EvidenceError: a field is missing, unknown or of another type.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise EvidenceError(f"{origin} does not hold what it should: {error.errors()[0]['msg']}.") from None
+
+
+def finish_bundle(directory: Path) -> Bundle:
+    """Judges what a run left in a directory, writes findings, certificate and manifest, and reads it all back."""
+    bundle = _compute(directory)
+    write_json(directory / FINDINGS, _plain(bundle.findings))
+    write_json(directory / CERTIFICATE, _plain(bundle.certificate))
+    files = {name: digest_file(directory / name) for name in _digested(directory)}
+    write_json(directory / MANIFEST, {"format": FORMAT, "files": files})
+    return read_bundle(directory)
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Reads a bundle, checks every file against its manifest and every finding against the traces.
+
+    Raises:
+        EvidenceError: no bundle, another format, a file extra, missing or changed, or a finding or level that does
+            not follow from the traces.
+    """
+    _check_files(directory)
+    bundle = _compute(directory)
+    for name, value in ((FINDINGS, bundle.findings), (CERTIFICATE, bundle.certificate)):
+        if read_json(directory / name) != _plain(value):
+            raise EvidenceError(f"{directory / name} does not follow from the traces of its bundle.")
+    return bundle
+
+
+def read_run(directory: Path) -> Run:
+    """One run as its directory holds it: how it ended, and its trace where there is one.
+
+    Raises:
+        EvidenceError: the trace was edited, or the record of how it ended cannot be read.
+    """
+    outcome = parse(Outcome, read_json(directory / OUTCOME), directory / OUTCOME)
+    trace = directory / TRACE
+    return Run(name=directory.name, outcome=outcome, trace=read_trace(trace) if trace.is_file() else None)
+
+
+def _compute(directory: Path) -> Bundle:
+    """Everything that follows from a directory's case, standards, inputs and traces."""
+    case = _read_case(directory / "case.json")
+    standards = tuple(_read_standard(directory / "standards" / f"{name}.json") for name in case.standards)
+    inputs = parse(Inputs, read_json(directory / "inputs.json"), directory / "inputs.json")
+    source = parse(Source, read_json(directory / "source.json"), directory / "source.json")
+    runs = {path.name: read_run(path) for path in _children(directory / "runs")}
+    comparison = measure(
+        runs,
+        {"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
+        _final_parameters(directory, runs.get(REFERENCE)),
+        _final_parameters(directory, runs.get(SUBJECT)),
+    )
+    findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
+    environment = read_json(directory / "environment.json")
+    return Bundle(
+        path=directory,
+        digest=digest_file(directory / MANIFEST) if (directory / MANIFEST).is_file() else "",
+        case=case,
+        standards=standards,
+        inputs=inputs,
+        environment=environment,
+        source=source,
+        runs=runs,
+        comparison=comparison,
+        findings=findings,
+        certificate=certify_level(
+            findings,
+            standards=[standard.name for standard in standards],
+            scope=_scope(case, environment),
+            revision=source.revision,
+            dirty=source.dirty,
+        ),
+    )
+
+
+def _scope(case: Case, environment: Mapping[str, Any]) -> str:
+    return f"{environment['device']}, one process, {case.precision.compute_dtype}"
+
+
+def _read_case(path: Path) -> Case:
+    try:
+        return parse_case(read_json(path), str(path))
+    except InputError as error:
+        raise EvidenceError(f"The bundle's case cannot be read: {error}") from None
+
+
+def _read_standard(path: Path) -> Standard:
+    try:
+        return parse_standard(read_json(path), str(path))
+    except InputError as error:
+        raise EvidenceError(f"The bundle's standard cannot be read: {error}") from None
+
+
+def _children(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise EvidenceError(f"{directory.parent} is not a bundle: it holds no {directory.name}/.")
+    return sorted(path for path in directory.iterdir() if path.is_dir())
+
+
+def _final_parameters(directory: Path, run: Run | None) -> Tensors | None:
+    """The tensors that a run ended with, if they were kept; they must be those whose digests its trace states."""
+    path = directory / "parameters" / f"{run.name}.safetensors" if run else None
+    if run is None or path is None or not path.is_file() or run.trace is None or run.trace.footer is None:
+        return None
+    tensors = read_tensors(path)
+    if {name: digest_array(tensor) for name, tensor in tensors.items()} != run.trace.footer.parameters:
+        raise EvidenceError(f"{path} does not hold the parameters whose digests the trace of {run.name} states.")
+    return tensors
+
+
+def _digested(directory: Path) -> list[str]:
+    """The relative POSIX paths of all files that a manifest covers, sorted.
+
+    Raises:
+        EvidenceError: something that is neither a file nor a directory, a symbolic link above all.
+    """
+    names = []
+    for path in sorted(directory.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise EvidenceError(f"{path} is not a plain file: a bundle holds no links.")
+        if path.is_file() and path.name not in (*UNDIGESTED, MANIFEST):
+            names.append(path.relative_to(directory).as_posix())
+    return names
+
+
+def _check_files(directory: Path) -> None:
+    if not (directory / MANIFEST).is_file():
+        raise EvidenceError(
+            f"{directory} is not a finished bundle: it holds no {MANIFEST}. 'certify run --resume' ends a run."
+        )
+    manifest = read_json(directory / MANIFEST)
+    if not isinstance(manifest, dict) or set(manifest) != {"format", "files"} or manifest["format"] != FORMAT:
+        raise EvidenceError(f"{directory / MANIFEST} is not a manifest of the format {FORMAT!r}.")
+    stated, found = manifest["files"], _digested(directory)
+    missing = sorted(set(stated) - set(found))
+    extra = sorted(set(found) - set(stated))
+    changed = [name for name in found if name in stated and digest_file(directory / name) != stated[name]]
+    if missing or extra or changed:
+        lists = (("missing", missing), ("extra", extra), ("changed", changed))
+        parts = [f"{what}: {', '.join(names)}" for what, names in lists if names]
+        raise EvidenceError(f"{directory} is not what was recorded. " + "; ".join(parts) + ".")
+
+
+def _plain(value: Any) -> Any:
+    """A record as JSON values; non-finite numbers by name."""
+    if isinstance(value, float):
+        return encode_number(value)
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(mode="json"))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

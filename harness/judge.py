@@ -1,0 +1,205 @@
+"""Measurements against a standard: findings.
+
+Takes numbers and limits, gives one finding a criterion, and has no default outcome: what was not measured is
+INCONCLUSIVE, what broke is ERROR, what is not finite FAILS.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.comparison import Comparison, Measurement, Place
+from harness.standards import Criterion, Limit, Standard
+
+
+class Outcome(StrEnum):
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One limit beside what was measured.
+
+    `value` is None where nothing was measured. `worst` is the place of the value furthest from what is allowed,
+    `first_beyond` the first place at which a single value already exceeds the limit.
+    """
+
+    limit: Limit
+    outcome: Outcome
+    value: float | None = None
+    worst: Place | None = None
+    first_beyond: Place | None = None
+    explanation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One criterion's outcome with the measured numbers; `message` says where, how much and what is allowed."""
+
+    standard: str
+    criterion: str
+    title: str
+    outcome: Outcome
+    judged: tuple[Judged, ...]
+    message: str
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "first": lambda values: values[0],
+    "mean": _mean,
+    "maximum": max,
+    "minimum": min,
+    "bias": lambda values: abs(_mean(values)),
+}
+
+
+def statistic(name: str, values: Sequence[float]) -> float:
+    """A statistic in float64; NaN where any value that it looks at is NaN, in whatever order they stand."""
+    looked_at = values[:1] if name == "first" else values
+    if any(math.isnan(value) for value in looked_at):
+        return math.nan
+    if {math.inf, -math.inf} <= set(looked_at):
+        return math.nan
+    return STATISTICS[name](looked_at)
+
+
+def holds(value: float, limit: Limit) -> bool:
+    """Whether a value keeps a limit. What is not finite never does."""
+    if not math.isfinite(value):
+        return False
+    match limit.comparator:
+        case "at_most":
+            return value <= limit.value
+        case "below":
+            return value < limit.value
+        case "at_least":
+            return value >= limit.value
+
+
+def judge(comparison: Comparison, standard: Standard) -> tuple[Finding, ...]:
+    """One finding for each criterion of a standard, in its order."""
+    return tuple(_judge_criterion(comparison, standard, criterion) for criterion in standard.criteria)
+
+
+def _judge_criterion(comparison: Comparison, standard: Standard, criterion: Criterion) -> Finding:
+    judged = tuple(_judge_limit(comparison, limit) for limit in criterion.limits)
+    outcome = _combine(criterion, [one.outcome for one in judged])
+    return Finding(
+        standard=standard.name,
+        criterion=criterion.id,
+        title=criterion.title,
+        outcome=outcome,
+        judged=judged,
+        message=_message(comparison, standard, criterion, outcome, judged),
+    )
+
+
+def _combine(criterion: Criterion, outcomes: Sequence[Outcome]) -> Outcome:
+    """Any one limit suffices; without one, what broke comes before what failed before what was not measured."""
+    if Outcome.PASS in outcomes:
+        return Outcome.PASS
+    if Outcome.FAIL in outcomes:
+        return Outcome(criterion.unmet)
+    return Outcome.ERROR if Outcome.ERROR in outcomes else Outcome.INCONCLUSIVE
+
+
+def _judge_limit(comparison: Comparison, limit: Limit) -> Judged:
+    if limit.measurement not in comparison:
+        return Judged(limit=limit, outcome=Outcome.ERROR, explanation=f"nothing measures {limit.measurement!r}")
+    measurement = comparison[limit.measurement]
+    if not measurement.values:
+        reason = measurement.broken or measurement.missing or "no values"
+        outcome = Outcome.ERROR if measurement.broken else Outcome.INCONCLUSIVE
+        return Judged(limit=limit, outcome=outcome, explanation=reason)
+    value = statistic(limit.statistic, measurement.values)
+    broken = measurement.broken
+    outcome = Outcome.PASS if holds(value, limit) else Outcome.FAIL
+    first_beyond = _first_beyond(limit, measurement)
+    if broken is not None and not _exceeded_by_a_number(limit, measurement):
+        outcome = Outcome.ERROR  # the steps that were taken are fine, the others were not taken
+    return Judged(
+        limit=limit,
+        outcome=outcome,
+        value=value,
+        worst=_worst(limit, measurement),
+        first_beyond=first_beyond if outcome is not Outcome.PASS else None,
+        explanation=broken or "",
+    )
+
+
+def _single(limit: Limit, value: float) -> float:
+    return abs(value) if limit.statistic == "bias" else value
+
+
+def _looked_at(limit: Limit, measurement: Measurement) -> Iterable[tuple[Place, float]]:
+    pairs = list(zip(measurement.places, measurement.values, strict=True))
+    return pairs[:1] if limit.statistic == "first" else pairs
+
+
+def _first_beyond(limit: Limit, measurement: Measurement) -> Place | None:
+    places = (place for place, value in _looked_at(limit, measurement) if not holds(_single(limit, value), limit))
+    return next(places, None)
+
+
+def _exceeded_by_a_number(limit: Limit, measurement: Measurement) -> bool:
+    """Whether a step that was taken already breaks a limit that holds for every single step."""
+    if limit.statistic not in ("first", "maximum"):
+        return False
+    return any(not math.isnan(value) and not holds(value, limit) for _, value in _looked_at(limit, measurement))
+
+
+def _worst(limit: Limit, measurement: Measurement) -> Place:
+    def badness(pair: tuple[Place, float]) -> float:
+        value = _single(limit, pair[1])
+        if math.isnan(value):
+            return math.inf
+        return -value if limit.comparator == "at_least" else value
+
+    return max(_looked_at(limit, measurement), key=badness)[0]
+
+
+ALLOWED = {"at_most": "at most", "below": "less than", "at_least": "at least"}
+
+
+def describe_place(place: Place) -> str:
+    """A place in words: `step 17` or the name of a tensor or run."""
+    return f"step {place}" if isinstance(place, int) else place
+
+
+def _message(
+    comparison: Comparison,
+    standard: Standard,
+    criterion: Criterion,
+    outcome: Outcome,
+    judged: Sequence[Judged],
+) -> str:
+    decisive = next((one for one in judged if one.outcome is outcome), judged[0])
+    if decisive.value is None:
+        return f"{criterion.title}: {decisive.explanation} ({standard.name})"
+    limit = decisive.limit
+    where = decisive.first_beyond if decisive.first_beyond is not None else decisive.worst
+    quantity = f"{limit.statistic} of {limit.measurement} is {decisive.value:.3g}"
+    allowed = f"{ALLOWED[limit.comparator]} {limit.value:g} allowed ({standard.name})"
+    if outcome is Outcome.PASS:
+        return f"{quantity}, {allowed}"
+    located = (
+        f"first beyond the limit at {describe_place(where)}{_sides(comparison[limit.measurement], where)}"
+        if where is not None
+        else ""
+    )
+    return "; ".join(part for part in (f"{quantity}, {allowed}", located, decisive.explanation) if part)
+
+
+def _sides(measurement: Measurement, place: Place) -> str:
+    if not measurement.sides:
+        return ""
+    reference, subject = measurement.sides[measurement.places.index(place)]
+    return f": subject {subject:.9g} against reference {reference:.9g}"

@@ -1,0 +1,128 @@
+"""The rule of the levels as code: a pure function of what a bundle shows.
+
+Takes findings and the state of the sources, gives the level with every requirement and its state. A level holds
+for one device, layout and precision; nothing here carries it to another.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.judge import Finding, Outcome
+
+
+class Level(StrEnum):
+    """MindSpore Transformers' levels, highest first. `NONE`: not even shown to work."""
+
+    RELEASED = "Released"
+    VALIDATED = "Validated"
+    PRELIMINARY = "Preliminary"
+    UNTESTED = "Untested"
+    COMMUNITY = "Community"
+    NONE = "none"
+
+
+# What "complete and usable, trains and converges normally" asks for, by criterion.
+WORKS = ("runs-complete", "runs-finite")
+TRAINS = ("inputs-same", "batches-same", "converges")
+COMPUTED = (Level.RELEASED, Level.VALIDATED, Level.PRELIMINARY, Level.UNTESTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """One thing that a level asks for, whether it is met, and what was found."""
+
+    level: Level
+    text: str
+    met: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """The level with its reasons. `standards` names what it was judged against, `scope` what it holds for."""
+
+    level: Level
+    standards: tuple[str, ...]
+    scope: str
+    requirements: tuple[Requirement, ...]
+
+    @property
+    def next_level(self) -> Level | None:
+        """The lowest computed level that is not reached."""
+        unmet = {requirement.level for requirement in self.requirements if not requirement.met}
+        return next((level for level in reversed(COMPUTED) if level in unmet), None)
+
+    @property
+    def missing(self) -> tuple[Requirement, ...]:
+        """What the next level still asks for."""
+        return tuple(r for r in self.requirements if r.level is self.next_level and not r.met)
+
+    def reaches(self, asked: Level) -> bool:
+        """Whether this level is the asked one or a higher one."""
+        order = list(Level)
+        return order.index(self.level) <= order.index(asked)
+
+
+def certify_level(
+    findings: Sequence[Finding], *, standards: Sequence[str], scope: str, revision: str | None, dirty: bool
+) -> Certificate:
+    """The level that a bundle's findings carry.
+
+    `revision` is the source revision (None outside a checkout), `dirty` whether files differed from it.
+    """
+    requirements = tuple(_requirements(findings, revision, dirty))
+    reached = Level.NONE
+    for level in reversed(COMPUTED):
+        if not all(r.met for r in requirements if r.level is level):
+            break
+        reached = level
+    return Certificate(level=reached, standards=tuple(standards), scope=scope, requirements=requirements)
+
+
+def _requirements(findings: Sequence[Finding], revision: str | None, dirty: bool) -> Iterable[Requirement]:
+    for criterion in WORKS:
+        yield _criterion(Level.UNTESTED, criterion, findings)
+    for criterion in TRAINS:
+        yield _criterion(Level.PRELIMINARY, criterion, findings)
+    refused = [f for f in findings if f.outcome in (Outcome.FAIL, Outcome.ERROR)]
+    yield Requirement(
+        level=Level.PRELIMINARY,
+        text="No criterion is shown to be broken",
+        met=bool(findings) and not refused,
+        detail=", ".join(f"{f.criterion} {f.outcome}" for f in refused) or f"none of {len(findings)}",
+    )
+    open_ = [f for f in findings if f.outcome is not Outcome.PASS]
+    yield Requirement(
+        level=Level.VALIDATED,
+        text="Every criterion passes",
+        met=bool(findings) and not open_,
+        detail=", ".join(f"{f.criterion} {f.outcome}" for f in open_) or f"{len(findings)} of {len(findings)}",
+    )
+    yield Requirement(
+        level=Level.VALIDATED,
+        text="Run from a committed source revision",
+        met=revision is not None and not dirty,
+        detail="not a checkout" if revision is None else f"{revision[:12]}{', with uncommitted changes' * dirty}",
+    )
+    for level, team in ((Level.VALIDATED, "development team"), (Level.RELEASED, "test team")):
+        yield Requirement(
+            level=level,
+            text=f"Signed by the {team}",
+            met=False,
+            detail="signatures are not supported by this version, so nothing above Preliminary is shown",
+        )
+    yield Requirement(
+        level=Level.RELEASED,
+        text="The test team's own independent run agrees",
+        met=False,
+        detail="no second run: one bundle was judged",
+    )
+
+
+def _criterion(level: Level, criterion: str, findings: Sequence[Finding]) -> Requirement:
+    found = [finding for finding in findings if finding.criterion == criterion]
+    if not found:
+        return Requirement(level=level, text=criterion, met=False, detail="no standard in this bundle asks for it")
+    met = all(finding.outcome is Outcome.PASS for finding in found)
+    return Requirement(level=level, text=found[0].title, met=met, detail=found[0].message)

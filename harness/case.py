@@ -185,9 +185,9 @@ class Case(Record):
             problems.append("lr_schedule.lr_end is above lr_schedule.learning_rate")
         if self.training.lr_zero_steps > self.training.steps:
             problems.append("training.lr_zero_steps exceeds training.steps")
-        if self.data.tokenizer.kind == "bytes" and self.data.corpus.kind != "megatron":
-            if self.model.vocab_size < BYTE_VOCABULARY:
-                problems.append(f"model.vocab_size {self.model.vocab_size} is below the {BYTE_VOCABULARY} byte tokens")
+        tokenized_as_bytes = self.data.tokenizer.kind == "bytes" and self.data.corpus.kind != "megatron"
+        if tokenized_as_bytes and self.model.vocab_size < BYTE_VOCABULARY:
+            problems.append(f"model.vocab_size {self.model.vocab_size} is below the {BYTE_VOCABULARY} byte tokens")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -30,13 +30,14 @@ NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")
 class Measurement:
     """Values at places (steps, tensors, runs). `missing` says why there are none; `broken` that a run did not end.
 
-    `sides` holds, where two numbers were compared at a place, the reference's and the subject's.
+    `sides` holds, where two numbers were compared at a place, both of them, and `between` the names of their runs.
     """
 
     name: str
     places: tuple[Place, ...] = ()
     values: tuple[float, ...] = ()
     sides: tuple[tuple[float, float], ...] = ()
+    between: tuple[str, str] | None = None
     missing: str | None = None
     broken: str | None = None
 
@@ -130,15 +131,21 @@ def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> I
             yield Measurement(
                 name=f"{prefix}.{number}.{measure}",
                 places=places,
-                values=tuple(function(a, b) for a, b in sides),
+                values=tuple(
+                    function(a, b) if s in left and s in right else math.nan
+                    for s, (a, b) in zip(places, sides, strict=True)
+                ),
                 sides=sides,
+                between=(reference.name, subject.name) if reference and subject else None,
                 missing=missing,
                 broken=broken,
             )
-    batches = tuple(
-        float(step not in left or step not in right or left[step].batch != right[step].batch) for step in places
-    )
+    batches = tuple(_differs(left.get(step), right.get(step)) for step in places)
     yield Measurement(name=f"{prefix}.batch.differs", places=places, values=batches, missing=missing, broken=broken)
+
+
+def _differs(a: Step | None, b: Step | None) -> float:
+    return math.nan if a is None or b is None else float(a.batch != b.batch)
 
 
 def _number(step: Step | None, number: str) -> float:
@@ -209,15 +216,16 @@ def _single(name: str, run: Run | None, value: Callable[[Trace], float]) -> Meas
 
 def _per_run(name: str, runs: Mapping[str, Run], value: Callable[[Run], float]) -> Measurement:
     values = tuple(value(runs[run]) if run in runs else math.nan for run in REQUIRED_RUNS)
-    return Measurement(name=name, places=REQUIRED_RUNS, values=values)
+    absent = [f"{run}: not run" for run in REQUIRED_RUNS if run not in runs]
+    broken = "; ".join(absent + [text for run in runs.values() if (text := _broken(run))])
+    return Measurement(name=name, places=REQUIRED_RUNS, values=values, broken=broken or None)
 
 
 def _missing_steps(run: Run) -> float:
-    if run.trace is None:
+    if run.trace is None or run.outcome.status not in ("completed", "non_finite"):
         return math.nan
-    if run.outcome.status == "completed":
-        return 0.0 if run.trace.complete else 1.0
-    return float(run.trace.header.steps - len(run.trace.steps)) or 1.0
+    missing = float(run.trace.header.steps - len(run.trace.steps))
+    return missing if run.trace.footer else missing or math.nan
 
 
 def _foreign_inputs(runs: Mapping[str, Run], inputs: Mapping[str, str]) -> Callable[[Run], float]:

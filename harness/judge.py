@@ -185,21 +185,22 @@ def _message(
     if decisive.value is None:
         return f"{criterion.title}: {decisive.explanation} ({standard.name})"
     limit = decisive.limit
-    where = decisive.first_beyond if decisive.first_beyond is not None else decisive.worst
-    quantity = f"{limit.statistic} of {limit.measurement} is {decisive.value:.3g}"
-    allowed = f"{ALLOWED[limit.comparator]} {limit.value:g} allowed ({standard.name})"
-    if outcome is Outcome.PASS:
-        return f"{quantity}, {allowed}"
-    located = (
-        f"first beyond the limit at {describe_place(where)}{_sides(comparison[limit.measurement], where)}"
-        if where is not None
-        else ""
+    found = (
+        f"{STATISTIC_WORDS[limit.statistic]} {decisive.value:.3g}, {ALLOWED[limit.comparator]} {limit.value:g} allowed"
     )
-    return "; ".join(part for part in (f"{quantity}, {allowed}", located, decisive.explanation) if part)
+    summary = f"{criterion.title}: {found} ({standard.name})"
+    where = decisive.first_beyond if decisive.first_beyond is not None else decisive.worst
+    if outcome is Outcome.PASS or where is None:
+        return summary
+    located = f"first beyond the limit at {describe_place(where)}{_sides(comparison[limit.measurement], where)}"
+    return "; ".join(part for part in (summary, located, decisive.explanation) if part)
+
+
+STATISTIC_WORDS = {"first": "step 1", "mean": "mean", "maximum": "largest", "minimum": "smallest", "bias": "bias"}
 
 
 def _sides(measurement: Measurement, place: Place) -> str:
-    if not measurement.sides:
+    if not measurement.sides or measurement.between is None:
         return ""
-    reference, subject = measurement.sides[measurement.places.index(place)]
-    return f": subject {subject:.9g} against reference {reference:.9g}"
+    (a, b), (name_a, name_b) = measurement.sides[measurement.places.index(place)], measurement.between
+    return f": {name_b} has {b:.9g}, {name_a} has {a:.9g}"

@@ -40,7 +40,8 @@ def transformers_sources() -> Documents:
         distribution = importlib.metadata.distribution("transformers")
     except importlib.metadata.PackageNotFoundError:
         raise MissingPrerequisite(
-            f"The default corpus is the sources of transformers {TRANSFORMERS_VERSION}, which is not installed. {install}"
+            f"The default corpus is the sources of transformers {TRANSFORMERS_VERSION}, which is not installed. "
+            f"{install}"
         ) from None
     if distribution.version != TRANSFORMERS_VERSION:
         raise MissingPrerequisite(

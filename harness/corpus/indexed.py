@@ -7,6 +7,7 @@ Source: Megatron-LM, megatron/core/datasets/indexed_dataset.py.
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def read_indexed(prefix: Path) -> IndexedDataset:
     _check_index(idx, bin_, dtype, lengths, pointers, boundaries)
     tokens = np.fromfile(bin_, dtype=dtype).astype(np.int32)
     starts = np.concatenate([[0], np.cumsum(lengths)])[boundaries]
-    documents = tuple(tokens[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True))
+    documents = tuple(tokens[a:b] for a, b in pairwise(starts))
     sha256 = digest_json({"bin": digest_file(bin_), "idx": digest_file(idx)})
     return IndexedDataset(documents=documents, sha256=sha256)
 

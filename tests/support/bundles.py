@@ -1,0 +1,182 @@
+"""Bundles made of invented numbers, in the real files: for tests of everything that reads one."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from harness.case import Case, load_case
+from harness.comparison import REQUIRED_RUNS
+from harness.digest import digest_array
+from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle, write_json
+from harness.inputs import Inputs
+from harness.standards import Standard, load_standard
+from harness.trace import Outcome, Step, TraceHeader, TraceWriter
+
+Change = Callable[[str, Step], Step | None]
+
+INPUTS = Inputs(
+    weights="a" * 64,
+    batches="b" * 64,
+    corpus="sources of transformers 4.57.1",
+    corpus_sha256="c" * 64,
+    corpus_tokens=3_093_588,
+    tokenizer_sha256=None,
+    epochs=1,
+    parameters=152_000,
+    target_tokens=51_200,
+)
+ENVIRONMENT = {
+    "device": "CPU",
+    "python": "3.11.7",
+    "threads": 1,
+    "machine": {
+        "processor": "An Example CPU",
+        "cores": 2,
+        "memory_gib": 24,
+        "isa": ["avx2", "avx512f"],
+        "system": "Linux",
+    },
+    "packages": {"mindspore": "2.9.0", "numpy": "1.26.4", "torch": "2.13.0", "transformers": "4.57.1"},
+    "variables": {"HCCL_DETERMINISTIC": "true", "OMP_NUM_THREADS": "1"},
+}
+RUN = {
+    "command": ["certify", "run", "qwen3-tiny-fp32"],
+    "started": "2026-01-31T02:00:00+00:00",
+    "seconds": 118.4,
+    "host": "runner-7",
+}
+
+
+def unchanged(run: str, step: Step) -> Step | None:
+    return step
+
+
+def example_step(run: str, number: int, steps: int) -> Step:
+    """A falling, noisy curve; the subject is some 1e-7 from the reference, repeats are the same bits."""
+    loss = 5.7 * math.exp(-number / (2.5 * steps)) + 0.05 * math.sin(1.7 * number)
+    norm = 1.6 * math.exp(-number / (2 * steps)) + 0.08 * math.sin(2.3 * number)
+    aside = (1 + 2e-7 * math.sin(5.1 * number)) if run.startswith("subject") else 1.0
+    if run.startswith("floor"):
+        aside = 1 + 4e-7 * math.sin(3.3 * number + int(run.rpartition("-")[2]))
+    rate = 0.0 if run.endswith("lr0") else 1e-4 * min(1.0, (number - 1) / 10)
+    return Step(
+        step=number,
+        loss=loss * aside,
+        grad_norm=norm * (1 + 3 * (aside - 1)),
+        learning_rate=rate,
+        tokens=256,
+        batch=f"{number:016x}",
+    )
+
+
+def example_parameters(run: str) -> dict[str, npt.NDArray[np.float32]]:
+    names = ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight")
+    tensors = {}
+    for index, name in enumerate(names):
+        values = np.random.RandomState(index).standard_normal((8, 4)).astype(np.float32)
+        if run.startswith("subject") and not run.endswith("lr0"):
+            values = values * np.float32(1 + 2e-6)
+        tensors[name] = values
+    return tensors
+
+
+def write_example(
+    directory: Path,
+    *,
+    case: Case | None = None,
+    change: Change = unchanged,
+    outcomes: Mapping[str, Outcome] | None = None,
+    floor: int = 0,
+    standards: tuple[Standard, ...] | None = None,
+    parameters: Callable[[str], dict[str, npt.NDArray[np.float32]]] = example_parameters,
+    header: Callable[[TraceHeader], TraceHeader] = lambda header: header,
+) -> Bundle:
+    """Writes a bundle. `change` returns the step to record, or None to end that run's trace before it, unfinished.
+
+    `outcomes` replaces how a run ended; a run whose outcome is not `completed` gets no footer.
+    """
+    case = case or load_case("qwen3-tiny-fp32")
+    standards = standards or tuple(load_standard(name) for name in case.standards)
+    case = case.with_changes(standards=tuple(standard.name for standard in standards))
+    write_json(directory / "case.json", case.record())
+    for standard in standards:
+        write_json(directory / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
+    write_json(directory / "inputs.json", dataclasses.asdict(INPUTS))
+    write_json(directory / "environment.json", ENVIRONMENT)
+    write_json(directory / "source.json", {"revision": "1234567890abcdef", "dirty": False})
+    write_json(directory / "run.json", RUN)
+    (directory / "parameters").mkdir(exist_ok=True)
+    for run in (*REQUIRED_RUNS, *(f"floor-{index}" for index in range(1, floor + 1))):
+        outcome = (outcomes or {}).get(run)
+        _write_run(directory, case, run, change, outcome, parameters, header)
+    return finish_bundle(directory)
+
+
+def _write_run(
+    directory: Path,
+    case: Case,
+    run: str,
+    change: Change,
+    outcome: Outcome | None,
+    parameters: Callable[[str], dict[str, npt.NDArray[np.float32]]],
+    header: Callable[[TraceHeader], TraceHeader],
+) -> None:
+    steps = case.training.lr_zero_steps if run.endswith("lr0") else case.training.steps
+    path = directory / "runs" / run
+    path.mkdir(parents=True)
+    side = "subject" if run.startswith("subject") else "reference"
+    arm = "lr_zero" if run.endswith("lr0") else ("floor" if run.startswith("floor") else "train")
+    asked = TraceHeader(
+        run=run,
+        side=side,
+        arm=arm,
+        case=case.digest(),
+        weights=INPUTS.weights,
+        batches=INPUTS.batches,
+        steps=steps,
+        runner="mindspore" if side == "subject" else "torch",
+        provenance={"threads": 1},
+    )
+    taken, ended = 0, True
+    with TraceWriter.create(path / TRACE, header(asked)) as writer, (path / TIMING).open("w") as timing:
+        for number in range(1, steps + 1):
+            step = change(run, example_step(run, number, steps))
+            if step is None:
+                ended = False
+                break
+            writer.append(step)
+            timing.write(json.dumps({"step": number, "seconds": 0.02}) + "\n")
+            taken = number
+            if not step.finite:
+                break
+        if ended and (outcome is None or outcome.status in ("completed", "non_finite")):
+            writer.finish({name: digest_array(tensor) for name, tensor in parameters(run).items()})
+            if run in ("reference-1", "subject-1"):
+                save_file(parameters(run), directory / "parameters" / f"{run}.safetensors")
+    if outcome is None:
+        outcome = _outcome(taken, steps, ended)
+    write_json(path / OUTCOME, dataclasses.asdict(outcome))
+
+
+def _outcome(taken: int, steps: int, ended: bool) -> Outcome:
+    if not ended:
+        return Outcome(
+            status="crashed", last_step=taken, detail=f"killed by signal 9 after step {taken}", log_tail="Killed"
+        )
+    if taken < steps:
+        return Outcome(status="non_finite", last_step=taken, detail=f"not finite at step {taken}")
+    return Outcome(status="completed", last_step=taken, detail=f"{taken} of {steps} steps")
+
+
+def edit_json(path: Path, edit: Callable[[Any], None]) -> None:
+    """Changes a JSON file in place, as somebody with an editor would."""
+    value = json.loads(path.read_text())
+    edit(value)
+    path.write_text(json.dumps(value))

@@ -1,0 +1,286 @@
+"""The figures, without their numbers: each trace names the columns that the page already holds.
+
+Curve and error share one x axis, so that zooming one zooms the other. A logarithmic axis has no place for 0 and
+none for what is not a number: both get a row of their own, below and above all values, and are never dropped.
+Colours are the style's variables; the script resolves them, so that a figure follows light and dark.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from harness.comparison import Measurement
+from harness.evidence import Bundle
+from harness.report.words import number
+from harness.standards import Limit
+
+LEAST = 1e-17  # the row of the exactly equal where nothing differs: below half a unit in the last place of 1
+MARKED_STEPS = 400  # beyond this many steps, a marker a step is only slow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A figure for the script: `figure` is plotly's JSON, `alt` what it shows in words."""
+
+    id: str
+    title: str
+    alt: str
+    caption: str
+    figure: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Where the log axis puts what has no logarithm: the exactly equal at the bottom, the not finite at the top."""
+
+    equal: float
+    broken: float
+
+
+def limits_on(bundle: Bundle, measurement: str) -> list[tuple[str, Limit]]:
+    """The limits that hold for every single step (or tensor) of a measurement, with their standards."""
+    return [
+        (standard.name, limit)
+        for standard in bundle.standards
+        for criterion in standard.criteria
+        for limit in criterion.limits
+        if limit.measurement == measurement and limit.statistic == "maximum"
+    ]
+
+
+def curve_chart(bundle: Bundle, field: str, title: str) -> Chart:
+    """Both sides' curves over their relative difference, with its limits, the floor and the first step beyond."""
+    measured = bundle.comparison[f"train.{field}.relative"]
+    floor = bundle.comparison[f"floor.{field}.relative"]
+    limits = limits_on(bundle, measured.name)
+    rows = _rows([*measured.values, *floor.values, *(limit.value for _, limit in limits)])
+    figure = go.Figure(layout=_layout(rows, title, height=470))
+    for side in ("reference", "subject"):
+        figure.add_trace(_curve(side, field))
+    figure.add_traces(_floor_band(field, rows) if floor.values else [])
+    figure.add_traces(_error(f"train.{field}.relative", "train.step", rows, len(measured.values)))
+    _draw_limits(figure, limits)
+    beyond = first_beyond(measured, limits)
+    _draw_beyond(figure, beyond)
+    _draw_untaken(figure, measured, bundle)
+    words = f"first beyond a limit at step {beyond}" if beyond else "no step beyond a limit"
+    return Chart(
+        id=f"chart-{field.replace('_', '-')}",
+        title=title,
+        alt=f"{title} of reference and subject by step, and their relative difference; {words if limits else ''}",
+        caption=_caption(measured, limits, beyond),
+        figure=_plain(figure),
+    )
+
+
+def rate_chart() -> Chart:
+    """The learning rate that both optimizers used."""
+    figure = go.Figure(layout=_layout(None, "learning rate", height=210))
+    for side in ("reference", "subject"):
+        figure.add_trace(_curve(side, "learning_rate"))
+    return Chart(
+        id="chart-learning-rate",
+        title="Learning rate",
+        alt="Learning rate of reference and subject by step",
+        caption="What each side's optimizer used.",
+        figure=_plain(figure),
+    )
+
+
+def lr_zero_chart(bundle: Bundle) -> Chart:
+    """Relative difference of loss and grad norm with frozen weights: each step is a first step of its own."""
+    fields = (("loss", "loss", "subject"), ("grad_norm", "grad norm", "second"))
+    measured = [bundle.comparison[f"lr_zero.{field}.relative"] for field, _, _ in fields]
+    limits = [limits_on(bundle, one.name) for one in measured]
+    every = [value for one in measured for value in one.values]
+    rows = _rows([*every, *(limit.value for group in limits for _, limit in group)])
+    figure = go.Figure(layout=_layout(rows, "", height=280, curves=False))
+    for (field, name, color), one, group in zip(fields, measured, limits, strict=True):
+        traces = _error(f"lr_zero.{field}.relative", "lr_zero.step", rows, len(one.values), name, color)
+        figure.add_traces(traces)
+        _draw_limits(figure, group, f"{name} ")
+    return Chart(
+        id="chart-lr-zero",
+        title="Learning rate 0",
+        alt="Relative difference of loss and grad norm by step at learning rate 0",
+        caption="With frozen weights no error can grow, so every batch is a first step of its own.",
+        figure=_plain(figure),
+    )
+
+
+def first_beyond(measured: Measurement, limits: Sequence[tuple[str, Limit]]) -> int | None:
+    """The first step that was compared and exceeds any limit; not finite exceeds all of them."""
+    if not limits:
+        return None
+    least = min(limit.value for _, limit in limits)
+    beyond = (place for place, value in zip(measured.places, measured.values, strict=True) if not value <= least)
+    return next((place for place in beyond if isinstance(place, int)), None)
+
+
+def _rows(values: Iterable[float]) -> Rows:
+    decades = [math.log10(value) for value in values if math.isfinite(value) and value > 0]
+    if not decades:
+        return Rows(equal=LEAST, broken=1.0)
+    return Rows(equal=10.0 ** (math.floor(min(decades)) - 1), broken=10.0 ** (math.ceil(max(decades)) + 1))
+
+
+def _curve(side: str, field: str) -> Any:
+    # The reference is broad and pale under a thin subject: curves that agree to seven digits stay both visible.
+    line = {"color": f"var(--{side})", "width": 6 if side == "reference" else 1.6}
+    meta = {"x": "train.step", "y": f"train.{side}.{field}"}
+    return go.Scatter(
+        name=side, mode="lines", line=line, meta=meta, hovertemplate="%{y:.9g}", connectgaps=False, legendgroup=side
+    )
+
+
+def _error(
+    column: str, steps: str, rows: Rows, length: int, name: str = "relative difference", color: str = "subject"
+) -> list[Any]:
+    """The finite differences as a line, the exactly equal and the not finite as markers in their rows."""
+    paint = f"var(--{color})"
+    mode = "lines+markers" if length <= MARKED_STEPS else "lines"
+    shared = {"yaxis": "y2", "hovertemplate": "%{customdata}"}
+    line = go.Scatter(
+        name=name,
+        mode=mode,
+        line={"color": paint, "width": 1.2},
+        marker={"size": 3.5, "color": paint},
+        connectgaps=True,
+        meta={"x": steps, "y": column, "keep": "positive"},
+        **shared,
+    )
+    equal = go.Scatter(
+        name=f"{name}, exactly equal",
+        mode="markers",
+        marker={"size": 6, "symbol": "circle-open", "color": paint},
+        meta={"x": steps, "y": column, "keep": "equal", "at": rows.equal},
+        showlegend=False,
+        **shared,
+    )
+    broken = go.Scatter(
+        name=f"{name}, not finite",
+        mode="markers",
+        marker={"size": 10, "symbol": "x", "color": "var(--fail)"},
+        meta={"x": steps, "y": column, "keep": "broken", "at": rows.broken},
+        showlegend=False,
+        **shared,
+    )
+    return [line, equal, broken]
+
+
+def _floor_band(field: str, rows: Rows) -> list[Any]:
+    """The widest of the perturbed repeats of the reference, filled down to the row of the exactly equal."""
+    meta = {"x": "train.step", "y": f"floor.{field}.relative"}
+    base = {**meta, "keep": "base", "at": rows.equal}
+    shared = {"yaxis": "y2", "mode": "lines", "line": {"width": 0}}
+    return [
+        go.Scatter(name="", showlegend=False, hoverinfo="skip", meta=base, **shared),
+        go.Scatter(
+            name="floor: reference, perturbed",
+            fill="tonexty",
+            fillcolor="var(--band)",
+            meta={**meta, "keep": "band", "at": rows.equal},
+            hovertemplate="%{customdata}",
+            **shared,
+        ),
+    ]
+
+
+def _draw_limits(figure: Any, limits: Sequence[tuple[str, Limit]], what: str = "") -> None:
+    for standard, limit in limits:
+        line = {"color": "var(--fail)", "width": 1.4, "dash": "dash"}
+        figure.add_shape(type="line", xref="x domain", yref="y2", x0=0, x1=1, y0=limit.value, y1=limit.value, line=line)
+        figure.add_annotation(
+            text=f"{what}limit {number(limit.value)} ({standard})",
+            xref="x domain", yref="y2", x=1, y=math.log10(limit.value) if limit.value > 0 else 0,
+            xanchor="right", yanchor="bottom", showarrow=False, font={"color": "var(--fail)", "size": 11},
+        )  # fmt: skip
+
+
+def _draw_beyond(figure: Any, step: int | None) -> None:
+    if step is None:
+        return
+    line = {"color": "var(--fail)", "width": 1.2}
+    figure.add_shape(type="line", xref="x", yref="paper", x0=step, x1=step, y0=0, y1=1, line=line)
+    figure.add_annotation(
+        text=f"✕ step {step}", xref="x", yref="paper", x=step, y=1, xanchor="left", yanchor="bottom",
+        showarrow=False, font={"color": "var(--fail)", "size": 12},
+    )  # fmt: skip
+
+
+def _draw_untaken(figure: Any, measured: Measurement, bundle: Bundle) -> None:
+    """Shades the steps that one of the two runs did not take."""
+    runs = [bundle.runs.get(name) for name in measured.between or ()]
+    taken = min((len(run.trace.steps) for run in runs if run and run.trace), default=0)
+    if not measured.values or taken == len(measured.values):
+        return
+    figure.add_shape(
+        type="rect", xref="x", yref="paper", x0=taken + 0.5, x1=len(measured.values) + 0.5, y0=0, y1=1,
+        fillcolor="var(--band)", line={"width": 0}, layer="below",
+    )  # fmt: skip
+    figure.add_annotation(
+        text="not taken by both sides", xref="x", yref="paper", x=(taken + len(measured.values)) / 2, y=0.52,
+        showarrow=False, font={"color": "var(--muted)", "size": 12},
+    )  # fmt: skip
+
+
+def _layout(rows: Rows | None, title: str, *, height: int, curves: bool = True) -> dict[str, Any]:
+    grid = {"gridcolor": "var(--grid)", "zeroline": False, "linecolor": "var(--rule)", "automargin": True}
+    layout: dict[str, Any] = {
+        "template": go.layout.Template(),
+        "height": height,
+        "margin": {"l": 64, "r": 12, "t": 34, "b": 40},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": "var(--ink)", "size": 12},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
+        "hovermode": "x unified",
+        "hoversubplots": "axis",
+        "hoverlabel": {"bgcolor": "var(--panel)", "bordercolor": "var(--rule)", "font": {"color": "var(--ink)"}},
+        "uirevision": "kept",  # a change of colours keeps the zoom
+        "xaxis": {**grid, "title": {"text": "step"}, "anchor": "y2" if rows else "y", "rangemode": "tozero"},
+    }
+    if curves:
+        layout["yaxis"] = {**grid, "title": {"text": title.lower()}, "domain": [0.5, 1] if rows else [0, 1]}
+    if rows:
+        layout["yaxis2"] = {**grid, **_log_axis(rows), "domain": [0, 0.42] if curves else [0, 1]}
+        layout["annotations"] = [_row_name("= exactly equal", rows.equal)]
+    return layout
+
+
+def _log_axis(rows: Rows) -> dict[str, Any]:
+    low, high = math.log10(rows.equal), math.log10(rows.broken)
+    span = round(high - low)
+    return {
+        "type": "log",
+        "anchor": "x",
+        "title": {"text": "relative difference"},
+        "range": [low - 0.4, high + 0.2],
+        "exponentformat": "power",
+        "dtick": 1 if span <= 7 else 2,
+    }
+
+
+def _row_name(text: str, at: float) -> dict[str, Any]:
+    return {
+        "text": text, "xref": "x domain", "yref": "y2", "x": 0, "y": math.log10(at), "xanchor": "left",
+        "yanchor": "bottom", "showarrow": False, "font": {"size": 10, "color": "var(--muted)"},
+    }  # fmt: skip
+
+
+def _caption(measured: Measurement, limits: Sequence[tuple[str, Limit]], beyond: int | None) -> str:
+    if not measured.values:
+        return f"Not measured: {measured.broken or measured.missing}."
+    if not limits:
+        return "No standard of this bundle limits single steps; its limits are for means and for the first step."
+    allowed = " and ".join(f"{number(limit.value)} ({standard})" for standard, limit in limits)
+    found = f"The first step beyond it is step {beyond}." if beyond else "No step is beyond it."
+    return f"Allowed in every step: {allowed}. {found}"
+
+
+def _plain(figure: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = figure.to_plotly_json()
+    return plain

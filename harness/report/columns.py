@@ -1,0 +1,82 @@
+"""The numbers of every step as columns, embedded once: charts, hover texts and downloads all read them.
+
+A column is a list, or the name of an earlier column that holds the same values. A step that a run did not take is
+None; a number that is not finite goes by its name. Finite floats keep every digit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.comparison import REFERENCE, REFERENCE_LR_ZERO, SUBJECT, SUBJECT_LR_ZERO
+from harness.evidence import Bundle
+from harness.trace import Run, Step, encode_number
+
+Column = list[Any] | str
+FIELDS = ("loss", "grad_norm", "learning_rate", "tokens", "batch")
+COMPARED = ("loss", "grad_norm", "learning_rate")
+ARMS = (("train", REFERENCE, SUBJECT), ("lr_zero", REFERENCE_LR_ZERO, SUBJECT_LR_ZERO))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A file to download: its name's ending, a sentence on it and the names of its columns, in order."""
+
+    ending: str
+    title: str
+    columns: tuple[str, ...]
+
+
+def step_columns(bundle: Bundle) -> dict[str, Column]:
+    """`ARM.step`, `ARM.SIDE.FIELD`, `ARM.NUMBER.relative` and, where it was measured, `floor.NUMBER.relative`."""
+    columns: dict[str, Column] = {}
+    for arm, reference, subject in ARMS:
+        _add_arm(columns, bundle, arm, bundle.runs.get(reference), bundle.runs.get(subject))
+    for field in ("loss", "grad_norm"):
+        floor = bundle.comparison[f"floor.{field}.relative"]
+        if floor.values:
+            _add(columns, f"floor.{field}.relative", [encode_number(value) for value in floor.values])
+    return columns
+
+
+def step_tables(columns: dict[str, Column]) -> tuple[Table, ...]:
+    """The CSV files that the page offers; an arm that was not run has none."""
+    titles = {"train": "Every step", "lr_zero": "Every step at learning rate 0"}
+    return tuple(
+        Table(
+            ending=f"{arm.replace('_', '-')}-steps.csv",
+            title=titles[arm],
+            columns=tuple(name for name in columns if name.startswith(f"{arm}.")),
+        )
+        for arm, _, _ in ARMS
+        if columns[f"{arm}.step"]
+    )
+
+
+def _add_arm(columns: dict[str, Column], bundle: Bundle, arm: str, reference: Run | None, subject: Run | None) -> None:
+    asked = max((run.trace.header.steps for run in (reference, subject) if run and run.trace), default=0)
+    columns[f"{arm}.step"] = list(range(1, asked + 1))
+    taken = {"reference": _steps(reference), "subject": _steps(subject)}
+    for field in FIELDS:
+        for side, steps in taken.items():
+            _add(columns, f"{arm}.{side}.{field}", _values(steps, field, asked))
+    for field in COMPARED:
+        measured = bundle.comparison[f"{arm}.{field}.relative"]
+        shared = min(len(steps) for steps in taken.values())
+        values: Sequence[float] = measured.values[:shared]
+        _add(columns, f"{arm}.{field}.relative", [*map(encode_number, values)] + [None] * (asked - len(values)))
+
+
+def _steps(run: Run | None) -> tuple[Step, ...]:
+    return run.trace.steps if run and run.trace else ()
+
+
+def _values(steps: tuple[Step, ...], field: str, asked: int) -> list[Any]:
+    values = [getattr(step, field) for step in steps[:asked]]
+    encoded = [encode_number(value) if isinstance(value, float) else value for value in values]
+    return encoded + [None] * (asked - len(encoded))
+
+
+def _add(columns: dict[str, Column], name: str, values: list[Any]) -> None:
+    """Two sides that were fed the same batches need not carry their digests twice."""
+    columns[name] = next((earlier for earlier, column in columns.items() if column == values), values)

@@ -1,0 +1,61 @@
+"""The view model as HTML: template, style, script and plotly.js in one string.
+
+Everything that comes from a bundle is escaped by the template; what is embedded as JSON is escaped for a script
+element. plotly.js is carried compressed (2 MB in place of 4.8) and unpacked by the browser.
+"""
+
+import base64
+import functools
+import gzip
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import plotly
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.report.view import Page
+
+# `<` would let `</script>` in a title end the element; the separators are line ends to older script engines.
+SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML. A name that the template uses and the view model lacks is an error."""
+    environment = Environment(
+        loader=PackageLoader("harness.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        style=_own_file("report.css"),
+        script=_own_file("report.js"),
+        data=embed_json(page.data),
+        plotly=_plotly(),
+    )
+
+
+def embed_json(value: Any) -> Markup:
+    """JSON that may stand inside a script element, whatever strings it holds.
+
+    Raises:
+        ValueError: a non-finite float, which the view model must have named.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate(SCRIPT_ESCAPES))
+
+
+def _own_file(name: str) -> Markup:
+    return Markup((files("harness.report") / "templates" / name).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _plotly() -> str:
+    """plotly.min.js, gzip in base64; without a time in it, so that the same version gives the same text."""
+    source = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    return base64.b64encode(gzip.compress(source.read_bytes(), 9, mtime=0)).decode("ascii")

@@ -1,0 +1,210 @@
+"""What ran, on what, from what, how long, and how to run it again.
+
+The records beside the digested part (`run.json`, `timing.jsonl`) are optional and may have been edited by anyone:
+what is not there or not as expected is said to be unknown, and nothing of it is judged.
+"""
+
+import json
+import math
+import shlex
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.comparison import REQUIRED_RUNS
+from harness.errors import EvidenceError
+from harness.evidence import TIMING, Bundle, read_json
+from harness.report.words import Fact, Mark, count, duration, number
+from harness.trace import Run
+
+UNKNOWN = "not recorded"
+MARKS = {
+    "completed": Mark(glyph="✓", word="completed", tone="pass"),
+    "non_finite": Mark(glyph="✕", word="not finite", tone="fail"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    name: str
+    runner: str
+    mark: Mark
+    steps: str
+    detail: str
+    resumed: str
+    total: str
+    per_step: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command line and what it does."""
+
+    line: str
+    purpose: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    started: str
+    lasted: str
+    host: str
+    inputs: tuple[Fact, ...]
+    case: tuple[Fact, ...]
+    case_yaml: str
+    machine: tuple[Fact, ...]
+    packages: tuple[Fact, ...]
+    variables: tuple[Fact, ...]
+    source: tuple[Fact, ...]
+    runs: tuple[RunRow, ...]
+    resumed: tuple[str, ...]
+    timed: bool
+    commands: tuple[Command, ...]
+
+
+def build_provenance(bundle: Bundle) -> Provenance:
+    """Inputs, case, environment, source, runs and commands of a bundle."""
+    run = _run_record(bundle.path / "run.json")
+    environment = bundle.environment
+    rows = tuple(_run_rows(bundle))
+    return Provenance(
+        started=_text(run.get("started")),
+        lasted=duration(run["seconds"]) if _is_number(run.get("seconds")) else UNKNOWN,
+        host=_text(run.get("host")),
+        inputs=_inputs(bundle),
+        case=_case(bundle),
+        case_yaml=yaml.safe_dump(bundle.case.record(), sort_keys=False, allow_unicode=True),
+        machine=tuple(_flat({k: v for k, v in environment.items() if k not in ("packages", "variables")})),
+        packages=tuple(_flat(environment.get("packages") or {})),
+        variables=tuple(_flat(environment.get("variables") or {})),
+        source=_source(bundle),
+        runs=rows,
+        resumed=tuple(f"{row.name} was {row.resumed}." for row in rows if row.resumed),
+        timed=any(row.per_step != UNKNOWN for row in rows),
+        commands=_commands(run.get("command")),
+    )
+
+
+def _run_record(path: Path) -> Mapping[str, Any]:
+    try:
+        record = read_json(path)
+    except EvidenceError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and value else UNKNOWN
+
+
+def _inputs(bundle: Bundle) -> tuple[Fact, ...]:
+    inputs = bundle.inputs
+    return (
+        Fact(term="Case", text=bundle.case.digest(), code=True),
+        Fact(term="Initial weights", text=inputs.weights, code=True),
+        Fact(term="Token batches", text=inputs.batches, code=True),
+        Fact(term="Corpus", text=inputs.corpus),
+        Fact(term="Corpus digest", text=inputs.corpus_sha256, code=True),
+        Fact(term="Corpus size", text=count(inputs.corpus_tokens, "token")),
+        Fact(term="Tokenizer", text=inputs.tokenizer_sha256 or "none: the bytes are the tokens", code=True),
+        Fact(term="Epochs", text=number(inputs.epochs)),
+        Fact(term="Parameters", text=number(inputs.parameters)),
+        Fact(term="Target tokens", text=number(inputs.target_tokens)),
+    )
+
+
+def _case(bundle: Bundle) -> tuple[Fact, ...]:
+    case, model = bundle.case, bundle.case.model
+    schedule, training = case.lr_schedule, case.training
+    heads = f"{model.num_attention_heads} heads, {model.num_key_value_heads} key-value heads of width {model.head_dim}"
+    return (
+        Fact(term="Model", text=f"{count(model.num_hidden_layers, 'layer')} of width {model.hidden_size}, {heads}"),
+        Fact(term="Vocabulary", text=number(model.vocab_size)),
+        Fact(term="Precision", text=", ".join(f"{key} {value}" for key, value in vars(case.precision).items())),
+        Fact(term="Rows", text=f"{case.data.global_batch_size} of {case.data.seq_length} tokens, {case.data.packing}"),
+        Fact(term="Steps", text=number(training.steps)),
+        Fact(
+            term="Learning rate",
+            text=f"{schedule.type}, {schedule.learning_rate:g} after {count(schedule.warmup_steps, 'warm-up step')}",
+        ),
+        Fact(term="Clipping", text="none" if training.clip_grad is None else f"{training.clip_grad:g}"),
+        Fact(term="Optimizer", text=f"{case.optimizer.type}, weight decay {case.optimizer.weight_decay:g}"),
+    )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[Fact]:
+    """A nested record as facts; a list is set on one line."""
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            text = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+            yield Fact(term=f"{prefix}{key}", text=text)
+
+
+def _source(bundle: Bundle) -> tuple[Fact, ...]:
+    source = bundle.source
+    state = "files differed from this revision" if source.dirty else "clean: every file as committed"
+    return (
+        Fact(term="Revision", text=source.revision or "not a checkout", code=source.revision is not None),
+        Fact(term="State", text=state if source.revision else "unknown"),
+    )
+
+
+def _run_rows(bundle: Bundle) -> Iterator[RunRow]:
+    for run in bundle.runs.values():
+        yield _run_row(bundle, run)
+    for name in REQUIRED_RUNS:
+        if name not in bundle.runs:
+            absent = Mark(glyph="!", word="not run", tone="error")
+            yield RunRow(
+                name=name, runner="", mark=absent, steps="0", detail="", resumed="", total=UNKNOWN, per_step=UNKNOWN
+            )
+
+
+def _run_row(bundle: Bundle, run: Run) -> RunRow:
+    status, resumed = run.outcome.status, run.outcome.resumed_after
+    seconds = _seconds(bundle.path / "runs" / run.name / TIMING)
+    steps = "no trace" if run.trace is None else f"{len(run.trace.steps)} of {run.trace.header.steps}"
+    after = f"taken up again after step {', '.join(map(str, resumed))}" if resumed else ""
+    return RunRow(
+        name=run.name,
+        runner=run.trace.header.runner if run.trace else "",
+        mark=MARKS.get(status) or Mark(glyph="!", word=status, tone="error"),
+        steps=steps,
+        detail=run.outcome.detail,
+        resumed=after,
+        total=duration(math.fsum(seconds)) if seconds else UNKNOWN,
+        per_step=duration(statistics.median(seconds)) if seconds else UNKNOWN,
+    )
+
+
+def _seconds(path: Path) -> list[float]:
+    """Seconds of each step; none where any line cannot be read, as half a list would give a wrong total."""
+    if not path.is_file():
+        return []
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except ValueError:
+        return []
+    seconds = [line.get("seconds") if isinstance(line, dict) else None for line in lines]
+    numbers = [float(value) for value in seconds if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return numbers if len(numbers) == len(seconds) else []
+
+
+def _commands(command: Any) -> tuple[Command, ...]:
+    recorded = isinstance(command, list) and command and all(isinstance(word, str) for word in command)
+    again = [Command(line=shlex.join(command), purpose="Runs this case again.")] if recorded else []
+    return (
+        *again,
+        Command(line="certify report BUNDLE", purpose="Checks the bundle and writes this page again."),
+        Command(line="certify compare BUNDLE OTHER", purpose="Compares this bundle with another one."),
+    )

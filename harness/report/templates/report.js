@@ -1,0 +1,145 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const root = document.documentElement;
+  const button = document.getElementById("theme");
+  const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+  const coarse = matchMedia("(pointer: coarse)").matches;
+
+  // A column that repeats an earlier one is the name of that one.
+  const column = (name) => {
+    const found = data.columns[name];
+    return typeof found === "string" ? column(found) : found;
+  };
+
+  // What a log axis cannot show has a row of its own (`at`); nothing is dropped.
+  const keeps = {
+    positive: (value) => (value > 0 && Number.isFinite(value) ? value : null),
+    equal: (value, at) => (value === 0 ? at : null),
+    broken: (value, at) => (typeof value === "string" ? at : null),
+    base: (value, at) => (value === null || typeof value === "string" ? null : at),
+    band: (value, at) => (value === null || typeof value === "string" ? null : Math.max(value, at)),
+  };
+  const words = (value) =>
+    value === 0 ? "exactly equal" : typeof value === "string" ? `not finite: ${value}` : value?.toExponential(3);
+
+  const fill = (trace) => {
+    const { x, y, keep, at } = trace.meta;
+    const values = column(y);
+    const shown = keep
+      ? values.map((value) => keeps[keep](value, at))
+      : values.map((value) => (typeof value === "string" ? null : value));
+    return { ...trace, x: column(x), y: shown, customdata: keep ? values.map(words) : undefined };
+  };
+
+  // The style names the colours; the browser resolves them for the theme of the moment.
+  const probe = document.createElement("span");
+  probe.hidden = true;
+  document.body.append(probe);
+  const paint = (name) => {
+    probe.style.color = name;
+    return getComputedStyle(probe).color;
+  };
+  const painted = (value) => {
+    if (typeof value === "string") return value.startsWith("var(--") ? paint(value) : value;
+    if (Array.isArray(value)) return value.map(painted);
+    if (value && typeof value === "object")
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, painted(item)]));
+    return value;
+  };
+
+  const config = {
+    displaylogo: false,
+    responsive: true,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  };
+  const draw = (width) => {
+    if (!window.Plotly) return;
+    for (const [id, figure] of Object.entries(data.figures)) {
+      const layout = painted(figure.layout);
+      layout.font.family = getComputedStyle(document.body).fontFamily;
+      if (coarse) layout.dragmode = false; // a finger that scrolls the page must not be caught by a chart
+      if (width) layout.width = width;
+      Plotly.react(id, figure.data.map((trace) => fill(painted(trace))), layout, config);
+    }
+  };
+
+  const remembered = () => {
+    try {
+      return localStorage.getItem("certify-theme");
+    } catch {
+      return null; // storage may be forbidden, for files above all
+    }
+  };
+  const remember = (theme) => {
+    try {
+      localStorage.setItem("certify-theme", theme);
+    } catch {
+      // then the choice holds until the page is closed
+    }
+  };
+  let theme = remembered();
+  const isDark = () => (theme ? theme === "dark" : prefersDark.matches);
+  const show = () => {
+    root.style.colorScheme = theme ?? "";
+    button.textContent = isDark() ? "Light" : "Dark";
+    button.setAttribute("aria-pressed", String(isDark()));
+    button.setAttribute("aria-label", isDark() ? "Use light colours" : "Use dark colours");
+    draw();
+  };
+  button.addEventListener("click", () => {
+    theme = isDark() ? "light" : "dark";
+    remember(theme);
+    show();
+  });
+  prefersDark.addEventListener("change", show);
+
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach((details) => (details.open = true));
+    root.style.colorScheme = "light";
+    draw(680);
+  });
+  addEventListener("afterprint", () => {
+    closed.forEach((details) => (details.open = false));
+    show();
+  });
+
+  // RFC 4180 has no quoting to do here: names, numbers and digests hold neither commas nor quotes, and are checked.
+  const cell = (value) => {
+    const text = value === null ? "" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const csv = (names) => {
+    const columns = names.map(column);
+    const rows = columns[0].map((_, row) => columns.map((values) => cell(values[row])).join(","));
+    return [names.join(","), ...rows, ""].join("\n");
+  };
+  const offer = (link, ending, type, text) => {
+    link.download = `${data.file}-${ending}`;
+    link.addEventListener("click", () => {
+      link.href = URL.createObjectURL(new Blob([text()], { type }));
+    });
+  };
+  for (const link of document.querySelectorAll("[data-csv]"))
+    offer(link, link.dataset.csv, "text/csv", () => csv(data.tables[link.dataset.csv]));
+  for (const link of document.querySelectorAll("[data-findings]"))
+    offer(link, link.dataset.findings, "application/json", () => JSON.stringify(data.findings, null, 2));
+
+  const unpack = async () => {
+    const packed = document.getElementById("plotly").textContent;
+    const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+    draw();
+    root.dataset.charts = "drawn";
+  };
+  show();
+  unpack().catch((error) => {
+    for (const chart of document.querySelectorAll(".chart"))
+      chart.textContent = `The chart cannot be drawn in this browser (${error.message}). The raw numbers are below.`;
+  });
+})();

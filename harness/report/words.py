@@ -1,0 +1,73 @@
+"""Numbers, places and outcomes as a reader sees them. All formatting of the page starts here."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.judge import Outcome
+
+GLYPHS = {Outcome.PASS: "✓", Outcome.FAIL: "✕", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A state as glyph and word; `tone` adds the colour, which never carries it alone."""
+
+    glyph: str
+    word: str
+    tone: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A term and what it is. `code`: to be set in a monospaced font, as digests and names are."""
+
+    term: str
+    text: str
+    code: bool = False
+
+
+def mark(outcome: Outcome) -> Mark:
+    return Mark(glyph=GLYPHS[outcome], word=outcome.value, tone=outcome.value.lower())
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; what is not finite is named, what is None was not measured."""
+    if value is None:
+        return "not measured"
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "minus infinite"
+    if value == int(value) and abs(value) < 1e7:
+        return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:.3g}"
+
+
+def exact(value: float) -> str:
+    """Every digit of a float: reading it back gives the same bits."""
+    return repr(value) if math.isfinite(value) else number(value)
+
+
+def count(amount: int, noun: str, plural: str | None = None) -> str:
+    return f"{number(amount)} {noun if amount == 1 else plural or noun + 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if not math.isfinite(seconds):
+        return number(seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

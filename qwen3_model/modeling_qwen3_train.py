@@ -54,12 +54,43 @@ class TokenLoss(nn.Cell):
     `count` is the global batch's, so the losses of micro-batches add up to the loss of the batch.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.negative_log_likelihood = NegativeLogLikelihood()
+
     def construct(self, logits_BSV: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor) -> Tensor:
         logits = ops.cast(ops.reshape(logits_BSV, (-1, logits_BSV.shape[-1])), ms.float32)
-        targets = ops.reshape(targets_BS, (-1, 1))
-        picked = ops.gather_elements(logits, 1, targets)
-        losses = ops.logsumexp(logits, 1, True) - picked
+        losses = self.negative_log_likelihood(logits, ops.reshape(targets_BS, (-1, 1)))[0]
         return tree_sum(ops.reshape(losses, (-1,)) * ops.reshape(mask_BS, (-1,))) / count
+
+
+class NegativeLogLikelihood(nn.Cell):
+    """-log softmax(logits)[target] per row, with its derivative softmax(logits) - onehot(target) written out.
+
+    The largest logit's probability is 1 / sum(exp(logit - largest)), so the loss, largest - picked - log(that
+    probability), needs no second pass of exponentials and does not overflow. On a CPU this is several times faster
+    than the framework's cross entropy.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = ops.ArgMaxWithValue(1, True)
+        self.softmax = ops.Softmax(-1)
+
+    def construct(self, logits_RV: Tensor, targets_R1: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses [R, 1], and the probabilities, which the derivative needs."""
+        probabilities = self.softmax(logits_RV)
+        index, largest = self.largest(logits_RV)
+        picked = ops.gather_elements(logits_RV, 1, targets_R1)
+        return largest - picked - ops.log(ops.gather_elements(probabilities, 1, index)), probabilities
+
+    def bprop(
+        self, logits_RV: Tensor, targets_R1: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        minus_onehot = ops.tensor_scatter_elements(
+            out[1], targets_R1, ops.gather_elements(out[1], 1, targets_R1) - 1.0, 1
+        )
+        return minus_onehot * dout[0], ops.zeros_like(targets_R1)
 
 
 class ForwardLoss(nn.Cell):
@@ -222,9 +253,7 @@ class Qwen3Trainer:
             (batch,) = self._micro_batches(tokens, loss_mask)
             loss, norm = (float(x.asnumpy()) for x in self._whole_step(*batch, scalars))
         else:
-            parts = [
-                self._accumulate_step(*batch).asnumpy() for batch in self._micro_batches(tokens, loss_mask)
-            ]
+            parts = [self._accumulate_step(*batch).asnumpy() for batch in self._micro_batches(tokens, loss_mask)]
             loss, norm = float(np.sum(parts, dtype=np.float32)), float(self._update_step(scalars).asnumpy())
         self.step = step
         return StepResult(
@@ -242,9 +271,7 @@ class Qwen3Trainer:
             _, gradients = self._gradients(*batch)
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 values = gradient.asnumpy()
-                totals[parameter.name] = (
-                    totals[parameter.name] + values if parameter.name in totals else values
-                )
+                totals[parameter.name] = totals[parameter.name] + values if parameter.name in totals else values
         return totals
 
     def parameters(self) -> dict[str, Array]:
@@ -272,9 +299,7 @@ class Qwen3Trainer:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != CHECKPOINT_FORMAT:
-                raise WeightsError(
-                    str(path), [f"format: expected {CHECKPOINT_FORMAT}, got {metadata.get('format')}"]
-                )
+                raise WeightsError(str(path), [f"format: expected {CHECKPOINT_FORMAT}, got {metadata.get('format')}"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         load_into(self._optimizer, tensors)
         self.step = int(metadata["step"])
@@ -286,9 +311,7 @@ class Qwen3Trainer:
         """(inputs, targets, mask, count) of each micro-batch; the count is the global batch's."""
         parts = self.gradient_accumulation_steps
         if loss_mask.shape != (tokens.shape[0], tokens.shape[1] - 1) or tokens.shape[0] % parts:
-            raise ValueError(
-                f"tokens {tokens.shape}, loss_mask {loss_mask.shape}: need [B, S+1], [B, S], {parts} | B"
-            )
+            raise ValueError(f"tokens {tokens.shape}, loss_mask {loss_mask.shape}: need [B, S+1], [B, S], {parts} | B")
         inputs, targets = self.inputs_and_targets(tokens)
         count = Tensor(self.token_count(loss_mask), ms.float32)
         for part in np.split(np.arange(tokens.shape[0]), parts):

@@ -47,9 +47,7 @@ def load_safetensors(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     return _load_index(path) if path.name.endswith(".json") else _load_file(path)
 
 
-def save_safetensors(
-    tensors: Tensors, directory: str | Path, max_shard_size: int | str = "5GB"
-) -> list[Path]:
+def save_safetensors(tensors: Tensors, directory: str | Path, max_shard_size: int | str = "5GB") -> list[Path]:
     """The files written: `model.safetensors`, or numbered shards and their index when one file would be too large.
 
     `max_shard_size` is in bytes or, as in Hugging Face, "200KB", "50MB", "5GB". A tensor is never split.
@@ -87,9 +85,7 @@ def load_into(cell: "nn.Cell", tensors: Tensors) -> None:
 
 def _mismatches(shapes: Mapping[str, tuple[int, ...]], tensors: Tensors) -> Iterator[str]:
     yield from (f"missing: {name} {shapes[name]}" for name in sorted(shapes.keys() - tensors.keys()))
-    yield from (
-        f"unexpected: {name} {tensors[name].shape}" for name in sorted(tensors.keys() - shapes.keys())
-    )
+    yield from (f"unexpected: {name} {tensors[name].shape}" for name in sorted(tensors.keys() - shapes.keys()))
     for name in sorted(shapes.keys() & tensors.keys()):
         if tensors[name].shape != shapes[name]:
             yield f"misshapen: {name} is {tensors[name].shape}, expected {shapes[name]}"
@@ -106,9 +102,7 @@ def _load_index(path: Path) -> dict[str, npt.NDArray[Any]]:
         shard = _load_file(path.parent / name)
         listed = {key for key, file in weight_map.items() if file == name}
         problems += [f"{name}: lacks {key}, which the index lists" for key in sorted(listed - shard.keys())]
-        problems += [
-            f"{name}: holds {key}, which the index does not list" for key in sorted(shard.keys() - listed)
-        ]
+        problems += [f"{name}: holds {key}, which the index does not list" for key in sorted(shard.keys() - listed)]
         tensors |= shard
     if problems:
         raise WeightsError(str(path), problems)
@@ -137,9 +131,7 @@ def _array(record: Mapping[str, Any]) -> npt.NDArray[Any]:
 
 def _save_file(tensors: Tensors, path: Path) -> Path:
     # metadata: transformers refuses a file that does not name the framework whose layout it has.
-    save_file(
-        {key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata={"format": "pt"}
-    )
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata={"format": "pt"})
     return path
 
 

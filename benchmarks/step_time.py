@@ -1,0 +1,214 @@
+"""Time per training step: this model on MindSpore in GRAPH mode against eager PyTorch with Hugging Face's Qwen3.
+
+    python benchmarks/step_time.py --size small --batch 4 --sequence 128 --rounds 7
+
+Each framework lives in one child process of its own. The children take turns: one is timed while the other waits for
+its pipe, because both keep a thread per core busy. Both train from the same weights on the same batches, with clipping
+and AdamW, and print their first loss, so that the comparison is of the same work. The parent imports neither.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = Path(__file__).resolve().parent.parent
+Array = npt.NDArray[Any]
+Step = Callable[[Array], float]
+LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-4, 0.1, 1.0
+
+
+def main() -> None:
+    """Runs the rounds and prints each framework's median and the ratio of the medians."""
+    arguments = _parser().parse_args()
+    if arguments.worker:
+        _work(arguments)
+        return
+    children = {name: _Child(name, sys.argv[1:]) for name in WORKERS}
+    for name, child in children.items():
+        ready = child.answer()
+        print(f"{name:10} first loss {ready['loss']:.6f}, first step {ready['first_step']:.1f} s (build and compile)")
+    times: dict[str, list[float]] = {name: [] for name in WORKERS}
+    for number in range(arguments.rounds):
+        for name in _order(number):
+            times[name].append(children[name].ask(arguments.steps)["seconds"])
+        print(f"round {number + 1}: " + ", ".join(f"{name} {times[name][-1] * 1e3:.1f} ms" for name in WORKERS))
+    for child in children.values():
+        child.close()
+    _report(arguments, times)
+
+
+def _report(arguments: argparse.Namespace, times: dict[str, list[float]]) -> None:
+    median = {name: statistics.median(seconds) for name, seconds in times.items()}
+    ratios = [ours / theirs for ours, theirs in zip(times["mindspore"], times["torch"], strict=True)]
+    print(f"\n{arguments.size}, batch {arguments.batch}, sequence {arguments.sequence}, {arguments.threads} threads")
+    for name, seconds in times.items():
+        print(
+            f"{name:10} median {median[name] * 1e3:.1f} ms per step, {min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f}"
+        )
+    print(
+        f"ratio of medians {median['mindspore'] / median['torch']:.3f}, per round {min(ratios):.3f} to {max(ratios):.3f}"
+    )
+
+
+def _order(number: int) -> list[str]:
+    """Turns change sides every round, so that a drift of the machine's clock favours neither."""
+    return list(WORKERS) if number % 2 == 0 else list(reversed(WORKERS))
+
+
+class _Child:
+    """One framework's process, asked over pipes."""
+
+    def __init__(self, worker: str, arguments: list[str]) -> None:
+        command = [sys.executable, __file__, "--worker", worker, *arguments]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+
+    def ask(self, steps: int) -> dict[str, float]:
+        """Seconds per step over `steps` steps."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict[str, float]:
+        """The next line of JSON; a child that died is an error with its exit status."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                answer: dict[str, float] = json.loads(line)
+                return answer
+        raise SystemExit(f"{' '.join(map(str, self.process.args))} ended with status {self.process.wait()}")  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Ends the child by closing its input."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    """A child: builds, takes three steps to warm up, then times as many as each line of its input asks for."""
+    started = time.perf_counter()
+    step = WORKERS[arguments.worker](arguments)
+    batches = _batches(arguments)
+    loss = step(batches[0])
+    first_step = time.perf_counter() - started
+    for tokens in batches[1:4]:
+        step(tokens)
+    print(json.dumps({"loss": loss, "first_step": first_step}), flush=True)
+    for line in sys.stdin:
+        count = int(line)
+        started = time.perf_counter()
+        for number in range(count):
+            step(batches[number % len(batches)])
+        print(json.dumps({"seconds": (time.perf_counter() - started) / count}), flush=True)
+
+
+def _mindspore(arguments: argparse.Namespace) -> Step:
+    import mindspore as ms
+
+    from qwen3_model.configuration_qwen3 import SMALL, PrecisionPolicy
+    from qwen3_model.modeling_qwen3_train import Qwen3Trainer
+    from qwen3_model.optimizer import AdamWConfig
+    from qwen3_model.schedule import ConstantSchedule
+
+    ms.set_device("CPU")
+    if arguments.threads:
+        ms.set_context(runtime_num_threads=arguments.threads)
+    trainer = Qwen3Trainer(
+        SMALL[arguments.size],
+        PrecisionPolicy(),
+        AdamWConfig(weight_decay=WEIGHT_DECAY),
+        ConstantSchedule(peak=LEARNING_RATE),
+        clip_grad=CLIP,
+    )
+    trainer.load_weights(_weights({name: value.shape for name, value in trainer.parameters().items()}))
+    mask = np.ones((arguments.batch, arguments.sequence), dtype=np.float32)
+    return lambda tokens: trainer.train_step(tokens, mask).loss
+
+
+def _torch(arguments: argparse.Namespace) -> Step:
+    import torch
+    import transformers
+
+    from qwen3_model.configuration_qwen3 import SMALL
+
+    torch.set_num_threads(arguments.threads)
+    config = transformers.Qwen3Config(**SMALL[arguments.size].to_hf(), attn_implementation="eager")
+    model = transformers.Qwen3ForCausalLM(config).float()
+    named = dict(model.named_parameters())
+    weights = _weights({name: tuple(value.shape) for name, value in named.items()})
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=False)
+    model.train()
+    groups = [
+        {"params": [p for n, p in named.items() if not n.endswith("norm.weight")], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for n, p in named.items() if n.endswith("norm.weight")], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+
+    def step(tokens: Array) -> float:
+        batch = torch.from_numpy(tokens).long()
+        optimizer.zero_grad()
+        logits = model(batch[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        return float(loss.item())
+
+    return step
+
+
+WORKERS = {"mindspore": _mindspore, "torch": _torch}
+
+
+def _weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
+    """The same weights in both children: ones for norms, else normal with deviation 0.02, drawn in name order."""
+    generator = np.random.default_rng(0)
+    return {
+        name: np.ones(shape, np.float32)
+        if len(shape) == 1
+        else (0.02 * generator.standard_normal(shape)).astype(np.float32)
+        for name, shape in sorted(shapes.items())
+    }
+
+
+def _batches(arguments: argparse.Namespace) -> list[npt.NDArray[np.int32]]:
+    from qwen3_model.configuration_qwen3 import SMALL
+
+    generator = np.random.default_rng(1)
+    shape = (arguments.batch, arguments.sequence + 1)
+    return [generator.integers(0, SMALL[arguments.size].vocab_size, shape, dtype=np.int32) for _ in range(8)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="small", help="a size of qwen3_model.configuration_qwen3.SMALL")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--sequence", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=10, help="steps per round and framework")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--worker", choices=["mindspore", "torch"], help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -57,28 +57,29 @@ def curve_chart(bundle: Bundle, field: str, title: str) -> Chart:
     floor = bundle.comparison[f"floor.{field}.relative"]
     limits = limits_on(bundle, measured.name)
     rows = _rows([*measured.values, *floor.values, *(limit.value for _, limit in limits)])
-    figure = go.Figure(layout=_layout(rows, title, height=470))
+    figure = go.Figure(layout=_layout(rows, title, height=490, steps=len(measured.values)))
     for side in ("reference", "subject"):
         figure.add_trace(_curve(side, field))
     figure.add_traces(_floor_band(field, rows) if floor.values else [])
     figure.add_traces(_error(f"train.{field}.relative", "train.step", rows, len(measured.values)))
     _draw_limits(figure, limits)
-    beyond = first_beyond(measured, limits)
+    taken = _taken(bundle, measured)
+    beyond = first_beyond(measured, limits, taken)
     _draw_beyond(figure, beyond)
-    _draw_untaken(figure, measured, bundle)
+    _draw_untaken(figure, taken, len(measured.values))
     words = f"first beyond a limit at step {beyond}" if beyond else "no step beyond a limit"
     return Chart(
         id=f"chart-{field.replace('_', '-')}",
         title=title,
         alt=f"{title} of reference and subject by step, and their relative difference; {words if limits else ''}",
-        caption=_caption(measured, limits, beyond),
+        caption=_caption(measured, limits, beyond, taken),
         figure=_plain(figure),
     )
 
 
-def rate_chart() -> Chart:
+def rate_chart(bundle: Bundle) -> Chart:
     """The learning rate that both optimizers used."""
-    figure = go.Figure(layout=_layout(None, "learning rate", height=210))
+    figure = go.Figure(layout=_layout(None, "learning rate", height=220, steps=bundle.case.training.steps))
     for side in ("reference", "subject"):
         figure.add_trace(_curve(side, "learning_rate"))
     return Chart(
@@ -97,7 +98,7 @@ def lr_zero_chart(bundle: Bundle) -> Chart:
     limits = [limits_on(bundle, one.name) for one in measured]
     every = [value for one in measured for value in one.values]
     rows = _rows([*every, *(limit.value for group in limits for _, limit in group)])
-    figure = go.Figure(layout=_layout(rows, "", height=280, curves=False))
+    figure = go.Figure(layout=_layout(rows, "", height=290, steps=len(measured[0].values), curves=False))
     for (field, name, color), one, group in zip(fields, measured, limits, strict=True):
         traces = _error(f"lr_zero.{field}.relative", "lr_zero.step", rows, len(one.values), name, color)
         figure.add_traces(traces)
@@ -111,12 +112,19 @@ def lr_zero_chart(bundle: Bundle) -> Chart:
     )
 
 
-def first_beyond(measured: Measurement, limits: Sequence[tuple[str, Limit]]) -> int | None:
-    """The first step that was compared and exceeds any limit; not finite exceeds all of them."""
+def _taken(bundle: Bundle, measured: Measurement) -> int:
+    """How many steps both runs took."""
+    runs = [bundle.runs.get(name) for name in measured.between or ()]
+    return min((len(run.trace.steps) for run in runs if run and run.trace), default=0)
+
+
+def first_beyond(measured: Measurement, limits: Sequence[tuple[str, Limit]], taken: int) -> int | None:
+    """The first of the steps that both sides took that exceeds any limit; not finite exceeds all of them."""
     if not limits:
         return None
     least = min(limit.value for _, limit in limits)
-    beyond = (place for place, value in zip(measured.places, measured.values, strict=True) if not value <= least)
+    pairs = list(zip(measured.places, measured.values, strict=True))[:taken]
+    beyond = (place for place, value in pairs if not value <= least)
     return next((place for place in beyond if isinstance(place, int)), None)
 
 
@@ -211,40 +219,49 @@ def _draw_beyond(figure: Any, step: int | None) -> None:
     )  # fmt: skip
 
 
-def _draw_untaken(figure: Any, measured: Measurement, bundle: Bundle) -> None:
+def _draw_untaken(figure: Any, taken: int, asked: int) -> None:
     """Shades the steps that one of the two runs did not take."""
-    runs = [bundle.runs.get(name) for name in measured.between or ()]
-    taken = min((len(run.trace.steps) for run in runs if run and run.trace), default=0)
-    if not measured.values or taken == len(measured.values):
+    if taken == asked:
         return
     figure.add_shape(
-        type="rect", xref="x", yref="paper", x0=taken + 0.5, x1=len(measured.values) + 0.5, y0=0, y1=1,
+        type="rect", xref="x", yref="paper", x0=taken + 0.5, x1=asked + 0.5, y0=0, y1=1,
         fillcolor="var(--band)", line={"width": 0}, layer="below",
     )  # fmt: skip
     figure.add_annotation(
-        text="not taken by both sides", xref="x", yref="paper", x=(taken + len(measured.values)) / 2, y=0.52,
+        text="not taken by both sides", xref="x", yref="paper", x=(taken + asked) / 2, y=0.46,
         showarrow=False, font={"color": "var(--muted)", "size": 12},
     )  # fmt: skip
 
 
-def _layout(rows: Rows | None, title: str, *, height: int, curves: bool = True) -> dict[str, Any]:
+def _layout(rows: Rows | None, title: str, *, height: int, steps: int, curves: bool = True) -> dict[str, Any]:
     grid = {"gridcolor": "var(--grid)", "zeroline": False, "linecolor": "var(--rule)", "automargin": True}
     layout: dict[str, Any] = {
         "template": go.layout.Template(),
         "height": height,
-        "margin": {"l": 64, "r": 12, "t": 34, "b": 40},
+        "margin": {"l": 64, "r": 12, "t": 56 if curves and rows else 36, "b": 40},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": "var(--ink)", "size": 12},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.06 if curves and rows else 1.02,
+            "yanchor": "bottom",
+            "font": {"size": 12},
+        },
         "hovermode": "x unified",
         "hoversubplots": "axis",
         "hoverlabel": {"bgcolor": "var(--panel)", "bordercolor": "var(--rule)", "font": {"color": "var(--ink)"}},
         "uirevision": "kept",  # a change of colours keeps the zoom
-        "xaxis": {**grid, "title": {"text": "step"}, "anchor": "y2" if rows else "y", "rangemode": "tozero"},
+        "xaxis": {**grid, "title": {"text": "step"}, "anchor": "y2" if rows else "y", "range": [0, steps + 1]},
     }
     if curves:
-        layout["yaxis"] = {**grid, "title": {"text": title.lower()}, "domain": [0.5, 1] if rows else [0, 1]}
+        layout["yaxis"] = {
+            **grid,
+            "title": {"text": title.lower()},
+            "domain": [0.5, 1] if rows else [0, 1],
+            "exponentformat": "e",
+        }
     if rows:
         layout["yaxis2"] = {**grid, **_log_axis(rows), "domain": [0, 0.42] if curves else [0, 1]}
         layout["annotations"] = [_row_name("= exactly equal", rows.equal)]
@@ -260,6 +277,7 @@ def _log_axis(rows: Rows) -> dict[str, Any]:
         "title": {"text": "relative difference"},
         "range": [low - 0.4, high + 0.2],
         "exponentformat": "power",
+        "tickfont": {"size": 11},
         "dtick": 1 if span <= 7 else 2,
     }
 
@@ -271,14 +289,18 @@ def _row_name(text: str, at: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _caption(measured: Measurement, limits: Sequence[tuple[str, Limit]], beyond: int | None) -> str:
+def _caption(measured: Measurement, limits: Sequence[tuple[str, Limit]], beyond: int | None, taken: int) -> str:
     if not measured.values:
         return f"Not measured: {measured.broken or measured.missing}."
+    untaken = f" Steps {taken + 1} to {len(measured.values)} were not taken by both sides."
+    untaken = untaken if taken < len(measured.values) else ""
     if not limits:
-        return "No standard of this bundle limits single steps; its limits are for means and for the first step."
+        return (
+            "No standard of this bundle limits single steps; its limits are for means and for the first step." + untaken
+        )
     allowed = " and ".join(f"{number(limit.value)} ({standard})" for standard, limit in limits)
-    found = f"The first step beyond it is step {beyond}." if beyond else "No step is beyond it."
-    return f"Allowed in every step: {allowed}. {found}"
+    found = f"The first step beyond it is step {beyond}." if beyond else "No step that was taken is beyond it."
+    return f"Allowed in every step: {allowed}. {found}{untaken}"
 
 
 def _plain(figure: Any) -> dict[str, Any]:

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 
 from harness.comparison import Comparison
 from harness.evidence import Bundle
-from harness.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, describe_place
+from harness.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, describe_place, holds
 from harness.report.words import Mark, exact, mark, number
 from harness.standards import Limit, Standard
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """Used of allowed: `width` in per cent of the bar, which ends at the limit; `text` says it without the bar."""
+    """Used of allowed: `width` in per cent of the bar, which ends at the limit; `text` says it without the bar.
 
-    width: float
+    `width` is None where nothing is allowed and nothing is used.
+    """
+
+    width: float | None
     over: bool
     text: str
 
@@ -100,7 +103,11 @@ def _limit(comparison: Comparison, judged: Judged) -> LimitRow:
 def _note(comparison: Comparison, judged: Judged) -> str:
     """Where: the first place beyond the limit, else the worst of several; and why a number is missing."""
     parts = [judged.explanation] if judged.explanation else []
-    several = judged.limit.measurement in comparison and len(comparison[judged.limit.measurement].values) > 1
+    several = (
+        judged.limit.statistic in ("maximum", "minimum")
+        and judged.limit.measurement in comparison
+        and len(comparison[judged.limit.measurement].values) > 1
+    )
     if judged.first_beyond is not None:
         parts.insert(0, f"first beyond at {describe_place(judged.first_beyond)}")
     elif judged.worst is not None and judged.value and several and judged.outcome is Outcome.PASS:
@@ -109,21 +116,25 @@ def _note(comparison: Comparison, judged: Judged) -> str:
 
 
 def used_of_allowed(limit: Limit, value: float | None) -> Bar | None:
-    """How much of a limit is used; None where no ratio says it: nothing measured, or exactly nothing allowed."""
+    """How much of a limit is used, or how much of what is asked is reached; None where nothing was measured."""
     if value is None or not math.isfinite(value):
-        return None if value is None else Bar(width=100.0, over=True, text="not finite")
-    used, allowed = (limit.value, value) if limit.comparator == "at_least" else (value, limit.value)
+        return None if value is None else _full("not finite")
     if limit.value == 0:
-        return Bar(width=0.0, over=False, text="exact") if value == 0 else Bar(width=100.0, over=True, text="not exact")
-    if allowed <= 0:
-        return Bar(width=100.0, over=True, text="not reached")
-    ratio = used / allowed
-    return Bar(width=round(min(ratio, 1.0) * 100, 2), over=ratio > 1, text=_ratio(ratio))
+        return Bar(width=None, over=False, text="exact") if holds(value, limit) else _full("not exact")
+    ratio = value / limit.value
+    over = not holds(value, limit)
+    text = f"{_ratio(ratio)} of what is asked" if limit.comparator == "at_least" else _ratio(ratio)
+    return Bar(width=round(min(max(ratio, 0.0), 1.0) * 100, 2), over=over, text=text)
+
+
+def _full(text: str) -> Bar:
+    return Bar(width=100.0, over=True, text=text)
 
 
 def _ratio(ratio: float) -> str:
+    """Below the limit in per cent, beyond it as a multiple; never rounded across it."""
     if ratio > 1:
-        return f"{ratio:.3g} × the limit" if ratio < 1e6 else f"{ratio:.1e} × the limit"
+        return f"{number(ratio)} ×"
     if 0 < ratio < 0.001:
         return "below 0.1 %"
-    return f"{ratio * 100:.2g} %" if ratio < 0.995 else "100 %"
+    return f"{ratio * 100:.2g} %" if not 0.995 <= ratio < 1 else "just below 100 %"

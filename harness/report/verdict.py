@@ -11,6 +11,7 @@ from harness.report.words import Mark, count, listed, mark, number
 from harness.trace import Run
 
 LOG_LINES = 20
+SHOWN = 4  # findings that open unfolded
 REFUSED = (Outcome.ERROR, Outcome.FAIL)
 MET = Mark(glyph="✓", word="met", tone="pass")
 UNMET = Mark(glyph="✕", word="not met", tone="fail")
@@ -78,7 +79,7 @@ def build_verdict(bundle: Bundle) -> Verdict:
         ladder=tuple(_rung(bundle, level) for level in reversed(COMPUTED)),
         next_level=certificate.next_level.value if certificate.next_level else None,
         missing=tuple(_missing(requirement) for requirement in certificate.missing),
-        ceiling=ceiling.detail if ceiling else None,
+        ceiling=ceiling.detail if ceiling and ceiling not in certificate.missing else None,
         trouble=_trouble(bundle),
     )
 
@@ -102,14 +103,14 @@ def _sentence(bundle: Bundle, outcomes: Counter[Outcome]) -> str:
     broken = [*_broken_names(bundle)]
     step = _first_step(bundle)
     at = f", the first at step {step}" if step is not None else ""
-    open_ = f", {outcomes[Outcome.INCONCLUSIVE]} not shown" if outcomes[Outcome.INCONCLUSIVE] else ""
+    others = (Outcome.ERROR, "could not be judged"), (Outcome.INCONCLUSIVE, "inconclusive")
+    rest = "".join(f"; {outcomes[outcome]} {word}" for outcome, word in others if outcomes[outcome])
     if broken:
         runs = f"{listed(broken)} did not come to {'its' if len(broken) == 1 else 'their'} end"
-        return f"{runs}; {outcomes[Outcome.FAIL]} of {total} fail{at}."
-    if outcomes[Outcome.FAIL] or outcomes[Outcome.ERROR]:
-        errors = f", {outcomes[Outcome.ERROR]} in error" if outcomes[Outcome.ERROR] else ""
-        return f"{outcomes[Outcome.FAIL]} of {total} fail{at}{errors}{open_}."
-    return f"{outcomes[Outcome.PASS]} of {total} pass, none fails{open_}."
+        return f"{runs}: {outcomes[Outcome.FAIL]} of {total} fail{at}{rest}."
+    if outcomes[Outcome.FAIL]:
+        return f"{outcomes[Outcome.FAIL]} of {total} fail{at}{rest}."
+    return f"{outcomes[Outcome.PASS]} of {total} pass, none fails{rest}."
 
 
 def _scope_note(device: str) -> str:
@@ -143,9 +144,10 @@ def _trouble(bundle: Bundle) -> Trouble | None:
         return None
     step = _first_step(bundle)
     failed = [finding for finding in refused if finding.outcome is Outcome.FAIL]
-    earliest = [finding for finding in failed if step is not None and _step(finding) == step]
-    if step is None:
-        earliest = failed or refused
+    earliest = [finding for finding in failed if step is None or _step(finding) == step]
+    if not broken and not failed:
+        earliest = refused
+    earliest = sorted(earliest, key=_summarizes)[:SHOWN]
     others = [finding for finding in refused if finding not in earliest]
     others.sort(key=lambda finding: (finding.outcome is Outcome.ERROR, _step(finding) or 0))
     return Trouble(
@@ -154,6 +156,11 @@ def _trouble(bundle: Bundle) -> Trouble | None:
         earliest=tuple((mark(finding.outcome), finding.message) for finding in earliest),
         others=tuple((mark(finding.outcome), finding.message) for finding in others),
     )
+
+
+def _summarizes(finding: Finding) -> bool:
+    """Whether the limit is for a mean or a bias; one for single steps locates more sharply."""
+    return finding.judged[0].limit.statistic in ("mean", "bias")
 
 
 def _step(finding: Finding) -> int | None:
@@ -186,12 +193,11 @@ def _broken_runs(bundle: Bundle) -> list[BrokenRun]:
 
 
 def _how_it_ended(run: Run) -> str:
-    status = run.outcome.status.replace("_", " ")
     bad = run.trace.first_non_finite if run.trace else None
     if bad is None:
-        return f"{status}: {run.outcome.detail}"
+        return f"{run.outcome.status.replace('_', ' ')}: {run.outcome.detail}"
     numbers = f"loss {number(bad.loss)}, grad norm {number(bad.grad_norm)}"
-    return f"{status} at {describe_place(bad.step)}: {numbers}"
+    return f"not finite at {describe_place(bad.step)}: {numbers}"
 
 
 def _log(bundle: Bundle, run: Run) -> str:

@@ -76,7 +76,7 @@ def _charts(bundle: Bundle) -> tuple[Chart, ...]:
 
 
 def _arm_charts(bundle: Bundle) -> tuple[Chart, ...]:
-    rate = () if _untraced(bundle) else (rate_chart(),)
+    rate = () if _untraced(bundle) else (rate_chart(bundle),)
     return (*rate, lr_zero_chart(bundle)) if bundle.comparison["lr_zero.loss.relative"].values else rate
 
 

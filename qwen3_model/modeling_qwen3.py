@@ -81,12 +81,13 @@ class RMSNormalize(nn.Cell):
     def __init__(self, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.row_mean = ops.ReduceMean(keep_dims=True)
+        # ReduceMean takes five times as long as ReduceSum on a CPU.
+        self.row_sum = ops.ReduceSum(keep_dims=True)
         self.column_sum = ops.ReduceSum()
 
     def construct(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The result, and n and r, which the derivative needs."""
-        reciprocal = ops.rsqrt(self.row_mean(x * x, -1) + self.eps)
+        reciprocal = ops.rsqrt(self.row_sum(x * x, -1) / x.shape[-1] + self.eps)
         normalized = x * reciprocal
         return normalized * weight, normalized, reciprocal
 
@@ -95,7 +96,7 @@ class RMSNormalize(nn.Cell):
     ) -> tuple[Tensor, Tensor]:
         _, normalized, reciprocal = out
         scaled = dout[0] * weight
-        along = normalized * self.row_mean(scaled * normalized, -1)
+        along = normalized * (self.row_sum(scaled * normalized, -1) / x.shape[-1])
         rows = ops.reshape(dout[0] * normalized, (-1, x.shape[-1]))
         return (scaled - along) * reciprocal, self.column_sum(rows, 0)
 
@@ -170,21 +171,46 @@ class PlainAttention(nn.Cell):
         self.scaling = config.head_dim**-0.5
         self.round = Precision(policy.compute_dtype)
         self.softmax_dtype = DTYPES[policy.softmax_compute_dtype]
+        # The reference repeats keys and values, and rounds each copy's gradient before it adds the copies up.
+        # Without rounding the sum may as well be part of the product, which then needs no copies.
+        self.repeats = policy.compute_dtype != "float32"
+        self.softmax = RowSoftmax()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
 
     def construct(self, query_BNSH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor) -> Tensor:
-        query, key = self.round(query_BNSH), self.round(self.repeat(key_BKSH))
-        scores_BNSS = self.round(self.round(self.scores(query, key)) * self.scaling)
-        masked = ops.cast(scores_BNSS, self.softmax_dtype) + causal_mask(scores_BNSS.shape[-1])
-        weights = self.round(ops.softmax(masked, -1))
-        return self.round(self.mix(weights, self.round(self.repeat(value_BKSH))))
+        if self.repeats:
+            key_BKSH, value_BKSH = self.repeat(key_BKSH), self.repeat(value_BKSH)
+        B, N, S, H = query_BNSH.shape
+        # The query heads that share a key head are consecutive: together they are rows of one product.
+        query = ops.reshape(self.round(query_BNSH), (B, key_BKSH.shape[1], -1, H))
+        scores = self.round(self.round(self.scores(query, self.round(key_BKSH))) * self.scaling)
+        masked_BNSS = ops.reshape(ops.cast(scores, self.softmax_dtype), (B, N, S, S)) + causal_mask(S)
+        weights = ops.reshape(self.round(self.softmax(masked_BNSS)), scores.shape)
+        return ops.reshape(self.round(self.mix(weights, self.round(value_BKSH))), (B, N, S, H))
 
     def repeat(self, x_BKSH: Tensor) -> Tensor:
         """Each key-value head once per query head that shares it: [B, N, S, H]."""
         B, K, S, H = x_BKSH.shape
         repeated = ops.broadcast_to(ops.expand_dims(x_BKSH, 2), (B, K, self.groups, S, H))
         return ops.reshape(repeated, (B, K * self.groups, S, H))
+
+
+class RowSoftmax(nn.Cell):
+    """Softmax over the last axis, with its derivative p * (dp - sum(dp * p)) on rows: faster than the framework's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = ops.Softmax(-1)
+        self.row_sum = ops.ReduceSum(keep_dims=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.softmax(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        probabilities, gradient = ops.reshape(out, (-1, x.shape[-1])), ops.reshape(dout, (-1, x.shape[-1]))
+        along = self.row_sum(gradient * probabilities, -1)
+        return (ops.reshape(probabilities * (gradient - along), x.shape),)
 
 
 class FusedAttention(nn.Cell):

@@ -137,4 +137,4 @@ def _ratio(ratio: float) -> str:
         return f"{number(ratio)} ×"
     if 0 < ratio < 0.001:
         return "below 0.1 %"
-    return f"{ratio * 100:.2g} %" if not 0.995 <= ratio < 1 else "just below 100 %"
+    return "just below 100 %" if 0.995 <= ratio < 1 else f"{number(float(f'{ratio * 100:.2g}'))} %"

@@ -1,0 +1,101 @@
+"""A real browser, pages of example bundles, and a record of what a page asked for."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from harness.case import load_case
+from harness.report import write_report
+from harness.trace import Outcome, Step
+from tests.support.bundles import write_example
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+CRASH = Outcome(
+    status="crashed", last_step=83, detail="killed by signal 9", log_tail="</script><script>alert(1)</script>"
+)
+
+
+def off_from_17(run: str, step: Step) -> Step:
+    bad = run in ("subject-1", "subject-2") and step.step >= 17
+    return dataclasses.replace(step, loss=step.loss * 1.0058) if bad else step
+
+
+def nan_at_57(run: str, step: Step) -> Step:
+    bad = run in ("subject-1", "subject-2") and step.step == 57
+    return dataclasses.replace(step, loss=float("nan")) if bad else step
+
+
+BUNDLES: dict[str, dict[str, Any]] = {
+    "passing": {},
+    "failing": {"change": off_from_17},
+    "nan": {"change": nan_at_57},
+    "killed": {
+        "change": lambda run, step: None if run == "subject-1" and step.step > 83 else step,
+        "outcomes": {"subject-1": CRASH},
+    },
+    "floored": {"case": load_case("qwen3-tiny-bf16"), "floor": 8},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A page in the browser, what it asked the network for, and what it complained about."""
+
+    page: Page
+    requests: list[str]
+    complaints: list[str]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.fail(
+            f"The page is tested in a real browser; none of {', '.join(NAMES)} is here: apt-get install chromium"
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The page of one of `BUNDLES`, written once."""
+    written: dict[str, Path] = {}
+
+    def write(name: str) -> Path:
+        if name not in written:
+            written[name] = write_report(write_example(tmp_path_factory.mktemp(name), **BUNDLES[name]))
+        return written[name]
+
+    return write
+
+
+@pytest.fixture
+def open_page(browser: Browser, page_of: Callable[[str], Path]) -> Iterator[Callable[..., Opened]]:
+    """Opens a page and waits until its charts are drawn."""
+    contexts = []
+
+    def open_(name: str, width: int = 1280, height: int = 900, **options: Any) -> Opened:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        opened = Opened(page=page, requests=[], complaints=[])
+        page.on("request", lambda request: opened.requests.append(request.url))
+        page.on("console", lambda message: opened.complaints.append(message.text))
+        page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: opened.complaints.append(f"dialog: {dialog.message}"))
+        page.goto(page_of(name).as_uri())
+        page.wait_for_selector("html[data-charts=drawn]", timeout=20_000)
+        return opened
+
+    yield open_
+    for context in contexts:
+        context.close()

@@ -1,0 +1,158 @@
+"""The page in a real browser, from a file and without a network."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from harness.comparison import REFERENCE, SUBJECT
+from harness.evidence import read_bundle
+from harness.trace import Trace
+
+Opener = Callable[..., Any]
+WIDTH = "document.documentElement.scrollWidth"
+RANGE = "id => document.getElementById(id)._fullLayout.xaxis.range"
+BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+
+
+def axis_range(page: Page) -> list[float]:
+    return page.evaluate(RANGE, "chart-loss")
+
+
+def zoom_on_error(page: Page) -> tuple[list[float], list[float]]:
+    """Drags over the lower plot; the range of the shared axis before and after."""
+    before = axis_range(page)
+    plot = page.locator("#chart-loss .nsewdrag[data-subplot=xy2]")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    page.wait_for_function(f"({RANGE})('chart-loss')[1] !== {before[1]}")
+    return before, axis_range(page)
+
+
+@pytest.mark.parametrize("name", ["passing", "failing", "nan", "killed", "floored"])
+def test_a_page_asks_for_nothing_complains_of_nothing_and_draws_every_chart(open_page: Opener, name: str) -> None:
+    opened = open_page(name)
+    assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert len([url for url in opened.requests if url.startswith("file:")]) == 1
+    assert opened.complaints == []
+    charts = opened.page.locator(".chart").count()
+    assert charts == 4
+    assert opened.page.locator(".chart .main-svg").count() >= charts
+
+
+@pytest.mark.parametrize("name", ["failing", "killed"])
+def test_a_phone_scrolls_in_one_direction_only(open_page: Opener, name: str) -> None:
+    page = open_page(name, 390, 844).page
+    page.evaluate("document.querySelectorAll('details').forEach(details => (details.open = true))")
+    assert page.evaluate(WIDTH) <= 390
+
+
+def test_zoom_on_the_error_moves_the_curve_above_it_too(open_page: Opener) -> None:
+    page = open_page("failing").page
+    before, after = zoom_on_error(page)
+    assert after[1] - after[0] < (before[1] - before[0]) / 2
+    assert page.evaluate("document.getElementById('chart-loss')._fullLayout.yaxis.anchor") == "x"
+
+
+def test_hover_says_exactly_how_much_the_sides_differ(open_page: Opener) -> None:
+    page = open_page("passing").page
+    plot = page.locator("#chart-loss .nsewdrag").first
+    plot.scroll_into_view_if_needed()
+    plot.hover()
+    label = page.locator("#chart-loss .hoverlayer")
+    label.get_by_text("reference").first.wait_for()
+    assert "subject" in label.text_content()
+    assert "e-7" in label.text_content() or "e-8" in label.text_content()
+
+
+def test_the_toggle_changes_page_and_charts_and_is_remembered(open_page: Opener) -> None:
+    page = open_page("passing", color_scheme="light").page
+    tick = "getComputedStyle(document.querySelector('#chart-loss .xtick text')).fill"
+    light, light_tick = page.evaluate(BACKGROUND), page.evaluate(tick)
+    page.get_by_role("button", name="Use dark colours").press("Enter")
+    assert page.evaluate(BACKGROUND) != light
+    assert page.evaluate(tick) != light_tick
+    dark = page.evaluate(BACKGROUND)
+    page.reload()
+    page.wait_for_selector("html[data-charts=drawn]")
+    assert page.evaluate(BACKGROUND) == dark
+
+
+def test_the_zoom_survives_a_change_of_colours(open_page: Opener) -> None:
+    page = open_page("passing").page
+    _, zoomed = zoom_on_error(page)
+    page.locator("#theme").click()
+    assert axis_range(page) == zoomed
+
+
+def test_a_dark_desktop_gets_a_dark_page(open_page: Opener) -> None:
+    page = open_page("passing", color_scheme="light").page
+    light = page.evaluate(BACKGROUND)
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(BACKGROUND) != light
+    assert page.locator("#theme").text_content() == "Light"
+
+
+def download(page: Page, label: str, path: Path) -> str:
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name=label, exact=True).click()
+    waiting.value.save_as(path / waiting.value.suggested_filename)
+    return (path / waiting.value.suggested_filename).read_text()
+
+
+def test_the_csv_holds_every_step_with_the_very_bits(
+    open_page: Opener, page_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    bundle = read_bundle(page_of("failing").parent)
+    rows = list(csv.DictReader(download(open_page("failing").page, "Every step, CSV", tmp_path).splitlines()))
+    for side, run in (("reference", REFERENCE), ("subject", SUBJECT)):
+        trace = bundle.runs[run].trace
+        assert isinstance(trace, Trace)
+        assert [int(row["train.step"]) for row in rows] == [step.step for step in trace.steps]
+        for field in ("loss", "grad_norm", "learning_rate"):
+            assert [float(row[f"train.{side}.{field}"]) for row in rows] == [getattr(s, field) for s in trace.steps]
+        assert [row[f"train.{side}.batch"] for row in rows] == [step.batch for step in trace.steps]
+    assert [float(row["train.loss.relative"]) for row in rows] == list(bundle.comparison["train.loss.relative"].values)
+
+
+def test_chart_and_csv_tell_not_a_number_from_not_taken(open_page: Opener, tmp_path: Path) -> None:
+    page = open_page("nan").page
+    traces = "document.getElementById('chart-loss').data"
+    assert page.evaluate(f"{traces}.find(t => t.name.endsWith('not finite')).y.filter(y => y).length") == 1
+    rows = list(csv.DictReader(download(page, "Every step, CSV", tmp_path).splitlines()))
+    assert [rows[i]["train.subject.loss"] for i in (56, 57)] == ["NaN", ""]
+    assert rows[199]["train.reference.loss"] != ""
+
+
+def test_the_findings_download_is_what_the_bundle_holds(
+    open_page: Opener, page_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    found = json.loads(download(open_page("failing").page, "Findings, JSON", tmp_path))
+    assert found == json.loads((page_of("failing").parent / "findings.json").read_text())
+
+
+def test_print_is_light_opens_everything_and_keeps_the_charts(open_page: Opener) -> None:
+    page = open_page("failing", color_scheme="dark").page
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    assert page.evaluate(BACKGROUND) == "rgb(255, 255, 255)"
+    assert not page.locator("#theme").is_visible()
+    assert page.locator("#chart-loss .main-svg").first.bounding_box()["width"] <= 680
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details:not([open])").count() > 0
+
+
+def test_the_first_tab_stop_skips_to_the_verdict(open_page: Opener) -> None:
+    page = open_page("passing").page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#verdict"

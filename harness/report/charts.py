@@ -59,7 +59,7 @@ def curve_chart(bundle: Bundle, field: str, title: str) -> Chart:
     rows = _rows([*measured.values, *floor.values, *(limit.value for _, limit in limits)])
     figure = go.Figure(layout=_layout(rows, title, height=490, steps=len(measured.values)))
     for side in ("reference", "subject"):
-        figure.add_trace(_curve(side, field))
+        figure.add_trace(_curve(side, field, len(measured.values)))
     figure.add_traces(_floor_band(field, rows) if floor.values else [])
     figure.add_traces(_error(f"train.{field}.relative", "train.step", rows, len(measured.values)))
     _draw_limits(figure, limits)
@@ -81,7 +81,7 @@ def rate_chart(bundle: Bundle) -> Chart:
     """The learning rate that both optimizers used."""
     figure = go.Figure(layout=_layout(None, "learning rate", height=220, steps=bundle.case.training.steps))
     for side in ("reference", "subject"):
-        figure.add_trace(_curve(side, "learning_rate"))
+        figure.add_trace(_curve(side, "learning_rate", bundle.case.training.steps))
     return Chart(
         id="chart-learning-rate",
         title="Learning rate",
@@ -135,9 +135,10 @@ def _rows(values: Iterable[float]) -> Rows:
     return Rows(equal=10.0 ** (math.floor(min(decades)) - 1), broken=10.0 ** (math.ceil(max(decades)) + 1))
 
 
-def _curve(side: str, field: str) -> Any:
+def _curve(side: str, field: str, steps: int) -> Any:
     # The reference is broad and pale under a thin subject: curves that agree to seven digits stay both visible.
-    line = {"color": f"var(--{side})", "width": 6 if side == "reference" else 1.6}
+    thin = 1.6 if steps <= MARKED_STEPS else 0.8
+    line = {"color": f"var(--{side})", "width": 6 if side == "reference" else thin}
     meta = {"x": "train.step", "y": f"train.{side}.{field}"}
     return go.Scatter(
         name=side, mode="lines", line=line, meta=meta, hovertemplate="%{y:.9g}", connectgaps=False, legendgroup=side

@@ -103,14 +103,12 @@ def _limit(comparison: Comparison, judged: Judged) -> LimitRow:
 def _note(comparison: Comparison, judged: Judged) -> str:
     """Where: the first place beyond the limit, else the worst of several; and why a number is missing."""
     parts = [judged.explanation] if judged.explanation else []
-    several = (
-        judged.limit.statistic in ("maximum", "minimum")
-        and judged.limit.measurement in comparison
-        and len(comparison[judged.limit.measurement].values) > 1
-    )
-    if judged.first_beyond is not None:
+    measured = judged.limit.measurement in comparison and len(comparison[judged.limit.measurement].values)
+    several = measured and measured > 1
+    extreme = judged.limit.statistic in ("maximum", "minimum")
+    if judged.first_beyond is not None and several:
         parts.insert(0, f"first beyond at {describe_place(judged.first_beyond)}")
-    elif judged.worst is not None and judged.value and several and judged.outcome is Outcome.PASS:
+    elif judged.worst is not None and judged.value and several and extreme and judged.outcome is Outcome.PASS:
         parts.insert(0, f"worst at {describe_place(judged.worst)}")
     return "; ".join(parts)
 

@@ -114,11 +114,16 @@ def _inputs(bundle: Bundle) -> tuple[Fact, ...]:
         Fact(term="Corpus", text=inputs.corpus),
         Fact(term="Corpus digest", text=inputs.corpus_sha256, code=True),
         Fact(term="Corpus size", text=count(inputs.corpus_tokens, "token")),
-        Fact(term="Tokenizer", text=inputs.tokenizer_sha256 or "none: the bytes are the tokens", code=True),
+        _tokenizer(bundle),
         Fact(term="Epochs", text=number(inputs.epochs)),
         Fact(term="Parameters", text=number(inputs.parameters)),
         Fact(term="Target tokens", text=number(inputs.target_tokens)),
     )
+
+
+def _tokenizer(bundle: Bundle) -> Fact:
+    digest = bundle.inputs.tokenizer_sha256
+    return Fact(term="Tokenizer", text=digest or f"{bundle.case.data.tokenizer.kind}, no file", code=bool(digest))
 
 
 def _case(bundle: Bundle) -> tuple[Fact, ...]:

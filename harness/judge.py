@@ -189,10 +189,11 @@ def _message(
         f"{STATISTIC_WORDS[limit.statistic]} {decisive.value:.3g}, {ALLOWED[limit.comparator]} {limit.value:g} allowed"
     )
     summary = f"{criterion.title}: {found} ({standard.name})"
-    where = decisive.first_beyond if decisive.first_beyond is not None else decisive.worst
-    if outcome is Outcome.PASS or where is None:
+    if outcome is Outcome.PASS:
         return summary
-    located = f"first beyond the limit at {describe_place(where)}{_sides(comparison[limit.measurement], where)}"
+    where, located = decisive.first_beyond, ""
+    if where is not None:
+        located = f"first beyond the limit at {describe_place(where)}{_sides(comparison[limit.measurement], where)}"
     return "; ".join(part for part in (summary, located, decisive.explanation) if part)
 
 

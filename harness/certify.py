@@ -1,0 +1,245 @@
+"""The flow on one screen: case -> inputs -> runs -> bundle -> level -> page."""
+
+import datetime
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import environment
+from harness.case import Case, Corpus, Tokenizer
+from harness.comparison import (
+    FLOOR,
+    REFERENCE,
+    REFERENCE_LR_ZERO,
+    REFERENCE_REPEAT,
+    REQUIRED_RUNS,
+    SUBJECT,
+    SUBJECT_LR_ZERO,
+    SUBJECT_REPEAT,
+)
+from harness.corpus.tokenizers import load_tokenizer
+from harness.digest import digest_tensors
+from harness.errors import InputError, MissingPrerequisite
+from harness.evidence import MANIFEST, Bundle, finish_bundle, parse, read_json, write_json
+from harness.inputs import BATCHES, WEIGHTS, Inputs, draw_inputs, read_tensors
+from harness.report import write_report
+from harness.runners import Job, find_runner
+from harness.runners.launcher import Listener, run_jobs, variables
+from harness.standards import Standard, load_standard
+from harness.trace import Arm, Side
+
+VOCABULARY_MULTIPLE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line may say besides the case. `subject` and `reference` are runners."""
+
+    out: Path
+    resume: bool
+    device: str
+    threads: int
+    workers: int
+    subject: str
+    reference: str
+    command: tuple[str, ...]
+
+
+def with_sources(case: Case, text: Path | None, data: Path | None, tokenizer: Path | None) -> Case:
+    """The case with another corpus or tokenizer; the vocabulary grows to the tokenizer's where it has to.
+
+    Raises:
+        InputError: the options contradict each other or the case.
+    """
+    if text and data:
+        raise InputError("--text and --data each name a corpus; give one of them.")
+    if data and tokenizer:
+        raise InputError("--data holds token ids already, so --tokenizer has nothing to do.")
+    changed, model = case.data.model_dump(), case.model.to_hf()
+    if text:
+        changed["corpus"] = Corpus(kind="text", path=str(text)).model_dump()
+    if data:
+        changed["corpus"] = Corpus(kind="megatron", path=str(data)).model_dump()
+    if tokenizer:
+        changed["tokenizer"] = Tokenizer(kind="huggingface", path=str(tokenizer)).model_dump()
+        size = load_tokenizer(Tokenizer(kind="huggingface", path=str(tokenizer))).vocab_size
+        model["vocab_size"] = max(model["vocab_size"], -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE)
+    return case.with_changes(data=changed, model=model)
+
+
+def run(case: Case, standards: Sequence[Standard], options: Options, listener: Listener) -> Bundle:
+    """Runs a case, judges it and writes bundle and page.
+
+    Raises:
+        CertifyError: the case, a package, the device or the output directory cannot be used.
+        KeyboardInterrupt: the runs were interrupted; `options.resume` goes on with them.
+    """
+    check_prerequisites(case, options.device)
+    started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
+    case, inputs = prepare(case, standards, options)
+    write_json(options.out / "inputs.json", vars(inputs))
+    run_jobs(plan(case, options), case, workers=options.workers, listener=listener)
+    write_json(
+        options.out / "run.json",
+        {
+            "command": list(options.command),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - begun, 1),
+            "host": socket.gethostname(),
+        },
+    )
+    bundle = finish_bundle(options.out)
+    write_report(bundle)
+    return bundle
+
+
+def check_prerequisites(case: Case, device: str) -> None:
+    """Refuses what cannot be run here before anything is written.
+
+    Raises:
+        MissingPrerequisite: a framework is not installed, or the device is not there.
+    """
+    installed = environment.packages()
+    for package, extra in (("torch", "torch"), ("transformers", "torch"), ("mindspore", "mindspore")):
+        if installed[package] is None:
+            raise MissingPrerequisite(f"A run needs {package}. Install it with: pip install '.[{extra}]'")
+    if device == "Ascend" and not any(Path("/dev").glob("davinci[0-9]*")):
+        raise MissingPrerequisite(
+            "There is no Ascend device here (no /dev/davinci*). Run with --device CPU, or on a machine with an NPU."
+        )
+
+
+def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tuple[Case, Inputs]:
+    """Draws the inputs into the output directory, or on resume takes those that are there.
+
+    The case that comes back names its corpus and tokenizer by digest.
+
+    Raises:
+        InputError: the directory holds something else, cannot be written, or belongs to another case.
+    """
+    claim(options.out, options.resume)
+    stored = options.out / "inputs.json"
+    if options.resume and stored.is_file():
+        inputs = parse(Inputs, read_json(stored), stored)
+        case = named_by_digest(case, inputs)
+        if read_json(options.out / "case.json") != case.record():
+            raise InputError(
+                f"{options.out} was begun with another case or other options; it cannot be resumed with these."
+            )
+        check_stored_inputs(options.out / "inputs", inputs)
+        return case, inputs
+    inputs = draw_inputs(case, options.out / "inputs")
+    case = named_by_digest(case, inputs)
+    write_json(options.out / "case.json", case.record())
+    for standard in standards:
+        write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
+    found = environment.describe(options.device, options.threads, variables(options.threads))
+    write_json(options.out / "environment.json", found)
+    write_json(options.out / "source.json", vars(environment.source()))
+    return case, inputs
+
+
+def claim(out: Path, resume: bool) -> None:
+    """Makes the output directory, and never takes one that holds something.
+
+    Raises:
+        InputError: it cannot be made or written, is not empty, or on resume is finished.
+    """
+    if (out / MANIFEST).exists():
+        raise InputError(f"{out} holds a finished bundle. Choose another --out; 'certify report {out}' shows this one.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()) and not resume:
+            raise InputError(f"{out} is not empty. Choose another --out, or go on with what is there: --resume.")
+        probe = out / ".write-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"The output directory {out} cannot be written: {error.strerror}. Choose another --out."
+        ) from None
+
+
+def named_by_digest(case: Case, inputs: Inputs) -> Case:
+    """The case with the digests of its corpus and tokenizer, whichever file they were read from."""
+    data = case.data.model_dump()
+    data["corpus"]["sha256"] = inputs.corpus_sha256
+    data["tokenizer"]["sha256"] = inputs.tokenizer_sha256
+    return case.with_changes(data=data)
+
+
+def check_stored_inputs(directory: Path, inputs: Inputs) -> None:
+    """Refuses inputs that are no longer what was drawn.
+
+    Raises:
+        InputError: weights or batches have another digest.
+    """
+    for name, expected in ((WEIGHTS, inputs.weights), (BATCHES, inputs.batches)):
+        if digest_tensors(read_tensors(directory / name)) != expected:
+            raise InputError(f"{directory / name} was changed since it was drawn. Begin again with another --out.")
+
+
+def plan(case: Case, options: Options) -> list[Job]:
+    """The jobs of a case: both sides twice, both at learning rate 0, and the perturbed repeats it asks for."""
+    floor = [f"{FLOOR}-{number}" for number in range(1, case.training.floor_repeats + 1)]
+    # Longest first would be quickest; this order shows a difference between the two sides soonest.
+    order = (REFERENCE, SUBJECT, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO, REFERENCE_REPEAT, SUBJECT_REPEAT)
+    assert set(order) == set(REQUIRED_RUNS)
+    return [job(case, options, name) for name in (*order, *floor)]
+
+
+def job(case: Case, options: Options, name: str) -> Job:
+    """What the process of one run is told."""
+    side: Side = "subject" if name.startswith("subject") else "reference"
+    arm: Arm = "lr_zero" if name in (REFERENCE_LR_ZERO, SUBJECT_LR_ZERO) else "train"
+    perturbation = int(name.rpartition("-")[2]) if name.startswith(FLOOR) else None
+    root = options.out.resolve()
+    kept = root / "parameters" / f"{name}.safetensors" if name in (REFERENCE, SUBJECT) else None
+    return Job(
+        run=name,
+        side=side,
+        arm="floor" if perturbation else arm,
+        runner=find_runner(options.subject if side == "subject" else options.reference),
+        device=options.device if side == "subject" else "CPU",
+        threads=options.threads,
+        steps=case.training.lr_zero_steps if arm == "lr_zero" else case.training.steps,
+        case=case.record(),
+        case_digest=case.digest(),
+        inputs=str(root / "inputs"),
+        directory=str(root / "runs" / name),
+        keep_parameters=str(kept) if kept else None,
+        perturbation=perturbation,
+        resume=options.resume,
+    )
+
+
+def find_unfinished(base: Path, case_name: str) -> Path:
+    """The newest directory of a case under `base` that holds no finished bundle.
+
+    Raises:
+        InputError: there is none.
+    """
+    candidates = sorted(base.glob(f"{case_name}-*")) if base.is_dir() else []
+    unfinished = [path for path in candidates if path.is_dir() and not (path / MANIFEST).exists()]
+    if not unfinished:
+        raise InputError(f"There is no unfinished run of {case_name} under {base}. Begin one without --resume.")
+    return unfinished[-1]
+
+
+def new_directory(base: Path, case_name: str) -> Path:
+    """A directory name that no earlier run has: case and time to the second, and a number where that is taken."""
+    stem = f"{case_name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
+    return base / next(name for name in names if not os.path.lexists(base / name))
+
+
+def load_standards(names: Sequence[str]) -> tuple[Standard, ...]:
+    """The standards by name or file, each once.
+
+    Raises:
+        InputError: one is not known or not valid.
+    """
+    return tuple(load_standard(name) for name in dict.fromkeys(names))

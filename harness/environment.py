@@ -1,0 +1,75 @@
+"""What machine, packages and sources a run had; nothing here depends on time or host."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from harness.evidence import Source
+
+PACKAGES = ("mindspore", "mindformers", "torch", "transformers", "numpy", "scipy", "safetensors", "pydantic", "plotly")
+ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+
+
+def describe(device: str, threads: int, variables: dict[str, str]) -> dict[str, Any]:
+    """Device, machine, package versions and the variables that the runs get."""
+    return {
+        "device": device,
+        "python": platform.python_version(),
+        "threads": threads,
+        "machine": machine(),
+        "packages": packages(),
+        "variables": variables,
+    }
+
+
+def packages() -> dict[str, str | None]:
+    """Installed version of each package that the numbers or the page depend on; None where it is not installed."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and instruction sets."""
+    info = _proc_cpuinfo()
+    flags = set(re.findall(r"\w+", info.get("flags", info.get("Features", ""))))
+    return {
+        "processor": info.get("model name", platform.processor() or platform.machine()),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _proc_cpuinfo() -> dict[str, str]:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines) if value}
+
+
+def source() -> Source:
+    """Revision and state of the checkout that this code runs from."""
+    root = Path(__file__).resolve().parent.parent
+    revision = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    changes = (
+        _git(root, "status", "--porcelain", "--", "harness", "qwen3_model", "pyproject.toml") if revision else None
+    )
+    return Source(revision=revision or None, dirty=bool(changes))
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

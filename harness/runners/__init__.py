@@ -1,0 +1,105 @@
+"""The runs of a case: what a runner is, who can be one, and how a case's job reaches a fresh process.
+
+A runner trains and reports numbers; it never judges. Each run is a process of its own, started by
+`harness.runners.launcher` and carried out by `harness.runners.worker`.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.case import Case
+from harness.errors import InputError
+from harness.trace import Arm, Side
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+# The runners by name. Any other is given as MODULE:CLASS.
+RUNNERS: Mapping[str, str] = {
+    "torch": "harness.runners.torch_reference:TorchReference",
+    "mindspore": "harness.runners.mindspore_subject:MindSporeSubject",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What one step measured: the loss before the update, the norm before clipping, the rate that was used."""
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+
+
+class Runner(Protocol):
+    """One model in training. Built from `(case, weights, setting)`; `train_step` is called once a step, in order."""
+
+    def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
+        """One update by the global batch `tokens` [B, S+1], `loss_mask` [B, S]."""
+
+    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+        """Every parameter by its Hugging Face name."""
+
+    def save(self, directory: Path) -> None:
+        """Writes all that a run needs to continue bit for bit."""
+
+    def load(self, directory: Path) -> None:
+        """Continues from what `save` wrote."""
+
+    def provenance(self) -> dict[str, Any]:
+        """Versions and settings that the numbers depend on, as JSON values without time or host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a runner is to run beside its case. `learning_rate_zero`: the schedule is replaced by 0 in every step."""
+
+    device: str
+    threads: int
+    learning_rate_zero: bool
+
+
+RunnerFactory = Callable[[Case, Tensors, Setting], Runner]
+
+
+def find_runner(name: str) -> str:
+    """The `MODULE:CLASS` of a runner given by name or already so.
+
+    Raises:
+        InputError: neither a known name nor of that form.
+    """
+    entry = RUNNERS.get(name, name)
+    if entry.count(":") != 1 or not all(entry.split(":")):
+        raise InputError(f"There is no runner {name!r}: known are {', '.join(RUNNERS)}, or give MODULE:CLASS.")
+    return entry
+
+
+def load_runner(entry: str) -> RunnerFactory:
+    """The factory behind `MODULE:CLASS`, imported in this process."""
+    module, _, name = entry.partition(":")
+    factory: RunnerFactory = getattr(importlib.import_module(module), name)
+    return factory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that one run's process is told. Paths are absolute; `weights` and `batches` are the expected digests."""
+
+    run: str
+    side: Side
+    arm: Arm
+    runner: str
+    device: str
+    threads: int
+    steps: int
+    case: Mapping[str, Any]
+    case_digest: str
+    inputs: str
+    directory: str
+    keep_parameters: str | None
+    perturbation: int | None
+    resume: bool

@@ -1,0 +1,239 @@
+"""Starts the runs of a case, each in a fresh process, watches them, and says how each ended.
+
+A run is watched through its own trace file, so what is shown is what is on disk. A crash, a hang and a non-finite
+number are outcomes. However this process ends, it leaves no run behind.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from harness.case import Case
+from harness.errors import EvidenceError
+from harness.evidence import LOG, OUTCOME, TRACE, read_run, write_json
+from harness.runners import Job
+from harness.runners.worker import CHECKPOINT, resume_step
+from harness.trace import Outcome, Step, Trace, read_trace
+
+POLL_SECONDS = 0.1
+TERMINATE_SECONDS = 2.0
+LOG_TAIL_LINES = 25
+JOB_FILE = "job.json"
+
+# These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
+# MindSpore, `mindspore.set_deterministic`.
+DETERMINISM: Mapping[str, str] = {
+    "HCCL_DETERMINISTIC": "true",
+    "LCCL_DETERMINISTIC": "1",
+    "TE_PARALLEL_COMPILER": "1",
+    "CLOSE_MATMUL_K_SHIFT": "1",
+    "ASCEND_LAUNCH_BLOCKING": "1",
+    "MS_DEV_LAUNCH_BLOCKING": "1",
+    "PYTHONHASHSEED": "0",
+}
+OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+Listener = Callable[[str, Trace], None]
+
+
+def variables(threads: int) -> dict[str, str]:
+    """The environment variables that every run gets, besides those of this process."""
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    # 3: errors only; the log of a run that broke should end with what broke it
+    return {**DETERMINISM, **OFFLINE, "GLOG_v": "3", **{pool: str(threads) for pool in pools}}
+
+
+@dataclass
+class _Running:
+    """A started process and what was last seen of it."""
+
+    job: Job
+    process: "subprocess.Popen[bytes]"
+    log: BinaryIO
+    resumed_after: tuple[int, ...]
+    size: int = 0
+    last_step: int = 0
+    last_change: float = dataclasses.field(default_factory=time.monotonic)
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.job.directory)
+
+
+def finished(job: Job) -> bool:
+    """Whether a run has its whole trace already, for this job, from before."""
+    try:
+        run = read_run(Path(job.directory))
+    except EvidenceError:
+        return False
+    if run.trace is None or run.trace.header.case != job.case_digest or run.trace.header.runner != job.runner:
+        return False
+    return run.outcome.status == "completed" and run.trace.complete
+
+
+def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listener) -> None:
+    """Runs every job that is not finished, `workers` at a time, and writes how each ended into its directory.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; all runs are ended first and can be resumed.
+    """
+    waiting = [job for job in jobs if not finished(job)]
+    running: list[_Running] = []
+    with _terminate_as_interrupt():
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    running.append(_start(waiting.pop(0)))
+                time.sleep(POLL_SECONDS)
+                running = [one for one in running if not _look(one, case, listener)]
+        finally:
+            for one in running:
+                _end(one)
+                _record(one, "interrupted", f"interrupted after step {one.last_step}")
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start(job: Job) -> _Running:
+    directory = Path(job.directory)
+    if not job.resume or not _resumable(directory, job):
+        shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    resumed_after = _resumed_before(directory)
+    write_json(directory / JOB_FILE, dataclasses.asdict(job))
+    log = (directory / LOG).open("ab")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.runners.worker", str(directory / JOB_FILE)],
+        env={**os.environ, **variables(job.threads)},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    return _Running(job=job, process=process, log=log, resumed_after=resumed_after)
+
+
+def _resumable(directory: Path, job: Job) -> bool:
+    """Whether a trace of this very job and a checkpoint are there to go on from."""
+    try:
+        trace = read_trace(directory / TRACE)
+    except EvidenceError:
+        return False
+    same = trace.header.case == job.case_digest and trace.header.runner == job.runner
+    return same and trace.footer is None and (directory / CHECKPOINT).is_dir()
+
+
+def _resumed_before(directory: Path) -> tuple[int, ...]:
+    """The steps after which this run was taken up before, and the one after which it is now."""
+    step = resume_step(directory / CHECKPOINT)
+    if not step:
+        return ()
+    try:
+        earlier = read_run(directory).outcome.resumed_after
+    except EvidenceError:
+        earlier = ()
+    return (*earlier, step)
+
+
+def _look(one: _Running, case: Case, listener: Listener) -> bool:
+    """Takes note of new steps; whether the run is over."""
+    ended = one.process.poll() is not None
+    trace = one.directory / TRACE
+    size = trace.stat().st_size if trace.is_file() else 0
+    if size != one.size:
+        one.size, one.last_change = size, time.monotonic()
+        read = read_trace(trace) if size and trace.read_bytes().find(b"\n") >= 0 else None
+        if read is not None:
+            one.last_step = len(read.steps)
+            listener(one.job.run, read)
+    if ended:
+        _end(one)
+        _judge_end(one)
+        return True
+    limit = case.training.step_timeout_s if one.last_step else case.training.start_timeout_s
+    if time.monotonic() - one.last_change <= limit:
+        return False
+    _end(one)
+    what = (
+        f"no step within {limit:g} s after step {one.last_step}"
+        if one.last_step
+        else f"no first step within {limit:g} s"
+    )
+    _record(one, "hung", f"hung: {what}; the process was ended")
+    return True
+
+
+def _judge_end(one: _Running) -> None:
+    trace = _try_read(one.directory / TRACE)
+    code = one.process.returncode
+    if code == 0 and trace is not None and trace.footer is not None:
+        bad: Step | None = trace.first_non_finite
+        if bad is not None:
+            numbers = ", ".join(f"{name} {getattr(bad, name)}" for name in ("loss", "grad_norm"))
+            _record(one, "non_finite", f"stopped at step {bad.step}, which is not finite: {numbers}")
+        else:
+            _record(one, "completed", f"{len(trace.steps)} of {one.job.steps} steps")
+        shutil.rmtree(one.directory / CHECKPOINT, ignore_errors=True)
+        return
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    where = f"after step {one.last_step} of {one.job.steps}" if one.last_step else "before its first step"
+    _record(one, "crashed", f"{how} {where}")
+
+
+def _try_read(path: Path) -> Trace | None:
+    try:
+        return read_trace(path)
+    except EvidenceError:
+        return None
+
+
+def _record(one: _Running, status: str, detail: str) -> None:
+    fine = status in ("completed", "non_finite")
+    outcome = {
+        "status": status,
+        "last_step": one.last_step,
+        "detail": detail,
+        "log_tail": "" if fine else _log_tail(one.directory / LOG),
+        "resumed_after": one.resumed_after,
+    }
+    write_json(one.directory / OUTCOME, outcome)
+
+
+def _log_tail(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return "\n".join(lines[-LOG_TAIL_LINES:])
+
+
+def _end(one: _Running) -> None:
+    """Ends the process and all that it started: asked first, then killed."""
+    if one.process.poll() is None:
+        _signal_group(one.process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            one.process.wait(TERMINATE_SECONDS)
+    _signal_group(one.process.pid, signal.SIGKILL)
+    one.process.wait()
+    one.log.close()
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)

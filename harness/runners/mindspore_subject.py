@@ -1,0 +1,85 @@
+"""The subject: `qwen3_model` on MindSpore."""
+
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+
+from harness.case import Case
+from harness.runners import Numbers, Setting, Tensors
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
+from qwen3_model.optimizer import AdamWConfig
+from qwen3_model.schedule import ConstantSchedule, ConstantWithWarmup, CosineWithMinLr, ScheduleConfig
+
+
+class MindSporeSubject:
+    """See `harness.runners.Runner`. A variant overrides `trainer`, the class that it trains with."""
+
+    trainer: type[Qwen3Trainer] = Qwen3Trainer
+
+    def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
+        ms.set_device(setting.device)
+        ms.set_deterministic(True)
+        ms.set_seed(case.initialization.seed)
+        ms.runtime.dispatch_threads_num(setting.threads)
+        self._setting, self._case = setting, case
+        self._trainer = self.trainer(
+            case.model,
+            case.precision,
+            optimizer_config(case),
+            ConstantSchedule(peak=0.0) if setting.learning_rate_zero else schedule_config(case),
+            clip_grad=case.training.clip_grad,
+            gradient_accumulation_steps=case.training.gradient_accumulation_steps,
+            recompute=case.training.recompute,
+            graph_mode=case.training.graph_mode,
+        )
+        self._trainer.load_weights(weights)
+
+    def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
+        """One update by the global batch."""
+        result = self._trainer.train_step(tokens, loss_mask)
+        return Numbers(loss=result.loss, grad_norm=result.grad_norm, learning_rate=result.learning_rate)
+
+    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+        """Copies, by Hugging Face name."""
+        return self._trainer.parameters()
+
+    def save(self, directory: Path) -> None:
+        """The trainer's own checkpoint."""
+        self._trainer.save_checkpoint(directory)
+
+    def load(self, directory: Path) -> None:
+        """Continues from the trainer's own checkpoint."""
+        self._trainer.load_checkpoint(directory)
+
+    def provenance(self) -> dict[str, Any]:
+        """Version, device and mode. On a CPU bfloat16 exists only as rounding around float32 operators."""
+        emulated = self._setting.device == "CPU" and self._case.precision.compute_dtype == "bfloat16"
+        return {
+            "mindspore": ms.__version__,
+            "device": self._setting.device,
+            "mode": "GRAPH" if self._case.training.graph_mode else "PYNATIVE",
+            "threads": self._setting.threads,
+            "bfloat16": "rounding around float32 operators" if emulated else "native",
+        }
+
+
+def optimizer_config(case: Case) -> AdamWConfig:
+    """The case's optimizer in the model's words."""
+    beta1, beta2 = case.optimizer.betas
+    return AdamWConfig(beta1=beta1, beta2=beta2, eps=case.optimizer.eps, weight_decay=case.optimizer.weight_decay)
+
+
+def schedule_config(case: Case) -> ScheduleConfig:
+    """The case's schedule in the model's words."""
+    schedule = case.lr_schedule
+    if schedule.type == "cosine":
+        return CosineWithMinLr(
+            peak=schedule.learning_rate,
+            warmup_steps=schedule.warmup_steps,
+            total_steps=case.training.steps,
+            min_lr=schedule.lr_end,
+        )
+    return ConstantWithWarmup(peak=schedule.learning_rate, warmup_steps=schedule.warmup_steps)

@@ -185,8 +185,8 @@ class Qwen3Trainer:
         recompute: bool = False,
         graph_mode: bool = True,
     ) -> None:
-        # The mode is the process's, not the cell's: trainers of different modes cannot be interleaved.
-        ms.set_context(mode=ms.GRAPH_MODE if graph_mode else ms.PYNATIVE_MODE)
+        self._mode = ms.GRAPH_MODE if graph_mode else ms.PYNATIVE_MODE
+        self._enter_mode()
         self.config = config
         self.policy = policy
         self.schedule = schedule
@@ -247,6 +247,7 @@ class Qwen3Trainer:
 
         With accumulation the batch is split into equal micro-batches, in order.
         """
+        self._enter_mode()
         step = self.step + 1
         learning_rate = self.learning_rate(step)
         scalars = Tensor(step_scalars(self.optimizer_config, step, learning_rate))
@@ -267,6 +268,7 @@ class Qwen3Trainer:
 
     def gradients(self, tokens: Array, loss_mask: Array) -> dict[str, Array]:
         """The gradient of every parameter for a global batch, not clipped; nothing is updated."""
+        self._enter_mode()
         totals: dict[str, Array] = {}
         for batch in self._micro_batches(tokens, loss_mask):
             _, gradients = self._gradients(*batch)
@@ -304,6 +306,10 @@ class Qwen3Trainer:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         load_into(self._optimizer, tensors)
         self.step = int(metadata["step"])
+
+    def _enter_mode(self) -> None:
+        # The mode is the process's, not the cell's: another trainer may have changed it since.
+        ms.set_context(mode=self._mode)
 
     def _state(self) -> Iterator[Parameter]:
         yield from (*self._optimizer.parameters, *self._optimizer.exp_avg, *self._optimizer.exp_avg_sq)

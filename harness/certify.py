@@ -20,11 +20,12 @@ from harness.comparison import (
     SUBJECT_LR_ZERO,
     SUBJECT_REPEAT,
 )
+from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
 from harness.digest import digest_tensors
 from harness.errors import InputError, MissingPrerequisite
 from harness.evidence import MANIFEST, Bundle, finish_bundle, parse, read_json, write_json
-from harness.inputs import BATCHES, WEIGHTS, Inputs, draw_inputs, read_tensors
+from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
 from harness.report import write_report
 from harness.runners import Job, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables

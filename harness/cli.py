@@ -23,6 +23,7 @@ from harness.evidence import Bundle, read_bundle
 from harness.judge import Outcome as Verdict
 from harness.judge import describe_place
 from harness.levels import Level
+from harness.levels import certify as certify_level
 from harness.progress import Progress
 from harness.report import write_report
 from harness.runners.launcher import variables
@@ -109,7 +110,7 @@ def _run_shown(case: Case, standards: Any, options: certify.Options, quiet: bool
 def _exit_code(bundle: Bundle, level: Level) -> int:
     if any(one.outcome.status in BROKEN_ENDS for one in bundle.runs.values()):
         return BROKEN
-    return MET if bundle.certificate.reaches(level) else NOT_MET
+    return MET if certify_level(bundle).reaches(level) else NOT_MET
 
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.ERROR: "bold red", Verdict.INCONCLUSIVE: "yellow"}
@@ -127,7 +128,7 @@ def _print_verdict(bundle: Bundle, as_json: bool) -> None:
     for finding in bundle.findings:
         if finding.outcome is not Verdict.PASS:
             out_console.print(f"{finding.outcome:<12} {finding.message}", style=STYLES[finding.outcome], markup=False)
-    certificate = bundle.certificate
+    certificate = certify_level(bundle)
     passed = sum(finding.outcome is Verdict.PASS for finding in bundle.findings)
     out_console.print(f"{passed} of {len(bundle.findings)} criteria pass ({', '.join(certificate.standards)})")
     out_console.print(f"Level: {certificate.level} on {certificate.scope}", style="bold")
@@ -142,7 +143,7 @@ def _indented(text: str) -> str:
 
 
 def _summary(bundle: Bundle) -> dict[str, Any]:
-    certificate = bundle.certificate
+    certificate = certify_level(bundle)
     return {
         "case": bundle.case.name,
         "case_digest": bundle.case.digest(),

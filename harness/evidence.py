@@ -1,14 +1,14 @@
 """The evidence bundle: a directory from which every number, finding and level can be computed again.
 
 Written by a run, read by everything after it. Reading checks each file against the manifest, then computes
-comparison, findings and level anew from the traces and refuses a bundle that states others. Time, host and
+comparison and findings anew from the traces and refuses a bundle that states others. Time, host and
 timings lie beside the digested part (`UNDIGESTED`).
 
     manifest.json                 format, path and SHA-256 of every digested file
     case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
     runs/NAME/{trace.jsonl, outcome.json}   parameters/{reference,subject}.safetensors
-    findings.json  certificate.json
-    run.json  report.html  runs/NAME/{log.txt, timing.jsonl}          not digested
+    findings.json
+    run.json  report.html  runs/NAME/{log.txt, timing.jsonl, job.json}          not digested
 """
 
 import json
@@ -26,14 +26,13 @@ from harness.digest import canonical_json, digest_array, digest_file
 from harness.errors import EvidenceError, InputError
 from harness.inputs import Inputs, read_tensors
 from harness.judge import Finding, judge
-from harness.levels import Certificate, certify_level
 from harness.standards import Standard, parse_standard
 from harness.trace import Outcome, Run, encode_number, read_trace
 
 FORMAT = "certify-bundle/1"
-MANIFEST, FINDINGS, CERTIFICATE = "manifest.json", "findings.json", "certificate.json"
-TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
-UNDIGESTED = ("run.json", "report.html", LOG, TIMING)
+MANIFEST, FINDINGS = "manifest.json", "findings.json"
+TRACE, OUTCOME, LOG, TIMING, JOB = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl", "job.json"
+UNDIGESTED = ("run.json", "report.html", LOG, TIMING, JOB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,6 @@ class Bundle:
     runs: Mapping[str, Run]
     comparison: Comparison
     findings: tuple[Finding, ...]
-    certificate: Certificate
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -96,10 +94,9 @@ def parse(kind: Any, value: Any, origin: Path) -> Any:
 
 
 def finish_bundle(directory: Path) -> Bundle:
-    """Judges what a run left in a directory, writes findings, certificate and manifest, and reads it all back."""
+    """Judges what a run left in a directory, writes findings and manifest, and reads it all back."""
     bundle = _compute(directory)
     write_json(directory / FINDINGS, _plain(bundle.findings))
-    write_json(directory / CERTIFICATE, _plain(bundle.certificate))
     files = {name: digest_file(directory / name) for name in _digested(directory)}
     write_json(directory / MANIFEST, {"format": FORMAT, "files": files})
     return read_bundle(directory)
@@ -109,14 +106,13 @@ def read_bundle(directory: Path) -> Bundle:
     """Reads a bundle, checks every file against its manifest and every finding against the traces.
 
     Raises:
-        EvidenceError: no bundle, another format, a file extra, missing or changed, or a finding or level that does
+        EvidenceError: no bundle, another format, a file extra, missing or changed, or a finding that does
             not follow from the traces.
     """
     _check_files(directory)
     bundle = _compute(directory)
-    for name, value in ((FINDINGS, bundle.findings), (CERTIFICATE, bundle.certificate)):
-        if read_json(directory / name) != _plain(value):
-            raise EvidenceError(f"{directory / name} does not follow from the traces of its bundle.")
+    if read_json(directory / FINDINGS) != _plain(bundle.findings):
+        raise EvidenceError(f"{directory / FINDINGS} does not follow from the traces of its bundle.")
     return bundle
 
 
@@ -157,18 +153,7 @@ def _compute(directory: Path) -> Bundle:
         runs=runs,
         comparison=comparison,
         findings=findings,
-        certificate=certify_level(
-            findings,
-            standards=[standard.name for standard in standards],
-            scope=_scope(case, environment),
-            revision=source.revision,
-            dirty=source.dirty,
-        ),
     )
-
-
-def _scope(case: Case, environment: Mapping[str, Any]) -> str:
-    return f"{environment['device']}, one process, {case.precision.compute_dtype}"
 
 
 def _read_case(path: Path) -> Case:

@@ -192,7 +192,7 @@ def _message(
     if outcome is Outcome.PASS:
         return summary
     where, located = decisive.first_beyond, ""
-    if where is not None:
+    if isinstance(where, int) or (where is not None and len(comparison[limit.measurement].places) > 1):
         located = f"first beyond the limit at {describe_place(where)}{_sides(comparison[limit.measurement], where)}"
     return "; ".join(part for part in (summary, located, decisive.explanation) if part)
 

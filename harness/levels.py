@@ -1,13 +1,14 @@
-"""The rule of the levels as code: a pure function of what a bundle shows.
+"""The rule of the levels as code: a pure function of a bundle.
 
-Takes findings and the state of the sources, gives the level with every requirement and its state. A level holds
-for one device, layout and precision; nothing here carries it to another.
+Takes a bundle's findings and the state of its sources, gives the level with every requirement and its state.
+A level holds for one device, layout and precision; nothing here carries it to another.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.evidence import Bundle, Source
 from harness.judge import Finding, Outcome
 
 
@@ -64,23 +65,23 @@ class Certificate:
         return order.index(self.level) <= order.index(asked)
 
 
-def certify_level(
-    findings: Sequence[Finding], *, standards: Sequence[str], scope: str, revision: str | None, dirty: bool
-) -> Certificate:
-    """The level that a bundle's findings carry.
-
-    `revision` is the source revision (None outside a checkout), `dirty` whether files differed from it.
-    """
-    requirements = tuple(_requirements(findings, revision, dirty))
+def certify(bundle: Bundle) -> Certificate:
+    """The level that a bundle carries."""
+    requirements = tuple(_requirements(bundle.findings, bundle.source))
     reached = Level.NONE
     for level in reversed(COMPUTED):
         if not all(r.met for r in requirements if r.level is level):
             break
         reached = level
-    return Certificate(level=reached, standards=tuple(standards), scope=scope, requirements=requirements)
+    return Certificate(
+        level=reached,
+        standards=tuple(standard.name for standard in bundle.standards),
+        scope=f"{bundle.environment['device']}, one process, {bundle.case.precision.compute_dtype}",
+        requirements=requirements,
+    )
 
 
-def _requirements(findings: Sequence[Finding], revision: str | None, dirty: bool) -> Iterable[Requirement]:
+def _requirements(findings: Sequence[Finding], source: Source) -> Iterable[Requirement]:
     for criterion in WORKS:
         yield _criterion(Level.UNTESTED, criterion, findings)
     for criterion in TRAINS:
@@ -99,11 +100,14 @@ def _requirements(findings: Sequence[Finding], revision: str | None, dirty: bool
         met=bool(findings) and not open_,
         detail=", ".join(f"{f.criterion} {f.outcome}" for f in open_) or f"{len(findings)} of {len(findings)}",
     )
+    state = f"{source.revision[:12]}{', with uncommitted changes' * source.dirty}" if source.revision else "no checkout"
     yield Requirement(
         level=Level.VALIDATED,
         text="Run from a committed source revision",
-        met=revision is not None and not dirty,
-        detail="not a checkout" if revision is None else f"{revision[:12]}{', with uncommitted changes' * dirty}",
+        met=source.revision is not None and not source.dirty,
+        detail=state,
+        if source.revision
+        else "no checkout",
     )
     for level, team in ((Level.VALIDATED, "development team"), (Level.RELEASED, "test team")):
         yield Requirement(

@@ -211,5 +211,8 @@ def _commands(command: Any) -> tuple[Command, ...]:
     return (
         *again,
         Command(line="certify report BUNDLE", purpose="Checks the bundle and writes this page again."),
-        Command(line="certify compare BUNDLE OTHER", purpose="Compares this bundle with another one."),
+        Command(
+            line="certify compare BUNDLE/runs/reference-1/trace.jsonl BUNDLE/runs/subject-1/trace.jsonl",
+            purpose="Compares two traces, of this bundle or of any other.",
+        ),
     )

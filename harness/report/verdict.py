@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.comparison import REQUIRED_RUNS
 from harness.evidence import LOG, Bundle
 from harness.judge import Finding, Outcome, describe_place
-from harness.levels import COMPUTED, Level, Requirement
+from harness.levels import COMPUTED, Level, Requirement, certify
 from harness.report.words import Mark, count, listed, mark, number
 from harness.trace import Run
 
@@ -66,7 +66,7 @@ class Verdict:
 
 def build_verdict(bundle: Bundle) -> Verdict:
     """Everything of the first two sections."""
-    certificate = bundle.certificate
+    certificate = certify(bundle)
     outcomes = Counter(finding.outcome for finding in bundle.findings)
     ceiling = next((r for r in certificate.requirements if not r.met and r.text.startswith("Signed")), None)
     return Verdict(
@@ -121,7 +121,7 @@ def _scope_note(device: str) -> str:
 
 
 def _rung(bundle: Bundle, level: Level) -> Rung:
-    certificate = bundle.certificate
+    certificate = certify(bundle)
     state = "reached" if certificate.reaches(level) else "next" if level is certificate.next_level else "open"
     words = {"reached": "✓ reached", "next": "✕ not reached", "open": "✕ not reached"}
     rows = [r for r in certificate.requirements if r.level is level]

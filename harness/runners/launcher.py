@@ -19,15 +19,14 @@ from typing import BinaryIO
 
 from harness.case import Case
 from harness.errors import EvidenceError
-from harness.evidence import LOG, OUTCOME, TRACE, read_run, write_json
+from harness.evidence import JOB, LOG, OUTCOME, TRACE, read_run, write_json
 from harness.runners import Job
 from harness.runners.worker import CHECKPOINT, resume_step
-from harness.trace import Outcome, Step, Trace, read_trace
+from harness.trace import Step, Trace, read_trace
 
 POLL_SECONDS = 0.1
 TERMINATE_SECONDS = 2.0
 LOG_TAIL_LINES = 25
-JOB_FILE = "job.json"
 
 # These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
 # MindSpore, `mindspore.set_deterministic`.
@@ -119,10 +118,10 @@ def _start(job: Job) -> _Running:
         shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     resumed_after = _resumed_before(directory)
-    write_json(directory / JOB_FILE, dataclasses.asdict(job))
+    write_json(directory / JOB, dataclasses.asdict(job))
     log = (directory / LOG).open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.runners.worker", str(directory / JOB_FILE)],
+        [sys.executable, "-m", "harness.runners.worker", str(directory / JOB)],
         env={**os.environ, **variables(job.threads)},
         stdin=subprocess.DEVNULL,
         stdout=log,

@@ -106,8 +106,6 @@ def _requirements(findings: Sequence[Finding], source: Source) -> Iterable[Requi
         text="Run from a committed source revision",
         met=source.revision is not None and not source.dirty,
         detail=state,
-        if source.revision
-        else "no checkout",
     )
     for level, team in ((Level.VALIDATED, "development team"), (Level.RELEASED, "test team")):
         yield Requirement(

@@ -69,6 +69,7 @@ class _Child:
     """One framework's process, asked over pipes."""
 
     def __init__(self, worker: str, arguments: list[str]) -> None:
+        self.worker = worker
         command = [sys.executable, __file__, "--worker", worker, *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
@@ -94,7 +95,7 @@ class _Child:
             if line.startswith("{"):
                 answer: dict[str, float] = json.loads(line)
                 return answer
-        raise SystemExit(f"{' '.join(map(str, self.process.args))} ended with status {self.process.wait()}")  # type: ignore[arg-type]
+        raise SystemExit(f"the {self.worker} child ended with status {self.process.wait()}")
 
     def close(self) -> None:
         """Ends the child by closing its input."""

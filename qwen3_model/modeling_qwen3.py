@@ -9,7 +9,8 @@ There the inputs and the result of an operator are rounded to bfloat16 around a 
 such a pair of casts rounds the gradient the same way, so gradients are rounded at the points where bfloat16
 operators would round them. On other devices tensors really are bfloat16.
 
-Shape legend: B batch, S sequence, D model width, F MLP width, N query heads, K key-value heads, H head width, V vocabulary.
+Shape legend: B batch, S sequence, D model width, F MLP width, N query heads, K key-value heads, H head width,
+V vocabulary.
 
 Source: transformers 4.57.1, `models/qwen3/modeling_qwen3.py`.
 """
@@ -102,7 +103,7 @@ class RMSNormalize(nn.Cell):
 
 
 class Qwen3RotaryEmbedding(nn.Cell):
-    """Tables of cos(p * f_i) and sin(p * f_i), f_i = theta^(-2i/H), repeated over both halves of the head: two [S, H]."""
+    """Tables of cos(p * f_i) and sin(p * f_i), f_i = theta^(-2i/H), the same in both halves of the head: two [S, H]."""
 
     def __init__(self, config: Qwen3Config, policy: PrecisionPolicy) -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class Projection(nn.Cell):
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         rows = ops.reshape(self.round(x), (-1, x.shape[-1]))
         product = self.round(self.matmul(rows, self.round(weight)))
-        return ops.reshape(product, x.shape[:-1] + (weight.shape[0],))
+        return ops.reshape(product, (*x.shape[:-1], weight.shape[0]))
 
 
 def rotate(x: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
@@ -273,11 +274,11 @@ class Qwen3Attention(nn.Cell):
         value = ops.transpose(self.split_heads(self.v_proj(hidden_BSD)), (0, 2, 1, 3))
         mixed_BNSH = self.attend(query, key, value)
         mixed_BSNH = ops.transpose(mixed_BNSH, (0, 2, 1, 3))
-        return self.o_proj(ops.reshape(mixed_BSNH, hidden_BSD.shape[:2] + (-1,)))
+        return self.o_proj(ops.reshape(mixed_BSNH, (*hidden_BSD.shape[:2], -1)))
 
     def split_heads(self, x: Tensor) -> Tensor:
         """[B, S, heads * H] -> [B, S, heads, H]."""
-        return ops.reshape(x, x.shape[:2] + (-1, self.head_dim))
+        return ops.reshape(x, (*x.shape[:2], -1, self.head_dim))
 
     def rotary(self, x_BSNH: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
         """[B, S, heads, H] -> [B, heads, S, H], rotated by position."""

@@ -303,7 +303,7 @@ class Qwen3Trainer:
             metadata = file.metadata() or {}
             if metadata.get("format") != CHECKPOINT_FORMAT:
                 raise WeightsError(str(path), [f"format: expected {CHECKPOINT_FORMAT}, got {metadata.get('format')}"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         load_into(self._optimizer, tensors)
         self.step = int(metadata["step"])
 

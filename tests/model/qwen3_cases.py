@@ -71,9 +71,10 @@ def random_batch(
 def trainer(config: Qwen3Config, weights: Mapping[str, Array] | None = None, **changes: Any) -> Qwen3Trainer:
     """A trainer with the weights; by default float32, constant rate 1e-3, clipping at 1."""
     policy = changes.pop("policy", PrecisionPolicy())
+    optimizer = changes.pop("optimizer", OPTIMIZER)
     schedule = changes.pop("schedule", ConstantSchedule(peak=1e-3))
     kind: type[Qwen3Trainer] = changes.pop("kind", Qwen3Trainer)
-    built = kind(config, policy, OPTIMIZER, schedule, **({"clip_grad": 1.0} | changes))
+    built = kind(config, policy, optimizer, schedule, **({"clip_grad": 1.0} | changes))
     built.load_weights(random_weights(config) if weights is None else weights)
     return built
 

@@ -121,7 +121,7 @@ def _start(job: Job) -> _Running:
     write_json(directory / JOB, dataclasses.asdict(job))
     log = (directory / LOG).open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.runners.worker", str(directory / JOB)],
+        [sys.executable, "-m", "harness.runners.worker", str(directory / JOB), str(os.getpid())],
         env={**os.environ, **variables(job.threads)},
         stdin=subprocess.DEVNULL,
         stdout=log,

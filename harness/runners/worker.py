@@ -1,4 +1,4 @@
-"""One run, in a process of its own: `python -m harness.runners.worker JOB.json`.
+"""One run, in a process of its own: `python -m harness.runners.worker JOB.json PARENT`.
 
 Reads the inputs that it was told to use and states the digests of what it read; trains; writes each step at once and
 a checkpoint now and then; ends at the first number that is not finite, for nothing after it means anything.
@@ -30,9 +30,9 @@ CHECKPOINT_STEP = "step.json"
 PR_SET_PDEATHSIG = 1
 
 
-def main(job_file: str) -> None:
-    """Carries out a job."""
-    end_with_parent()
+def main(job_file: str, parent: int) -> None:
+    """Carries out a job; `parent` is the process that started it."""
+    end_with_parent(parent)
     job: Job = TypeAdapter(Job).validate_python(json.loads(Path(job_file).read_text(encoding="utf-8")))
     case = parse_case(dict(job.case), job_file)
     weights = read_tensors(Path(job.inputs) / WEIGHTS)
@@ -53,11 +53,11 @@ def main(job_file: str) -> None:
     train(job, case, runner, header, batches)
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """Has the kernel kill this process when the one that started it dies, so that nothing is left behind."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
+        if os.getppid() != parent:  # it died before the line above; a service manager may have taken this process in
             sys.exit("the process that started this run is gone")
 
 
@@ -131,4 +131,4 @@ def resume_step(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

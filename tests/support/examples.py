@@ -1,0 +1,38 @@
+"""A small case, a text and its inputs, for tests that run something without a framework."""
+
+from pathlib import Path
+from typing import Any
+
+from harness.case import Case, load_case
+from harness.certify import Options
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKES = "tests.support.fake_runners"
+TEXT = (
+    " = Snow = \n \n It snows . \n\n = = Ice = = \n \n Ice melts . \n = Rain = \n \n It rains , and it rains . \n" * 40
+)
+
+
+def small_case(**training: Any) -> Case:
+    """`qwen3-tiny-fp32` in eight steps, with a checkpoint every third and text as its corpus."""
+    case = load_case("qwen3-tiny-fp32")
+    asked = {"steps": 8, "lr_zero_steps": 3, "checkpoint_every": 3, **training}
+    return case.with_changes(
+        data={**case.data.model_dump(), "seq_length": 16, "global_batch_size": 2},
+        lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},
+        training={**case.training.model_dump(), **asked},
+    )
+
+
+def text_case(directory: Path, **training: Any) -> Case:
+    """The small case with `TEXT`, written into a directory, as its corpus."""
+    path = directory / "corpus.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    case = small_case(**training)
+    return case.with_changes(data={**case.data.model_dump(), "corpus": {"kind": "text", "path": str(path)}})
+
+
+def options(out: Path, *, subject: str = "Fake", reference: str = "Fake", resume: bool = False, **more: Any) -> Options:
+    """Options of a run whose runners are fakes, by the names of their classes."""
+    asked = {"device": "CPU", "threads": 1, "workers": 2, "command": ("certify", "run"), **more}
+    return Options(out=out, resume=resume, subject=f"{FAKES}:{subject}", reference=f"{FAKES}:{reference}", **asked)

@@ -1,0 +1,157 @@
+"""Runners made of NumPy alone, for tests of what starts, watches and judges runs.
+
+`Fake` trains nothing that makes sense, but its numbers depend on weights, tokens, rate and a state that a checkpoint
+has to carry. The others do one thing wrong, most of them at step `AT`.
+"""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from harness.case import Case
+from harness.runners import Numbers, Setting, Tensors
+
+AT = 5
+FLAG = "FAKE_RUNNER_FLAG"  # names a file: what happens once leaves it behind
+
+
+class Fake:
+    """See `harness.runners.Runner`."""
+
+    def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
+        self.case, self.zero, self.step = case, setting.learning_rate_zero, 0
+        self.weights = {name: tensor.copy() for name, tensor in weights.items()}
+        self.momentum = 0.0
+
+    def rate(self) -> float:
+        warmup = self.case.lr_schedule.warmup_steps
+        return 0.0 if self.zero else self.case.lr_schedule.learning_rate * min(1.0, (self.step - 1) / warmup)
+
+    def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
+        self.step += 1
+        self.momentum = 0.9 * self.momentum + float(tokens[:, 1:][loss_mask > 0].mean()) / 1000
+        for tensor in self.weights.values():
+            tensor -= np.float32(self.rate() * self.momentum) * tensor
+        spread = float(np.mean([tensor.std() for tensor in self.weights.values()]))
+        numbers = Numbers(
+            loss=6 / (1 + self.step / 50) + spread, grad_norm=1 + self.momentum, learning_rate=self.rate()
+        )
+        return self.at_step(numbers) if self.step == AT else numbers
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        return numbers
+
+    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+        return self.weights
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        state = {"momentum": np.array([self.momentum]), "step": np.array([self.step])}
+        save_file({**self.weights, **state}, directory / "state.safetensors")
+
+    def load(self, directory: Path) -> None:
+        self.weights = load_file(directory / "state.safetensors")
+        self.momentum, self.step = float(self.weights.pop("momentum")[0]), int(self.weights.pop("step")[0])
+
+    def provenance(self) -> dict[str, Any]:
+        return {"fake": type(self).__name__}
+
+
+class Crashes(Fake):
+    def at_step(self, numbers: Numbers) -> Numbers:
+        raise RuntimeError("the device is on fire")
+
+
+class CannotStart(Fake):
+    def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
+        raise RuntimeError("no device")
+
+
+class LeavesWithZero(Fake):
+    """Ends its process as if all were well."""
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        os._exit(0)
+
+
+class NotANumber(Fake):
+    def at_step(self, numbers: Numbers) -> Numbers:
+        return dataclasses.replace(numbers, loss=float("nan"))
+
+
+class InfiniteNorm(Fake):
+    def at_step(self, numbers: Numbers) -> Numbers:
+        return dataclasses.replace(numbers, grad_norm=float("inf"))
+
+
+class Killed(Fake):
+    def at_step(self, numbers: Numbers) -> Numbers:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return numbers
+
+
+class KilledOnce(Fake):
+    def at_step(self, numbers: Numbers) -> Numbers:
+        flag = Path(os.environ[FLAG])
+        if not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return numbers
+
+
+class Hangs(Fake):
+    """Does not end when asked to, and has started a process of its own."""
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        time.sleep(600)
+        return numbers
+
+
+class HangsOnce(Hangs):
+    def at_step(self, numbers: Numbers) -> Numbers:
+        flag = Path(os.environ[FLAG])
+        if not flag.exists():
+            flag.touch()
+            time.sleep(600)
+        return numbers
+
+
+class HangsAtStart(Fake):
+    def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
+        time.sleep(600)
+
+
+class WrongRate(Fake):
+    """One step with another learning rate."""
+
+    def rate(self) -> float:
+        return super().rate() * (1.001 if self.step == AT else 1.0)
+
+
+class LacksATensor(Fake):
+    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: tensor for name, tensor in self.weights.items() if name != "model.norm.weight"}
+
+
+class HasAnotherTensor(Fake):
+    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+        return {**self.weights, "model.extra.weight": np.ones(3, dtype=np.float32)}
+
+
+class Random(Fake):
+    """Another last bit in every process."""
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        noise = 1 + 1e-12 * int.from_bytes(os.urandom(2), "little")
+        return dataclasses.replace(numbers, loss=numbers.loss * noise)

@@ -43,7 +43,7 @@ def _model_config(value: Any, info: ValidationInfo) -> Qwen3Config:
     if "size" not in value:
         return Qwen3Config.from_hf(value)
     sizes = {**SMALL, **PUBLISHED}
-    if value["size"] not in sizes:
+    if not isinstance(value["size"], str) or value["size"] not in sizes:
         raise ValueError(f"unknown size {value['size']!r}; known sizes: {', '.join(sizes)}")
     changes = {key: change for key, change in value.items() if key != "size"}
     return Qwen3Config.from_hf({**sizes[value["size"]].to_hf(), **changes})

@@ -4,7 +4,7 @@ import datetime
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         CertifyError: the case, a package, the device or the output directory cannot be used.
         KeyboardInterrupt: the runs were interrupted; `options.resume` goes on with them.
     """
-    check_prerequisites(case, options.device)
+    check_prerequisites(options)
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
     case, inputs = prepare(case, standards, options)
     write_json(options.out / "inputs.json", vars(inputs))
@@ -97,17 +97,28 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
     return bundle
 
 
-def check_prerequisites(case: Case, device: str) -> None:
-    """Refuses what cannot be run here before anything is written.
+# The packages that each named runner needs, each with the extra that installs it; a runner given as MODULE:CLASS
+# states its own needs.
+NEEDS: Mapping[str, Mapping[str, str]] = {
+    "torch": {"torch": "torch", "transformers": "torch"},
+    "mindspore": {"mindspore": "mindspore"},
+}
+
+
+def check_prerequisites(options: Options) -> None:
+    """Refuses what cannot be run here before anything is written; the corpus is asked for when it is read.
 
     Raises:
-        MissingPrerequisite: a framework is not installed, or the device is not there.
+        MissingPrerequisite: a framework of a chosen runner is not installed, or the device is not there.
     """
     installed = environment.packages()
-    for package, extra in (("torch", "torch"), ("transformers", "torch"), ("mindspore", "mindspore")):
-        if installed[package] is None:
-            raise MissingPrerequisite(f"A run needs {package}. Install it with: pip install '.[{extra}]'")
-    if device == "Ascend" and not any(Path("/dev").glob("davinci[0-9]*")):
+    for runner in (options.reference, options.subject):
+        for package, extra in NEEDS.get(runner, {}).items():
+            if installed[package] is None:
+                raise MissingPrerequisite(
+                    f"The {runner!r} runner needs {package}. Install it with: pip install '.[{extra}]'"
+                )
+    if options.device == "Ascend" and not any(Path("/dev").glob("davinci[0-9]*")):
         raise MissingPrerequisite(
             "There is no Ascend device here (no /dev/davinci*). Run with --device CPU, or on a machine with an NPU."
         )

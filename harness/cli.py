@@ -43,6 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+# What typer's parser raises for unknown options and values; typer brings its own click or uses the installed one.
+USAGE_ERROR: Any = typer.BadParameter.__base__
 out_console, error_console = Console(highlight=False), Console(stderr=True, highlight=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, nothing else.")]
@@ -194,20 +196,25 @@ def compare(
 ) -> int:
     """Print how far two traces are apart, and the first step at which they differ. Judges nothing.
 
-    Exit code 0: the same numbers in every step. 1: they differ.
+    Exit code 0: both runs came to their end, with the same numbers in every step. 1: not so.
     """
     runs = [_as_run(path) for path in (reference, subject)]
     found = {m.name.removeprefix("pair."): m for m in compare_traces("pair", *runs)}
     numbers = ("loss", "grad_norm", "learning_rate", "tokens")
     rows = {number: _row(found, number) for number in numbers}
-    same = all(row["first_difference"] is None for row in rows.values())
+    unfinished = [run.name for run in runs if run.trace is None or run.trace.footer is None]
+    same = not unfinished and all(row["first_difference"] is None for row in rows.values())
     if as_json:
-        print(json.dumps({"same": same, "numbers": rows}))
+        print(json.dumps({"same": same, "unfinished": unfinished, "numbers": rows}))
         return MET if same else NOT_MET
     table = Table("number", "mean relative", "largest relative", "bias", "first difference", box=None, pad_edge=False)
     for number, row in rows.items():
         table.add_row(number, row["mean"], row["maximum"], row["bias"], row["first_difference"] or "none")
     out_console.print(table)
+    for name in unfinished:
+        out_console.print(
+            f"{name} has no end: its run was killed, or lines were cut off.", markup=False, soft_wrap=True
+        )
     return MET if same else NOT_MET
 
 
@@ -272,17 +279,14 @@ def main() -> None:
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except click_error() as error:
+    except USAGE_ERROR as error:
         error.show()
         code = BAD_INPUT
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        error_console.print(f"Error: {what}", style="red", markup=False, soft_wrap=True)
+        code = BAD_INPUT
     sys.exit(code or MET)
-
-
-def click_error() -> type[Any]:
-    """The error that typer's parser raises for unknown options and values."""
-    import click
-
-    return click.ClickException
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ def read_trace(path: Path) -> Trace:
 def _parse(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise EvidenceError(f"{where}: not JSON. The trace was cut or edited.") from None
 
 

@@ -24,7 +24,7 @@ from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
 from harness.digest import digest_tensors
 from harness.errors import InputError, MissingPrerequisite
-from harness.evidence import MANIFEST, Bundle, finish_bundle, parse, read_json, write_json
+from harness.evidence import MANIFEST, OUTCOME, Bundle, finish_bundle, parse, read_json, write_json
 from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
 from harness.report import write_report
 from harness.runners import Job, find_runner
@@ -141,6 +141,10 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
             raise InputError(
                 f"{options.out} was begun with another case or other options; it cannot be resumed with these."
             )
+        if read_json(options.out / "source.json") != vars(environment.source()):
+            raise InputError(
+                f"The code has changed since {options.out} was begun, so its runs cannot go on. Begin again with another --out."
+            )
         check_stored_inputs(options.out / "inputs", inputs)
         return case, inputs
     inputs = draw_inputs(case, options.out / "inputs")
@@ -160,9 +164,11 @@ def claim(out: Path, resume: bool) -> None:
     Raises:
         InputError: it cannot be made or written, is not empty, or on resume is finished.
     """
-    if (out / MANIFEST).exists():
+    if (out / MANIFEST).exists() and not (resume and unfinished(out)):
         raise InputError(f"{out} holds a finished bundle. Choose another --out; 'certify report {out}' shows this one.")
     try:
+        # A bundle with a broken run is complete as evidence, but its runs can go on; what was concluded then goes.
+        (out / MANIFEST).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()) and not resume:
             raise InputError(f"{out} is not empty. Choose another --out, or go on with what is there: --resume.")
@@ -173,6 +179,13 @@ def claim(out: Path, resume: bool) -> None:
         raise InputError(
             f"The output directory {out} cannot be written: {error.strerror}. Choose another --out."
         ) from None
+
+
+def unfinished(out: Path) -> bool:
+    """Whether a directory is of a run that did not come to its end, or holds a run that did not."""
+    outcomes = [read_json(path) for path in out.glob(f"runs/*/{OUTCOME}")]
+    broken = any(outcome["status"] not in ("completed", "non_finite") for outcome in outcomes)
+    return broken or not (out / MANIFEST).exists()
 
 
 def named_by_digest(case: Case, inputs: Inputs) -> Case:
@@ -235,10 +248,10 @@ def find_unfinished(base: Path, case_name: str) -> Path:
         InputError: there is none.
     """
     candidates = sorted(base.glob(f"{case_name}-*")) if base.is_dir() else []
-    unfinished = [path for path in candidates if path.is_dir() and not (path / MANIFEST).exists()]
-    if not unfinished:
+    found = [path for path in candidates if path.is_dir() and unfinished(path)]
+    if not found:
         raise InputError(f"There is no unfinished run of {case_name} under {base}. Begin one without --resume.")
-    return unfinished[-1]
+    return found[-1]
 
 
 def new_directory(base: Path, case_name: str) -> Path:

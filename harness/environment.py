@@ -8,9 +8,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from harness.digest import digest_file, digest_json
 from harness.evidence import Source
 
 PACKAGES = ("mindspore", "mindformers", "torch", "transformers", "numpy", "scipy", "safetensors", "pydantic", "plotly")
+ROOMS = ("harness", "qwen3_model")
+SOURCE_SUFFIXES = (".py", ".yaml")
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
@@ -58,13 +61,13 @@ def _proc_cpuinfo() -> dict[str, str]:
 
 
 def source() -> Source:
-    """Revision and state of the checkout that this code runs from."""
+    """Revision, state and digest of the code that this process runs."""
     root = Path(__file__).resolve().parent.parent
     revision = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
-    changes = (
-        _git(root, "status", "--porcelain", "--", "harness", "qwen3_model", "pyproject.toml") if revision else None
-    )
-    return Source(revision=revision or None, dirty=bool(changes))
+    changes = _git(root, "status", "--porcelain", "--", *ROOMS, "pyproject.toml") if revision else None
+    files = sorted(path for room in ROOMS for path in (root / room).rglob("*") if path.suffix in SOURCE_SUFFIXES)
+    sha256 = digest_json({path.relative_to(root).as_posix(): digest_file(path) for path in files})
+    return Source(revision=revision or None, dirty=bool(changes), sha256=sha256)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -37,10 +37,12 @@ UNDIGESTED = ("run.json", "report.html", LOG, TIMING, JOB)
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The revision of the code that ran; None outside a git checkout. `dirty`: files differed from it."""
+    """The code that ran: its revision (None outside a git checkout), whether files differed from that (`dirty`), and
+    the digest of the files of both packages."""
 
     revision: str | None
     dirty: bool
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

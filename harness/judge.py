@@ -191,10 +191,16 @@ def _message(
     summary = f"{criterion.title}: {found} ({standard.name})"
     if outcome is Outcome.PASS:
         return summary
-    where, located = decisive.first_beyond, ""
-    if isinstance(where, int) or (where is not None and len(comparison[limit.measurement].places) > 1):
-        located = f"first beyond the limit at {describe_place(where)}{_sides(comparison[limit.measurement], where)}"
+    located = _located(comparison[limit.measurement], decisive)
     return "; ".join(part for part in (summary, located, decisive.explanation) if part)
+
+
+def _located(measurement: Measurement, judged: Judged) -> str:
+    """Steps have an order, so the first beyond the limit is named; of tensors and runs the worst."""
+    if isinstance(judged.first_beyond, int):
+        sides = _sides(measurement, judged.first_beyond)
+        return f"first beyond the limit at {describe_place(judged.first_beyond)}{sides}"
+    return f"worst: {judged.worst}" if judged.first_beyond is not None and len(measurement.places) > 1 else ""
 
 
 STATISTIC_WORDS = {"first": "step 1", "mean": "mean", "maximum": "largest", "minimum": "smallest", "bias": "bias"}

@@ -110,7 +110,7 @@ def write_example(
         write_json(directory / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
     write_json(directory / "inputs.json", dataclasses.asdict(INPUTS))
     write_json(directory / "environment.json", ENVIRONMENT)
-    write_json(directory / "source.json", {"revision": "1234567890abcdef", "dirty": False})
+    write_json(directory / "source.json", {"revision": "1234567890abcdef", "dirty": False, "sha256": "d" * 64})
     write_json(directory / "run.json", RUN)
     (directory / "parameters").mkdir(exist_ok=True)
     for run in (*REQUIRED_RUNS, *(f"floor-{index}" for index in range(1, floor + 1))):

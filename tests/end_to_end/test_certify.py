@@ -1,0 +1,233 @@
+"""Whole runs from case to level, with both real frameworks, through the command line.
+
+The clean run is made once; a run with a planted fault takes over its reference runs, which are the same.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.case import load_case
+from harness.comparison import REQUIRED_RUNS, Measurement
+from harness.evidence import OUTCOME, TRACE, Bundle, read_bundle
+from harness.judge import Finding, Outcome
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 30
+MET, NOT_MET, BROKEN, INTERRUPTED = 0, 1, 3, 130
+Certify = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def write_case(path: Path, name: str, **training: Any) -> Path:
+    """A shipped case with fewer steps, and a checkpoint every tenth."""
+    record = load_case(name).record()
+    record["training"].update(steps=STEPS, lr_zero_steps=12, checkpoint_every=10, **training)
+    path.write_text(yaml.safe_dump(record))
+    return path
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "harness.cli", *map(str, arguments)]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+
+
+def certify(*arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(*arguments), env=environment(**variables), capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+def worker_processes(out: Path) -> list[str]:
+    """The command lines of processes that were started for a directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if "harness.runners.worker" in line and str(out) in line:
+            found.append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_case(tmp_path_factory.mktemp("case") / "case.yaml", "qwen3-tiny-fp32")
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory, case: Path) -> tuple["subprocess.CompletedProcess[str]", Path]:
+    out = tmp_path_factory.mktemp("clean") / "bundle"
+    return certify("run", case, "--out", out), out
+
+
+def finding(bundle: Bundle, criterion: str) -> Finding:
+    return next(one for one in bundle.findings if one.criterion == criterion)
+
+
+def largest(measurement: Measurement) -> float:
+    assert measurement.values
+    return max(measurement.values)
+
+
+def test_a_clean_run_meets_preliminary_and_every_criterion_it_is_long_enough_for(clean: Any) -> None:
+    done, out = clean
+    assert done.returncode == MET, done.stdout + done.stderr
+    open_ = [one.criterion for one in read_bundle(out).findings if one.outcome is not Outcome.PASS]
+    assert open_ == ["official-steps"]
+    assert "Level: Preliminary on CPU" in done.stdout
+    assert (out / "report.html").stat().st_size > 100_000
+
+
+def test_a_clean_run_stays_far_inside_the_strict_limits(clean: Any) -> None:
+    comparison = read_bundle(clean[1]).comparison
+    assert comparison["train.loss.relative"].values[0] <= 1e-6
+    assert largest(comparison["train.loss.relative"]) <= 2e-6
+    assert comparison["train.grad_norm.relative"].values[0] <= 1e-6
+    assert largest(comparison["train.grad_norm.relative"]) <= 1e-5
+    assert largest(comparison["lr_zero.loss.relative"]) <= 1e-6
+
+
+@pytest.mark.parametrize("side", ["reference", "subject"])
+def test_two_fresh_processes_give_the_same_bits(clean: Any, side: str) -> None:
+    runs = read_bundle(clean[1]).runs
+    first, second = runs[f"{side}-1"].trace, runs[f"{side}-2"].trace
+    assert first is not None and second is not None and first.footer is not None and second.footer is not None
+    assert first.steps == second.steps
+    assert first.footer.parameters == second.footer.parameters
+
+
+def begun_as(clean: Path, out: Path) -> Path:
+    """A directory in which the reference's runs of the clean run are done and the subject's are not."""
+    shutil.copytree(clean, out)
+    (out / "manifest.json").unlink()
+    for run in REQUIRED_RUNS:
+        if run.startswith("subject"):
+            shutil.rmtree(out / "runs" / run)
+    return out
+
+
+# name of the fault: criterion that must refuse it, and the last step at which it may first be seen
+FAULTS = {
+    "RotaryBase": ("first-loss", 1),
+    "MissingKeyNorm": ("first-loss", 1),
+    "NormEpsilon": ("first-grad-norm", 1),
+    "LabelsNotShifted": ("official-first-loss", 1),
+    "DecayOnNorms": ("grad-norm", STEPS),
+    "Beta2": ("loss", STEPS),
+    "ClippingOff": ("grad-norm", STEPS),
+    "ScheduleLate": ("learning-rate", 2),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_refused_and_its_first_step_named(
+    clean: Any, case: Path, tmp_path: Path, fault: str
+) -> None:
+    out = begun_as(clean[1], tmp_path / "bundle")
+    done = certify("run", case, "--out", out, "--resume", "--subject", f"tests.support.faults:{fault}")
+    assert done.returncode == NOT_MET, done.stdout + done.stderr
+    criterion, latest = FAULTS[fault]
+    found = finding(read_bundle(out), criterion)
+    first = found.judged[0].first_beyond
+    assert found.outcome is Outcome.FAIL
+    assert isinstance(first, int) and first <= latest
+    assert f"first beyond the limit at step {first}" in done.stdout.replace("\n", " ")
+
+
+def test_a_loss_that_is_not_a_number_is_never_a_pass(clean: Any, case: Path, tmp_path: Path) -> None:
+    out = begun_as(clean[1], tmp_path / "bundle")
+    done = certify("run", case, "--out", out, "--resume", "--subject", "tests.support.faults:NotANumber")
+    assert done.returncode == NOT_MET, done.stderr
+    assert "stopped at step 12, which is not finite" in done.stdout
+    assert "Level: none" in done.stdout
+    assert finding(read_bundle(out), "loss").judged[0].first_beyond == 12
+
+
+def test_a_run_that_hangs_is_ended_and_said_to_hang(clean: Any, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    case = write_case(tmp_path / "case.yaml", "qwen3-tiny-fp32", step_timeout_s=4.0)
+    begun_as(clean[1], out)
+    record = json.loads((out / "case.json").read_text())
+    record["training"]["step_timeout_s"] = 4.0
+    (out / "case.json").write_text(json.dumps(record))
+    done = certify("run", case, "--out", out, "--resume", "--subject", "tests.support.faults:Hangs")
+    assert done.returncode == BROKEN, done.stdout + done.stderr
+    assert "hung: no step within 4 s after step 11" in done.stdout
+    assert worker_processes(out) == []
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_with_the_same_bits(clean: Any, case: Path, tmp_path: Path) -> None:
+    out = begun_as(clean[1], tmp_path / "bundle")
+    again = ["run", case, "--out", out, "--resume", "--subject", "tests.support.faults:KilledOnce"]
+    first = certify(*again, KILLED_ONCE=str(tmp_path / "killed"))
+    assert first.returncode == BROKEN, first.stdout + first.stderr
+    assert "killed by SIGKILL after step 11 of 30" in first.stdout
+    second = certify(*again, KILLED_ONCE=str(tmp_path / "killed"))
+    assert second.returncode == MET, second.stdout + second.stderr
+    bundle = read_bundle(out)
+    assert bundle.runs["subject-1"].outcome.resumed_after == (10,)
+    resumed, whole = bundle.runs["subject-1"].trace, bundle.runs["subject-2"].trace
+    assert resumed is not None and whole is not None and resumed.footer is not None and whole.footer is not None
+    assert resumed.steps == whole.steps
+    assert resumed.footer.parameters == whole.footer.parameters
+
+
+def test_ctrl_c_leaves_no_process_and_resume_goes_on(case: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    running = subprocess.Popen(
+        command("run", case, "--out", out),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    trace = out / "runs" / "reference-1" / TRACE
+    deadline = time.monotonic() + 120
+    while not (trace.is_file() and trace.read_bytes().count(b"\n") > 3) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    text, _ = running.communicate(timeout=60)
+    assert running.returncode == INTERRUPTED, text
+    assert "--resume" in text
+    assert worker_processes(out) == []
+    done = certify("run", case, "--out", out, "--resume")
+    assert done.returncode == MET, done.stdout + done.stderr
+
+
+def test_a_tied_head_with_ragged_micro_batches_and_recompute_is_certified(tmp_path: Path) -> None:
+    case = write_case(tmp_path / "case.yaml", "qwen3-tied-fp32")
+    done = certify("run", case, "--out", tmp_path / "bundle")
+    assert done.returncode == MET, done.stdout + done.stderr
+    tokens = {step.tokens for step in read_bundle(tmp_path / "bundle").runs["subject-1"].trace.steps}  # type: ignore[union-attr]
+    assert len(tokens) > 1
+
+
+def test_a_bfloat16_run_shows_its_differences_beside_the_floor(tmp_path: Path) -> None:
+    case = write_case(tmp_path / "case.yaml", "qwen3-tiny-bf16", floor_repeats=2)
+    done = certify("run", case, "--out", tmp_path / "bundle")
+    assert done.returncode == MET, done.stdout + done.stderr
+    comparison = read_bundle(tmp_path / "bundle").comparison
+    floor, subject = comparison["floor.loss.relative"], comparison["train.loss.relative"]
+    assert len(floor.values) == len(subject.values) == STEPS
+    # like is compared with like, so the subject is about as far from the reference as the reference from itself
+    assert 0 < largest(subject) <= 5 * largest(floor)
+
+
+def test_every_outcome_is_recorded_beside_its_trace(clean: Any) -> None:
+    for run in REQUIRED_RUNS:
+        outcome = json.loads((clean[1] / "runs" / run / OUTCOME).read_text())
+        assert outcome["status"] == "completed"

@@ -143,7 +143,8 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
             )
         if read_json(options.out / "source.json") != vars(environment.source()):
             raise InputError(
-                f"The code has changed since {options.out} was begun, so its runs cannot go on. Begin again with another --out."
+                f"The code has changed since {options.out} was begun, so its runs cannot go on. "
+                "Begin again with another --out."
             )
         check_stored_inputs(options.out / "inputs", inputs)
         return case, inputs

@@ -52,12 +52,10 @@ def _report(arguments: argparse.Namespace, times: dict[str, list[float]]) -> Non
     ratios = [ours / theirs for ours, theirs in zip(times["mindspore"], times["torch"], strict=True)]
     print(f"\n{arguments.size}, batch {arguments.batch}, sequence {arguments.sequence}, {arguments.threads} threads")
     for name, seconds in times.items():
-        print(
-            f"{name:10} median {median[name] * 1e3:.1f} ms per step, {min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f}"
-        )
-    print(
-        f"ratio of medians {median['mindspore'] / median['torch']:.3f}, per round {min(ratios):.3f} to {max(ratios):.3f}"
-    )
+        spread = f"{min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f}"
+        print(f"{name:10} median {median[name] * 1e3:.1f} ms per step, {spread}")
+    ratio = median["mindspore"] / median["torch"]
+    print(f"ratio of medians {ratio:.3f}, per round {min(ratios):.3f} to {max(ratios):.3f}")
 
 
 def _order(number: int) -> list[str]:

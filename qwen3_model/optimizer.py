@@ -92,25 +92,23 @@ class AdamW(nn.Cell):
         return True
 
 
-def sum_of_squares(x: Tensor) -> Tensor:
-    """The sum of x^2, added up in a tree of short sums so that float32 keeps its digits."""
-    return tree_sum(ops.square(ops.reshape(x, (-1,))))
-
-
 def tree_sum(x: Tensor) -> Tensor:
-    """The sum of a vector: sums of 32, then sums of 32 of those, and so on.
+    """The sum of a vector, in rounds of short sums.
 
     A plain float32 sum over millions of squares loses three digits; float64 is not there on every device.
     """
     while x.shape[0] > 1:
-        size, tail = x.shape[0], x.shape[0] % 32
-        if tail == 0:
-            x = ops.sum(ops.reshape(x, (-1, 32)), -1)
-        elif tail == size:
-            x = ops.reshape(ops.sum(x), (1,))
-        else:
-            x = ops.cat((ops.sum(ops.reshape(x[: size - tail], (-1, 32)), -1), x[size - tail :]))
+        x = short_sums(x)
     return ops.reshape(x, ())
+
+
+def short_sums(x: Tensor) -> Tensor:
+    """One round: the sums of a vector's consecutive runs of 32; a shorter rest is one more sum."""
+    whole = x.shape[0] // 32 * 32
+    if whole == x.shape[0]:
+        return ops.sum(ops.reshape(x, (-1, 32)), -1)
+    rest = ops.reshape(ops.sum(x[whole:]), (1,))
+    return rest if whole == 0 else ops.cat((ops.sum(ops.reshape(x[:whole], (-1, 32)), -1), rest))
 
 
 class ClipByGlobalNorm(nn.Cell):
@@ -124,7 +122,8 @@ class ClipByGlobalNorm(nn.Cell):
         self.max_norm = max_norm
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        norm = ops.sqrt(tree_sum(ops.stack([sum_of_squares(g) for g in gradients])))
+        squares = [short_sums(short_sums(ops.square(ops.reshape(g, (-1,))))) for g in gradients]
+        norm = ops.sqrt(tree_sum(ops.cat(squares)))
         if self.max_norm is None:
             return norm, ops.ones_like(norm)
         return norm, ops.minimum(self.max_norm / (norm + 1e-6), 1.0)

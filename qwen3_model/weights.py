@@ -110,7 +110,7 @@ def _load_index(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _load_file(path: Path) -> dict[str, npt.NDArray[Any]]:
-    records = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]  # safetensors has no annotations here
+    records = deserialize(path.read_bytes())
     problems = [
         f"{key}: dtype {record['dtype']} is not a weight's"
         for key, record in records

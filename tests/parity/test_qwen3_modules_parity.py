@@ -14,7 +14,7 @@ from qwen3_model.modeling_qwen3 import (
     Qwen3MLP,
     Qwen3RMSNorm,
     Qwen3RotaryEmbedding,
-    rotate,
+    Rotation,
 )
 from tests.model.qwen3_cases import Array, random_weights, shaped
 from tests.parity.hf_reference import largest_error, reference
@@ -92,7 +92,7 @@ def test_rotary_tables_and_rotation(config: Qwen3Config) -> None:
     assert np.abs(ours.sin.asnumpy() - sin[0].numpy()).max() < 1.2e-7
     x = np.random.default_rng(0).standard_normal((2, 3, 13, config.head_dim)).astype(np.float32)
     theirs, _ = hf.apply_rotary_pos_emb(torch.from_numpy(x), torch.from_numpy(x), cos[:, :13], sin[:, :13])
-    rotated = rotate(Tensor(x), Tensor(cos[0, :13].numpy()), Tensor(sin[0, :13].numpy())).asnumpy()
+    rotated = Rotation()(Tensor(x), Tensor(cos[0, :13].numpy()), Tensor(sin[0, :13].numpy())).asnumpy()
     # The same two products and one sum in float32; a fused multiply-add may keep one more digit.
     assert np.abs(rotated - theirs.numpy()).max() < 5e-7
 

@@ -224,7 +224,7 @@ def _per_run(name: str, runs: Mapping[str, Run], value: Callable[[Run], float]) 
 def _missing_steps(run: Run) -> float:
     if run.trace is None or run.outcome.status not in ("completed", "non_finite"):
         return math.nan
-    missing = float(run.trace.header.steps - len(run.trace.steps))
+    missing = float(abs(run.trace.header.steps - len(run.trace.steps)))
     return missing if run.trace.footer else missing or math.nan
 
 

@@ -11,16 +11,21 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from harness.digest import canonical_json
 from harness.errors import EvidenceError
 
 FORMAT = "certify-trace/1"
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+NUMBERS = ("loss", "grad_norm", "learning_rate")
+EXACT = 2**53  # every whole number below is one float64
 
 Line = TypeVar("Line", "TraceHeader", "TraceFooter", "Step")
 Arm = Literal["train", "lr_zero", "floor"]
@@ -32,19 +37,19 @@ class Step:
     """One optimizer step, in full precision; `grad_norm` is taken before clipping.
 
     `tokens` counts the target tokens of this step's loss, `batch` is the digest of the tokens and loss mask that
-    the runner was fed, `learning_rate` is what the optimizer used.
+    the runner was fed, `learning_rate` is what the schedule gave the optimizer.
     """
 
-    step: int
+    step: Annotated[int, Field(ge=1, lt=EXACT)]
     loss: float
     grad_norm: float
     learning_rate: float
-    tokens: int
+    tokens: Annotated[int, Field(ge=0, lt=EXACT)]
     batch: str
 
     @property
     def finite(self) -> bool:
-        return all(map(math.isfinite, (self.loss, self.grad_norm, self.learning_rate)))
+        return all(math.isfinite(getattr(self, name)) for name in NUMBERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,7 @@ class TraceHeader:
     case: str
     weights: str
     batches: str
-    steps: int
+    steps: Annotated[int, Field(ge=1, lt=EXACT)]
     runner: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     format: str = FORMAT
@@ -130,9 +135,12 @@ def decode_number(value: Any) -> float:
     """
     if isinstance(value, str) and value in NON_FINITE:
         return NON_FINITE[value]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"not a number: {value!r}")
-    return float(value)
+    try:
+        if type(value) in (int, float) and math.isfinite(number := float(value)):
+            return number
+    except OverflowError:
+        pass
+    raise ValueError(f"not a number: {value!r}")
 
 
 def _line(record: Any) -> bytes:
@@ -200,35 +208,38 @@ class TraceWriter:
         self._file.close()
 
 
+def _strict(kind: Any) -> type[BaseModel]:
+    hints: dict[str, Any] = {name: (hint, ...) for name, hint in get_type_hints(kind, include_extras=True).items()}
+    return create_model(f"Strict{kind.__name__}", __config__=ConfigDict(strict=True), **hints)
+
+
+# The same fields, checked: a number in quotes, a float for a whole number or true for 1 was not written by a run.
+STRICT: Mapping[Any, type[BaseModel]] = {kind: _strict(kind) for kind in (TraceHeader, TraceFooter, Step)}
+
+
 def _record(kind: type[Line], raw: Any, where: str) -> Line:
     names = {f.name for f in fields(kind)}
     if not isinstance(raw, dict) or set(raw) != names:
         found = sorted(raw) if isinstance(raw, dict) else repr(raw)
         raise EvidenceError(f"{where}: expected the keys {sorted(names)}, found {found}.")
-    return kind(**raw)
-
-
-def _step(raw: Any, where: str) -> Step:
-    step = _record(Step, raw, where)
-    if not (type(step.step) is type(step.tokens) is int and isinstance(step.batch, str)):
-        raise EvidenceError(f"{where}: step and tokens must be whole numbers and batch a digest.")
     try:
-        return replace(
-            step,
-            loss=decode_number(step.loss),
-            grad_norm=decode_number(step.grad_norm),
-            learning_rate=decode_number(step.learning_rate),
-        )
+        if kind is Step:
+            raw = {**raw, **{name: decode_number(raw[name]) for name in NUMBERS}}
+        STRICT[kind].model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EvidenceError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
     except ValueError as error:
         raise EvidenceError(f"{where}: {error}.") from None
+    return kind(**raw)
 
 
 def read_trace(path: Path) -> Trace:
     """Reads a trace file, also one whose run was killed while it wrote a line.
 
     Raises:
-        EvidenceError: not a trace, a line that cannot be read, a step out of order, twice or missing in between, or a
-            footer that does not match the lines before it.
+        EvidenceError: not a trace, a line that cannot be read, a step out of order, twice, missing in between or beyond
+            those that were asked for, or a footer that does not match the lines before it.
     """
     try:
         data = path.read_bytes()
@@ -249,8 +260,8 @@ def read_trace(path: Path) -> Trace:
         covered = hashlib.sha256(b"".join(line + b"\n" for line in whole[:-1])).hexdigest()
         if footer.lines != covered or lines[-1]:
             raise EvidenceError(f"{path} was changed after its run ended: its lines do not match its footer's digest.")
-    steps = tuple(_step(raw, f"{path}, line {number}") for number, raw in enumerate(body, 2))
-    _check_order(steps, footer, path)
+    steps = tuple(_record(Step, raw, f"{path}, line {number}") for number, raw in enumerate(body, 2))
+    _check_order(header, steps, footer, path)
     return Trace(header=header, steps=steps, footer=footer)
 
 
@@ -261,12 +272,14 @@ def _parse(line: bytes, where: str) -> Any:
         raise EvidenceError(f"{where}: not JSON. The trace was cut or edited.") from None
 
 
-def _check_order(steps: tuple[Step, ...], footer: TraceFooter | None, path: Path) -> None:
+def _check_order(header: TraceHeader, steps: tuple[Step, ...], footer: TraceFooter | None, path: Path) -> None:
     for expected, step in enumerate(steps, 1):
         if step.step != expected:
             raise EvidenceError(
                 f"{path} holds step {step.step} where step {expected} belongs: "
                 "a step is missing, repeated or out of order."
             )
+    if len(steps) > header.steps:
+        raise EvidenceError(f"{path} holds {len(steps)} steps; its run was asked for {header.steps}.")
     if footer is not None and footer.last_step != len(steps):
         raise EvidenceError(f"{path} ends at step {len(steps)}, its footer says {footer.last_step}.")

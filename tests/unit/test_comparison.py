@@ -1,0 +1,251 @@
+"""The numbers of a comparison: definitions, symmetry, and not-a-number that never goes away."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.comparison import (
+    MEASURES,
+    NUMBERS,
+    REQUIRED_RUNS,
+    Comparison,
+    absolute,
+    bits_differ,
+    compare_digests,
+    compare_parameters,
+    compare_traces,
+    fall,
+    measure,
+    relative,
+    signed,
+    tensor_difference,
+)  # fmt: skip
+from harness.trace import Outcome, Run, Step, Trace, TraceFooter, TraceHeader
+from tests.support.bundles import example_step
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf])
+STEPS = 6
+INPUTS = {"case": "c", "weights": "w", "batches": "b"}
+Change = Callable[[str, Step], Step | None]
+
+
+def make_run(name: str, change: Change = lambda run, step: step, status: str = "completed", **header: object) -> Run:
+    asked = TraceHeader(
+        run=name,
+        side="subject" if name.startswith("subject") else "reference",
+        arm="train",
+        steps=STEPS,
+        runner="fake",
+        **INPUTS,
+    )
+    changed = [change(name, example_step(name, number, STEPS)) for number in range(1, STEPS + 1)]
+    steps = tuple(step for step in changed if step is not None)
+    footer = TraceFooter(last_step=len(steps), parameters={"w": "1"}, lines="") if status == "completed" else None
+    trace = Trace(header=dataclasses.replace(asked, **header), steps=steps, footer=footer)
+    return Run(name=name, outcome=Outcome(status=status, last_step=len(steps), detail=f"it {status}"), trace=trace)
+
+
+def compared(change: Change = lambda run, step: step, runs: tuple[str, ...] = REQUIRED_RUNS) -> Comparison:
+    made: Mapping[str, Run] = {name: make_run(name, change) for name in runs}
+    return measure(made, INPUTS, {"w": np.ones(2)}, {"w": np.ones(2)})
+
+
+def at(number: int, runs: tuple[str, ...], **values: float) -> Change:
+    return lambda run, step: dataclasses.replace(step, **values) if run in runs and step.step == number else step
+
+
+@given(FINITE, FINITE)
+def test_absolute_is_symmetric_and_zero_only_where_equal(a: float, b: float) -> None:
+    assert absolute(a, b) == absolute(b, a) >= 0
+    assert (absolute(a, b) == 0) == (a == b)
+
+
+@given(FINITE, FINITE)
+def test_signed_changes_its_sign_with_both_numbers(a: float, b: float) -> None:
+    assert signed(-a, -b) == -signed(a, b)
+    assert relative(a, b) == relative(-a, -b) == abs(signed(a, b)) >= 0
+
+
+@given(st.floats(1e-3, 1e3), st.floats(-0.5, 0.5))
+def test_relative_is_measured_in_the_reference(a: float, part: float) -> None:
+    assert signed(a, a * (1 + part)) == pytest.approx(part, abs=1e-14)
+    assert signed(-a, -a * (1 + part)) == pytest.approx(-part, abs=1e-14)
+    assert absolute(a, a * (1 + part)) == pytest.approx(abs(part) * a, abs=1e-12)
+
+
+@given(FINITE.filter(bool))
+def test_a_difference_from_zero_is_infinite(b: float) -> None:
+    assert relative(0.0, b) == math.inf and signed(0.0, b) == math.copysign(math.inf, b)
+
+
+@pytest.mark.parametrize("measured", [absolute, relative, signed])
+@given(FINITE | NOT_FINITE, NOT_FINITE)
+def test_not_a_number_in_is_not_a_number_out(measured: Callable[[float, float], float], a: float, b: float) -> None:
+    assert math.isnan(measured(a, b)) and math.isnan(measured(b, a))
+
+
+@given(st.floats(), st.floats())
+def test_bits_are_the_same_only_where_they_are(a: float, b: float) -> None:
+    assert bits_differ(a, b) == bits_differ(b, a)
+    assert bits_differ(a, a) == float(math.isnan(a))
+    if a != b or math.isnan(a):
+        assert bits_differ(a, b) == 1.0
+
+
+def test_zero_and_minus_zero_are_other_bits() -> None:
+    assert bits_differ(0.0, -0.0) == 1.0 and relative(0.0, -0.0) == 0.0
+
+
+def test_tensor_difference_by_hand() -> None:
+    rel, largest = tensor_difference(np.array([3.0, 4.0]), np.array([3.0, 4.5]))
+    assert rel == pytest.approx(0.1) and largest == pytest.approx(0.5 / math.sqrt(12.5))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (np.zeros(3), np.zeros(3), 0.0),
+        (np.zeros(3), np.ones(3), math.inf),
+        (np.ones(3), np.ones(4), math.nan),
+        (np.ones((2, 3)), np.ones((3, 2)), math.nan),
+        (np.array([1.0, math.nan]), np.array([1.0, math.nan]), math.nan),
+        (np.array([math.inf]), np.array([math.inf]), math.nan),
+    ],
+)
+def test_tensor_difference_at_its_edges(a: np.ndarray, b: np.ndarray, expected: float) -> None:
+    assert tensor_difference(a, b) == pytest.approx((expected, expected), nan_ok=True)
+
+
+def test_a_shuffled_tensor_differs() -> None:
+    values = np.arange(1.0, 9.0)
+    assert tensor_difference(values, values[::-1])[0] > 0.5
+
+
+@given(st.lists(st.floats(1, 10), min_size=1, max_size=40))
+def test_fall_of_a_curve_is_that_of_its_reverse_turned(losses: list[float]) -> None:
+    assert (1 - fall(losses)) * (1 - fall(losses[::-1])) == pytest.approx(1.0)
+
+
+def test_fall_by_hand() -> None:
+    assert fall([4.0] * 10 + [2.0] * 10) == 0.5
+    assert math.isnan(fall([])) and math.isnan(fall([2.0, math.nan, 1.0]))
+
+
+def test_equal_runs_differ_nowhere() -> None:
+    found = compared()
+    for name in ("loss", "grad_norm", "learning_rate", "tokens"):
+        assert set(found[f"reference.repeat.{name}.differs"].values) == {0.0}
+    assert set(found["reference.repeat.batch.differs"].values) == {0.0}
+    assert found["runs.missing_steps"].values == (0.0,) * 6 and found["runs.foreign_inputs"].values == (0.0,) * 6
+
+
+@pytest.mark.parametrize("runs", [("subject-1",), ("reference-1",), ("reference-1", "subject-1")])
+@pytest.mark.parametrize("number", ["loss", "grad_norm", "learning_rate"])
+def test_not_a_number_at_one_step_is_not_a_number_there_alone(runs: tuple[str, ...], number: str) -> None:
+    found = compared(at(3, runs, **{number: math.nan}))
+    for name in ("absolute", "relative", "signed"):
+        values = found[f"train.{number}.{name}"].values
+        assert [math.isnan(value) for value in values] == [step == 3 for step in range(1, STEPS + 1)]
+    assert found[f"train.{number}.differs"].values[2] == 1.0
+    assert sum(found["runs.non_finite"].values) == len(runs)
+
+
+def test_not_a_number_everywhere_on_both_sides_agrees_nowhere() -> None:
+    found = compared(lambda run, step: dataclasses.replace(step, loss=math.nan))
+    assert all(map(math.isnan, found["train.loss.relative"].values))
+    assert set(found["reference.repeat.loss.differs"].values) == {1.0}
+    assert math.isnan(found["subject.loss.fall"].values[0])
+
+
+@pytest.mark.parametrize("run", ["subject-1", "reference-1"])
+def test_a_missing_step_is_not_a_number_and_never_left_out(run: str) -> None:
+    found = compared(lambda name, step: None if name == run and step.step > 4 else step)
+    for number in NUMBERS:
+        for name in MEASURES:
+            values = found[f"train.{number}.{name}"].values
+            assert len(values) == STEPS and [math.isnan(value) for value in values] == [False] * 4 + [True] * 2
+    assert math.isnan(found["train.batch.differs"].values[-1])
+    assert found["runs.missing_steps"].values[REQUIRED_RUNS.index(run)] == 2.0
+
+
+def test_an_extra_step_counts_as_a_missing_one() -> None:
+    run = make_run("subject-1", steps=STEPS - 2)
+    found = measure({"subject-1": run}, INPUTS, None, None)["runs.missing_steps"]
+    assert found.values[REQUIRED_RUNS.index("subject-1")] == 2.0
+
+
+@pytest.mark.parametrize("name", REQUIRED_RUNS)
+def test_a_run_that_was_not_made_breaks_what_looks_at_it(name: str) -> None:
+    found = compared(runs=tuple(run for run in REQUIRED_RUNS if run != name))
+    missing = found["runs.missing_steps"]
+    assert math.isnan(missing.values[REQUIRED_RUNS.index(name)]) and missing.broken == f"{name}: not run"
+
+
+@pytest.mark.parametrize("status", ["crashed", "hung", "interrupted", "missing"])
+def test_a_run_that_broke_breaks_what_looks_at_it(status: str) -> None:
+    runs = {name: make_run(name, status=status if name == "subject-1" else "completed") for name in REQUIRED_RUNS}
+    found = measure(runs, INPUTS, {"w": np.ones(2)}, None)
+    for name in ("train.loss.relative", "subject.repeat.loss.differs", "subject.loss.fall", "runs.missing_steps",
+                 "train.parameters.relative", "subject.repeat.parameters.differs", "subject.steps"):  # fmt: skip
+        assert f"it {status}" in str(found[name].broken), name
+    assert found["reference.repeat.loss.differs"].broken is None
+
+
+@pytest.mark.parametrize("key", ["case", "weights", "batches"])
+def test_a_run_of_other_inputs_is_counted(key: str) -> None:
+    runs = {name: make_run(name, **({key: "other"} if name == "subject-2" else {})) for name in REQUIRED_RUNS}
+    found = measure(runs, INPUTS, None, None)["runs.foreign_inputs"]
+    assert dict(zip(found.places, found.values, strict=True))["subject-2"] == 1.0 and sum(found.values) == 1.0
+
+
+def test_another_batch_at_one_step_is_seen() -> None:
+    found = compared(lambda run, step: dataclasses.replace(step, batch="x") if run == "subject-1" else step)
+    assert set(found["train.batch.differs"].values) == {1.0}
+
+
+def test_a_wrong_learning_rate_in_one_step_is_seen_there() -> None:
+    found = compared(at(4, ("subject-1",), learning_rate=0.5))["train.learning_rate.differs"]
+    assert found.values == (0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("a", "b"), [({"w": 1, "x": 2}, {"w": 1}), ({"w": 1}, {"w": 1, "x": 2})])
+def test_a_missing_or_extra_parameter_is_not_a_number(a: dict[str, int], b: dict[str, int]) -> None:
+    left, right = ({name: np.full(2, value) for name, value in side.items()} for side in (a, b))
+    for found in compare_parameters("train", left, right, None):
+        assert found.places == ("w", "x") and found.values[0] == 0.0 and math.isnan(found.values[1])
+
+
+@pytest.mark.parametrize(("a", "b"), [({"w": "1", "x": "2"}, {"w": "1"}), ({"w": "1"}, {"w": "1", "x": "2"})])
+def test_a_missing_or_extra_parameter_has_no_equal_digest(a: dict[str, str], b: dict[str, str]) -> None:
+    assert compare_digests("d", a, b, None).values == (0.0, 1.0)
+
+
+def test_parameters_that_were_not_kept_have_no_values() -> None:
+    assert all(m.missing and not m.values for m in compare_parameters("train", None, {"w": np.ones(2)}, None))
+    assert compare_digests("d", None, {}, None).missing
+
+
+def test_the_floor_is_the_widest_of_its_repeats() -> None:
+    runs = {name: make_run(name) for name in (*REQUIRED_RUNS, "floor-1", "floor-2")}
+    found = measure(runs, INPUTS, None, None)["floor.loss.relative"]
+    singles = [
+        next(m for m in compare_traces("floor", runs["reference-1"], runs[name]) if m.name == "floor.loss.relative")
+        for name in ("floor-1", "floor-2")
+    ]
+    assert found.values == tuple(map(max, *(m.values for m in singles)))
+
+
+def test_not_a_number_in_one_repeat_is_not_a_number_in_the_floor() -> None:
+    runs = {name: make_run(name, at(2, ("floor-1",), loss=math.nan)) for name in ("reference-1", "floor-1", "floor-2")}
+    assert math.isnan(measure(runs, INPUTS, None, None)["floor.loss.relative"].values[1])
+
+
+def test_no_floor_is_a_measurement_that_says_so() -> None:
+    found = compared()["floor.loss.relative"]
+    assert (found.values, found.missing) == ((), "not run")

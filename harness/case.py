@@ -1,7 +1,7 @@
 """The case: everything that fixes a run, and its digest.
 
 Takes a YAML file that a person wrote, gives a frozen record, and refuses the file with all of its errors at
-once. What does not change a run (title, time limits, where a file lies) is outside the digest; the standards
+once. What does not change a run (name, title, time limits, where a file lies) is outside the digest; the standards
 have digests of their own.
 """
 
@@ -202,7 +202,7 @@ class Case(Record):
     def digest(self) -> str:
         """Digest of all that changes a run."""
         record = self.record()
-        for key in ("title", "standards"):
+        for key in ("name", "title", "standards"):
             del record[key]
         for key in ("checkpoint_every", "step_timeout_s", "start_timeout_s", "floor_repeats"):
             del record["training"][key]

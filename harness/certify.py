@@ -1,12 +1,15 @@
 """The flow on one screen: case -> inputs -> runs -> bundle -> level -> page."""
 
+import contextlib
 import datetime
+import fcntl
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import environment
 from harness.case import Case, Corpus, Tokenizer
@@ -27,7 +30,7 @@ from harness.errors import InputError, MissingPrerequisite
 from harness.evidence import MANIFEST, OUTCOME, Bundle, finish_bundle, parse, read_json, write_json
 from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
 from harness.report import write_report
-from harness.runners import Job, find_runner
+from harness.runners import Job, check_policy, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
 from harness.trace import Arm, Side
@@ -78,11 +81,14 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         CertifyError: the case, a package, the device or the output directory cannot be used.
         KeyboardInterrupt: the runs were interrupted; `options.resume` goes on with them.
     """
-    check_prerequisites(options)
+    check_prerequisites(case, options)
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
     case, inputs = prepare(case, standards, options)
-    write_json(options.out / "inputs.json", vars(inputs))
-    run_jobs(plan(case, options), case, workers=options.workers, listener=listener)
+    with locked(options.out):
+        # A bundle with a broken run is complete as evidence, but its runs go on now, so what was concluded goes.
+        (options.out / MANIFEST).unlink(missing_ok=True)
+        write_json(options.out / "inputs.json", vars(inputs))
+        run_jobs(plan(case, options), case, workers=options.workers, listener=listener)
     write_json(
         options.out / "run.json",
         {
@@ -105,7 +111,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def check_prerequisites(options: Options) -> None:
+def check_prerequisites(case: Case, options: Options) -> None:
     """Refuses what cannot be run here before anything is written; the corpus is asked for when it is read.
 
     Raises:
@@ -118,6 +124,8 @@ def check_prerequisites(options: Options) -> None:
                 raise MissingPrerequisite(
                     f"The {runner!r} runner needs {package}. Install it with: pip install '.[{extra}]'"
                 )
+    if options.reference == "torch":
+        check_policy(case)
     if options.device == "Ascend" and not any(Path("/dev").glob("davinci[0-9]*")):
         raise MissingPrerequisite(
             "There is no Ascend device here (no /dev/davinci*). Run with --device CPU, or on a machine with an NPU."
@@ -141,6 +149,11 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
             raise InputError(
                 f"{options.out} was begun with another case or other options; it cannot be resumed with these."
             )
+        if read_json(options.out / "environment.json") != described(options):
+            raise InputError(
+                f"{options.out} was begun with another device, number of threads, machine or set of packages. "
+                "Its runs cannot go on with these; begin again with another --out."
+            )
         if read_json(options.out / "source.json") != vars(environment.source()):
             raise InputError(
                 f"The code has changed since {options.out} was begun, so its runs cannot go on. "
@@ -153,10 +166,31 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
     write_json(options.out / "case.json", case.record())
     for standard in standards:
         write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
-    found = environment.describe(options.device, options.threads, variables(options.threads))
-    write_json(options.out / "environment.json", found)
+    write_json(options.out / "environment.json", described(options))
     write_json(options.out / "source.json", vars(environment.source()))
     return case, inputs
+
+
+def described(options: Options) -> dict[str, Any]:
+    """What the runs have here, as the bundle records it."""
+    return environment.describe(options.device, options.threads, variables(options.threads))
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Holds a directory against a second `certify run` in it; the lock ends with the process.
+
+    Raises:
+        InputError: another process runs in it.
+    """
+    directory = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"Another certify run is at work in {out}. Wait for it, or choose another --out.") from None
+    finally:
+        os.close(directory)
 
 
 def claim(out: Path, resume: bool) -> None:
@@ -168,8 +202,6 @@ def claim(out: Path, resume: bool) -> None:
     if (out / MANIFEST).exists() and not (resume and unfinished(out)):
         raise InputError(f"{out} holds a finished bundle. Choose another --out; 'certify report {out}' shows this one.")
     try:
-        # A bundle with a broken run is complete as evidence, but its runs can go on; what was concluded then goes.
-        (out / MANIFEST).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()) and not resume:
             raise InputError(f"{out} is not empty. Choose another --out, or go on with what is there: --resume.")
@@ -227,7 +259,7 @@ def job(case: Case, options: Options, name: str) -> Job:
     return Job(
         run=name,
         side=side,
-        arm="floor" if perturbation else arm,
+        arm="floor" if perturbation is not None else arm,
         runner=find_runner(options.subject if side == "subject" else options.reference),
         device=options.device if side == "subject" else "CPU",
         threads=options.threads,
@@ -262,10 +294,20 @@ def new_directory(base: Path, case_name: str) -> Path:
     return base / next(name for name in names if not os.path.lexists(base / name))
 
 
-def load_standards(names: Sequence[str]) -> tuple[Standard, ...]:
+def load_standards(names: Sequence[str], case: Case) -> tuple[Standard, ...]:
     """The standards by name or file, each once.
 
     Raises:
-        InputError: one is not known or not valid.
+        InputError: one is not known or not valid, two have one name, or one was derived for another precision.
     """
-    return tuple(load_standard(name) for name in dict.fromkeys(names))
+    standards = tuple(load_standard(name) for name in dict.fromkeys(names))
+    found = [standard.name for standard in standards]
+    if len(set(found)) < len(found):
+        raise InputError(f"Two of the standards have one name: {', '.join(sorted(found))}.")
+    for standard in standards:
+        if standard.compute_dtype not in (None, case.precision.compute_dtype):
+            raise InputError(
+                f"The limits of {standard.name} were derived for {standard.compute_dtype}; "
+                f"{case.name} computes in {case.precision.compute_dtype}."
+            )
+    return standards

@@ -27,7 +27,7 @@ from harness.levels import certify as certify_level
 from harness.progress import Progress
 from harness.report import write_report
 from harness.runners.launcher import variables
-from harness.trace import Outcome, Run, read_trace
+from harness.trace import Outcome, Run, decode_number, encode_number, read_trace
 
 MET, NOT_MET, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 BROKEN_ENDS = ("crashed", "hung", "interrupted", "missing")
@@ -78,7 +78,7 @@ def run(
     if device not in ("CPU", "Ascend"):
         raise InputError(f"There is no device {device!r}: choose CPU or Ascend.")
     chosen = certify.with_sources(load_case(case), text, data, tokenizer)
-    standards = certify.load_standards(standard or chosen.standards)
+    standards = certify.load_standards(standard or chosen.standards, chosen)
     chosen = chosen.with_changes(standards=tuple(one.name for one in standards))
     base = Path("certify-runs")
     directory = out or (certify.find_unfinished if resume else certify.new_directory)(base, chosen.name)
@@ -102,11 +102,16 @@ def _run_shown(case: Case, standards: Any, options: certify.Options, quiet: bool
         with Progress(error_console, [job.run for job in certify.plan(case, options)], quiet=quiet) as progress:
             return certify.run(case, standards, options, progress.update)
     except KeyboardInterrupt:
-        again = shlex.join(["certify", "run", case.name, "--out", str(options.out), "--resume"])
-        error_console.print(
-            f"Interrupted; no run is left behind. Nothing is lost, go on with the same options: {again}"
-        )
+        again = shlex.join(_resuming(options))
+        error_console.print(f"Interrupted; no run is left behind. Nothing is lost, go on with: {again}")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _resuming(options: certify.Options) -> list[str]:
+    """The command as it was given, with what it takes to go on."""
+    words = list(options.command)
+    where = [] if "--out" in words else ["--out", str(options.out)]
+    return [*words, *where, *([] if "--resume" in words else ["--resume"])]
 
 
 def _exit_code(bundle: Bundle, level: Level) -> int:
@@ -131,8 +136,9 @@ def _print_verdict(bundle: Bundle, as_json: bool) -> None:
         if finding.outcome is not Verdict.PASS:
             out_console.print(f"{finding.outcome:<12} {finding.message}", style=STYLES[finding.outcome], markup=False)
     certificate = certify_level(bundle)
+    standards = ", ".join(f"{one.name} {one.digest()[:12]}" for one in bundle.standards)
     passed = sum(finding.outcome is Verdict.PASS for finding in bundle.findings)
-    out_console.print(f"{passed} of {len(bundle.findings)} criteria pass ({', '.join(certificate.standards)})")
+    out_console.print(f"{passed} of {len(bundle.findings)} criteria pass ({standards})")
     out_console.print(f"Level: {certificate.level} on {certificate.scope}", style="bold")
     if certificate.missing:
         reasons = "; ".join(f"{r.text.lower()} ({r.detail})" for r in certificate.missing)
@@ -172,7 +178,8 @@ def cases(
     """List the shipped cases, or print one."""
     if show:
         chosen = load_case(show)
-        print(json.dumps(chosen.record()) if as_json else yaml.safe_dump(chosen.record(), sort_keys=False), end="")
+        record = chosen.model_dump(mode="json")
+        print(json.dumps(record) if as_json else yaml.safe_dump(record, sort_keys=False), end="")
         return MET
     loaded = [load_case(name) for name in shipped_cases()]
     if as_json:
@@ -209,7 +216,8 @@ def compare(
         return MET if same else NOT_MET
     table = Table("number", "mean relative", "largest relative", "bias", "first difference", box=None, pad_edge=False)
     for number, row in rows.items():
-        table.add_row(number, row["mean"], row["maximum"], row["bias"], row["first_difference"] or "none")
+        numbers_shown = [f"{decode_number(row[key]):.3g}" for key in ("mean", "maximum", "bias")]
+        table.add_row(number, *numbers_shown, row["first_difference"] or "none")
     out_console.print(table)
     for name in unfinished:
         out_console.print(
@@ -231,9 +239,9 @@ def _row(found: Any, number: str) -> dict[str, Any]:
     places = zip(differs.places, differs.values, strict=True)
     first = next((describe_place(place) for place, value in places if value != 0), None)
     return {
-        "mean": f"{statistic('mean', relative.values):.3g}",
-        "maximum": f"{statistic('maximum', relative.values):.3g}",
-        "bias": f"{statistic('bias', signed.values):.3g}",
+        "mean": encode_number(statistic("mean", relative.values)),
+        "maximum": encode_number(statistic("maximum", relative.values)),
+        "bias": encode_number(statistic("bias", signed.values)),
         "first_difference": first,
     }
 

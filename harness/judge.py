@@ -166,7 +166,7 @@ def _worst(limit: Limit, measurement: Measurement) -> Place:
     return max(_looked_at(limit, measurement), key=badness)[0]
 
 
-ALLOWED = {"at_most": "at most", "below": "less than", "at_least": "at least"}
+ALLOWED = {"at_most": "at most {:g} allowed", "below": "less than {:g} allowed", "at_least": "at least {:g} required"}
 
 
 def describe_place(place: Place) -> str:
@@ -185,9 +185,7 @@ def _message(
     if decisive.value is None:
         return f"{criterion.title}: {decisive.explanation} ({standard.name})"
     limit = decisive.limit
-    found = (
-        f"{STATISTIC_WORDS[limit.statistic]} {decisive.value:.3g}, {ALLOWED[limit.comparator]} {limit.value:g} allowed"
-    )
+    found = f"{STATISTIC_WORDS[limit.statistic]} {decisive.value:.3g}, {ALLOWED[limit.comparator].format(limit.value)}"
     summary = f"{criterion.title}: {found} ({standard.name})"
     if outcome is Outcome.PASS:
         return summary

@@ -5,6 +5,7 @@ A runner trains and reports numbers; it never judges. Each run is a process of i
 """
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,13 @@ RUNNERS: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """What one step measured: the loss before the update, the norm before clipping, the rate that was used."""
+    """What one step measured: the loss before the update, the norm before clipping, the rate that the schedule gave,
+    and the target tokens that the loss was divided by, as the runner itself counted them."""
 
     loss: float
     grad_norm: float
     learning_rate: float
+    tokens: int
 
 
 class Runner(Protocol):
@@ -67,15 +70,34 @@ RunnerFactory = Callable[[Case, Tensors, Setting], Runner]
 
 
 def find_runner(name: str) -> str:
-    """The `MODULE:CLASS` of a runner given by name or already so.
+    """The `MODULE:CLASS` of a runner given by name or already so. Nothing of it is imported here.
 
     Raises:
-        InputError: neither a known name nor of that form.
+        InputError: neither a known name nor of that form, or there is no such module.
     """
     entry = RUNNERS.get(name, name)
     if entry.count(":") != 1 or not all(entry.split(":")):
         raise InputError(f"There is no runner {name!r}: known are {', '.join(RUNNERS)}, or give MODULE:CLASS.")
+    module = entry.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise InputError(f"The runner {name!r} names the module {module!r}, which cannot be found (see PYTHONPATH).")
     return entry
+
+
+def check_policy(case: Case) -> None:
+    """Refuses a precision policy that the torch reference cannot follow.
+
+    Raises:
+        InputError: a dtype other than float32 outside the matrix products.
+    """
+    other = {key: value for key, value in vars(case.precision).items() if key != "compute_dtype" and value != "float32"}
+    if other:
+        named = ", ".join(f"{key} {value}" for key, value in sorted(other.items()))
+        raise InputError(f"The torch reference keeps all but compute_dtype in float32; the case asks for {named}.")
 
 
 def load_runner(entry: str) -> RunnerFactory:

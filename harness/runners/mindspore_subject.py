@@ -40,7 +40,9 @@ class MindSporeSubject:
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
         """One update by the global batch."""
         result = self._trainer.train_step(tokens, loss_mask)
-        return Numbers(loss=result.loss, grad_norm=result.grad_norm, learning_rate=result.learning_rate)
+        return Numbers(
+            loss=result.loss, grad_norm=result.grad_norm, learning_rate=result.learning_rate, tokens=result.tokens
+        )
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         """Copies, by Hugging Face name."""

@@ -20,8 +20,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.optimization import get_constant_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup
 
 from harness.case import Case
-from harness.errors import InputError
-from harness.runners import Numbers, Setting, Tensors
+from harness.runners import Numbers, Setting, Tensors, check_policy
 
 IGNORE_INDEX = -100  # the label that Hugging Face's loss leaves out
 STATE, POSITION = "state.safetensors", "position.json"
@@ -59,7 +58,7 @@ class TorchReference:
         self._schedule.step()
         self._step += 1
         loss = float(torch.stack(losses).sum())
-        return Numbers(loss=loss, grad_norm=float(norm), learning_rate=learning_rate)
+        return Numbers(loss=loss, grad_norm=float(norm), learning_rate=learning_rate, tokens=count)
 
     def _backward(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8], count: int) -> torch.Tensor:
         batch = torch.from_numpy(tokens.astype(np.int64))
@@ -111,18 +110,6 @@ class TorchReference:
             "isa": torch.backends.cpu.get_cpu_capability(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
-
-
-def check_policy(case: Case) -> None:
-    """Refuses what the reference cannot follow.
-
-    Raises:
-        InputError: a dtype other than float32 outside the matrix products.
-    """
-    other = {key: value for key, value in vars(case.precision).items() if key != "compute_dtype" and value != "float32"}
-    if other:
-        named = ", ".join(f"{key} {value}" for key, value in sorted(other.items()))
-        raise InputError(f"The torch reference keeps all but compute_dtype in float32; the case asks for {named}.")
 
 
 def build_model(case: Case, weights: Tensors) -> Qwen3ForCausalLM:

@@ -102,6 +102,7 @@ def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Te
 def _take_step(
     runner: Runner, number: int, tokens: npt.NDArray[Any], loss_mask: npt.NDArray[Any], timing: TextIO
 ) -> Step:
+    batch = digest_tensors({"tokens": tokens, "loss_mask": loss_mask})
     started = time.perf_counter()
     numbers = runner.train_step(tokens, loss_mask)
     seconds = time.perf_counter() - started
@@ -112,8 +113,8 @@ def _take_step(
         loss=numbers.loss,
         grad_norm=numbers.grad_norm,
         learning_rate=numbers.learning_rate,
-        tokens=int(loss_mask.sum()),
-        batch=digest_tensors({"tokens": tokens, "loss_mask": loss_mask}),
+        tokens=numbers.tokens,
+        batch=batch,
     )
 
 

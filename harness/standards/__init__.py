@@ -92,4 +92,10 @@ def load_standard(name_or_path: str) -> Standard:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as YAML: {error}") from None
-    return parse_standard(content, str(path))
+    standard = parse_standard(content, str(path))
+    shipped = shipped_standards().get(standard.name)
+    if shipped is not None and path != shipped:
+        raise InputError(
+            f"{path} calls itself {standard.name!r}, the name of a shipped standard. Give it another name."
+        )
+    return standard

@@ -43,7 +43,10 @@ class Fake:
             tensor -= np.float32(self.rate() * self.momentum) * tensor
         spread = float(np.mean([tensor.std() for tensor in self.weights.values()]))
         numbers = Numbers(
-            loss=6 / (1 + self.step / 50) + spread, grad_norm=1 + self.momentum, learning_rate=self.rate()
+            loss=6 / (1 + self.step / 50) + spread,
+            grad_norm=1 + self.momentum,
+            learning_rate=self.rate(),
+            tokens=int(loss_mask.sum()),
         )
         return self.at_step(numbers) if self.step == AT else numbers
 

@@ -30,9 +30,9 @@ BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
 
 
 class Record(BaseModel):
-    """Frozen; an unknown key is an error, never ignored."""
+    """Frozen; an unknown key is an error, never ignored, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _model_config(value: Any, info: ValidationInfo) -> Qwen3Config:

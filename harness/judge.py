@@ -49,7 +49,10 @@ class Finding:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:  # the sum is beyond every float, the mean is not
+        return math.fsum(value / len(values) for value in values)
 
 
 STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
@@ -62,12 +65,13 @@ STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
 
 
 def statistic(name: str, values: Sequence[float]) -> float:
-    """A statistic in float64; NaN where any value that it looks at is NaN, in whatever order they stand."""
+    """A statistic in float64, in whatever order the values stand.
+
+    Where any value that it looks at is not finite, so is the statistic: NaN, or the infinity if there is only one.
+    """
     looked_at = values[:1] if name == "first" else values
-    if any(math.isnan(value) for value in looked_at):
-        return math.nan
-    if {math.inf, -math.inf} <= set(looked_at):
-        return math.nan
+    if bad := [value for value in looked_at if not math.isfinite(value)]:
+        return bad[0] if len(set(bad)) == 1 else math.nan
     return STATISTICS[name](looked_at)
 
 
@@ -115,7 +119,7 @@ def _judge_limit(comparison: Comparison, limit: Limit) -> Judged:
     if limit.measurement not in comparison:
         return Judged(limit=limit, outcome=Outcome.ERROR, explanation=f"nothing measures {limit.measurement!r}")
     measurement = comparison[limit.measurement]
-    if not measurement.values:
+    if not measurement.values or measurement.missing is not None:
         reason = measurement.broken or measurement.missing or "no values"
         outcome = Outcome.ERROR if measurement.broken else Outcome.INCONCLUSIVE
         return Judged(limit=limit, outcome=outcome, explanation=reason)
@@ -123,7 +127,7 @@ def _judge_limit(comparison: Comparison, limit: Limit) -> Judged:
     broken = measurement.broken
     outcome = Outcome.PASS if holds(value, limit) else Outcome.FAIL
     first_beyond = _first_beyond(limit, measurement)
-    if broken is not None and not _exceeded_by_a_number(limit, measurement):
+    if broken is not None and (outcome is Outcome.PASS or not _exceeded_by_a_number(limit, measurement)):
         outcome = Outcome.ERROR  # the steps that were taken are fine, the others were not taken
     return Judged(
         limit=limit,

@@ -5,6 +5,7 @@ one side lacks is NaN, never left out; what was not run at all is a measurement 
 """
 
 import math
+import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.trace import Run, Step, Trace
+from harness.trace import Arm, Run, Side, Step, Trace
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 Place = int | str  # a step, a tensor's name or a run's name
@@ -23,6 +24,7 @@ REFERENCE, REFERENCE_REPEAT, REFERENCE_LR_ZERO = "reference-1", "reference-2", "
 SUBJECT, SUBJECT_REPEAT, SUBJECT_LR_ZERO = "subject-1", "subject-2", "subject-lr0"
 REQUIRED_RUNS = (REFERENCE, REFERENCE_REPEAT, SUBJECT, SUBJECT_REPEAT, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO)
 FLOOR = "floor"
+FLOOR_RUN = re.compile(rf"{FLOOR}-[1-9][0-9]*")
 NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")
 
 
@@ -53,6 +55,18 @@ class Comparison:
 
     def __contains__(self, name: object) -> bool:
         return name in self.measurements
+
+
+def role(run: str) -> tuple[Side, Arm] | None:
+    """Which side a run is of and what it is for; None where a case has no run of that name."""
+    if FLOOR_RUN.fullmatch(run):
+        return "reference", "floor"
+    if run not in REQUIRED_RUNS:
+        return None
+    return (
+        "subject" if run in (SUBJECT, SUBJECT_REPEAT, SUBJECT_LR_ZERO) else "reference",
+        "lr_zero" if run in (REFERENCE_LR_ZERO, SUBJECT_LR_ZERO) else "train",
+    )
 
 
 def absolute(reference: float, subject: float) -> float:

@@ -2,7 +2,7 @@
 
 Written by a run, read by everything after it. Reading checks each file against the manifest, then computes
 comparison and findings anew from the traces and refuses a bundle that states others. Time, host and
-timings lie beside the digested part (`UNDIGESTED`).
+timings lie beside the digested part (`UNDIGESTED`, `UNDIGESTED_OF_RUN`).
 
     manifest.json                 format, path and SHA-256 of every digested file
     case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from harness.case import Case, parse_case
-from harness.comparison import REFERENCE, SUBJECT, Comparison, Tensors, measure
+from harness.comparison import REFERENCE, SUBJECT, Comparison, Tensors, measure, role
 from harness.digest import canonical_json, digest_array, digest_file
 from harness.errors import EvidenceError, InputError
 from harness.inputs import Inputs, read_tensors
@@ -32,7 +32,9 @@ from harness.trace import Outcome, Run, encode_number, read_trace
 FORMAT = "certify-bundle/1"
 MANIFEST, FINDINGS = "manifest.json", "findings.json"
 TRACE, OUTCOME, LOG, TIMING, JOB = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl", "job.json"
-UNDIGESTED = ("run.json", "report.html", LOG, TIMING, JOB)
+UNDIGESTED = ("run.json", "report.html", MANIFEST)  # beside the digested files of a bundle
+UNDIGESTED_OF_RUN = (LOG, TIMING, JOB)  # and of each of its runs
+ENVIRONMENT = {"device", "python", "threads", "machine", "packages", "variables"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +134,12 @@ def read_run(directory: Path) -> Run:
 def _compute(directory: Path) -> Bundle:
     """Everything that follows from a directory's case, standards, inputs and traces."""
     case = _read_case(directory / "case.json")
-    standards = tuple(_read_standard(directory / "standards" / f"{name}.json") for name in case.standards)
+    standards = tuple(_read_standard(directory / "standards", name) for name in case.standards)
     inputs = parse(Inputs, read_json(directory / "inputs.json"), directory / "inputs.json")
     source = parse(Source, read_json(directory / "source.json"), directory / "source.json")
     runs = {path.name: read_run(path) for path in _children(directory / "runs")}
+    for run in runs.values():
+        _check_role(run, case, directory / "runs" / run.name)
     comparison = measure(
         runs,
         {"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
@@ -143,7 +147,7 @@ def _compute(directory: Path) -> Bundle:
         _final_parameters(directory, runs.get(SUBJECT)),
     )
     findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
-    environment = read_json(directory / "environment.json")
+    environment = _read_environment(directory / "environment.json")
     return Bundle(
         path=directory,
         digest=digest_file(directory / MANIFEST) if (directory / MANIFEST).is_file() else "",
@@ -165,11 +169,41 @@ def _read_case(path: Path) -> Case:
         raise EvidenceError(f"The bundle's case cannot be read: {error}") from None
 
 
-def _read_standard(path: Path) -> Standard:
+def _read_standard(directory: Path, name: str) -> Standard:
+    if name != Path(name).name:
+        raise EvidenceError(f"The bundle's case names the standard {name!r}, which is no name.")
+    path = directory / f"{name}.json"
     try:
-        return parse_standard(read_json(path), str(path))
+        standard = parse_standard(read_json(path), str(path))
     except InputError as error:
         raise EvidenceError(f"The bundle's standard cannot be read: {error}") from None
+    if standard.name != name:
+        raise EvidenceError(f"{path} holds the standard {standard.name}.")
+    return standard
+
+
+def _read_environment(path: Path) -> Mapping[str, Any]:
+    environment = read_json(path)
+    if not isinstance(environment, dict) or set(environment) != ENVIRONMENT:
+        raise EvidenceError(f"{path} does not hold what it should: {', '.join(sorted(ENVIRONMENT))}.")
+    return environment
+
+
+def _check_role(run: Run, case: Case, directory: Path) -> None:
+    """Refuses a run that the case does not have, and a trace that is another run's or was asked for other steps."""
+    of_run = role(run.name)
+    if of_run is None:
+        raise EvidenceError(f"{directory} is no run of a case.")
+    if run.trace is None:
+        return
+    side, arm = of_run
+    steps = case.training.lr_zero_steps if arm == "lr_zero" else case.training.steps
+    header = run.trace.header
+    if (header.run, header.side, header.arm, header.steps) != (run.name, side, arm, steps):
+        raise EvidenceError(
+            f"{directory / TRACE} is the trace of {header.run} ({header.side}, {header.arm}, {header.steps} steps), "
+            f"not of {run.name} ({side}, {arm}, {steps} steps)."
+        )
 
 
 def _children(directory: Path) -> list[Path]:
@@ -199,9 +233,16 @@ def _digested(directory: Path) -> list[str]:
     for path in sorted(directory.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise EvidenceError(f"{path} is not a plain file: a bundle holds no links.")
-        if path.is_file() and path.name not in (*UNDIGESTED, MANIFEST):
-            names.append(path.relative_to(directory).as_posix())
+        name = path.relative_to(directory)
+        if path.is_file() and not _beside(name.parts):
+            names.append(name.as_posix())
     return names
+
+
+def _beside(parts: tuple[str, ...]) -> bool:
+    if len(parts) == 3 and parts[0] == "runs":
+        return parts[2] in UNDIGESTED_OF_RUN
+    return len(parts) == 1 and parts[0] in UNDIGESTED
 
 
 def _check_files(directory: Path) -> None:
@@ -210,7 +251,8 @@ def _check_files(directory: Path) -> None:
             f"{directory} is not a finished bundle: it holds no {MANIFEST}. 'certify run --resume' ends a run."
         )
     manifest = read_json(directory / MANIFEST)
-    if not isinstance(manifest, dict) or set(manifest) != {"format", "files"} or manifest["format"] != FORMAT:
+    known = isinstance(manifest, dict) and set(manifest) == {"format", "files"} and manifest["format"] == FORMAT
+    if not known or not isinstance(manifest["files"], dict):
         raise EvidenceError(f"{directory / MANIFEST} is not a manifest of the format {FORMAT!r}.")
     stated, found = manifest["files"], _digested(directory)
     missing = sorted(set(stated) - set(found))

@@ -1,0 +1,375 @@
+"""Bundles: read back as written, and refused when anything in them is not what was recorded."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from harness.digest import digest_file
+from harness.errors import CertifyError, EvidenceError
+from harness.evidence import Bundle, finish_bundle, read_bundle, read_json, write_json
+from harness.judge import Outcome
+from harness.levels import Level, certify
+from harness.standards import load_standard
+from harness.trace import Step, TraceHeader
+from tests.support.bundles import edit_json, example_parameters, write_example
+from tests.support.examples import small_case
+
+RUNS = ("reference-1", "reference-2", "reference-lr0", "subject-1", "subject-2", "subject-lr0")
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_example(tmp_path_factory.mktemp("example") / "bundle", case=small_case())
+
+
+@pytest.fixture
+def copy(example: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(example.path, tmp_path / "copy"))
+
+
+def digested(directory: Path) -> list[str]:
+    return sorted(read_json(directory / "manifest.json")["files"])
+
+
+def forge(directory: Path) -> None:
+    """Makes the manifest fit what lies there, as somebody would who wants to be believed."""
+    files = {name: digest_file(directory / name) for name in digested(directory) if (directory / name).is_file()}
+    write_json(directory / "manifest.json", {"format": "certify-bundle/1", "files": files})
+
+
+def outcomes(bundle: Bundle) -> dict[str, Outcome]:
+    return {finding.criterion: finding.outcome for finding in bundle.findings}
+
+
+def test_a_bundle_reads_back_as_it_was_written(example: Bundle) -> None:
+    again = read_bundle(example.path)
+    assert (again.digest, again.findings, again.runs) == (example.digest, example.findings, example.runs)
+    assert certify(again).level is Level.PRELIMINARY
+
+
+def test_the_same_numbers_give_the_same_digest_wherever_they_lie(example: Bundle, tmp_path: Path) -> None:
+    assert write_example(tmp_path / "elsewhere", case=small_case()).digest == example.digest
+
+
+def test_time_host_and_logs_are_not_digested(copy: Path) -> None:
+    edit_json(copy / "run.json", lambda run: run.update(host="elsewhere"))
+    (copy / "runs" / "subject-1" / "log.txt").write_text("hello")
+    (copy / "runs" / "subject-1" / "timing.jsonl").unlink()
+    assert read_bundle(copy).findings
+
+
+@given(st.data())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_flipped_byte_of_any_file_is_refused(example: Bundle, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(digested(example.path)))
+    path = example.path / name
+    before = path.read_bytes()
+    flipped = bytearray(before)
+    flipped[data.draw(st.integers(0, len(before) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        path.write_bytes(flipped)
+        with pytest.raises(EvidenceError, match=f"changed: {name}"):
+            read_bundle(example.path)
+    finally:
+        path.write_bytes(before)
+
+
+@given(st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_flipped_byte_of_the_manifest_is_refused_or_another_digest(example: Bundle, data: st.DataObject) -> None:
+    path = example.path / "manifest.json"
+    before = path.read_bytes()
+    flipped = bytearray(before)
+    flipped[data.draw(st.integers(0, len(before) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        path.write_bytes(flipped)
+        found = read_bundle(example.path).digest
+    except EvidenceError:
+        found = ""
+    finally:
+        path.write_bytes(before)
+    assert found != example.digest
+
+
+@pytest.mark.parametrize("name", ["findings.json", "case.json", "inputs.json", "runs/subject-1/trace.jsonl"])
+def test_a_file_that_is_gone_is_refused(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(EvidenceError, match=f"missing: {name}"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["extra.txt", "standards/mine.json", "inputs/log.txt", "standards/run.json", "parameters/report.html",
+     "runs/subject-1/manifest.json", "runs/log.txt", "job.json", "runs/subject-3/trace.jsonl", ".hidden"],
+)  # fmt: skip
+def test_an_extra_file_is_refused(copy: Path, name: str) -> None:
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).write_text("{}")
+    with pytest.raises(EvidenceError, match=f"extra: {name}"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["findings.json", "run.json", "runs/subject-1/log.txt", "link", "manifest.json"])
+def test_a_symbolic_link_is_refused(copy: Path, tmp_path: Path, name: str) -> None:
+    target = tmp_path / "target"
+    target.write_bytes((copy / name).read_bytes() if (copy / name).exists() else b"{}")
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).symlink_to(target)
+    with pytest.raises(EvidenceError, match="no links"):
+        read_bundle(copy)
+
+
+def test_a_linked_directory_is_refused(copy: Path, tmp_path: Path) -> None:
+    (copy / "runs" / "subject-2").rename(tmp_path / "moved")
+    (copy / "runs" / "subject-2").symlink_to(tmp_path / "moved")
+    with pytest.raises(EvidenceError, match="no links"):
+        read_bundle(copy)
+
+
+def test_a_pipe_is_refused(copy: Path) -> None:
+    os.mkfifo(copy / "runs" / "subject-1" / "log.txt")
+    with pytest.raises(EvidenceError, match="not a plain file"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"format": "certify-bundle/2", "files": {}}',
+                                     '{"format": "certify-bundle/1", "files": null}', "[" * 100_000,
+                                     '{"format": "certify-bundle/1", "files": []}', "\udcff"])  # fmt: skip
+def test_what_is_no_manifest_is_refused(copy: Path, content: str) -> None:
+    (copy / "manifest.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(EvidenceError):
+        read_bundle(copy)
+
+
+def test_findings_that_do_not_follow_from_the_traces_are_refused(copy: Path) -> None:
+    edit_json(copy / "findings.json", lambda findings: findings[-1].update(outcome="PASS", message="fine"))
+    edit_json(copy / "findings.json", lambda findings: findings[17].update(outcome="PASS"))
+    forge(copy)
+    with pytest.raises(EvidenceError, match="does not follow"):
+        read_bundle(copy)
+
+
+def test_an_edited_digit_of_a_trace_is_refused_though_the_manifest_fits(copy: Path) -> None:
+    trace = copy / "runs" / "subject-1" / "trace.jsonl"
+    trace.write_bytes(trace.read_bytes().replace(b'"tokens":256', b'"tokens":255', 1))
+    forge(copy)
+    with pytest.raises(EvidenceError, match="changed after its run ended"):
+        read_bundle(copy)
+
+
+def test_an_edited_standard_is_refused_though_the_manifest_fits(copy: Path) -> None:
+    edit_json(copy / "standards" / "official.json", lambda s: s["criteria"][0]["limits"][0].update(value=1.0))
+    forge(copy)
+    with pytest.raises(EvidenceError, match="does not follow"):
+        read_bundle(copy)
+
+
+def test_a_standard_under_another_name_is_refused(copy: Path) -> None:
+    shutil.copy(copy / "standards" / "strict-fp32.json", copy / "standards" / "official.json")
+    with pytest.raises(EvidenceError, match="strict-fp32"):
+        finish_bundle(copy)
+
+
+def test_a_standard_outside_of_the_bundle_is_refused(copy: Path) -> None:
+    shutil.copy(copy / "standards" / "official.json", copy.parent / "official.json")
+    edit_json(copy / "case.json", lambda case: case.update(standards=["../../official"]))
+    with pytest.raises(EvidenceError):
+        finish_bundle(copy)
+
+
+SWAPPED = [
+    ("reference-1", "subject-1"),
+    ("subject-2", "subject-1"),
+    ("reference-lr0", "subject-lr0"),
+    ("reference-2", "reference-1"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SWAPPED)
+def test_swapped_traces_are_refused(copy: Path, one: str, other: str) -> None:
+    a, b, aside = (copy / "runs" / name for name in (one, other, "aside"))
+    a.rename(aside)
+    b.rename(a)
+    aside.rename(b)
+    with pytest.raises(EvidenceError, match="is the trace of"):
+        finish_bundle(copy)
+
+
+def test_one_trace_in_place_of_another_is_refused(copy: Path) -> None:
+    shutil.copy(copy / "runs" / "reference-1" / "trace.jsonl", copy / "runs" / "subject-1" / "trace.jsonl")
+    shutil.copy(copy / "parameters" / "reference-1.safetensors", copy / "parameters" / "subject-1.safetensors")
+    with pytest.raises(EvidenceError, match="is the trace of"):
+        finish_bundle(copy)
+
+
+@pytest.mark.parametrize("change", [{"steps": 4}, {"steps": 9}, {"side": "reference"}, {"arm": "floor"}, {"run": "x"}])
+def test_a_run_of_another_length_side_or_arm_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    def header(one: TraceHeader) -> TraceHeader:
+        return dataclasses.replace(one, **change) if one.run == "subject-1" else one
+
+    with pytest.raises(EvidenceError, match="not of subject-1"):
+        write_example(tmp_path / "b", case=small_case(), header=header, change=ended_after_4)
+
+
+def ended_after_4(run: str, step: Step) -> Step | None:
+    return None if run == "subject-1" and step.step > 4 else step
+
+
+def test_a_run_that_nobody_asked_for_is_refused(copy: Path) -> None:
+    shutil.copytree(copy / "runs" / "subject-2", copy / "runs" / "subject-3")
+    with pytest.raises(EvidenceError):
+        finish_bundle(copy)
+
+
+def test_other_parameters_than_those_of_the_trace_are_refused(copy: Path) -> None:
+    path = copy / "parameters" / "subject-1.safetensors"
+    tensors = load_file(path)
+    next(iter(tensors.values()))[0, 0] += 1
+    save_file(tensors, path)
+    with pytest.raises(EvidenceError, match="does not hold the parameters"):
+        finish_bundle(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 64])
+def test_a_file_of_parameters_that_is_none_is_refused(copy: Path, content: bytes) -> None:
+    (copy / "parameters" / "subject-1.safetensors").write_bytes(content)
+    with pytest.raises(EvidenceError, match="cannot be read"):
+        finish_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["case.json", "inputs.json", "source.json", "environment.json",
+                                  "standards/official.json", "runs/subject-1/outcome.json"])  # fmt: skip
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"unknown": 1}'])
+def test_a_record_of_another_kind_is_refused(copy: Path, name: str, content: str) -> None:
+    (copy / name).write_text(content)
+    with pytest.raises(EvidenceError):
+        finish_bundle(copy)
+
+
+def test_a_run_that_is_gone_passes_nothing_that_needs_it(copy: Path) -> None:
+    shutil.rmtree(copy / "runs" / "subject-2")
+    bundle = finish_bundle(copy)
+    assert outcomes(bundle)["subject-deterministic"] is Outcome.INCONCLUSIVE
+    assert outcomes(bundle)["runs-complete"] is Outcome.ERROR
+    assert certify(bundle).level is Level.NONE
+
+
+Changed = Callable[[str, Step], Step | None]
+
+
+def everywhere(runs: tuple[str, ...], steps: range, **values: Any) -> Changed:
+    return lambda run, step: dataclasses.replace(step, **values) if run in runs and step.step in steps else step
+
+
+@pytest.mark.parametrize("runs", [("subject-1",), ("reference-1",), RUNS])
+@pytest.mark.parametrize("steps", [range(1, 2), range(3, 4), range(8, 9), range(1, 9)])
+@pytest.mark.parametrize("number", ["loss", "grad_norm", "learning_rate"])
+def test_not_a_number_is_a_failure(tmp_path: Path, runs: tuple[str, ...], steps: range, number: str) -> None:
+    bundle = write_example(tmp_path / "b", case=small_case(), change=everywhere(runs, steps, **{number: math.nan}))
+    assert outcomes(bundle)["runs-finite"] is Outcome.FAIL
+    assert certify(bundle).level is Level.NONE
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_missing_step_is_a_failure(tmp_path: Path, run: str, last: int) -> None:
+    bundle = write_example(
+        tmp_path / "b", case=small_case(), change=lambda name, s: None if name == run and s.step > last else s
+    )
+    assert outcomes(bundle)["runs-complete"] in (Outcome.FAIL, Outcome.ERROR)
+    assert certify(bundle).level is Level.NONE
+
+
+@pytest.mark.parametrize("key", ["case", "weights", "batches"])
+def test_a_trace_of_another_case_is_a_failure(tmp_path: Path, key: str) -> None:
+    bundle = write_example(
+        tmp_path / "b",
+        case=small_case(),
+        header=lambda one: dataclasses.replace(one, **{key: "f" * 64}) if one.run == "subject-1" else one,
+    )
+    assert outcomes(bundle)["inputs-same"] is Outcome.FAIL
+    assert certify(bundle).level is Level.UNTESTED
+
+
+@pytest.mark.parametrize(
+    ("values", "criterion"),
+    [
+        ({"learning_rate": 1.01e-5}, "learning-rate"),
+        ({"tokens": 255}, "tokens"),
+        ({"batch": "other"}, "batches-same"),
+        ({"loss": 5.0}, "loss"),
+        ({"grad_norm": 2.0}, "grad-norm"),
+    ],
+)
+def test_another_number_in_one_step_is_a_failure(tmp_path: Path, values: dict[str, Any], criterion: str) -> None:
+    change = everywhere(("subject-1", "subject-2"), range(2, 3), **values)
+    bundle = write_example(tmp_path / "b", case=small_case(), change=change)
+    finding = next(one for one in bundle.findings if one.criterion == criterion)
+    assert finding.outcome is Outcome.FAIL and "step 2" in finding.message
+    assert certify(bundle).level in (Level.UNTESTED, Level.NONE)
+
+
+@pytest.mark.parametrize("run", ["reference-1", "subject-1"])
+@pytest.mark.parametrize("extra", [True, False])
+def test_a_missing_or_extra_parameter_is_a_failure(tmp_path: Path, run: str, extra: bool) -> None:
+    def parameters(name: str) -> dict[str, np.ndarray]:
+        tensors = example_parameters(name)
+        if name == run and extra:
+            tensors["model.extra.weight"] = np.ones(3, dtype=np.float32)
+        elif name == run:
+            del tensors["model.norm.weight"]
+        return tensors
+
+    bundle = write_example(tmp_path / "b", case=small_case(), parameters=parameters)
+    finding = next(one for one in bundle.findings if one.criterion == "final-parameters")
+    assert finding.outcome is Outcome.FAIL
+    assert finding.judged[0].worst == ("model.extra.weight" if extra else "model.norm.weight")
+
+
+def test_a_repeat_with_another_last_bit_is_a_failure(tmp_path: Path) -> None:
+    def change(run: str, step: Step) -> Step:
+        again = run == "subject-2" and step.step == 7
+        return dataclasses.replace(step, loss=math.nextafter(step.loss, 9.0)) if again else step
+
+    bundle = write_example(tmp_path / "b", case=small_case(), change=change)
+    assert outcomes(bundle)["subject-deterministic"] is Outcome.FAIL
+    assert outcomes(bundle)["reference-deterministic"] is Outcome.PASS
+
+
+def test_every_error_of_a_bundle_is_one_for_a_person(copy: Path) -> None:
+    for name in digested(copy):
+        before = (copy / name).read_bytes()
+        (copy / name).write_bytes(before[: len(before) // 2])
+        forge(copy)
+        with pytest.raises(CertifyError):
+            read_bundle(copy)
+        (copy / name).write_bytes(before)
+
+
+def test_writing_json_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": math.nan})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_looser_standard_is_another_bundle(example: Bundle, tmp_path: Path) -> None:
+    official = load_standard("official")
+    first, *others = official.criteria
+    loose = first.model_copy(update={"limits": (first.limits[0].model_copy(update={"value": 9.0}),)})
+    standards = (official.model_copy(update={"criteria": (loose, *others)}),)
+    bundle = write_example(tmp_path / "b", case=small_case(), standards=standards)
+    assert bundle.digest != example.digest

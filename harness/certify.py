@@ -27,7 +27,7 @@ from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
 from harness.digest import digest_tensors
 from harness.errors import InputError, MissingPrerequisite
-from harness.evidence import MANIFEST, OUTCOME, Bundle, finish_bundle, parse, read_json, write_json
+from harness.evidence import INPUTS, MANIFEST, OUTCOME, Bundle, finish_bundle, parse, read_json, write_json
 from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
 from harness.report import write_report
 from harness.runners import Job, check_policy, find_runner
@@ -87,7 +87,7 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
     with locked(options.out):
         # A bundle with a broken run is complete as evidence, but its runs go on now, so what was concluded goes.
         (options.out / MANIFEST).unlink(missing_ok=True)
-        write_json(options.out / "inputs.json", vars(inputs))
+        write_json(options.out / INPUTS, vars(inputs))
         run_jobs(plan(case, options), case, workers=options.workers, listener=listener)
     write_json(
         options.out / "run.json",
@@ -141,7 +141,7 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
         InputError: the directory holds something else, cannot be written, or belongs to another case.
     """
     claim(options.out, options.resume)
-    stored = options.out / "inputs.json"
+    stored = options.out / INPUTS
     if options.resume and stored.is_file():
         inputs = parse(Inputs, read_json(stored), stored)
         case = named_by_digest(case, inputs)
@@ -205,6 +205,8 @@ def claim(out: Path, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()) and not resume:
             raise InputError(f"{out} is not empty. Choose another --out, or go on with what is there: --resume.")
+        if any(out.iterdir()) and not (out / INPUTS).is_file():
+            raise InputError(f"{out} holds no run that can go on (no {INPUTS}). Choose another --out.")
         probe = out / ".write-probe"
         probe.touch()
         probe.unlink()

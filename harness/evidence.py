@@ -30,7 +30,7 @@ from harness.standards import Standard, parse_standard
 from harness.trace import Outcome, Run, encode_number, read_trace
 
 FORMAT = "certify-bundle/1"
-MANIFEST, FINDINGS = "manifest.json", "findings.json"
+MANIFEST, INPUTS, FINDINGS = "manifest.json", "inputs.json", "findings.json"
 TRACE, OUTCOME, LOG, TIMING, JOB = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl", "job.json"
 UNDIGESTED = ("run.json", "report.html", MANIFEST)  # beside the digested files of a bundle
 UNDIGESTED_OF_RUN = (LOG, TIMING, JOB)  # and of each of its runs
@@ -135,7 +135,7 @@ def _compute(directory: Path) -> Bundle:
     """Everything that follows from a directory's case, standards, inputs and traces."""
     case = _read_case(directory / "case.json")
     standards = tuple(_read_standard(directory / "standards", name) for name in case.standards)
-    inputs = parse(Inputs, read_json(directory / "inputs.json"), directory / "inputs.json")
+    inputs = parse(Inputs, read_json(directory / INPUTS), directory / INPUTS)
     source = parse(Source, read_json(directory / "source.json"), directory / "source.json")
     runs = {path.name: read_run(path) for path in _children(directory / "runs")}
     for run in runs.values():

@@ -1,0 +1,102 @@
+"""What the harness adds: the whole of `certify run` against the bare training of the same steps, in one run.
+
+    python benchmarks/overhead.py [--case NAME] [--rounds N]
+
+Bare training is one process a run that imports the framework, builds the runner from the same inputs and takes the
+same steps, and writes nothing. Both go through the same runs in the same order with the same number at a time, so what
+is left of the difference is the harness: drawing inputs, traces, checkpoints, watching, judging, the page.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness.case import load_case
+from harness.certify import Options, plan
+from harness.corpus.draw import draw_inputs
+from harness.runners.launcher import variables
+
+BARE = """
+import json, sys
+from pathlib import Path
+from harness.case import parse_case
+from harness.inputs import BATCHES, WEIGHTS, read_tensors
+from harness.runners import Setting, load_runner
+job = json.loads(sys.argv[1])
+weights, batches = (read_tensors(Path(job["inputs"]) / name) for name in (WEIGHTS, BATCHES))
+setting = Setting(device="CPU", threads=job["threads"], learning_rate_zero=job["arm"] == "lr_zero")
+runner = load_runner(job["runner"])(parse_case(job["case"], "bare"), weights, setting)
+for step in range(job["steps"]):
+    runner.train_step(batches["tokens"][step], batches["loss_mask"][step])
+"""
+
+
+def main() -> None:
+    """Prints the seconds of both, their ratio, and how they were measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", default="qwen3-tiny-fp32")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    whole, bare = [], []
+    for number in range(1, arguments.rounds + 1):
+        with tempfile.TemporaryDirectory() as directory:
+            bare.append(bare_seconds(arguments.case, Path(directory) / "bare"))
+            whole.append(whole_seconds(arguments.case, Path(directory) / "bundle"))
+        print(f"round {number}: certify run {whole[-1]:.1f} s, bare training {bare[-1]:.1f} s")
+    ratios = [a / b for a, b in zip(whole, bare, strict=True)]
+    print(f"certify run / bare training of the same runs: {statistics.median(ratios):.3f} (median of {len(ratios)})")
+
+
+def whole_seconds(case: str, out: Path) -> float:
+    """Wall-clock seconds of `certify run`, as a user starts it."""
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "harness.cli", "run", case, "--out", str(out), "--json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - begun
+
+
+def bare_seconds(name: str, out: Path) -> float:
+    """Wall-clock seconds of the same runs without the harness, two at a time; drawing the inputs is not counted."""
+    case = load_case(name)
+    draw_inputs(case, out / "inputs")
+    options = Options(
+        out=out, resume=False, device="CPU", threads=1, workers=2, subject="mindspore", reference="torch", command=()
+    )
+    waiting = [vars(job) for job in plan(case, options)]
+    running: list[subprocess.Popen[bytes]] = []
+    begun = time.perf_counter()
+    while waiting or running:
+        while waiting and len(running) < options.workers:
+            running.append(start(waiting.pop(0)))
+        time.sleep(0.05)
+        running = [process for process in running if not ended(process)]
+    return time.perf_counter() - begun
+
+
+def start(job: dict[str, object]) -> "subprocess.Popen[bytes]":
+    """A process that trains one job and writes nothing."""
+    environment = {**os.environ, **variables(1)}
+    command = [sys.executable, "-c", BARE, json.dumps(job)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def ended(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a process is over.
+
+    Raises:
+        RuntimeError: it failed, so nothing was measured.
+    """
+    code = process.poll()
+    if code:
+        raise RuntimeError(f"a bare training process ended with exit code {code}")
+    return code is not None
+
+
+if __name__ == "__main__":
+    main()

@@ -199,9 +199,11 @@ def claim(out: Path, resume: bool) -> None:
     Raises:
         InputError: it cannot be made or written, is not empty, or on resume is finished.
     """
-    if (out / MANIFEST).exists() and not (resume and unfinished(out)):
-        raise InputError(f"{out} holds a finished bundle. Choose another --out; 'certify report {out}' shows this one.")
     try:
+        if (out / MANIFEST).exists() and not (resume and unfinished(out)):
+            raise InputError(
+                f"{out} holds a finished bundle. Choose another --out; 'certify report {out}' shows this one."
+            )
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()) and not resume:
             raise InputError(f"{out} is not empty. Choose another --out, or go on with what is there: --resume.")

@@ -337,5 +337,5 @@ def test_resume_on_another_device_or_with_other_threads_is_refused(tmp_path: Pat
     certify.write_json(out / "inputs.json", vars(inputs))
     certify.prepare(case, (), options(out, resume=True))
     for change in ({"device": "Ascend"}, {"threads": 2}):
-        with pytest.raises(InputError, match="environment"):
+        with pytest.raises(InputError, match="another device, number of threads"):
             certify.prepare(case, (), options(out, resume=True, **change))

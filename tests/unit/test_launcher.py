@@ -339,7 +339,12 @@ def test_a_killed_parent_leaves_no_orphan(prepared: Prepared, reaper: None, seen
 
 def test_a_runner_is_a_name_or_module_and_class() -> None:
     assert find_runner("torch") == "harness.runners.torch_reference:TorchReference"
-    assert find_runner("my.module:Runner") == "my.module:Runner"
+    assert find_runner("tests.support.fake_runners:Fake") == "tests.support.fake_runners:Fake"
+
+
+def test_a_runner_in_a_module_that_is_not_there_is_refused_before_anything_runs() -> None:
+    with pytest.raises(InputError, match="'no_such_package.module', which cannot be found"):
+        find_runner("no_such_package.module:Runner")
 
 
 @pytest.mark.parametrize("name", ["", "pytorch", "module:", ":Class", "a:b:c"])

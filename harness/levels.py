@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from harness.evidence import Bundle, Source
 from harness.judge import Finding, Outcome
+from harness.standards import Standard, load_standard, shipped_standards
 
 
 class Level(StrEnum):
@@ -23,6 +24,7 @@ class Level(StrEnum):
     NONE = "none"
 
 
+OFFICIAL = "official"
 # What "complete and usable, trains and converges normally" asks for, by criterion.
 WORKS = ("runs-complete", "runs-finite")
 TRAINS = ("inputs-same", "batches-same", "converges")
@@ -67,7 +69,7 @@ class Certificate:
 
 def certify(bundle: Bundle) -> Certificate:
     """The level that a bundle carries."""
-    requirements = tuple(_requirements(bundle.findings, bundle.source))
+    requirements = (_official(bundle.standards), *_requirements(bundle.findings, bundle.source))
     reached = Level.NONE
     for level in reversed(COMPUTED):
         if not all(r.met for r in requirements if r.level is level):
@@ -75,9 +77,30 @@ def certify(bundle: Bundle) -> Certificate:
         reached = level
     return Certificate(
         level=reached,
-        standards=tuple(standard.name for standard in bundle.standards),
+        standards=tuple(map(_named, bundle.standards)),
         scope=f"{bundle.environment['device']}, one process, {bundle.case.precision.compute_dtype}",
         requirements=requirements,
+    )
+
+
+def _as_shipped(standard: Standard) -> bool:
+    return standard.name in shipped_standards() and standard.digest() == load_standard(standard.name).digest()
+
+
+def _named(standard: Standard) -> str:
+    """Its name, and the digest of one that is not what its name says: a looser standard must show."""
+    changed = standard.name in shipped_standards() and not _as_shipped(standard)
+    return f"{standard.name} (changed, {standard.digest()[:12]})" if changed else standard.name
+
+
+def _official(standards: Sequence[Standard]) -> Requirement:
+    """The published rule and ceilings are always enforced: no level comes from criteria that only bear their names."""
+    found = [standard for standard in standards if standard.name == OFFICIAL]
+    return Requirement(
+        level=Level.UNTESTED,
+        text="Judged against the official standard as it is shipped",
+        met=any(map(_as_shipped, found)),
+        detail=", ".join(map(_named, found)) or "the official standard is not in this bundle",
     )
 
 

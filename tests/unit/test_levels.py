@@ -1,0 +1,129 @@
+"""The levels: a pure function of a bundle that shows nothing its evidence does not carry."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.evidence import Bundle, Source
+from harness.judge import Outcome
+from harness.levels import COMPUTED, Level, certify
+from harness.standards import load_standard, parse_standard
+from harness.trace import Step
+from tests.support.bundles import write_example
+from tests.support.examples import small_case
+
+ORDER = list(Level)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_example(tmp_path_factory.mktemp("example") / "bundle", case=small_case())
+
+
+def with_outcomes(bundle: Bundle, *outcomes: Outcome) -> Bundle:
+    """The bundle with other outcomes, in the order of its findings."""
+    findings = tuple(dataclasses.replace(f, outcome=o) for f, o in zip(bundle.findings, outcomes, strict=False))
+    return dataclasses.replace(bundle, findings=(*findings, *bundle.findings[len(findings) :]))
+
+
+def with_outcome(bundle: Bundle, criterion: str, outcome: Outcome) -> Bundle:
+    changed = (dataclasses.replace(f, outcome=outcome) if f.criterion == criterion else f for f in bundle.findings)
+    return dataclasses.replace(bundle, findings=tuple(changed))
+
+
+def test_a_short_run_that_fits_is_preliminary(example: Bundle) -> None:
+    certificate = certify(example)
+    assert (certificate.level, certificate.next_level) == (Level.PRELIMINARY, Level.VALIDATED)
+    assert certificate.scope == "CPU, one process, float32"
+
+
+def test_nothing_above_preliminary_is_shown_without_signatures(example: Bundle) -> None:
+    everything = with_outcomes(example, *[Outcome.PASS] * len(example.findings))
+    clean = dataclasses.replace(everything, source=Source(revision="a" * 40, dirty=False, sha256="c" * 64))
+    assert certify(clean).level is Level.PRELIMINARY
+    assert [r.text for r in certify(clean).missing] == ["Signed by the development team"]
+
+
+@given(st.data())
+def test_a_worse_outcome_never_raises_a_level(example: Bundle, data: st.DataObject) -> None:
+    outcomes = [data.draw(st.sampled_from(list(Outcome))) for _ in example.findings]
+    index = data.draw(st.integers(0, len(outcomes) - 1))
+    better, worse = outcomes.copy(), outcomes.copy()
+    better[index] = Outcome.PASS
+    levels = [ORDER.index(certify(with_outcomes(example, *o)).level) for o in (better, worse)]
+    assert levels[0] <= levels[1]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.ERROR])
+def test_any_broken_criterion_is_not_preliminary(example: Bundle, outcome: Outcome) -> None:
+    for finding in example.findings:
+        certificate = certify(with_outcome(example, finding.criterion, outcome))
+        assert certificate.level in (Level.UNTESTED, Level.NONE), finding.criterion
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE])
+@pytest.mark.parametrize("criterion", ["runs-complete", "runs-finite"])
+def test_what_does_not_run_has_no_level(example: Bundle, criterion: str, outcome: Outcome) -> None:
+    assert certify(with_outcome(example, criterion, outcome)).level is Level.NONE
+
+
+@pytest.mark.parametrize("criterion", ["inputs-same", "batches-same", "converges"])
+def test_what_is_not_shown_to_train_is_untested(example: Bundle, criterion: str) -> None:
+    assert certify(with_outcome(example, criterion, Outcome.INCONCLUSIVE)).level is Level.UNTESTED
+
+
+def test_no_findings_are_no_level(example: Bundle) -> None:
+    assert certify(dataclasses.replace(example, findings=())).level is Level.NONE
+
+
+def test_a_standard_that_does_not_ask_carries_no_level(tmp_path: Path) -> None:
+    standards = (load_standard("strict-fp32"),)
+    certificate = certify(write_example(tmp_path / "b", case=small_case(), standards=standards))
+    assert certificate.level is Level.NONE
+    assert "no standard in this bundle asks for it" in {r.detail for r in certificate.missing}
+
+
+def test_an_official_standard_that_was_loosened_carries_no_level(tmp_path: Path) -> None:
+    content = load_standard("official").model_dump(mode="json")
+    for criterion in content["criteria"]:
+        if criterion["id"] == "official-grad-norm":
+            criterion["limits"][0]["value"] = 0.9
+    bundle = write_example(tmp_path / "b", case=small_case(), standards=(parse_standard(content, "edited"),))
+    certificate = certify(bundle)
+    assert certificate.level is Level.NONE
+    assert any("official standard" in r.text for r in certificate.missing)
+    assert certificate.standards == (f"official (changed, {bundle.standards[0].digest()[:12]})",)
+
+
+def test_a_flat_curve_does_not_converge(tmp_path: Path) -> None:
+    def flat(run: str, step: Step) -> Step:
+        return dataclasses.replace(step, loss=5.0, learning_rate=0.0)
+
+    certificate = certify(write_example(tmp_path / "b", case=small_case(), change=flat))
+    assert certificate.level is Level.UNTESTED
+    assert any("loss falls" in r.text for r in certificate.missing)
+
+
+@pytest.mark.parametrize(
+    ("source", "detail"),
+    [
+        (Source(revision=None, dirty=False, sha256="c" * 64), "no checkout"),
+        (Source(revision="b" * 40, dirty=True, sha256="c" * 64), "bbbbbbbbbbbb, with uncommitted changes"),
+    ],
+)
+def test_uncommitted_sources_are_named(example: Bundle, source: Source, detail: str) -> None:
+    found = [r for r in certify(dataclasses.replace(example, source=source)).requirements if "revision" in r.text]
+    assert [(r.met, r.detail) for r in found] == [(False, detail)]
+
+
+@pytest.mark.parametrize("level", ORDER)
+def test_a_level_reaches_itself_and_what_is_below(example: Bundle, level: Level) -> None:
+    certificate = dataclasses.replace(certify(example), level=level)
+    assert [certificate.reaches(asked) for asked in ORDER] == [ORDER.index(level) <= ORDER.index(a) for a in ORDER]
+
+
+def test_levels_stand_highest_first() -> None:
+    assert [*COMPUTED, Level.COMMUNITY, Level.NONE] == ORDER

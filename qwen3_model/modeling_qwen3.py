@@ -108,9 +108,9 @@ class Qwen3RotaryEmbedding(nn.Cell):
     def __init__(self, config: Qwen3Config, policy: PrecisionPolicy) -> None:
         super().__init__()
         angles = self.angles(config)
-        dtype = DTYPES[policy.rotary_dtype]
-        self.cos = Tensor(np.cos(angles.astype(np.float64)).astype(np.float32)).astype(dtype)
-        self.sin = Tensor(np.sin(angles.astype(np.float64)).astype(np.float32)).astype(dtype)
+        self.cos = Tensor(np.cos(angles.astype(np.float64)).astype(np.float32))
+        self.sin = Tensor(np.sin(angles.astype(np.float64)).astype(np.float32))
+        self.round = Precision(policy.rotary_dtype)
 
     @staticmethod
     def inverse_frequencies(config: Qwen3Config) -> npt.NDArray[np.float32]:
@@ -126,7 +126,7 @@ class Qwen3RotaryEmbedding(nn.Cell):
         return np.concatenate([half, half], axis=-1)
 
     def construct(self, length: int) -> tuple[Tensor, Tensor]:
-        return self.cos[:length], self.sin[:length]
+        return self.round(self.cos[:length]), self.round(self.sin[:length])
 
 
 class Qwen3Linear(nn.Cell):
@@ -186,7 +186,7 @@ class PlainAttention(nn.Cell):
         self.groups = config.num_key_value_groups
         self.scaling = config.head_dim**-0.5
         self.round = Precision(policy.compute_dtype)
-        self.softmax_dtype = DTYPES[policy.softmax_compute_dtype]
+        self.round_softmax = Precision(policy.softmax_compute_dtype)
         # The reference repeats keys and values, and rounds each copy's gradient before it adds the copies up.
         # Without rounding the sum may as well be part of the product, which then needs no copies.
         self.repeats = policy.compute_dtype != "float32"
@@ -201,8 +201,8 @@ class PlainAttention(nn.Cell):
         # The query heads that share a key head are consecutive: together they are rows of one product.
         query = ops.reshape(self.round(query_BNSH), (B, key_BKSH.shape[1], -1, H))
         scores = self.round(self.round(self.scores(query, self.round(key_BKSH))) * self.scaling)
-        masked_BNSS = ops.reshape(ops.cast(scores, self.softmax_dtype), (B, N, S, S)) + causal_mask(S)
-        weights = ops.reshape(self.round(self.softmax(masked_BNSS)), scores.shape)
+        masked_BNSS = ops.reshape(self.round_softmax(scores), (B, N, S, S)) + causal_mask(S)
+        weights = ops.reshape(self.round(self.round_softmax(self.softmax(masked_BNSS))), scores.shape)
         return ops.reshape(self.round(self.mix(weights, self.round(value_BKSH))), (B, N, S, H))
 
     def repeat(self, x_BKSH: Tensor) -> Tensor:
@@ -280,7 +280,7 @@ class Qwen3Attention(nn.Cell):
         self.o_proj = Qwen3Linear(N * H, D, config, policy)
         self.q_norm = Qwen3RMSNorm(H, config.rms_norm_eps, policy)
         self.k_norm = Qwen3RMSNorm(H, config.rms_norm_eps, policy)
-        self.rotary_dtype = DTYPES[policy.rotary_dtype]
+        self.round_rotary = Precision(policy.rotary_dtype)
         self.rotate = Rotation()
         self.attend = attention_for_device(config, policy)
 
@@ -298,8 +298,8 @@ class Qwen3Attention(nn.Cell):
 
     def rotary(self, x_BSNH: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
         """[B, S, heads, H] -> [B, heads, S, H], rotated by position."""
-        x_BNSH = ops.transpose(ops.cast(x_BSNH, self.rotary_dtype), (0, 2, 1, 3))
-        return self.rotate(x_BNSH, cos_SH, sin_SH)
+        x_BNSH = ops.transpose(self.round_rotary(x_BSNH), (0, 2, 1, 3))
+        return self.round_rotary(self.rotate(x_BNSH, cos_SH, sin_SH))
 
 
 class Qwen3MLP(nn.Cell):

@@ -18,7 +18,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, Qwen3ConfigError
 from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
 from qwen3_model.optimizer import AdamW, AdamWConfig, ClipByGlobalNorm, decays, step_scalars, tree_sum
 from qwen3_model.schedule import ScheduleConfig
@@ -185,6 +185,8 @@ class Qwen3Trainer:
         recompute: bool = False,
         graph_mode: bool = True,
     ) -> None:
+        if policy.params_dtype != "float32":
+            raise Qwen3ConfigError([f"params_dtype: training updates float32 parameters, got {policy.params_dtype!r}"])
         self._mode = ms.GRAPH_MODE if graph_mode else ms.PYNATIVE_MODE
         self._enter_mode()
         self.config = config
@@ -314,14 +316,27 @@ class Qwen3Trainer:
     def _state(self) -> Iterator[Parameter]:
         yield from (*self._optimizer.parameters, *self._optimizer.exp_avg, *self._optimizer.exp_avg_sq)
 
+    def _check_batch(self, tokens: Array, loss_mask: Array) -> None:
+        """Raises ValueError with everything that would silently give another loss or none."""
+        parts = self.gradient_accumulation_steps
+        laws = {
+            "tokens must be [B, S+1] and loss_mask [B, S]": loss_mask.shape == (len(tokens), tokens.shape[-1] - 1),
+            f"{parts} micro-batches must divide the batch": len(tokens) % parts == 0,
+            # A gather on a CPU takes a token beyond the vocabulary for a row of zeros.
+            "tokens must be below vocab_size": bool(np.all((tokens >= 0) & (tokens < self.config.vocab_size))),
+            "loss_mask must be 0 or 1": bool(np.all((loss_mask == 0) | (loss_mask == 1))),
+            "loss_mask must leave a target": bool(np.any(loss_mask)),
+        }
+        broken = [law for law, kept in laws.items() if not kept]
+        if broken:
+            raise ValueError(f"tokens {tokens.shape}, loss_mask {loss_mask.shape}: {'; '.join(broken)}")
+
     def _micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
         """(inputs, targets, mask, count) of each micro-batch; the count is the global batch's."""
-        parts = self.gradient_accumulation_steps
-        if loss_mask.shape != (tokens.shape[0], tokens.shape[1] - 1) or tokens.shape[0] % parts:
-            raise ValueError(f"tokens {tokens.shape}, loss_mask {loss_mask.shape}: need [B, S+1], [B, S], {parts} | B")
+        self._check_batch(tokens, loss_mask)
         inputs, targets = self.inputs_and_targets(tokens)
         count = Tensor(self.token_count(loss_mask), ms.float32)
-        for part in np.split(np.arange(tokens.shape[0]), parts):
+        for part in np.split(np.arange(tokens.shape[0]), self.gradient_accumulation_steps):
             yield (
                 Tensor(np.ascontiguousarray(inputs[part], dtype=np.int32)),
                 Tensor(np.ascontiguousarray(targets[part], dtype=np.int32)),

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from qwen3_model.modeling_qwen3 import Precision, Projection
-from tests.model.qwen3_cases import BF16, Array
+from qwen3_model.configuration_qwen3 import PrecisionPolicy
+from qwen3_model.modeling_qwen3 import Precision, Projection, Qwen3ForCausalLM
+from qwen3_model.weights import load_into
+from tests.model.qwen3_cases import BF16, Array, random_batch, random_weights, shaped
 
 
 def rounded(x: Array) -> Array:
@@ -51,3 +53,19 @@ def test_product_rounds_operands_and_result() -> None:
     exact = rounded(x).astype(np.float64) @ rounded(w).astype(np.float64).T
     # Half a unit of bfloat16 (2^-8), and the float32 sum of 64 products of about 1 before it.
     assert np.all(np.abs(product - exact) <= 2**-8 * np.abs(exact) + 1e-5)
+
+
+@pytest.mark.parametrize("part", ["layernorm_compute_dtype", "softmax_compute_dtype", "rotary_dtype", "residual_dtype"])
+def test_each_part_of_the_policy_changes_the_logits(part: str) -> None:
+    config = shaped(num_hidden_layers=1)
+    tokens = Tensor(random_batch(config, length=9)[0][:, :-1])
+
+    def logits(policy: PrecisionPolicy) -> Array:
+        model = Qwen3ForCausalLM(config, policy)
+        load_into(model, random_weights(config))
+        result: Array = model(tokens).asnumpy()
+        return result
+
+    full, half = logits(PrecisionPolicy()), logits(PrecisionPolicy(**{part: "bfloat16"}))
+    # One part rounded to bfloat16 is felt, and no more than a few roundings of 2^-8.
+    assert 1e-5 < np.linalg.norm(half - full) / np.linalg.norm(full) < 3 * 2**-8

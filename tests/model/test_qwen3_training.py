@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3ConfigError
 from qwen3_model.modeling_qwen3_train import CHECKPOINT_FILE, Qwen3Trainer
 from qwen3_model.schedule import ConstantSchedule, ConstantWithWarmup
 from qwen3_model.weights import WeightsError
@@ -147,14 +148,22 @@ def test_checkpoint_of_another_format_is_refused(tmp_path: Path, whole: Qwen3Tra
 
 def test_batch_that_cannot_be_split_is_refused() -> None:
     subject = trainer(TINY, gradient_accumulation_steps=3)
-    with pytest.raises(ValueError, match=r"3 \| B"):
+    with pytest.raises(ValueError, match="3 micro-batches must divide the batch"):
         subject.train_step(*random_batch(TINY, batch=4))
 
 
-def test_mask_of_another_shape_is_refused(whole: Qwen3Trainer) -> None:
+def test_everything_unsound_about_a_batch_is_one_error(whole: Qwen3Trainer) -> None:
     tokens, mask = random_batch(TINY)
-    with pytest.raises(ValueError, match="loss_mask"):
-        whole.train_step(tokens, mask[:, 1:])
+    tokens[0, 0] = TINY.vocab_size
+    with pytest.raises(ValueError, match=r"\[B, S\]; tokens must be below vocab_size; loss_mask must be 0 or 1"):
+        whole.train_step(tokens, 0.5 * mask[:, 1:])
+    with pytest.raises(ValueError, match="must leave a target"):
+        whole.train_step(*random_batch(TINY, keep=0.0))
+
+
+def test_parameters_in_half_precision_are_not_trained() -> None:
+    with pytest.raises(Qwen3ConfigError, match="params_dtype"):
+        trainer(TINY, policy=PrecisionPolicy(params_dtype="bfloat16"))
 
 
 def test_results_survive_json_exactly(whole: Qwen3Trainer) -> None:

@@ -45,11 +45,19 @@ def read_indexed(prefix: Path) -> IndexedDataset:
             raise InputError(f"There is no {path}: --data takes the common prefix of a .bin and an .idx file.")
     dtype, lengths, pointers, boundaries = _read_index(idx)
     _check_index(idx, bin_, dtype, lengths, pointers, boundaries)
-    tokens = np.fromfile(bin_, dtype=dtype).astype(np.int32)
+    tokens = _token_ids(bin_, np.fromfile(bin_, dtype=dtype.newbyteorder("<")))
     starts = np.concatenate([[0], np.cumsum(lengths)])[boundaries]
     documents = tuple(tokens[a:b] for a, b in pairwise(starts))
     sha256 = digest_json({"bin": digest_file(bin_), "idx": digest_file(idx)})
     return IndexedDataset(documents=documents, sha256=sha256)
+
+
+def _token_ids(bin_: Path, stored: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """The ids as int32; one that does not fit is an error, for it would become another token."""
+    for bound in (stored.min(initial=0), stored.max(initial=0)):
+        if not 0 <= bound <= np.iinfo(np.int32).max:
+            raise InputError(f"{bin_} holds the token id {bound}, which is none.")
+    return stored.astype(np.int32)
 
 
 def _read_index(idx: Path) -> tuple[np.dtype[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:

@@ -63,7 +63,8 @@ def test_what_fixes_a_run_is_in_the_digest(path: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("title", "other"), ("name", "other"), ("standards", ["official"]), ("training.checkpoint_every", 7), ("training.step_timeout_s", 9),
+    [("title", "other"), ("name", "other"),
+     ("standards", ["official"]), ("training.checkpoint_every", 7), ("training.step_timeout_s", 9),
      ("training.start_timeout_s", 9), ("training.floor_repeats", 3), ("data.corpus.path", "/elsewhere")],
 )  # fmt: skip
 def test_what_does_not_change_a_run_is_not_in_the_digest(path: str, value: Any) -> None:

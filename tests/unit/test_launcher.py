@@ -343,7 +343,7 @@ def test_a_runner_is_a_name_or_module_and_class() -> None:
 
 
 def test_a_runner_in_a_module_that_is_not_there_is_refused_before_anything_runs() -> None:
-    with pytest.raises(InputError, match="'no_such_package.module', which cannot be found"):
+    with pytest.raises(InputError, match=r"'no_such_package\.module', which cannot be found"):
         find_runner("no_such_package.module:Runner")
 
 

@@ -4,6 +4,7 @@ Takes a bundle's findings and the state of its sources, gives the level with eve
 A level holds for one device, layout and precision; nothing here carries it to another.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -83,8 +84,13 @@ def certify(bundle: Bundle) -> Certificate:
     )
 
 
+@functools.cache
+def _shipped_digest(name: str) -> str | None:
+    return load_standard(name).digest() if name in shipped_standards() else None
+
+
 def _as_shipped(standard: Standard) -> bool:
-    return standard.name in shipped_standards() and standard.digest() == load_standard(standard.name).digest()
+    return standard.digest() == _shipped_digest(standard.name)
 
 
 def _named(standard: Standard) -> str:

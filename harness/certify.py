@@ -18,10 +18,10 @@ from harness.comparison import (
     REFERENCE,
     REFERENCE_LR_ZERO,
     REFERENCE_REPEAT,
-    REQUIRED_RUNS,
     SUBJECT,
     SUBJECT_LR_ZERO,
     SUBJECT_REPEAT,
+    role,
 )
 from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
@@ -33,7 +33,6 @@ from harness.report import write_report
 from harness.runners import Job, check_policy, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
-from harness.trace import Arm, Side
 
 VOCABULARY_MULTIPLE = 64
 
@@ -249,21 +248,20 @@ def plan(case: Case, options: Options) -> list[Job]:
     floor = [f"{FLOOR}-{number}" for number in range(1, case.training.floor_repeats + 1)]
     # Longest first would be quickest; this order shows a difference between the two sides soonest.
     order = (REFERENCE, SUBJECT, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO, REFERENCE_REPEAT, SUBJECT_REPEAT)
-    assert set(order) == set(REQUIRED_RUNS)
     return [job(case, options, name) for name in (*order, *floor)]
 
 
 def job(case: Case, options: Options, name: str) -> Job:
     """What the process of one run is told."""
-    side: Side = "subject" if name.startswith("subject") else "reference"
-    arm: Arm = "lr_zero" if name in (REFERENCE_LR_ZERO, SUBJECT_LR_ZERO) else "train"
-    perturbation = int(name.rpartition("-")[2]) if name.startswith(FLOOR) else None
+    known = role(name)
+    assert known is not None, f"{name} is no run of a case"
+    side, arm = known
     root = options.out.resolve()
     kept = root / "parameters" / f"{name}.safetensors" if name in (REFERENCE, SUBJECT) else None
     return Job(
         run=name,
         side=side,
-        arm="floor" if perturbation is not None else arm,
+        arm=arm,
         runner=find_runner(options.subject if side == "subject" else options.reference),
         device=options.device if side == "subject" else "CPU",
         threads=options.threads,
@@ -273,7 +271,7 @@ def job(case: Case, options: Options, name: str) -> Job:
         inputs=str(root / "inputs"),
         directory=str(root / "runs" / name),
         keep_parameters=str(kept) if kept else None,
-        perturbation=perturbation,
+        perturbation=int(name.rpartition("-")[2]) if arm == "floor" else None,
         resume=options.resume,
     )
 

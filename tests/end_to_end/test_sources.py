@@ -1,0 +1,79 @@
+"""Corpora and tokenizers that need transformers: the default corpus, and a tokenizer directory read offline."""
+
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from harness.case import load_case
+from harness.certify import with_sources
+from harness.corpus.batches import draw_batches
+from harness.corpus.documents import TRANSFORMERS_SOURCES_SHA256, transformers_sources
+from harness.errors import InputError
+
+TEXT = " = A title = \n\n Some words of an article , some of them often . \n\n = Another = \n\n Other words . \n" * 200
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Whitespace()
+    trained.train_from_iterator(
+        TEXT.splitlines(), trainers.BpeTrainer(vocab_size=500, special_tokens=["<unk>", "<eod>"])
+    )
+    directory = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=trained, unk_token="<unk>", eos_token="<eod>").save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "wiki.tokens"
+    path.write_text(TEXT)
+    return path
+
+
+def test_the_default_corpus_is_the_pinned_wheel() -> None:
+    documents = transformers_sources()
+    assert documents.sha256 == TRANSFORMERS_SOURCES_SHA256
+    assert sum(map(len, documents.texts)) > 1_000_000
+
+
+def test_the_shipped_cases_name_the_corpus_that_they_were_made_with() -> None:
+    assert load_case("qwen3-tiny-fp32").data.corpus.sha256 == TRANSFORMERS_SOURCES_SHA256
+
+
+def test_articles_end_with_the_tokenizers_end_of_text(text: Path, tokenizer: Path) -> None:
+    batches = draw_batches(with_sources(load_case("qwen3-tiny-fp32"), text, None, tokenizer))
+    read = PreTrainedTokenizerFast.from_pretrained(tokenizer)
+    articles = [
+        a for a in TEXT.replace(" = Another", "\0 = Another").replace(" = A title", "\0 = A title").split("\0") if a
+    ]
+    expected = [token for a in articles for token in (*read(a)["input_ids"], read.eos_token_id)]
+    assert batches.tokens[0, 0].tolist() == expected[: batches.tokens.shape[-1]]
+
+
+def test_the_vocabulary_grows_to_the_tokenizers(tokenizer: Path) -> None:
+    small = load_case("qwen3-tiny-fp32")
+    model = {**small.model.to_hf(), "vocab_size": 257}
+    grown = with_sources(small.with_changes(model=model), None, None, tokenizer)
+    size = len(PreTrainedTokenizerFast.from_pretrained(tokenizer))
+    assert grown.model.vocab_size == max(257, -(-size // 64) * 64)
+
+
+def test_a_tokenizer_that_was_changed_is_refused(text: Path, tokenizer: Path) -> None:
+    case = with_sources(load_case("qwen3-tiny-fp32"), text, None, tokenizer)
+    data = case.data.model_dump()
+    data["tokenizer"]["sha256"] = "0" * 64
+    with pytest.raises(InputError, match="it is another file"):
+        draw_batches(case.with_changes(data=data))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not json"])
+def test_a_directory_without_a_tokenizer_is_a_message(text: Path, tmp_path: Path, content: str) -> None:
+    directory = tmp_path / "no-tokenizer"
+    directory.mkdir()
+    (directory / "tokenizer.json").write_text(content)
+    with pytest.raises(InputError, match="holds no Hugging Face tokenizer"):
+        with_sources(load_case("qwen3-tiny-fp32"), text, None, directory)

@@ -76,10 +76,8 @@ class Qwen3RMSNorm(nn.Cell):
 class RMSNormalize(nn.Cell):
     """The norm's arithmetic with its derivative written out: half the operators that differentiation would give.
 
-    For rows [R, W]: y = x * s with s = r (outer) weight and r = 1 / sqrt(mean(x^2) + eps) has the derivatives
-    dx = dy * s - x * r^3 * mean(dy * x * weight) and dweight = sum over rows of dy * x * r.
-    The outer product and the weighted sums are matrix products: a product that broadcasts a row or a column takes
-    four times as long as one of equal shapes on a CPU.
+    For rows [R, W]: with n = x * r and r = 1 / sqrt(mean(x^2) + eps), y = weight * n has the derivatives
+    dx = r * (dy * weight - n * mean(dy * weight * n)) and dweight = sum over rows of dy * n.
     """
 
     def __init__(self, eps: float) -> None:
@@ -87,23 +85,21 @@ class RMSNormalize(nn.Cell):
         self.eps = eps
         # ReduceMean takes five times as long as ReduceSum on a CPU.
         self.row_sum = ops.ReduceSum(keep_dims=True)
-        self.product = ops.MatMul()
-        self.column_sums = ops.MatMul(transpose_a=True)
+        self.column_sum = ops.ReduceSum()
 
     def construct(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The result, and s and r, which the derivative needs."""
+        """The result, and n and r, which the derivative needs."""
         reciprocal = ops.rsqrt(self.row_sum(x * x, -1) / x.shape[-1] + self.eps)
-        scale = self.product(reciprocal, ops.reshape(weight, (1, -1)))
-        return x * scale, scale, reciprocal
+        normalized = x * reciprocal
+        return normalized * weight, normalized, reciprocal
 
     def bprop(
         self, x: Tensor, weight: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
-        _, scale, reciprocal = out
-        along = dout[0] * x
-        mean = self.product(along, ops.reshape(weight, (-1, 1))) / x.shape[-1]
-        dweight = ops.reshape(self.column_sums(reciprocal, along), weight.shape)
-        return dout[0] * scale - x * (mean * reciprocal * reciprocal * reciprocal), dweight
+        _, normalized, reciprocal = out
+        scaled = dout[0] * weight
+        along = normalized * (self.row_sum(scaled * normalized, -1) / x.shape[-1])
+        return (scaled - along) * reciprocal, self.column_sum(dout[0] * normalized, 0)
 
 
 class Qwen3RotaryEmbedding(nn.Cell):

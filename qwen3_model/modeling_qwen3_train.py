@@ -305,7 +305,8 @@ class Qwen3Trainer:
             metadata = file.metadata() or {}
             if metadata.get("format") != CHECKPOINT_FORMAT:
                 raise WeightsError(str(path), [f"format: expected {CHECKPOINT_FORMAT}, got {metadata.get('format')}"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         load_into(self._optimizer, tensors)
         self.step = int(metadata["step"])
 

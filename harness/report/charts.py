@@ -84,7 +84,7 @@ def rate_chart(bundle: Bundle) -> Chart:
         id="chart-learning-rate",
         title="Learning rate",
         alt="Learning rate of reference and subject by step",
-        caption="What each side's optimizer used.",
+        caption="What each side's schedule gave its optimizer.",
         figure=_plain(figure),
     )
 

@@ -212,7 +212,9 @@ def test_a_tied_head_with_ragged_micro_batches_and_recompute_is_certified(tmp_pa
     case = write_case(tmp_path / "case.yaml", "qwen3-tied-fp32")
     done = certify("run", case, "--out", tmp_path / "bundle")
     assert done.returncode == MET, done.stdout + done.stderr
-    tokens = {step.tokens for step in read_bundle(tmp_path / "bundle").runs["subject-1"].trace.steps}  # type: ignore[union-attr]
+    trace = read_bundle(tmp_path / "bundle").runs["subject-1"].trace
+    assert trace is not None
+    tokens = {step.tokens for step in trace.steps}
     assert len(tokens) > 1
 
 

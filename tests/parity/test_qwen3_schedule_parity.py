@@ -1,5 +1,8 @@
 """Schedules against transformers' own, step by step and bit by bit."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -9,10 +12,10 @@ from qwen3_model.schedule import ConstantSchedule, ConstantWithWarmup, CosineWit
 PEAK = 3e-4
 
 
-def rates(make: object, count: int, **arguments: object) -> list[float]:
+def rates(make: Callable[..., Any], count: int, **arguments: object) -> list[float]:
     """The rates that torch's optimizer holds at each of `count` steps."""
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
-    scheduler = make(optimizer, **arguments)  # type: ignore[operator]
+    scheduler = make(optimizer, **arguments)
     held = []
     for _ in range(count):
         held.append(optimizer.param_groups[0]["lr"])

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,12 @@ class DecayOnNorms(MindSporeSubject):
             return True
 
 
-class _ChangedCase(MindSporeSubject):
+class _ChangedCase(MindSporeSubject, ABC):
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         super().__init__(self.changed(case), weights, setting)
 
-    def changed(self, case: Case) -> Case:
-        raise NotImplementedError
+    @abstractmethod
+    def changed(self, case: Case) -> Case: ...
 
 
 class Beta2(_ChangedCase):
@@ -107,7 +108,7 @@ class ScheduleLate(MindSporeSubject):
             return super().learning_rate(max(1, step - 1))
 
 
-class _AtStep(MindSporeSubject):
+class _AtStep(MindSporeSubject, ABC):
     """Does something at one step of every run."""
 
     at = 12
@@ -121,8 +122,8 @@ class _AtStep(MindSporeSubject):
         numbers = super().train_step(tokens, loss_mask)
         return self.happens(numbers) if self.taken == self.at else numbers
 
-    def happens(self, numbers: Numbers) -> Numbers:
-        raise NotImplementedError
+    @abstractmethod
+    def happens(self, numbers: Numbers) -> Numbers: ...
 
 
 class NotANumber(_AtStep):

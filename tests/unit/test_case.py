@@ -132,7 +132,7 @@ def test_a_change_is_checked_like_a_file() -> None:
 
 def test_a_case_cannot_be_edited() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        small_case().title = "other"  # type: ignore[misc]
+        small_case().title = "other"
 
 
 def test_a_misspelt_key_is_answered_with_the_nearest_at_every_depth() -> None:

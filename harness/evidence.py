@@ -1,19 +1,21 @@
 """The evidence bundle: a directory from which every number, finding and level can be computed again.
 
-Written by a run, read by everything after it. Reading checks each file against the manifest, then computes
-comparison and findings anew from the traces and refuses a bundle that states others. Time, host and
-timings lie beside the digested part (`UNDIGESTED`, `UNDIGESTED_OF_RUN`).
+Written by a run, read by everything after it. Reading checks every byte of every file, then computes comparison and
+findings anew from the traces and refuses a bundle that states others. Two runs of one case on one machine have the same
+manifest: what depends on time or host has a list of its own.
 
-    manifest.json                 format, path and SHA-256 of every digested file
-    case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
-    runs/NAME/{trace.jsonl, outcome.json}   parameters/{reference,subject}.safetensors
-    findings.json
-    run.json  report.html  runs/NAME/{log.txt, timing.jsonl, job.json}          not digested
+    manifest.json                 format, path and SHA-256 of what follows from the case and the code
+      case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
+      runs/NAME/{trace.jsonl, outcome.json}   parameters/{reference,subject}.safetensors   findings.json
+    record.json                   digest of the manifest, and path and SHA-256 of what depends on time or host
+      run.json  runs/NAME/{log.txt, timing.jsonl, job.json}
+    report.html                   written anew at will; its last line is the digest of the lines before
+    attestations/*.json           signed statements about manifest and record, checked with their signatures
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +24,21 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from harness.case import Case, parse_case
 from harness.comparison import REFERENCE, SUBJECT, Comparison, Tensors, measure, role
-from harness.digest import canonical_json, digest_array, digest_file
+from harness.digest import canonical_json, digest_array, digest_bytes, digest_file
 from harness.errors import EvidenceError, InputError
+from harness.files import whole_file
 from harness.inputs import Inputs, read_tensors
 from harness.judge import Finding, judge
 from harness.standards import Standard, parse_standard
 from harness.trace import Outcome, Run, encode_number, read_trace
 
-FORMAT = "certify-bundle/1"
-MANIFEST, INPUTS, FINDINGS = "manifest.json", "inputs.json", "findings.json"
+FORMAT, RECORD_FORMAT = "certify-bundle/2", "certify-record/1"
+MANIFEST, RECORD, INPUTS, FINDINGS = "manifest.json", "record.json", "inputs.json", "findings.json"
+RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
 TRACE, OUTCOME, LOG, TIMING, JOB = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl", "job.json"
-UNDIGESTED = ("run.json", "report.html", MANIFEST)  # beside the digested files of a bundle
-UNDIGESTED_OF_RUN = (LOG, TIMING, JOB)  # and of each of its runs
+RECORDED = (RUN,)  # depends on time or host
+RECORDED_OF_RUN = (LOG, TIMING, JOB)  # and so does this of each run
+PAGE_SEAL = "<!-- sha256 {} -->\n"
 ENVIRONMENT = {"device", "python", "threads", "machine", "packages", "variables"}
 
 
@@ -49,10 +54,14 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What a bundle holds and what follows from it. `digest` is the digest of its manifest."""
+    """What a bundle holds and what follows from it.
+
+    `digest` is the digest of its manifest, `record` that of its record; both are empty before it is finished.
+    """
 
     path: Path
     digest: str
+    record: str
     case: Case
     standards: tuple[Standard, ...]
     inputs: Inputs
@@ -72,17 +81,22 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Content of a JSON file.
+    """Content of a JSON file that `write_json` wrote.
 
     Raises:
-        EvidenceError: the file is missing or not JSON.
+        EvidenceError: the file is missing, not JSON, or a byte of it is not as it would be written.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        value = json.loads(text)
+        same = text == canonical_json(value) + "\n"
     except OSError as error:
         raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         raise EvidenceError(f"{path} is not JSON: {error}.") from None
+    if not same:
+        raise EvidenceError(f"{path} is not in canonical form: it was edited.")
+    return value
 
 
 def parse(kind: Any, value: Any, origin: Path) -> Any:
@@ -101,19 +115,24 @@ def finish_bundle(directory: Path) -> Bundle:
     """Judges what a run left in a directory, writes findings and manifest, and reads it all back."""
     bundle = _compute(directory)
     write_json(directory / FINDINGS, _plain(bundle.findings))
-    files = {name: digest_file(directory / name) for name in _digested(directory)}
-    write_json(directory / MANIFEST, {"format": FORMAT, "files": files})
+    digested, recorded = _files(directory)
+    write_json(directory / MANIFEST, {"format": FORMAT, "files": _digests(directory, digested)})
+    record = {"format": RECORD_FORMAT, "manifest": digest_file(directory / MANIFEST)}
+    write_json(directory / RECORD, {**record, "files": _digests(directory, recorded)})
     return read_bundle(directory)
 
 
 def read_bundle(directory: Path) -> Bundle:
-    """Reads a bundle, checks every file against its manifest and every finding against the traces.
+    """Reads a bundle, checks every byte of its files and every finding against the traces.
+
+    The signatures under `attestations/` are not looked at; `harness.attestation` does.
 
     Raises:
         EvidenceError: no bundle, another format, a file extra, missing or changed, or a finding that does
             not follow from the traces.
     """
     _check_files(directory)
+    _check_page(directory / PAGE)
     bundle = _compute(directory)
     if read_json(directory / FINDINGS) != _plain(bundle.findings):
         raise EvidenceError(f"{directory / FINDINGS} does not follow from the traces of its bundle.")
@@ -151,6 +170,7 @@ def _compute(directory: Path) -> Bundle:
     return Bundle(
         path=directory,
         digest=digest_file(directory / MANIFEST) if (directory / MANIFEST).is_file() else "",
+        record=digest_file(directory / RECORD) if (directory / RECORD).is_file() else "",
         case=case,
         standards=standards,
         inputs=inputs,
@@ -223,26 +243,41 @@ def _final_parameters(directory: Path, run: Run | None) -> Tensors | None:
     return tensors
 
 
-def _digested(directory: Path) -> list[str]:
-    """The relative POSIX paths of all files that a manifest covers, sorted.
+def _files(directory: Path) -> tuple[list[str], list[str]]:
+    """The relative POSIX paths of the files that the manifest covers, and of those that the record covers; sorted.
 
     Raises:
-        EvidenceError: something that is neither a file nor a directory, a symbolic link above all.
+        EvidenceError: something that is neither a file nor a directory, a symbolic link above all, or two names that
+            some file systems take for one.
     """
-    names = []
+    digested, recorded, seen = [], [], set()
     for path in sorted(directory.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise EvidenceError(f"{path} is not a plain file: a bundle holds no links.")
         name = path.relative_to(directory)
-        if path.is_file() and not _beside(name.parts):
-            names.append(name.as_posix())
-    return names
+        if name.as_posix().casefold() in seen:
+            raise EvidenceError(f"{path} differs from another name of its bundle only by upper and lower case.")
+        seen.add(name.as_posix().casefold())
+        if path.is_dir() or _stands_for_itself(name.parts):
+            continue
+        (recorded if _is_recorded(name.parts) else digested).append(name.as_posix())
+    return digested, recorded
 
 
-def _beside(parts: tuple[str, ...]) -> bool:
+def _stands_for_itself(parts: tuple[str, ...]) -> bool:
+    if len(parts) == 1:
+        return parts[0] in (MANIFEST, RECORD, PAGE)
+    return len(parts) == 2 and parts[0] == ATTESTATIONS and parts[1].endswith(".json")
+
+
+def _is_recorded(parts: tuple[str, ...]) -> bool:
     if len(parts) == 3 and parts[0] == "runs":
-        return parts[2] in UNDIGESTED_OF_RUN
-    return len(parts) == 1 and parts[0] in UNDIGESTED
+        return parts[2] in RECORDED_OF_RUN
+    return len(parts) == 1 and parts[0] in RECORDED
+
+
+def _digests(directory: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: digest_file(directory / name) for name in names}
 
 
 def _check_files(directory: Path) -> None:
@@ -250,18 +285,51 @@ def _check_files(directory: Path) -> None:
         raise EvidenceError(
             f"{directory} is not a finished bundle: it holds no {MANIFEST}. 'certify run --resume' ends a run."
         )
-    manifest = read_json(directory / MANIFEST)
-    known = isinstance(manifest, dict) and set(manifest) == {"format", "files"} and manifest["format"] == FORMAT
-    if not known or not isinstance(manifest["files"], dict):
-        raise EvidenceError(f"{directory / MANIFEST} is not a manifest of the format {FORMAT!r}.")
-    stated, found = manifest["files"], _digested(directory)
-    missing = sorted(set(stated) - set(found))
-    extra = sorted(set(found) - set(stated))
-    changed = [name for name in found if name in stated and digest_file(directory / name) != stated[name]]
+    digested, recorded = _files(directory)
+    manifest = _read_list(directory / MANIFEST, FORMAT, {"format", "files"})
+    _check_list(directory, manifest, digested)
+    record = _read_list(directory / RECORD, RECORD_FORMAT, {"format", "manifest", "files"})
+    if record["manifest"] != digest_file(directory / MANIFEST):
+        raise EvidenceError(f"{directory / RECORD} belongs to another {MANIFEST}.")
+    _check_list(directory, record, recorded)
+
+
+def _read_list(path: Path, form: str, keys: set[str]) -> dict[str, Any]:
+    value = read_json(path)
+    known = isinstance(value, dict) and set(value) == keys and value["format"] == form
+    if not known or not isinstance(value["files"], dict):
+        raise EvidenceError(f"{path} does not have the format {form!r}: it was written by another version, or edited.")
+    return value
+
+
+def _check_list(directory: Path, stated: Mapping[str, Any], found: Sequence[str]) -> None:
+    files = stated["files"]
+    missing = sorted(set(files) - set(found))
+    extra = sorted(set(found) - set(files))
+    changed = [name for name in found if name in files and digest_file(directory / name) != files[name]]
     if missing or extra or changed:
         lists = (("missing", missing), ("extra", extra), ("changed", changed))
         parts = [f"{what}: {', '.join(names)}" for what, names in lists if names]
         raise EvidenceError(f"{directory} is not what was recorded. " + "; ".join(parts) + ".")
+
+
+def write_page(directory: Path, page: str) -> Path:
+    """Writes the page of a bundle with the digest of its content as its last line."""
+    path = directory / PAGE
+    content = (page.rstrip("\n") + "\n").encode("utf-8")
+    with whole_file(path, overwrite=True) as file:
+        file.write(content + PAGE_SEAL.format(digest_bytes(content)).encode())
+    return path
+
+
+def _check_page(path: Path) -> None:
+    """A page may be left out, but not changed."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    end = content.rfind(b"\n", 0, len(content) - 1) + 1
+    if content[end:] != PAGE_SEAL.format(digest_bytes(content[:end])).encode():
+        raise EvidenceError(f"{path} was changed since it was written. Write it again: certify report {path.parent}")
 
 
 def _plain(value: Any) -> Any:

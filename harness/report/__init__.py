@@ -7,11 +7,9 @@ gives the same bytes wherever it lies.
 
 from pathlib import Path
 
-from harness.evidence import Bundle
+from harness.evidence import Bundle, write_page
 from harness.report.page import render_page
 from harness.report.view import build_view
-
-REPORT = "report.html"
 
 
 def render_report(bundle: Bundle) -> str:
@@ -20,12 +18,5 @@ def render_report(bundle: Bundle) -> str:
 
 
 def write_report(bundle: Bundle) -> Path:
-    """Writes `report.html` into the bundle, outside its digested part, and returns its path.
-
-    A kill leaves the old page or the new one, never a part.
-    """
-    path = bundle.path / REPORT
-    temporary = path.with_name(REPORT + ".part")
-    temporary.write_text(render_report(bundle), encoding="utf-8")
-    temporary.replace(path)
-    return path
+    """Writes the page into the bundle and returns its path; a kill leaves the old page or the new one."""
+    return write_page(bundle.path, render_report(bundle))

@@ -175,8 +175,8 @@ def _outcome(taken: int, steps: int, ended: bool) -> Outcome:
     return Outcome(status="completed", last_step=taken, detail=f"{taken} of {steps} steps")
 
 
-def edit_json(path: Path, edit: Callable[[Any], None]) -> None:
-    """Changes a JSON file in place, as somebody with an editor would."""
-    value = json.loads(path.read_text())
-    edit(value)
-    path.write_text(json.dumps(value))
+def edit_json(path: Path, change: Callable[[Any], object]) -> None:
+    """Changes a JSON file as somebody would who knows its form."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    write_json(path, content)

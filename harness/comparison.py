@@ -6,7 +6,6 @@ one side lacks is NaN, never left out; what was not run at all is a measurement 
 
 import math
 import re
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.distance import MEASURES, fall, spike, tensor_difference, trend
 from harness.trace import Arm, Run, Side, Step, Trace
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -67,70 +67,6 @@ def role(run: str) -> tuple[Side, Arm] | None:
         "subject" if run in (SUBJECT, SUBJECT_REPEAT, SUBJECT_LR_ZERO) else "reference",
         "lr_zero" if run in (REFERENCE_LR_ZERO, SUBJECT_LR_ZERO) else "train",
     )
-
-
-def absolute(reference: float, subject: float) -> float:
-    """|subject - reference| in float64. NaN or infinity on either side gives NaN."""
-    if not (math.isfinite(reference) and math.isfinite(subject)):
-        return math.nan
-    return abs(subject - reference)
-
-
-def signed(reference: float, subject: float) -> float:
-    """(subject - reference) / |reference| in float64, 0 where both are 0, infinite where only the reference is.
-
-    NaN or infinity on either side gives NaN.
-    """
-    if not (math.isfinite(reference) and math.isfinite(subject)):
-        return math.nan
-    if reference == subject:
-        return 0.0
-    return (subject - reference) / abs(reference) if reference else math.copysign(math.inf, subject)
-
-
-def relative(reference: float, subject: float) -> float:
-    """|subject - reference| / |reference|; otherwise as `signed`."""
-    return abs(signed(reference, subject))
-
-
-def bits_differ(reference: float, subject: float) -> float:
-    """0 where both floats are the same bits, else 1. Not-a-number is never the same as anything."""
-    if math.isnan(reference) or math.isnan(subject):
-        return 1.0
-    return float(struct.pack("<d", reference) != struct.pack("<d", subject))
-
-
-MEASURES: Mapping[str, Callable[[float, float], float]] = {
-    "absolute": absolute, "relative": relative, "signed": signed, "differs": bits_differ,
-}  # fmt: skip
-
-
-def tensor_difference(reference: npt.NDArray[Any], subject: npt.NDArray[Any]) -> tuple[float, float]:
-    """How far two tensors are apart, in float64: (relative, maximum).
-
-    relative: ||subject - reference|| / ||reference||; maximum: the largest element of |subject - reference| over the
-    root mean square of the reference. Another shape or a non-finite element gives NaN; two zero tensors give 0.
-    """
-    if reference.shape != subject.shape:
-        return math.nan, math.nan
-    a, b = reference.astype(np.float64), subject.astype(np.float64)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return math.nan, math.nan
-    difference, norm = b - a, float(np.linalg.norm(a))
-    if not difference.any():
-        return 0.0, 0.0
-    if norm == 0.0:
-        return math.inf, math.inf
-    rms = norm / math.sqrt(a.size)
-    return float(np.linalg.norm(difference)) / norm, float(np.abs(difference).max()) / rms
-
-
-def fall(losses: Sequence[float]) -> float:
-    """How much a loss fell: 1 - mean of its last tenth / mean of its first tenth. NaN if any step is not finite."""
-    if not losses or not all(map(math.isfinite, losses)):
-        return math.nan
-    tenth = max(1, len(losses) // 10)
-    return 1.0 - float(np.mean(losses[-tenth:])) / float(np.mean(losses[:tenth]))
 
 
 def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> Iterable[Measurement]:
@@ -228,6 +164,10 @@ def _single(name: str, run: Run | None, value: Callable[[Trace], float]) -> Meas
     return Measurement(name=name, places=(run.name,), values=(value(run.trace),), broken=broken)
 
 
+def _of_losses(curve: Callable[[Sequence[float]], float]) -> Callable[[Trace], float]:
+    return lambda trace: curve([step.loss for step in trace.steps])
+
+
 def _per_run(name: str, runs: Mapping[str, Run], value: Callable[[Run], float]) -> Measurement:
     values = tuple(value(runs[run]) if run in runs else math.nan for run in REQUIRED_RUNS)
     absent = [f"{run}: not run" for run in REQUIRED_RUNS if run not in runs]
@@ -294,7 +234,8 @@ def measure(
     found += compare_parameters(
         "train", reference_parameters, subject_parameters, _broken(get(REFERENCE), get(SUBJECT))
     )
-    found.append(_single("subject.loss.fall", get(SUBJECT), lambda trace: fall([step.loss for step in trace.steps])))
+    for curve in (fall, trend, spike):
+        found.append(_single(f"subject.loss.{curve.__name__}", get(SUBJECT), _of_losses(curve)))
     found.append(_single("subject.steps", get(SUBJECT), lambda trace: float(len(trace.steps))))
     found.append(_per_run("runs.missing_steps", runs, _missing_steps))
     found.append(_per_run("runs.foreign_inputs", runs, _foreign_inputs(runs, inputs)))

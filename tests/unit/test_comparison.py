@@ -10,21 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.comparison import (
-    MEASURES,
     NUMBERS,
     REQUIRED_RUNS,
     Comparison,
-    absolute,
-    bits_differ,
     compare_digests,
     compare_parameters,
     compare_traces,
-    fall,
     measure,
+)
+from harness.distance import (
+    HALF_ULP,
+    MEASURES,
+    absolute,
+    bits_differ,
+    error_ratio,
+    fall,
     relative,
     signed,
+    spike,
     tensor_difference,
-)  # fmt: skip
+    trend,
+)
 from harness.trace import Outcome, Run, Step, Trace, TraceFooter, TraceHeader
 from tests.support.bundles import example_step
 
@@ -249,3 +255,45 @@ def test_not_a_number_in_one_repeat_is_not_a_number_in_the_floor() -> None:
 def test_no_floor_is_a_measurement_that_says_so() -> None:
     found = compared()["floor.loss.relative"]
     assert (found.values, found.missing) == ((), "not run")
+
+
+CURVES = st.lists(st.floats(0.1, 10), min_size=2, max_size=40)
+
+
+def test_a_falling_curve_has_a_trend_below_a_flat_or_rising_one() -> None:
+    random = np.random.RandomState(0)
+    noise = list(0.05 * random.standard_normal(200))
+    falling = [5 * math.exp(-step / 100) + n for step, n in enumerate(noise)]
+    flat = [5 + n for n in noise]
+    assert trend(falling) < -0.8
+    assert abs(trend(flat)) < 0.15
+    assert trend(falling[::-1]) > 0.8
+    assert trend([3.0] * 10) == 0.0
+
+
+@given(CURVES)
+def test_a_trend_changes_its_sign_with_the_direction_and_ignores_scale(losses: list[float]) -> None:
+    assert trend(losses[::-1]) == pytest.approx(-trend(losses))
+    assert -1 <= trend(losses) <= 1
+    assert trend([2 * loss for loss in losses]) == pytest.approx(trend(losses))
+
+
+def test_a_spike_is_measured_against_the_steps_before_it() -> None:
+    assert spike([4.0, 3.0, 2.0, 1.0]) == 0.0
+    assert spike([4.0, 4.0, 6.0, 4.0]) == pytest.approx(0.5)
+    assert spike([2.0] * 30 + [5.0] + [2.0] * 30) == pytest.approx(1.5)
+
+
+@given(CURVES, NOT_FINITE, st.data())
+def test_what_is_not_finite_never_leaves_a_curve(losses: list[float], bad: float, data: st.DataObject) -> None:
+    losses[data.draw(st.integers(0, len(losses) - 1))] = bad
+    assert all(math.isnan(curve(losses)) for curve in (fall, trend, spike))
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_an_error_is_measured_in_the_references_but_never_in_less_than_half_an_ulp(a: float, b: float) -> None:
+    assert error_ratio(a, b) == b / max(a, HALF_ULP)
+
+
+def test_an_error_that_is_not_known_has_no_ratio() -> None:
+    assert math.isnan(error_ratio(math.nan, 1e-8)) and math.isnan(error_ratio(1e-8, math.nan))

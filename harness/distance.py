@@ -1,0 +1,116 @@
+"""How far numbers are apart, and how a curve goes: pure functions, in float64.
+
+What is not finite gives NaN, and NaN never goes away again.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import kendalltau
+
+SPIKE_WINDOW = 20
+# Half a unit in the last place of float32: no float32 result can be asked to lie closer to the exact one.
+HALF_ULP = 2.0**-24
+
+
+def absolute(reference: float, subject: float) -> float:
+    """|subject - reference| in float64. NaN or infinity on either side gives NaN."""
+    if not (math.isfinite(reference) and math.isfinite(subject)):
+        return math.nan
+    return abs(subject - reference)
+
+
+def signed(reference: float, subject: float) -> float:
+    """(subject - reference) / |reference| in float64, 0 where both are 0, infinite where only the reference is.
+
+    NaN or infinity on either side gives NaN.
+    """
+    if not (math.isfinite(reference) and math.isfinite(subject)):
+        return math.nan
+    if reference == subject:
+        return 0.0
+    return (subject - reference) / abs(reference) if reference else math.copysign(math.inf, subject)
+
+
+def relative(reference: float, subject: float) -> float:
+    """|subject - reference| / |reference|; otherwise as `signed`."""
+    return abs(signed(reference, subject))
+
+
+def bits_differ(reference: float, subject: float) -> float:
+    """0 where both floats are the same bits, else 1. Not-a-number is never the same as anything."""
+    if math.isnan(reference) or math.isnan(subject):
+        return 1.0
+    return float(struct.pack("<d", reference) != struct.pack("<d", subject))
+
+
+MEASURES: Mapping[str, Callable[[float, float], float]] = {
+    "absolute": absolute, "relative": relative, "signed": signed, "differs": bits_differ,
+}  # fmt: skip
+
+
+def tensor_difference(reference: npt.NDArray[Any], subject: npt.NDArray[Any]) -> tuple[float, float]:
+    """How far two tensors are apart, in float64: (relative, maximum).
+
+    relative: ||subject - reference|| / ||reference||; maximum: the largest element of |subject - reference| over the
+    root mean square of the reference. Another shape or a non-finite element gives NaN; two zero tensors give 0.
+    """
+    if reference.shape != subject.shape:
+        return math.nan, math.nan
+    a, b = reference.astype(np.float64), subject.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return math.nan, math.nan
+    difference, norm = b - a, float(np.linalg.norm(a))
+    if not difference.any():
+        return 0.0, 0.0
+    if norm == 0.0:
+        return math.inf, math.inf
+    rms = norm / math.sqrt(a.size)
+    return float(np.linalg.norm(difference)) / norm, float(np.abs(difference).max()) / rms
+
+
+def fall(losses: Sequence[float]) -> float:
+    """How much a loss fell: 1 - mean of its last tenth / mean of its first tenth. NaN if any step is not finite."""
+    if not losses or not all(map(math.isfinite, losses)):
+        return math.nan
+    tenth = max(1, len(losses) // 10)
+    return 1.0 - float(np.mean(losses[-tenth:])) / float(np.mean(losses[:tenth]))
+
+
+def trend(losses: Sequence[float]) -> float:
+    """Kendall's tau between loss and step: -1 where every later step is lower, 0 for a flat curve, 1 for a rising one.
+
+    NaN if any step is not finite; 0 where all are equal.
+    """
+    if len(losses) < 2 or not all(map(math.isfinite, losses)):
+        return math.nan
+    if min(losses) == max(losses):
+        return 0.0
+    return float(kendalltau(range(len(losses)), losses).statistic)
+
+
+def spike(losses: Sequence[float]) -> float:
+    """How far any step lies above the median of the up to 20 steps before it, as a part of that median.
+
+    NaN if any step is not finite; 0 where no step rises above.
+    """
+    if not losses or not all(map(math.isfinite, losses)):
+        return math.nan
+    highest = 0.0
+    for step in range(1, len(losses)):
+        before = float(np.median(losses[max(0, step - SPIKE_WINDOW) : step]))
+        highest = max(highest, relative(before, losses[step]) if losses[step] > before else 0.0)
+    return highest
+
+
+def error_ratio(reference: float, subject: float) -> float:
+    """The subject's error as a multiple of the reference's, both against the exact value.
+
+    A reference that happens to hit the exact value would make any subject look bad, so its error counts as at least
+    half a unit in the last place of float32. NaN where either is.
+    """
+    return subject / max(reference, HALF_ULP) if math.isfinite(reference) else math.nan

@@ -17,3 +17,7 @@ class MissingPrerequisite(CertifyError):
 
 class EvidenceError(CertifyError):
     """A trace or bundle that is incomplete, edited or of another format."""
+
+
+class AttestationError(CertifyError):
+    """A signed statement that cannot be believed, or one that cannot be signed."""

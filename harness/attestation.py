@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -58,6 +58,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # One visible line: these texts go to terminals and pages, where a control sign could hide or rewrite what stands there.
 Line = Annotated[str, Field(max_length=1000, pattern=r"^[^\p{C}\s]([^\p{C}\p{Zl}\p{Zp}]*[^\p{C}\s])?$")]
 
+C = TypeVar("C", bound=Sized)
+
 
 class Role(StrEnum):
     """Who speaks: the levels ask for different ones."""
@@ -78,10 +80,26 @@ class Result(StrEnum):
     FAILED = "FAILED"
 
 
+def _not_empty(items: C) -> C:
+    if not items:
+        raise ValueError("expected at least one")
+    return items
+
+
 def _utc_text(value: str) -> str:
     if datetime.fromisoformat(value).utcoffset() != timedelta(0):
         raise ValueError("expected a UTC time such as 2026-01-31T12:00:00+00:00")
     return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("it is beyond the calendar") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 def _resource(name: str, sha256: str) -> dict[str, Any]:
@@ -103,14 +121,14 @@ class Claim:
     record_digest: Sha256
     case_name: Line
     case_digest: Sha256
-    standards: Annotated[Mapping[Line, Sha256], Field(min_length=1)]
+    standards: Annotated[Mapping[Line, Sha256], AfterValidator(_not_empty)]
     passed: tuple[Line, ...]
     warned: tuple[Line, ...]
     failed: tuple[Line, ...]
     run_started: Annotated[str, AfterValidator(_utc_text)]
     scope: Line
     role: Role
-    stated_at: AwareDatetime
+    stated_at: Moment
 
     @property
     def result(self) -> Result:
@@ -124,6 +142,7 @@ class Claim:
         return (self.manifest_digest, self.record_digest) == (manifest_digest, record_digest)
 
     def problems(self) -> Iterator[str]:
+        """The laws between its fields that it breaks."""
         counts = Counter((*self.passed, *self.warned, *self.failed))
         if not counts:
             yield "it names no criterion"
@@ -190,9 +209,10 @@ class Withdrawal:
 
     withdraws: Sha256
     reason: Line
-    stated_at: AwareDatetime
+    stated_at: Moment
 
     def problems(self) -> Iterator[str]:
+        """The laws between its fields that it breaks."""
         yield from ()
 
     def body(self) -> dict[str, Any]:
@@ -220,9 +240,10 @@ class Waiver:
     reason: Line
     until: date
     role: Role
-    stated_at: AwareDatetime
+    stated_at: Moment
 
     def problems(self) -> Iterator[str]:
+        """The laws between its fields that it breaks."""
         if self.role not in WAIVING:
             yield f"a {self.role} cannot waive a criterion, only {' or '.join(WAIVING)} can"
         if self.until < _day(self.stated_at):
@@ -299,14 +320,12 @@ def _decode(payload: bytes) -> Statement:
         kind = KINDS.get(content["predicateType"])
         fields = kind.fields_of(content["subject"], content["predicate"]) if kind else {}
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
-        raise ValueError("its payload is not an in-toto statement with the fields that this tool writes") from None
+        raise ValueError("it is not an in-toto statement with the fields that this tool writes") from None
     if kind is None:
-        raise ValueError(
-            f"its payload is of the unknown kind {content['predicateType']!r:.100}; known: {', '.join(KINDS)}"
-        )
+        raise ValueError(f"unknown kind {content['predicateType']!r:.100}; known: {', '.join(KINDS)}")
     statement = _checked(kind, fields)
     if _encode(statement) != payload:
-        raise ValueError("its payload has a field more, less, twice or in another form than this tool writes it")
+        raise ValueError("a field is more, missing, twice or in another form than this tool writes it")
     return statement
 
 
@@ -426,7 +445,7 @@ class TrustedKey(Record):
 
     person: Line
     public_key: Annotated[SSlibKey, PlainValidator(_public_key)]
-    roles: tuple[Role, ...] = Field(min_length=1)
+    roles: Annotated[tuple[Role, ...], AfterValidator(_not_empty)]
     valid_from: Day
     valid_until: Day
 
@@ -453,7 +472,7 @@ class Trust(Record):
     misspelt key id is noticed.
     """
 
-    keys: tuple[TrustedKey, ...] = Field(min_length=1)
+    keys: Annotated[tuple[TrustedKey, ...], AfterValidator(_not_empty)]
     withdrawn: tuple[WithdrawnKey, ...] = ()
 
     @model_validator(mode="after")
@@ -478,6 +497,16 @@ class Trust(Record):
         return next((entry for entry in self.withdrawn if entry.key == key_id), None)
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which no key stands twice: a second `withdrawn:` would undo the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+            raise yaml.MarkedYAMLError(problem=f"the key {twice[0]!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_trust(path: Path) -> Trust:
     """The trust file of a team.
 
@@ -494,10 +523,10 @@ def load_trust(path: Path) -> Trust:
         InputError: not readable as YAML, or every problem of its content, one a line.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise InputError(f"The trust file {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"The trust file {path} cannot be read as YAML: {error}") from None
     try:
         return Trust.model_validate(content, context=path.parent)
@@ -573,7 +602,9 @@ def _file(envelope: Envelope) -> bytes:
 
 
 def _untrusted(digest: str, why: str) -> AttestationError:
-    return AttestationError(f"The signed statement {digest[:12]} does not count: {why}.")
+    # the names of unknown fields come from the file, and the message goes to a terminal
+    visible = "".join(sign if sign.isprintable() else "?" for sign in why[:1000])
+    return AttestationError(f"The signed statement {digest[:12]} does not count: {visible}.")
 
 
 def sign(statement: Statement, key_file: Path) -> bytes:
@@ -619,11 +650,14 @@ def read(data: bytes) -> Unverified:
     try:
         envelope = Envelope.from_dict(content.model_dump())
         canonical = _file(envelope) == data
-        statement = _decode(envelope.payload)
-    except ValueError as error:
-        raise _untrusted(digest, str(error)) from None
+    except ValueError:
+        canonical = False
     if not canonical:
         raise _untrusted(digest, "its file is not written as this tool writes it: it was edited or re-formatted")
+    try:
+        statement = _decode(envelope.payload)
+    except ValueError as error:
+        raise _untrusted(digest, f"its payload is not one that this tool signs: {error}") from None
     return Unverified(digest=digest, key_id=content.signatures[0].keyid, statement=statement, envelope=envelope)
 
 

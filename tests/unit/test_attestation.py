@@ -529,6 +529,7 @@ def test_nothing_counts_that_a_withdrawn_key_ever_signed(office: Path, envelope:
     trust = trusted(office, withdrawn=entries)
     assert verify(envelope, trust, NOON).person == "li"
     assert verify(envelope, trust, datetime(2026, 6, 19, 23, 59, 59, tzinfo=UTC)).person == "li"
+    assert verify(envelope, trust, datetime(2026, 6, 20, 7, 59, tzinfo=timezone(timedelta(hours=8)))).person == "li"
     for at in (datetime(2026, 6, 20, tzinfo=UTC), NOON + timedelta(days=300)):
         assert "withdrawn on 2026-06-20 (laptop stolen)" in refused(envelope, trust, at)
 
@@ -570,6 +571,12 @@ def test_a_statement_is_withdrawn_by_its_person_or_its_role(
         assert summary(found) == (1, 0, 0, 1)
         assert f"{name} is not li and does not hold the role dev-team" in found.refused[0].reason
         assert found.refused[0].digest == digest_bytes(withdrawal)
+
+
+def test_a_person_withdraws_with_any_of_its_keys(office: Path, envelope: bytes) -> None:
+    trust = trusted(office, [entry("li"), entry("dev", person="li")])
+    found = standing([envelope, by(office, "dev", envelope)], trust, NOON + timedelta(days=2))
+    assert summary(found) == (0, 0, 1, 0)
 
 
 def test_a_withdrawal_counts_from_its_own_day_on(office: Path, trust: Trust, envelope: bytes) -> None:

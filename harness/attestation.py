@@ -40,7 +40,9 @@ from pydantic import (
 )
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import UnverifiedSignatureError
-from securesystemslib.signer._crypto_signer import CryptoSigner  # the package's own name for it has no declared type
+
+# securesystemslib.signer offers both without declaring them exported, which strict typing refuses
+from securesystemslib.signer._crypto_signer import CryptoSigner
 from securesystemslib.signer._key import SSlibKey
 
 from harness.case import Record

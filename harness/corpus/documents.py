@@ -4,19 +4,17 @@ Takes a case's corpus, gives its documents in a fixed order, and refuses a file 
 """
 
 import importlib.metadata
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.case import Corpus
+from harness.corpus.wikitext import read_articles, read_lines
 from harness.digest import digest_bytes, digest_file, digest_json
 from harness.errors import InputError, MissingPrerequisite
 
 TRANSFORMERS_VERSION = "4.57.1"
 # Digest over name and content of the sources below, as `transformers_sources` computes it for that wheel.
 TRANSFORMERS_SOURCES_SHA256 = "38c18dfe50797386ccdd6e7bdc343600886e22bb18ddb3ed624c5aa2e04ae786"
-# WikiText writes an article's title as ` = Title = ` and a section's as ` = = Section = = `.
-ARTICLE_TITLE = re.compile(r"^ = [^=].* = $")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,29 +60,17 @@ def transformers_sources() -> Documents:
 
 
 def text_documents(path: Path) -> Documents:
-    """The articles of a WikiText `.tokens` file; any other UTF-8 text is one document.
+    """The articles of a WikiText `.tokens` file, as they are; any other UTF-8 text is one document.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, or holds nothing.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"The text {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"The text {path} is not UTF-8: {error.reason} at byte {error.start}.") from None
-    if not text.strip():
+    texts = [article.text for article in read_articles(read_lines(path), raw=True)]
+    if not any(text.strip() for text in texts):
         raise InputError(f"The text {path} is empty.")
-    return Documents(texts=_articles(text), sha256=digest_file(path), description=path.name)
-
-
-def _articles(text: str) -> tuple[str, ...]:
-    articles: list[list[str]] = [[]]
-    for line in text.splitlines(keepends=True):
-        if ARTICLE_TITLE.match(line.rstrip("\n")):
-            articles.append([])
-        articles[-1].append(line)
-    return tuple(article for lines in articles if (article := "".join(lines)).strip())
+    return Documents(
+        texts=tuple(text for text in texts if text.strip()), sha256=digest_file(path), description=path.name
+    )
 
 
 def read_documents(corpus: Corpus) -> Documents:

@@ -9,7 +9,8 @@ from harness.certify import Options
 ROOT = Path(__file__).resolve().parents[2]
 FAKES = "tests.support.fake_runners"
 TEXT = (
-    " = Snow = \n \n It snows . \n\n = = Ice = = \n \n Ice melts . \n = Rain = \n \n It rains , and it rains . \n" * 40
+    " \n = Snow = \n \n It snows . \n\n = = Ice = = \n \n Ice melts . \n \n = Rain = \n \n It rains , and it rains . \n"
+    * 40
 )
 
 

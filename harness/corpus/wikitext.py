@@ -1,0 +1,167 @@
+"""WikiText: articles out of a `.tokens` file, and their text as it was before it was tokenised.
+
+The file holds one paragraph a line, a blank line around each heading, an article's title as ` = Title = ` and a
+section's as ` = = Section = = `. A line of that form between other lines is no heading: formulas look like that.
+
+The text is restored by this rule; `--raw` leaves it as it is:
+
+| in the file | restored |
+| --- | --- |
+| `two @-@ part`, `1 @,@ 500`, `0 @.@ 7` | `two-part`, `1,500`, `0.7` |
+| a space before `,` `.` `;` `:` `!` `?` `)` `]` `%`, after `(` `[` `$` | removed |
+| `he 's`, `did n't`, `do n't`, `I 'm`, `we 'll` | `he's`, `didn't`, `don't`, `I'm`, `we'll` |
+| `" word "`, where the `"` of a paragraph come in pairs | `"word"` |
+| ` = = Heading = = ` | `Heading` |
+| blank lines, and the spaces around a paragraph | one empty line between paragraphs |
+| `<unk>` | kept: the word is lost, and nothing here makes one up |
+
+Dashes and slashes between spaces are kept: the file does not say how they stood. Letters and digits never change.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.files import whole_file
+
+HEADING = re.compile(r"^ ?((?:= )+)(?!= )(.+?)((?: =)+) ?$")
+JOINED = {"@-@": "-", "@,@": ",", "@.@": "."}
+NO_SPACE_BEFORE = frozenset(",.;:!?)]%") | {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "n't"}
+NO_SPACE_AFTER = frozenset("([$")
+TYPE = "Eng"
+PROGRESS_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Article:
+    """One article: its title, empty where the file has none, and its text with the title's line."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What `write_jsonl` wrote; `sha256` is the digest of the file."""
+
+    articles: int
+    bytes_read: int
+    bytes_written: int
+    sha256: str
+
+
+def read_articles(lines: Iterable[str], *, raw: bool) -> Iterator[Article]:
+    """The articles of lines with their ends, one at a time. Raw texts, one after the other, are the lines again."""
+    title, kept = "", list[tuple[str, bool]]()
+    for before, line, after in _with_neighbours(lines):
+        heading = HEADING.match(line.rstrip("\r\n")) if not before.strip() and not after.strip() else None
+        if heading and heading.group(1) == "= ":
+            yield from _article(title, kept, raw)
+            title, kept = restore(heading.group(2)), []
+        kept.append((line, heading is not None))
+    yield from _article(title, kept, raw)
+
+
+def _with_neighbours(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    before, line = "", ""
+    for number, after in enumerate(lines):
+        if number:
+            yield before, line, after
+            before = line
+        line = after
+    if line:
+        yield before, line, ""
+
+
+def _article(title: str, lines: Sequence[tuple[str, bool]], raw: bool) -> Iterator[Article]:
+    if not any(line.strip() for line, _ in lines):
+        # what stands before the first title is part of no article, but part of the file
+        if raw and lines:
+            yield Article(title="", text="".join(line for line, _ in lines))
+        return
+    if raw:
+        yield Article(title=title, text="".join(line for line, _ in lines))
+        return
+    paragraphs = (restore(line.rstrip("\r\n"), heading=heading) for line, heading in lines)
+    yield Article(title=title, text="\n\n".join(filter(None, paragraphs)))
+
+
+def restore(paragraph: str, *, heading: bool = False) -> str:
+    """A paragraph or heading by the rule above."""
+    if heading and (match := HEADING.match(paragraph)):
+        paragraph = match.group(2)
+    words = [word for word in paragraph.split(" ") if word]
+    paired = words.count('"') % 2 == 0
+    out, glued, opened = list[str](), True, False
+    for word in words:
+        before, after = word in NO_SPACE_BEFORE, word in NO_SPACE_AFTER
+        if word in JOINED:
+            word, before, after = JOINED[word], True, True
+        elif word == '"' and paired:
+            before, after = opened, not opened
+            opened = not opened
+        out.append(word if before or glued else f" {word}")
+        glued = after
+    return "".join(out).strip(" ")
+
+
+def read_lines(path: Path, progress: Callable[[int], object] = lambda done: None) -> Iterator[str]:
+    """The lines of a UTF-8 text with their ends, which are line feeds and nothing else.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, or holds a zero byte; the message names the place.
+    """
+    try:
+        with path.open("rb") as file:
+            done, told = 0, 0
+            for number, line in enumerate(file, 1):
+                yield _decoded(line, path, number, done)
+                done += len(line)
+                if done - told >= PROGRESS_BYTES:
+                    progress(told := done)
+            progress(done)
+    except OSError as error:
+        raise InputError(f"The text {path} cannot be read: {error.strerror}.") from None
+
+
+def _decoded(line: bytes, path: Path, number: int, offset: int) -> str:
+    if (zero := line.find(b"\0")) >= 0:
+        raise InputError(f"The text {path} is no text: there is a zero byte at byte {offset + zero}, line {number}.")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"The text {path} is not UTF-8: {error.reason} at byte {offset + error.start}, line {number}."
+        ) from None
+
+
+def write_jsonl(
+    source: Path,
+    destination: Path,
+    *,
+    raw: bool,
+    overwrite: bool = False,
+    progress: Callable[[int], object] = lambda done: None,
+) -> Written:
+    """Writes one JSON object an article, in the keys that NVIDIA's and mindformers' tools read; whole, or nothing.
+
+    Raises:
+        InputError: the source cannot be read or holds no text, or the destination exists or cannot be written.
+    """
+    articles, written, sha = 0, 0, hashlib.sha256()
+    with whole_file(destination, overwrite=overwrite) as file:
+        for article in read_articles(read_lines(source, progress), raw=raw):
+            if not article.text.strip():
+                continue
+            record = {"src": source.name, "text": article.text, "type": TYPE, "id": str(articles)}
+            line = json.dumps({**record, "title": article.title}, ensure_ascii=False).encode() + b"\n"
+            file.write(line)
+            sha.update(line)
+            articles, written = articles + 1, written + len(line)
+        if not articles:
+            raise InputError(f"The text {source} holds nothing.")
+    return Written(articles=articles, bytes_read=source.stat().st_size, bytes_written=written, sha256=sha.hexdigest())

@@ -1,5 +1,6 @@
 """Text to token ids: bytes, or a Hugging Face tokenizer directory read offline."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from harness.case import BYTE_VOCABULARY, Tokenizer
 from harness.corpus.documents import check_digest, source_path
+from harness.corpus.fast_bpe import BackendEncoder
 from harness.digest import digest_file, digest_json
 from harness.errors import InputError, MissingPrerequisite
 
@@ -17,7 +19,7 @@ TokenIds = npt.NDArray[np.int32]
 
 
 class TextTokenizer(Protocol):
-    """What batches need of a tokenizer: its size, its end of a document, and ids of texts."""
+    """What batches and data sets need of a tokenizer: its size, its end of a document, ids of texts and back."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -26,23 +28,38 @@ class TextTokenizer(Protocol):
     @property
     def sha256(self) -> str | None: ...
 
-    def encode(self, texts: Sequence[str]) -> list[TokenIds]: ...
+    def encode(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[TokenIds]:
+        """One int32 array for each text, with or without the tokens that the tokenizer puts around a text."""
+
+    def decode(self, ids: npt.NDArray[np.integer[Any]]) -> str:
+        """A text for a reader: bytes that are no UTF-8 are replaced, the end of a document is shown.
+
+        Args:
+            ids: ids below `vocab_size`, of any integer dtype, [tokens].
+        """
 
 
 @dataclass(frozen=True)
 class ByteTokenizer:
-    """Each UTF-8 byte is its own id; id 256 ends a document."""
+    """Each UTF-8 byte is its own id; id 256 ends a document. It puts no tokens around a text."""
 
     vocab_size: int = BYTE_VOCABULARY
     eod: int = BYTE_VOCABULARY - 1
     sha256: str | None = None
 
-    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
+    def encode(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[TokenIds]:
         return [np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int32) for text in texts]
+
+    def decode(self, ids: npt.NDArray[np.integer[Any]]) -> str:
+        first, *rest = np.split(ids, np.flatnonzero(ids == self.eod))
+        documents = [first, *(document[1:] for document in rest)]
+        return "<eod>".join(document.astype(np.uint8).tobytes().decode("utf-8", "replace") for document in documents)
 
 
 class HuggingFaceTokenizer:
     """A tokenizer directory, as `AutoTokenizer.from_pretrained` loads it without network.
+
+    It may be made before a fork and used after it.
 
     Raises:
         MissingPrerequisite: transformers is not installed.
@@ -50,6 +67,8 @@ class HuggingFaceTokenizer:
     """
 
     def __init__(self, directory: Path) -> None:
+        # Threads of the Rust library do not survive a fork, and beside other workers they only take turns.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
             from transformers import AutoTokenizer
         except ImportError:
@@ -60,8 +79,8 @@ class HuggingFaceTokenizer:
             raise InputError(f"The tokenizer {directory} is not a directory.")
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # the Rust library raises no class of its own for a damaged file
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{directory} holds no Hugging Face tokenizer that can be loaded: {reason}") from None
         if self._tokenizer.eos_token_id is None:
             raise InputError(f"The tokenizer {directory} names no eos_token, which is needed to end documents.")
@@ -69,11 +88,26 @@ class HuggingFaceTokenizer:
         self.eod = int(self._tokenizer.eos_token_id)
         files = sorted(path for path in directory.iterdir() if path.is_file())
         self.sha256: str | None = digest_json({path.name: digest_file(path) for path in files})
+        self._encoder = _encoder(self._tokenizer) if self._tokenizer.is_fast else None
 
-    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
+    def encode(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[TokenIds]:
+        if self._encoder is not None:
+            return self._encoder.encode(texts, add_special_tokens=add_special_tokens)
         # verbose=False: documents longer than the model's maximum are cut into rows later
-        encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return [np.asarray(ids, dtype=np.int32) for ids in encoded]
+        options = {"add_special_tokens": add_special_tokens, "verbose": False}
+        return [np.asarray(self._tokenizer(text, **options)["input_ids"], dtype=np.int32) for text in texts]
+
+    def decode(self, ids: npt.NDArray[np.integer[Any]]) -> str:
+        return str(self._tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False))
+
+
+def _encoder(tokenizer: Any) -> BackendEncoder:
+    """Its backend in the state that `tokenizer(text)` would put it into."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    return BackendEncoder(backend)
 
 
 def load_tokenizer(tokenizer: Tokenizer) -> TextTokenizer:

@@ -1,0 +1,191 @@
+"""Byte-level BPE at the speed of a dictionary: a text is split into words, and each word's ids are looked up.
+
+Takes a tokenizer of the `tokenizers` library and gives the ids that the library gives, several times sooner. Only the
+splitting is done here, and only for patterns on which the two engines for regular expressions were shown to agree;
+every word is encoded by the library when it is first seen. A text that could be split differently goes to the library
+whole: one that holds an added token, or a character whose class depends on the version of Unicode.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from unicodedata import ucd_3_2_0
+
+import numpy as np
+import numpy.typing as npt
+
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+LLAMA_SPLIT = QWEN_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+# Source: the pattern that the library's ByteLevel splits by where `use_regex` is set; it cannot be asked for it.
+GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+# White space in Unicode 3.2 and none since 6.3.
+RECLASSIFIED = frozenset("\u180e")
+
+# Each leaves ASCII as it is, and a part of what it gave as well.
+NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD"})
+
+# A bound on the dictionary's memory: its characters, and what an entry costs besides, in characters. About 200 MB.
+MOST_CHARACTERS = 100_000_000
+ENTRY_CHARACTERS = 150
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affixes:
+    """The special tokens around one text, as int32 bytes."""
+
+    before: bytes = b""
+    after: bytes = b""
+
+
+class BackendEncoder:
+    """The ids of texts as a `tokenizers.Tokenizer` gives them.
+
+    The tokenizer must neither truncate nor pad. It may be made before a fork and used after it.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._affixes = _affixes(_state(backend.post_processor))
+        self._words = _dictionary(backend)
+
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[npt.NDArray[np.int32]]:
+        """One int32 array for each text."""
+        affixes = self._affixes if add_special_tokens else Affixes()
+        if self._words is None or affixes is None:
+            return self._by_backend(texts, add_special_tokens)
+        found = [self._words.look_up(text, affixes) for text in texts]
+        rest = iter(
+            self._by_backend([text for text, ids in zip(texts, found, strict=True) if ids is None], add_special_tokens)
+        )
+        return [next(rest) if ids is None else np.frombuffer(ids, np.int32) for ids in found]
+
+    def _by_backend(self, texts: Sequence[str], add_special_tokens: bool) -> list[npt.NDArray[np.int32]]:
+        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        return [np.asarray(one.ids, dtype=np.int32) for one in encoded]
+
+
+class WordDictionary:
+    """The ids of every word seen so far, as int32 bytes: joining them is quicker than any array of arrays."""
+
+    def __init__(self, backend: Any, pattern: str) -> None:
+        import regex
+
+        self._backend = backend
+        self._normalizer = backend.normalizer
+        self._split = regex.compile(pattern).findall
+        self._added = _any_of(_added_texts(backend))
+        self._ids: dict[str, bytes] = {}
+        self._characters = 0
+
+    def look_up(self, text: str, affixes: Affixes) -> bytearray | None:
+        """The ids of a text as int32 bytes, with `affixes` around them; None where only the library knows."""
+        if self._added.search(text):
+            return None
+        if self._normalizer is not None and not text.isascii():
+            text = self._normalizer.normalize_str(text)
+            if self._added.search(text):
+                return None
+        words = self._split(text)
+        try:
+            ids = map(self._ids.__getitem__, words)
+            return bytearray().join((affixes.before, *ids, affixes.after))
+        except KeyError:
+            if not self._learn(words):
+                return None
+        ids = map(self._ids.__getitem__, words)
+        return bytearray().join((affixes.before, *ids, affixes.after))
+
+    def _learn(self, words: list[str]) -> bool:
+        """Whether every word can be looked up now."""
+        new = [word for word in set(words) if word not in self._ids]
+        if not all(word.isascii() or _class_is_certain(word) for word in new):
+            return False
+        if self._characters > MOST_CHARACTERS:
+            self._ids.clear()
+            self._characters = 0
+            new = list(set(words))
+        encoded = self._backend.encode_batch_fast(new, add_special_tokens=False)
+        self._ids.update((word, np.array(one.ids, np.int32).tobytes()) for word, one in zip(new, encoded, strict=True))
+        self._characters += sum(map(len, new)) + ENTRY_CHARACTERS * len(new)
+        return True
+
+
+def _class_is_certain(word: str) -> bool:
+    """Whether every version of Unicode since 3.2 puts each character into the same class."""
+    return not any(ucd_3_2_0.category(character) == "Cn" or character in RECLASSIFIED for character in word)
+
+
+def _dictionary(backend: Any) -> WordDictionary | None:
+    """None where the tokenizer does more than split by a known pattern and encode each word by itself."""
+    normalizer = _state(backend.normalizer)
+    pattern = _pattern(_state(backend.pre_tokenizer))
+    if type(backend.model).__name__ != "BPE" or backend.model.dropout or pattern is None:
+        return None
+    if normalizer is not None and normalizer["type"] not in NORMALIZERS:
+        return None
+    return WordDictionary(backend, pattern)
+
+
+def _pattern(pre_tokenizer: Any) -> str | None:
+    match pre_tokenizer:
+        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
+            return GPT2_SPLIT
+        case {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+            ],
+        } if pattern in (QWEN_SPLIT, LLAMA_SPLIT):
+            return pattern
+    return None
+
+
+def _affixes(post_processor: Any) -> Affixes | None:
+    """None where the post-processor does more than put tokens around a text."""
+    match post_processor:
+        case None | {"type": "ByteLevel"}:
+            return Affixes()
+        case {"type": "TemplateProcessing", "single": list(template), "special_tokens": dict(special)}:
+            parts = [
+                None if "Sequence" in piece else _int32(special[piece["SpecialToken"]["id"]]["ids"])
+                for piece in template
+            ]
+            if parts.count(None) != 1:
+                return None
+            text = parts.index(None)
+            return Affixes(before=b"".join(filter(None, parts[:text])), after=b"".join(filter(None, parts[text:])))
+        case {"type": "Sequence", "processors": list(processors)}:
+            both = [_affixes(processor) for processor in processors]
+            around = [one for one in both if one is not None]
+            if len(around) == len(both):
+                return Affixes(
+                    before=b"".join(one.before for one in reversed(around)), after=b"".join(one.after for one in around)
+                )
+    return None
+
+
+def _int32(ids: Sequence[int]) -> bytes:
+    return np.array(ids, np.int32).tobytes()
+
+
+def _added_texts(backend: Any) -> set[str]:
+    """What the library looks for before it splits: each added token as it is written and as it is normalized."""
+    written = {token.content for token in backend.get_added_tokens_decoder().values()}
+    normalized = {backend.normalizer.normalize_str(text) for text in written} if backend.normalizer else set()
+    return (written | normalized) - {""}
+
+
+def _any_of(texts: set[str]) -> "re.Pattern[str]":
+    # (?!) never matches
+    return re.compile("|".join(map(re.escape, sorted(texts))) or "(?!)")
+
+
+def _state(component: Any) -> Any:
+    """The description of a part of a tokenizer, as `tokenizer.json` holds it."""
+    return None if component is None else json.loads(component.__getstate__())

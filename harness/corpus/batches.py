@@ -6,14 +6,17 @@ vocabulary or with too few tokens for one row.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import Case
+from harness.case import Case, Corpus
 from harness.corpus.documents import check_digest, read_documents, source_path
-from harness.corpus.indexed import read_indexed
+from harness.corpus.indexed import open_indexed
+from harness.corpus.samples import Part, Sampling, draw_samples
 from harness.corpus.tokenizers import TokenIds, load_tokenizer
+from harness.digest import digest_json
 from harness.errors import InputError
 
 
@@ -36,12 +39,17 @@ class Batches:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Documents:
-    ids: Sequence[TokenIds]
+class _Rows:
+    """Rows of tokens [rows, S + 1] and, where it is not told by their inputs alone, which targets count [rows, S]."""
+
+    tokens: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.bool_] | None
     eod: int | None
     corpus_sha256: str
     tokenizer_sha256: str | None
     description: str
+    corpus_tokens: int
+    epochs: int
 
 
 def draw_batches(case: Case) -> Batches:
@@ -50,52 +58,94 @@ def draw_batches(case: Case) -> Batches:
     Raises:
         InputError: see the module; or a corpus or tokenizer that cannot be read.
     """
-    documents = _tokenize(case)
-    rows = case.training.steps * case.data.global_batch_size
-    tokens, mask, epochs = _rows(case, documents, rows)
-    highest = int(tokens.max())
+    asked = case.training.steps * case.data.global_batch_size
+    rows = (_megatron_rows if case.data.corpus.kind == "megatron" else _text_rows)(case, asked)
+    highest = int(rows.tokens.max())
     if highest >= case.model.vocab_size:
         raise InputError(
-            f"{documents.description} holds the token id {highest}, beyond the model's vocabulary of "
+            f"{rows.description} holds the token id {highest}, beyond the model's vocabulary of "
             f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
         )
+    mask = np.ones((asked, case.data.seq_length), np.bool_) if rows.counts is None else rows.counts
+    if case.data.eod_mask_loss:
+        mask &= rows.tokens[:, :-1] != rows.eod
     if not mask.reshape(case.training.steps, -1).any(axis=1).all():
-        raise InputError(f"{documents.description}: a step would have no token that counts in the loss.")
-    shape = (case.training.steps, case.data.global_batch_size)
+        raise InputError(f"{rows.description}: a step would have no token that counts in the loss.")
+    shape = (case.training.steps, case.data.global_batch_size, -1)
     return Batches(
-        tokens=tokens.reshape(*shape, -1),
-        loss_mask=mask.reshape(*shape, -1),
-        corpus_sha256=documents.corpus_sha256,
-        tokenizer_sha256=documents.tokenizer_sha256,
-        description=documents.description,
-        corpus_tokens=sum(len(ids) for ids in documents.ids),
-        epochs=epochs,
+        tokens=rows.tokens.reshape(shape),
+        loss_mask=mask.astype(np.uint8).reshape(shape),
+        corpus_sha256=rows.corpus_sha256,
+        tokenizer_sha256=rows.tokenizer_sha256,
+        description=rows.description,
+        corpus_tokens=rows.corpus_tokens,
+        epochs=rows.epochs,
     )
 
 
-def _tokenize(case: Case) -> _Documents:
-    corpus = case.data.corpus
-    if corpus.kind == "megatron":
-        prefix = source_path(corpus.kind, corpus.path)
-        dataset = read_indexed(prefix)
-        check_digest(corpus.sha256, dataset.sha256, f"The data set {prefix}")
-        # These files carry their own end-of-document tokens; which id that is, they do not say.
-        return _Documents(
-            ids=dataset.documents,
-            eod=None,
-            corpus_sha256=dataset.sha256,
-            tokenizer_sha256=None,
-            description=prefix.name,
-        )
-    documents, tokenizer = read_documents(corpus), load_tokenizer(case.data.tokenizer)
-    texts = _paragraphs(documents.texts) if case.data.packing == "paragraph" else documents.texts
-    return _Documents(
-        ids=tokenizer.encode(texts),
+def _text_rows(case: Case, asked: int) -> _Rows:
+    documents, tokenizer = read_documents(case.data.corpus), load_tokenizer(case.data.tokenizer)
+    padded = case.data.packing == "paragraph"
+    ids = tokenizer.encode(_paragraphs(documents.texts) if padded else documents.texts)
+    if padded:
+        tokens, counts, epochs = _padded(ids, tokenizer.eod, asked, case.data.seq_length)
+    else:
+        stream = np.concatenate([part for one in ids for part in (one, np.array([tokenizer.eod], np.int32))])
+        tokens, epochs = _packed(stream, documents.description, asked, case.data.seq_length)
+        counts = None
+    return _Rows(
+        tokens=tokens,
+        counts=counts,
         eod=tokenizer.eod,
         corpus_sha256=documents.sha256,
         tokenizer_sha256=tokenizer.sha256,
         description=documents.description,
+        corpus_tokens=sum(map(len, ids)),
+        epochs=epochs,
     )
+
+
+def _megatron_rows(case: Case, asked: int) -> _Rows:
+    """Rows of files that hold token ids already; no more of them is read than the rows need."""
+    if case.data.packing == "paragraph":
+        raise InputError("data.packing 'paragraph' needs text: Megatron files hold no paragraphs.")
+    parts = _open_parts(case.data.corpus)
+    names, digests = [part.dataset.prefix.name for part in parts], [part.dataset.sha256 for part in parts]
+    sha256 = digest_json(digests) if case.data.corpus.blend else digests[0]
+    check_digest(case.data.corpus.sha256, sha256, f"The data set {', '.join(names)}")
+    if case.data.order == "sequential":
+        tokens, epochs = _packed(parts[0].dataset.tokens, names[0], asked, case.data.seq_length)
+    else:
+        sampling = Sampling(
+            seed=case.data.seed,
+            seq_length=case.data.seq_length,
+            samples=case.data.num_samples or asked,
+            split=case.data.split,
+            order=case.data.order,
+        )
+        samples = draw_samples(parts, sampling)
+        if len(samples) < asked:
+            raise InputError(
+                f"{', '.join(names)}: one epoch holds {len(samples)} rows, the steps take {asked}. Without weights "
+                "a blend is not repeated: give each part of data_path a weight."
+            )
+        tokens, epochs = samples.rows(np.arange(asked)), samples.epochs
+    return _Rows(
+        tokens=tokens,
+        counts=None,
+        eod=case.data.eod,
+        corpus_sha256=sha256,
+        tokenizer_sha256=None,
+        description=", ".join(names),
+        corpus_tokens=sum(len(part.dataset.tokens) for part in parts),
+        epochs=epochs,
+    )
+
+
+def _open_parts(corpus: Corpus) -> list[Part]:
+    if corpus.blend:
+        return [Part(open_indexed(source_path("blend", part.path)), part.weight) for part in corpus.blend]
+    return [Part(open_indexed(source_path(corpus.kind, corpus.path)), None)]
 
 
 def _paragraphs(texts: Sequence[str]) -> list[str]:
@@ -103,48 +153,26 @@ def _paragraphs(texts: Sequence[str]) -> list[str]:
     return [block for block in blocks if block]
 
 
-def _rows(case: Case, documents: _Documents, rows: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8], int]:
-    if case.data.packing == "paragraph":
-        return _padded_rows(documents, rows, case.data.seq_length, case.data.eod_mask_loss)
-    stream = _stream(documents)
-    return _packed_rows(stream, documents, rows, case.data.seq_length, case.data.eod_mask_loss)
-
-
-def _stream(documents: _Documents) -> TokenIds:
-    end = np.array([] if documents.eod is None else [documents.eod], dtype=np.int32)
-    return np.concatenate([part for ids in documents.ids for part in (ids, end)] or [end])
-
-
-def _packed_rows(
-    stream: TokenIds, documents: _Documents, rows: int, seq_length: int, eod_mask_loss: bool
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8], int]:
-    if eod_mask_loss and documents.eod is None:
-        raise InputError("data.eod_mask_loss needs a tokenizer: Megatron files do not say which id ends a document.")
+def _packed(
+    stream: npt.NDArray[np.integer[Any]], name: str, asked: int, seq_length: int
+) -> tuple[npt.NDArray[np.int32], int]:
     per_epoch = (len(stream) - 1) // seq_length
     if per_epoch < 1:
         raise InputError(
-            f"{documents.description} has {len(stream)} tokens; one row of data.seq_length {seq_length} needs "
-            f"{seq_length + 1}."
+            f"{name} has {len(stream)} tokens; one row of data.seq_length {seq_length} needs {seq_length + 1}."
         )
-    starts = np.arange(rows) % per_epoch * seq_length
-    tokens = stream[starts[:, None] + np.arange(seq_length + 1)]
-    mask = np.ones((rows, seq_length), dtype=np.uint8)
-    if eod_mask_loss:
-        mask[tokens[:, 1:] == documents.eod] = 0
-    return tokens, mask, -(-rows // per_epoch)
+    starts = np.arange(asked) % per_epoch * seq_length
+    return stream[starts[:, None] + np.arange(seq_length + 1)].astype(np.int32), -(-asked // per_epoch)
 
 
-def _padded_rows(
-    documents: _Documents, rows: int, seq_length: int, eod_mask_loss: bool
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8], int]:
-    if documents.eod is None:
-        raise InputError("data.packing 'paragraph' needs text: Megatron files hold no paragraphs.")
-    tokens = np.full((rows, seq_length + 1), documents.eod, dtype=np.int32)
-    mask = np.zeros((rows, seq_length), dtype=np.uint8)
-    for row in range(rows):
-        ids = documents.ids[row % len(documents.ids)][: seq_length + 1]
+def _padded(
+    documents: Sequence[TokenIds], eod: int, asked: int, seq_length: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int]:
+    tokens = np.full((asked, seq_length + 1), eod, dtype=np.int32)
+    counts = np.zeros((asked, seq_length), np.bool_)
+    for row in range(asked):
+        ids = documents[row % len(documents)][: seq_length + 1]
         tokens[row, : len(ids)] = ids
         # the targets of a row are its tokens from the second on, then one end of the document
-        targets = len(ids) - 1 if eod_mask_loss else len(ids)
-        mask[row, :targets] = 1
-    return tokens, mask, -(-rows // len(documents.ids))
+        counts[row, : len(ids)] = True
+    return tokens, counts, -(-asked // len(documents))

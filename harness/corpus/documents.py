@@ -94,7 +94,12 @@ def source_path(kind: str, path: str | None) -> Path:
         InputError: the case names only its digest.
     """
     if path is None:
-        option = {"text": "--text FILE", "megatron": "--data PREFIX", "huggingface": "--tokenizer DIR"}[kind]
+        option = {
+            "text": "--text FILE",
+            "megatron": "--data PREFIX",
+            "huggingface": "--tokenizer DIR",
+            "blend": "data.corpus.data_path in the case's file",
+        }[kind]
         raise InputError(f"The case names its {kind} source by digest only. Say where it lies with {option}.")
     return Path(path)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from harness.case import Case
-from harness.corpus.batches import draw_batches
+from harness.corpus.batches import Batches, draw_batches
 from harness.digest import digest_tensors
+from harness.files import whole_file
 from harness.inputs import BATCHES, WEIGHTS, Inputs
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
@@ -61,6 +62,21 @@ def _draw(case: Case, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float
     return (case.model.initializer_range * normal).astype(np.float32)
 
 
+def batch_tensors(batches: Batches) -> dict[str, npt.NDArray[Any]]:
+    """The tensors that a run reads: tokens int32 [steps, B, S + 1], loss_mask uint8 [steps, B, S]."""
+    return {"tokens": batches.tokens, "loss_mask": batches.loss_mask}
+
+
+def write_batches(tensors: dict[str, npt.NDArray[Any]], path: Path, *, overwrite: bool) -> None:
+    """Writes batches as one safetensors file, whole or not at all.
+
+    Raises:
+        InputError: the file exists and `overwrite` is not set, or it cannot be written.
+    """
+    with whole_file(path, overwrite=overwrite) as file:
+        file.write(save(tensors))
+
+
 def draw_inputs(case: Case, directory: Path) -> Inputs:
     """Draws and writes both files of a case.
 
@@ -68,7 +84,7 @@ def draw_inputs(case: Case, directory: Path) -> Inputs:
         InputError: the corpus or tokenizer cannot be used.
     """
     batches, weights = draw_batches(case), draw_weights(case)
-    tensors: dict[str, npt.NDArray[Any]] = {"tokens": batches.tokens, "loss_mask": batches.loss_mask}
+    tensors = batch_tensors(batches)
     directory.mkdir(parents=True, exist_ok=True)
     save_file(weights, directory / WEIGHTS)
     save_file(tensors, directory / BATCHES)

@@ -1,101 +1,263 @@
-"""Reads Megatron's indexed data set: `PREFIX.idx` (sizes, pointers, documents) and `PREFIX.bin` (token ids).
+"""Megatron's indexed data set: `PREFIX.bin` (token ids) and `PREFIX.idx` (lengths, pointers, documents).
+
+Reads and writes the same bytes as Megatron-LM's and mindformers' own tools, and refuses a pair of files that do not
+fit each other to the byte. Memory does not grow with the tokens: the ids stay on disk.
 
 Layout of the index, all little-endian: magic, u64 version, u8 dtype code, u64 number of sequences, u64 number of
 document boundaries, i32 length of each sequence, i64 byte offset of each sequence, i64 document boundaries.
 Source: Megatron-LM, megatron/core/datasets/indexed_dataset.py.
 """
 
+import contextlib
+import hashlib
 import struct
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.digest import digest_file, digest_json
+from harness.digest import CHUNK_BYTES, digest_file, digest_json
 from harness.errors import InputError
+from harness.files import whole_file
 
 MAGIC = b"MMIDIDX\x00\x00"
+LEGACY_MAGIC = b"TNTIDX\x00\x00"
 VERSION = 1
 DTYPES: dict[int, type[np.generic]] = {
     1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 6: np.float64, 7: np.float32, 8: np.uint16,
 }  # fmt: skip
+CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 HEADER = struct.Struct("<9sQBQQ")
+MAXIMUM_ID = np.iinfo(np.int32).max
+CHUNK = CHUNK_BYTES // 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedDataset:
-    """The documents of a data set, each an array of token ids, with the digest of both files."""
+    """A data set whose two files fit each other.
 
-    documents: tuple[npt.NDArray[np.int32], ...]
+    lengths: int32 [sequences]; sequences lie one after the other in `tokens`.
+    boundaries: int64 [documents + 1]; document i is the sequences `boundaries[i]` up to `boundaries[i + 1]`.
+    tokens: the ids in the stored dtype, mapped from the file and not in memory.
+    lowest, highest: the smallest and the largest id.
+    sha256: digest of both files.
+    """
+
+    prefix: Path
+    dtype: np.dtype[Any]
+    lengths: npt.NDArray[np.int32]
+    boundaries: npt.NDArray[np.int64]
+    tokens: npt.NDArray[Any]
+    lowest: int
+    highest: int
     sha256: str
 
+    @property
+    def document_lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each document, int64 [documents]."""
+        starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+        return np.diff(starts[self.boundaries])
 
-def read_indexed(prefix: Path) -> IndexedDataset:
-    """Reads both files of a prefix and checks that they fit each other.
+
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    dtype: np.dtype[Any]
+    lengths: npt.NDArray[np.int32]
+    pointers: npt.NDArray[np.int64]
+    boundaries: npt.NDArray[np.int64]
+
+
+def open_indexed(prefix: Path) -> IndexedDataset:
+    """Opens both files of a prefix and checks each of them, and that they fit each other.
 
     Raises:
-        InputError: a file is missing, cut, of another format, or the two do not fit.
+        InputError: a file is missing, cut, of another format, the two do not fit, or they hold no token.
     """
-    idx, bin_ = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
+    idx, bin_ = paths(prefix)
     for path in (idx, bin_):
         if not path.is_file():
-            raise InputError(f"There is no {path}: --data takes the common prefix of a .bin and an .idx file.")
-    dtype, lengths, pointers, boundaries = _read_index(idx)
-    _check_index(idx, bin_, dtype, lengths, pointers, boundaries)
-    tokens = _token_ids(bin_, np.fromfile(bin_, dtype=dtype.newbyteorder("<")))
-    starts = np.concatenate([[0], np.cumsum(lengths)])[boundaries]
-    documents = tuple(tokens[a:b] for a, b in pairwise(starts))
-    sha256 = digest_json({"bin": digest_file(bin_), "idx": digest_file(idx)})
-    return IndexedDataset(documents=documents, sha256=sha256)
-
-
-def _token_ids(bin_: Path, stored: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    """The ids as int32; one that does not fit is an error, for it would become another token."""
-    for bound in (stored.min(initial=0), stored.max(initial=0)):
-        if not 0 <= bound <= np.iinfo(np.int32).max:
+            raise InputError(_missing(prefix, path))
+    index = _read_index(idx)
+    _check_lengths(idx, index)
+    _check_documents(idx, index)
+    tokens = _map_tokens(idx, bin_, index)
+    lowest, highest, digest = _scan(bin_, index.dtype)
+    for bound in (lowest, highest):
+        if not 0 <= bound <= MAXIMUM_ID:
             raise InputError(f"{bin_} holds the token id {bound}, which is none.")
-    return stored.astype(np.int32)
+    return IndexedDataset(
+        prefix=prefix,
+        dtype=index.dtype,
+        lengths=index.lengths,
+        boundaries=index.boundaries,
+        tokens=tokens,
+        lowest=lowest,
+        highest=highest,
+        sha256=digest_json({"bin": digest, "idx": digest_file(idx)}),
+    )
 
 
-def _read_index(idx: Path) -> tuple[np.dtype[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    data = idx.read_bytes()
-    if data[:9] != MAGIC:
-        raise InputError(f"{idx} is not a Megatron index: it does not begin with MMIDIDX.")
-    if len(data) < HEADER.size:
-        raise InputError(f"{idx} is cut inside its header.")
-    _, version, code, sequences, boundaries = HEADER.unpack_from(data)
-    if version != VERSION:
-        raise InputError(f"{idx} has version {version}; version {VERSION} can be read.")
-    if code not in DTYPES or not np.issubdtype(DTYPES[code], np.integer):
-        raise InputError(f"{idx} has the dtype code {code}, which is no integer type of Megatron's.")
-    expected = HEADER.size + sequences * 12 + boundaries * 8
-    if len(data) != expected:
-        raise InputError(f"{idx} has {len(data)} bytes; its header announces {expected}.")
-    lengths = np.frombuffer(data, "<i4", sequences, HEADER.size)
-    pointers = np.frombuffer(data, "<i8", sequences, HEADER.size + sequences * 4)
-    documents = np.frombuffer(data, "<i8", boundaries, HEADER.size + sequences * 12)
-    return np.dtype(DTYPES[code]), lengths, pointers, documents
+def paths(prefix: Path) -> tuple[Path, Path]:
+    """Index and data of a prefix."""
+    return Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
 
 
-def _check_index(
-    idx: Path,
-    bin_: Path,
-    dtype: np.dtype[Any],
-    lengths: npt.NDArray[Any],
-    pointers: npt.NDArray[Any],
-    boundaries: npt.NDArray[Any],
-) -> None:
-    if (lengths < 0).any():
-        raise InputError(f"{idx} holds a negative sequence length.")
-    ends = np.cumsum(lengths, dtype=np.int64) * dtype.itemsize
-    if not np.array_equal(pointers, ends - lengths.astype(np.int64) * dtype.itemsize):
-        raise InputError(f"{idx}: the pointers do not follow from the sequence lengths.")
-    size = int(ends[-1]) if len(ends) else 0
-    if bin_.stat().st_size != size:
-        raise InputError(f"{bin_} has {bin_.stat().st_size} bytes; its index announces {size}.")
-    ordered = len(boundaries) > 0 and boundaries[0] == 0 and boundaries[-1] == len(lengths)
-    if not ordered or (np.diff(boundaries) < 0).any():
-        raise InputError(f"{idx}: the document boundaries do not run from 0 to {len(lengths)}.")
+def _missing(prefix: Path, path: Path) -> str:
+    if path.exists():
+        return f"{path} is no file."
+    if prefix.suffix in (".bin", ".idx") and prefix.is_file():
+        return f"{prefix} is one of two files; give their common prefix: {prefix.with_suffix('')}"
+    return f"There is no {path}: a Megatron data set is named by the common prefix of a .bin and an .idx file."
+
+
+def _read_index(idx: Path) -> _Index:
+    size = idx.stat().st_size
+    with idx.open("rb") as file:
+        head = file.read(HEADER.size)
+        if head.startswith(LEGACY_MAGIC):
+            raise InputError(
+                f"{idx} has the old TNTIDX format and not MMIDIDX; write it again with 'certify data preprocess'."
+            )
+        if head[: len(MAGIC)] != MAGIC:
+            raise InputError(f"{idx} is not a Megatron index: it does not begin with MMIDIDX.")
+        if len(head) < HEADER.size:
+            raise InputError(f"{idx} is cut inside its header.")
+        _, version, code, sequences, boundaries = HEADER.unpack(head)
+        if version != VERSION:
+            raise InputError(f"{idx} has version {version}; version {VERSION} can be read.")
+        if code not in DTYPES or not np.issubdtype(DTYPES[code], np.integer):
+            raise InputError(f"{idx} has the dtype code {code}, which is no integer type of Megatron's.")
+        expected = HEADER.size + sequences * 12 + boundaries * 8
+        if size == expected + sequences and sequences:
+            raise InputError(f"{idx} holds a mode for each sequence: multimodal data sets cannot be read.")
+        if size != expected:
+            raise InputError(f"{idx} has {size} bytes; its header announces {expected}.")
+        return _Index(
+            dtype=np.dtype(DTYPES[code]).newbyteorder("<"),
+            lengths=np.fromfile(file, "<i4", sequences),
+            pointers=np.fromfile(file, "<i8", sequences),
+            boundaries=np.fromfile(file, "<i8", boundaries),
+        )
+
+
+def _check_lengths(idx: Path, index: _Index) -> None:
+    negative = np.flatnonzero(index.lengths < 0)
+    if len(negative):
+        raise InputError(f"{idx}: sequence {negative[0]} has the negative length {index.lengths[negative[0]]}.")
+    for start, pointers in _pointers(index.lengths, index.dtype.itemsize):
+        wrong = np.flatnonzero(index.pointers[start : start + len(pointers)] != pointers)
+        if len(wrong):
+            raise InputError(
+                f"{idx}: sequence {start + wrong[0]} is said to begin at byte {index.pointers[start + wrong[0]]}; "
+                f"by the lengths before it, it begins at byte {pointers[wrong[0]]}."
+            )
+
+
+def _pointers(lengths: npt.NDArray[np.int32], itemsize: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """Byte offsets of the sequences, in chunks, each with the number of its first sequence."""
+    reached = 0
+    for start in range(0, len(lengths), CHUNK):
+        ends = reached + np.cumsum(lengths[start : start + CHUNK], dtype=np.int64) * itemsize
+        yield start, np.concatenate([[reached], ends[:-1]])
+        reached = int(ends[-1])
+
+
+def _check_documents(idx: Path, index: _Index) -> None:
+    boundaries, sequences = index.boundaries, len(index.lengths)
+    if not len(boundaries) or boundaries[0] != 0 or boundaries[-1] != sequences:
+        ends = "none" if not len(boundaries) else f"{boundaries[0]} to {boundaries[-1]}"
+        raise InputError(f"{idx}: the document boundaries run from 0 to {sequences}, not as here: {ends}.")
+    falling = np.flatnonzero(np.diff(boundaries) < 0)
+    if len(falling):
+        raise InputError(f"{idx}: document {falling[0]} ends before it begins.")
+
+
+def _map_tokens(idx: Path, bin_: Path, index: _Index) -> npt.NDArray[Any]:
+    size = bin_.stat().st_size
+    expected = int(index.lengths.sum(dtype=np.int64)) * index.dtype.itemsize
+    if size != expected:
+        raise InputError(f"{bin_} has {size} bytes; the lengths in {idx.name} announce {expected}.")
+    if not size:
+        raise InputError(f"{bin_} holds no token.")
+    return np.memmap(bin_, dtype=index.dtype, mode="r")
+
+
+def _scan(bin_: Path, dtype: np.dtype[Any]) -> tuple[int, int, str]:
+    """Smallest and largest id and the digest of the data, in one pass."""
+    sha, lowest, highest = hashlib.sha256(), MAXIMUM_ID + 1, -1
+    with bin_.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            sha.update(chunk)
+            ids = np.frombuffer(chunk, dtype)
+            lowest, highest = min(lowest, int(ids.min())), max(highest, int(ids.max()))
+    return lowest, highest, sha.hexdigest()
+
+
+class IndexedWriter(contextlib.AbstractContextManager["IndexedWriter"]):
+    """Writes a data set document by document; on leaving, both files are there whole, or neither is.
+
+    Raises:
+        InputError: a file is there already and `overwrite` is not set, the directory cannot be written, or an id does
+            not fit the dtype.
+    """
+
+    def __init__(self, prefix: Path, dtype: npt.DTypeLike, *, overwrite: bool = False) -> None:
+        self._idx, self._bin = paths(prefix)
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._overwrite = overwrite
+        self._lengths, self._boundaries = array("i"), array("q", [0])
+        self._files = contextlib.ExitStack()
+
+    def __enter__(self) -> "IndexedWriter":
+        with contextlib.ExitStack() as files:
+            # The last file to be entered is the first to appear: no index appears before its data.
+            self._index_file: BinaryIO = files.enter_context(whole_file(self._idx, overwrite=self._overwrite))
+            self._data_file: BinaryIO = files.enter_context(whole_file(self._bin, overwrite=self._overwrite))
+            self._files = files.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        if error is not None:
+            return self._files.__exit__(kind, error, traceback)
+        with self._files:
+            self._write_index()
+            # An old index must not stand beside new data, however short the time.
+            self._idx.unlink(missing_ok=True)
+        return None
+
+    def add(self, ids: npt.NDArray[np.integer[Any]], lengths: Sequence[int], sequences: Sequence[int]) -> None:
+        """Adds documents.
+
+        Args:
+            ids: token ids of all of them, one after the other.
+            lengths: tokens of each sequence.
+            sequences: number of sequences of each document; their sum is the number of `lengths`.
+        """
+        if sum(lengths) != len(ids) or sum(sequences) != len(lengths):
+            raise ValueError("ids, lengths and sequences do not fit each other")
+        limits = np.iinfo(self._dtype)
+        for bound in (ids.min(initial=0), ids.max(initial=0)):
+            if not limits.min <= bound <= limits.max:
+                raise InputError(f"The token id {bound} does not fit {self._dtype.name}. Choose --dtype int32.")
+        self._data_file.write(ids.astype(self._dtype, copy=False).tobytes())
+        reached = len(self._lengths)
+        self._lengths.extend(lengths)
+        for number in sequences:
+            reached += number
+            self._boundaries.append(reached)
+
+    def _write_index(self) -> None:
+        lengths = np.frombuffer(self._lengths, np.int32)
+        header = HEADER.pack(MAGIC, VERSION, CODES[self._dtype.newbyteorder("=")], len(lengths), len(self._boundaries))
+        self._index_file.write(header)
+        self._index_file.write(lengths.astype("<i4", copy=False).tobytes())
+        for _, pointers in _pointers(lengths, self._dtype.itemsize):
+            self._index_file.write(pointers.astype("<i8", copy=False).tobytes())
+        self._index_file.write(np.frombuffer(self._boundaries, np.int64).astype("<i8", copy=False).tobytes())

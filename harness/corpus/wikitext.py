@@ -28,7 +28,7 @@ from pathlib import Path
 from harness.errors import InputError
 from harness.files import whole_file
 
-HEADING = re.compile(r"^ ?((?:= )+)(?!= )(.+?)((?: =)+) ?$")
+HEADING = re.compile(r"^ ((?:= )+)(?!= )(.+?)((?: =)+) ?$")
 JOINED = {"@-@": "-", "@,@": ",", "@.@": "."}
 NO_SPACE_BEFORE = frozenset(",.;:!?)]%") | {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "n't"}
 NO_SPACE_AFTER = frozenset("([$")

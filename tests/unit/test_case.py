@@ -1,6 +1,7 @@
 """The case: what fixes a run is in its digest, what does not is not, and all errors come at once."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,63 @@ def test_an_unknown_case_is_refused_with_the_known_ones(tmp_path: Path) -> None:
         load_case("no-such-case")
     with pytest.raises(InputError):
         load_case(str(tmp_path))
+
+
+MEGATRON = {"kind": "megatron", "path": "A"}
+
+
+def data_of(**changes: Any) -> dict[str, Any]:
+    return {**small_case().data.model_dump(), **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"order": "megatron"}, "needs a corpus of kind 'megatron'"),
+        ({"order": "megatron", "corpus": MEGATRON, "packing": "paragraph"}, "packing 'concat'"),
+        ({"seed": 7}, "seed: without meaning for order 'sequential'"),
+        ({"split": "9, 1, 0", "num_samples": 99}, "split, num_samples: without meaning"),
+        ({"eod": 0}, "the tokenizer says which id ends a document"),
+        ({"corpus": MEGATRON, "eod_mask_loss": True}, "eod_mask_loss needs eod"),
+        ({"corpus": {"kind": "megatron", "data_path": ["1", "A"]}}, "a blend needs order"),
+        ({"corpus": {"kind": "text", "data_path": ["1", "A"]}}, "a blend is of kind 'megatron'"),
+        ({"corpus": {**MEGATRON, "data_path": ["1", "A"]}}, "data_path stands for itself"),
+        ({"corpus": {"kind": "megatron", "data_path": []}}, "data_path is a list"),
+        ({"corpus": {"kind": "megatron", "data_path": "A"}}, "data_path is a list"),
+        ({"corpus": {"kind": "megatron", "data_path": ["0", "A", "1", "B"]}}, "is above 0"),
+        ({"corpus": {"kind": "megatron", "data_path": ["nan", "A", "1", "B"]}}, "is above 0"),
+        ({"order": "megatron", "corpus": MEGATRON, "num_samples": 3}, "below the 16 rows"),
+    ],
+)
+def test_an_order_that_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        small_case().with_changes(data=data_of(**changes))
+
+
+@pytest.mark.parametrize(
+    ("data_path", "parts"),
+    [
+        (["0.3", "A", "0.7", "B"], [(0.3, "A"), (0.7, "B")]),
+        (["1", "A"], [(1.0, "A")]),
+        (["A", "B"], [(None, "A"), (None, "B")]),
+        (["A", "B", "C"], [(None, "A"), (None, "B"), (None, "C")]),
+    ],
+)
+def test_a_data_path_is_read_as_mindformers_reads_it(data_path: list[str], parts: list[Any]) -> None:
+    corpus = {"kind": "megatron", "data_path": data_path}
+    case = small_case().with_changes(data=data_of(order="megatron", corpus=corpus))
+    assert [(part.weight, part.path) for part in case.data.corpus.blend] == parts
+
+
+def test_weights_of_a_blend_are_in_the_digest_and_its_paths_are_not() -> None:
+    def blend(*data_path: str) -> Case:
+        return small_case().with_changes(
+            data=data_of(
+                order="megatron", corpus={"kind": "megatron", "data_path": list(data_path), "sha256": "a" * 64}
+            )
+        )
+
+    assert blend("1", "A", "2", "B").digest() == blend("1", "C", "2", "D").digest()
+    assert blend("1", "A", "2", "B").digest() != blend("2", "A", "1", "B").digest()
+    case = blend("1", "A", "2", "B")
+    assert parse_case(case.record(), "the record").record() == case.record()

@@ -1,6 +1,5 @@
-"""The corpus: documents, tokens, rows and masks by hand, and Megatron's files with every corruption."""
+"""The corpus: documents, tokens, rows and masks by hand."""
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,15 @@ from harness.case import Case, Corpus, Tokenizer, load_case, shipped_cases
 from harness.corpus.batches import draw_batches
 from harness.corpus.documents import read_documents, text_documents
 from harness.corpus.draw import draw_weights, parameter_shapes
-from harness.corpus.indexed import HEADER, MAGIC, read_indexed
 from harness.corpus.tokenizers import ByteTokenizer, load_tokenizer
 from harness.digest import digest_file, digest_tensors
 from harness.errors import InputError
 from qwen3_model.configuration_qwen3 import PUBLISHED
 from tests.support.examples import small_case
+from tests.support.megatron import IDS, STORED, write_data_set
 
 EOD = 256
-ARTICLES = " = Snow = \n \n It snows . \n\n = = Ice = = \n \n Ice . \n = Rain = \n \n It rains . \n"
+ARTICLES = " = Snow = \n \n It snows . \n\n = = Ice = = \n \n Ice . \n \n = Rain = \n \n It rains . \n"
 
 
 def text(directory: Path, content: str) -> Path:
@@ -81,12 +80,12 @@ def test_bytes_read_back_as_their_text(content: str) -> None:
 
 
 def test_concat_packs_documents_in_order_with_an_end_after_each(tmp_path: Path) -> None:
-    batches = draw_batches(case_of(text(tmp_path, " = A = \nx\n = B = \ny\n")))
-    stream = [*b" = A = \nx\n", EOD, *b" = B = \ny\n", EOD]
+    batches = draw_batches(case_of(text(tmp_path, " = A = \n \nx\n \n = B = \n \ny\n")))
+    stream = [*b" = A = \n \nx\n \n", EOD, *b" = B = \n \ny\n", EOD]
     assert batches.tokens.shape == (2, 2, 5) and batches.loss_mask.shape == (2, 2, 4)
     assert batches.tokens.reshape(4, 5).tolist() == [stream[start : start + 5] for start in (0, 4, 8, 12)]
     assert batches.loss_mask.all() and (batches.tokens.dtype, batches.loss_mask.dtype) == (np.int32, np.uint8)
-    assert (batches.epochs, batches.corpus_tokens, batches.tokenizer_sha256) == (1, 20, None)
+    assert (batches.epochs, batches.corpus_tokens, batches.tokenizer_sha256) == (1, 26, None)
 
 
 def test_a_small_corpus_is_begun_again_and_says_so(tmp_path: Path) -> None:
@@ -96,26 +95,26 @@ def test_a_small_corpus_is_begun_again_and_says_so(tmp_path: Path) -> None:
     assert batches.epochs == 2
 
 
-def test_eod_mask_leaves_out_the_ends_of_documents_alone(tmp_path: Path) -> None:
-    batches = draw_batches(case_of(text(tmp_path, "abcdefgh"), eod_mask_loss=True))
-    assert batches.loss_mask.reshape(4, 4).tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]] * 2
-    assert ((batches.tokens[..., 1:] == EOD) == (batches.loss_mask == 0)).all()
+def test_eod_mask_leaves_out_what_follows_the_end_of_a_document_alone(tmp_path: Path) -> None:
+    batches = draw_batches(case_of(text(tmp_path, " \n = A = \n \n = B = \n \n"), eod_mask_loss=True))
+    assert np.array_equal(batches.loss_mask == 0, batches.tokens[..., :-1] == EOD)
+    assert (batches.loss_mask == 0).any()
 
 
 @pytest.mark.parametrize("eod_mask_loss", [False, True])
 def test_paragraphs_are_padded_rows_of_their_own(tmp_path: Path, eod_mask_loss: bool) -> None:
     path = text(tmp_path, "abc\n\nabcdefgh\n \nxy\n\n\n\nz1\n")
     batches = draw_batches(case_of(path, packing="paragraph", eod_mask_loss=eod_mask_loss))
-    end = 0 if eod_mask_loss else 1
     assert batches.tokens.reshape(4, 5).tolist() == [
         [*b"abc", EOD, EOD], [*b"abcde"], [*b"xy", EOD, EOD, EOD], [*b"z1", EOD, EOD, EOD],
     ]  # fmt: skip
-    assert batches.loss_mask.reshape(4, 4).tolist() == [[1, 1, end, 0], [1] * 4, [1, end, 0, 0], [1, end, 0, 0]]
+    assert batches.loss_mask.reshape(4, 4).tolist() == [[1, 1, 1, 0], [1] * 4, [1, 1, 0, 0], [1, 1, 0, 0]]
 
 
 def test_a_step_without_a_counted_token_is_refused(tmp_path: Path) -> None:
+    prefix = write_data_set(tmp_path, data=np.zeros(13, "<i4").tobytes())
     with pytest.raises(InputError, match="no token that counts"):
-        draw_batches(case_of(text(tmp_path, "a\n\nb\n\nc\n\nd"), packing="paragraph", eod_mask_loss=True))
+        draw_batches(case_of(prefix, "megatron", eod=0, eod_mask_loss=True))
 
 
 def test_too_little_text_for_a_row_is_refused(tmp_path: Path) -> None:
@@ -130,129 +129,33 @@ def test_the_same_case_draws_the_same_and_another_text_another(tmp_path: Path) -
     assert first.corpus_sha256 == again.corpus_sha256 != other.corpus_sha256
 
 
-DOCUMENTS: tuple[list[int], ...] = ([1, 2, 3, 300, 0], [5, 6, 0], [7, 8, 9, 10, 0])
-CODES = {4: "i4", 8: "u2", 5: "i8", 3: "i2"}
-
-
-def index_of(
-    lengths: list[int], boundaries: list[int], code: int, pointers: list[int] | None = None, **header: Any
-) -> bytes:
-    """A Megatron index, written out by hand."""
-    size = np.dtype(CODES.get(code, "i4")).itemsize
-    starts = pointers if pointers is not None else [sum(lengths[:n]) * size for n in range(len(lengths))]
-    values = {"magic": MAGIC, "version": 1, "code": code, "sequences": len(lengths), "documents": len(boundaries)}
-    magic, version, code, sequences, documents = {**values, **header}.values()
-    return (
-        magic
-        + struct.pack("<QBQQ", version, code, sequences, documents)
-        + np.array(lengths, "<i4").tobytes()
-        + np.array(starts, "<i8").tobytes()
-        + np.array(boundaries, "<i8").tobytes()
-    )
-
-
-def write_indexed(directory: Path, code: int = 4, index: bytes | None = None, tokens: bytes | None = None) -> Path:
-    prefix = directory / "data"
-    lengths = [len(document) for document in DOCUMENTS]
-    whole = np.array([token for document in DOCUMENTS for token in document], "<" + CODES[code]).tobytes()
-    Path(f"{prefix}.idx").write_bytes(index_of(lengths, [0, 1, 2, 3], code) if index is None else index)
-    Path(f"{prefix}.bin").write_bytes(whole if tokens is None else tokens)
-    return prefix
-
-
-def test_the_header_is_34_bytes_as_megatron_writes_it() -> None:
-    assert HEADER.size == 9 + 8 + 1 + 8 + 8 == 34
-
-
-@pytest.mark.parametrize("code", CODES)
-def test_megatron_files_give_their_documents(tmp_path: Path, code: int) -> None:
-    dataset = read_indexed(write_indexed(tmp_path, code))
-    assert [document.tolist() for document in dataset.documents] == list(DOCUMENTS)
-    assert all(document.dtype == np.int32 for document in dataset.documents)
-
-
-def test_a_document_may_have_several_sequences(tmp_path: Path) -> None:
-    dataset = read_indexed(write_indexed(tmp_path, index=index_of([5, 3, 5], [0, 2, 2, 3], 4)))
-    assert [len(document) for document in dataset.documents] == [8, 0, 5]
-
-
-def test_any_other_byte_is_another_digest(tmp_path: Path) -> None:
-    prefix = write_indexed(tmp_path)
-    before = read_indexed(prefix).sha256
-    tokens = bytearray(Path(f"{prefix}.bin").read_bytes())
-    tokens[0] ^= 1
-    Path(f"{prefix}.bin").write_bytes(tokens)
-    assert read_indexed(prefix).sha256 != before
-
-
 def test_megatron_rows_follow_the_stream_of_tokens(tmp_path: Path) -> None:
-    case = case_of(write_indexed(tmp_path), "megatron")
+    case = case_of(write_data_set(tmp_path), "megatron")
     case = case.with_changes(model={**case.model.to_hf(), "vocab_size": 320})
-    stream = [token for document in DOCUMENTS for token in document]
-    rows = draw_batches(case).tokens.reshape(4, 5).tolist()
-    assert rows == [stream[start : start + 5] for start in (0, 4, 8, 0)]
-
-
-LENGTHS = [5, 3, 5]
-CORRUPTIONS: dict[str, tuple[bytes | None, bytes | None, str]] = {
-    "empty": (b"", None, "does not begin with MMIDIDX"),
-    "another magic": (index_of(LENGTHS, [0, 3], 4, magic=b"TNTIDX\x00\x00\x00"), None, "MMIDIDX"),
-    "cut in its header": (index_of(LENGTHS, [0, 3], 4)[:20], None, "cut inside its header"),
-    "another version": (index_of(LENGTHS, [0, 3], 4, version=2), None, "version 2"),
-    "float tokens": (index_of(LENGTHS, [0, 3], 7), None, "dtype code 7"),
-    "an unknown dtype": (index_of(LENGTHS, [0, 3], 99), None, "dtype code 99"),
-    "cut at its end": (index_of(LENGTHS, [0, 1, 2, 3], 4)[:-1], None, "its header announces"),
-    "a byte too many": (index_of(LENGTHS, [0, 3], 4) + b"\0", None, "its header announces"),
-    "more sequences announced": (index_of(LENGTHS, [0, 3], 4, sequences=2**60), None, "its header announces"),
-    "a negative length": (index_of([5, -3, 11], [0, 3], 4), None, "negative"),
-    "pointers that overlap": (index_of(LENGTHS, [0, 3], 4, pointers=[0, 16, 32]), None, "pointers"),
-    "another first boundary": (index_of(LENGTHS, [1, 3], 4), None, "boundaries"),
-    "another last boundary": (index_of(LENGTHS, [0, 2], 4), None, "boundaries"),
-    "boundaries out of order": (index_of(LENGTHS, [0, 2, 1, 3], 4), None, "boundaries"),
-    "no boundaries": (index_of(LENGTHS, [], 4), None, "boundaries"),
-    "tokens cut": (None, b"\0" * 51, "its index announces 52"),
-    "tokens too many": (None, b"\0" * 53, "its index announces 52"),
-    "no tokens": (None, b"", "its index announces 52"),
-}
-
-
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_corrupt_data_set_is_refused(tmp_path: Path, name: str) -> None:
-    index, tokens, told = CORRUPTIONS[name]
-    with pytest.raises(InputError, match=told):
-        read_indexed(write_indexed(tmp_path, index=index, tokens=tokens))
-
-
-@pytest.mark.parametrize("suffix", ["bin", "idx"])
-def test_a_missing_file_of_a_data_set_is_refused(tmp_path: Path, suffix: str) -> None:
-    prefix = write_indexed(tmp_path)
-    Path(f"{prefix}.{suffix}").unlink()
-    with pytest.raises(InputError, match=f"There is no .*{suffix}"):
-        read_indexed(prefix)
-
-
-def test_an_empty_data_set_is_refused(tmp_path: Path) -> None:
-    prefix = write_indexed(tmp_path, index=index_of([], [0], 4), tokens=b"")
-    with pytest.raises(InputError, match="has 0 tokens"):
-        draw_batches(case_of(prefix, "megatron"))
+    batches = draw_batches(case)
+    assert batches.tokens.reshape(4, 5).tolist() == [IDS[start : start + 5] for start in (0, 4, 8, 0)]
+    assert (batches.corpus_tokens, batches.epochs) == (len(IDS), 2)
 
 
 @pytest.mark.parametrize(
     ("code", "token", "told"), [(4, 320, "token id 320"), (4, -1, "token id -1"), (5, 2**32 + 1, "token id 4294967297")]
 )
 def test_an_id_beyond_the_vocabulary_is_refused(tmp_path: Path, code: int, token: int, told: str) -> None:
-    tokens = np.array([1, 2, 3, 4, 5, 6, token, 7, 8, 9, 10, 11, 0], "<" + CODES[code]).tobytes()
-    prefix = write_indexed(tmp_path, code, tokens=tokens)
+    tokens = np.array([*IDS[:6], token, *IDS[7:]], STORED[code]).tobytes()
     with pytest.raises(InputError, match=told):
-        draw_batches(case_of(prefix, "megatron"))
+        draw_batches(case_of(write_data_set(tmp_path, code, data=tokens), "megatron"))
 
 
-@pytest.mark.parametrize(
-    ("change", "told"), [({"packing": "paragraph"}, "paragraphs"), ({"eod_mask_loss": True}, "eod")]
-)
-def test_what_needs_text_is_refused_for_token_ids(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        draw_batches(case_of(write_indexed(tmp_path), "megatron", **change))
+def test_paragraphs_need_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="paragraphs"):
+        draw_batches(case_of(write_data_set(tmp_path), "megatron", packing="paragraph"))
+
+
+def test_a_position_after_the_end_of_a_document_counts_unless_it_is_masked(tmp_path: Path) -> None:
+    case = case_of(write_data_set(tmp_path), "megatron", eod=0, eod_mask_loss=True)
+    case = case.with_changes(model={**case.model.to_hf(), "vocab_size": 320})
+    batches = draw_batches(case)
+    assert np.array_equal(batches.loss_mask == 0, batches.tokens[..., :-1] == 0)
 
 
 @pytest.mark.parametrize("name", shipped_cases())

@@ -250,7 +250,7 @@ def _files(directory: Path) -> tuple[list[str], list[str]]:
         EvidenceError: something that is neither a file nor a directory, a symbolic link above all, or two names that
             some file systems take for one.
     """
-    digested, recorded, seen = [], [], set()
+    digested, recorded, seen = list[str](), list[str](), set[str]()
     for path in sorted(directory.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise EvidenceError(f"{path} is not a plain file: a bundle holds no links.")
@@ -295,11 +295,11 @@ def _check_files(directory: Path) -> None:
 
 
 def _read_list(path: Path, form: str, keys: set[str]) -> dict[str, Any]:
-    value = read_json(path)
+    value: Any = read_json(path)
     known = isinstance(value, dict) and set(value) == keys and value["format"] == form
     if not known or not isinstance(value["files"], dict):
         raise EvidenceError(f"{path} does not have the format {form!r}: it was written by another version, or edited.")
-    return value
+    return dict(value)
 
 
 def _check_list(directory: Path, stated: Mapping[str, Any], found: Sequence[str]) -> None:

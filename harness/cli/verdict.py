@@ -1,0 +1,58 @@
+"""The verdict on a bundle, for a person or as JSON."""
+
+import json
+from typing import Any
+
+from harness.cli.terminal import out_console
+from harness.evidence import PAGE, Bundle
+from harness.judge import Outcome as Verdict
+from harness.levels import certify as certify_level
+
+STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.ERROR: "bold red", Verdict.INCONCLUSIVE: "yellow"}
+
+
+def print_verdict(bundle: Bundle, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(_summary(bundle), ensure_ascii=False))
+        return
+    for one in bundle.runs.values():
+        if one.outcome.status != "completed":
+            out_console.print(f"{one.name}: {one.outcome.detail}", style="bold red", markup=False)
+            if one.outcome.log_tail:
+                out_console.print(_indented(one.outcome.log_tail), markup=False)
+    for finding in bundle.findings:
+        if finding.outcome is not Verdict.PASS:
+            out_console.print(f"{finding.outcome:<12} {finding.message}", style=STYLES[finding.outcome], markup=False)
+    certificate = certify_level(bundle)
+    standards = ", ".join(f"{one.name} {one.digest()[:12]}" for one in bundle.standards)
+    passed = sum(finding.outcome is Verdict.PASS for finding in bundle.findings)
+    out_console.print(f"{passed} of {len(bundle.findings)} criteria pass ({standards})")
+    out_console.print(f"Level: {certificate.level} on {certificate.scope}", style="bold")
+    if certificate.missing:
+        reasons = "; ".join(f"{r.text.lower()} ({r.detail})" for r in certificate.missing)
+        out_console.print(f"Missing for {certificate.next_level}: {reasons}", markup=False)
+    out_console.print(f"Page: {bundle.path / PAGE}", markup=False, soft_wrap=True)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _summary(bundle: Bundle) -> dict[str, Any]:
+    certificate = certify_level(bundle)
+    return {
+        "case": bundle.case.name,
+        "case_digest": bundle.case.digest(),
+        "bundle": str(bundle.path),
+        "bundle_digest": bundle.digest,
+        "level": certificate.level,
+        "scope": certificate.scope,
+        "standards": {standard.name: standard.digest() for standard in bundle.standards},
+        "missing": [f"{r.level}: {r.text} ({r.detail})" for r in certificate.missing],
+        "runs": {name: one.outcome.detail for name, one in bundle.runs.items()},
+        "findings": [
+            {"standard": f.standard, "criterion": f.criterion, "outcome": f.outcome, "message": f.message}
+            for f in bundle.findings
+        ],
+        "page": str(bundle.path / PAGE),
+    }

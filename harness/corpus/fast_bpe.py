@@ -3,7 +3,7 @@
 Takes a tokenizer of the `tokenizers` library and gives the ids that the library gives, several times sooner. Only the
 splitting is done here, and only for patterns on which the two engines for regular expressions were shown to agree;
 every word is encoded by the library when it is first seen. A text that could be split differently goes to the library
-whole: one that holds an added token, or a character whose class depends on the version of Unicode.
+whole: one that holds an added token, or a character that an engine's version of Unicode may not know.
 """
 
 import json
@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from unicodedata import ucd_3_2_0
+from unicodedata import is_normalized, ucd_3_2_0
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,7 @@ LLAMA_SPLIT = QWEN_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 # Source: the pattern that the library's ByteLevel splits by where `use_regex` is set; it cannot be asked for it.
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-# White space in Unicode 3.2 and none since 6.3.
-RECLASSIFIED = frozenset("\u180e")
-
-# Each leaves ASCII as it is, and a part of what it gave as well.
+# A part of what one of these gave is left as it is, so a word can be encoded by itself.
 NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD"})
 
 # A bound on the dictionary's memory: its characters, and what an entry costs besides, in characters. About 200 MB.
@@ -55,9 +52,10 @@ class BackendEncoder:
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[npt.NDArray[np.int32]]:
         """One int32 array for each text."""
-        affixes = self._affixes if add_special_tokens else Affixes()
-        if self._words is None or affixes is None:
+        # a post-processor that is not known can change the ids of a word even where it adds no special token
+        if self._words is None or self._affixes is None:
             return self._by_backend(texts, add_special_tokens)
+        affixes = self._affixes if add_special_tokens else Affixes()
         found = [self._words.look_up(text, affixes) for text in texts]
         rest = iter(
             self._by_backend([text for text, ids in zip(texts, found, strict=True) if ids is None], add_special_tokens)
@@ -77,6 +75,7 @@ class WordDictionary:
 
         self._backend = backend
         self._normalizer = backend.normalizer
+        self._form = _state(backend.normalizer)["type"] if backend.normalizer else None
         self._split = regex.compile(pattern).findall
         self._added = _any_of(_added_texts(backend))
         self._ids: dict[str, bytes] = {}
@@ -86,24 +85,24 @@ class WordDictionary:
         """The ids of a text as int32 bytes, with `affixes` around them; None where only the library knows."""
         if self._added.search(text):
             return None
-        if self._normalizer is not None and not text.isascii():
+        # every version since 3.2 gives the characters that are not refused below the same normal form
+        if self._form is not None and not is_normalized(self._form, text):
             text = self._normalizer.normalize_str(text)
             if self._added.search(text):
                 return None
         words = self._split(text)
         try:
-            ids = map(self._ids.__getitem__, words)
-            return bytearray().join((affixes.before, *ids, affixes.after))
+            return self._joined(words, affixes)
         except KeyError:
-            if not self._learn(words):
-                return None
-        ids = map(self._ids.__getitem__, words)
-        return bytearray().join((affixes.before, *ids, affixes.after))
+            return self._joined(words, affixes) if self._learn(words) else None
+
+    def _joined(self, words: list[str], affixes: Affixes) -> bytearray:
+        return bytearray().join((affixes.before, *map(self._ids.__getitem__, words), affixes.after))
 
     def _learn(self, words: list[str]) -> bool:
         """Whether every word can be looked up now."""
         new = [word for word in set(words) if word not in self._ids]
-        if not all(word.isascii() or _class_is_certain(word) for word in new):
+        if not all(word.isascii() or _is_certain(word) for word in new):
             return False
         if self._characters > MOST_CHARACTERS:
             self._ids.clear()
@@ -115,9 +114,9 @@ class WordDictionary:
         return True
 
 
-def _class_is_certain(word: str) -> bool:
-    """Whether every version of Unicode since 3.2 puts each character into the same class."""
-    return not any(ucd_3_2_0.category(character) == "Cn" or character in RECLASSIFIED for character in word)
+def _is_certain(word: str) -> bool:
+    """Whether each character was assigned in Unicode 3.2: both engines, of whatever later version, know its class."""
+    return all(ucd_3_2_0.category(character) != "Cn" for character in word)
 
 
 def _dictionary(backend: Any) -> WordDictionary | None:
@@ -160,13 +159,8 @@ def _affixes(post_processor: Any) -> Affixes | None:
                 return None
             text = parts.index(None)
             return Affixes(before=b"".join(filter(None, parts[:text])), after=b"".join(filter(None, parts[text:])))
-        case {"type": "Sequence", "processors": list(processors)}:
-            both = [_affixes(processor) for processor in processors]
-            around = [one for one in both if one is not None]
-            if len(around) == len(both):
-                return Affixes(
-                    before=b"".join(one.before for one in reversed(around)), after=b"".join(one.after for one in around)
-                )
+        case {"type": "Sequence", "processors": [{"type": "ByteLevel"}, last]}:
+            return _affixes(last)
     return None
 
 

@@ -79,6 +79,7 @@ class HuggingFaceTokenizer:
             raise InputError(f"The tokenizer {directory} is not a directory.")
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+            self._encoder = _encoder(self._tokenizer) if self._tokenizer.is_fast else None
         except Exception as error:  # the Rust library raises no class of its own for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{directory} holds no Hugging Face tokenizer that can be loaded: {reason}") from None
@@ -88,7 +89,6 @@ class HuggingFaceTokenizer:
         self.eod = int(self._tokenizer.eos_token_id)
         files = sorted(path for path in directory.iterdir() if path.is_file())
         self.sha256: str | None = digest_json({path.name: digest_file(path) for path in files})
-        self._encoder = _encoder(self._tokenizer) if self._tokenizer.is_fast else None
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[TokenIds]:
         if self._encoder is not None:

@@ -127,13 +127,15 @@ class BlendedSamples:
         if not weights:
             shares, count = [float(len(part)) for part in self._parts], min(count, sum(map(len, self._parts)))
         self.epochs = max(part.epochs for part in self._parts)
-        self._part, self._sample = _blend(normalized(shares), count)
+        self._shares, self._count = normalized(shares), count
 
     def __len__(self) -> int:
-        return len(self._part)
+        return self._count
 
     def rows(self, numbers: Index) -> npt.NDArray[np.int32]:
-        chosen, samples = self._part[numbers], self._sample[numbers]
+        # a data set may be built for far more rows than a run takes
+        part_of, sample_of = _blend(self._shares, int(numbers.max(initial=-1)) + 1)
+        chosen, samples = part_of[numbers], sample_of[numbers]
         found: list[npt.NDArray[np.int32]] = []
         for index, part in enumerate(self._parts):
             asked = samples[chosen == index]

@@ -76,9 +76,11 @@ def split_by(pattern: str) -> Any:
     )
 
 
-def trained(pattern: str = QWEN_SPLIT) -> Tokenizer:
+def trained(pattern: str = QWEN_SPLIT, form: str | None = None) -> Tokenizer:
     """A small byte-level BPE over the sources, with an added token of each kind."""
     tokenizer = Tokenizer(models.BPE())
+    if form is not None:
+        tokenizer.normalizer = getattr(normalizers, form)()
     tokenizer.pre_tokenizer = split_by(pattern)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -195,8 +197,7 @@ def known_characters() -> Iterator[str]:
 
 @pytest.mark.parametrize("pattern", [QWEN_SPLIT, LLAMA_SPLIT, GPT2_SPLIT], ids=["qwen", "llama", "gpt2"])
 def test_the_two_engines_split_every_known_character_alike(pattern: str) -> None:
-    backend = trained(pattern)
-    backend.normalizer = normalizers.NFC()
+    backend = trained(pattern, "NFC")
     texts = [contexts(character) for character in known_characters()]
     encoder = BackendEncoder(backend)
     for start in range(0, len(texts), 10_000):
@@ -209,8 +210,7 @@ def test_the_two_engines_split_every_known_character_alike(pattern: str) -> None
 def test_every_code_point_has_the_ids_of_the_library(pattern: str) -> None:
     points = [number for number in range(LAST_CODE_POINT + 1) if number not in SURROGATES]
     blocks = [" ".join(map(chr, points[start : start + 64])) for start in range(0, len(points), 64)]
-    backend = trained(pattern)
-    backend.normalizer = normalizers.NFC()
+    backend = trained(pattern, "NFC")
     expected = [one.ids for one in backend.encode_batch_fast(blocks, add_special_tokens=False)]
     found = BackendEncoder(backend).encode(blocks, add_special_tokens=False)
     assert [ids.tolist() for ids in found] == expected
@@ -219,9 +219,7 @@ def test_every_code_point_has_the_ids_of_the_library(pattern: str) -> None:
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD", None])
 @pytest.mark.parametrize("pattern", [QWEN_SPLIT, LLAMA_SPLIT, GPT2_SPLIT], ids=["qwen", "llama", "gpt2"])
 def test_every_normal_form_gives_the_ids_of_the_library(pattern: str, form: str | None) -> None:
-    backend = trained(pattern)
-    if form is not None:
-        backend.normalizer = getattr(normalizers, form)()
+    backend = trained(pattern, form)
     encoder = BackendEncoder(backend)
 
     @given(st.lists(TEXTS, max_size=4))
@@ -244,8 +242,7 @@ def test_a_word_is_encoded_once() -> None:
     "text", ["an <added> token", "a <|endoftext|> token", "a\u0301dded", "since Unicode 13: \U0001fac1"]
 )
 def test_a_text_that_could_be_split_otherwise_goes_to_the_library_whole(text: str) -> None:
-    backend = trained()
-    backend.normalizer = normalizers.NFC()
+    backend = trained(form="NFC")
     watched = Watched(backend)
     encoder = BackendEncoder(watched)
     found = encoder.encode(["one", text, "one"], add_special_tokens=False)

@@ -1,6 +1,8 @@
 """WikiText: no article is lost or made up, no letter changes, and a text is written whole or not at all."""
 
 import json
+import os
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.corpus.wikitext import Article, read_articles, read_lines, restore, write_jsonl
+from harness.digest import digest_bytes, digest_file
 from harness.errors import InputError
 
 SAMPLE = (
@@ -21,6 +24,9 @@ WORDS = st.sampled_from(
 LINES = st.lists(st.one_of(WORDS, st.text(st.characters(exclude_categories=["Cs"]), max_size=6)), max_size=12).map(
     " ".join
 )
+
+
+UNQUOTED = st.lists(WORDS.filter(lambda word: word != '"'), max_size=12).map(" ".join)
 
 
 def articles(text: str, raw: bool = False) -> list[Article]:
@@ -63,6 +69,11 @@ def test_restoring_keeps_every_letter(line: str, heading: bool) -> None:
     assert letters(restore(line, heading=heading)) == letters(line)
 
 
+@given(UNQUOTED)
+def test_restored_text_without_quotes_is_its_own_restoration(line: str) -> None:
+    assert restore(restore(line)) == restore(line)
+
+
 @given(st.lists(LINES, max_size=8).map("\n".join))
 def test_raw_articles_one_after_the_other_are_the_text(text: str) -> None:
     lines = text.split("\n")
@@ -76,6 +87,17 @@ def test_a_text_without_titles_is_one_article() -> None:
 
 def test_text_before_the_first_title_is_an_article_of_its_own() -> None:
     assert [article.title for article in articles("hello\n" + SAMPLE)] == ["", "Snow", "Hell = Heaven"]
+
+
+def test_lines_that_end_as_on_windows_hold_the_same_articles() -> None:
+    windows = [line + "\r\n" for line in SAMPLE.split("\n")]
+    assert list(read_articles(windows, raw=False)) == articles(SAMPLE)
+    assert "".join(article.text for article in read_articles(windows, raw=True)) == "".join(windows)
+
+
+def test_a_long_line_of_signs_is_read_in_no_time() -> None:
+    line = " = x" + " =" * 200_000 + " y"
+    assert [article.title for article in articles(line)] == [""]
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\x0b", "\x0c", "\x85", "\r"])
@@ -95,7 +117,36 @@ def test_each_article_is_a_line_of_json_in_the_tools_own_keys(tmp_path: Path) ->
         ("wiki.tokens", "Eng", "0", "Snow"),
         ("wiki.tokens", "Eng", "1", "Hell = Heaven"),
     ]
-    assert (written.articles, written.bytes_written) == (2, len(content))
+    assert (written.articles, written.bytes_read, written.bytes_written) == (2, len(SAMPLE.encode()), len(content))
+    assert written.sha256 == digest_bytes(content)
+
+
+def test_the_bytes_of_a_pipe_are_counted_as_they_come(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(SAMPLE, "utf-8"))
+    writer.start()
+    written = write_jsonl(tmp_path / "pipe", tmp_path / "out.jsonl", raw=False)
+    writer.join()
+    assert written.bytes_read == len(SAMPLE.encode())
+
+
+def test_a_file_that_exists_is_kept_until_it_is_said_to_replace_it(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(SAMPLE, encoding="utf-8")
+    (tmp_path / "out.jsonl").write_text("kept")
+    with pytest.raises(InputError, match=r"out\.jsonl exists"):
+        write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False)
+    (tmp_path / "spoiled").write_bytes(b"a\n\xff")
+    with pytest.raises(InputError, match="not UTF-8"):
+        write_jsonl(tmp_path / "spoiled", tmp_path / "out.jsonl", raw=False, overwrite=True)
+    assert (tmp_path / "out.jsonl").read_text() == "kept"
+    written = write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False, overwrite=True)
+    assert digest_file(tmp_path / "out.jsonl") == written.sha256
+
+
+def test_who_may_read_it_is_as_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(SAMPLE, encoding="utf-8")
+    write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False)
+    assert (tmp_path / "out.jsonl").stat().st_mode == (tmp_path / "in").stat().st_mode
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Q
 CASES_DIR = Path(__file__).parent / "cases"
 DEFAULT_CASE = "qwen3-tiny-fp32"
 BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
+RESUMED_STEPS = 6  # enough that moments, schedule and order of batches all have to be carried over
 
 
 class Record(BaseModel):
@@ -236,6 +237,11 @@ class Training(Record):
     checkpoint_every: int = Field(default=50, ge=1)
     step_timeout_s: float = Field(default=120.0, gt=0)
     start_timeout_s: float = Field(default=600.0, gt=0)
+
+    def steps_of(self, arm: str) -> int:
+        """How many steps the runs of an arm take."""
+        shorter = {"lr_zero": self.lr_zero_steps, "resumed": min(self.steps, RESUMED_STEPS), "probe": 1}
+        return shorter.get(arm, self.steps)
 
 
 class Case(Record):

@@ -15,12 +15,14 @@ from harness import environment
 from harness.case import Case, Corpus, Tokenizer
 from harness.comparison import (
     FLOOR,
+    ORACLE_PROBE,
     REFERENCE,
     REFERENCE_LR_ZERO,
-    REFERENCE_REPEAT,
+    REFERENCE_PROBE,
+    REQUIRED_RUNS,
     SUBJECT,
     SUBJECT_LR_ZERO,
-    SUBJECT_REPEAT,
+    SUBJECT_PROBE,
     role,
 )
 from harness.corpus.draw import draw_inputs
@@ -29,6 +31,7 @@ from harness.digest import digest_tensors
 from harness.errors import InputError, MissingPrerequisite
 from harness.evidence import INPUTS, MANIFEST, OUTCOME, Bundle, finish_bundle, parse, read_json, write_json
 from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
+from harness.levels import Certificate, Submission, certify
 from harness.report import write_report
 from harness.runners import Job, check_policy, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables
@@ -39,7 +42,7 @@ VOCABULARY_MULTIPLE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line may say besides the case. `subject` and `reference` are runners."""
+    """What the command line may say besides the case. `subject`, `reference` and `oracle` are runners."""
 
     out: Path
     resume: bool
@@ -48,6 +51,7 @@ class Options:
     workers: int
     subject: str
     reference: str
+    oracle: str
     command: tuple[str, ...]
 
 
@@ -73,7 +77,7 @@ def with_sources(case: Case, text: Path | None, data: Path | None, tokenizer: Pa
     return case.with_changes(data=changed, model=model)
 
 
-def run(case: Case, standards: Sequence[Standard], options: Options, listener: Listener) -> Bundle:
+def run(case: Case, standards: Sequence[Standard], options: Options, listener: Listener) -> tuple[Bundle, Certificate]:
     """Runs a case, judges it and writes bundle and page.
 
     Raises:
@@ -97,15 +101,17 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
             "host": socket.gethostname(),
         },
     )
-    bundle = finish_bundle(options.out)
-    write_report(bundle)
-    return bundle
+    submission = Submission(bundle=finish_bundle(options.out))
+    certificate = certify(submission, datetime.datetime.now(datetime.UTC))
+    write_report(submission, certificate)
+    return submission.bundle, certificate
 
 
 # The packages that each named runner needs, each with the extra that installs it; a runner given as MODULE:CLASS
 # states its own needs.
 NEEDS: Mapping[str, Mapping[str, str]] = {
     "torch": {"torch": "torch", "transformers": "torch"},
+    "oracle": {"torch": "torch"},
     "mindspore": {"mindspore": "mindspore"},
 }
 
@@ -117,7 +123,7 @@ def check_prerequisites(case: Case, options: Options) -> None:
         MissingPrerequisite: a framework of a chosen runner is not installed, or the device is not there.
     """
     installed = environment.packages()
-    for runner in (options.reference, options.subject):
+    for runner in (options.reference, options.subject, options.oracle):
         for package, extra in NEEDS.get(runner, {}).items():
             if installed[package] is None:
                 raise MissingPrerequisite(
@@ -244,11 +250,12 @@ def check_stored_inputs(directory: Path, inputs: Inputs) -> None:
 
 
 def plan(case: Case, options: Options) -> list[Job]:
-    """The jobs of a case: both sides twice, both at learning rate 0, and the perturbed repeats it asks for."""
+    """The jobs of a case: every run that `comparison.ROLES` names, and the perturbed repeats it asks for."""
     floor = [f"{FLOOR}-{number}" for number in range(1, case.training.floor_repeats + 1)]
     # Longest first would be quickest; this order shows a difference between the two sides soonest.
-    order = (REFERENCE, SUBJECT, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO, REFERENCE_REPEAT, SUBJECT_REPEAT)
-    return [job(case, options, name) for name in (*order, *floor)]
+    soonest = (REFERENCE, SUBJECT, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO)
+    order = dict.fromkeys((*soonest, *REQUIRED_RUNS, *floor))
+    return [job(case, options, name) for name in order]
 
 
 def job(case: Case, options: Options, name: str) -> Job:
@@ -257,20 +264,20 @@ def job(case: Case, options: Options, name: str) -> Job:
     assert known is not None, f"{name} is no run of a case"
     side, arm = known
     root = options.out.resolve()
-    kept = root / "parameters" / f"{name}.safetensors" if name in (REFERENCE, SUBJECT) else None
+    kept = root / "tensors" / f"{name}.safetensors" if name in (REFERENCE, SUBJECT) or arm == "probe" else None
     return Job(
         run=name,
         side=side,
         arm=arm,
-        runner=find_runner(options.subject if side == "subject" else options.reference),
+        runner=find_runner(getattr(options, side)),
         device=options.device if side == "subject" else "CPU",
         threads=options.threads,
-        steps=case.training.lr_zero_steps if arm == "lr_zero" else case.training.steps,
+        steps=case.training.steps_of(arm),
         case=case.record(),
         case_digest=case.digest(),
         inputs=str(root / "inputs"),
         directory=str(root / "runs" / name),
-        keep_parameters=str(kept) if kept else None,
+        keep_tensors=str(kept) if kept else None,
         perturbation=int(name.rpartition("-")[2]) if arm == "floor" else None,
         resume=options.resume,
     )

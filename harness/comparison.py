@@ -4,6 +4,7 @@ Takes the runs that were made, gives named measurements: a value per step, per t
 one side lacks is NaN, never left out; what was not run at all is a measurement without values that says why.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.distance import MEASURES, fall, spike, tensor_difference, trend
-from harness.trace import Arm, Run, Side, Step, Trace
+from harness.distance import MEASURES, error_ratio, fall, relative, spike, tensor_difference, trend
+from harness.trace import Arm, Run, Side, Step, Trace, TraceHeader
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 Place = int | str  # a step, a tensor's name or a run's name
@@ -22,7 +23,22 @@ Place = int | str  # a step, a tensor's name or a run's name
 # The runs of a case, by name: what each pair shows is in `measure`.
 REFERENCE, REFERENCE_REPEAT, REFERENCE_LR_ZERO = "reference-1", "reference-2", "reference-lr0"
 SUBJECT, SUBJECT_REPEAT, SUBJECT_LR_ZERO = "subject-1", "subject-2", "subject-lr0"
-REQUIRED_RUNS = (REFERENCE, REFERENCE_REPEAT, SUBJECT, SUBJECT_REPEAT, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO)
+ORACLE, SUBJECT_RESUMED = "oracle-1", "subject-resumed"
+REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE = "reference-probe", "subject-probe", "oracle-probe"
+ROLES: Mapping[str, tuple[Side, Arm]] = {
+    REFERENCE: ("reference", "train"),
+    REFERENCE_REPEAT: ("reference", "train"),
+    SUBJECT: ("subject", "train"),
+    SUBJECT_REPEAT: ("subject", "train"),
+    REFERENCE_LR_ZERO: ("reference", "lr_zero"),
+    SUBJECT_LR_ZERO: ("subject", "lr_zero"),
+    SUBJECT_RESUMED: ("subject", "resumed"),
+    ORACLE: ("oracle", "train"),
+    REFERENCE_PROBE: ("reference", "probe"),
+    SUBJECT_PROBE: ("subject", "probe"),
+    ORACLE_PROBE: ("oracle", "probe"),
+}
+REQUIRED_RUNS = tuple(ROLES)
 FLOOR = "floor"
 FLOOR_RUN = re.compile(rf"{FLOOR}-[1-9][0-9]*")
 NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")
@@ -61,12 +77,7 @@ def role(run: str) -> tuple[Side, Arm] | None:
     """Which side a run is of and what it is for; None where a case has no run of that name."""
     if FLOOR_RUN.fullmatch(run):
         return "reference", "floor"
-    if run not in REQUIRED_RUNS:
-        return None
-    return (
-        "subject" if run in (SUBJECT, SUBJECT_REPEAT, SUBJECT_LR_ZERO) else "reference",
-        "lr_zero" if run in (REFERENCE_LR_ZERO, SUBJECT_LR_ZERO) else "train",
-    )
+    return ROLES.get(run)
 
 
 def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> Iterable[Measurement]:
@@ -142,14 +153,14 @@ def _tensor_pair(name: str, reference: Tensors, subject: Tensors) -> tuple[float
     return tensor_difference(reference[name], subject[name])
 
 
-def compare_digests(
-    name: str, a: Mapping[str, str] | None, b: Mapping[str, str] | None, broken: str | None
+def compare_mappings(
+    name: str, a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, broken: str | None
 ) -> Measurement:
-    """0 for each name whose digests are the same on both sides, 1 otherwise, also where one side lacks it."""
+    """0 for each key whose values are the same on both sides, 1 otherwise, also where one side lacks it."""
     if a is None or b is None:
-        return Measurement(name=name, missing="a run left no final parameters", broken=broken)
+        return Measurement(name=name, missing="a run did not state them", broken=broken)
     names = tuple(sorted({*a, *b}))
-    values = tuple(float(key not in a or a[key] != b.get(key)) for key in names)
+    values = tuple(float(key not in a or key not in b or a[key] != b[key]) for key in names)
     return Measurement(name=name, places=names, values=values, broken=broken)
 
 
@@ -202,17 +213,24 @@ def _non_finite(runs: Iterable[Run]) -> Measurement:
     )
 
 
-def measure(
-    runs: Mapping[str, Run],
-    inputs: Mapping[str, str],
-    reference_parameters: Tensors | None,
-    subject_parameters: Tensors | None,
-) -> Comparison:
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What every run has to start from: digests of `case`, `weights` and `batches`; the digest of each weight; and
+    configuration and optimizer as the case states them, key by key."""
+
+    inputs: Mapping[str, str]
+    weights: Mapping[str, str]
+    alignment: Mapping[str, Any]
+
+
+def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, Tensors]) -> Comparison:
     """All measurements of a case's runs.
 
-    `inputs` holds the digests (`case`, `weights`, `batches`) that every run must have read. Names: `train.*` compares
-    subject with reference, `lr_zero.*` the same with learning rate 0, `reference.repeat.*` and `subject.repeat.*` two
-    fresh processes of one side, `floor.*` the widest of the perturbed repeats of the reference, `runs.*` the runs.
+    `tensors` holds, by run, what it left: the final parameters of `reference-1` and `subject-1`, and the gradients and
+    updated parameters of the probes (`gradient.NAME`, `updated.NAME`); and the initial weights as `weights`. Names:
+    `train.*` compares subject with reference, `lr_zero.*` the same with learning rate 0, `reference.*` and `subject.*`
+    are about one side, `oracle.*` compares both with the exact values, `floor.*` is the widest of the perturbed repeats
+    of the reference, `runs.*` is about the runs.
     """
     get = runs.get
     found: list[Measurement] = []
@@ -223,25 +241,115 @@ def measure(
         ("subject.repeat", SUBJECT, SUBJECT_REPEAT),
     ):
         found += compare_traces(prefix, get(left), get(right))
-        found.append(
-            compare_digests(
-                f"{prefix}.parameters.differs",
-                _final(get(left)),
-                _final(get(right)),
-                _broken(get(left), get(right)),
-            )
-        )
+        broken = _broken(get(left), get(right))
+        found.append(compare_mappings(f"{prefix}.parameters.differs", _final(get(left)), _final(get(right)), broken))
+    found += compare_traces("subject.resumed", _beginning(get(SUBJECT), get(SUBJECT_RESUMED)), get(SUBJECT_RESUMED))
     found += compare_parameters(
-        "train", reference_parameters, subject_parameters, _broken(get(REFERENCE), get(SUBJECT))
+        "train", tensors.get(REFERENCE), tensors.get(SUBJECT), _broken(get(REFERENCE), get(SUBJECT))
     )
+    for side, name in (("reference", REFERENCE), ("subject", SUBJECT)):
+        header = _header(get(name))
+        for what, wanted in (("initial", expected.weights), ("alignment", expected.alignment)):
+            stated = getattr(header, what) if header else None
+            found.append(compare_mappings(f"{side}.{what}.differs", wanted, stated, _broken(get(name))))
     for curve in (fall, trend, spike):
         found.append(_single(f"subject.loss.{curve.__name__}", get(SUBJECT), _of_losses(curve)))
     found.append(_single("subject.steps", get(SUBJECT), lambda trace: float(len(trace.steps))))
     found.append(_per_run("runs.missing_steps", runs, _missing_steps))
-    found.append(_per_run("runs.foreign_inputs", runs, _foreign_inputs(runs, inputs)))
+    found.append(_per_run("runs.foreign_inputs", runs, _foreign_inputs(runs, expected.inputs)))
     found.append(_non_finite(runs.values()))
+    found += _against_oracle(runs, tensors)
     found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
     return Comparison(measurements={measurement.name: measurement for measurement in found})
+
+
+def _header(run: Run | None) -> TraceHeader | None:
+    return run.trace.header if run and run.trace else None
+
+
+def _beginning(run: Run | None, other: Run | None) -> Run | None:
+    """A run as far as another one was asked to go."""
+    header = _header(other)
+    if run is None or run.trace is None or header is None:
+        return run
+    kept = tuple(step for step in run.trace.steps if step.step <= header.steps)
+    cut = dataclasses.replace(run.trace, steps=kept, header=dataclasses.replace(run.trace.header, steps=header.steps))
+    return dataclasses.replace(run, trace=cut)
+
+
+def _against_oracle(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterable[Measurement]:
+    """`oracle.WHAT.reference` and `.subject`: the relative error of either side against the oracle; `.ratio`: the
+    subject's as a multiple of the reference's. WHAT is `loss` and `grad_norm`, by step; `gradients`, of the first batch
+    by tensor; `updates`, what the optimizer alone made of given gradients, by tensor."""
+    trained, probes = (ORACLE, REFERENCE, SUBJECT), (ORACLE_PROBE, REFERENCE_PROBE, SUBJECT_PROBE)
+    for number in ("loss", "grad_norm"):
+        curves = [{step.step: float(getattr(step, number)) for step in _steps(runs.get(name))} for name in trained]
+        places = tuple(sorted(set().union(*curves)))
+        errors = [
+            tuple(relative(curves[0].get(place, math.nan), curve.get(place, math.nan)) for place in places)
+            for curve in curves[1:]
+        ]
+        yield from _double(f"oracle.{number}", places, errors, [runs.get(name) for name in trained])
+    sources = [tensors.get(name) for name in probes]
+    for what, prefix in (("gradients", "gradient."), ("updates", "updated.")):
+        names = tuple(sorted({name for source in sources if source for name in source if name.startswith(prefix)}))
+        errors = [
+            tuple(_tensor_error(name, prefix, sources[0], source, tensors.get("weights")) for name in names)
+            for source in sources[1:]
+        ]
+        bare = tuple(name.removeprefix(prefix) for name in names)
+        yield from _double(f"oracle.{what}", bare, errors, [runs.get(name) for name in probes])
+    yield _probe_norms(runs, tensors)
+
+
+def _double(
+    name: str, places: tuple[Place, ...], errors: Sequence[tuple[float, ...]], runs: Sequence[Run | None]
+) -> Iterable[Measurement]:
+    missing = _missing(*runs) or (None if places else "nothing was recorded")
+    ratios = tuple(map(error_ratio, *errors))
+    for part, values in zip(("reference", "subject", "ratio"), (*errors, ratios), strict=True):
+        yield Measurement(
+            name=f"{name}.{part}",
+            places=places if missing is None else (),
+            values=values if missing is None else (),
+            missing=missing,
+            broken=_broken(*runs),
+        )
+
+
+def _tensor_error(
+    name: str, prefix: str, exact: Tensors | None, found: Tensors | None, weights: Tensors | None
+) -> float:
+    """Norm of the error over norm of the exact gradient, or of the exact change of the parameter."""
+    if exact is None or found is None or name not in exact or name not in found:
+        return math.nan
+    a, b = exact[name].astype(np.float64), found[name].astype(np.float64)
+    if prefix == "updated.":
+        start = (weights or {}).get(name.removeprefix(prefix))
+        if start is None or start.shape != a.shape or b.shape != a.shape:
+            return math.nan
+        a, b = a - start, b - start
+    return tensor_difference(a, b)[0]
+
+
+def _probe_norms(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
+    """How far the norm of the recorded gradients is from the norm that the training step itself reported: what the
+    probe shows must be what training uses."""
+    names = (REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE)
+    values = []
+    for name in names:
+        recorded, steps = tensors.get(name), _steps(runs.get(name))
+        gradients = [tensor for key, tensor in (recorded or {}).items() if key.startswith("gradient.")]
+        norm = math.sqrt(math.fsum(float(np.square(g, dtype=np.float64).sum()) for g in gradients))
+        values.append(relative(steps[0].grad_norm, norm) if steps and gradients else math.nan)
+    probes = [runs.get(name) for name in names]
+    return Measurement(
+        name="runs.probe_norm", places=names, values=tuple(values), missing=_missing(*probes), broken=_broken(*probes)
+    )
+
+
+def _steps(run: Run | None) -> tuple[Step, ...]:
+    return run.trace.steps if run and run.trace else ()
 
 
 def _floor(reference: Run | None, repeats: Sequence[Run]) -> Iterable[Measurement]:

@@ -6,7 +6,7 @@ manifest: what depends on time or host has a list of its own.
 
     manifest.json                 format, path and SHA-256 of what follows from the case and the code
       case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
-      runs/NAME/{trace.jsonl, outcome.json}   parameters/{reference,subject}.safetensors   findings.json
+      runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
     record.json                   digest of the manifest, and path and SHA-256 of what depends on time or host
       run.json  runs/NAME/{log.txt, timing.jsonl, job.json}
     report.html                   written anew at will; its last line is the digest of the lines before
@@ -17,17 +17,19 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from harness.alignment import expected_alignment
 from harness.case import Case, parse_case
-from harness.comparison import REFERENCE, SUBJECT, Comparison, Tensors, measure, role
-from harness.digest import canonical_json, digest_array, digest_bytes, digest_file
+from harness.comparison import Comparison, Expected, Tensors, measure, role
+from harness.digest import canonical_json, digest_array, digest_bytes, digest_file, digest_tensors
 from harness.errors import EvidenceError, InputError
 from harness.files import whole_file
-from harness.inputs import Inputs, read_tensors
+from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
 from harness.judge import Finding, judge
 from harness.standards import Standard, parse_standard
 from harness.trace import Outcome, Run, encode_number, read_trace
@@ -53,6 +55,16 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Occasion:
+    """When and how a bundle was made: the command, its start (ISO 8601, UTC), how long it took, and on what host."""
+
+    command: tuple[str, ...]
+    started: str
+    seconds: float
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """What a bundle holds and what follows from it.
 
@@ -67,6 +79,7 @@ class Bundle:
     inputs: Inputs
     environment: Mapping[str, Any]
     source: Source
+    occasion: Occasion
     runs: Mapping[str, Run]
     comparison: Comparison
     findings: tuple[Finding, ...]
@@ -159,12 +172,15 @@ def _compute(directory: Path) -> Bundle:
     runs = {path.name: read_run(path) for path in _children(directory / "runs")}
     for run in runs.values():
         _check_role(run, case, directory / "runs" / run.name)
-    comparison = measure(
-        runs,
-        {"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
-        _final_parameters(directory, runs.get(REFERENCE)),
-        _final_parameters(directory, runs.get(SUBJECT)),
+    weights = _read_inputs(directory / "inputs", inputs)
+    expected = Expected(
+        inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
+        weights={name: digest_array(tensor) for name, tensor in weights.items()},
+        alignment=expected_alignment(case),
     )
+    _check_owners(directory / "tensors", runs)
+    left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run)) is not None}
+    comparison = measure(runs, expected, {"weights": weights, **left})
     findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
     environment = _read_environment(directory / "environment.json")
     return Bundle(
@@ -176,6 +192,7 @@ def _compute(directory: Path) -> Bundle:
         inputs=inputs,
         environment=environment,
         source=source,
+        occasion=_read_occasion(directory / RUN),
         runs=runs,
         comparison=comparison,
         findings=findings,
@@ -209,6 +226,17 @@ def _read_environment(path: Path) -> Mapping[str, Any]:
     return environment
 
 
+def _read_occasion(path: Path) -> Occasion:
+    occasion: Occasion = parse(Occasion, read_json(path), path)
+    try:
+        aware = datetime.fromisoformat(occasion.started).utcoffset() == timedelta(0)
+    except ValueError:
+        aware = False
+    if not aware:
+        raise EvidenceError(f"{path} states no UTC time at which the run started, but {occasion.started!r}.")
+    return occasion
+
+
 def _check_role(run: Run, case: Case, directory: Path) -> None:
     """Refuses a run that the case does not have, and a trace that is another run's or was asked for other steps."""
     of_run = role(run.name)
@@ -217,7 +245,7 @@ def _check_role(run: Run, case: Case, directory: Path) -> None:
     if run.trace is None:
         return
     side, arm = of_run
-    steps = case.training.lr_zero_steps if arm == "lr_zero" else case.training.steps
+    steps = case.training.steps_of(arm)
     header = run.trace.header
     if (header.run, header.side, header.arm, header.steps) != (run.name, side, arm, steps):
         raise EvidenceError(
@@ -232,14 +260,29 @@ def _children(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.is_dir())
 
 
-def _final_parameters(directory: Path, run: Run | None) -> Tensors | None:
-    """The tensors that a run ended with, if they were kept; they must be those whose digests its trace states."""
-    path = directory / "parameters" / f"{run.name}.safetensors" if run else None
-    if run is None or path is None or not path.is_file() or run.trace is None or run.trace.footer is None:
+def _read_inputs(directory: Path, inputs: Inputs) -> Tensors:
+    """The initial weights; they and the batches must be those whose digests the record of the inputs states."""
+    for name, stated in ((BATCHES, inputs.batches), (WEIGHTS, inputs.weights)):
+        tensors = read_tensors(directory / name)
+        if digest_tensors(tensors) != stated:
+            raise EvidenceError(f"{directory / name} does not hold the tensors whose digest {INPUTS} states.")
+    return tensors
+
+
+def _check_owners(directory: Path, runs: Mapping[str, Run]) -> None:
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if path.suffix != ".safetensors" or path.stem not in runs:
+            raise EvidenceError(f"{path} was left by no run of this bundle.")
+
+
+def _left_tensors(directory: Path, run: Run) -> Tensors | None:
+    """The tensors that a run left, if they were kept; they must be those whose digests its trace states."""
+    path = directory / "tensors" / f"{run.name}.safetensors"
+    if not path.is_file() or run.trace is None or run.trace.footer is None:
         return None
     tensors = read_tensors(path)
     if {name: digest_array(tensor) for name, tensor in tensors.items()} != run.trace.footer.parameters:
-        raise EvidenceError(f"{path} does not hold the parameters whose digests the trace of {run.name} states.")
+        raise EvidenceError(f"{path} does not hold the tensors whose digests the trace of {run.name} states.")
     return tensors
 
 

@@ -4,10 +4,13 @@
 masks of every step. `harness.corpus.draw` writes them.
 """
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -16,6 +19,9 @@ from harness.errors import EvidenceError
 
 WEIGHTS = "weights.safetensors"
 BATCHES = "batches.safetensors"
+PROBE_UPDATES = 5
+# Gradients of real models span many orders of magnitude; an epsilon or a bias correction shows at the small ones.
+PROBE_DECADES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +50,22 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     except (OSError, SafetensorError) as error:
         raise EvidenceError(f"The tensors {path} cannot be read: {error}.") from None
     return tensors
+
+
+def seeded(label: str) -> np.random.RandomState:
+    """A generator of its own for a label.
+
+    `RandomState` and not `Generator`: NumPy froze the stream of the former for good (NEP 19).
+    """
+    return np.random.RandomState(np.frombuffer(hashlib.sha256(label.encode()).digest(), dtype="<u4"))
+
+
+def probe_gradients(weights: Mapping[str, npt.NDArray[Any]], seed: int, update: int) -> dict[str, npt.NDArray[Any]]:
+    """The float32 gradients that both sides' optimizers are handed, by name: normal, each element with a scale of its
+    own between 1e-6 and 1."""
+    gradients = {}
+    for name, weight in weights.items():
+        random = seeded(f"{seed}/gradient {update}/{name}")
+        scale = 10.0 ** (-PROBE_DECADES * random.random_sample(weight.shape))
+        gradients[name] = (scale * random.standard_normal(weight.shape)).astype(np.float32)
+    return gradients

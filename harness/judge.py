@@ -55,9 +55,14 @@ def _mean(values: Sequence[float]) -> float:
         return math.fsum(value / len(values) for value in values)
 
 
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.hypot(*values) / math.sqrt(len(values))
+
+
 STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "first": lambda values: values[0],
     "mean": _mean,
+    "rms": _root_mean_square,
     "maximum": max,
     "minimum": min,
     "bias": lambda values: abs(_mean(values)),
@@ -205,7 +210,10 @@ def _located(measurement: Measurement, judged: Judged) -> str:
     return f"worst: {judged.worst}" if judged.first_beyond is not None and len(measurement.places) > 1 else ""
 
 
-STATISTIC_WORDS = {"first": "step 1", "mean": "mean", "maximum": "largest", "minimum": "smallest", "bias": "bias"}
+STATISTIC_WORDS = {
+    "first": "step 1", "mean": "mean", "rms": "root mean square", "maximum": "largest", "minimum": "smallest",
+    "bias": "bias",
+}  # fmt: skip
 
 
 def _sides(measurement: Measurement, place: Place) -> str:

@@ -1,17 +1,22 @@
-"""The rule of the levels as code: a pure function of a bundle.
+"""The rule of the levels as code: a pure function of bundles, of what is signed about them, and of a day.
 
-Takes a bundle's findings and the state of its sources, gives the level with every requirement and its state.
-A level holds for one device, layout and precision; nothing here carries it to another.
+Takes a bundle with its standing statements, and other bundles of the same case; gives the level with every requirement
+and its state. A level holds for one model, device, layout and precision; nothing here carries it to another.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 
-from harness.evidence import Bundle, Source
-from harness.judge import Finding, Outcome
+from harness.attestation import Attestation, Claim, Result, Role, Standing, Trust, standing
+from harness.comparison import SUBJECT, compare_traces
+from harness.evidence import ATTESTATIONS, Bundle, read_bundle
+from harness.judge import Finding, Outcome, statistic
 from harness.standards import Standard, load_standard, shipped_standards
+from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL
 
 
 class Level(StrEnum):
@@ -26,10 +31,37 @@ class Level(StrEnum):
 
 
 OFFICIAL = "official"
-# What "complete and usable, trains and converges normally" asks for, by criterion.
+VALID_DAYS = 180
+# What "complete and usable, trains and converges normally" asks for, by criterion. No waiver touches these.
 WORKS = ("runs-complete", "runs-finite")
 TRAINS = ("inputs-same", "batches-same", "converges")
 COMPUTED = (Level.RELEASED, Level.VALIDATED, Level.PRELIMINARY, Level.UNTESTED)
+TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What a level holds for, and nothing beside it."""
+
+    task: str
+    model: str
+    device: str
+    layout: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.task} on {self.device}, {self.layout}, {self.precision}"
+
+
+NOTHING_SIGNED = Standing(attestations=(), waivers=(), withdrawn=(), refused=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A bundle, and the statements about it that stand on the day that is asked for."""
+
+    bundle: Bundle
+    standing: Standing = NOTHING_SIGNED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +76,13 @@ class Requirement:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The level with its reasons. `standards` names what it was judged against, `scope` what it holds for."""
+    """The level with its reasons. `standards` names what it was judged against, `scope` what it holds for, `at` the
+    moment for which it was asked."""
 
     level: Level
     standards: tuple[str, ...]
-    scope: str
+    scope: Scope
+    at: datetime
     requirements: tuple[Requirement, ...]
 
     @property
@@ -68,9 +102,9 @@ class Certificate:
         return order.index(self.level) <= order.index(asked)
 
 
-def certify(bundle: Bundle) -> Certificate:
-    """The level that a bundle carries."""
-    requirements = (_official(bundle.standards), *_requirements(bundle.findings, bundle.source))
+def certify(submission: Submission, at: datetime, others: Sequence[Submission] = ()) -> Certificate:
+    """The level that a bundle carries at a moment (with time zone), beside other bundles of its case."""
+    requirements = tuple(_requirements(submission, at, others))
     reached = Level.NONE
     for level in reversed(COMPUTED):
         if not all(r.met for r in requirements if r.level is level):
@@ -78,25 +112,80 @@ def certify(bundle: Bundle) -> Certificate:
         reached = level
     return Certificate(
         level=reached,
-        standards=tuple(map(_named, bundle.standards)),
-        scope=f"{bundle.environment['device']}, one process, {bundle.case.precision.compute_dtype}",
+        standards=tuple(map(_named, submission.bundle.standards)),
+        scope=scope(submission.bundle),
+        at=at,
         requirements=requirements,
     )
 
 
+def best(submissions: Sequence[Submission], at: datetime) -> tuple[tuple[Submission, Certificate], ...]:
+    """For each scope and case the bundle that carries the highest level, the newest of several, in the order given."""
+    groups: dict[tuple[Scope, str], list[Submission]] = {}
+    for submission in submissions:
+        groups.setdefault((scope(submission.bundle), submission.bundle.case.digest()), []).append(submission)
+    found = []
+    for group in groups.values():
+        rated = [(one, certify(one, at, [other for other in group if other is not one])) for one in group]
+        highest = min(rated, key=lambda pair: (list(Level).index(pair[1].level), -_started(pair[0]).timestamp()))
+        found.append(highest)
+    return tuple(found)
+
+
+def scope(bundle: Bundle) -> Scope:
+    """What a bundle's level holds for."""
+    model, sizes = bundle.case.model, {**PUBLISHED, **SMALL}
+    named = next((f"Qwen3 {name}" for name, size in sizes.items() if size.to_hf() == model.to_hf()), None)
+    return Scope(
+        task="training",
+        model=named or f"Qwen3 of {model.num_hidden_layers} layers of width {model.hidden_size}",
+        device=str(bundle.environment["device"]),
+        layout="one process",
+        precision=bundle.case.precision.compute_dtype,
+    )
+
+
+def _requirements(submission: Submission, at: datetime, others: Sequence[Submission]) -> Iterator[Requirement]:
+    bundle = submission.bundle
+    yield _official(bundle.standards)
+    for criterion in WORKS:
+        yield _criterion(Level.UNTESTED, criterion, bundle.findings)
+    for criterion in TRAINS:
+        yield _criterion(Level.PRELIMINARY, criterion, bundle.findings)
+    yield _age(submission, at)
+    waived = _waived(submission)
+    yield _none_broken(bundle.findings, waived)
+    yield _all_pass(bundle.findings, waived)
+    yield _committed(bundle)
+    yield _signed(Level.VALIDATED, submission, Role.DEVELOPER)
+    yield _signed(Level.VALIDATED, submission, Role.DEV_TEAM, {Role.DEVELOPER})
+    yield _signed(Level.RELEASED, submission, Role.TEST_TEAM, {Role.DEVELOPER, Role.DEV_TEAM})
+    yield _second_run(submission, others, at)
+    yield Requirement(
+        level=Level.RELEASED,
+        text="Nothing is waived",
+        met=not waived,
+        detail="; ".join(waived.values()) or "no waiver",
+    )
+
+
 @functools.cache
-def _shipped_digest(name: str) -> str | None:
-    return load_standard(name).digest() if name in shipped_standards() else None
+def _shipped(name: str) -> Standard | None:
+    return load_standard(name) if name in shipped_standards() else None
 
 
 def _as_shipped(standard: Standard) -> bool:
-    return standard.digest() == _shipped_digest(standard.name)
+    shipped = _shipped(standard.name)
+    return shipped is not None and standard.digest() == shipped.digest()
 
 
 def _named(standard: Standard) -> str:
     """Its name, and the digest of one that is not what its name says: a looser standard must show."""
-    changed = standard.name in shipped_standards() and not _as_shipped(standard)
-    return f"{standard.name} (changed, {standard.digest()[:12]})" if changed else standard.name
+    shipped = _shipped(standard.name)
+    if shipped is None or _as_shipped(standard):
+        return standard.name
+    version = f"version {standard.version}, now {shipped.version}, " if standard.version != shipped.version else ""
+    return f"{standard.name} (changed, {version}{standard.digest()[:12]})"
 
 
 def _official(standards: Sequence[Standard]) -> Requirement:
@@ -104,50 +193,9 @@ def _official(standards: Sequence[Standard]) -> Requirement:
     found = [standard for standard in standards if standard.name == OFFICIAL]
     return Requirement(
         level=Level.UNTESTED,
-        text="Judged against the official standard as it is shipped",
+        text="Judged against the official standard as it is shipped with this version",
         met=any(map(_as_shipped, found)),
         detail=", ".join(map(_named, found)) or "the official standard is not in this bundle",
-    )
-
-
-def _requirements(findings: Sequence[Finding], source: Source) -> Iterable[Requirement]:
-    for criterion in WORKS:
-        yield _criterion(Level.UNTESTED, criterion, findings)
-    for criterion in TRAINS:
-        yield _criterion(Level.PRELIMINARY, criterion, findings)
-    refused = [f for f in findings if f.outcome in (Outcome.FAIL, Outcome.ERROR)]
-    yield Requirement(
-        level=Level.PRELIMINARY,
-        text="No criterion is shown to be broken",
-        met=bool(findings) and not refused,
-        detail=", ".join(f"{f.criterion} {f.outcome}" for f in refused) or f"none of {len(findings)}",
-    )
-    open_ = [f for f in findings if f.outcome is not Outcome.PASS]
-    yield Requirement(
-        level=Level.VALIDATED,
-        text="Every criterion passes",
-        met=bool(findings) and not open_,
-        detail=", ".join(f"{f.criterion} {f.outcome}" for f in open_) or f"{len(findings)} of {len(findings)}",
-    )
-    state = f"{source.revision[:12]}{', with uncommitted changes' * source.dirty}" if source.revision else "no checkout"
-    yield Requirement(
-        level=Level.VALIDATED,
-        text="Run from a committed source revision",
-        met=source.revision is not None and not source.dirty,
-        detail=state,
-    )
-    for level, team in ((Level.VALIDATED, "development team"), (Level.RELEASED, "test team")):
-        yield Requirement(
-            level=level,
-            text=f"Signed by the {team}",
-            met=False,
-            detail="signatures are not supported by this version, so nothing above Preliminary is shown",
-        )
-    yield Requirement(
-        level=Level.RELEASED,
-        text="The test team's own independent run agrees",
-        met=False,
-        detail="no second run: one bundle was judged",
     )
 
 
@@ -157,3 +205,207 @@ def _criterion(level: Level, criterion: str, findings: Sequence[Finding]) -> Req
         return Requirement(level=level, text=criterion, met=False, detail="no standard in this bundle asks for it")
     met = all(finding.outcome is Outcome.PASS for finding in found)
     return Requirement(level=level, text=found[0].title, met=met, detail=found[0].message)
+
+
+def _started(submission: Submission) -> datetime:
+    return datetime.fromisoformat(submission.bundle.occasion.started)
+
+
+def _age(submission: Submission, at: datetime) -> Requirement:
+    started = _started(submission)
+    until = started + timedelta(days=VALID_DAYS)
+    if started > at:
+        day = f"{started:%Y-%m-%d}, after {at:%Y-%m-%d}"
+        detail = f"run on {day}: a clock is wrong, or an earlier day was asked for"
+    elif at > until:
+        detail = f"it expired on {until:%Y-%m-%d}; run it again: certify run {submission.bundle.case.name}"
+    else:
+        detail = f"run on {started:%Y-%m-%d}, valid until {until:%Y-%m-%d}"
+    return Requirement(
+        level=Level.PRELIMINARY,
+        text=f"Run at most {VALID_DAYS} days ago",
+        met=started <= at <= until,
+        detail=detail,
+    )
+
+
+def _waived(submission: Submission) -> dict[str, str]:
+    """The criteria that a standing waiver accepts as they are, each with what the waiver says."""
+    case = submission.bundle.case.digest()
+    return {
+        signed.statement.criterion: f"{signed.statement.criterion} waived by {signed.person} until "
+        f"{signed.statement.until}: {signed.statement.reason}"
+        for signed in submission.standing.waivers
+        if signed.statement.case_digest == case
+    }
+
+
+def _none_broken(findings: Sequence[Finding], waived: dict[str, str]) -> Requirement:
+    refused = [f for f in findings if f.outcome in (Outcome.FAIL, Outcome.ERROR)]
+    broken = [f for f in refused if f.criterion not in waived]
+    return Requirement(
+        level=Level.PRELIMINARY,
+        text="No criterion is shown to be broken",
+        met=bool(findings) and not broken,
+        detail=_listed(broken, refused, waived) or f"none of {len(findings)}",
+    )
+
+
+def _all_pass(findings: Sequence[Finding], waived: dict[str, str]) -> Requirement:
+    others = [f for f in findings if f.outcome is not Outcome.PASS]
+    open_ = [f for f in others if f.criterion not in waived]
+    return Requirement(
+        level=Level.VALIDATED,
+        text="Every criterion passes",
+        met=bool(findings) and not open_,
+        detail=_listed(open_, others, waived) or f"{len(findings)} of {len(findings)}",
+    )
+
+
+def _listed(open_: Sequence[Finding], others: Sequence[Finding], waived: dict[str, str]) -> str:
+    named = [f"{f.criterion} {f.outcome}" for f in open_]
+    return "; ".join(filter(None, [", ".join(named), *(waived[f.criterion] for f in others if f.criterion in waived)]))
+
+
+def _committed(bundle: Bundle) -> Requirement:
+    source = bundle.source
+    state = f"{source.revision[:12]}{', with uncommitted changes' * source.dirty}" if source.revision else "no checkout"
+    return Requirement(
+        level=Level.VALIDATED,
+        text="Run from a committed source revision",
+        met=source.revision is not None and not source.dirty,
+        detail=state,
+    )
+
+
+def _believed(submission: Submission, role: Role) -> tuple[list[Attestation], list[str]]:
+    """The attestations of a role that speak of this bundle and say what it shows; and why others do not count."""
+    good, objections = [], []
+    for signed in submission.standing.attestations:
+        if signed.statement.role is role:
+            objection = _contradiction(signed.statement, submission.bundle)
+            if objection:
+                objections.append(f"{signed.person}'s statement {objection}")
+            else:
+                good.append(signed)
+    return good, objections
+
+
+def _contradiction(claim: Claim, bundle: Bundle) -> str | None:
+    """What an attestation says that its bundle does not."""
+    if not claim.applies_to(manifest_digest=bundle.digest, record_digest=bundle.record):
+        return "is about another bundle"
+    if claim != claim_of(bundle, claim.role, claim.stated_at):
+        return "says something else than the bundle shows"
+    return None if claim.result is not Result.FAILED else "says that it failed"
+
+
+def claim_of(bundle: Bundle, role: Role, stated_at: datetime) -> Claim:
+    """What a role can say of a bundle: what it shows, and nothing else. What was not measured is warned of."""
+
+    def named(*outcomes: Outcome) -> tuple[str, ...]:
+        return tuple(f"{f.standard}/{f.criterion}" for f in bundle.findings if f.outcome in outcomes)
+
+    return Claim(
+        manifest_digest=bundle.digest,
+        record_digest=bundle.record,
+        case_name=bundle.case.name,
+        case_digest=bundle.case.digest(),
+        standards={standard.name: standard.digest() for standard in bundle.standards},
+        passed=named(Outcome.PASS),
+        warned=named(Outcome.INCONCLUSIVE),
+        failed=named(Outcome.FAIL, Outcome.ERROR),
+        run_started=bundle.occasion.started,
+        scope=str(scope(bundle)),
+        role=role,
+        stated_at=stated_at,
+    )
+
+
+def _signed(
+    level: Level, submission: Submission, role: Role, others: frozenset[Role] | set[Role] = frozenset()
+) -> Requirement:
+    """Signed in a role by somebody who has not signed in one of the other roles: nobody accepts their own work."""
+    believed, objections = _believed(submission, role)
+    taken = {signed.person for other in others for signed in _believed(submission, other)[0]}
+    free = [signed for signed in believed if signed.person not in taken]
+    words = f"Signed by the {TEAMS[role]}" + (", by somebody who has no other part in it" if others else "")
+    if free:
+        detail = f"{free[0].person}, {free[0].statement.stated_at:%Y-%m-%d}"
+    elif believed:
+        detail = f"{believed[0].person} signed, but has another part in it: nobody accepts their own work"
+    else:
+        detail = "; ".join([*objections, *_lost(submission, role)]) or f"no statement of the {TEAMS[role]} stands"
+    return Requirement(level=level, text=words, met=bool(free), detail=detail)
+
+
+def _lost(submission: Submission, role: Role) -> Iterator[str]:
+    standing = submission.standing
+    for entry in standing.withdrawn:
+        if entry.signed.statement.role is role:
+            yield f"{entry.signed.person}'s statement was withdrawn by {entry.by.person}: {entry.by.statement.reason}"
+    yield from (refused.reason for refused in standing.refused)
+
+
+def _second_run(submission: Submission, others: Sequence[Submission], at: datetime) -> Requirement:
+    """The test team's own run: another occasion, made and signed by people with no part in the first, that agrees."""
+    reasons = [_why_not_second(submission, other, at) for other in others]
+    met = None in reasons
+    agreeing = [other.bundle for other, reason in zip(others, reasons, strict=True) if reason is None]
+    detail = "; ".join(_agreement(submission.bundle, bundle)[1] for bundle in agreeing)
+    return Requirement(
+        level=Level.RELEASED,
+        text="The test team's own independent run agrees",
+        met=met,
+        detail=detail if met else "; ".join(filter(None, reasons)) or "no second run of this case is there",
+    )
+
+
+def _why_not_second(first: Submission, second: Submission, at: datetime) -> str | None:
+    a, b = first.bundle, second.bundle
+    name = b.path.name
+    if a.record == b.record or a.occasion == b.occasion:
+        return f"{name} is the same run"
+    if (scope(a), a.case.digest()) != (scope(b), b.case.digest()):
+        return f"{name} is a run of another case"
+    if not all(r.met for r in (_official(b.standards), _age(second, at), _all_pass(b.findings, {}), _committed(b))):
+        return f"{name} does not meet the criteria by itself"
+    involved = {s.person for role in (Role.DEVELOPER, Role.DEV_TEAM) for s in _believed(first, role)[0]}
+    signers = {signed.person for signed in _believed(second, Role.TEST_TEAM)[0]}
+    if not signers - involved:
+        return f"{name} is not signed by a test team that has no part in the first run"
+    agrees, words = _agreement(a, b)
+    return None if agrees else words
+
+
+def _agreement(a: Bundle, b: Bundle) -> tuple[bool, str]:
+    """Whether two runs of the subject are the same bits, or apart by no more than the floor; and that in words."""
+    found = {m.name: m for m in compare_traces("second", a.runs.get(SUBJECT), b.runs.get(SUBJECT))}
+    curves = {number: found[f"second.{number}.relative"].values for number in ("loss", "grad_norm")}
+    if not all(curves.values()):
+        return False, f"{b.path.name}: a trace of the subject is missing"
+    worst = {number: statistic("maximum", values) for number, values in curves.items()}
+    if all(value == 0 for value in worst.values()):
+        return True, f"{b.path.name}: the same bits in every step"
+    floors = {number: a.comparison[f"floor.{number}.relative"].values for number in worst}
+    apart = ", ".join(f"{number} {value:.2g}" for number, value in worst.items())
+    if not all(floors.values()):
+        return False, f"{b.path.name}: differs ({apart}), and no floor was measured that could explain it"
+    within = all(value <= statistic("maximum", floors[number]) for number, value in worst.items())
+    return within, f"{b.path.name}: {'within' if within else 'beyond'} the floor ({apart})"
+
+
+def read_submission(directory: Path, trust: Trust | None, at: datetime) -> Submission:
+    """A bundle with the statements in it that stand at a moment; without a trust file nobody is believed.
+
+    Raises:
+        EvidenceError: the bundle is not what was recorded.
+    """
+    bundle = read_bundle(directory)
+    envelopes = [path.read_bytes() for path in statement_files(bundle)]
+    return Submission(bundle=bundle, standing=standing(envelopes, trust, at) if trust else NOTHING_SIGNED)
+
+
+def statement_files(bundle: Bundle) -> list[Path]:
+    """The files of the signed statements in a bundle, in the order of their names."""
+    return sorted((bundle.path / ATTESTATIONS).glob("*.json"))

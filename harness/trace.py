@@ -21,15 +21,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from harness.digest import canonical_json
 from harness.errors import EvidenceError
 
-FORMAT = "certify-trace/1"
+FORMAT = "certify-trace/2"
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 NUMBERS = ("loss", "grad_norm", "learning_rate")
 EXACT = 2**53  # every whole number below is one float64
 
 Line = TypeVar("Line", "TraceHeader", "TraceFooter", "Step")
-Arm = Literal["train", "lr_zero", "floor"]
-Side = Literal["reference", "subject"]
+Arm = Literal["train", "lr_zero", "floor", "resumed", "probe"]
+Side = Literal["reference", "subject", "oracle"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,11 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceHeader:
-    """What was asked of a run, and what ran it. `weights` and `batches` are digests of what the run itself read."""
+    """What was asked of a run, and what ran it.
+
+    `weights` and `batches` are digests of what the run itself read, `initial` those of the parameters that the model
+    then held, `alignment` its configuration and optimizer as they were built.
+    """
 
     run: str
     side: Side
@@ -64,13 +68,16 @@ class TraceHeader:
     batches: str
     steps: Annotated[int, Field(ge=1, lt=EXACT)]
     runner: str
+    initial: Mapping[str, str] = field(default_factory=dict)
+    alignment: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     format: str = FORMAT
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraceFooter:
-    """The end of a run that came to it: last step, digest of each final parameter, digest of all lines before."""
+    """The end of a run that came to it: last step, digest of each final parameter (of a probe: of each tensor that it
+    left), digest of all lines before."""
 
     last_step: int
     parameters: Mapping[str, str]

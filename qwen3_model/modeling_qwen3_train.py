@@ -67,23 +67,22 @@ class TokenLoss(nn.Cell):
 class NegativeLogLikelihood(nn.Cell):
     """-log softmax(logits)[target] per row, with its derivative softmax(logits) - onehot(target) written out.
 
-    The largest logit's probability p is 1 / sum(exp(logit - largest)), so the loss, largest - picked + log(1 / p),
-    needs no second pass of exponentials and does not overflow. On a CPU this is several times faster than the
-    framework's cross entropy, and log1p(1 / p - 1) keeps the digits that its float32 `log` loses (bias 2.4e-7).
+    With the largest logit taken off, the sum of exponentials is 1 + the others, and log1p keeps the digits that a
+    float32 `log` of MindSpore on a CPU loses (bias 7e-7). Its `exp` there is a fast one, a millionth too small on
+    average; `expm1` is exact to the last place, and a sum of e^x = 1 + expm1(x) has no bias (measured 1.5e-10).
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.largest = ops.ArgMaxWithValue(1, True)
-        self.softmax = ops.Softmax(-1)
 
     def construct(self, logits_RV: Tensor, targets_R1: Tensor) -> tuple[Tensor, Tensor]:
         """The losses [R, 1], and the probabilities, which the derivative needs."""
-        probabilities = self.softmax(logits_RV)
-        index, largest = self.largest(logits_RV)
+        _, largest = self.largest(logits_RV)
+        exponentials = ops.expm1(logits_RV - largest) + 1.0
+        total = ops.sum(exponentials, -1, True)
         picked = ops.gather_elements(logits_RV, 1, targets_R1)
-        log_sum = ops.log1p(1.0 / ops.gather_elements(probabilities, 1, index) - 1.0)
-        return largest - picked + log_sum, probabilities
+        return largest - picked + ops.log1p(total - 1.0), exponentials / total
 
     def bprop(
         self, logits_RV: Tensor, targets_R1: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
@@ -193,6 +192,7 @@ class Qwen3Trainer:
         self.policy = policy
         self.schedule = schedule
         self.optimizer_config = optimizer
+        self.clip_grad = clip_grad
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.step = 0
         self.model = self.build_model()
@@ -278,6 +278,20 @@ class Qwen3Trainer:
                 values = gradient.asnumpy()
                 totals[parameter.name] = totals[parameter.name] + values if parameter.name in totals else values
         return totals
+
+    def apply_gradients(self, gradients: Mapping[str, Array]) -> None:
+        """One update by given gradients, not clipped, at the rate of the next step."""
+        self._enter_mode()
+        step = self.step + 1
+        scalars = Tensor(step_scalars(self.optimizer_config, step, self.learning_rate(step)))
+        given = tuple(Tensor(gradients[parameter.name], ms.float32) for parameter in self._parameters)
+        self._optimizer(given, Tensor(1.0, ms.float32), scalars)
+        self.step = step
+
+    def decayed(self) -> frozenset[str]:
+        """The parameters to which weight decay applies."""
+        pairs = zip(self._parameters, self._optimizer.decay_flags, strict=True)
+        return frozenset(parameter.name for parameter, decays in pairs if decays)
 
     def parameters(self) -> dict[str, Array]:
         """A copy of every parameter by its Hugging Face name."""

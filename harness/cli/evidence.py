@@ -1,5 +1,6 @@
-"""`certify compare | report`: traces and bundles that are there already, read without any framework."""
+"""`certify compare | diff | verify | report`: traces and bundles that are there already, read without any framework."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,11 +8,24 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from harness.cli.terminal import MET, NOT_MET, JsonOption, out_console
+from harness.attestation import Attestation, Signed, Waiver, load_trust
+from harness.cli.terminal import (
+    BAD_INPUT,
+    MET,
+    NOT_MET,
+    AtOption,
+    BundleArgument,
+    JsonOption,
+    TrustOption,
+    moment,
+    out_console,
+)
 from harness.cli.verdict import print_verdict
 from harness.comparison import compare_traces
-from harness.evidence import read_bundle
+from harness.diff import Kind, diff_bundles
+from harness.evidence import Bundle, read_bundle
 from harness.judge import describe_place, statistic
+from harness.levels import certify, read_submission, statement_files
 from harness.report import write_report
 from harness.trace import Outcome, Run, decode_number, encode_number, read_trace
 
@@ -65,14 +79,106 @@ def _row(found: Any, number: str) -> dict[str, Any]:
 
 
 def report(
-    bundle: Annotated[Path, typer.Argument(help="Directory of a finished bundle.")],
+    bundle: BundleArgument,
+    trust: TrustOption = None,
+    at: AtOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Check a bundle against its manifest and its own traces, and write its page again. Needs no framework.
+    """Check a bundle as 'certify verify' does, and write its page again. Needs no framework.
 
     Exit code 0: the bundle holds what was recorded, whatever its level. 2: it does not.
     """
-    read = read_bundle(bundle)
-    write_report(read)
-    print_verdict(read, as_json)
+    submission = read_submission(bundle, load_trust(trust) if trust else None, asked := moment(at))
+    certificate = certify(submission, asked)
+    write_report(submission, certificate)
+    print_verdict(submission.bundle, certificate, as_json)
     return MET
+
+
+def verify(
+    bundle: BundleArgument,
+    trust: TrustOption = None,
+    at: AtOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check every byte of a bundle and compute everything in it again; with --trust, every signed statement too.
+
+    Exit code 0: all of it holds. 2: something does not; the message says what.
+    """
+    submission = read_submission(bundle, load_trust(trust) if trust else None, moment(at))
+    read, standing, files = submission.bundle, submission.standing, len(statement_files(submission.bundle))
+    foreign = [signed for signed in standing.attestations if not _speaks_of(signed, read)]
+    statements: list[Signed[Any]] = [*standing.attestations, *standing.waivers]
+    refused = [*(one.reason for one in standing.refused), *map(_foreign, foreign)]
+    found = {
+        "bundle": str(read.path),
+        "digest": read.digest,
+        "record": read.record,
+        "criteria": len(read.findings),
+        "statements": files,
+        "standing": [_stated(one) for one in statements if one not in foreign],
+        "withdrawn": [f"{_stated(one.signed)}; withdrawn: {one.by.statement.reason}" for one in standing.withdrawn],
+        "refused": refused,
+    }
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        _print_verified(read, found, believed=trust is not None)
+    return BAD_INPUT if refused else MET
+
+
+def _print_verified(bundle: Bundle, found: dict[str, Any], believed: bool) -> None:
+    def say(text: str, style: str = "") -> None:
+        out_console.print(text, style=style, markup=False, soft_wrap=True)
+
+    say(f"{bundle.path} holds what was recorded: digest {bundle.digest}")
+    say(f"{found['criteria']} findings follow from the traces of {len(bundle.runs)} runs")
+    for text in found["standing"]:
+        say(f"stands: {text}", "green")
+    for text in found["withdrawn"]:
+        say(f"withdrawn: {text}", "yellow")
+    for text in found["refused"]:
+        say(f"refused: {text}", "bold red")
+    if found["statements"] and not believed:
+        say(f"{found['statements']} signed statements were not looked at: say whom to believe with --trust TRUST.yaml")
+
+
+def _speaks_of(signed: Attestation, bundle: Bundle) -> bool:
+    return signed.statement.applies_to(manifest_digest=bundle.digest, record_digest=bundle.record)
+
+
+def _foreign(signed: Attestation) -> str:
+    return f"The statement {signed.digest[:12]} of {signed.person} is about another bundle: it does not belong here."
+
+
+def _stated(signed: Signed[Any]) -> str:
+    statement = signed.statement
+    if isinstance(statement, Waiver):
+        what = f"{statement.criterion} waived until {statement.until}"
+    else:
+        what = statement.result
+    return f"{what} by {signed.person} as {statement.role}, {statement.stated_at:%Y-%m-%d}"
+
+
+def diff(
+    before: Annotated[Path, typer.Argument(help="Directory of a finished bundle.")],
+    after: Annotated[Path, typer.Argument(help="Directory of another bundle, of the same case.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Show what changed between two bundles, and say whether it is toolchain drift or a regression.
+
+    Exit code 1: a regression, or another case. 0: anything else.
+    """
+    found = diff_bundles(read_bundle(before), read_bundle(after))
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
+    else:
+        section = ""
+        for change in found.changes:
+            if change.section != section:
+                section = change.section
+                out_console.print(f"{section}:", style="bold")
+            words = f"{change.before} -> {change.after}" if change.before else change.after
+            out_console.print(f"  {change.name}: {words}", markup=False, soft_wrap=True)
+        out_console.print(f"{found.kind}: {found.reason}", style="bold", markup=False, soft_wrap=True)
+    return NOT_MET if found.kind in (Kind.REGRESSION, Kind.ANOTHER_CASE) else MET

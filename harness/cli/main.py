@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import data, evidence, run
+from harness.cli import data, evidence, level, run
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
 from harness.errors import CertifyError
 
@@ -19,7 +19,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     **OPTIONS,
 )
-COMMANDS: tuple[Callable[..., int], ...] = (run.run, run.cases, evidence.compare, evidence.report, run.env)
+COMMANDS: tuple[Callable[..., int], ...] = (
+    run.run,
+    evidence.verify,
+    level.level,
+    evidence.diff,
+    evidence.report,
+    evidence.compare,
+    level.keygen,
+    level.attest,
+    level.withdraw,
+    level.waive,
+    run.cases,
+    run.env,
+)
 for command in COMMANDS:
     app.command()(command)
 

@@ -25,8 +25,7 @@ from harness.cli.terminal import (
 from harness.cli.verdict import print_verdict
 from harness.errors import InputError
 from harness.evidence import Bundle
-from harness.levels import Level
-from harness.levels import certify as certify_level
+from harness.levels import Certificate, Level
 from harness.progress import Progress
 from harness.runners.launcher import variables
 
@@ -57,12 +56,14 @@ def run(
     workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
     subject: Annotated[str, typer.Option(help="Runner that is certified: a name or MODULE:CLASS.")] = "mindspore",
     reference: Annotated[str, typer.Option(help="Runner that it is compared with: a name or MODULE:CLASS.")] = "torch",
+    oracle: Annotated[str, typer.Option(help="Runner that gives the exact values: a name or MODULE:CLASS.")] = "oracle",
     as_json: JsonOption = False,
 ) -> int:
     """Certify a case: run both sides, compare, judge, and write bundle and page.
 
-    Runs the reference twice, the subject twice, and both with learning rate 0, each in a process of its own. Exit
-    code 0: the asked level is met. 1: it is not. 2: bad input or a missing prerequisite. 3: a run broke.
+    Runs reference and subject twice, both with learning rate 0, the float64 oracle, and probes of gradients and
+    optimizer, each in a process of its own. Exit code 0: the asked level is met. 1: it is not. 2: bad input or a
+    missing prerequisite. 3: a run broke.
     """
     if device not in ("CPU", "Ascend"):
         raise InputError(f"There is no device {device!r}: choose CPU or Ascend.")
@@ -79,14 +80,15 @@ def run(
         workers=workers,
         subject=subject,
         reference=reference,
+        oracle=oracle,
         command=("certify", *sys.argv[1:]),
     )
-    bundle = _run_shown(chosen, standards, options, quiet=as_json)
-    print_verdict(bundle, as_json)
-    return _exit_code(bundle, level)
+    bundle, certificate = _run_shown(chosen, standards, options, quiet=as_json)
+    print_verdict(bundle, certificate, as_json)
+    return _exit_code(bundle, certificate, level)
 
 
-def _run_shown(case: Case, standards: Any, options: certify.Options, quiet: bool) -> Bundle:
+def _run_shown(case: Case, standards: Any, options: certify.Options, quiet: bool) -> tuple[Bundle, Certificate]:
     try:
         with Progress(error_console, [job.run for job in certify.plan(case, options)], quiet=quiet) as progress:
             return certify.run(case, standards, options, progress.update)
@@ -103,10 +105,10 @@ def _resuming(options: certify.Options) -> list[str]:
     return [*words, *where, *([] if "--resume" in words else ["--resume"])]
 
 
-def _exit_code(bundle: Bundle, level: Level) -> int:
+def _exit_code(bundle: Bundle, certificate: Certificate, level: Level) -> int:
     if any(one.outcome.status in BROKEN_ENDS for one in bundle.runs.values()):
         return BROKEN
-    return MET if certify_level(bundle).reaches(level) else NOT_MET
+    return MET if certificate.reaches(level) else NOT_MET
 
 
 def cases(

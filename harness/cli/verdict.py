@@ -6,14 +6,14 @@ from typing import Any
 from harness.cli.terminal import out_console
 from harness.evidence import PAGE, Bundle
 from harness.judge import Outcome as Verdict
-from harness.levels import certify as certify_level
+from harness.levels import Certificate
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.ERROR: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 
 
-def print_verdict(bundle: Bundle, as_json: bool) -> None:
+def print_verdict(bundle: Bundle, certificate: Certificate, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(_summary(bundle), ensure_ascii=False))
+        print(json.dumps(_summary(bundle, certificate), ensure_ascii=False))
         return
     for one in bundle.runs.values():
         if one.outcome.status != "completed":
@@ -23,11 +23,10 @@ def print_verdict(bundle: Bundle, as_json: bool) -> None:
     for finding in bundle.findings:
         if finding.outcome is not Verdict.PASS:
             out_console.print(f"{finding.outcome:<12} {finding.message}", style=STYLES[finding.outcome], markup=False)
-    certificate = certify_level(bundle)
     standards = ", ".join(f"{one.name} {one.digest()[:12]}" for one in bundle.standards)
     passed = sum(finding.outcome is Verdict.PASS for finding in bundle.findings)
     out_console.print(f"{passed} of {len(bundle.findings)} criteria pass ({standards})")
-    out_console.print(f"Level: {certificate.level} on {certificate.scope}", style="bold")
+    out_console.print(f"Level: {certificate.level} ({certificate.scope})", style="bold")
     if certificate.missing:
         reasons = "; ".join(f"{r.text.lower()} ({r.detail})" for r in certificate.missing)
         out_console.print(f"Missing for {certificate.next_level}: {reasons}", markup=False)
@@ -38,15 +37,14 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def _summary(bundle: Bundle) -> dict[str, Any]:
-    certificate = certify_level(bundle)
+def _summary(bundle: Bundle, certificate: Certificate) -> dict[str, Any]:
     return {
         "case": bundle.case.name,
         "case_digest": bundle.case.digest(),
         "bundle": str(bundle.path),
         "bundle_digest": bundle.digest,
         "level": certificate.level,
-        "scope": certificate.scope,
+        "scope": vars(certificate.scope),
         "standards": {standard.name: standard.digest() for standard in bundle.standards},
         "missing": [f"{r.level}: {r.text} ({r.detail})" for r in certificate.missing],
         "runs": {name: one.outcome.detail for name, one in bundle.runs.items()},

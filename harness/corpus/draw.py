@@ -3,8 +3,6 @@
 Takes a case, writes initial weights and token batches, and gives the record of what they are.
 """
 
-import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +10,21 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save, save_file
 
+from harness.alignment import parameter_shapes
 from harness.case import Case
 from harness.corpus.batches import Batches, draw_batches
 from harness.digest import digest_tensors
 from harness.files import whole_file
-from harness.inputs import BATCHES, WEIGHTS, Inputs
-from qwen3_model.configuration_qwen3 import Qwen3Config
-
-
-def parameter_shapes(config: Qwen3Config) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of a Hugging Face Qwen3 checkpoint, in the order of the forward pass.
-
-    Stated here and not asked of the subject, so that a parameter that the subject lacks is noticed.
-    """
-    width, head = config.hidden_size, config.head_dim
-    query, key = config.num_attention_heads * head, config.num_key_value_heads * head
-    yield "model.embed_tokens.weight", (config.vocab_size, width)
-    for layer in range(config.num_hidden_layers):
-        prefix = f"model.layers.{layer}"
-        yield f"{prefix}.input_layernorm.weight", (width,)
-        yield f"{prefix}.self_attn.q_proj.weight", (query, width)
-        yield f"{prefix}.self_attn.k_proj.weight", (key, width)
-        yield f"{prefix}.self_attn.v_proj.weight", (key, width)
-        yield f"{prefix}.self_attn.q_norm.weight", (head,)
-        yield f"{prefix}.self_attn.k_norm.weight", (head,)
-        yield f"{prefix}.self_attn.o_proj.weight", (width, query)
-        yield f"{prefix}.post_attention_layernorm.weight", (width,)
-        yield f"{prefix}.mlp.gate_proj.weight", (config.intermediate_size, width)
-        yield f"{prefix}.mlp.up_proj.weight", (config.intermediate_size, width)
-        yield f"{prefix}.mlp.down_proj.weight", (width, config.intermediate_size)
-    yield "model.norm.weight", (width,)
-    if not config.tie_word_embeddings:
-        yield "lm_head.weight", (config.vocab_size, width)
+from harness.inputs import BATCHES, WEIGHTS, Inputs, seeded
 
 
 def draw_weights(case: Case) -> dict[str, npt.NDArray[np.float32]]:
-    """Initial weights, float32. Each tensor has a generator of its own, seeded by case seed and name.
-
-    `RandomState` and not `Generator`: NumPy froze the stream of the former for good (NEP 19).
-    """
+    """Initial weights, float32. Each tensor has a generator of its own, seeded by case seed and name."""
     return {name: _draw(case, name, shape) for name, shape in parameter_shapes(case.model)}
 
 
 def _draw(case: Case, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    words = hashlib.sha256(f"{case.initialization.seed}/{name}".encode()).digest()
-    normal = np.random.RandomState(np.frombuffer(words, dtype="<u4")).standard_normal(shape)
+    normal = seeded(f"{case.initialization.seed}/{name}").standard_normal(shape)
     if len(shape) == 1:
         return (1.0 + case.initialization.norm_std * normal).astype(np.float32)
     return (case.model.initializer_range * normal).astype(np.float32)

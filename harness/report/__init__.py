@@ -7,16 +7,17 @@ gives the same bytes wherever it lies.
 
 from pathlib import Path
 
-from harness.evidence import Bundle, write_page
+from harness.evidence import write_page
+from harness.levels import Certificate, Submission
 from harness.report.page import render_page
 from harness.report.view import build_view
 
 
-def render_report(bundle: Bundle) -> str:
-    """The whole page of a bundle as HTML."""
-    return render_page(build_view(bundle))
+def render_report(submission: Submission, certificate: Certificate) -> str:
+    """The whole page of a bundle as HTML, with the level that it carries."""
+    return render_page(build_view(submission, certificate))
 
 
-def write_report(bundle: Bundle) -> Path:
+def write_report(submission: Submission, certificate: Certificate) -> Path:
     """Writes the page into the bundle and returns its path; a kill leaves the old page or the new one."""
-    return write_page(bundle.path, render_report(bundle))
+    return write_page(submission.bundle.path, render_report(submission, certificate))

@@ -1,14 +1,13 @@
 """What ran, on what, from what, how long, and how to run it again.
 
-The records beside the digested part (`run.json`, `timing.jsonl`) are optional and may have been edited by anyone:
-what is not there or not as expected is said to be unknown, and nothing of it is judged.
+Timings are shown and never judged; where a line of them cannot be read, they are said to be unknown.
 """
 
 import json
 import math
 import shlex
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from typing import Any
 import yaml
 
 from harness.comparison import REQUIRED_RUNS
-from harness.errors import EvidenceError
-from harness.evidence import TIMING, Bundle, read_json
+from harness.evidence import TIMING, Bundle
 from harness.report.words import Fact, Mark, count, duration, number
 from harness.trace import Run
 
@@ -68,13 +66,12 @@ class Provenance:
 
 def build_provenance(bundle: Bundle) -> Provenance:
     """Inputs, case, environment, source, runs and commands of a bundle."""
-    run = _run_record(bundle.path / "run.json")
     environment = bundle.environment
     rows = tuple(_run_rows(bundle))
     return Provenance(
-        started=_text(run.get("started")),
-        lasted=duration(run["seconds"]) if _is_number(run.get("seconds")) else UNKNOWN,
-        host=_text(run.get("host")),
+        started=bundle.occasion.started,
+        lasted=duration(bundle.occasion.seconds),
+        host=bundle.occasion.host,
         inputs=_inputs(bundle),
         case=_case(bundle),
         case_yaml=yaml.safe_dump(bundle.case.record(), sort_keys=False, allow_unicode=True),
@@ -85,24 +82,8 @@ def build_provenance(bundle: Bundle) -> Provenance:
         runs=rows,
         resumed=tuple(f"{row.name} was {row.resumed}." for row in rows if row.resumed),
         timed=any(row.per_step != UNKNOWN for row in rows),
-        commands=_commands(run.get("command")),
+        commands=_commands(bundle.occasion.command),
     )
-
-
-def _run_record(path: Path) -> Mapping[str, Any]:
-    try:
-        record = read_json(path)
-    except EvidenceError:
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) and value else UNKNOWN
 
 
 def _inputs(bundle: Bundle) -> tuple[Fact, ...]:
@@ -205,12 +186,11 @@ def _seconds(path: Path) -> list[float]:
     return numbers if len(numbers) == len(seconds) else []
 
 
-def _commands(command: Any) -> tuple[Command, ...]:
-    recorded = isinstance(command, list) and command and all(isinstance(word, str) for word in command)
-    again = [Command(line=shlex.join(command), purpose="Runs this case again.")] if recorded else []
+def _commands(command: Sequence[str]) -> tuple[Command, ...]:
     return (
-        *again,
-        Command(line="certify report BUNDLE", purpose="Checks the bundle and writes this page again."),
+        Command(line=shlex.join(command), purpose="Runs this case again."),
+        Command(line="certify verify BUNDLE", purpose="Checks every byte and computes everything again."),
+        Command(line="certify level DIRECTORY --trust TRUST.yaml", purpose="The level on a day, with who signed."),
         Command(
             line="certify compare BUNDLE/runs/reference-1/trace.jsonl BUNDLE/runs/subject-1/trace.jsonl",
             purpose="Compares two traces, of this bundle or of any other.",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.comparison import REQUIRED_RUNS
 from harness.evidence import LOG, Bundle
 from harness.judge import Finding, Outcome, describe_place
-from harness.levels import COMPUTED, Level, Requirement, certify
+from harness.levels import COMPUTED, Certificate, Level, Requirement
 from harness.report.words import Mark, count, listed, mark, number
 from harness.trace import Run
 
@@ -55,6 +55,7 @@ class Verdict:
     tone: str
     sentence: str
     scope: str
+    asked: str
     scope_note: str
     counts: tuple[tuple[Mark, int], ...]
     ladder: tuple[Rung, ...]
@@ -64,19 +65,19 @@ class Verdict:
     trouble: Trouble | None
 
 
-def build_verdict(bundle: Bundle) -> Verdict:
+def build_verdict(bundle: Bundle, certificate: Certificate) -> Verdict:
     """Everything of the first two sections."""
-    certificate = certify(bundle)
     outcomes = Counter(finding.outcome for finding in bundle.findings)
     ceiling = next((r for r in certificate.requirements if not r.met and r.text.startswith("Signed")), None)
     return Verdict(
         level=NO_LEVEL if certificate.level is Level.NONE else certificate.level.value,
         tone=_tone(outcomes, certificate.level),
         sentence=_sentence(bundle, outcomes),
-        scope=certificate.scope,
+        scope=str(certificate.scope),
+        asked=f"{certificate.at:%Y-%m-%d}",
         scope_note=_scope_note(str(bundle.environment["device"])),
         counts=tuple((mark(outcome), outcomes[outcome]) for outcome in Outcome),
-        ladder=tuple(_rung(bundle, level) for level in reversed(COMPUTED)),
+        ladder=tuple(_rung(certificate, level) for level in reversed(COMPUTED)),
         next_level=certificate.next_level.value if certificate.next_level else None,
         missing=tuple(_missing(requirement) for requirement in certificate.missing),
         ceiling=ceiling.detail if ceiling and ceiling not in certificate.missing else None,
@@ -120,8 +121,7 @@ def _scope_note(device: str) -> str:
     return f"Measured on {device}. It holds for no other device, layout or precision."
 
 
-def _rung(bundle: Bundle, level: Level) -> Rung:
-    certificate = certify(bundle)
+def _rung(certificate: Certificate, level: Level) -> Rung:
     state = "reached" if certificate.reaches(level) else "next" if level is certificate.next_level else "open"
     words = {"reached": "✓ reached", "next": "✕ not reached", "open": "✕ not reached"}
     rows = [r for r in certificate.requirements if r.level is level]
@@ -159,8 +159,8 @@ def _trouble(bundle: Bundle) -> Trouble | None:
 
 
 def _summarizes(finding: Finding) -> bool:
-    """Whether the limit is for a mean or a bias; one for single steps locates more sharply."""
-    return finding.judged[0].limit.statistic in ("mean", "bias")
+    """Whether the limit is for a mean, a root mean square or a bias; one for single steps locates more sharply."""
+    return finding.judged[0].limit.statistic in ("mean", "rms", "bias")
 
 
 def _step(finding: Finding) -> int | None:

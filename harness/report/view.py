@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.evidence import FINDINGS, Bundle, read_json
+from harness.levels import Certificate, Submission
 from harness.report.charts import Chart, curve_chart, lr_zero_chart, rate_chart
 from harness.report.columns import Table, step_columns, step_tables
 from harness.report.criteria import StandardTable, standard_tables
@@ -36,8 +37,9 @@ class Page:
     data: dict[str, Any]
 
 
-def build_view(bundle: Bundle) -> Page:
-    """The view model of a bundle; a pure function of it and of the records beside it."""
+def build_view(submission: Submission, certificate: Certificate) -> Page:
+    """The view model of a bundle, of what is signed about it, and of its level."""
+    bundle = submission.bundle
     columns = step_columns(bundle)
     tables = step_tables(columns)
     charts = _charts(bundle)
@@ -46,7 +48,7 @@ def build_view(bundle: Bundle) -> Page:
         name=bundle.case.name,
         title=bundle.case.title,
         digest=bundle.digest,
-        verdict=build_verdict(bundle),
+        verdict=build_verdict(bundle, certificate),
         standards=standard_tables(bundle),
         charts=charts,
         arm_charts=arm_charts,

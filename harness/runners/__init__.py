@@ -23,6 +23,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 # The runners by name. Any other is given as MODULE:CLASS.
 RUNNERS: Mapping[str, str] = {
     "torch": "harness.runners.torch_reference:TorchReference",
+    "oracle": "harness.runners.oracle:Float64Oracle",
     "mindspore": "harness.runners.mindspore_subject:MindSporeSubject",
 }
 
@@ -44,8 +45,17 @@ class Runner(Protocol):
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
         """One update by the global batch `tokens` [B, S+1], `loss_mask` [B, S]."""
 
+    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+        """The gradient of every parameter for the global batch, before clipping; nothing is updated."""
+
+    def apply_gradients(self, gradients: Tensors) -> None:
+        """One update by given gradients, without clipping, at the rate of the next step."""
+
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         """Every parameter by its Hugging Face name."""
+
+    def alignment(self) -> dict[str, Any]:
+        """Configuration and optimizer as they were built, in the keys of `harness.alignment.alignment`."""
 
     def save(self, directory: Path) -> None:
         """Writes all that a run needs to continue bit for bit."""
@@ -122,6 +132,6 @@ class Job:
     case_digest: str
     inputs: str
     directory: str
-    keep_parameters: str | None
+    keep_tensors: str | None
     perturbation: int | None
     resume: bool

@@ -1,5 +1,6 @@
 """The subject: `qwen3_model` on MindSpore."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import mindspore as ms
 import numpy as np
 import numpy.typing as npt
 
+from harness.alignment import alignment
 from harness.case import Case
 from harness.runners import Numbers, Setting, Tensors
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
@@ -20,10 +22,8 @@ class MindSporeSubject:
     trainer: type[Qwen3Trainer] = Qwen3Trainer
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
-        ms.set_device(setting.device)
-        ms.set_deterministic(True)
+        _prepare_process(setting.device, setting.threads)
         ms.set_seed(case.initialization.seed)
-        ms.runtime.dispatch_threads_num(setting.threads)
         self._setting, self._case = setting, case
         self._trainer = self.trainer(
             case.model,
@@ -42,6 +42,26 @@ class MindSporeSubject:
         result = self._trainer.train_step(tokens, loss_mask)
         return Numbers(
             loss=result.loss, grad_norm=result.grad_norm, learning_rate=result.learning_rate, tokens=result.tokens
+        )
+
+    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+        """Not clipped; nothing is updated."""
+        return self._trainer.gradients(tokens, loss_mask)
+
+    def apply_gradients(self, gradients: Tensors) -> None:
+        """One update by given gradients, without clipping."""
+        self._trainer.apply_gradients(gradients)
+
+    def alignment(self) -> dict[str, Any]:
+        """What was built: see `harness.alignment`."""
+        trainer = self._trainer
+        return alignment(
+            model=trainer.model.config.to_hf(),
+            shapes={name: tensor.shape for name, tensor in trainer.parameters().items()},
+            optimizer=vars(trainer.optimizer_config),
+            decayed=trainer.decayed(),
+            clip_grad=trainer.clip_grad,
+            gradient_accumulation_steps=trainer.gradient_accumulation_steps,
         )
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
@@ -66,6 +86,14 @@ class MindSporeSubject:
             "threads": self._setting.threads,
             "bfloat16": "rounding around float32 operators" if emulated else "native",
         }
+
+
+@functools.cache
+def _prepare_process(device: str, threads: int) -> None:
+    """MindSpore lets a process say these once."""
+    ms.set_device(device)
+    ms.set_deterministic(True)
+    ms.runtime.dispatch_threads_num(threads)
 
 
 def optimizer_config(case: Case) -> AdamWConfig:

@@ -1,4 +1,4 @@
-"""One run, in a process of its own: `python -m harness.runners.worker JOB.json PARENT`.
+"""One run, in a process of its own: `python -m harness.runners.worker JOB.json PARENT [resume]`.
 
 Reads the inputs that it was told to use and states the digests of what it read; trains; writes each step at once and
 a checkpoint now and then; ends at the first number that is not finite, for nothing after it means anything.
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,7 +22,7 @@ from safetensors.numpy import save_file
 from harness.case import Case, parse_case
 from harness.digest import digest_array, digest_tensors
 from harness.evidence import TIMING, TRACE
-from harness.inputs import BATCHES, WEIGHTS, read_tensors
+from harness.inputs import BATCHES, PROBE_UPDATES, WEIGHTS, probe_gradients, read_tensors
 from harness.runners import Job, Runner, Setting, Tensors, load_runner
 from harness.trace import Step, TraceHeader, TraceWriter
 
@@ -30,7 +31,7 @@ CHECKPOINT_STEP = "step.json"
 PR_SET_PDEATHSIG = 1
 
 
-def main(job_file: str, parent: int) -> None:
+def main(job_file: str, parent: int, resume: bool) -> None:
     """Carries out a job; `parent` is the process that started it."""
     end_with_parent(parent)
     job: Job = TypeAdapter(Job).validate_python(json.loads(Path(job_file).read_text(encoding="utf-8")))
@@ -38,7 +39,11 @@ def main(job_file: str, parent: int) -> None:
     weights = read_tensors(Path(job.inputs) / WEIGHTS)
     batches = read_tensors(Path(job.inputs) / BATCHES)
     setting = Setting(device=job.device, threads=job.threads, learning_rate_zero=job.arm == "lr_zero")
-    runner = load_runner(job.runner)(case, perturbed(weights, job.perturbation), setting)
+
+    def build() -> Runner:
+        return load_runner(job.runner)(case, perturbed(weights, job.perturbation), setting)
+
+    runner = build()
     header = TraceHeader(
         run=job.run,
         side=job.side,
@@ -48,9 +53,19 @@ def main(job_file: str, parent: int) -> None:
         batches=digest_tensors(batches),
         steps=job.steps,
         runner=job.runner,
+        initial=digests(runner.parameters()),
+        alignment=runner.alignment(),
         provenance={**runner.provenance(), "perturbation": job.perturbation},
     )
-    train(job, case, runner, header, batches)
+    if job.arm == "probe":
+        probe(job, case, runner, build, header, weights, batches)
+    elif train(job, case, runner, header, batches, resume or job.resume):
+        # The rest is done by a process that has nothing but the checkpoint.
+        os.execv(sys.executable, [sys.executable, "-m", "harness.runners.worker", job_file, str(parent), "resume"])
+
+
+def digests(tensors: Tensors) -> dict[str, str]:
+    return {name: digest_array(tensor) for name, tensor in tensors.items()}
 
 
 def end_with_parent(parent: int) -> None:
@@ -75,10 +90,37 @@ def _nudge(tensor: npt.NDArray[Any], random: np.random.RandomState) -> npt.NDArr
     return moved
 
 
-def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Tensors) -> None:
-    """Takes the steps that are still to take, then states the final parameters."""
+def probe(
+    job: Job,
+    case: Case,
+    runner: Runner,
+    build: Callable[[], Runner],
+    header: TraceHeader,
+    weights: Tensors,
+    batches: Tensors,
+) -> None:
+    """Records the gradients of the first batch with the step that uses them, and what the optimizer alone makes of
+    gradients that both sides are handed."""
+    directory, tokens, loss_mask = Path(job.directory), batches["tokens"][0], batches["loss_mask"][0]
+    with TraceWriter.create(directory / TRACE, header) as writer, (directory / TIMING).open("w") as timing:
+        left = {f"gradient.{name}": tensor for name, tensor in runner.gradients(tokens, loss_mask).items()}
+        writer.append(_take_step(runner, 1, tokens, loss_mask, timing))
+        updated = build()
+        for update in range(1, PROBE_UPDATES + 1):
+            updated.apply_gradients(probe_gradients(weights, case.initialization.seed, update))
+        left |= {f"updated.{name}": tensor for name, tensor in updated.parameters().items()}
+        _keep(left, job)
+        writer.finish(digests(left))
+
+
+def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Tensors, resume: bool) -> bool:
+    """Takes the steps that are still to take, then states the final parameters.
+
+    A run of the arm `resumed` stops half way with a checkpoint; whether it did so is returned.
+    """
     directory = Path(job.directory)
-    after = resume_step(directory / CHECKPOINT) if job.resume else 0
+    after = resume_step(directory / CHECKPOINT) if resume else 0
+    half = job.steps // 2 if job.arm == "resumed" and not after else None
     if after:
         runner.load(directory / CHECKPOINT / str(after))
         writer = TraceWriter.resume(directory / TRACE, header, after)
@@ -90,13 +132,20 @@ def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Te
             writer.append(step)
             if not step.finite:
                 break
-            if number % case.training.checkpoint_every == 0 and number < job.steps:
+            if number == half or (number % case.training.checkpoint_every == 0 and number < job.steps):
                 _save_checkpoint(runner, directory / CHECKPOINT, number)
+            if number == half:
+                return True
         final = runner.parameters()
-        if job.keep_parameters:
-            Path(job.keep_parameters).parent.mkdir(exist_ok=True)
-            save_file(final, job.keep_parameters)
-        writer.finish({name: digest_array(tensor) for name, tensor in final.items()})
+        _keep(final, job)
+        writer.finish(digests(final))
+    return False
+
+
+def _keep(tensors: Tensors, job: Job) -> None:
+    if job.keep_tensors:
+        Path(job.keep_tensors).parent.mkdir(exist_ok=True)
+        save_file(dict(tensors), job.keep_tensors)
 
 
 def _take_step(
@@ -132,4 +181,4 @@ def resume_step(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), resume=sys.argv[3:] == ["resume"])

@@ -16,14 +16,15 @@ from harness.errors import InputError
 
 STANDARDS_DIR = Path(__file__).parent
 
-Statistic = Literal["first", "mean", "maximum", "minimum", "bias"]
+Statistic = Literal["first", "mean", "rms", "maximum", "minimum", "bias"]
 Comparator = Literal["at_most", "below", "at_least"]
 
 
 class Limit(Record):
     """A statistic of a measurement, and what it may be at most (or must be at least).
 
-    `first` is the value of step 1, `bias` the absolute value of the mean of signed values.
+    `first` is the value of step 1, `rms` the root of the mean square, `bias` the absolute value of the mean of signed
+    values.
     """
 
     measurement: str

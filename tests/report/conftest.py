@@ -10,9 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from harness.case import load_case
-from harness.report import write_report
 from harness.trace import Outcome, Step
-from tests.support.bundles import write_example
+from tests.support.bundles import write_example, write_page_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -72,7 +71,7 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def write(name: str) -> Path:
         if name not in written:
-            written[name] = write_report(write_example(tmp_path_factory.mktemp(name), **BUNDLES[name]))
+            written[name] = write_page_of(write_example(tmp_path_factory.mktemp(name), **BUNDLES[name]))
         return written[name]
 
     return write

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,20 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from harness.alignment import expected_alignment
 from harness.case import Case, load_case
-from harness.comparison import REQUIRED_RUNS
-from harness.digest import digest_array
+from harness.comparison import REQUIRED_RUNS, role
+from harness.digest import digest_array, digest_tensors
 from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle, write_json
-from harness.inputs import Inputs
+from harness.inputs import BATCHES, WEIGHTS, Inputs
+from harness.levels import Certificate, Submission, certify
+from harness.report import render_report, write_report
+from harness.report.view import Page, build_view
 from harness.standards import Standard, load_standard
 from harness.trace import Outcome, Step, TraceHeader, TraceWriter
 
 Change = Callable[[str, Step], Step | None]
 
-INPUTS = Inputs(
-    weights="a" * 64,
-    batches="b" * 64,
-    corpus="sources of transformers 4.57.1",
-    corpus_sha256="c" * 64,
-    corpus_tokens=3_093_588,
-    tokenizer_sha256=None,
-    epochs=1,
-    parameters=152_000,
-    target_tokens=51_200,
-)
 ENVIRONMENT = {
     "device": "CPU",
     "python": "3.11.7",
@@ -54,6 +48,26 @@ RUN = {
 }
 
 
+AT = datetime(2026, 2, 1, tzinfo=UTC)  # a day after the examples were run
+
+
+def certified(bundle: Bundle) -> Certificate:
+    """The level of an example about which nothing is signed."""
+    return certify(Submission(bundle=bundle), AT)
+
+
+def page_of(bundle: Bundle) -> str:
+    return render_report(Submission(bundle=bundle), certified(bundle))
+
+
+def view_of(bundle: Bundle) -> Page:
+    return build_view(Submission(bundle=bundle), certified(bundle))
+
+
+def write_page_of(bundle: Bundle) -> Path:
+    return write_report(Submission(bundle=bundle), certified(bundle))
+
+
 def unchanged(run: str, step: Step) -> Step | None:
     return step
 
@@ -63,6 +77,8 @@ def example_step(run: str, number: int, steps: int) -> Step:
     loss = 5.7 * math.exp(-number / (2.5 * steps)) + 0.05 * math.sin(1.7 * number)
     norm = 1.6 * math.exp(-number / (2 * steps)) + 0.08 * math.sin(2.3 * number)
     aside = (1 + 2e-7 * math.sin(5.1 * number)) if run.startswith("subject") else 1.0
+    if run.startswith("oracle"):
+        aside = 1 + 2e-7
     if run.startswith("floor"):
         aside = 1 + 4e-7 * math.sin(3.3 * number + int(run.rpartition("-")[2]))
     rate = 0.0 if run.endswith("lr0") else 1e-4 * min(1.0, (number - 1) / 10)
@@ -76,15 +92,50 @@ def example_step(run: str, number: int, steps: int) -> Step:
     )
 
 
-def example_parameters(run: str) -> dict[str, npt.NDArray[np.float32]]:
-    names = ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight")
+NAMES = ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight")
+PROBE_ERRORS = {"oracle": 0.0, "reference": 1.0e-7, "subject": 1.2e-7}
+
+
+def example_parameters(run: str) -> dict[str, npt.NDArray[Any]]:
+    """Parameters as a run ends with them."""
     tensors = {}
-    for index, name in enumerate(names):
+    for index, name in enumerate(NAMES):
         values = np.random.RandomState(index).standard_normal((8, 4)).astype(np.float32)
         if run.startswith("subject") and not run.endswith("lr0"):
             values = values * np.float32(1 + 2e-6)
         tensors[name] = values
     return tensors
+
+
+def example_probe(run: str) -> dict[str, npt.NDArray[Any]]:
+    """Gradients and updated parameters, each side with an error of its own against the oracle."""
+    side = run.partition("-")[0]
+    dtype, error = (np.float64 if side == "oracle" else np.float32), PROBE_ERRORS[side]
+    tensors = {}
+    for index, (name, weight) in enumerate(example_parameters("weights").items()):
+        gradient = np.random.RandomState(10 + index).standard_normal(weight.shape) * (1 + error)
+        tensors[f"gradient.{name}"] = gradient.astype(dtype)
+        tensors[f"updated.{name}"] = (weight.astype(np.float64) + gradient).astype(dtype)
+    return tensors
+
+
+def example_inputs() -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    """Initial weights, and token batches of two steps: what they hold is looked at by digest only."""
+    tokens = np.arange(2 * 2 * 5, dtype=np.int32).reshape(2, 2, 5)
+    return example_parameters("weights"), {"tokens": tokens, "loss_mask": np.ones((2, 2, 4), np.uint8)}
+
+
+INPUTS = Inputs(
+    weights=digest_tensors(example_inputs()[0]),
+    batches=digest_tensors(example_inputs()[1]),
+    corpus="sources of transformers 4.57.1",
+    corpus_sha256="c" * 64,
+    corpus_tokens=3_093_588,
+    tokenizer_sha256=None,
+    epochs=1,
+    parameters=152_000,
+    target_tokens=51_200,
+)
 
 
 def write_example(
@@ -97,6 +148,8 @@ def write_example(
     standards: tuple[Standard, ...] | None = None,
     parameters: Callable[[str], dict[str, npt.NDArray[np.float32]]] = example_parameters,
     header: Callable[[TraceHeader], TraceHeader] = lambda header: header,
+    occasion: Mapping[str, Any] | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Writes a bundle. `change` returns the step to record, or None to end that run's trace before it, unfinished.
 
@@ -110,9 +163,13 @@ def write_example(
         write_json(directory / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
     write_json(directory / "inputs.json", dataclasses.asdict(INPUTS))
     write_json(directory / "environment.json", ENVIRONMENT)
-    write_json(directory / "source.json", {"revision": "1234567890abcdef", "dirty": False, "sha256": "d" * 64})
-    write_json(directory / "run.json", RUN)
-    (directory / "parameters").mkdir(exist_ok=True)
+    clean = {"revision": "1234567890abcdef", "dirty": False, "sha256": "d" * 64}
+    write_json(directory / "source.json", {**clean, **(source or {})})
+    write_json(directory / "run.json", {**RUN, **(occasion or {})})
+    (directory / "inputs").mkdir()
+    for name, tensors in zip((WEIGHTS, BATCHES), example_inputs(), strict=True):
+        save_file(tensors, directory / "inputs" / name)
+    (directory / "tensors").mkdir()
     for run in (*REQUIRED_RUNS, *(f"floor-{index}" for index in range(1, floor + 1))):
         outcome = (outcomes or {}).get(run)
         _write_run(directory, case, run, change, outcome, parameters, header)
@@ -128,11 +185,12 @@ def _write_run(
     parameters: Callable[[str], dict[str, npt.NDArray[np.float32]]],
     header: Callable[[TraceHeader], TraceHeader],
 ) -> None:
-    steps = case.training.lr_zero_steps if run.endswith("lr0") else case.training.steps
+    known = role(run)
+    assert known is not None
+    side, arm = known
+    steps = case.training.steps_of(arm)
     path = directory / "runs" / run
     path.mkdir(parents=True)
-    side = "subject" if run.startswith("subject") else "reference"
-    arm = "lr_zero" if run.endswith("lr0") else ("floor" if run.startswith("floor") else "train")
     asked = TraceHeader(
         run=run,
         side=side,
@@ -141,13 +199,17 @@ def _write_run(
         weights=INPUTS.weights,
         batches=INPUTS.batches,
         steps=steps,
-        runner="mindspore" if side == "subject" else "torch",
+        runner={"subject": "mindspore", "reference": "torch", "oracle": "oracle"}[side],
+        initial={name: digest_array(tensor) for name, tensor in example_parameters("weights").items()},
+        alignment=expected_alignment(case),
         provenance={"threads": 1},
     )
+    left = example_probe(run) if arm == "probe" else parameters(run)
+    curve = case.training.steps if arm == "resumed" else steps
     taken, ended = 0, True
     with TraceWriter.create(path / TRACE, header(asked)) as writer, (path / TIMING).open("w") as timing:
         for number in range(1, steps + 1):
-            step = change(run, example_step(run, number, steps))
+            step = change(run, _example(run, number, curve, left))
             if step is None:
                 ended = False
                 break
@@ -157,12 +219,23 @@ def _write_run(
             if not step.finite:
                 break
         if ended and (outcome is None or outcome.status in ("completed", "non_finite")):
-            writer.finish({name: digest_array(tensor) for name, tensor in parameters(run).items()})
-            if run in ("reference-1", "subject-1"):
-                save_file(parameters(run), directory / "parameters" / f"{run}.safetensors")
+            writer.finish({name: digest_array(tensor) for name, tensor in left.items()})
+            if arm == "probe" or run in ("reference-1", "subject-1"):
+                save_file(left, directory / "tensors" / f"{run}.safetensors")
     if outcome is None:
         outcome = _outcome(taken, steps, ended)
     write_json(path / OUTCOME, dataclasses.asdict(outcome))
+
+
+def _example(run: str, number: int, steps: int, left: Mapping[str, npt.NDArray[Any]]) -> Step:
+    """A step; the grad norm of a probe is that of the gradients that it leaves."""
+    step = example_step(run, number, steps)
+    gradients = [tensor for name, tensor in left.items() if name.startswith("gradient.")]
+    if not gradients:
+        return step
+    return dataclasses.replace(
+        step, grad_norm=float(np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in gradients)))
+    )
 
 
 def _outcome(taken: int, steps: int, ended: bool) -> Outcome:

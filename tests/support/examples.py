@@ -36,4 +36,11 @@ def text_case(directory: Path, **training: Any) -> Case:
 def options(out: Path, *, subject: str = "Fake", reference: str = "Fake", resume: bool = False, **more: Any) -> Options:
     """Options of a run whose runners are fakes, by the names of their classes."""
     asked = {"device": "CPU", "threads": 1, "workers": 2, "command": ("certify", "run"), **more}
-    return Options(out=out, resume=resume, subject=f"{FAKES}:{subject}", reference=f"{FAKES}:{reference}", **asked)
+    return Options(
+        out=out,
+        resume=resume,
+        subject=f"{FAKES}:{subject}",
+        reference=f"{FAKES}:{reference}",
+        oracle=f"{FAKES}:Fake",
+        **asked,
+    )

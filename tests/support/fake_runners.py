@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
+from harness.alignment import expected_alignment
 from harness.case import Case
 from harness.runners import Numbers, Setting, Tensors
 
@@ -52,6 +53,19 @@ class Fake:
 
     def at_step(self, numbers: Numbers) -> Numbers:
         return numbers
+
+    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+        """Of the norm that the next step reports, for the worker asks for them before it."""
+        momentum = 0.9 * self.momentum + float(tokens[:, 1:][loss_mask > 0].mean()) / 1000
+        size = sum(tensor.size for tensor in self.weights.values())
+        return {name: np.full(t.shape, (1 + momentum) / size**0.5, np.float64) for name, t in self.weights.items()}
+
+    def apply_gradients(self, gradients: Tensors) -> None:
+        for name, tensor in self.weights.items():
+            tensor -= np.float32(0.001) * gradients[name]
+
+    def alignment(self) -> dict[str, Any]:
+        return expected_alignment(self.case)
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         return self.weights

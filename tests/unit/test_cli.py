@@ -15,10 +15,13 @@ import yaml
 
 from harness import certify, cli
 from harness.case import load_case, shipped_cases
+from harness.comparison import REQUIRED_RUNS
 from harness.errors import InputError
 from tests.support.bundles import edit_json, write_example
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
 from tests.support.fake_runners import FLAG
+
+RUNNERS = [word for side in ("subject", "reference", "oracle") for word in (f"--{side}", f"{FAKES}:Fake")]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +77,7 @@ def text_file(directory: Path) -> Path:
 
 def run_command(directory: Path, *more: object, subject: str = "Fake", reference: str = "Fake") -> list[str]:
     text = text_file(directory)
-    runners = ["--subject", f"{FAKES}:{subject}", "--reference", f"{FAKES}:{reference}"]
+    runners = ["--subject", f"{FAKES}:{subject}", "--reference", f"{FAKES}:{reference}", "--oracle", f"{FAKES}:Fake"]
     return ["run", str(case_file(directory)), "--text", str(text), *runners, *map(str, more)]
 
 
@@ -118,8 +121,28 @@ def test_help_names_the_first_command() -> None:
         ["run", "--device", "GPU"],
         ["run", "--standard", "no-such-standard"],
         ["run", "--subject", "no-such-runner"],
-        ["run", "--text", "no-such-file.txt", "--subject", f"{FAKES}:Fake", "--reference", f"{FAKES}:Fake"],
-        ["run", "--data", "no-such-prefix", "--subject", f"{FAKES}:Fake", "--reference", f"{FAKES}:Fake"],
+        [
+            "run",
+            "--text",
+            "no-such-file.txt",
+            "--subject",
+            f"{FAKES}:Fake",
+            "--reference",
+            f"{FAKES}:Fake",
+            "--oracle",
+            f"{FAKES}:Fake",
+        ],
+        [
+            "run",
+            "--data",
+            "no-such-prefix",
+            "--subject",
+            f"{FAKES}:Fake",
+            "--reference",
+            f"{FAKES}:Fake",
+            "--oracle",
+            f"{FAKES}:Fake",
+        ],
         ["run", "--text", "a", "--data", "b"],
         ["run", "--data", "a", "--tokenizer", "b"],
         ["run", "--tokenizer", "no-such-directory"],
@@ -179,7 +202,7 @@ def test_a_run_certifies_and_writes_a_page(certify_: Any, tmp_path: Path) -> Non
     assert (summary["level"], summary["bundle"]) == ("Preliminary", str(out))
     assert (out / "report.html").is_file()
     assert set(summary["runs"]) == {
-        "reference-1", "reference-2", "reference-lr0", "subject-1", "subject-2", "subject-lr0",
+        *REQUIRED_RUNS,
     }  # fmt: skip
     again = certify_("report", out, "--json")
     assert again.code == 0 and json.loads(again.out)["bundle_digest"] == summary["bundle_digest"]

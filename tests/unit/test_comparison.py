@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 
 from harness.comparison import (
     NUMBERS,
+    REFERENCE,
     REQUIRED_RUNS,
+    SUBJECT,
     Comparison,
-    compare_digests,
+    Expected,
+    compare_mappings,
     compare_parameters,
     compare_traces,
     measure,
@@ -48,6 +52,8 @@ def make_run(name: str, change: Change = lambda run, step: step, status: str = "
         arm="train",
         steps=STEPS,
         runner="fake",
+        initial={"w": "1"},
+        alignment={"a": 1},
         **INPUTS,
     )
     changed = [change(name, example_step(name, number, STEPS)) for number in range(1, STEPS + 1)]
@@ -57,9 +63,13 @@ def make_run(name: str, change: Change = lambda run, step: step, status: str = "
     return Run(name=name, outcome=Outcome(status=status, last_step=len(steps), detail=f"it {status}"), trace=trace)
 
 
+def measured(runs: Mapping[str, Run], tensors: Mapping[str, Any] | None = None) -> Comparison:
+    return measure(runs, Expected(inputs=INPUTS, weights={"w": "1"}, alignment={"a": 1}), tensors or {})
+
+
 def compared(change: Change = lambda run, step: step, runs: tuple[str, ...] = REQUIRED_RUNS) -> Comparison:
     made: Mapping[str, Run] = {name: make_run(name, change) for name in runs}
-    return measure(made, INPUTS, {"w": np.ones(2)}, {"w": np.ones(2)})
+    return measured(made, {REFERENCE: {"w": np.ones(2)}, SUBJECT: {"w": np.ones(2)}})
 
 
 def at(number: int, runs: tuple[str, ...], **values: float) -> Change:
@@ -148,7 +158,8 @@ def test_equal_runs_differ_nowhere() -> None:
     for name in ("loss", "grad_norm", "learning_rate", "tokens"):
         assert set(found[f"reference.repeat.{name}.differs"].values) == {0.0}
     assert set(found["reference.repeat.batch.differs"].values) == {0.0}
-    assert found["runs.missing_steps"].values == (0.0,) * 6 and found["runs.foreign_inputs"].values == (0.0,) * 6
+    assert found["runs.missing_steps"].values == (0.0,) * len(REQUIRED_RUNS)
+    assert found["runs.foreign_inputs"].values == (0.0,) * len(REQUIRED_RUNS)
 
 
 @pytest.mark.parametrize("runs", [("subject-1",), ("reference-1",), ("reference-1", "subject-1")])
@@ -182,7 +193,7 @@ def test_a_missing_step_is_not_a_number_and_never_left_out(run: str) -> None:
 
 def test_an_extra_step_counts_as_a_missing_one() -> None:
     run = make_run("subject-1", steps=STEPS - 2)
-    found = measure({"subject-1": run}, INPUTS, None, None)["runs.missing_steps"]
+    found = measured({"subject-1": run})["runs.missing_steps"]
     assert found.values[REQUIRED_RUNS.index("subject-1")] == 2.0
 
 
@@ -196,7 +207,7 @@ def test_a_run_that_was_not_made_breaks_what_looks_at_it(name: str) -> None:
 @pytest.mark.parametrize("status", ["crashed", "hung", "interrupted", "missing"])
 def test_a_run_that_broke_breaks_what_looks_at_it(status: str) -> None:
     runs = {name: make_run(name, status=status if name == "subject-1" else "completed") for name in REQUIRED_RUNS}
-    found = measure(runs, INPUTS, {"w": np.ones(2)}, None)
+    found = measured(runs)
     for name in ("train.loss.relative", "subject.repeat.loss.differs", "subject.loss.fall", "runs.missing_steps",
                  "train.parameters.relative", "subject.repeat.parameters.differs", "subject.steps"):  # fmt: skip
         assert f"it {status}" in str(found[name].broken), name
@@ -206,7 +217,7 @@ def test_a_run_that_broke_breaks_what_looks_at_it(status: str) -> None:
 @pytest.mark.parametrize("key", ["case", "weights", "batches"])
 def test_a_run_of_other_inputs_is_counted(key: str) -> None:
     runs = {name: make_run(name, **({key: "other"} if name == "subject-2" else {})) for name in REQUIRED_RUNS}
-    found = measure(runs, INPUTS, None, None)["runs.foreign_inputs"]
+    found = measured(runs)["runs.foreign_inputs"]
     assert dict(zip(found.places, found.values, strict=True))["subject-2"] == 1.0 and sum(found.values) == 1.0
 
 
@@ -229,17 +240,17 @@ def test_a_missing_or_extra_parameter_is_not_a_number(a: dict[str, int], b: dict
 
 @pytest.mark.parametrize(("a", "b"), [({"w": "1", "x": "2"}, {"w": "1"}), ({"w": "1"}, {"w": "1", "x": "2"})])
 def test_a_missing_or_extra_parameter_has_no_equal_digest(a: dict[str, str], b: dict[str, str]) -> None:
-    assert compare_digests("d", a, b, None).values == (0.0, 1.0)
+    assert compare_mappings("d", a, b, None).values == (0.0, 1.0)
 
 
 def test_parameters_that_were_not_kept_have_no_values() -> None:
     assert all(m.missing and not m.values for m in compare_parameters("train", None, {"w": np.ones(2)}, None))
-    assert compare_digests("d", None, {}, None).missing
+    assert compare_mappings("d", None, {}, None).missing
 
 
 def test_the_floor_is_the_widest_of_its_repeats() -> None:
     runs = {name: make_run(name) for name in (*REQUIRED_RUNS, "floor-1", "floor-2")}
-    found = measure(runs, INPUTS, None, None)["floor.loss.relative"]
+    found = measured(runs)["floor.loss.relative"]
     singles = [
         next(m for m in compare_traces("floor", runs["reference-1"], runs[name]) if m.name == "floor.loss.relative")
         for name in ("floor-1", "floor-2")
@@ -249,7 +260,7 @@ def test_the_floor_is_the_widest_of_its_repeats() -> None:
 
 def test_not_a_number_in_one_repeat_is_not_a_number_in_the_floor() -> None:
     runs = {name: make_run(name, at(2, ("floor-1",), loss=math.nan)) for name in ("reference-1", "floor-1", "floor-2")}
-    assert math.isnan(measure(runs, INPUTS, None, None)["floor.loss.relative"].values[1])
+    assert math.isnan(measured(runs)["floor.loss.relative"].values[1])
 
 
 def test_no_floor_is_a_measurement_that_says_so() -> None:

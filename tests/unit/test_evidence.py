@@ -19,11 +19,10 @@ from harness.digest import digest_file
 from harness.errors import CertifyError, EvidenceError
 from harness.evidence import Bundle, finish_bundle, read_bundle, read_json, write_json
 from harness.judge import Outcome
-from harness.levels import Level, certify
-from harness.report import write_report
+from harness.levels import Level
 from harness.standards import load_standard
 from harness.trace import Step, TraceHeader
-from tests.support.bundles import edit_json, example_parameters, write_example
+from tests.support.bundles import certified, edit_json, example_parameters, write_example, write_page_of
 from tests.support.examples import small_case
 
 RUNS = ("reference-1", "reference-2", "reference-lr0", "subject-1", "subject-2", "subject-lr0")
@@ -32,7 +31,7 @@ RUNS = ("reference-1", "reference-2", "reference-lr0", "subject-1", "subject-2",
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     bundle = write_example(tmp_path_factory.mktemp("example") / "bundle", case=small_case())
-    write_report(bundle)
+    write_page_of(bundle)
     return bundle
 
 
@@ -66,7 +65,7 @@ def outcomes(bundle: Bundle) -> dict[str, Outcome]:
 def test_a_bundle_reads_back_as_it_was_written(example: Bundle) -> None:
     again = read_bundle(example.path)
     assert (again.digest, again.findings, again.runs) == (example.digest, example.findings, example.runs)
-    assert certify(again).level is Level.PRELIMINARY
+    assert certified(again).level is Level.PRELIMINARY
 
 
 def test_the_same_numbers_give_the_same_digest_wherever_they_lie(example: Bundle, tmp_path: Path) -> None:
@@ -126,7 +125,7 @@ def test_two_names_that_some_file_systems_take_for_one_are_refused(copy: Path) -
 
 
 def test_a_page_may_be_left_out_but_not_cut(copy: Path) -> None:
-    page = write_report(read_bundle(copy))
+    page = write_page_of(read_bundle(copy))
     page.write_bytes(page.read_bytes()[:-1])
     with pytest.raises(EvidenceError, match="certify report"):
         read_bundle(copy)
@@ -143,7 +142,7 @@ def test_a_file_that_is_gone_is_refused(copy: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["extra.txt", "standards/mine.json", "inputs/log.txt", "standards/run.json", "parameters/report.html",
+    ["extra.txt", "standards/mine.json", "inputs/log.txt", "standards/run.json", "tensors/report.html",
      "runs/subject-1/manifest.json", "runs/log.txt", "job.json", "runs/subject-3/trace.jsonl", ".hidden"],
 )  # fmt: skip
 def test_an_extra_file_is_refused(copy: Path, name: str) -> None:
@@ -242,7 +241,7 @@ def test_swapped_traces_are_refused(copy: Path, one: str, other: str) -> None:
 
 def test_one_trace_in_place_of_another_is_refused(copy: Path) -> None:
     shutil.copy(copy / "runs" / "reference-1" / "trace.jsonl", copy / "runs" / "subject-1" / "trace.jsonl")
-    shutil.copy(copy / "parameters" / "reference-1.safetensors", copy / "parameters" / "subject-1.safetensors")
+    shutil.copy(copy / "tensors" / "reference-1.safetensors", copy / "tensors" / "subject-1.safetensors")
     with pytest.raises(EvidenceError, match="is the trace of"):
         finish_bundle(copy)
 
@@ -267,17 +266,17 @@ def test_a_run_that_nobody_asked_for_is_refused(copy: Path) -> None:
 
 
 def test_other_parameters_than_those_of_the_trace_are_refused(copy: Path) -> None:
-    path = copy / "parameters" / "subject-1.safetensors"
+    path = copy / "tensors" / "subject-1.safetensors"
     tensors = load_file(path)
     next(iter(tensors.values()))[0, 0] += 1
     save_file(tensors, path)
-    with pytest.raises(EvidenceError, match="does not hold the parameters"):
+    with pytest.raises(EvidenceError, match="does not hold the tensors"):
         finish_bundle(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 64])
 def test_a_file_of_parameters_that_is_none_is_refused(copy: Path, content: bytes) -> None:
-    (copy / "parameters" / "subject-1.safetensors").write_bytes(content)
+    (copy / "tensors" / "subject-1.safetensors").write_bytes(content)
     with pytest.raises(EvidenceError, match="cannot be read"):
         finish_bundle(copy)
 
@@ -296,7 +295,7 @@ def test_a_run_that_is_gone_passes_nothing_that_needs_it(copy: Path) -> None:
     bundle = finish_bundle(copy)
     assert outcomes(bundle)["subject-deterministic"] is Outcome.INCONCLUSIVE
     assert outcomes(bundle)["runs-complete"] is Outcome.ERROR
-    assert certify(bundle).level is Level.NONE
+    assert certified(bundle).level is Level.NONE
 
 
 Changed = Callable[[str, Step], Step | None]
@@ -312,7 +311,7 @@ def everywhere(runs: tuple[str, ...], steps: range, **values: Any) -> Changed:
 def test_not_a_number_is_a_failure(tmp_path: Path, runs: tuple[str, ...], steps: range, number: str) -> None:
     bundle = write_example(tmp_path / "b", case=small_case(), change=everywhere(runs, steps, **{number: math.nan}))
     assert outcomes(bundle)["runs-finite"] is Outcome.FAIL
-    assert certify(bundle).level is Level.NONE
+    assert certified(bundle).level is Level.NONE
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -322,7 +321,7 @@ def test_missing_step_is_a_failure(tmp_path: Path, run: str, last: int) -> None:
         tmp_path / "b", case=small_case(), change=lambda name, s: None if name == run and s.step > last else s
     )
     assert outcomes(bundle)["runs-complete"] in (Outcome.FAIL, Outcome.ERROR)
-    assert certify(bundle).level is Level.NONE
+    assert certified(bundle).level is Level.NONE
 
 
 @pytest.mark.parametrize("key", ["case", "weights", "batches"])
@@ -333,7 +332,7 @@ def test_a_trace_of_another_case_is_a_failure(tmp_path: Path, key: str) -> None:
         header=lambda one: dataclasses.replace(one, **{key: "f" * 64}) if one.run == "subject-1" else one,
     )
     assert outcomes(bundle)["inputs-same"] is Outcome.FAIL
-    assert certify(bundle).level is Level.UNTESTED
+    assert certified(bundle).level is Level.UNTESTED
 
 
 @pytest.mark.parametrize(
@@ -351,7 +350,7 @@ def test_another_number_in_one_step_is_a_failure(tmp_path: Path, values: dict[st
     bundle = write_example(tmp_path / "b", case=small_case(), change=change)
     finding = next(one for one in bundle.findings if one.criterion == criterion)
     assert finding.outcome is Outcome.FAIL and "step 2" in finding.message
-    assert certify(bundle).level in (Level.UNTESTED, Level.NONE)
+    assert certified(bundle).level in (Level.UNTESTED, Level.NONE)
 
 
 @pytest.mark.parametrize("run", ["reference-1", "subject-1"])

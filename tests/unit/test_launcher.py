@@ -219,7 +219,7 @@ def test_resume_after_a_kill_gives_the_bytes_of_an_uninterrupted_run(prepared: P
     Path(os.environ[FLAG]).touch()
     assert take(prepared, "KilledOnce").outcome.status == "completed"
     whole = bytes_of("subject-1", prepared)
-    kept = (prepared[1] / "parameters" / "subject-1.safetensors").read_bytes()
+    kept = (prepared[1] / "tensors" / "subject-1.safetensors").read_bytes()
     Path(os.environ[FLAG]).unlink()
     assert take(prepared, "KilledOnce").outcome.status == "completed", "finished before, so not run again"
     for path in (prepared[1] / "runs" / "subject-1").glob("*.json*"):
@@ -228,7 +228,7 @@ def test_resume_after_a_kill_gives_the_bytes_of_an_uninterrupted_run(prepared: P
     resumed = take(prepared, "KilledOnce", resume=True)
     assert (resumed.outcome.status, resumed.outcome.resumed_after) == ("completed", (3,))
     assert bytes_of("subject-1", prepared) == whole
-    assert (prepared[1] / "parameters" / "subject-1.safetensors").read_bytes() == kept
+    assert (prepared[1] / "tensors" / "subject-1.safetensors").read_bytes() == kept
 
 
 def test_resume_after_a_line_that_was_cut_gives_the_same_bytes(prepared: Prepared) -> None:
@@ -349,7 +349,7 @@ def test_a_runner_in_a_module_that_is_not_there_is_refused_before_anything_runs(
 
 @pytest.mark.parametrize("name", ["", "pytorch", "module:", ":Class", "a:b:c"])
 def test_any_other_runner_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="known are torch, mindspore, or give MODULE:CLASS"):
+    with pytest.raises(InputError, match="known are torch, oracle, mindspore, or give MODULE:CLASS"):
         find_runner(name)
 
 

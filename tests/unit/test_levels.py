@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from harness.evidence import Bundle, Source
 from harness.judge import Outcome
-from harness.levels import COMPUTED, Level, certify
+from harness.levels import COMPUTED, Level
 from harness.standards import load_standard, parse_standard
 from harness.trace import Step
-from tests.support.bundles import write_example
+from tests.support.bundles import certified, write_example
 from tests.support.examples import small_case
 
 ORDER = list(Level)
@@ -35,16 +35,19 @@ def with_outcome(bundle: Bundle, criterion: str, outcome: Outcome) -> Bundle:
 
 
 def test_a_short_run_that_fits_is_preliminary(example: Bundle) -> None:
-    certificate = certify(example)
+    certificate = certified(example)
     assert (certificate.level, certificate.next_level) == (Level.PRELIMINARY, Level.VALIDATED)
-    assert certificate.scope == "CPU, one process, float32"
+    assert str(certificate.scope) == "Qwen3 tiny, training on CPU, one process, float32"
 
 
 def test_nothing_above_preliminary_is_shown_without_signatures(example: Bundle) -> None:
     everything = with_outcomes(example, *[Outcome.PASS] * len(example.findings))
     clean = dataclasses.replace(everything, source=Source(revision="a" * 40, dirty=False, sha256="c" * 64))
-    assert certify(clean).level is Level.PRELIMINARY
-    assert [r.text for r in certify(clean).missing] == ["Signed by the development team"]
+    assert certified(clean).level is Level.PRELIMINARY
+    assert [r.text for r in certified(clean).missing] == [
+        "Signed by the developer",
+        "Signed by the development team, by somebody who has no other part in it",
+    ]
 
 
 @given(st.data())
@@ -53,35 +56,35 @@ def test_a_worse_outcome_never_raises_a_level(example: Bundle, data: st.DataObje
     index = data.draw(st.integers(0, len(outcomes) - 1))
     better, worse = outcomes.copy(), outcomes.copy()
     better[index] = Outcome.PASS
-    levels = [ORDER.index(certify(with_outcomes(example, *o)).level) for o in (better, worse)]
+    levels = [ORDER.index(certified(with_outcomes(example, *o)).level) for o in (better, worse)]
     assert levels[0] <= levels[1]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.ERROR])
 def test_any_broken_criterion_is_not_preliminary(example: Bundle, outcome: Outcome) -> None:
     for finding in example.findings:
-        certificate = certify(with_outcome(example, finding.criterion, outcome))
+        certificate = certified(with_outcome(example, finding.criterion, outcome))
         assert certificate.level in (Level.UNTESTED, Level.NONE), finding.criterion
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE])
 @pytest.mark.parametrize("criterion", ["runs-complete", "runs-finite"])
 def test_what_does_not_run_has_no_level(example: Bundle, criterion: str, outcome: Outcome) -> None:
-    assert certify(with_outcome(example, criterion, outcome)).level is Level.NONE
+    assert certified(with_outcome(example, criterion, outcome)).level is Level.NONE
 
 
 @pytest.mark.parametrize("criterion", ["inputs-same", "batches-same", "converges"])
 def test_what_is_not_shown_to_train_is_untested(example: Bundle, criterion: str) -> None:
-    assert certify(with_outcome(example, criterion, Outcome.INCONCLUSIVE)).level is Level.UNTESTED
+    assert certified(with_outcome(example, criterion, Outcome.INCONCLUSIVE)).level is Level.UNTESTED
 
 
 def test_no_findings_are_no_level(example: Bundle) -> None:
-    assert certify(dataclasses.replace(example, findings=())).level is Level.NONE
+    assert certified(dataclasses.replace(example, findings=())).level is Level.NONE
 
 
 def test_a_standard_that_does_not_ask_carries_no_level(tmp_path: Path) -> None:
     standards = (load_standard("strict-fp32"),)
-    certificate = certify(write_example(tmp_path / "b", case=small_case(), standards=standards))
+    certificate = certified(write_example(tmp_path / "b", case=small_case(), standards=standards))
     assert certificate.level is Level.NONE
     assert "no standard in this bundle asks for it" in {r.detail for r in certificate.missing}
 
@@ -92,7 +95,7 @@ def test_an_official_standard_that_was_loosened_carries_no_level(tmp_path: Path)
         if criterion["id"] == "official-grad-norm":
             criterion["limits"][0]["value"] = 0.9
     bundle = write_example(tmp_path / "b", case=small_case(), standards=(parse_standard(content, "edited"),))
-    certificate = certify(bundle)
+    certificate = certified(bundle)
     assert certificate.level is Level.NONE
     assert any("official standard" in r.text for r in certificate.missing)
     assert certificate.standards == (f"official (changed, {bundle.standards[0].digest()[:12]})",)
@@ -102,7 +105,7 @@ def test_a_flat_curve_does_not_converge(tmp_path: Path) -> None:
     def flat(run: str, step: Step) -> Step:
         return dataclasses.replace(step, loss=5.0, learning_rate=0.0)
 
-    certificate = certify(write_example(tmp_path / "b", case=small_case(), change=flat))
+    certificate = certified(write_example(tmp_path / "b", case=small_case(), change=flat))
     assert certificate.level is Level.UNTESTED
     assert any("loss falls" in r.text for r in certificate.missing)
 
@@ -115,13 +118,13 @@ def test_a_flat_curve_does_not_converge(tmp_path: Path) -> None:
     ],
 )
 def test_uncommitted_sources_are_named(example: Bundle, source: Source, detail: str) -> None:
-    found = [r for r in certify(dataclasses.replace(example, source=source)).requirements if "revision" in r.text]
+    found = [r for r in certified(dataclasses.replace(example, source=source)).requirements if "revision" in r.text]
     assert [(r.met, r.detail) for r in found] == [(False, detail)]
 
 
 @pytest.mark.parametrize("level", ORDER)
 def test_a_level_reaches_itself_and_what_is_below(example: Bundle, level: Level) -> None:
-    certificate = dataclasses.replace(certify(example), level=level)
+    certificate = dataclasses.replace(certified(example), level=level)
     assert [certificate.reaches(asked) for asked in ORDER] == [ORDER.index(level) <= ORDER.index(a) for a in ORDER]
 
 

@@ -188,7 +188,7 @@ def test_a_missing_field_is_refused(path: Path, missing: str) -> None:
     [
         {"steps": "3"}, {"steps": 3.0}, {"steps": True}, {"steps": -1}, {"steps": 0}, {"steps": None},
         {"side": "other"},
-        {"arm": 1}, {"case": 5}, {"provenance": []}, {"format": "certify-trace/2"}, {"run": None}, {"more": 1},
+        {"arm": 1}, {"case": 5}, {"provenance": []}, {"format": "certify-trace/1"}, {"run": None}, {"more": 1},
     ],
     ids=str,
 )  # fmt: skip

@@ -14,11 +14,9 @@ import pytest
 from harness.case import load_case
 from harness.errors import EvidenceError
 from harness.evidence import read_bundle
-from harness.levels import certify
-from harness.report import render_report, write_report
 from harness.report.page import embed_json
 from harness.trace import Outcome, Step
-from tests.support.bundles import edit_json, write_example
+from tests.support.bundles import certified, edit_json, page_of, write_example, write_page_of
 
 HOSTILE = "</script><script>alert('x')</script>&<b onload=\"1\">\u2028"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -70,13 +68,13 @@ def killed_after_83(run: str, step: Step) -> Step | None:
 
 @pytest.fixture(scope="module")
 def passing(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return without_plotly(render_report(write_example(tmp_path_factory.mktemp("passing"))))
+    return without_plotly(page_of(write_example(tmp_path_factory.mktemp("passing"))))
 
 
 def test_verdict_and_level_come_first(passing: str) -> None:
     body = passing[passing.index("<main>") :]
     assert body.index("Preliminary") < body.index("Why this level") < body.index("Every criterion")
-    assert re.search(r"<h1>.*Preliminary.*26 of 27 criteria pass, none fails; 1 inconclusive\.", body, re.S)
+    assert re.search(r"<h1>.*Preliminary.*45 of 46 criteria pass, none fails; 1 inconclusive\.", body, re.S)
 
 
 def test_a_cpu_result_says_that_it_is_no_level_on_an_npu(passing: str) -> None:
@@ -86,7 +84,7 @@ def test_a_cpu_result_says_that_it_is_no_level_on_an_npu(passing: str) -> None:
 
 def test_every_criterion_stands_there_with_limit_reason_and_source(tmp_path: Path) -> None:
     bundle = write_example(tmp_path)
-    text = render_report(bundle).replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<")
+    text = page_of(bundle).replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<")
     for standard in bundle.standards:
         assert f"{standard.name} version {standard.version}" in text
         assert standard.digest() in text
@@ -97,20 +95,20 @@ def test_every_criterion_stands_there_with_limit_reason_and_source(tmp_path: Pat
 
 def test_every_requirement_of_every_level_stands_there(tmp_path: Path) -> None:
     bundle = write_example(tmp_path)
-    text = render_report(bundle).replace("&#39;", "'")
-    assert all(requirement.text in text for requirement in certify(bundle).requirements)
+    text = page_of(bundle).replace("&#39;", "'")
+    assert all(requirement.text in text for requirement in certified(bundle).requirements)
 
 
 def test_all_digests_of_the_inputs_stand_there(tmp_path: Path) -> None:
     bundle = write_example(tmp_path)
-    text = render_report(bundle)
+    text = page_of(bundle)
     inputs = bundle.inputs
     for digest in (bundle.digest, bundle.case.digest(), inputs.weights, inputs.batches, inputs.corpus_sha256):
         assert digest in text
 
 
 def test_the_same_bundle_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) -> None:
-    pages = {render_report(write_example(tmp_path / name)) for name in ("here", "elsewhere") if _made(tmp_path / name)}
+    pages = {page_of(write_example(tmp_path / name)) for name in ("here", "elsewhere") if _made(tmp_path / name)}
     assert len(pages) == 1
 
 
@@ -124,7 +122,7 @@ def test_hostile_strings_are_text(tmp_path: Path) -> None:
     crash = Outcome(status="crashed", last_step=83, detail=HOSTILE, log_tail=HOSTILE)
     bundle = write_example(tmp_path, case=case, change=killed_after_83, outcomes={"subject-1": crash})
     edit_json(tmp_path / "run.json", lambda run: run.update(command=[HOSTILE], started=HOSTILE, host=HOSTILE))
-    html = without_plotly(render_report(bundle))
+    html = without_plotly(page_of(bundle))
     assert "<script>alert" not in html
     assert "<b onload" not in html
     assert "&lt;/script&gt;&lt;script&gt;alert" in html
@@ -144,7 +142,7 @@ def test_an_unnamed_number_that_is_not_finite_is_refused() -> None:
 
 
 def test_a_number_that_is_not_finite_is_shown_and_kept(tmp_path: Path) -> None:
-    html = render_report(write_example(tmp_path, change=nan_at_57))
+    html = page_of(write_example(tmp_path, change=nan_at_57))
     assert "not finite at step 57: loss not a number, grad norm infinite" in html
     columns = embedded(html)["columns"]
     assert columns["train.subject.loss"][56:58] == ["NaN", None]
@@ -154,7 +152,7 @@ def test_a_number_that_is_not_finite_is_shown_and_kept(tmp_path: Path) -> None:
 
 def test_a_broken_run_comes_before_any_number_with_the_end_of_its_log(tmp_path: Path) -> None:
     crash = Outcome(status="crashed", last_step=83, detail="killed by signal 9", log_tail="first\nOut of memory")
-    html = render_report(write_example(tmp_path, change=killed_after_83, outcomes={"subject-1": crash}))
+    html = page_of(write_example(tmp_path, change=killed_after_83, outcomes={"subject-1": crash}))
     body = html[html.index("What went wrong") :]
     assert (
         body.index("killed by signal 9") < body.index("Out of memory") < body.index("Every run took all of its steps")
@@ -166,7 +164,7 @@ def test_a_log_beside_the_bundle_is_shown_where_no_tail_was_recorded(tmp_path: P
     crash = Outcome(status="hung", last_step=83, detail="no step for 120 s")
     bundle = write_example(tmp_path, change=killed_after_83, outcomes={"subject-1": crash})
     (tmp_path / "runs/subject-1/log.txt").write_text("waiting for a lock\n")
-    assert "waiting for a lock" in render_report(bundle)
+    assert "waiting for a lock" in page_of(bundle)
 
 
 def test_the_records_beside_the_bundle_are_optional(tmp_path: Path) -> None:
@@ -174,7 +172,7 @@ def test_the_records_beside_the_bundle_are_optional(tmp_path: Path) -> None:
     (tmp_path / "run.json").unlink()
     for timing in tmp_path.glob("runs/*/timing.jsonl"):
         timing.unlink()
-    html = render_report(bundle)
+    html = page_of(bundle)
     assert "No times were recorded." in html
     assert "not recorded" in html
 
@@ -184,7 +182,7 @@ def test_edited_records_beside_the_bundle_never_break_the_page(tmp_path: Path, j
     bundle = write_example(tmp_path)
     (tmp_path / "run.json").write_text(junk)
     (tmp_path / "runs/subject-1/timing.jsonl").write_text(junk)
-    assert "not recorded" in render_report(bundle)
+    assert "not recorded" in page_of(bundle)
 
 
 def test_html_is_balanced_headings_are_in_order_and_table_headers_scoped(passing: str) -> None:
@@ -208,7 +206,7 @@ def test_the_numbers_are_embedded_once(passing: str) -> None:
 
 def test_write_report_leaves_the_bundle_valid(tmp_path: Path) -> None:
     bundle = write_example(tmp_path)
-    path = write_report(bundle)
+    path = write_page_of(bundle)
     assert path == tmp_path / "report.html"
     assert read_bundle(tmp_path).digest == bundle.digest
     assert not list(tmp_path.glob("*.part"))
@@ -218,7 +216,7 @@ def test_a_bundle_whose_findings_are_gone_is_an_error_not_an_empty_page(tmp_path
     bundle = write_example(tmp_path)
     (tmp_path / "findings.json").unlink()
     with pytest.raises(EvidenceError):
-        render_report(bundle)
+        page_of(bundle)
 
 
 def test_rendering_imports_no_framework() -> None:

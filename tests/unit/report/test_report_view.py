@@ -12,12 +12,11 @@ from harness.evidence import Bundle
 from harness.judge import Outcome
 from harness.report.columns import step_columns, step_tables
 from harness.report.criteria import used_of_allowed
-from harness.report.view import build_view
 from harness.report.words import duration, exact, listed, number
 from harness.standards import Limit, load_standard
 from harness.trace import Outcome as RunOutcome
 from harness.trace import Step
-from tests.support.bundles import example_parameters, example_step, write_example
+from tests.support.bundles import example_parameters, example_step, view_of, write_example
 
 
 def off_from_17(run: str, step: Step) -> Step:
@@ -46,11 +45,11 @@ def floored(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def figure(bundle: Bundle, name: str) -> dict:
-    return build_view(bundle).data["figures"][name]
+    return view_of(bundle).data["figures"][name]
 
 
 def test_a_red_verdict_names_the_first_step_beyond_a_limit(failing: Bundle) -> None:
-    verdict = build_view(failing).verdict
+    verdict = view_of(failing).verdict
     assert verdict.tone == "bad"
     assert "fail, the first at step 17" in verdict.sentence
     assert verdict.trouble is not None and verdict.trouble.first == "The first step beyond a limit is step 17."
@@ -58,14 +57,14 @@ def test_a_red_verdict_names_the_first_step_beyond_a_limit(failing: Bundle) -> N
 
 
 def test_every_finding_that_failed_is_told_at_the_top(failing: Bundle) -> None:
-    trouble = build_view(failing).verdict.trouble
+    trouble = view_of(failing).verdict.trouble
     assert trouble is not None
     told = {message for _, message in (*trouble.earliest, *trouble.others)}
     assert told == {f.message for f in failing.findings if f.outcome in (Outcome.FAIL, Outcome.ERROR)}
 
 
 def test_inconclusive_is_never_shown_as_passed(tmp_path: Path) -> None:
-    view = build_view(write_example(tmp_path))
+    view = view_of(write_example(tmp_path))
     rows = [c for table in view.standards for c in table.criteria if c.id == "official-steps"]
     assert [(row.mark.word, row.mark.glyph, row.mark.tone) for row in rows] == [("INCONCLUSIVE", "?", "inconclusive")]
     assert {mark.word: amount for mark, amount in view.verdict.counts}["INCONCLUSIVE"] == 1
@@ -73,21 +72,21 @@ def test_inconclusive_is_never_shown_as_passed(tmp_path: Path) -> None:
 
 
 def test_a_passing_bundle_has_no_trouble_and_says_what_the_next_level_lacks(tmp_path: Path) -> None:
-    verdict = build_view(write_example(tmp_path)).verdict
+    verdict = view_of(write_example(tmp_path)).verdict
     assert verdict.trouble is None and verdict.tone == "good" and verdict.level == "Preliminary"
     assert verdict.next_level == "Validated"
-    assert any("nothing above Preliminary is shown" in text for text in verdict.missing)
+    assert any("no statement of the developer stands" in text for text in verdict.missing)
 
 
-def test_why_nothing_above_preliminary_is_shown_is_said_at_lower_levels_too(failing: Bundle) -> None:
-    verdict = build_view(failing).verdict
+def test_who_has_to_sign_is_said_at_lower_levels_too(failing: Bundle) -> None:
+    verdict = view_of(failing).verdict
     assert verdict.level == "Untested"
-    assert verdict.ceiling is not None and "nothing above Preliminary" in verdict.ceiling
+    assert verdict.ceiling is not None and "no statement of the developer stands" in verdict.ceiling
 
 
 def test_steps_that_were_not_taken_are_not_called_beyond_a_limit(tmp_path: Path) -> None:
     bundle = write_example(tmp_path, change=lambda run, s: None if run == "subject-1" and s.step > 83 else s)
-    loss = build_view(bundle).charts[0]
+    loss = view_of(bundle).charts[0]
     assert "No step that was taken is beyond it. Steps 84 to 200 were not taken by both sides." in loss.caption
     assert not any("✕" in note["text"] for note in loss.figure["layout"]["annotations"])
 
@@ -117,7 +116,7 @@ def test_exactly_equal_steps_have_a_row_below_all_others(tmp_path: Path) -> None
 
 
 def test_the_floor_is_a_band_and_a_table_without_a_limit(floored: Bundle) -> None:
-    view = build_view(floored)
+    view = view_of(floored)
     assert [(row.what, row.statistic) for row in view.floor] == [
         ("Loss", "mean"), ("Loss", "largest"), ("Grad norm", "mean"), ("Grad norm", "largest"),
     ]  # fmt: skip
@@ -128,14 +127,14 @@ def test_the_floor_is_a_band_and_a_table_without_a_limit(floored: Bundle) -> Non
 
 
 def test_a_floor_that_was_not_measured_has_no_rows(failing: Bundle) -> None:
-    assert build_view(failing).floor == ()
+    assert view_of(failing).floor == ()
 
 
 def test_determinism_says_identical_bits_or_the_first_step_that_differs(tmp_path: Path) -> None:
     def drifting(run: str, step: Step) -> Step:
         return dataclasses.replace(step, loss=step.loss + 1e-9) if run == "subject-2" and step.step >= 9 else step
 
-    rows = {(row.side, row.what): row for row in build_view(write_example(tmp_path, change=drifting)).repeats}
+    rows = {(row.side, row.what): row for row in view_of(write_example(tmp_path, change=drifting)).repeats}
     assert len(rows) == 6
     assert rows["reference", "Every loss"].mark.word == "identical bits"
     assert rows["reference", "Every loss"].detail == "in 200 of 200 steps"
@@ -146,7 +145,7 @@ def test_determinism_says_identical_bits_or_the_first_step_that_differs(tmp_path
 
 def test_a_repeat_that_was_cut_short_is_not_called_identical(tmp_path: Path) -> None:
     bundle = write_example(tmp_path, change=lambda run, s: None if run == "subject-2" and s.step > 83 else s)
-    row = next(row for row in build_view(bundle).repeats if (row.side, row.what) == ("subject", "Every loss"))
+    row = next(row for row in view_of(bundle).repeats if (row.side, row.what) == ("subject", "Every loss"))
     assert row.mark.word == "not measured" and "step 84" in row.detail
 
 
@@ -157,14 +156,14 @@ def test_tensors_stand_worst_first_and_not_a_number_before_all(tmp_path: Path) -
             tensors["model.norm.weight"] = tensors["model.norm.weight"] * np.float32("nan")
         return tensors
 
-    table = build_view(write_example(tmp_path, parameters=broken)).tensors
+    table = view_of(write_example(tmp_path, parameters=broken)).tensors
     assert table.first[0].name == "model.norm.weight" and table.first[0].relative == "not a number"
     assert table.first[0].bar is not None and table.first[0].bar.over
 
 
 def test_a_resumed_run_is_said_to_be_one(tmp_path: Path) -> None:
     resumed = RunOutcome(status="completed", last_step=200, detail="200 of 200 steps", resumed_after=(50, 100))
-    view = build_view(write_example(tmp_path, outcomes={"subject-1": resumed}))
+    view = view_of(write_example(tmp_path, outcomes={"subject-1": resumed}))
     assert view.provenance.resumed == ("subject-1 was taken up again after step 50, 100.",)
 
 

@@ -1,0 +1,82 @@
+"""What both sides have to agree in before a number is compared: configuration, parameters, optimizer.
+
+Stated here from the case and asked of neither side, so that what both lack or both have wrong is noticed.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.case import Case
+from qwen3_model.configuration_qwen3 import Qwen3Config
+
+# The fields of `config.json` that carry mathematics of a training step.
+MODEL_FIELDS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "hidden_act", "tie_word_embeddings",
+    "attention_bias", "attention_dropout",
+)  # fmt: skip
+
+
+def parameter_shapes(config: Qwen3Config) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of a Hugging Face Qwen3 checkpoint, in the order of the forward pass."""
+    width, head = config.hidden_size, config.head_dim
+    query, key = config.num_attention_heads * head, config.num_key_value_heads * head
+    yield "model.embed_tokens.weight", (config.vocab_size, width)
+    for layer in range(config.num_hidden_layers):
+        prefix = f"model.layers.{layer}"
+        yield f"{prefix}.input_layernorm.weight", (width,)
+        yield f"{prefix}.self_attn.q_proj.weight", (query, width)
+        yield f"{prefix}.self_attn.k_proj.weight", (key, width)
+        yield f"{prefix}.self_attn.v_proj.weight", (key, width)
+        yield f"{prefix}.self_attn.q_norm.weight", (head,)
+        yield f"{prefix}.self_attn.k_norm.weight", (head,)
+        yield f"{prefix}.self_attn.o_proj.weight", (width, query)
+        yield f"{prefix}.post_attention_layernorm.weight", (width,)
+        yield f"{prefix}.mlp.gate_proj.weight", (config.intermediate_size, width)
+        yield f"{prefix}.mlp.up_proj.weight", (config.intermediate_size, width)
+        yield f"{prefix}.mlp.down_proj.weight", (width, config.intermediate_size)
+    yield "model.norm.weight", (width,)
+    if not config.tie_word_embeddings:
+        yield "lm_head.weight", (config.vocab_size, width)
+
+
+def alignment(
+    model: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    optimizer: Mapping[str, Any],
+    decayed: frozenset[str],
+    clip_grad: float | None,
+    gradient_accumulation_steps: int,
+) -> dict[str, Any]:
+    """The keys that are compared, in one flat mapping of JSON values. Both sides and the case go through here.
+
+    Args:
+        model: fields of `config.json`; those that carry mathematics are taken.
+        shapes: shape of every parameter by name.
+        optimizer: `beta1`, `beta2`, `eps`, `weight_decay`.
+        decayed: the parameters to which weight decay applies.
+    """
+    return {
+        **{f"model.{name}": model[name] for name in MODEL_FIELDS},
+        **{f"shape of {name}": list(shape) for name, shape in shapes.items()},
+        **{f"weight decay on {name}": name in decayed for name in shapes},
+        **{f"optimizer.{name}": optimizer[name] for name in ("beta1", "beta2", "eps", "weight_decay")},
+        "clip_grad": clip_grad,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+    }
+
+
+def expected_alignment(case: Case) -> dict[str, Any]:
+    """What the case asks for. Weight decay spares the norms, which are the only parameters of one dimension."""
+    shapes = dict(parameter_shapes(case.model))
+    beta1, beta2 = case.optimizer.betas
+    return alignment(
+        model=case.model.to_hf(),
+        shapes=shapes,
+        optimizer={
+            "beta1": beta1, "beta2": beta2, "eps": case.optimizer.eps, "weight_decay": case.optimizer.weight_decay,
+        },
+        decayed=frozenset(name for name, shape in shapes.items() if len(shape) > 1),
+        clip_grad=case.training.clip_grad,
+        gradient_accumulation_steps=case.training.gradient_accumulation_steps,
+    )  # fmt: skip

@@ -1,0 +1,166 @@
+"""`certify level | keygen | attest | withdraw | waive`: who says what of a bundle, and the level that follows."""
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.attestation import Role, Statement, Waiver, Withdrawal, load_trust, read, sign
+from harness.attestation import keygen as make_key
+from harness.cli.terminal import (
+    MET,
+    NOT_MET,
+    AtOption,
+    BundleArgument,
+    JsonOption,
+    TrustOption,
+    moment,
+    out_console,
+)
+from harness.errors import InputError
+from harness.evidence import ATTESTATIONS, MANIFEST, read_bundle
+from harness.files import whole_file
+from harness.levels import Certificate, Level, Submission, best, claim_of, read_submission
+
+KeyOption = Annotated[Path, typer.Option("--key", help="Private key: the NAME.key that 'certify keygen' wrote.")]
+RoleOption = Annotated[Role, typer.Option("--role", help="In which role you speak.")]
+
+
+def level(
+    directory: Annotated[Path, typer.Argument(help="A bundle, or a directory that holds bundles.")],
+    trust: TrustOption = None,
+    at: AtOption = None,
+    level: Annotated[Level, typer.Option(help="The level that every case has to reach for exit code 0.")] = Level.NONE,
+    as_json: JsonOption = False,
+) -> int:
+    """Print the level of each case under a directory, every requirement with its state, and what is missing.
+
+    Exit code 0: the asked level is reached. 1: it is not. 2: a bundle is not what was recorded.
+    """
+    asked, believed = moment(at), load_trust(trust) if trust else None
+    found = best([read_submission(path, believed, asked) for path in _bundles(directory)], asked)
+    if as_json:
+        print(json.dumps([_as_json(*pair) for pair in found], ensure_ascii=False))
+    else:
+        for submission, certificate in found:
+            _print_certificate(submission, certificate)
+        if believed is None:
+            out_console.print("No signature was looked at: say whom to believe with --trust TRUST.yaml", markup=False)
+    return MET if all(certificate.reaches(level) for _, certificate in found) else NOT_MET
+
+
+def _bundles(directory: Path) -> list[Path]:
+    if (directory / MANIFEST).is_file():
+        return [directory]
+    found = sorted(path.parent for path in directory.glob(f"**/{MANIFEST}"))
+    if not found:
+        raise InputError(f"There is no finished bundle in {directory}. 'certify run' makes one.")
+    return found
+
+
+def _print_certificate(submission: Submission, certificate: Certificate) -> None:
+    def say(text: str, style: str = "") -> None:
+        out_console.print(text, style=style, markup=False, soft_wrap=True)
+
+    say(f"{certificate.level}: {certificate.scope}, as of {certificate.at:%Y-%m-%d}", "bold")
+    say(f"  {submission.bundle.path}, judged against {', '.join(certificate.standards)}")
+    for requirement in certificate.requirements:
+        mark, style = ("met    ", "green") if requirement.met else ("missing", "yellow")
+        detail = requirement.detail.removeprefix(f"{requirement.text}: ")
+        say(f"  {mark} {requirement.level:<11} {requirement.text}: {detail}", style)
+    if certificate.next_level:
+        count = len(certificate.missing)
+        say(f"  {count} requirement{'s' * (count > 1)} missing for {certificate.next_level}")
+
+
+def _as_json(submission: Submission, certificate: Certificate) -> dict[str, Any]:
+    return {
+        "bundle": str(submission.bundle.path),
+        "case": submission.bundle.case.name,
+        "level": certificate.level,
+        "scope": vars(certificate.scope),
+        "at": certificate.at.isoformat(),
+        "standards": certificate.standards,
+        "requirements": [vars(requirement) for requirement in certificate.requirements],
+        "next_level": certificate.next_level,
+    }
+
+
+def keygen(
+    name: Annotated[Path, typer.Argument(help="Writes NAME.key, which stays with you, and NAME.pub, for trust files.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Make a pair of ed25519 keys to sign with."""
+    key_id = make_key(name)
+    if as_json:
+        print(json.dumps({"key": f"{name}.key", "public_key": f"{name}.pub", "key_id": key_id}))
+        return MET
+    out_console.print(f"{name}.key is yours alone; give {name}.pub to who keeps the trust file. Key id {key_id}")
+    return MET
+
+
+def attest(bundle: BundleArgument, role: RoleOption, key: KeyOption, as_json: JsonOption = False) -> int:
+    """Sign what a bundle shows, in a role: the statement goes into the bundle.
+
+    Roles: developer, who made the run; dev-team and test-team, who accept it. Nobody can accept their own run.
+    """
+    read_ = read_bundle(bundle)
+    return _write(bundle, f"{role}", claim_of(read_, role, _now()), key, as_json)
+
+
+def withdraw(
+    bundle: BundleArgument,
+    statement: Annotated[Path, typer.Argument(help="The statement's file under attestations/ of the bundle.")],
+    reason: Annotated[str, typer.Option(help="Why it no longer holds.")],
+    key: KeyOption,
+    as_json: JsonOption = False,
+) -> int:
+    """Take back a signed statement. The file stays, and the withdrawal beside it counts from now on."""
+    if not statement.is_file():
+        raise InputError(f"There is no statement {statement}.")
+    withdrawn = read(statement.read_bytes()).digest
+    return _write(bundle, "withdrawal", Withdrawal(withdraws=withdrawn, reason=reason, stated_at=_now()), key, as_json)
+
+
+def waive(
+    bundle: BundleArgument,
+    criterion: Annotated[str, typer.Argument(help="The criterion that is accepted as it is.")],
+    reason: Annotated[str, typer.Option(help="Why.")],
+    until: Annotated[str, typer.Option(help="The last day, such as 2026-01-31.")],
+    role: RoleOption,
+    key: KeyOption,
+    as_json: JsonOption = False,
+) -> int:
+    """Accept that a case does not meet a criterion, until a day. It is shown, and nothing waived is Released."""
+    read_ = read_bundle(bundle)
+    known = [finding.criterion for finding in read_.findings]
+    if criterion not in known:
+        raise InputError(f"There is no criterion {criterion!r} in {bundle}: it has {', '.join(known)}.")
+    try:
+        last = date.fromisoformat(until)
+    except ValueError:
+        raise InputError(f"--until {until!r} is no day such as 2026-01-31.") from None
+    waiver = Waiver(
+        criterion=criterion, case_digest=read_.case.digest(), reason=reason, until=last, role=role, stated_at=_now()
+    )
+    return _write(bundle, "waiver", waiver, key, as_json)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _write(bundle: Path, name: str, statement: Statement, key: Path, as_json: bool) -> int:
+    envelope = sign(statement, key)
+    signed = read(envelope)
+    path = bundle / ATTESTATIONS / f"{name}-{signed.digest[:12]}.json"
+    path.parent.mkdir(exist_ok=True)
+    with whole_file(path, overwrite=False) as file:
+        file.write(envelope)
+    if as_json:
+        print(json.dumps({"statement": str(path), "digest": signed.digest, "key_id": signed.key_id}))
+    else:
+        out_console.print(f"{path}, signed by key {signed.key_id}", markup=False, soft_wrap=True)
+    return MET

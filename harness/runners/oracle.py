@@ -1,0 +1,97 @@
+"""The oracle: the mathematics of a case in float64 all the way, written out from the definition of Qwen3.
+
+Both sides are measured against it, so it takes nothing from either: Hugging Face's RMSNorm and eager softmax, for
+instance, cast to float32 even in a float64 model. It knows no rounding, so a case's precision policy does not concern
+it, and neither do micro batches: a mean over tokens is the same however the batch is split.
+
+Source: transformers 4.57.1, models/qwen3/modeling_qwen3.py, for what is computed.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.case import Case
+from harness.runners import Setting, Tensors
+from harness.runners.torch_training import TorchTrainer
+from qwen3_model.configuration_qwen3 import Qwen3Config
+
+Weights = Mapping[str, torch.Tensor]
+
+
+class Float64Oracle(TorchTrainer):
+    """See `harness.runners.Runner`."""
+
+    def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
+        tensors = {name: torch.from_numpy(np.array(w, np.float64)).requires_grad_() for name, w in weights.items()}
+        super().__init__(case, setting, tensors)
+
+    def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
+        """-sum over counted targets of log softmax(logits)[target], over `count`."""
+        log_probabilities = torch.log_softmax(logits(self._case.model, self._parameters, tokens[:, :-1]), -1)
+        picked = log_probabilities.gather(-1, tokens[:, 1:, None])[..., 0]
+        return -(picked * loss_mask).sum() / count
+
+    def config(self) -> Mapping[str, Any]:
+        return self._case.model.to_hf()
+
+
+def logits(config: Qwen3Config, weights: Weights, tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens [B, S] -> logits [B, S, V]."""
+    x = weights["model.embed_tokens.weight"][tokens]
+    cos, sin = rotary(config, tokens.shape[1])
+    for layer in range(config.num_hidden_layers):
+        name = f"model.layers.{layer}"
+        x = x + attention(
+            config, weights, f"{name}.self_attn", norm(config, weights, f"{name}.input_layernorm", x), cos, sin
+        )
+        x = x + mlp(weights, f"{name}.mlp", norm(config, weights, f"{name}.post_attention_layernorm", x))
+    head = weights["model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"]
+    return norm(config, weights, "model.norm", x) @ head.T
+
+
+def norm(config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight, over the last axis."""
+    return x / torch.sqrt(x.square().mean(-1, keepdim=True) + config.rms_norm_eps) * weights[f"{name}.weight"]
+
+
+def rotary(config: Qwen3Config, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin [S, D] of position * theta^(-2i / D); both halves of D have the same angles."""
+    i = torch.arange(0, config.head_dim, 2, dtype=torch.float64)
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * config.rope_theta ** (-i / config.head_dim)
+    angles = torch.cat((angles, angles), -1)
+    return angles.cos(), angles.sin()
+
+
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Each pair (x[i], x[i + D/2]) turned by its angle."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
+def attention(
+    config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+) -> torch.Tensor:
+    """Causal attention; queries share key-value heads in groups, q and k are normed head by head."""
+    batch, length, _ = x.shape
+
+    def heads(part: str) -> torch.Tensor:
+        projected = x @ weights[f"{name}.{part}_proj.weight"].T
+        return projected.view(batch, length, -1, config.head_dim).transpose(1, 2)
+
+    q = rotated(norm(config, weights, f"{name}.q_norm", heads("q")), cos, sin)
+    k = rotated(norm(config, weights, f"{name}.k_norm", heads("k")), cos, sin)
+    k, v = (part.repeat_interleave(config.num_key_value_groups, 1) for part in (k, heads("v")))
+    scores = q @ k.transpose(2, 3) / math.sqrt(config.head_dim)
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    mixed = torch.softmax(scores.masked_fill(future, -math.inf), -1) @ v
+    return mixed.transpose(1, 2).reshape(batch, length, -1) @ weights[f"{name}.o_proj.weight"].T
+
+
+def mlp(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+    """down(silu(gate(x)) * up(x)), silu(a) = a / (1 + e^-a)."""
+    gate, up = (x @ weights[f"{name}.{part}_proj.weight"].T for part in ("gate", "up"))
+    return (gate * torch.sigmoid(gate) * up) @ weights[f"{name}.down_proj.weight"].T

@@ -1,0 +1,165 @@
+"""Training in PyTorch, whatever computes the loss: optimizer, schedule, clipping, gradients, checkpoints.
+
+What a model is, a subclass says: its parameters by their Hugging Face names, and the loss of a batch.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.optimization import get_constant_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup
+
+from harness.alignment import alignment
+from harness.case import Case
+from harness.runners import Numbers, Setting, Tensors
+
+STATE, POSITION = "state.safetensors", "position.json"
+
+
+class TorchTrainer(ABC):
+    """See `harness.runners.Runner`. `micro_batches` is the number of parts that a global batch is computed in."""
+
+    micro_batches = 1
+
+    def __init__(self, case: Case, setting: Setting, parameters: Mapping[str, torch.Tensor]) -> None:
+        torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(setting.threads)
+        torch.manual_seed(case.initialization.seed)
+        self._case, zero = case, setting.learning_rate_zero
+        self._parameters = dict(parameters)
+        peak = 0.0 if zero else case.lr_schedule.learning_rate
+        self._optimizer = build_optimizer(case, list(self._parameters.values()), peak)
+        self._schedule = build_schedule(case, self._optimizer, constant=zero)
+        self._step = 0
+
+    @abstractmethod
+    def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
+        """The part of the loss that rows `tokens` [B, S+1], `loss_mask` [B, S] contribute: their sum over `count`."""
+
+    def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
+        """One update; micro batches in order, each divided by the token count of the whole batch."""
+        loss, count = self._backward(tokens, loss_mask)
+        norm = grad_norm(self._parameters.values())
+        if self._case.training.clip_grad is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self._case.training.clip_grad, norm)
+        return Numbers(loss=loss, grad_norm=float(norm), learning_rate=self._update(), tokens=count)
+
+    def _backward(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> tuple[float, int]:
+        self._optimizer.zero_grad(set_to_none=True)
+        count, losses = int(loss_mask.sum()), []
+        for rows in np.split(np.arange(len(tokens)), self.micro_batches):
+            batch, mask = torch.from_numpy(tokens[rows].astype(np.int64)), torch.from_numpy(loss_mask[rows])
+            loss = self.loss(batch, mask, count)
+            loss.backward()
+            losses.append(loss.detach())
+        return float(torch.stack(losses).sum()), count
+
+    def _update(self) -> float:
+        """One update by the gradients that are there; the rate that it used."""
+        learning_rate = float(self._optimizer.param_groups[0]["lr"])
+        self._optimizer.step()
+        self._schedule.step()
+        self._step += 1
+        return learning_rate
+
+    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+        """Copies, not clipped; nothing is updated."""
+        self._backward(tokens, loss_mask)
+        found = {name: parameter.grad.numpy().copy() for name, parameter in self._parameters.items()}
+        self._optimizer.zero_grad(set_to_none=True)
+        return found
+
+    def apply_gradients(self, gradients: Tensors) -> None:
+        """One update by given gradients, in the dtype of the parameters and without clipping."""
+        for name, parameter in self._parameters.items():
+            parameter.grad = torch.from_numpy(np.array(gradients[name])).to(parameter.dtype)
+        self._update()
+
+    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+        """Copies, by name; a tied head is the embedding and has no tensor of its own."""
+        return {name: parameter.detach().numpy().copy() for name, parameter in self._parameters.items()}
+
+    @abstractmethod
+    def config(self) -> Mapping[str, Any]:
+        """The fields of `config.json` as the model was built with them."""
+
+    def alignment(self) -> dict[str, Any]:
+        """What was built: see `harness.alignment`."""
+        decayed = {id(p) for group in self._optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+        group = self._optimizer.param_groups[0]
+        beta1, beta2 = group["betas"]
+        return alignment(
+            model=self.config(),
+            shapes={name: tuple(parameter.shape) for name, parameter in self._parameters.items()},
+            optimizer={"beta1": beta1, "beta2": beta2, "eps": group["eps"], "weight_decay": group["weight_decay"]},
+            decayed=frozenset(name for name, parameter in self._parameters.items() if id(parameter) in decayed),
+            clip_grad=self._case.training.clip_grad,
+            gradient_accumulation_steps=self._case.training.gradient_accumulation_steps,
+        )
+
+    def save(self, directory: Path) -> None:
+        """Parameters and moments; everything else follows from the step."""
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(dict(self._state()), directory / STATE)
+        (directory / POSITION).write_text(json.dumps(self._step), encoding="utf-8")
+
+    def load(self, directory: Path) -> None:
+        """Continues where `save` stopped."""
+        saved = load_file(directory / STATE)
+        self._step = json.loads((directory / POSITION).read_text(encoding="utf-8"))
+        for parameter in self._parameters.values():
+            zeros = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            self._optimizer.state[parameter] = {"step": torch.tensor(float(self._step)), **zeros}
+        with torch.no_grad():
+            for name, tensor in self._state():
+                tensor.copy_(saved[name])
+        for _ in range(self._step):
+            self._schedule.step()
+
+    def _state(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in self._parameters.items():
+            yield name, parameter.detach()
+            for moment in ("exp_avg", "exp_avg_sq"):
+                yield f"{moment}.{name}", self._optimizer.state[parameter][moment]
+
+    def provenance(self) -> dict[str, Any]:
+        """Version, threads and the instruction set that torch dispatches to."""
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "isa": torch.backends.cpu.get_cpu_capability(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+        }
+
+
+def build_optimizer(case: Case, parameters: Sequence[torch.Tensor], learning_rate: float) -> torch.optim.AdamW:
+    """AdamW whose decay spares the norms, which are the only parameters of one dimension."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": case.optimizer.weight_decay},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=learning_rate, betas=case.optimizer.betas, eps=case.optimizer.eps, foreach=False
+    )
+
+
+def build_schedule(case: Case, optimizer: torch.optim.Optimizer, constant: bool) -> Any:
+    """The schedule of transformers by that name; `constant` keeps the optimizer's own rate."""
+    schedule, steps = case.lr_schedule, case.training.steps
+    if constant or schedule.type == "constant":
+        return get_constant_schedule_with_warmup(optimizer, num_warmup_steps=schedule.warmup_steps)
+    return get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer, num_warmup_steps=schedule.warmup_steps, num_training_steps=steps, min_lr=schedule.lr_end
+    )
+
+
+def grad_norm(parameters: Iterator[torch.Tensor] | Any) -> torch.Tensor:
+    """Global L2 norm of all gradients, summed in float64: a float32 sum of squares loses the digits to compare."""
+    squares = [p.grad.double().pow(2).sum() for p in parameters if p.grad is not None]
+    return torch.stack(squares).sum().sqrt()

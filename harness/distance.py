@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau
 
 SPIKE_WINDOW = 20
 # Half a unit in the last place of float32: no float32 result can be asked to lie closer to the exact one.
@@ -90,6 +89,8 @@ def trend(losses: Sequence[float]) -> float:
         return math.nan
     if min(losses) == max(losses):
         return 0.0
+    from scipy.stats import kendalltau  # half a second, which no other command should wait for
+
     return float(kendalltau(range(len(losses)), losses).statistic)
 
 

@@ -26,8 +26,8 @@ GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(
 # A part of what one of these gave is left as it is, so a word can be encoded by itself.
 NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD"})
 
-# A bound on the dictionary's memory: its characters, and what an entry costs besides, in characters. About 200 MB.
-MOST_CHARACTERS = 100_000_000
+# A bound on the dictionary's memory: its characters, and what an entry costs besides, in characters. About 60 MB.
+MOST_CHARACTERS = 30_000_000
 ENTRY_CHARACTERS = 150
 
 

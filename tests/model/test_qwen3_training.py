@@ -207,3 +207,20 @@ def test_a_variant_overrides_decay_rate_and_targets() -> None:
     assert actual.learning_rate == 2 * expected.learning_rate
     assert actual.loss != expected.loss
     assert not any(variant._optimizer.decay_flags)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_given_gradients_are_applied_as_they_are(parts: int) -> None:
+    """Not clipped, however large: Adam's first update moves every weight by the rate, whatever the gradient's size."""
+    made = trainer(shaped(), gradient_accumulation_steps=parts)
+    before = made.parameters()
+    made.apply_gradients({name: np.full(tensor.shape, 1e3, np.float32) for name, tensor in before.items()})
+    assert made.step == 1
+    rate, decay = made.learning_rate(1), made.optimizer_config.weight_decay
+    for name, tensor in made.parameters().items():
+        shrunk = before[name] * (1 - rate * decay * (name in made.decayed()))
+        assert np.allclose(tensor, shrunk - rate, rtol=0, atol=rate * 1e-3), name
+
+
+def test_the_norms_do_not_decay_and_everything_else_does(whole: Qwen3Trainer) -> None:
+    assert whole.decayed() == {name for name, tensor in whole.parameters().items() if tensor.ndim > 1}

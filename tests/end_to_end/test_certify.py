@@ -88,7 +88,7 @@ def test_a_clean_run_meets_preliminary_and_every_criterion_it_is_long_enough_for
     assert done.returncode == MET, done.stdout + done.stderr
     open_ = [one.criterion for one in read_bundle(out).findings if one.outcome is not Outcome.PASS]
     assert open_ == ["official-steps"]
-    assert "Level: Preliminary on CPU" in done.stdout
+    assert "Level: Preliminary (Qwen3 tiny, training on CPU, one process, float32)" in done.stdout
     assert (out / "report.html").stat().st_size > 100_000
 
 

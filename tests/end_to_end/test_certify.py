@@ -21,6 +21,7 @@ from harness.case import load_case
 from harness.comparison import REQUIRED_RUNS, Measurement
 from harness.evidence import OUTCOME, TRACE, Bundle, read_bundle
 from harness.judge import Finding, Outcome
+from tests.support.bundles import edit_json
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30
@@ -161,9 +162,7 @@ def test_a_run_that_hangs_is_ended_and_said_to_hang(clean: Any, tmp_path: Path) 
     out = tmp_path / "bundle"
     case = write_case(tmp_path / "case.yaml", "qwen3-tiny-fp32", step_timeout_s=4.0)
     begun_as(clean[1], out)
-    record = json.loads((out / "case.json").read_text())
-    record["training"]["step_timeout_s"] = 4.0
-    (out / "case.json").write_text(json.dumps(record))
+    edit_json(out / "case.json", lambda record: record["training"].update(step_timeout_s=4.0))
     done = certify("run", case, "--out", out, "--resume", "--subject", "tests.support.faults:Hangs")
     assert done.returncode == BROKEN, done.stdout + done.stderr
     assert "hung: no step within 4 s after step 11" in done.stdout

@@ -12,7 +12,7 @@ from harness.corpus.batches import draw_batches
 from harness.corpus.documents import TRANSFORMERS_SOURCES_SHA256, transformers_sources
 from harness.errors import InputError
 
-TEXT = " = A title = \n\n Some words of an article , some of them often . \n\n = Another = \n\n Other words . \n\n" * 200
+TEXT = " = A title = \n\n Some words of an article , some often . \n\n = Another = \n\n Other words . \n\n" * 200
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,72 @@
+"""The walk-through in docs/: every command of it is executed, and prints what it is said to print.
+
+The runs are made by runners of NumPy, and its days are moved to today.
+"""
+
+import datetime
+import glob
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import cli, environment
+from harness.evidence import Source
+from tests.support.examples import FAKES, ROOT, TEXT, small_case
+
+DOCUMENT = (ROOT / "docs" / "walk-through.md").read_text(encoding="utf-8")
+TODAY = datetime.datetime.now(datetime.UTC).date()
+DAYS = {"2026-01-01": -30, "2026-12-31": 365, "2026-07-31": 181}
+RUNNERS = [word for side in ("subject", "reference", "oracle") for word in (f"--{side}", f"{FAKES}:Fake")]
+
+
+def moved(text: str) -> str:
+    for day, distance in DAYS.items():
+        text = text.replace(day, (TODAY + datetime.timedelta(days=distance)).isoformat())
+    return text
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Each command of the document with the lines that it is said to print."""
+    blocks = re.findall(r"```console\n(.*?)```", DOCUMENT, re.DOTALL)
+    found: list[tuple[str, list[str]]] = []
+    for line in "".join(blocks).splitlines():
+        if line.startswith("$ "):
+            found.append((moved(line[2:]), []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def test_the_walk_through_is_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    committed = Source(revision="a" * 40, dirty=False, sha256="b" * 64)
+    monkeypatch.setattr(environment, "source", lambda: committed)
+    (trust,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    Path("trust.yaml").write_text(moved(trust), encoding="utf-8")
+    Path("corpus.txt").write_text(TEXT, encoding="utf-8")
+    case = small_case(steps=1000, lr_zero_steps=20)
+    data: dict[str, Any] = {**case.data.model_dump(), "corpus": {"kind": "text", "path": "corpus.txt"}}
+    Path("my-case.yaml").write_text(yaml.safe_dump(case.with_changes(data=data).model_dump(mode="json")))
+    for command, expected in commands():
+        words = [path for word in shlex.split(command) for path in (sorted(glob.glob(word)) if "*" in word else [word])]
+        monkeypatch.setattr(sys, "argv", [*words, *(RUNNERS if words[1] == "run" else [])])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        printed = capsys.readouterr()
+        assert not left.value.code, (command, printed.err)
+        for line in expected:
+            assert line in printed.out, (command, line, printed.out)
+
+
+def test_the_walk_through_goes_through_all_levels() -> None:
+    shown = [line.split(":")[0] for _, lines in commands() for line in lines if "training on CPU" in line]
+    assert shown == ["Preliminary", "Validated", "Released", "Untested", "Preliminary"]

@@ -132,7 +132,9 @@ def draw_untaken(figure: Any, taken: int, asked: int) -> None:
     )  # fmt: skip
 
 
-def layout_of(rows: Rows | None, title: str, *, height: int, steps: int, curves: bool = True) -> dict[str, Any]:
+def layout_of(
+    rows: Rows | None, title: str, *, height: int, steps: int, curves: bool = True, errors: str = "relative difference"
+) -> dict[str, Any]:
     grid = {"gridcolor": "var(--grid)", "zeroline": False, "linecolor": "var(--rule)", "automargin": True}
     layout: dict[str, Any] = {
         "template": go.layout.Template(),
@@ -162,18 +164,18 @@ def layout_of(rows: Rows | None, title: str, *, height: int, steps: int, curves:
             "exponentformat": "e",
         }
     if rows:
-        layout["yaxis2"] = {**grid, **_log_axis(rows), "domain": [0, 0.42] if curves else [0, 1]}
+        layout["yaxis2"] = {**grid, **_log_axis(rows, errors), "domain": [0, 0.42] if curves else [0, 1]}
         layout["annotations"] = [_row_name("= exactly equal", rows.equal)]
     return layout
 
 
-def _log_axis(rows: Rows) -> dict[str, Any]:
+def _log_axis(rows: Rows, title: str) -> dict[str, Any]:
     low, high = math.log10(rows.equal), math.log10(rows.broken)
     span = round(high - low)
     return {
         "type": "log",
         "anchor": "x",
-        "title": {"text": "relative difference"},
+        "title": {"text": title},
         "range": [low - 0.4, high + 0.2],
         "exponentformat": "power",
         "tickfont": {"size": 11},

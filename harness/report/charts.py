@@ -38,14 +38,14 @@ class Chart:
     figure: dict[str, Any]
 
 
-def limits_on(bundle: Bundle, measurement: str) -> list[tuple[str, Limit]]:
-    """The limits that hold for every single step (or tensor) of a measurement, with their standards."""
+def limits_on(bundle: Bundle, measurement: str, statistic: str = "maximum") -> list[tuple[str, Limit]]:
+    """The limits on a statistic of a measurement, with their standards; those on `maximum` hold for every place."""
     return [
         (standard.name, limit)
         for standard in bundle.standards
         for criterion in standard.criteria
         for limit in criterion.limits
-        if limit.measurement == measurement and limit.statistic == "maximum"
+        if limit.measurement == measurement and limit.statistic == statistic
     ]
 
 
@@ -106,6 +106,23 @@ def lr_zero_chart(bundle: Bundle) -> Chart:
         title="Learning rate 0",
         alt="Relative difference of loss and grad norm by step at learning rate 0",
         caption="With frozen weights no error can grow, so every batch is a first step of its own.",
+        figure=_plain(figure),
+    )
+
+
+def oracle_chart(bundle: Bundle) -> Chart:
+    """Error of both sides' loss against the exact one, step by step."""
+    measured = {side: bundle.comparison[f"oracle.loss.{side}"].values for side in ("reference", "subject")}
+    rows = rows_for(value for values in measured.values() for value in values)
+    steps = len(measured["subject"])
+    figure = go.Figure(layout=layout_of(rows, "", height=290, steps=steps, curves=False, errors="relative error"))
+    for side in measured:
+        figure.add_traces(error(f"oracle.loss.{side}", "oracle.step", rows, steps, f"{side}’s error", side))
+    return Chart(
+        id="chart-oracle",
+        title="Error of the loss by step",
+        alt="Relative error of the reference's and the subject's loss against the exact loss, by step",
+        caption="Two correct implementations lie in the same range, now the one closer, now the other.",
         figure=_plain(figure),
     )
 

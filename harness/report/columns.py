@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.comparison import REFERENCE, REFERENCE_LR_ZERO, SUBJECT, SUBJECT_LR_ZERO
+from harness.comparison import ORACLE, REFERENCE, REFERENCE_LR_ZERO, SUBJECT, SUBJECT_LR_ZERO
 from harness.evidence import Bundle
 from harness.trace import Run, Step, encode_number
 
@@ -16,6 +16,12 @@ Column = list[Any] | str
 FIELDS = ("loss", "grad_norm", "learning_rate", "tokens", "batch")
 COMPARED = ("loss", "grad_norm", "learning_rate")
 ARMS = (("train", REFERENCE, SUBJECT), ("lr_zero", REFERENCE_LR_ZERO, SUBJECT_LR_ZERO))
+
+TITLES = {
+    "train": "Every step",
+    "lr_zero": "Every step at learning rate 0",
+    "oracle": "Every step against the exact answer",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,8 @@ class Table:
 
 
 def step_columns(bundle: Bundle) -> dict[str, Column]:
-    """`ARM.step`, `ARM.SIDE.FIELD`, `ARM.NUMBER.relative` and, where it was measured, `floor.NUMBER.relative`."""
+    """`ARM.step`, `ARM.SIDE.FIELD`, `ARM.NUMBER.relative` and, where they were measured, `floor.NUMBER.relative` and
+    `oracle.step`, `oracle.NUMBER`, `oracle.NUMBER.SIDE`: what is exact, and the relative error of either side."""
     columns: dict[str, Column] = {}
     for arm, reference, subject in ARMS:
         _add_arm(columns, bundle, arm, bundle.runs.get(reference), bundle.runs.get(subject))
@@ -36,19 +43,31 @@ def step_columns(bundle: Bundle) -> dict[str, Column]:
         floor = bundle.comparison[f"floor.{field}.relative"]
         if floor.values:
             _add(columns, f"floor.{field}.relative", [encode_number(value) for value in floor.values])
+    _add_oracle(columns, bundle)
     return columns
+
+
+def _add_oracle(columns: dict[str, Column], bundle: Bundle) -> None:
+    exact = _steps(bundle.runs.get(ORACLE))
+    asked = len(bundle.comparison["oracle.loss.subject"].places)
+    shared = min(len(steps) for steps in (exact, *(_steps(bundle.runs.get(name)) for name in (REFERENCE, SUBJECT))))
+    columns["oracle.step"] = list(range(1, asked + 1))
+    for field in ("loss", "grad_norm") if asked else ():
+        _add(columns, f"oracle.{field}", _values(exact, field, asked))
+        for side in ("reference", "subject"):
+            errors = bundle.comparison[f"oracle.{field}.{side}"].values[:shared]
+            _add(columns, f"oracle.{field}.{side}", [*map(encode_number, errors)] + [None] * (asked - shared))
 
 
 def step_tables(columns: dict[str, Column]) -> tuple[Table, ...]:
     """The CSV files that the page offers; an arm that was not run has none."""
-    titles = {"train": "Every step", "lr_zero": "Every step at learning rate 0"}
     return tuple(
         Table(
             ending=f"{arm.replace('_', '-')}-steps.csv",
-            title=titles[arm],
+            title=title,
             columns=tuple(name for name in columns if name.startswith(f"{arm}.")),
         )
-        for arm, _, _ in ARMS
+        for arm, title in TITLES.items()
         if columns[f"{arm}.step"]
     )
 

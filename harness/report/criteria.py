@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 
 from harness.comparison import Comparison
-from harness.evidence import Bundle
 from harness.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, describe_place, holds
 from harness.report.words import Mark, exact, mark, number
-from harness.standards import Limit, Standard
+from harness.standards import Limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,32 +48,8 @@ class CriterionRow:
     limits: tuple[LimitRow, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class StandardTable:
-    name: str
-    version: int
-    title: str
-    digest: str
-    criteria: tuple[CriterionRow, ...]
-
-
-def standard_tables(bundle: Bundle) -> tuple[StandardTable, ...]:
-    """A table a standard, its criteria in its order."""
-    return tuple(_table(bundle, standard) for standard in bundle.standards)
-
-
-def _table(bundle: Bundle, standard: Standard) -> StandardTable:
-    found = [finding for finding in bundle.findings if finding.standard == standard.name]
-    return StandardTable(
-        name=standard.name,
-        version=standard.version,
-        title=standard.title,
-        digest=standard.digest(),
-        criteria=tuple(_criterion(bundle.comparison, finding) for finding in found),
-    )
-
-
-def _criterion(comparison: Comparison, finding: Finding) -> CriterionRow:
+def criterion_row(comparison: Comparison, finding: Finding) -> CriterionRow:
+    """A finding with each of its limits beside what was measured."""
     return CriterionRow(
         id=finding.criterion,
         title=finding.title,
@@ -91,7 +66,7 @@ def _limit(comparison: Comparison, judged: Judged) -> LimitRow:
         statistic=STATISTIC_WORDS[limit.statistic],
         measured=number(judged.value),
         exact="" if judged.value is None else exact(judged.value),
-        allowed=f"{ALLOWED[limit.comparator]} {number(limit.value)}",
+        allowed=ALLOWED[limit.comparator].format(limit.value),
         bar=used_of_allowed(limit, judged.value),
         mark=mark(judged.outcome),
         note=_note(comparison, judged),
@@ -121,8 +96,20 @@ def used_of_allowed(limit: Limit, value: float | None) -> Bar | None:
         return Bar(width=None, over=False, text="exact") if holds(value, limit) else _full("not exact")
     ratio = value / limit.value
     over = not holds(value, limit)
-    text = f"{_ratio(ratio)} of what is asked" if limit.comparator == "at_least" else _ratio(ratio)
+    text = f"{_ratio(ratio)} of what is asked" if _asks(limit) else _ratio(ratio)
     return Bar(width=round(min(max(ratio, 0.0), 1.0) * 100, 2), over=over, text=text)
+
+
+def share_of_allowed(limit: Limit, value: float | None) -> float | None:
+    """Value over limit; None where the limit asks for something, or allows nothing, and where nothing was measured."""
+    if value is None or limit.value == 0 or _asks(limit):
+        return None
+    return value / limit.value
+
+
+def _asks(limit: Limit) -> bool:
+    """Whether more is better: what may be at most a negative number has to be there, as what must be at least one."""
+    return limit.comparator == "at_least" or limit.value < 0
 
 
 def _full(text: str) -> Bar:

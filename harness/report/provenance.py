@@ -16,7 +16,7 @@ import yaml
 
 from harness.comparison import REQUIRED_RUNS
 from harness.evidence import TIMING, Bundle
-from harness.report.words import Fact, Mark, count, duration, number
+from harness.report.words import Fact, Mark, count, duration, number, purpose
 from harness.trace import Run
 
 UNKNOWN = "not recorded"
@@ -29,10 +29,10 @@ MARKS = {
 @dataclass(frozen=True, kw_only=True)
 class RunRow:
     name: str
+    purpose: str
     runner: str
     mark: Mark
     steps: str
-    detail: str
     resumed: str
     total: str
     per_step: str
@@ -152,7 +152,14 @@ def _run_rows(bundle: Bundle) -> Iterator[RunRow]:
         if name not in bundle.runs:
             absent = Mark(glyph="!", word="not run", tone="error")
             yield RunRow(
-                name=name, runner="", mark=absent, steps="0", detail="", resumed="", total=UNKNOWN, per_step=UNKNOWN
+                name=name,
+                purpose=purpose(name),
+                runner="",
+                mark=absent,
+                steps="0",
+                resumed="",
+                total=UNKNOWN,
+                per_step=UNKNOWN,
             )
 
 
@@ -163,10 +170,10 @@ def _run_row(bundle: Bundle, run: Run) -> RunRow:
     after = f"taken up again after step {', '.join(map(str, resumed))}" if resumed else ""
     return RunRow(
         name=run.name,
+        purpose=purpose(run.name),
         runner=run.trace.header.runner if run.trace else "",
         mark=MARKS.get(status) or Mark(glyph="!", word=status, tone="error"),
         steps=steps,
-        detail=run.outcome.detail,
         resumed=after,
         total=duration(math.fsum(seconds)) if seconds else UNKNOWN,
         per_step=duration(statistics.median(seconds)) if seconds else UNKNOWN,

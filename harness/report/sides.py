@@ -99,7 +99,7 @@ def tensor_table(bundle: Bundle) -> TensorTable:
     """Relative difference of each final tensor, worst first; what is not finite is worse than any number."""
     relative, maximum = (bundle.comparison[f"train.parameters.{measure}"] for measure in ("relative", "maximum"))
     triples = list(zip(relative.places, relative.values, maximum.values, strict=True))
-    triples.sort(key=lambda triple: (-_badness(triple[1]), str(triple[0])))
+    triples.sort(key=lambda triple: (-badness(triple[1]), str(triple[0])))
     limits = limits_on(bundle, relative.name)
     limit = min((limit for _, limit in limits), key=lambda limit: limit.value, default=None)
     rows = tuple(
@@ -120,7 +120,8 @@ def tensor_table(bundle: Bundle) -> TensorTable:
     )
 
 
-def _badness(value: float) -> float:
+def badness(value: float) -> float:
+    """A key to sort errors by: what is not a number is worse than any number."""
     return math.inf if math.isnan(value) else value
 
 

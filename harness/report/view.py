@@ -10,9 +10,11 @@ from harness.evidence import FINDINGS, Bundle, read_json
 from harness.levels import Certificate, Submission
 from harness.report.charts import Chart, curve_chart, lr_zero_chart, rate_chart
 from harness.report.columns import Table, step_columns, step_tables
-from harness.report.criteria import StandardTable, standard_tables
+from harness.report.groups import StandardTable, standard_tables
+from harness.report.oracle import AgainstOracle, against_oracle
 from harness.report.provenance import Provenance, build_provenance
 from harness.report.sides import FloorRow, RepeatRow, TensorTable, floor_rows, repeat_rows, tensor_table
+from harness.report.statements import Statements, build_statements
 from harness.report.verdict import Verdict, build_verdict
 
 
@@ -24,12 +26,14 @@ class Page:
     title: str
     digest: str
     verdict: Verdict
+    statements: Statements
     standards: tuple[StandardTable, ...]
     charts: tuple[Chart, ...]
     arm_charts: tuple[Chart, ...]
     untraced: str | None
     floor: tuple[FloorRow, ...]
     floor_repeats: str
+    oracle: AgainstOracle
     repeats: tuple[RepeatRow, ...]
     tensors: TensorTable
     provenance: Provenance
@@ -44,17 +48,21 @@ def build_view(submission: Submission, certificate: Certificate) -> Page:
     tables = step_tables(columns)
     charts = _charts(bundle)
     arm_charts = _arm_charts(bundle)
+    oracle = against_oracle(bundle)
+    every = (*charts, *arm_charts, *((oracle.chart,) if oracle.chart else ()))
     return Page(
         name=bundle.case.name,
         title=bundle.case.title,
         digest=bundle.digest,
         verdict=build_verdict(bundle, certificate),
+        statements=build_statements(submission),
         standards=standard_tables(bundle),
         charts=charts,
         arm_charts=arm_charts,
         untraced=_untraced(bundle),
         floor=floor_rows(bundle),
         floor_repeats=str(sum(name.startswith("floor") for name in bundle.runs)),
+        oracle=oracle,
         repeats=repeat_rows(bundle),
         tensors=tensor_table(bundle),
         provenance=build_provenance(bundle),
@@ -62,7 +70,7 @@ def build_view(submission: Submission, certificate: Certificate) -> Page:
         data={
             "file": f"{bundle.case.name}-{bundle.digest[:12]}",
             "columns": columns,
-            "figures": {chart.id: chart.figure for chart in (*charts, *arm_charts)},
+            "figures": {chart.id: chart.figure for chart in every},
             "tables": {table.ending: list(table.columns) for table in tables},
             "findings": read_json(bundle.path / FINDINGS),
         },

@@ -4,9 +4,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.comparison import FLOOR
 from harness.judge import Outcome
 
 GLYPHS = {Outcome.PASS: "✓", Outcome.FAIL: "✕", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
+
+PURPOSES = {
+    "reference-1": "compared step by step",
+    "subject-1": "compared step by step",
+    "reference-2": "the same again, bit for bit",
+    "subject-2": "the same again, bit for bit",
+    "reference-lr0": "learning rate 0: no error can grow",
+    "subject-lr0": "learning rate 0: no error can grow",
+    "subject-resumed": "saved half way and taken up in a fresh process",
+    "oracle-1": "the exact answer: the same mathematics in float64",
+    "reference-probe": "first gradients, and the optimizer alone",
+    "subject-probe": "first gradients, and the optimizer alone",
+    "oracle-probe": "first gradients and updates, exact",
+    FLOOR: "weights one unit in the last place aside",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +58,11 @@ def number(value: float | None) -> str:
     if value == int(value) and abs(value) < 1e7:
         return f"{int(value):,}".replace(",", "\u202f")
     return f"{value:.3g}"
+
+
+def purpose(run: str) -> str:
+    """What a run of a case is for, in a few words."""
+    return PURPOSES[FLOOR if run.startswith(FLOOR) else run]
 
 
 def exact(value: float) -> str:

@@ -1,0 +1,100 @@
+"""The criteria of a standard by what they are about, each group in a line that says whether one has to look inside."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from harness.evidence import Bundle
+from harness.judge import Finding, Judged, Outcome
+from harness.report.criteria import CriterionRow, criterion_row, share_of_allowed, used_of_allowed
+from harness.report.words import Mark, mark
+from harness.standards import Standard
+
+# By measurement and statistic of a criterion's first limit; the first pattern that fits decides.
+GROUPS = (
+    ("Runs", ("runs.missing_steps *", "runs.non_finite *")),
+    ("Alignment", ("runs.foreign_inputs *", "*.initial.*", "*.alignment.*", "train.batch.*", "train.tokens.*")),
+    ("Determinism", ("*.repeat.*", "subject.resumed.*")),
+    ("Optimizer", ("oracle.updates.*", "train.learning_rate.*", "lr_zero.parameters.*")),
+    ("First step and gradients", ("train.* first", "lr_zero.*", "oracle.gradients.*", "runs.probe_norm *")),
+    ("Trajectory", ("train.*", "oracle.loss.*", "oracle.grad_norm.*")),
+    ("Convergence", ("subject.loss.*",)),
+    ("Length", ("subject.steps *",)),
+    ("Others", ("*",)),
+)
+WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionGroup:
+    """`mark` is the worst outcome of its criteria; only a group in which all pass is `folded`."""
+
+    title: str
+    mark: Mark
+    summary: str
+    folded: bool
+    criteria: tuple[CriterionRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandardTable:
+    name: str
+    version: int
+    title: str
+    digest: str
+    groups: tuple[CriterionGroup, ...]
+
+
+def standard_tables(bundle: Bundle) -> tuple[StandardTable, ...]:
+    """A table a standard, in the order of `GROUPS`, each group in the order of the standard."""
+    return tuple(_table(bundle, standard) for standard in bundle.standards)
+
+
+def _table(bundle: Bundle, standard: Standard) -> StandardTable:
+    found: dict[str, list[Finding]] = {title: [] for title, _ in GROUPS}
+    for finding in bundle.findings:
+        if finding.standard == standard.name:
+            found[group_of(finding)].append(finding)
+    return StandardTable(
+        name=standard.name,
+        version=standard.version,
+        title=standard.title,
+        digest=standard.digest(),
+        groups=tuple(_group(bundle, title, findings) for title, findings in found.items() if findings),
+    )
+
+
+def group_of(finding: Finding) -> str:
+    """The title of the group that a finding belongs to."""
+    limit = finding.judged[0].limit
+    key = f"{limit.measurement} {limit.statistic}"
+    return next(title for title, patterns in GROUPS if any(fnmatchcase(key, pattern) for pattern in patterns))
+
+
+def _group(bundle: Bundle, title: str, findings: Sequence[Finding]) -> CriterionGroup:
+    outcomes = [finding.outcome for finding in findings]
+    passed = outcomes.count(Outcome.PASS)
+    return CriterionGroup(
+        title=title,
+        mark=mark(next(outcome for outcome in WORST_FIRST if outcome in outcomes)),
+        summary=f"{passed} of {len(findings)} pass{_closest(findings)}",
+        folded=passed == len(findings),
+        criteria=tuple(criterion_row(bundle.comparison, finding) for finding in findings),
+    )
+
+
+def _closest(findings: Sequence[Finding]) -> str:
+    """Of what passes, what uses most of its limit; nothing where all that is allowed is exact."""
+    used = [(share, finding, judged) for finding in findings for share, judged in _shares(finding)]
+    if not used:
+        return ""
+    _, finding, judged = max(used, key=lambda one: one[0])
+    bar = used_of_allowed(judged.limit, judged.value)
+    return f"; closest to its limit, {bar.text}: {finding.title}" if bar else ""
+
+
+def _shares(finding: Finding) -> Iterator[tuple[float, Judged]]:
+    for judged in finding.judged:
+        share = share_of_allowed(judged.limit, judged.value)
+        if judged.outcome is Outcome.PASS and share:
+            yield share, judged

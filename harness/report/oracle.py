@@ -1,0 +1,134 @@
+"""Both sides against the exact answer: their errors, the ratio beside its limit, and the first gradients."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.comparison import Comparison
+from harness.evidence import Bundle
+from harness.judge import ALLOWED, STATISTIC_WORDS, statistic
+from harness.report.charts import Chart, limits_on, oracle_chart
+from harness.report.criteria import Bar, used_of_allowed
+from harness.report.sides import SHOWN_TENSORS, badness
+from harness.report.words import count, number
+
+SUBJECTS = (
+    ("loss", "Loss", "step"),
+    ("grad_norm", "Grad norm", "step"),
+    ("gradients", "First gradients", "parameter"),
+    ("updates", "Optimizer alone", "parameter"),
+)
+STATISTICS = ("mean", "rms", "maximum")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRow:
+    """One statistic of both sides' errors and of their ratio; `allowed` is empty where no standard limits the ratio."""
+
+    statistic: str
+    reference: str
+    subject: str
+    ratio: str
+    allowed: str
+    bar: Bar | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorGroup:
+    """What was measured, over how many places; `missing` says why there are no rows."""
+
+    what: str
+    places: str
+    rows: tuple[ErrorRow, ...]
+    missing: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientRow:
+    name: str
+    reference: str
+    subject: str
+    ratio: str
+    bar: Bar | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientTable:
+    """First gradients by parameter, highest ratio first: `first` is shown, `rest` unfolds."""
+
+    first: tuple[GradientRow, ...]
+    rest: tuple[GradientRow, ...]
+    summary: str
+    missing: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstOracle:
+    """The whole section; `chart` is None where no step was measured."""
+
+    groups: tuple[ErrorGroup, ...]
+    chart: Chart | None
+    gradients: GradientTable
+
+
+def against_oracle(bundle: Bundle) -> AgainstOracle:
+    """What the measurements `oracle.WHAT.reference`, `.subject` and `.ratio` of a bundle say."""
+    return AgainstOracle(
+        groups=tuple(_group(bundle, *subject) for subject in SUBJECTS),
+        chart=oracle_chart(bundle) if bundle.comparison["oracle.loss.subject"].values else None,
+        gradients=_gradients(bundle),
+    )
+
+
+def _group(bundle: Bundle, what: str, title: str, noun: str) -> ErrorGroup:
+    ratio = bundle.comparison[f"oracle.{what}.ratio"]
+    missing = None if ratio.values else ratio.broken or ratio.missing
+    rows = () if missing else tuple(_error_row(bundle, what, name) for name in STATISTICS)
+    return ErrorGroup(what=title, places=count(len(ratio.values), noun), rows=rows, missing=missing)
+
+
+def _error_row(bundle: Bundle, what: str, name: str) -> ErrorRow:
+    reference, subject, ratio = (
+        statistic(name, bundle.comparison[f"oracle.{what}.{part}"].values) for part in ("reference", "subject", "ratio")
+    )
+    standard, limit = min(
+        limits_on(bundle, f"oracle.{what}.ratio", name), key=lambda pair: pair[1].value, default=(None, None)
+    )
+    return ErrorRow(
+        statistic=STATISTIC_WORDS[name],
+        reference=number(reference),
+        subject=number(subject),
+        ratio=number(ratio),
+        allowed=f"{ALLOWED[limit.comparator].format(limit.value)} ({standard})" if limit else "",
+        bar=used_of_allowed(limit, ratio) if limit else None,
+    )
+
+
+def _gradients(bundle: Bundle) -> GradientTable:
+    rows = tuple(_gradient_rows(bundle))
+    ratio = bundle.comparison["oracle.gradients.ratio"]
+    closer = sum(value <= 1 for value in ratio.values)
+    return GradientTable(
+        first=rows[:SHOWN_TENSORS],
+        rest=rows[SHOWN_TENSORS:],
+        summary=f"{count(len(rows), 'parameter')}; in {number(closer)} of them the subject is at least as close.",
+        missing=None if rows else ratio.broken or ratio.missing,
+    )
+
+
+def _gradient_rows(bundle: Bundle) -> Iterator[GradientRow]:
+    limits = [limit for _, limit in limits_on(bundle, "oracle.gradients.ratio")]
+    limit = min(limits, key=lambda one: one.value, default=None)
+    for name, reference, subject, ratio in sorted(_by_parameter(bundle.comparison), key=lambda row: -badness(row[3])):
+        yield GradientRow(
+            name=name,
+            reference=number(reference),
+            subject=number(subject),
+            ratio=number(ratio),
+            bar=used_of_allowed(limit, ratio) if limit else None,
+        )
+
+
+def _by_parameter(comparison: Comparison) -> Iterator[tuple[str, float, float, float]]:
+    reference, subject, ratio = (comparison[f"oracle.gradients.{part}"] for part in ("reference", "subject", "ratio"))
+    for place, *errors in zip(ratio.places, reference.values, subject.values, ratio.values, strict=True):
+        yield str(place), errors[0], errors[1], errors[2]

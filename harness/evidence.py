@@ -8,7 +8,7 @@ manifest: what depends on time or host has a list of its own.
       case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
       runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
     record.json                   digest of the manifest, and path and SHA-256 of what depends on time or host
-      run.json  runs/NAME/{log.txt, timing.jsonl, job.json}
+      run.json  runs/NAME/{log.txt, timing.jsonl}
     report.html                   written anew at will; its last line is the digest of the lines before
     attestations/*.json           signed statements about manifest and record, checked with their signatures
 """
@@ -37,9 +37,9 @@ from harness.trace import Outcome, Run, encode_number, read_trace
 FORMAT, RECORD_FORMAT = "certify-bundle/2", "certify-record/1"
 MANIFEST, RECORD, INPUTS, FINDINGS = "manifest.json", "record.json", "inputs.json", "findings.json"
 RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
-TRACE, OUTCOME, LOG, TIMING, JOB = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl", "job.json"
+TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
 RECORDED = (RUN,)  # depends on time or host
-RECORDED_OF_RUN = (LOG, TIMING, JOB)  # and so does this of each run
+RECORDED_OF_RUN = (LOG, TIMING)  # and so does this of each run
 PAGE_SEAL = "<!-- sha256 {} -->\n"
 ENVIRONMENT = {"device", "python", "threads", "machine", "packages", "variables"}
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from harness.case import Case
 from harness.errors import EvidenceError
-from harness.evidence import JOB, LOG, OUTCOME, TRACE, read_run, write_json
+from harness.evidence import LOG, OUTCOME, TRACE, read_run, write_json
 from harness.runners import Job
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.trace import Step, Trace, read_trace
@@ -27,6 +27,7 @@ from harness.trace import Step, Trace, read_trace
 POLL_SECONDS = 0.1
 TERMINATE_SECONDS = 2.0
 LOG_TAIL_LINES = 25
+JOB = "job.json"  # what a process is told; it names paths of this machine, so it is gone when the process is
 
 # These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
 # MindSpore, `mindspore.set_deterministic`.
@@ -231,6 +232,7 @@ def _end(one: _Running) -> None:
     _signal_group(one.process.pid, signal.SIGKILL)
     one.process.wait()
     one.log.close()
+    (one.directory / JOB).unlink(missing_ok=True)
 
 
 def _signal_group(pid: int, number: int) -> None:

@@ -3,8 +3,9 @@
     python benchmarks/overhead.py [--case NAME] [--rounds N]
 
 Bare training is one process a run that imports the framework, builds the runner from the same inputs and takes the
-same steps, and writes nothing; of a probe it takes the step alone. Both go through the same runs in the same order with the same number at a time, so what
-is left of the difference is the harness: drawing inputs, traces, checkpoints, watching, judging, the page.
+same steps, and writes nothing; of a probe it takes the step alone. Both go through the same runs in the same order with
+the same number at a time, so what is left of the difference is the harness: drawing inputs, traces, checkpoints,
+probes, watching, judging, the page.
 """
 
 import argparse

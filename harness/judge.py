@@ -175,6 +175,7 @@ def _worst(limit: Limit, measurement: Measurement) -> Place:
     return max(_looked_at(limit, measurement), key=badness)[0]
 
 
+NAMED = 3  # places in a message
 ALLOWED = {"at_most": "at most {:g} allowed", "below": "less than {:g} allowed", "at_least": "at least {:g} required"}
 
 
@@ -203,11 +204,22 @@ def _message(
 
 
 def _located(measurement: Measurement, judged: Judged) -> str:
-    """Steps have an order, so the first beyond the limit is named; of tensors and runs the worst."""
+    """Steps have an order, so the first beyond the limit is named; of what is the same or not, all that differ, up to a
+    few; of tensors and runs the worst."""
+    if judged.first_beyond is None:
+        return ""
     if isinstance(judged.first_beyond, int):
         sides = _sides(measurement, judged.first_beyond)
         return f"first beyond the limit at {describe_place(judged.first_beyond)}{sides}"
-    return f"worst: {judged.worst}" if judged.first_beyond is not None and len(measurement.places) > 1 else ""
+    if measurement.name.endswith(".differs"):
+        return f"differs: {_differing(measurement)}"
+    return f"worst: {judged.worst}" if len(measurement.places) > 1 else ""
+
+
+def _differing(measurement: Measurement) -> str:
+    names = [str(place) for place, value in zip(measurement.places, measurement.values, strict=True) if value != 0]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 STATISTIC_WORDS = {

@@ -149,6 +149,19 @@ def test_the_message_locates_compares_and_names_the_rule() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("differing", "told"),
+    [
+        (["rope_theta"], "; differs: rope_theta"),
+        (["a", "b", "c", "d", "rope_theta"], "; differs: a, b, c and 2 more"),
+    ],
+)
+def test_the_message_names_the_keys_that_differ(differing: list[str], told: str) -> None:
+    places = (*differing, "same")
+    one = Measurement(name="m.differs", places=places, values=(*[1.0] * len(differing), 0.0))
+    assert found(limit(0.0, measurement="m.differs"), one).message.endswith(told)
+
+
 def test_the_worst_place_is_not_a_number_before_any_number() -> None:
     judged = found(limit(), measurement([0.5, math.nan, math.inf, 9.0])).judged[0]
     assert (judged.worst, judged.first_beyond) == (2, 2)

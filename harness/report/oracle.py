@@ -1,9 +1,10 @@
 """Both sides against the exact answer: their errors, the ratio beside its limit, and the first gradients."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.comparison import Comparison
+from harness.comparison import Comparison, Measurement
 from harness.evidence import Bundle
 from harness.judge import ALLOWED, STATISTIC_WORDS, statistic
 from harness.report.charts import Chart, limits_on, oracle_chart
@@ -34,10 +35,11 @@ class ErrorRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorGroup:
-    """What was measured, over how many places; `missing` says why there are no rows."""
+    """What was measured, over how many places; `missing` says why there are no rows, `broken` which run stopped."""
 
     what: str
     places: str
+    broken: str | None
     rows: tuple[ErrorRow, ...]
     missing: str | None
 
@@ -74,16 +76,22 @@ def against_oracle(bundle: Bundle) -> AgainstOracle:
     """What the measurements `oracle.WHAT.reference`, `.subject` and `.ratio` of a bundle say."""
     return AgainstOracle(
         groups=tuple(_group(bundle, *subject) for subject in SUBJECTS),
-        chart=oracle_chart(bundle) if bundle.comparison["oracle.loss.subject"].values else None,
+        chart=None if _missing(bundle.comparison["oracle.loss.ratio"]) else oracle_chart(bundle),
         gradients=_gradients(bundle),
     )
 
 
 def _group(bundle: Bundle, what: str, title: str, noun: str) -> ErrorGroup:
     ratio = bundle.comparison[f"oracle.{what}.ratio"]
-    missing = None if ratio.values else ratio.broken or ratio.missing
+    missing = _missing(ratio)
     rows = () if missing else tuple(_error_row(bundle, what, name) for name in STATISTICS)
-    return ErrorGroup(what=title, places=count(len(ratio.values), noun), rows=rows, missing=missing)
+    places = count(len(ratio.values), noun)
+    return ErrorGroup(what=title, places=places, broken=ratio.broken, rows=rows, missing=missing)
+
+
+def _missing(ratio: Measurement) -> str | None:
+    """Why there is no number at all; a broken run leaves not-a-number at every place that it did not reach."""
+    return None if any(not math.isnan(value) for value in ratio.values) else ratio.broken or ratio.missing
 
 
 def _error_row(bundle: Bundle, what: str, name: str) -> ErrorRow:
@@ -104,14 +112,15 @@ def _error_row(bundle: Bundle, what: str, name: str) -> ErrorRow:
 
 
 def _gradients(bundle: Bundle) -> GradientTable:
-    rows = tuple(_gradient_rows(bundle))
     ratio = bundle.comparison["oracle.gradients.ratio"]
+    missing = _missing(ratio)
+    rows = () if missing else tuple(_gradient_rows(bundle))
     closer = sum(value <= 1 for value in ratio.values)
     return GradientTable(
         first=rows[:SHOWN_TENSORS],
         rest=rows[SHOWN_TENSORS:],
         summary=f"{count(len(rows), 'parameter')}; in {number(closer)} of them the subject is at least as close.",
-        missing=None if rows else ratio.broken or ratio.missing,
+        missing=missing,
     )
 
 

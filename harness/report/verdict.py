@@ -60,7 +60,7 @@ def build_verdict(bundle: Bundle, certificate: Certificate) -> Verdict:
         ladder=tuple(_rung(certificate, level) for level in reversed(COMPUTED)),
         next_level=certificate.next_level.value if certificate.next_level else None,
         missing=tuple(_missing(requirement) for requirement in certificate.missing),
-        ceiling=ceiling.detail if ceiling and ceiling not in certificate.missing else None,
+        ceiling=ceiling.detail.rstrip(".") if ceiling and ceiling not in certificate.missing else None,
         trouble=build_trouble(bundle),
     )
 

@@ -19,7 +19,7 @@ from harness.trace import Outcome, Step
 from tests.support.bundles import certified, edit_json, page_of, write_example, write_page_of
 
 HOSTILE = "</script><script>alert('x')</script>&<b onload=\"1\">\u2028"
-VOID = {"meta", "link", "br", "img", "input", "hr"}
+VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
 
 
 class Outline(HTMLParser):

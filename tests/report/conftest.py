@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from harness.case import load_case
-from harness.trace import Outcome, Step
-from tests.support.bundles import write_example, write_page_of
+from harness.trace import Outcome, Step, TraceHeader
+from tests.support.bundles import example_parameters, write_example, write_page_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -30,8 +30,21 @@ def nan_at_57(run: str, step: Step) -> Step:
     return dataclasses.replace(step, loss=float("nan")) if bad else step
 
 
+def wrong_base(header: TraceHeader) -> TraceHeader:
+    changed = {**header.alignment, "model.rope_theta": 1e4}
+    return dataclasses.replace(header, alignment=changed) if header.side == "subject" else header
+
+
+def deep(run: str) -> dict[str, Any]:
+    """More parameters than a table shows at once, with names as long as real ones."""
+    tensors = example_parameters(run)
+    one = next(iter(tensors.values()))
+    return tensors | {f"model.layers.{n}.post_attention_layernorm.weight": one for n in range(12)}
+
+
 BUNDLES: dict[str, dict[str, Any]] = {
     "passing": {},
+    "deep": {"parameters": deep},
     "failing": {"change": off_from_17},
     "nan": {"change": nan_at_57},
     "killed": {
@@ -39,6 +52,7 @@ BUNDLES: dict[str, dict[str, Any]] = {
         "outcomes": {"subject-1": CRASH},
     },
     "floored": {"case": load_case("qwen3-tiny-bf16"), "floor": 8},
+    "misaligned": {"change": off_from_17, "header": wrong_base},
 }
 
 

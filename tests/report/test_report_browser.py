@@ -16,6 +16,8 @@ from harness.trace import Trace
 Opener = Callable[..., Any]
 WIDTH = "document.documentElement.scrollWidth"
 RANGE = "id => document.getElementById(id)._fullLayout.xaxis.range"
+SCROLLING_TABLES = """[...document.querySelectorAll('.table')].filter(one => one.scrollWidth > one.clientWidth)
+    .map(one => one.getAttribute('aria-label'))"""
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 
 
@@ -45,15 +47,51 @@ def test_a_page_asks_for_nothing_complains_of_nothing_and_draws_every_chart(open
     assert len([url for url in opened.requests if url.startswith("file:")]) == 1
     assert opened.complaints == []
     charts = opened.page.locator(".chart").count()
-    assert charts == 4
+    assert charts == 5
     assert opened.page.locator(".chart .main-svg").count() >= charts
 
 
-@pytest.mark.parametrize("name", ["failing", "killed"])
+@pytest.mark.parametrize("name", ["failing", "killed", "floored", "misaligned", "deep"])
 def test_a_phone_scrolls_in_one_direction_only(open_page: Opener, name: str) -> None:
     page = open_page(name, 390, 844).page
     page.evaluate("document.querySelectorAll('details').forEach(details => (details.open = true))")
     assert page.evaluate(WIDTH) <= 390
+    assert page.evaluate(SCROLLING_TABLES) == []
+
+
+@pytest.mark.parametrize("name", ["passing", "failing", "misaligned"])
+def test_groups_in_which_all_pass_are_folded_and_open(open_page: Opener, name: str) -> None:
+    opened = open_page(name)
+    groups = opened.page.locator("#criteria details.group")
+    for group in groups.all():
+        passes = group.locator("summary .mark").text_content().endswith("PASS")
+        assert (group.get_attribute("open") is None) == passes
+        if passes:
+            group.locator("summary").click()
+        assert group.locator(".criteria").is_visible()
+    assert opened.complaints == []
+
+
+def test_the_other_final_parameters_unfold(open_page: Opener) -> None:
+    opened = open_page("deep")
+    rest = opened.page.locator("#parameters details")
+    assert not rest.locator("table").is_visible()
+    rest.locator("summary").click()
+    assert rest.locator("table").is_visible()
+    assert opened.complaints == []
+
+
+def test_the_errors_of_both_sides_are_drawn(open_page: Opener) -> None:
+    page = open_page("passing").page
+    drawn = "document.getElementById('chart-oracle').data.filter(t => t.y.some(y => y > 0)).map(t => t.name)"
+    assert {"reference’s error", "subject’s error"} <= set(page.evaluate(drawn))
+    assert page.locator("#exact .errors .track").count() == 9
+
+
+def test_a_wrong_configuration_is_the_first_thing_told(open_page: Opener) -> None:
+    trouble = open_page("misaligned").page.locator(".trouble")
+    assert "rope_theta" in trouble.locator(".finding").first.text_content()
+    assert "the subject has 10000.0, the case says 1000000" in trouble.locator(".keys li").first.text_content()
 
 
 def test_zoom_on_the_error_moves_the_curve_above_it_too(open_page: Opener) -> None:

@@ -7,6 +7,7 @@ manifest: what depends on time or host has a list of its own.
     manifest.json                 format, path and SHA-256 of what follows from the case and the code
       case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
       runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
+      baseline.json               where reference and oracle were recorded before: by whom, why, on what
     record.json                   digest of the manifest, and path and SHA-256 of what depends on time or host
       run.json  runs/NAME/{log.txt, timing.jsonl}
     report.html                   written anew at will; its last line is the digest of the lines before
@@ -26,7 +27,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from harness.alignment import expected_alignment
 from harness.case import Case, parse_case
 from harness.comparison import Comparison, Expected, Tensors, measure, role
-from harness.digest import canonical_json, digest_array, digest_bytes, digest_file, digest_tensors
+from harness.digest import canonical_json, digest_array, digest_bytes, digest_file, digest_json, digest_tensors
 from harness.errors import EvidenceError, InputError
 from harness.files import whole_file
 from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
@@ -37,6 +38,7 @@ from harness.trace import Outcome, Run, encode_number, read_trace
 FORMAT, RECORD_FORMAT = "certify-bundle/2", "certify-record/1"
 MANIFEST, RECORD, INPUTS, FINDINGS = "manifest.json", "record.json", "inputs.json", "findings.json"
 RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
+BASELINE, BASELINE_FORMAT = "baseline.json", "certify-baseline/1"
 TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
 RECORDED = (RUN,)  # depends on time or host
 RECORDED_OF_RUN = (LOG, TIMING)  # and so does this of each run
@@ -65,10 +67,33 @@ class Occasion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A recorded reference half of a case: who recorded it, why, when (ISO 8601, UTC), how, and on what.
+
+    `case` and `inputs` are what its runs computed, `environment` and `source` what they ran on. `files` gives the
+    SHA-256 of every other file by relative POSIX path, `seal` the digest of all the other fields.
+    """
+
+    format: str
+    case: str
+    case_digest: str
+    author: str
+    reason: str
+    recorded: str
+    command: tuple[str, ...]
+    inputs: Inputs
+    environment: Mapping[str, Any]
+    source: Source
+    files: Mapping[str, str]
+    seal: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """What a bundle holds and what follows from it.
 
     `digest` is the digest of its manifest, `record` that of its record; both are empty before it is finished.
+    `baseline` is what reference and oracle were taken from; None where they ran with the subject.
     """
 
     path: Path
@@ -80,6 +105,7 @@ class Bundle:
     environment: Mapping[str, Any]
     source: Source
     occasion: Occasion
+    baseline: Baseline | None
     runs: Mapping[str, Run]
     comparison: Comparison
     findings: tuple[Finding, ...]
@@ -163,6 +189,42 @@ def read_run(directory: Path) -> Run:
     return Run(name=directory.name, outcome=outcome, trace=read_trace(trace) if trace.is_file() else None)
 
 
+def read_baseline_record(path: Path) -> Baseline:
+    """The record of a baseline.
+
+    Raises:
+        EvidenceError: it is missing, of another format, or not as it was sealed.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("format") != BASELINE_FORMAT:
+        raise EvidenceError(f"{path} does not have the format {BASELINE_FORMAT!r}.")
+    if value.get("seal") != digest_json({key: given for key, given in value.items() if key != "seal"}):
+        raise EvidenceError(f"{path} was changed since it was recorded.")
+    baseline: Baseline = parse(Baseline, value, path)
+    if not _in_utc(baseline.recorded):
+        raise EvidenceError(f"{path} states no UTC time at which it was recorded, but {baseline.recorded!r}.")
+    return baseline
+
+
+def _used_baseline(directory: Path, case: Case, runs: Mapping[str, Run]) -> Baseline | None:
+    """The baseline that a bundle names, if it does; every run but the subject's must be as recorded there."""
+    if not (directory / BASELINE).exists():
+        return None
+    baseline = read_baseline_record(directory / BASELINE)
+    if baseline.case_digest != case.digest():
+        raise EvidenceError(f"{directory / BASELINE} was recorded for another case than that of its bundle.")
+    for name in runs:
+        of_run = role(name)
+        if of_run is None or of_run[0] == "subject":
+            continue
+        paths = (f"runs/{name}/{TRACE}", f"runs/{name}/{OUTCOME}", f"tensors/{name}.safetensors")
+        for path in paths:
+            found = digest_file(directory / path) if (directory / path).is_file() else None
+            if found != baseline.files.get(path):
+                raise EvidenceError(f"{directory / path} is not what the baseline of its bundle recorded.")
+    return baseline
+
+
 def _compute(directory: Path) -> Bundle:
     """Everything that follows from a directory's case, standards, inputs and traces."""
     case = _read_case(directory / "case.json")
@@ -193,6 +255,7 @@ def _compute(directory: Path) -> Bundle:
         environment=environment,
         source=source,
         occasion=_read_occasion(directory / RUN),
+        baseline=_used_baseline(directory, case, runs),
         runs=runs,
         comparison=comparison,
         findings=findings,
@@ -228,13 +291,16 @@ def _read_environment(path: Path) -> Mapping[str, Any]:
 
 def _read_occasion(path: Path) -> Occasion:
     occasion: Occasion = parse(Occasion, read_json(path), path)
-    try:
-        aware = datetime.fromisoformat(occasion.started).utcoffset() == timedelta(0)
-    except ValueError:
-        aware = False
-    if not aware:
+    if not _in_utc(occasion.started):
         raise EvidenceError(f"{path} states no UTC time at which the run started, but {occasion.started!r}.")
     return occasion
+
+
+def _in_utc(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).utcoffset() == timedelta(0)
+    except ValueError:
+        return False
 
 
 def _check_role(run: Run, case: Case, directory: Path) -> None:
@@ -330,11 +396,11 @@ def _check_files(directory: Path) -> None:
         )
     digested, recorded = _files(directory)
     manifest = _read_list(directory / MANIFEST, FORMAT, {"format", "files"})
-    _check_list(directory, manifest, digested)
+    check_list(directory, manifest["files"], digested)
     record = _read_list(directory / RECORD, RECORD_FORMAT, {"format", "manifest", "files"})
     if record["manifest"] != digest_file(directory / MANIFEST):
         raise EvidenceError(f"{directory / RECORD} belongs to another {MANIFEST}.")
-    _check_list(directory, record, recorded)
+    check_list(directory, record["files"], recorded)
 
 
 def _read_list(path: Path, form: str, keys: set[str]) -> dict[str, Any]:
@@ -345,8 +411,12 @@ def _read_list(path: Path, form: str, keys: set[str]) -> dict[str, Any]:
     return dict(value)
 
 
-def _check_list(directory: Path, stated: Mapping[str, Any], found: Sequence[str]) -> None:
-    files = stated["files"]
+def check_list(directory: Path, files: Mapping[str, str], found: Sequence[str]) -> None:
+    """Refuses a directory whose files are not those of a list of paths and digests.
+
+    Raises:
+        EvidenceError: every file that is missing, extra or changed.
+    """
     missing = sorted(set(files) - set(found))
     extra = sorted(set(found) - set(files))
     changed = [name for name in found if name in files and digest_file(directory / name) != files[name]]

@@ -122,7 +122,7 @@ def oracle_chart(bundle: Bundle) -> Chart:
         id="chart-oracle",
         title="Error of the loss by step",
         alt="Relative error of the reference's and the subject's loss against the exact loss, by step",
-        caption="Two correct implementations lie in the same range, now the one closer, now the other.",
+        caption="Two correct implementations keep to one range; neither is asked to be closer.",
         figure=_plain(figure),
     )
 

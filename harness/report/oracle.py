@@ -119,7 +119,8 @@ def _gradients(bundle: Bundle) -> GradientTable:
     return GradientTable(
         first=rows[:SHOWN_TENSORS],
         rest=rows[SHOWN_TENSORS:],
-        summary=f"{count(len(rows), 'parameter')}; in {number(closer)} of them the subject is at least as close.",
+        summary=f"{count(len(rows), 'parameter')}; in {number(closer)} of them the subject is at least as close to the "
+        "exact gradient as the reference.",
         missing=missing,
     )
 

@@ -196,12 +196,20 @@ def test_the_csv_of_the_steps_holds_both_sides_and_their_differences(failing: Bu
         (limit(0.01, "at_least"), -0.2, 0.0, True, "-2\u202f000 % of what is asked"),
         (limit(1e-5), math.nan, 100.0, True, "not finite"),
         (limit(0.5, "below"), 0.5, 100.0, True, "100 %"),
+        (limit(-0.3), -0.75, 100.0, False, "2.5 × of what is asked"),
+        (limit(-0.3), -0.15, 50.0, True, "50 % of what is asked"),
     ],
 )
 def test_used_of_allowed(one: Limit, value: float, width: float | None, over: bool, text: str) -> None:
     bar = used_of_allowed(one, value)
     assert bar is not None
     assert (bar.width, bar.over, bar.text) == (width, over, text)
+
+
+def test_what_is_allowed_is_said_as_in_the_messages(tmp_path: Path) -> None:
+    view = view_of(write_example(tmp_path))
+    rows = {row.id: row for table in view.standards for group in table.groups for row in group.criteria}
+    assert rows["official-steps"].limits[0].allowed == "at least 1000 required"
 
 
 def test_nothing_measured_has_no_bar() -> None:

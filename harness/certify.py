@@ -1,6 +1,7 @@
 """The flow on one screen: case -> inputs -> runs -> bundle -> level -> page."""
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import environment
+from harness.baseline import Statement, check_drawn, check_new, find_baseline, place, store, workplace
 from harness.case import Case, Corpus, Tokenizer
 from harness.comparison import (
     FLOOR,
@@ -29,20 +31,38 @@ from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
 from harness.digest import digest_tensors
 from harness.errors import InputError, MissingPrerequisite
-from harness.evidence import INPUTS, MANIFEST, OUTCOME, Bundle, finish_bundle, parse, read_json, write_json
+from harness.evidence import (
+    BASELINE,
+    INPUTS,
+    MANIFEST,
+    OUTCOME,
+    Baseline,
+    Bundle,
+    finish_bundle,
+    parse,
+    read_baseline_record,
+    read_json,
+    write_json,
+)
 from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
 from harness.levels import Certificate, Submission, certify
 from harness.report import write_report
 from harness.runners import Job, check_policy, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
+from harness.trace import Side
 
 VOCABULARY_MULTIPLE = 64
+ALL_SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
+RECORDED_SIDES: tuple[Side, ...] = ("reference", "oracle")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line may say besides the case. `subject`, `reference` and `oracle` are runners."""
+    """What the command line may say besides the case. `subject`, `reference` and `oracle` are runners.
+
+    `baselines` is the directory whose baseline stands for the runs of reference and oracle; without it they run.
+    """
 
     out: Path
     resume: bool
@@ -53,6 +73,12 @@ class Options:
     reference: str
     oracle: str
     command: tuple[str, ...]
+    baselines: Path | None = None
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides that run here."""
+        return ALL_SIDES if self.baselines is None else ("subject",)
 
 
 def with_sources(case: Case, text: Path | None, data: Path | None, tokenizer: Path | None) -> Case:
@@ -84,12 +110,20 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         CertifyError: the case, a package, the device or the output directory cannot be used.
         KeyboardInterrupt: the runs were interrupted; `options.resume` goes on with them.
     """
-    check_prerequisites(case, options)
+    check_prerequisites(case, options, options.sides)
+    recorded = recorded_jobs(case, options) if options.baselines else []
+    baseline = find_baseline(options.baselines, case, recorded) if options.baselines else None
+    if options.resume:
+        check_same_baseline(options.out, baseline)
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
     case, inputs = prepare(case, standards, options)
+    if baseline is not None:
+        check_drawn(baseline, case, inputs)
     with locked(options.out):
         # A bundle with a broken run is complete as evidence, but its runs go on now, so what was concluded goes.
         (options.out / MANIFEST).unlink(missing_ok=True)
+        if options.baselines is not None:
+            place(options.baselines, case.name, options.out, recorded)
         write_json(options.out / INPUTS, vars(inputs))
         run_jobs(plan(case, options), case, workers=options.workers, listener=listener)
     write_json(
@@ -107,6 +141,40 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
     return submission.bundle, certificate
 
 
+def record(
+    case: Case, options: Options, statement: Statement, directory: Path, listener: Listener, *, replace: bool
+) -> Baseline:
+    """Runs reference and oracle of a case and stores them as its baseline under `directory`, all or nothing.
+
+    Of the options, runners, threads and workers count.
+
+    Raises:
+        CertifyError: something is missing, a baseline is there and `replace` is not set, or a run is no good as one.
+        KeyboardInterrupt: the runs were interrupted; nothing is left of them.
+    """
+    check_new(directory, case.name, statement, replace=replace)
+    check_prerequisites(case, options, RECORDED_SIDES)
+    with workplace(directory, case.name) as work:
+        inside = dataclasses.replace(options, out=work / "runs")
+        case, inputs = prepare(case, (), inside)
+        run_jobs(recorded_jobs(case, inside), case, workers=options.workers, listener=listener)
+        return store(work, inside.out, case, inputs, statement, directory / case.name)
+
+
+def check_same_baseline(out: Path, baseline: Baseline | None) -> None:
+    """Refuses to go on with runs that were begun against another reference.
+
+    Raises:
+        InputError: the directory was begun with another baseline, without one, or with one that is not asked for now.
+    """
+    begun_with = read_baseline_record(out / BASELINE) if (out / BASELINE).is_file() else None
+    if (out / INPUTS).is_file() and begun_with != baseline:
+        raise InputError(
+            f"{out} was begun with another baseline, or one of both without any; it cannot be resumed so. "
+            "Give --baseline as then, or begin again with another --out."
+        )
+
+
 # The packages that each named runner needs, each with the extra that installs it; a runner given as MODULE:CLASS
 # states its own needs.
 NEEDS: Mapping[str, Mapping[str, str]] = {
@@ -116,14 +184,14 @@ NEEDS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def check_prerequisites(case: Case, options: Options) -> None:
-    """Refuses what cannot be run here before anything is written; the corpus is asked for when it is read.
+def check_prerequisites(case: Case, options: Options, sides: Sequence[Side]) -> None:
+    """Refuses what these sides cannot be run with here, before anything is written; the corpus is read later.
 
     Raises:
         MissingPrerequisite: a framework of a chosen runner is not installed, or the device is not there.
     """
     installed = environment.packages()
-    for runner in (options.reference, options.subject, options.oracle):
+    for runner in (getattr(options, side) for side in sides):
         for package, extra in NEEDS.get(runner, {}).items():
             if installed[package] is None:
                 raise MissingPrerequisite(
@@ -250,7 +318,17 @@ def check_stored_inputs(directory: Path, inputs: Inputs) -> None:
 
 
 def plan(case: Case, options: Options) -> list[Job]:
-    """The jobs of a case: every run that `comparison.ROLES` names, and the perturbed repeats it asks for."""
+    """The jobs of a case that run here, in their order."""
+    return [one for one in all_jobs(case, options) if one.side in options.sides]
+
+
+def recorded_jobs(case: Case, options: Options) -> list[Job]:
+    """The jobs of a case whose runs make its baseline."""
+    return [one for one in all_jobs(case, options) if one.side in RECORDED_SIDES]
+
+
+def all_jobs(case: Case, options: Options) -> list[Job]:
+    """Every run that `comparison.ROLES` names, and the perturbed repeats that the case asks for."""
     floor = [f"{FLOOR}-{number}" for number in range(1, case.training.floor_repeats + 1)]
     # Longest first would be quickest; this order shows a difference between the two sides soonest.
     soonest = (REFERENCE, SUBJECT, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO)

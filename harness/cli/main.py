@@ -1,12 +1,12 @@
 """The commands put together, and the one place where an error becomes a message and an exit code."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import typer
 
-from harness.cli import data, evidence, level, run
+from harness.cli import baseline, data, evidence, level, run
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
 from harness.errors import CertifyError
 
@@ -47,6 +47,16 @@ DATA_COMMANDS: tuple[Callable[..., int], ...] = (
 for command in DATA_COMMANDS:
     data_app.command()(command)
 app.add_typer(data_app, name="data")
+
+baseline_app = typer.Typer(help="Record the reference half of a case once, to judge without it.", **OPTIONS)
+BASELINE_COMMANDS: Mapping[str, Callable[..., int]] = {
+    "record": baseline.record,
+    "list": baseline.list_baselines,
+    "verify": baseline.verify,
+}
+for name, command in BASELINE_COMMANDS.items():
+    baseline_app.command(name)(command)
+app.add_typer(baseline_app, name="baseline")
 
 # What typer's parser raises for unknown options and values; typer brings its own click or uses the installed one.
 USAGE_ERROR: Any = typer.BadParameter.__base__

@@ -11,6 +11,7 @@ import yaml
 from rich.table import Table
 
 from harness import certify, environment
+from harness.baseline import DEFAULT_DIRECTORY
 from harness.case import DEFAULT_CASE, Case, load_case, shipped_cases
 from harness.cli.terminal import (
     BROKEN,
@@ -18,6 +19,7 @@ from harness.cli.terminal import (
     INTERRUPTED,
     MET,
     NOT_MET,
+    BaselinesOption,
     JsonOption,
     error_console,
     out_console,
@@ -57,6 +59,10 @@ def run(
     subject: Annotated[str, typer.Option(help="Runner that is certified: a name or MODULE:CLASS.")] = "mindspore",
     reference: Annotated[str, typer.Option(help="Runner that it is compared with: a name or MODULE:CLASS.")] = "torch",
     oracle: Annotated[str, typer.Option(help="Runner that gives the exact values: a name or MODULE:CLASS.")] = "oracle",
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Judge against the recorded baseline; reference and oracle do not run.")
+    ] = False,
+    baselines: BaselinesOption = DEFAULT_DIRECTORY,
     as_json: JsonOption = False,
 ) -> int:
     """Certify a case: run both sides, compare, judge, and write bundle and page.
@@ -82,6 +88,7 @@ def run(
         reference=reference,
         oracle=oracle,
         command=("certify", *sys.argv[1:]),
+        baselines=baselines if baseline else None,
     )
     bundle, certificate = _run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)

@@ -15,6 +15,7 @@ out_console, error_console = Console(highlight=False), Console(stderr=True, high
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, nothing else.")]
 CASE_HELP = "A shipped case by name (see 'certify cases') or the path of a case's YAML file."
+BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Directory of the recorded baselines.")]
 BundleArgument = Annotated[Path, typer.Argument(help="Directory of a finished bundle.")]
 TrustOption = Annotated[
     Path | None, typer.Option("--trust", help="Trust file: whose signatures count, in which role, and when.")

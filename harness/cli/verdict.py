@@ -23,6 +23,10 @@ def print_verdict(bundle: Bundle, certificate: Certificate, as_json: bool) -> No
     for finding in bundle.findings:
         if finding.outcome is not Verdict.PASS:
             out_console.print(f"{finding.outcome:<12} {finding.message}", style=STYLES[finding.outcome], markup=False)
+    if (used := bundle.baseline) is not None:
+        out_console.print(
+            f"Reference and oracle: baseline {used.seal[:12]}, recorded {used.recorded} by {used.author}", markup=False
+        )
     standards = ", ".join(f"{one.name} {one.digest()[:12]}" for one in bundle.standards)
     passed = sum(finding.outcome is Verdict.PASS for finding in bundle.findings)
     out_console.print(f"{passed} of {len(bundle.findings)} criteria pass ({standards})")
@@ -43,6 +47,7 @@ def _summary(bundle: Bundle, certificate: Certificate) -> dict[str, Any]:
         "case_digest": bundle.case.digest(),
         "bundle": str(bundle.path),
         "bundle_digest": bundle.digest,
+        "baseline": bundle.baseline.seal if bundle.baseline else None,
         "level": certificate.level,
         "scope": vars(certificate.scope),
         "standards": {standard.name: standard.digest() for standard in bundle.standards},

@@ -1,0 +1,136 @@
+"""`certify baseline record | list | verify`: the recorded reference half of a case, and whether it still holds."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from harness import certify
+from harness.baseline import (
+    DEFAULT_DIRECTORY,
+    MAX_AGE_DAYS,
+    Checked,
+    State,
+    Statement,
+    check_baseline,
+    record_command,
+    stored_names,
+)
+from harness.case import Case, load_case, shipped_cases
+from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, SourceData, SourceText, SourceTokenizer
+from harness.cli.terminal import (
+    BAD_INPUT,
+    CASE_HELP,
+    INTERRUPTED,
+    MET,
+    NOT_MET,
+    BaselinesOption,
+    JsonOption,
+    error_console,
+    out_console,
+)
+from harness.errors import InputError
+from harness.progress import Progress
+
+
+def record(
+    case: Annotated[str, typer.Argument(help=CASE_HELP)],
+    author: Annotated[str, typer.Option(help="Who records it.")],
+    reason: Annotated[str, typer.Option(help="Why it is recorded, or recorded anew.")],
+    baselines: BaselinesOption = DEFAULT_DIRECTORY,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the baseline that is there.")] = False,
+    text: SourceText = None,
+    data: SourceData = None,
+    tokenizer: SourceTokenizer = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = DEFAULT_THREADS,
+    workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
+    reference: Annotated[str, typer.Option(help="Runner of the reference: a name or MODULE:CLASS.")] = "torch",
+    oracle: Annotated[str, typer.Option(help="Runner that gives the exact values: a name or MODULE:CLASS.")] = "oracle",
+) -> int:
+    """Run reference and oracle of a case and keep them as its baseline, all or nothing.
+
+    Exit code 0: recorded. 2: bad input, a missing prerequisite, or runs that are no good as a baseline.
+    """
+    chosen = certify.with_sources(load_case(case), text, data, tokenizer)
+    command = ("certify", *sys.argv[1:])
+    options = certify.Options(
+        out=baselines,
+        resume=False,
+        device="CPU",
+        threads=threads,
+        workers=workers,
+        subject="mindspore",
+        reference=reference,
+        oracle=oracle,
+        command=command,
+    )
+    statement = Statement(author=author, reason=reason, command=command)
+    try:
+        with Progress(error_console, [job.run for job in certify.recorded_jobs(chosen, options)], False) as progress:
+            made = certify.record(chosen, options, statement, baselines, progress.update, replace=replace)
+    except KeyboardInterrupt:
+        error_console.print("Interrupted; nothing was recorded and no run is left behind.")
+        raise typer.Exit(INTERRUPTED) from None
+    out_console.print(f"Recorded: {baselines / chosen.name} ({made.seal[:12]})", markup=False, soft_wrap=True)
+    return MET
+
+
+def list_baselines(baselines: BaselinesOption = DEFAULT_DIRECTORY, as_json: JsonOption = False) -> int:
+    """List the recorded baselines and their states. Exit code 0, whatever the states; 'verify' judges them."""
+    found = [_check(baselines, name, None, MAX_AGE_DAYS) for name in stored_names(baselines)]
+    if as_json:
+        print(json.dumps([_summary(one) for one in found]))
+        return MET
+    table = Table("case", "state", "recorded", "author", "reason", "digest", box=None, pad_edge=False)
+    for one in found:
+        made = one.baseline
+        words = (made.recorded, made.author, made.reason, made.seal[:12]) if made else ("", "", "", "")
+        table.add_row(one.name, one.state, *words)
+    out_console.print(table)
+    return MET
+
+
+def verify(
+    case: Annotated[str | None, typer.Argument(help=f"{CASE_HELP} All baselines without it.")] = None,
+    baselines: BaselinesOption = DEFAULT_DIRECTORY,
+    max_age: Annotated[int, typer.Option("--max-age", min=0, help="Days after which one is stale.")] = MAX_AGE_DAYS,
+    as_json: JsonOption = False,
+) -> int:
+    """Check every byte of the baselines, and whether each is still of use.
+
+    Exit code 0: all can be judged by. 1: one is stale or unused. 2: one was changed, or there is none.
+    """
+    chosen = load_case(case) if case else None
+    names = [chosen.name] if chosen else stored_names(baselines)
+    for name in names:
+        if not (baselines / name).is_dir():
+            command = record_command(name, baselines, replace=False)
+            raise InputError(f"There is no baseline {baselines / name}. Record one: {command}")
+    found = [_check(baselines, name, chosen, max_age) for name in names]
+    if as_json:
+        print(json.dumps([_summary(one) for one in found]))
+    else:
+        for one in found:
+            out_console.print(f"{one.name}: {one.state}; {one.detail}", markup=False, soft_wrap=True)
+    states = {one.state for one in found}
+    if State.UNVERIFIED in states:
+        return BAD_INPUT
+    return MET if states <= {State.USABLE} else NOT_MET
+
+
+def _check(baselines: Path, name: str, chosen: Case | None, max_age: int) -> Checked:
+    case = chosen or (load_case(name) if name in shipped_cases() else None)
+    return check_baseline(baselines, name, case, datetime.now(UTC), max_age)
+
+
+def _summary(one: Checked) -> dict[str, str | None]:
+    return {
+        "case": one.name,
+        "state": one.state,
+        "detail": one.detail,
+        "digest": one.baseline.seal if one.baseline else None,
+    }

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from harness import certify
 from harness.baseline import (
@@ -85,12 +84,10 @@ def list_baselines(baselines: BaselinesOption = DEFAULT_DIRECTORY, as_json: Json
     if as_json:
         print(json.dumps([_summary(one) for one in found]))
         return MET
-    table = Table("case", "state", "recorded", "author", "reason", "digest", box=None, pad_edge=False)
     for one in found:
         made = one.baseline
-        words = (made.recorded, made.author, made.reason, made.seal[:12]) if made else ("", "", "", "")
-        table.add_row(one.name, one.state, *words)
-    out_console.print(table)
+        what = f"{made.seal[:12]}, recorded {made.recorded} by {made.author}: {made.reason}" if made else one.detail
+        out_console.print(f"{one.name}: {one.state}; {what}", markup=False, soft_wrap=True)
     return MET
 
 

@@ -93,7 +93,8 @@ def check_new(directory: Path, case_name: str, statement: Statement, *, replace:
     """Refuses a recording before anything is run for it.
 
     Raises:
-        InputError: author or reason is empty, a pinned package has another version, or there is a baseline already.
+        InputError: author or reason is empty, a pinned package has another version, or the name is taken: by a baseline
+            without `replace`, or by something else.
     """
     empty = [name for name in ("author", "reason") if not getattr(statement, name).strip()]
     if empty:
@@ -105,6 +106,8 @@ def check_new(directory: Path, case_name: str, statement: Statement, *, replace:
             f"{directory / case_name} exists. To record another in its place: "
             f"{record_command(case_name, directory, replace=True)}"
         )
+    if os.path.lexists(directory / case_name) and not (directory / case_name / BASELINE).is_file():
+        raise InputError(f"{directory / case_name} is no baseline, so none takes its place. Choose other --baselines.")
 
 
 @contextmanager

@@ -201,6 +201,7 @@ def read_baseline_record(path: Path) -> Baseline:
     if value.get("seal") != digest_json({key: given for key, given in value.items() if key != "seal"}):
         raise EvidenceError(f"{path} was changed since it was recorded.")
     baseline: Baseline = parse(Baseline, value, path)
+    _check_environment(baseline.environment, path)
     if not _in_utc(baseline.recorded):
         raise EvidenceError(f"{path} states no UTC time at which it was recorded, but {baseline.recorded!r}.")
     return baseline
@@ -283,10 +284,14 @@ def _read_standard(directory: Path, name: str) -> Standard:
 
 
 def _read_environment(path: Path) -> Mapping[str, Any]:
-    environment = read_json(path)
-    if not isinstance(environment, dict) or set(environment) != ENVIRONMENT:
-        raise EvidenceError(f"{path} does not hold what it should: {', '.join(sorted(ENVIRONMENT))}.")
+    environment: Mapping[str, Any] = read_json(path)
+    _check_environment(environment, path)
     return environment
+
+
+def _check_environment(environment: Any, path: Path) -> None:
+    if not isinstance(environment, Mapping) or set(environment) != ENVIRONMENT:
+        raise EvidenceError(f"{path} does not hold what it should: {', '.join(sorted(ENVIRONMENT))}.")
 
 
 def _read_occasion(path: Path) -> Occasion:

@@ -242,6 +242,14 @@ def test_a_replacement_takes_the_place(case: Case, baselines: Path) -> None:
     assert "WrongRate" in trace and os.listdir(baselines) == [case.name]
 
 
+def test_what_is_no_baseline_is_not_replaced(case: Case, tmp_path: Path) -> None:
+    (tmp_path / case.name).mkdir()
+    (tmp_path / case.name / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is no baseline"):
+        record(case, tmp_path, replace=True)
+    assert contents(tmp_path) == {f"{case.name}/mine.txt": b"mine"}
+
+
 @pytest.mark.parametrize("empty", ["author", "reason"])
 def test_a_baseline_needs_an_author_and_a_reason(case: Case, tmp_path: Path, empty: str) -> None:
     said = Statement(**{**vars(STATEMENT), empty: " "})

@@ -84,6 +84,8 @@ def list_baselines(baselines: BaselinesOption = DEFAULT_DIRECTORY, as_json: Json
     if as_json:
         print(json.dumps([_summary(one) for one in found]))
         return MET
+    if not found:
+        out_console.print(f"No baseline is recorded under {baselines}.", markup=False, soft_wrap=True)
     for one in found:
         made = one.baseline
         what = f"{made.seal[:12]}, recorded {made.recorded} by {made.author}: {made.reason}" if made else one.detail
@@ -103,6 +105,11 @@ def verify(
     """
     chosen = load_case(case) if case else None
     names = [chosen.name] if chosen else stored_names(baselines)
+    if not names:
+        raise InputError(
+            f"No baseline is recorded under {baselines}. "
+            "Record one: certify baseline record CASE --author NAME --reason WHY"
+        )
     for name in names:
         if not (baselines / name).is_dir():
             command = record_command(name, baselines, replace=False)

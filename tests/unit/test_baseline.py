@@ -319,6 +319,13 @@ def test_verify_refuses_a_changed_one(certify_: Any, case: Case, baselines: Path
     assert code == 2 and "unverified" in said and "certify baseline record" in said
 
 
+def test_verifying_nothing_is_no_success(certify_: Any, tmp_path: Path) -> None:
+    code, said = certify_("baseline", "verify", "--baselines", tmp_path)
+    assert code == 2 and "No baseline is recorded" in said
+    code, said = certify_("baseline", "list", "--baselines", tmp_path)
+    assert code == 0 and "No baseline is recorded" in said
+
+
 def test_list_shows_state_author_and_reason(certify_: Any, case: Case, recorded: Path) -> None:
     code, said = certify_("baseline", "list", "--baselines", recorded)
     assert code == 0 and all(word in said for word in (case.name, "A. Writer", "first recording"))

@@ -269,15 +269,24 @@ class Qwen3Trainer:
         )
 
     def gradients(self, tokens: Array, loss_mask: Array) -> dict[str, Array]:
-        """The gradient of every parameter for a global batch, not clipped; nothing is updated."""
+        """The gradient of every parameter for a global batch, float32, not clipped; nothing is updated.
+
+        They come out of the cells that `train_step` uses, up to where it clips.
+        """
         self._enter_mode()
-        totals: dict[str, Array] = {}
-        for batch in self._micro_batches(tokens, loss_mask):
-            _, gradients = self._gradients(*batch)
-            for parameter, gradient in zip(self._parameters, gradients, strict=True):
-                values = gradient.asnumpy()
-                totals[parameter.name] = totals[parameter.name] + values if parameter.name in totals else values
-        return totals
+        if self.gradient_accumulation_steps == 1:
+            (batch,) = self._micro_batches(tokens, loss_mask)
+            _, found = self._gradients(*batch)
+        else:
+            for batch in self._micro_batches(tokens, loss_mask):
+                self._accumulate_step(*batch)
+            found = self._accumulate_step.sums
+        gradients = {p.name: values.asnumpy().copy() for p, values in zip(self._parameters, found, strict=True)}
+        if self.gradient_accumulation_steps > 1:
+            # The next step starts from zero, as after an update.
+            for total in self._accumulate_step.sums:
+                total.set_data(ops.zeros_like(total))
+        return gradients
 
     def apply_gradients(self, gradients: Mapping[str, Array]) -> None:
         """One update by given gradients, not clipped, at the rate of the next step."""

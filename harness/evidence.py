@@ -93,7 +93,8 @@ class Bundle:
     """What a bundle holds and what follows from it.
 
     `digest` is the digest of its manifest, `record` that of its record; both are empty before it is finished.
-    `baseline` is what reference and oracle were taken from; None where they ran with the subject.
+    `baseline` is what reference and oracle were taken from; None where they ran with the subject. `timings` holds, by
+    run, the digest of the file that says how long each step took.
     """
 
     path: Path
@@ -106,6 +107,7 @@ class Bundle:
     source: Source
     occasion: Occasion
     baseline: Baseline | None
+    timings: Mapping[str, str]
     runs: Mapping[str, Run]
     comparison: Comparison
     findings: tuple[Finding, ...]
@@ -257,6 +259,7 @@ def _compute(directory: Path) -> Bundle:
         source=source,
         occasion=_read_occasion(directory / RUN),
         baseline=_used_baseline(directory, case, runs),
+        timings={name: digest_file(path) for name in runs if (path := directory / "runs" / name / TIMING).is_file()},
         runs=runs,
         comparison=comparison,
         findings=findings,

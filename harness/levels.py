@@ -5,7 +5,7 @@ and its state. A level holds for one model, device, layout and precision; nothin
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,9 +13,10 @@ from pathlib import Path
 
 from harness.attestation import Attestation, Claim, Result, Role, Standing, Trust, standing
 from harness.comparison import SUBJECT, compare_traces
-from harness.evidence import ATTESTATIONS, Bundle, read_bundle
+from harness.evidence import ATTESTATIONS, Bundle, Source, read_bundle
 from harness.judge import Finding, Outcome, statistic
 from harness.standards import Standard, load_standard, shipped_standards
+from harness.trace import Side
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL
 
 
@@ -35,6 +36,11 @@ VALID_DAYS = 180
 # What "complete and usable, trains and converges normally" asks for, by criterion. No waiver touches these.
 WORKS = ("runs-complete", "runs-finite")
 TRAINS = ("inputs-same", "batches-same", "converges")
+# A side that measures the subject has to be one whose code the source revision covers, and never the subject itself.
+MEASURES: Mapping[Side, str] = {
+    "reference": "harness.runners.torch_reference:TorchReference",
+    "oracle": "harness.runners.oracle:Float64Oracle",
+}
 COMPUTED = (Level.RELEASED, Level.VALIDATED, Level.PRELIMINARY, Level.UNTESTED)
 TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
 
@@ -157,6 +163,7 @@ def _requirements(submission: Submission, at: datetime, others: Sequence[Submiss
     yield _none_broken(bundle.findings, waived)
     yield _all_pass(bundle.findings, waived)
     yield _committed(bundle)
+    yield _measured(bundle)
     yield _signed(Level.VALIDATED, submission, Role.DEVELOPER)
     yield _signed(Level.VALIDATED, submission, Role.DEV_TEAM, {Role.DEVELOPER})
     yield _signed(Level.RELEASED, submission, Role.TEST_TEAM, {Role.DEVELOPER, Role.DEV_TEAM})
@@ -268,13 +275,42 @@ def _listed(open_: Sequence[Finding], others: Sequence[Finding], waived: dict[st
 
 
 def _committed(bundle: Bundle) -> Requirement:
-    source = bundle.source
-    state = f"{source.revision[:12]}{', with uncommitted changes' * source.dirty}" if source.revision else "no checkout"
+    """Of everything that ran: a baseline was made by code of its own."""
+    sources = [("", bundle.source), *([("baseline: ", bundle.baseline.source)] if bundle.baseline else [])]
     return Requirement(
         level=Level.VALIDATED,
         text="Run from a committed source revision",
-        met=source.revision is not None and not source.dirty,
-        detail=state,
+        met=all(source.revision is not None and not source.dirty for _, source in sources),
+        detail="; ".join(f"{of}{_state(source)}" for of, source in sources),
+    )
+
+
+def _state(source: Source) -> str:
+    return f"{source.revision[:12]}{', with uncommitted changes' * source.dirty}" if source.revision else "no checkout"
+
+
+def _runners(bundle: Bundle, side: Side) -> set[str]:
+    headers = [run.trace.header for run in bundle.runs.values() if run.trace]
+    return {header.runner for header in headers if header.side == side}
+
+
+def _measured(bundle: Bundle) -> Requirement:
+    """Closeness to anything but the shipped reference and oracle is no closeness to PyTorch."""
+    foreign = [
+        f"the {side} is {', '.join(sorted(ran)) or 'not there'}"
+        for side, shipped in MEASURES.items()
+        if (ran := _runners(bundle, side)) != {shipped}
+    ]
+    # float64 and float32 do not meet in every step: such an oracle was copied, and its errors of 0 would prove nothing
+    errors = {side: bundle.comparison[f"oracle.loss.{side}"].values for side in ("reference", "subject")}
+    foreign += [
+        f"the oracle has the {side}'s own losses" for side, values in errors.items() if values and not any(values)
+    ]
+    return Requirement(
+        level=Level.VALIDATED,
+        text="Measured by the shipped reference and oracle",
+        met=not foreign,
+        detail="; ".join(foreign) or ", ".join(name.rpartition(":")[2] for name in MEASURES.values()),
     )
 
 
@@ -364,13 +400,20 @@ def _second_run(submission: Submission, others: Sequence[Submission], at: dateti
 def _why_not_second(first: Submission, second: Submission, at: datetime) -> str | None:
     a, b = first.bundle, second.bundle
     name = b.path.name
-    if a.record == b.record or a.occasion == b.occasion:
+    # No two runs take the same microseconds in every step, so a copy shows also where its occasion was changed.
+    if a.record == b.record or a.occasion == b.occasion or a.timings.get(SUBJECT) == b.timings.get(SUBJECT):
         return f"{name} is the same run"
     if (scope(a), a.case.digest()) != (scope(b), b.case.digest()):
         return f"{name} is a run of another case"
-    if not all(r.met for r in (_official(b.standards), _age(second, at), _all_pass(b.findings, {}), _committed(b))):
+    if _runners(a, "subject") != _runners(b, "subject"):
+        return f"{name} is a run of another implementation"
+    own = (_official(b.standards), _age(second, at), _all_pass(b.findings, {}), _committed(b), _measured(b))
+    if not all(requirement.met for requirement in own):
         return f"{name} does not meet the criteria by itself"
     involved = {s.person for role in (Role.DEVELOPER, Role.DEV_TEAM) for s in _believed(first, role)[0]}
+    makers = {signed.person for signed in _believed(second, Role.DEVELOPER)[0]}
+    if makers & involved:
+        return f"{name} was made by {', '.join(sorted(makers & involved))}, who has a part in the first run"
     signers = {signed.person for signed in _believed(second, Role.TEST_TEAM)[0]}
     if not signers - involved:
         return f"{name} is not signed by a test team that has no part in the first run"

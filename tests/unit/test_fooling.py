@@ -1,7 +1,8 @@
-"""Ways to fool it: what is done to honest evidence, and the level that must not be passed. None is accepted.
+"""Ways to fool it: what is done to honest evidence, and what comes out. None is accepted.
 
 The honest chain reaches Released. Each row spoils something and then, unless signing is what it spoils, has everybody
-sign the result again, for the worst case is that all of them are in it.
+sign the result again, for the worst case is that all of them are in it. A row states the very level that comes out, or
+that the evidence is refused: what is refused for another reason than the one that is tried shows here.
 """
 
 import dataclasses
@@ -18,22 +19,42 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.attestation import Role, Trust, Waiver, Withdrawal, keygen, load_trust, read, sign
-from harness.digest import digest_bytes, digest_file
-from harness.errors import CertifyError
+from harness.attestation import Role, Waiver, Withdrawal, keygen, load_trust, read, sign
+from harness.digest import canonical_json, digest_bytes, digest_file
+from harness.errors import AttestationError, CertifyError, EvidenceError
 from harness.evidence import Bundle, finish_bundle, read_bundle, read_json, write_json
-from harness.levels import Level, certify, claim_of, read_submission
+from harness.judge import Outcome
+from harness.levels import MEASURES, Level, certify, claim_of, read_submission
 from harness.standards import Standard, load_standard, parse_standard
 from harness.trace import Step, TraceHeader
-from tests.support.bundles import edit_json, write_example, write_page_of
+from tests.support.bundles import edit_json, example_step, write_example, write_page_of
 from tests.support.examples import small_case
 
 UTC = datetime.UTC
 DAY = datetime.datetime(2026, 2, 10, 12, tzinfo=UTC)
 SIGNED = datetime.datetime(2026, 2, 5, tzinfo=UTC)
-CASE = small_case(steps=1000, lr_zero_steps=20)
+CASE, SHORT = small_case(steps=1000, lr_zero_steps=20), small_case(steps=200, lr_zero_steps=20)
 SECOND = {"started": "2026-02-02T08:00:00+00:00", "host": "test-runner"}
+SUBJECT_RUNNER = "harness.runners.mindspore_subject:MindSporeSubject"
 PEOPLE = {"dana": ("Dana", Role.DEVELOPER), "li": ("Li Wei", Role.DEV_TEAM), "tess": ("Tess", Role.TEST_TEAM)}
+
+
+def shipped(header: TraceHeader) -> TraceHeader:
+    """The runners as a real run names them."""
+    return dataclasses.replace(header, runner=SUBJECT_RUNNER if header.side == "subject" else MEASURES[header.side])
+
+
+def write(directory: Path, header: Callable[[TraceHeader], TraceHeader] = lambda header: header, **more: Any) -> Bundle:
+    """A bundle of the case, made by the shipped runners unless `header` says otherwise."""
+    return write_example(directory, **{"case": CASE, "header": lambda asked: header(shipped(asked)), **more})
+
+
+def write_second(directory: Path, **more: Any) -> Bundle:
+    """Another occasion, whose steps took other times."""
+    write(directory, **{"occasion": SECOND, **more})
+    for timing in directory.glob("runs/*/timing.jsonl"):
+        timing.write_bytes(timing.read_bytes().replace(b"0.02", b"0.03"))
+    return finish_bundle(directory)
 
 
 def trust_file(directory: Path, **changes: Any) -> Path:
@@ -56,6 +77,7 @@ class Scene:
     at: datetime.datetime = DAY
     others: bool = True
     signing: bool = True
+    made: Bundle | None = None  # what lies in `first`, if it is known
     trust: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -80,12 +102,11 @@ class Scene:
         return self.put(path, dataclasses.replace(claim, **changes), key)
 
     def sign_all(self) -> None:
-        for bundle in (self.first, self.second):
-            shutil.rmtree(bundle / "attestations", ignore_errors=True)
-        first = read_bundle(self.first)
+        """Everybody signs the first bundle, in place of what was signed before."""
+        shutil.rmtree(self.first / "attestations", ignore_errors=True)
+        first = self.made or read_bundle(self.first)
         for key in PEOPLE:
             self.attest(self.first, key, bundle=first)
-        self.attest(self.second, "tess")
 
     def forge(self, bundle: Path | None = None) -> None:
         """Makes both lists fit what lies there."""
@@ -99,26 +120,27 @@ class Scene:
                 content["manifest"] = digest_file(where / "manifest.json")
             write_json(where / name, content)
 
-    def level(self) -> Level:
-        """What comes out; what is refused carries no level."""
+    def outcome(self, spoil: Callable[["Scene"], object]) -> Level | None:
+        """What comes out after something was spoiled; None where the evidence is refused."""
         try:
+            spoil(self)
             if self.signing:
                 self.sign_all()
-            believed: Trust = load_trust(trust_file(self.root, **self.trust))
+            believed = load_trust(trust_file(self.root, **self.trust))
             first, second = (read_submission(path, believed, self.at) for path in (self.first, self.second))
-        except CertifyError:
-            return Level.NONE
+        except (EvidenceError, AttestationError):
+            return None
         return certify(first, self.at, [second] if self.others else []).level
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("honest")
-    write_example(root / "first", case=CASE)
-    write_example(root / "second", case=CASE, occasion=SECOND)
     for name in (*PEOPLE, "other"):
         keygen(root / name)
-    Scene(root).sign_all()
+    scene = Scene(root, made=write(root / "first"))
+    scene.sign_all()
+    scene.attest(scene.second, "tess", bundle=write_second(scene.second))
     return root
 
 
@@ -127,8 +149,20 @@ def scene(honest: Path, tmp_path: Path) -> Scene:
     return Scene(Path(shutil.copytree(honest, tmp_path / "scene")))
 
 
+def untouched(scene: Scene) -> None:
+    """Nothing is spoiled."""
+
+
 def test_the_honest_chain_is_released(scene: Scene) -> None:
-    assert scene.level() is Level.RELEASED
+    assert scene.outcome(untouched) is Level.RELEASED
+
+
+def test_a_second_run_within_the_floor_is_released_too(scene: Scene) -> None:
+    def spoil(scene: Scene) -> None:
+        again(floor=2)(scene)
+        second_made(change=aside)(scene)
+
+    assert scene.outcome(spoil) is Level.RELEASED
 
 
 Fooling = Callable[[Scene], object]
@@ -139,7 +173,7 @@ def again(**options: Any) -> Fooling:
 
     def spoil(scene: Scene) -> None:
         shutil.rmtree(scene.first)
-        write_example(scene.first, **{"case": CASE, **options})
+        scene.made = write(scene.first, **options)
 
     return spoil
 
@@ -153,21 +187,30 @@ def header_of(run: str, change: Callable[[TraceHeader], dict[str, Any]]) -> Fool
 
 
 def lines_of(run: str, change: Callable[[list[bytes]], list[bytes]]) -> Fooling:
-    """Another order of lines in a trace, with lists that fit."""
+    """Other lines in a trace, whose end then states their digest, judged as if they had been recorded."""
 
     def spoil(scene: Scene) -> None:
         path = scene.first / "runs" / run / "trace.jsonl"
-        path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
-        scene.forge()
+        *lines, end = change(path.read_bytes().splitlines(keepends=True))
+        content = json.loads(end)
+        if "lines" in content:
+            end = (canonical_json({**content, "lines": digest_bytes(b"".join(lines))}) + "\n").encode()
+        path.write_bytes(b"".join([*lines, end]))
+        scene.made = finish_bundle(scene.first)
 
     return spoil
+
+
+def emptied(scene: Scene) -> None:
+    (scene.first / run_in("subject-1")).write_bytes(b"")
+    finish_bundle(scene.first)
 
 
 def swapped(one: str, other: str) -> Fooling:
     def spoil(scene: Scene) -> None:
         a, b, aside = scene.first / one, scene.first / other, scene.root / "aside"
         a.rename(aside), b.rename(a), aside.rename(b)
-        scene.forge()
+        finish_bundle(scene.first)
 
     return spoil
 
@@ -175,7 +218,7 @@ def swapped(one: str, other: str) -> Fooling:
 def copied(source: str, target: str) -> Fooling:
     def spoil(scene: Scene) -> None:
         shutil.copy(scene.first / source, scene.first / target)
-        scene.forge()
+        scene.made = finish_bundle(scene.first)
 
     return spoil
 
@@ -260,21 +303,39 @@ def on_an_npu(environment: dict[str, Any]) -> None:
     environment["device"] = "Ascend"
 
 
-def waived(scene: Scene, until: str = "2026-12-31", case: str | None = None) -> None:
-    """A broken criterion, waived by the development team."""
-    shutil.rmtree(scene.first)
-    write_example(scene.first, case=CASE, change=lambda r, s: drifting(r, s))
+def waived(scene: Scene, until: str = "2026-12-31", of: str | None = None, **made: Any) -> None:
+    """A bundle whose every open criterion is waived by the development team."""
+    again(**(made or {"change": drifting}))(scene)
     scene.sign_all()
     scene.signing = False
+    assert scene.made is not None
     last = datetime.date.fromisoformat(until)
-    for criterion in ("loss", "loss-bias", "oracle-loss-mean", "oracle-loss-rms", "oracle-loss-maximum"):
-        scene.put(scene.first, Waiver(criterion=criterion, case_digest=case or CASE.digest(), reason="known",
-                                      until=last, role=Role.DEV_TEAM, stated_at=SIGNED), "li")  # fmt: skip
+    for criterion in {f.criterion for f in scene.made.findings if f.outcome is not Outcome.PASS}:
+        waiver = Waiver(criterion=criterion, case_digest=of or scene.made.case.digest(), reason="known", until=last,
+                        role=Role.DEV_TEAM, stated_at=SIGNED)  # fmt: skip
+        scene.put(scene.first, waiver, "li")
 
 
 def drifting(run: str, step: Step) -> Step:
     """The subject's loss is off by twenty times the strict limit."""
     return dataclasses.replace(step, loss=step.loss * 1.0002) if run.startswith("subject") else step
+
+
+def narrow(run: str, step: Step) -> Step:
+    """A floor of one part in 10^9."""
+    if not run.startswith("floor"):
+        return step
+    reference = example_step("reference-1", step.step, CASE.training.steps)
+    return dataclasses.replace(step, loss=reference.loss * (1 + 1e-9), grad_norm=reference.grad_norm)
+
+
+def aside(run: str, step: Step) -> Step:
+    """A subject that ends elsewhere by one part in 10^8: less than the usual floor of the examples."""
+    return dataclasses.replace(step, loss=step.loss * (1 + 1e-8)) if run.startswith("subject") else step
+
+
+def flat(run: str, step: Step) -> Step:
+    return dataclasses.replace(step, loss=4 + 0.01 * math.sin(step.step))
 
 
 def link(scene: Scene) -> None:
@@ -288,10 +349,39 @@ def second_as_copy(scene: Scene) -> None:
     shutil.copytree(scene.first, scene.second)
 
 
-def second_made(**options: Any) -> Fooling:
+def second_as_redated_copy(scene: Scene) -> None:
+    second_as_copy(scene)
+    edit_json(scene.second / "run.json", lambda run: run.update({**SECOND, "seconds": 99.5}))
+    finish_bundle(scene.second)
+    scene.attest(scene.second, "tess")
+
+
+def second_made(*signers: str, **options: Any) -> Fooling:
+    """Another second run, signed by the test team and by who else is named."""
+
     def spoil(scene: Scene) -> None:
         shutil.rmtree(scene.second)
-        write_example(scene.second, **{"case": CASE, "occasion": SECOND, **options})
+        made = write_second(scene.second, **options)
+        for key in ("tess", *signers):
+            scene.attest(scene.second, key, bundle=made)
+
+    return spoil
+
+
+def as_runner(side: str, name: str) -> Callable[[TraceHeader], TraceHeader]:
+    """One side made by another runner."""
+    return lambda header: dataclasses.replace(header, runner=name) if header.side == side else header
+
+
+def exact_as_the_subject(run: str, step: Step) -> Step:
+    """The oracle's numbers are the subject's own, so its error is 0."""
+    return example_step(f"subject-{run}", step.step, CASE.training.steps) if run == "oracle-1" else step
+
+
+def left_out(name: str) -> Fooling:
+    def spoil(scene: Scene) -> None:
+        (scene.first / name).unlink()
+        scene.made = finish_bundle(scene.first)
 
     return spoil
 
@@ -305,30 +395,40 @@ def moved(scene: Scene, at: datetime.datetime) -> None:
 
 
 LATE, EARLY = DAY + datetime.timedelta(days=181), datetime.datetime(2026, 1, 30, tzinfo=UTC)
-NONE, UNTESTED, PRELIMINARY, VALIDATED = Level.NONE, Level.UNTESTED, Level.PRELIMINARY, Level.VALIDATED
+REFUSED, NONE, UNTESTED, PRELIMINARY, VALIDATED = None, Level.NONE, Level.UNTESTED, Level.PRELIMINARY, Level.VALIDATED
 
-# name: what is done, and the highest level that may still come out
-FOOLINGS: dict[str, tuple[Fooling, Level]] = {
+# name: what is done, and the level that comes out, or that the evidence is refused
+FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
     "not a number in one step": (at_step("subject-1", 500, loss=math.nan), NONE),
     "infinity in the grad norm": (at_step("subject-2", 7, grad_norm=math.inf), NONE),
     "not a number in every step of every run": (again(change=nan_everywhere), NONE),
     "not a number in both sides at the same step": (at_step("", 12, loss=math.nan), NONE),
     "a run that was killed": (again(change=lambda r, s: None if r == "subject-1" and s.step > 900 else s), NONE),
-    "a missing step": (lines_of("subject-1", lambda ls: ls[:5] + ls[6:]), NONE),
-    "a step twice": (lines_of("subject-1", lambda ls: ls[:6] + ls[5:]), NONE),
-    "steps in another order": (lines_of("subject-1", lambda ls: [*ls[:5], ls[6], ls[5], *ls[7:]]), NONE),
-    "an extra step": (lines_of("subject-1", lambda ls: [*ls[:-1], ls[-2], ls[-1]]), NONE),
-    "an empty trace": (lines_of("subject-1", lambda ls: []), NONE),
+    "a missing step": (lines_of("subject-1", lambda ls: ls[:5] + ls[6:]), REFUSED),
+    "a step twice": (lines_of("subject-1", lambda ls: ls[:6] + ls[5:]), REFUSED),
+    "steps in another order": (lines_of("subject-1", lambda ls: [*ls[:5], ls[6], ls[5], *ls[7:]]), REFUSED),
+    "an extra step": (lines_of("subject-1", lambda ls: [*ls[:-1], ls[-2], ls[-1]]), REFUSED),
+    "an empty trace": (emptied, REFUSED),
     "a trace without its end": (lines_of("subject-1", lambda ls: ls[:-1]), NONE),
+    "a short run whose end was moved": (
+        lines_of("subject-1", lambda ls: [*ls[:901], ls[-1].replace(b'"last_step":1000', b'"last_step":900')]), NONE),
+    "an edited digit with a digest that fits": (
+        lines_of("subject-1", lambda ls: [*ls[:5], ls[5].replace(b":256", b":257"), *ls[6:]]), UNTESTED),
     "a header that asks for fewer steps": (
-        lines_of("subject-1", lambda ls: [ls[0].replace(b'"steps":1000', b'"steps":999'), *ls[1:-2], ls[-1]]), NONE),
-    "a short run of a shorter case": (again(case=small_case(steps=200, lr_zero_steps=20)), PRELIMINARY),
-    "the sides' traces swapped": (swapped(run_in("subject-1"), run_in("reference-1")), NONE),
-    "the reference's trace as the subject's": (copied(run_in("reference-1"), run_in("subject-1")), NONE),
-    "the subject's trace as the oracle's": (copied(run_in("subject-1"), run_in("oracle-1")), NONE),
+        lines_of("subject-1", lambda ls: [ls[0].replace(b'"steps":1000', b'"steps":999'), *ls[1:-2], ls[-1]]), REFUSED),
+    "a short run of a shorter case": (again(case=SHORT), PRELIMINARY),
+    "the sides' traces swapped": (swapped(run_in("subject-1"), run_in("reference-1")), REFUSED),
+    "the reference's trace as the subject's": (copied(run_in("reference-1"), run_in("subject-1")), REFUSED),
+    "the subject's trace as the oracle's": (copied(run_in("subject-1"), run_in("oracle-1")), REFUSED),
     "the reference's probe as the subject's": (
-        copied("tensors/reference-probe.safetensors", "tensors/subject-probe.safetensors"), NONE),
-    "one run as both repeats": (copied(run_in("subject-1"), run_in("subject-2")), NONE),
+        copied("tensors/reference-probe.safetensors", "tensors/subject-probe.safetensors"), REFUSED),
+    "a probe that left nothing": (left_out("tensors/subject-probe.safetensors"), UNTESTED),
+    "final parameters that were not kept": (left_out("tensors/subject-1.safetensors"), PRELIMINARY),
+    "the subject as its own reference": (again(header=as_runner("reference", SUBJECT_RUNNER)), PRELIMINARY),
+    "the subject as its own oracle": (again(header=as_runner("oracle", SUBJECT_RUNNER)), PRELIMINARY),
+    "the subject's numbers as the oracle's": (again(change=exact_as_the_subject), PRELIMINARY),
+    "a reference from elsewhere": (again(header=as_runner("reference", "elsewhere:Torch")), PRELIMINARY),
+    "one run as both repeats": (copied(run_in("subject-1"), run_in("subject-2")), REFUSED),
     "a trace of another case": (header_of("subject-1", lambda h: {"case": "0" * 64}), UNTESTED),
     "other weights": (header_of("subject-1", lambda h: {"weights": "0" * 64}), UNTESTED),
     "other batches": (header_of("reference-1", lambda h: {"batches": "0" * 64}), UNTESTED),
@@ -343,35 +443,34 @@ FOOLINGS: dict[str, tuple[Fooling, Level]] = {
     "a wrong learning rate in one step": (at_step("subject-1", 600, learning_rate=2e-4), UNTESTED),
     "a token count that is off by one": (at_step("subject-1", 600, tokens=257), UNTESTED),
     "a loss that rises": (again(change=lambda r, s: dataclasses.replace(s, loss=1 + s.step / 100)), UNTESTED),
-    "a loss that stays flat": (
-        again(change=lambda r, s: dataclasses.replace(s, loss=4 + 0.01 * math.sin(s.step))), UNTESTED),
+    "a loss that stays flat": (again(change=flat), UNTESTED),
     "a spike": (at_step("", 700, loss=40.0), UNTESTED),
     "a loss that drifts": (again(change=drifting), UNTESTED),
     "a subject that does not repeat": (at_step("subject-2", 400, loss=1.0), UNTESTED),
     "a run that goes on with other bits": (at_step("subject-resumed", 5, loss=1.0), UNTESTED),
-    "an edited digit": (digit(forge=False), NONE),
-    "an edited digit with lists that fit": (digit(forge=True), NONE),
-    "an edited finding": (edited("findings.json", lambda fs: fs[0].update(message="fine")), NONE),
-    "an edited case": (edited("case.json", lambda c: c["training"].update(clip_grad=None)), UNTESTED),
+    "an edited digit": (digit(forge=False), REFUSED),
+    "an edited digit with lists that fit": (digit(forge=True), REFUSED),
+    "an edited finding": (edited("findings.json", lambda fs: fs[0].update(message="fine")), REFUSED),
+    "an edited case": (edited("case.json", lambda c: c["training"].update(clip_grad=None)), REFUSED),
     "an edited limit": (
-        edited("standards/official.json", lambda s: s["criteria"][0]["limits"][0].update(value=9)), NONE),
+        edited("standards/official.json", lambda s: s["criteria"][0]["limits"][0].update(value=9)), REFUSED),
     "a looser standard under its name": (again(standards=standard(loosened)), NONE),
     "a limit that nothing reads": (again(standards=standard(unread)), NONE),
     "an older version of the standard": (again(standards=standard(older)), NONE),
     "only a standard of one's own": (again(standards=(load_standard("strict-fp32"),)), NONE),
     "a bundle of an older format": (
-        edited("manifest.json", lambda m: m.update(format="certify-bundle/1"), forge=False), NONE),
+        edited("manifest.json", lambda m: m.update(format="certify-bundle/1"), forge=False), REFUSED),
     "a dirty tree": (again(source={"dirty": True}), PRELIMINARY),
     "no checkout": (again(source={"revision": None}), PRELIMINARY),
     "a CPU shown as an NPU": (
         statement(lambda s: (edit_json(s.first / "environment.json", on_an_npu), s.forge())), PRELIMINARY),
     "a run dated later than it was": (
         statement(lambda s: (edit_json(s.first / "run.json", lambda r: r.update(SECOND)), s.forge())), PRELIMINARY),
-    "a symbolic link": (statement(link), NONE),
-    "an extra file": (statement(lambda s: (s.first / "notes.txt").write_text("hello")), NONE),
-    "a file that is gone": (statement(lambda s: (s.first / "inputs.json").unlink()), NONE),
-    "two names that differ by case": (statement(lambda s: (s.first / "runs" / "Oracle-1").mkdir()), NONE),
-    "an edited page": (statement(lambda s: (s.first / "report.html").write_text("<h1>Released</h1>")), NONE),
+    "a symbolic link": (statement(link), REFUSED),
+    "an extra file": (statement(lambda s: (s.first / "notes.txt").write_text("hello")), REFUSED),
+    "a file that is gone": (statement(lambda s: (s.first / "inputs.json").unlink()), REFUSED),
+    "two names that differ by case": (statement(lambda s: (s.first / "runs" / "Oracle-1").mkdir()), REFUSED),
+    "an edited page": (statement(lambda s: (s.first / "report.html").write_text("<h1>Released</h1>")), REFUSED),
     "no signature at all": (
         statement(lambda s: [shutil.rmtree(b / "attestations") for b in (s.first, s.second)]), PRELIMINARY),
     "an attestation of another bundle": (
@@ -407,14 +506,22 @@ FOOLINGS: dict[str, tuple[Fooling, Level]] = {
         statement(lambda s: shutil.rmtree(s.second / "attestations")), VALIDATED),
     "a copy for the second run": (second_as_copy, VALIDATED),
     "a second run of another case": (second_made(case=small_case(steps=1001, lr_zero_steps=20)), VALIDATED),
-    "a second run that differs": (
-        second_made(change=lambda r, s: dataclasses.replace(s, loss=s.loss * (1 + 1e-9)) if "subject" in r else s),
-        VALIDATED),
+    "a second run that differs where no floor was measured": (second_made(change=aside), VALIDATED),
     "a second run that fails": (second_made(change=drifting), VALIDATED),
     "a second run from a dirty tree": (second_made(source={"dirty": True}), VALIDATED),
-    "a waiver for Released": (waived, VALIDATED),
+    "a copy for the second run, dated anew": (second_as_redated_copy, VALIDATED),
+    "a second run beyond the floor": (
+        lambda s: (again(floor=2, change=narrow)(s), second_made(change=aside)(s)), VALIDATED),
+    "a second run that the developer made": (second_made("dana"), VALIDATED),
+    "a second run of another implementation": (
+        second_made(header=as_runner("subject", "elsewhere:Subject")), VALIDATED),
+    "a second run with another reference": (second_made(header=as_runner("reference", "elsewhere:Torch")), VALIDATED),
+    "a waiver of what failed": (waived, PRELIMINARY),
+    "a waiver of the steps that are missing": (
+        lambda s: (waived(s, case=SHORT), second_made(case=SHORT)(s)), VALIDATED),
+    "a waiver of convergence": (lambda s: waived(s, change=flat), UNTESTED),
     "a waiver that ended": (lambda s: waived(s, until="2026-02-06"), UNTESTED),
-    "a waiver of another case": (lambda s: waived(s, case="0" * 64), UNTESTED),
+    "a waiver of another case": (lambda s: waived(s, of="0" * 64), UNTESTED),
     "evidence of 181 days ago": (lambda s: moved(s, LATE), UNTESTED),
     "a clock that was set back": (lambda s: moved(s, EARLY), UNTESTED),
 }  # fmt: skip
@@ -432,10 +539,8 @@ def test_the_table_is_as_long_as_it_is_said_to_be() -> None:
 
 @pytest.mark.parametrize("name", FOOLINGS)
 def test_it_is_not_fooled_by(scene: Scene, name: str) -> None:
-    spoil, highest = FOOLINGS[name]
-    spoil(scene)
-    order = list(Level)
-    assert order.index(scene.level()) >= order.index(highest)
+    spoil, expected = FOOLINGS[name]
+    assert scene.outcome(spoil) is expected
 
 
 @pytest.fixture(scope="module")
@@ -481,8 +586,11 @@ def test_a_flipped_byte_of_any_file_or_statement_is_refused(small: Scene, data: 
         path.write_bytes(before)
 
 
-def test_finishing_a_bundle_again_does_not_keep_old_statements_alive(scene: Scene) -> None:
+def finished_again(scene: Scene) -> None:
     scene.signing = False
     edit_json(scene.first / "run.json", lambda run: run.update(host="elsewhere"))
     finish_bundle(scene.first)
-    assert scene.level() is Level.PRELIMINARY
+
+
+def test_finishing_a_bundle_again_does_not_keep_old_statements_alive(scene: Scene) -> None:
+    assert scene.outcome(finished_again) is Level.PRELIMINARY

@@ -7,20 +7,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.evidence import Bundle, Source
+from harness.evidence import Baseline, Bundle, Source
 from harness.judge import Outcome
-from harness.levels import COMPUTED, Level
+from harness.levels import COMPUTED, MEASURES, Level, Requirement
 from harness.standards import load_standard, parse_standard
-from harness.trace import Step
-from tests.support.bundles import certified, write_example
+from harness.trace import Step, TraceHeader
+from tests.support.bundles import certified, example_step, write_example
 from tests.support.examples import small_case
 
 ORDER = list(Level)
 
 
+def shipped(header: TraceHeader) -> TraceHeader:
+    return dataclasses.replace(header, runner=MEASURES.get(header.side, header.runner))
+
+
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return write_example(tmp_path_factory.mktemp("example") / "bundle", case=small_case())
+    return write_example(tmp_path_factory.mktemp("example") / "bundle", case=small_case(), header=shipped)
+
+
+def requirement(bundle: Bundle, words: str) -> Requirement:
+    (found,) = [r for r in certified(bundle).requirements if words in r.text]
+    return found
 
 
 def with_outcomes(bundle: Bundle, *outcomes: Outcome) -> Bundle:
@@ -118,8 +127,40 @@ def test_a_flat_curve_does_not_converge(tmp_path: Path) -> None:
     ],
 )
 def test_uncommitted_sources_are_named(example: Bundle, source: Source, detail: str) -> None:
-    found = [r for r in certified(dataclasses.replace(example, source=source)).requirements if "revision" in r.text]
-    assert [(r.met, r.detail) for r in found] == [(False, detail)]
+    found = requirement(dataclasses.replace(example, source=source), "revision")
+    assert (found.met, found.detail) == (False, detail)
+
+
+def test_a_baseline_has_to_come_from_a_committed_revision_too(example: Bundle) -> None:
+    source = Source(revision="b" * 40, dirty=True, sha256="c" * 64)
+    found = requirement(dataclasses.replace(example, baseline=baseline_of(example, source)), "revision")
+    assert (found.met, found.detail) == (False, "1234567890ab; baseline: bbbbbbbbbbbb, with uncommitted changes")
+
+
+def baseline_of(bundle: Bundle, source: Source) -> Baseline:
+    case = bundle.case
+    return Baseline(format="certify-baseline/1", case=case.name, case_digest=case.digest(), author="A", reason="first",
+                    recorded="2026-01-30T00:00:00+00:00", command=("certify",), inputs=bundle.inputs,
+                    environment=bundle.environment, source=source, files={}, seal="0" * 64)  # fmt: skip
+
+
+@pytest.mark.parametrize("side", ["reference", "oracle"])
+def test_a_side_that_measures_has_to_be_the_shipped_one(tmp_path: Path, side: str) -> None:
+    def foreign(header: TraceHeader) -> TraceHeader:
+        return dataclasses.replace(header, runner="elsewhere:Torch") if header.side == side else shipped(header)
+
+    found = requirement(write_example(tmp_path / "b", case=small_case(), header=foreign), "shipped reference")
+    assert (found.level, found.met, found.detail) == (Level.VALIDATED, False, f"the {side} is elsewhere:Torch")
+
+
+@pytest.mark.parametrize("side", ["reference", "subject"])
+def test_an_oracle_that_repeats_a_side_in_every_step_measures_nothing(tmp_path: Path, side: str) -> None:
+    def copied(run: str, step: Step) -> Step:
+        return example_step(f"{side}-1", step.step, 8) if run == "oracle-1" else step
+
+    bundle = write_example(tmp_path / "b", case=small_case(), header=shipped, change=copied)
+    found = requirement(bundle, "shipped reference")
+    assert (found.met, found.detail) == (False, f"the oracle has the {side}'s own losses")
 
 
 @pytest.mark.parametrize("level", ORDER)

@@ -1,6 +1,6 @@
 """The walk-through in docs/: every command of it is executed, and prints what it is said to print.
 
-The runs are made by runners of NumPy, and its days are moved to today.
+The runs are made by runners of NumPy that stand for the shipped ones, and its days are moved to today.
 """
 
 import datetime
@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import cli, environment
+from harness import cli, environment, levels
 from harness.evidence import Source
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
 
 DOCUMENT = (ROOT / "docs" / "walk-through.md").read_text(encoding="utf-8")
 TODAY = datetime.datetime.now(datetime.UTC).date()
 DAYS = {"2026-01-01": -30, "2026-12-31": 365, "2026-07-31": 181}
-RUNNERS = [word for side in ("subject", "reference", "oracle") for word in (f"--{side}", f"{FAKES}:Fake")]
+MEASURES = {"reference": f"{FAKES}:Fake", "oracle": f"{FAKES}:WrongRate"}  # an oracle is never the same bits
+RUNNERS = ["--subject", f"{FAKES}:Fake", *(word for side, name in MEASURES.items() for word in (f"--{side}", name))]
 
 
 def moved(text: str) -> str:
@@ -49,6 +50,7 @@ def test_the_walk_through_is_as_it_is_written(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     committed = Source(revision="a" * 40, dirty=False, sha256="b" * 64)
     monkeypatch.setattr(environment, "source", lambda: committed)
+    monkeypatch.setattr(levels, "MEASURES", MEASURES)
     (trust,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
     Path("trust.yaml").write_text(moved(trust), encoding="utf-8")
     Path("corpus.txt").write_text(TEXT, encoding="utf-8")

@@ -97,7 +97,8 @@ def keygen(
     if as_json:
         print(json.dumps({"key": f"{name}.key", "public_key": f"{name}.pub", "key_id": key_id}))
         return MET
-    out_console.print(f"{name}.key is yours alone; give {name}.pub to who keeps the trust file. Key id {key_id}")
+    words = f"{name}.key is yours alone; give {name}.pub to who keeps the trust file. Key id {key_id}"
+    out_console.print(words, markup=False, soft_wrap=True)
     return MET
 
 
@@ -118,10 +119,14 @@ def withdraw(
     as_json: JsonOption = False,
 ) -> int:
     """Take back a signed statement. The file stays, and the withdrawal beside it counts from now on."""
-    if not statement.is_file():
-        raise InputError(f"There is no statement {statement}.")
-    withdrawn = read(statement.read_bytes()).digest
-    return _write(bundle, "withdrawal", Withdrawal(withdraws=withdrawn, reason=reason, stated_at=_now()), key, as_json)
+    there = bundle / ATTESTATIONS
+    if not statement.is_file() or statement.resolve().parent != there.resolve():
+        raise InputError(f"There is no statement {statement} in {bundle}: name a file of {there}.")
+    withdrawn = read(statement.read_bytes())
+    if isinstance(withdrawn.statement, Withdrawal):
+        raise InputError(f"{statement} is a withdrawal, which cannot be withdrawn: state anew what holds after all.")
+    withdrawal = Withdrawal(withdraws=withdrawn.digest, reason=reason, stated_at=_now())
+    return _write(bundle, "withdrawal", withdrawal, key, as_json)
 
 
 def waive(
@@ -156,6 +161,8 @@ def _write(bundle: Path, name: str, statement: Statement, key: Path, as_json: bo
     envelope = sign(statement, key)
     signed = read(envelope)
     path = bundle / ATTESTATIONS / f"{name}-{signed.digest[:12]}.json"
+    if path.exists():
+        raise InputError(f"{path} says exactly this already.")
     path.parent.mkdir(exist_ok=True)
     with whole_file(path, overwrite=False) as file:
         file.write(envelope)

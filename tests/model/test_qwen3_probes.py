@@ -1,4 +1,4 @@
-"""A probe shows what training uses: its gradients are the step's own, and planted faults show in the probe of their kind.
+"""A probe shows what training uses: its gradients are those of the step, and a planted fault shows in its probe.
 
 The faults are those of `tests.support.faults`, in the runner that a case trains with.
 """

@@ -293,7 +293,8 @@ class Qwen3Trainer:
         self._enter_mode()
         step = self.step + 1
         scalars = Tensor(step_scalars(self.optimizer_config, step, self.learning_rate(step)))
-        given = tuple(Tensor(gradients[parameter.name], ms.float32) for parameter in self._parameters)
+        # Not mutable, a tuple is a constant of the graph: every update would be compiled anew around its gradients.
+        given = ms.mutable(tuple(Tensor(gradients[parameter.name], ms.float32) for parameter in self._parameters))
         self._optimizer(given, Tensor(1.0, ms.float32), scalars)
         self.step = step
 

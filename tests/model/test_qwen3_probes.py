@@ -188,3 +188,11 @@ def test_the_optimizer_fed_with_the_steps_gradients_takes_the_step() -> None:
     assert in_two.step == whole.step
     # Adam's first updates divide a gradient by itself: where it is near 0, its last digits move a weight by the rate.
     assert worst_relative(in_two.parameters(), whole.parameters()) < 1e-5
+
+
+def test_given_gradients_are_inputs_of_one_compiled_update() -> None:
+    """As constants of the graph they would be compiled into it, once an update, as large as the model."""
+    built = trainer(TINY)
+    for seed in range(2):
+        built.apply_gradients(random_weights(TINY, seed=seed))
+    assert len(built._optimizer.compile_cache) == 1

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.attestation import Role, Waiver, Withdrawal, keygen, load_trust, read, sign
+from harness.attestation import Role, Trust, Waiver, Withdrawal, keygen, load_trust, read, sign, standing
 from harness.digest import canonical_json, digest_bytes, digest_file
 from harness.errors import AttestationError, CertifyError, EvidenceError
 from harness.evidence import Bundle, finish_bundle, read_bundle, read_json, write_json
 from harness.judge import Outcome
-from harness.levels import MEASURES, Level, certify, claim_of, read_submission
+from harness.levels import MEASURES, Level, Submission, certify, claim_of, read_submission
 from harness.standards import Standard, load_standard, parse_standard
 from harness.trace import Step, TraceHeader
 from tests.support.bundles import edit_json, example_step, write_example, write_page_of
@@ -77,7 +77,9 @@ class Scene:
     at: datetime.datetime = DAY
     others: bool = True
     signing: bool = True
-    made: Bundle | None = None  # what lies in `first`, if it is known
+    # what lies in `first`, and what lay in `second`, if it is known: most of the time goes into reading
+    made: Bundle | None = None
+    kept: Bundle | None = None
     trust: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -108,9 +110,9 @@ class Scene:
         for key in PEOPLE:
             self.attest(self.first, key, bundle=first)
 
-    def forge(self, bundle: Path | None = None) -> None:
+    def forge(self) -> None:
         """Makes both lists fit what lies there."""
-        where = bundle or self.first
+        where = self.first
         for name in ("manifest.json", "record.json"):
             content = read_json(where / name)
             content["files"] = {
@@ -120,6 +122,12 @@ class Scene:
                 content["manifest"] = digest_file(where / "manifest.json")
             write_json(where / name, content)
 
+    def read_second(self, trust: Trust) -> Submission:
+        if self.kept is None or self.kept.record != digest_file(self.second / "record.json"):
+            return read_submission(self.second, trust, self.at)
+        envelopes = [path.read_bytes() for path in (self.second / "attestations").glob("*.json")]
+        return Submission(bundle=self.kept, standing=standing(envelopes, trust, self.at))
+
     def outcome(self, spoil: Callable[["Scene"], object]) -> Level | None:
         """What comes out after something was spoiled; None where the evidence is refused."""
         try:
@@ -127,26 +135,27 @@ class Scene:
             if self.signing:
                 self.sign_all()
             believed = load_trust(trust_file(self.root, **self.trust))
-            first, second = (read_submission(path, believed, self.at) for path in (self.first, self.second))
+            first, second = read_submission(self.first, believed, self.at), self.read_second(believed)
         except (EvidenceError, AttestationError):
             return None
         return certify(first, self.at, [second] if self.others else []).level
 
 
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     root = tmp_path_factory.mktemp("honest")
     for name in (*PEOPLE, "other"):
         keygen(root / name)
     scene = Scene(root, made=write(root / "first"))
     scene.sign_all()
-    scene.attest(scene.second, "tess", bundle=write_second(scene.second))
-    return root
+    scene.kept = write_second(scene.second)
+    scene.attest(scene.second, "tess", bundle=scene.kept)
+    return scene
 
 
 @pytest.fixture
-def scene(honest: Path, tmp_path: Path) -> Scene:
-    return Scene(Path(shutil.copytree(honest, tmp_path / "scene")))
+def scene(honest: Scene, tmp_path: Path) -> Scene:
+    return Scene(Path(shutil.copytree(honest.root, tmp_path / "scene")), kept=honest.kept)
 
 
 def untouched(scene: Scene) -> None:
@@ -154,6 +163,7 @@ def untouched(scene: Scene) -> None:
 
 
 def test_the_honest_chain_is_released(scene: Scene) -> None:
+    scene.kept = None
     assert scene.outcome(untouched) is Level.RELEASED
 
 
@@ -267,7 +277,6 @@ def statement(act: Fooling) -> Fooling:
     """A row about signatures: they are as the row leaves them."""
 
     def spoil(scene: Scene) -> None:
-        scene.sign_all()
         scene.signing = False
         act(scene)
 
@@ -533,8 +542,9 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_the_table_is_as_long_as_it_is_said_to_be() -> None:
-    assert len(FOOLINGS) >= 70
+def test_none_of_ninety_ways_and_more_is_accepted() -> None:
+    assert len(FOOLINGS) >= 90
+    assert Level.RELEASED not in {expected for _, expected in FOOLINGS.values()}
 
 
 @pytest.mark.parametrize("name", FOOLINGS)
@@ -544,12 +554,12 @@ def test_it_is_not_fooled_by(scene: Scene, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, honest: Path) -> Scene:
+def small(tmp_path_factory: pytest.TempPathFactory, honest: Scene) -> Scene:
     """A short bundle with a page and every kind of statement."""
     root = tmp_path_factory.mktemp("small")
     for name in PEOPLE:
         for suffix in (".key", ".pub"):
-            shutil.copy(honest / f"{name}{suffix}", root)
+            shutil.copy(honest.root / f"{name}{suffix}", root)
     scene = Scene(root)
     bundle = write_example(scene.first, case=small_case())
     write_page_of(bundle)

@@ -59,7 +59,11 @@ def norm(config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor) -> t
 
 
 def rotary(config: Qwen3Config, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin [S, D] of position * theta^(-2i / D); both halves of D have the same angles."""
+    """cos and sin [S, D] of position * theta^(-2i / D); both halves of D have the same angles.
+
+    Both sides round the angles to float32, an error that they share and that grows with the position: a fifth of the
+    reference's error in its gradients at 64 tokens, nearly all of it at 1,024.
+    """
     i = torch.arange(0, config.head_dim, 2, dtype=torch.float64)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * config.rope_theta ** (-i / config.head_dim)
     angles = torch.cat((angles, angles), -1)

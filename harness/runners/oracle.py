@@ -62,7 +62,7 @@ def rotary(config: Qwen3Config, length: int) -> tuple[torch.Tensor, torch.Tensor
     """cos and sin [S, D] of position * theta^(-2i / D); both halves of D have the same angles.
 
     Both sides round the angles to float32, an error that they share and that grows with the position: a fifth of the
-    reference's error in its gradients at 64 tokens, nearly all of it at 1,024.
+    reference's error in its gradients at 64 tokens, most of it at 1,024.
     """
     i = torch.arange(0, config.head_dim, 2, dtype=torch.float64)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * config.rope_theta ** (-i / config.head_dim)

@@ -59,7 +59,8 @@ def alignment(
     return {
         **{f"model.{name}": model[name] for name in MODEL_FIELDS},
         **{f"shape of {name}": list(shape) for name, shape in shapes.items()},
-        **{f"weight decay on {name}": name in decayed for name in shapes},
+        # A decay of 0 is none, whether or not an optimizer keeps such parameters apart.
+        **{f"weight decay on {name}": name in decayed and optimizer["weight_decay"] > 0 for name in shapes},
         **{f"optimizer.{name}": optimizer[name] for name in ("beta1", "beta2", "eps", "weight_decay")},
         "clip_grad": clip_grad,
         "gradient_accumulation_steps": gradient_accumulation_steps,

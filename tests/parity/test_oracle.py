@@ -176,3 +176,10 @@ def test_each_side_states_what_it_was_built_with(case: Case, weights: Tensors) -
     expected = expected_alignment(case)
     for runner in (Float64Oracle, TorchReference, MindSporeSubject):
         assert runner(case, weights, SETTING).alignment() == expected, runner
+
+
+def test_without_weight_decay_every_side_states_that_nothing_decays() -> None:
+    case = load_case("qwen3-tiny-fp32")
+    case = case.with_changes(optimizer={**case.optimizer.model_dump(), "weight_decay": 0.0})
+    for runner in (Float64Oracle, TorchReference, MindSporeSubject):
+        assert runner(case, draw_weights(case), SETTING).alignment() == expected_alignment(case), runner

@@ -1,0 +1,295 @@
+"""What can be signed: an attestation, a withdrawal, a waiver; and the one text of each.
+
+Takes a record, gives the canonical in-toto statement of it, and refuses any text that is not the one it would write.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sized
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
+
+from harness.digest import canonical_json
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
+WITHDRAWAL = "https://mindspore-certify/withdrawal/v1"
+WAIVER = "https://mindspore-certify/waiver/v1"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# One visible line: these texts go to terminals and pages, where a control sign could hide or rewrite what stands there.
+Line = Annotated[str, Field(max_length=1000, pattern=r"^[^\p{C}\s]([^\p{C}\p{Zl}\p{Zp}]*[^\p{C}\s])?$")]
+
+C = TypeVar("C", bound=Sized)
+
+
+class Role(StrEnum):
+    """Who speaks: the levels ask for different ones."""
+
+    DEVELOPER = "developer"
+    DEV_TEAM = "dev-team"
+    TEST_TEAM = "test-team"
+
+
+WAIVING = (Role.DEV_TEAM, Role.TEST_TEAM)
+
+
+class Result(StrEnum):
+    """The result of a test run in the words of in-toto's test-result predicate."""
+
+    PASSED = "PASSED"
+    WARNED = "WARNED"
+    FAILED = "FAILED"
+
+
+def not_empty(items: C) -> C:
+    if not items:
+        raise ValueError("expected at least one")
+    return items
+
+
+def _utc_text(value: str) -> str:
+    if datetime.fromisoformat(value).utcoffset() != timedelta(0):
+        raise ValueError("expected a UTC time such as 2026-01-31T12:00:00+00:00")
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("it is beyond the calendar") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
+def _resource(name: str, sha256: str) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": sha256}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What an attestation says: in this role, that this bundle's run of this case ended so.
+
+    `manifest_digest` and `record_digest` are the SHA-256 of the bundle's manifest.json and record.json, `case_digest`
+    and `standards` (digest by name) what it was judged by. Each criterion stands once, in one of `passed`, `warned`,
+    `failed`. `run_started` is an ISO 8601 UTC time, as the record writes it; `scope` says in words what it holds for.
+    """
+
+    predicate_type: ClassVar[str] = TEST_RESULT
+
+    manifest_digest: Sha256
+    record_digest: Sha256
+    case_name: Line
+    case_digest: Sha256
+    standards: Annotated[Mapping[Line, Sha256], AfterValidator(not_empty)]
+    passed: tuple[Line, ...]
+    warned: tuple[Line, ...]
+    failed: tuple[Line, ...]
+    run_started: Annotated[str, AfterValidator(_utc_text)]
+    scope: Line
+    role: Role
+    stated_at: Moment
+
+    @property
+    def result(self) -> Result:
+        """FAILED if any criterion failed, else WARNED if any was warned of, else PASSED."""
+        if self.failed:
+            return Result.FAILED
+        return Result.WARNED if self.warned else Result.PASSED
+
+    def applies_to(self, *, manifest_digest: str, record_digest: str) -> bool:
+        """Whether it speaks of the bundle with these two digests, and not of another one."""
+        return (self.manifest_digest, self.record_digest) == (manifest_digest, record_digest)
+
+    def problems(self) -> Iterator[str]:
+        """The laws between its fields that it breaks."""
+        counts = Counter((*self.passed, *self.warned, *self.failed))
+        if not counts:
+            yield "it names no criterion"
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            yield f"these criteria stand twice: {', '.join(twice)}"
+        if datetime.fromisoformat(self.run_started) > self.stated_at:
+            yield f"it is stated at {self.stated_at.isoformat()}, before the run started ({self.run_started})"
+
+    def body(self) -> dict[str, Any]:
+        """Subject and predicate; what the predicate has no field for is an annotation of the first subject.
+
+        Source: in-toto attestation v1, statement, resource descriptor and predicate "test result" 0.1.
+        """
+        annotations = {
+            "role": self.role,
+            "run_started": self.run_started,
+            "scope": self.scope,
+            "stated_at": time_text(self.stated_at),
+        }
+        return {
+            "subject": [
+                {**_resource("manifest.json", self.manifest_digest), "annotations": annotations},
+                _resource("record.json", self.record_digest),
+            ],
+            "predicate": {
+                "result": self.result,
+                "configuration": [
+                    _resource(f"case/{self.case_name}", self.case_digest),
+                    *(_resource(f"standard/{name}", self.standards[name]) for name in sorted(self.standards)),
+                ],
+                "passedTests": list(self.passed),
+                "warnedTests": list(self.warned),
+                "failedTests": list(self.failed),
+            },
+        }
+
+    @staticmethod
+    def fields_of(subject: Any, predicate: Any) -> dict[str, Any]:
+        """The fields of the claim that has this body; those that `body` derives are left out."""
+        manifest, record = subject
+        case, *standards = predicate["configuration"]
+        return {
+            **manifest["annotations"],
+            "manifest_digest": manifest["digest"]["sha256"],
+            "record_digest": record["digest"]["sha256"],
+            "case_name": case["name"].removeprefix("case/"),
+            "case_digest": case["digest"]["sha256"],
+            "standards": {s["name"].removeprefix("standard/"): s["digest"]["sha256"] for s in standards},
+            "passed": predicate["passedTests"],
+            "warned": predicate["warnedTests"],
+            "failed": predicate["failedTests"],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdrawal:
+    """Takes back an attestation or a waiver, by the SHA-256 of its envelope's file, from `stated_at` on.
+
+    It counts if signed by the same person, or with a key that holds the role of what is withdrawn. A withdrawal cannot
+    be withdrawn: state anew what holds after all.
+    """
+
+    predicate_type: ClassVar[str] = WITHDRAWAL
+
+    withdraws: Sha256
+    reason: Line
+    stated_at: Moment
+
+    def problems(self) -> Iterator[str]:
+        """The laws between its fields that it breaks."""
+        yield from ()
+
+    def body(self) -> dict[str, Any]:
+        """Subject and predicate."""
+        return {
+            "subject": [_resource("envelope", self.withdraws)],
+            "predicate": {"reason": self.reason, "stated_at": time_text(self.stated_at)},
+        }
+
+    @staticmethod
+    def fields_of(subject: Any, predicate: Any) -> dict[str, Any]:
+        """The fields of the withdrawal that has this body."""
+        (envelope,) = subject
+        return {**predicate, "withdraws": envelope["digest"]["sha256"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiver:
+    """Accepts that a criterion is not met by a case, for a reason and until the end of a day (UTC)."""
+
+    predicate_type: ClassVar[str] = WAIVER
+
+    criterion: Line
+    case_digest: Sha256
+    reason: Line
+    until: date
+    role: Role
+    stated_at: Moment
+
+    def problems(self) -> Iterator[str]:
+        """The laws between its fields that it breaks."""
+        if self.role not in WAIVING:
+            yield f"a {self.role} cannot waive a criterion, only {' or '.join(WAIVING)} can"
+        if self.until < day_of(self.stated_at):
+            yield f"it ends on {self.until}, before it is stated ({day_of(self.stated_at)})"
+
+    def body(self) -> dict[str, Any]:
+        """Subject and predicate."""
+        return {
+            "subject": [_resource("case", self.case_digest)],
+            "predicate": {
+                "criterion": self.criterion,
+                "reason": self.reason,
+                "until": self.until.isoformat(),
+                "role": self.role,
+                "stated_at": time_text(self.stated_at),
+            },
+        }
+
+    @staticmethod
+    def fields_of(subject: Any, predicate: Any) -> dict[str, Any]:
+        """The fields of the waiver that has this body."""
+        (case,) = subject
+        return {**predicate, "case_digest": case["digest"]["sha256"]}
+
+
+Statement = Claim | Withdrawal | Waiver
+KINDS: Mapping[str, type[Statement]] = {kind.predicate_type: kind for kind in (Claim, Withdrawal, Waiver)}
+S = TypeVar("S", bound=Statement, covariant=True)
+
+
+def time_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
+def day_of(moment: datetime) -> date:
+    return moment.astimezone(UTC).date()
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """Each problem with its place; the refused value is not repeated, it could be a private key."""
+    return [
+        f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+    ]
+
+
+def checked(kind: type[S], fields: Mapping[str, Any]) -> S:
+    """A statement whose fields and laws were checked.
+
+    Raises:
+        ValueError: all problems of its fields, or else all laws that it breaks.
+    """
+    try:
+        statement = TypeAdapter(kind).validate_python(dict(fields))
+    except ValidationError as error:
+        raise ValueError("; ".join(problems_of(error))) from None
+    if problems := list(statement.problems()):
+        raise ValueError("; ".join(problems))
+    return statement
+
+
+def encode(statement: Statement) -> bytes:
+    content = {"_type": STATEMENT_TYPE, "predicateType": statement.predicate_type, **statement.body()}
+    return canonical_json(content).encode()
+
+
+def decode(payload: bytes) -> Statement:
+    """The statement of a payload, which must be byte for byte what `_encode` writes of it.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        content = json.loads(payload)
+        kind = KINDS.get(content["predicateType"])
+        fields = kind.fields_of(content["subject"], content["predicate"]) if kind else {}
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+        raise ValueError("it is not an in-toto statement with the fields that this tool writes") from None
+    if kind is None:
+        raise ValueError(f"unknown kind {content['predicateType']!r:.100}; known: {', '.join(KINDS)}")
+    statement = checked(kind, fields)
+    if encode(statement) != payload:
+        raise ValueError("a field is more, missing, twice or in another form than this tool writes it")
+    return statement

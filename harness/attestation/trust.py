@@ -1,0 +1,232 @@
+"""Keys, and whose word counts: pairs of ed25519 keys, and the trust file that names people, roles and days."""
+
+import os
+import stat
+from collections import Counter
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from pydantic import AfterValidator, PlainValidator, ValidationError, ValidationInfo, model_validator
+from securesystemslib.signer import CryptoSigner, SSlibKey
+
+from harness.attestation.statements import Line, Role, Sha256, not_empty, problems_of
+from harness.case import Record
+from harness.errors import InputError
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        raise InputError(f"{path} exists, and a key is never overwritten. Choose another name.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}. Name a directory that can be written.") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        path.unlink()
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def keygen(name: Path) -> str:
+    """Makes an ed25519 key pair and gives its key id.
+
+    Writes NAME.key (PKCS #8 PEM, unencrypted, readable by the owner only) and NAME.pub (PEM). The id is the SHA-256
+    that securesystemslib computes of the public key.
+
+    Raises:
+        InputError: one of the files exists already, or cannot be written. Neither is there then, or as it was.
+    """
+    private = Ed25519PrivateKey.generate()
+    signer = CryptoSigner(private)
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    key_file, public_file = Path(f"{name}.key"), Path(f"{name}.pub")
+    _write_new(key_file, signer.private_bytes, 0o600)
+    try:
+        _write_new(public_file, public, 0o644)
+    except InputError:
+        key_file.unlink()
+        raise
+    return signer.public_key.keyid
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path} is not a file. Name the NAME.key that 'certify keygen' wrote.")
+        if mode & 0o077:
+            raise InputError(
+                f"{path} can be read or written by others (permissions {stat.S_IMODE(mode):03o}), so a signature with "
+                f"it names nobody. If nobody had it: chmod 600 {path}. Else make a new key with 'certify keygen'."
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"The key file {path} cannot be read: {error.strerror}. Make a key with 'certify keygen'."
+        ) from None
+
+
+def signer_of(path: Path) -> CryptoSigner:
+    """The signer of a private key's file.
+
+    Raises:
+        InputError: no such file, not an unencrypted ed25519 key, or others may read it.
+    """
+    pem = _read_key(path)
+    if b"PUBLIC KEY-----" in pem:
+        raise InputError(f"{path} holds a public key, which cannot sign. Name the NAME.key beside it.")
+    try:
+        private = load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise InputError(
+            f"{path} is encrypted. Decrypt it for this use: openssl pkey -in {path} -out NAME.key"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise InputError(f"{path} holds no private key in PEM. Make one with 'certify keygen'.") from None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise InputError(f"{path} holds a key of another algorithm than ed25519. Make one with 'certify keygen'.")
+    return CryptoSigner(private)
+
+
+def _public_key(value: Any, info: ValidationInfo) -> SSlibKey:
+    """A public key from its PEM, or from the path of its file relative to the trust file (`info.context`)."""
+    if not isinstance(value, str):
+        raise ValueError("expected a public key in PEM, or the path of its file")
+    pem = value
+    if "-----BEGIN" not in value:
+        try:
+            pem = (Path(info.context or "") / value).read_text(encoding="ascii")
+        except (OSError, ValueError):
+            raise ValueError("neither a public key in PEM nor a file that holds one can be read there") from None
+    if "PRIVATE KEY-----" in pem:
+        raise ValueError(
+            "this is a private key. Whoever read it can sign in this name: make a new key, and put its .pub here"
+        )
+    try:
+        public = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("this is no public key in PEM. 'certify keygen' writes one to NAME.pub") from None
+    if not isinstance(public, Ed25519PublicKey):
+        raise ValueError("this key is of another algorithm than ed25519. Make one with 'certify keygen'")
+    return SSlibKey.from_crypto(public)
+
+
+def _calendar_day(value: Any) -> date:
+    if type(value) is date:
+        return value
+    try:
+        return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError("expected a day such as 2026-01-31") from None
+
+
+Day = Annotated[date, PlainValidator(_calendar_day)]
+
+
+class TrustedKey(Record):
+    """A person's key: the roles it may speak in, and the days on which a statement may be made with it (both full)."""
+
+    person: Line
+    public_key: Annotated[SSlibKey, PlainValidator(_public_key)]
+    roles: Annotated[tuple[Role, ...], AfterValidator(not_empty)]
+    valid_from: Day
+    valid_until: Day
+
+    @model_validator(mode="after")
+    def _days_in_order(self) -> Self:
+        if self.valid_until < self.valid_from:
+            raise ValueError(f"valid_until {self.valid_until} is before valid_from {self.valid_from}")
+        return self
+
+
+class WithdrawnKey(Record):
+    """A key that others may have: from `date` on nothing that it signed counts, whatever day it states."""
+
+    key: Sha256
+    date: Day
+    reason: Line
+
+
+class Trust(Record):
+    """Whose signatures count. Build one with `load_trust`.
+
+    A person may have several keys, at the same time too: keys rotate, and people have several machines. A key stands
+    once, so it has one person, one set of roles and one validity. A withdrawn key stays in the list, so that a
+    misspelt key id is noticed.
+    """
+
+    keys: Annotated[tuple[TrustedKey, ...], AfterValidator(not_empty)]
+    withdrawn: tuple[WithdrawnKey, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_key_once(self) -> Self:
+        holders: dict[str, list[str]] = {}
+        for key in self.keys:
+            holders.setdefault(key.public_key.keyid, []).append(key.person)
+        problems = [f"key {k} stands twice: {', '.join(who)}" for k, who in holders.items() if len(who) > 1]
+        withdrawn = Counter(entry.key for entry in self.withdrawn)
+        problems += [f"withdrawn key {key} is none of the keys" for key in withdrawn if key not in holders]
+        problems += [f"key {key} is withdrawn twice" for key, count in withdrawn.items() if count > 1]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def find(self, key_id: str) -> TrustedKey | None:
+        """The entry of a key, withdrawn or not."""
+        return next((key for key in self.keys if key.public_key.keyid == key_id), None)
+
+    def withdrawal_of(self, key_id: str) -> WithdrawnKey | None:
+        """The entry that withdraws a key."""
+        return next((entry for entry in self.withdrawn if entry.key == key_id), None)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which no key stands twice: a second `withdrawn:` would undo the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+            raise yaml.MarkedYAMLError(problem=f"the key {twice[0]!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_trust(path: Path) -> Trust:
+    """The trust file of a team.
+
+        keys:
+          - person: Li Wei
+            public_key: li-wei.pub          # or the PEM itself; a path is relative to this file
+            roles: [dev-team]
+            valid_from: 2026-01-01
+            valid_until: 2026-12-31
+        withdrawn:                          # optional
+          - {key: KEY ID, date: 2026-06-01, reason: laptop stolen}
+
+    Raises:
+        InputError: not readable as YAML, or every problem of its content, one a line.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except OSError as error:
+        raise InputError(f"The trust file {path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"The trust file {path} cannot be read as YAML: {error}") from None
+    try:
+        return Trust.model_validate(content, context=path.parent)
+    except ValidationError as error:
+        lines = problems_of(error)
+        raise InputError(
+            f"{path} is not a valid trust file ({len(lines)} problem{'s' * (len(lines) > 1)}):\n  " + "\n  ".join(lines)
+        ) from None

@@ -45,11 +45,12 @@ from harness.evidence import (
     write_json,
 )
 from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
-from harness.levels import Certificate, Submission, certify
+from harness.levels import Certificate, certify
 from harness.report import write_report
 from harness.runners import Job, check_policy, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
+from harness.submission import Submission
 from harness.trace import Side
 
 VOCABULARY_MULTIPLE = 64

@@ -9,15 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 
-from harness.attestation import Attestation, Claim, Result, Role, Standing, Trust, standing
+from harness.attestation import Role
 from harness.comparison import SUBJECT, compare_traces
-from harness.evidence import ATTESTATIONS, Bundle, Source, read_bundle
+from harness.evidence import Bundle, Source
 from harness.judge import Finding, Outcome, statistic
 from harness.standards import Standard, load_standard, shipped_standards
+from harness.submission import Scope, Submission, believed, scope
 from harness.trace import Side
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL
 
 
 class Level(StrEnum):
@@ -43,31 +42,6 @@ MEASURES: Mapping[Side, str] = {
 }
 COMPUTED = (Level.RELEASED, Level.VALIDATED, Level.PRELIMINARY, Level.UNTESTED)
 TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """What a level holds for, and nothing beside it."""
-
-    task: str
-    model: str
-    device: str
-    layout: str
-    precision: str
-
-    def __str__(self) -> str:
-        return f"{self.model}, {self.task} on {self.device}, {self.layout}, {self.precision}"
-
-
-NOTHING_SIGNED = Standing(attestations=(), waivers=(), withdrawn=(), refused=())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Submission:
-    """A bundle, and the statements about it that stand on the day that is asked for."""
-
-    bundle: Bundle
-    standing: Standing = NOTHING_SIGNED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,19 +110,6 @@ def best(submissions: Sequence[Submission], at: datetime) -> tuple[tuple[Submiss
         highest = min(rated, key=lambda pair: (list(Level).index(pair[1].level), -_started(pair[0]).timestamp()))
         found.append(highest)
     return tuple(found)
-
-
-def scope(bundle: Bundle) -> Scope:
-    """What a bundle's level holds for."""
-    model, sizes = bundle.case.model, {**PUBLISHED, **SMALL}
-    named = next((f"Qwen3 {name}" for name, size in sizes.items() if size.to_hf() == model.to_hf()), None)
-    return Scope(
-        task="training",
-        model=named or f"Qwen3 of {model.num_hidden_layers} layers of width {model.hidden_size}",
-        device=str(bundle.environment["device"]),
-        layout="one process",
-        precision=bundle.case.precision.compute_dtype,
-    )
 
 
 def _requirements(submission: Submission, at: datetime, others: Sequence[Submission]) -> Iterator[Requirement]:
@@ -314,62 +275,18 @@ def _measured(bundle: Bundle) -> Requirement:
     )
 
 
-def _believed(submission: Submission, role: Role) -> tuple[list[Attestation], list[str]]:
-    """The attestations of a role that speak of this bundle and say what it shows; and why others do not count."""
-    good, objections = [], []
-    for signed in submission.standing.attestations:
-        if signed.statement.role is role:
-            objection = _contradiction(signed.statement, submission.bundle)
-            if objection:
-                objections.append(f"{signed.person}'s statement {objection}")
-            else:
-                good.append(signed)
-    return good, objections
-
-
-def _contradiction(claim: Claim, bundle: Bundle) -> str | None:
-    """What an attestation says that its bundle does not."""
-    if not claim.applies_to(manifest_digest=bundle.digest, record_digest=bundle.record):
-        return "is about another bundle"
-    if claim != claim_of(bundle, claim.role, claim.stated_at):
-        return "says something else than the bundle shows"
-    return None if claim.result is not Result.FAILED else "says that it failed"
-
-
-def claim_of(bundle: Bundle, role: Role, stated_at: datetime) -> Claim:
-    """What a role can say of a bundle: what it shows, and nothing else. What was not measured is warned of."""
-
-    def named(*outcomes: Outcome) -> tuple[str, ...]:
-        return tuple(f"{f.standard}/{f.criterion}" for f in bundle.findings if f.outcome in outcomes)
-
-    return Claim(
-        manifest_digest=bundle.digest,
-        record_digest=bundle.record,
-        case_name=bundle.case.name,
-        case_digest=bundle.case.digest(),
-        standards={standard.name: standard.digest() for standard in bundle.standards},
-        passed=named(Outcome.PASS),
-        warned=named(Outcome.INCONCLUSIVE),
-        failed=named(Outcome.FAIL, Outcome.ERROR),
-        run_started=bundle.occasion.started,
-        scope=str(scope(bundle)),
-        role=role,
-        stated_at=stated_at,
-    )
-
-
 def _signed(
     level: Level, submission: Submission, role: Role, others: frozenset[Role] | set[Role] = frozenset()
 ) -> Requirement:
     """Signed in a role by somebody who has not signed in one of the other roles: nobody accepts their own work."""
-    believed, objections = _believed(submission, role)
-    taken = {signed.person for other in others for signed in _believed(submission, other)[0]}
-    free = [signed for signed in believed if signed.person not in taken]
+    good, objections = believed(submission, role)
+    taken = {signed.person for other in others for signed in believed(submission, other)[0]}
+    free = [signed for signed in good if signed.person not in taken]
     words = f"Signed by the {TEAMS[role]}" + (", by somebody who has no other part in it" if others else "")
     if free:
         detail = f"{free[0].person}, {free[0].statement.stated_at:%Y-%m-%d}"
-    elif believed:
-        detail = f"{believed[0].person} signed, but has another part in it: nobody accepts their own work"
+    elif good:
+        detail = f"{good[0].person} signed, but has another part in it: nobody accepts their own work"
     else:
         detail = "; ".join([*objections, *_lost(submission, role)]) or f"no statement of the {TEAMS[role]} stands"
     return Requirement(level=level, text=words, met=bool(free), detail=detail)
@@ -410,11 +327,11 @@ def _why_not_second(first: Submission, second: Submission, at: datetime) -> str 
     own = (_official(b.standards), _age(second, at), _all_pass(b.findings, {}), _committed(b), _measured(b))
     if not all(requirement.met for requirement in own):
         return f"{name} does not meet the criteria by itself"
-    involved = {s.person for role in (Role.DEVELOPER, Role.DEV_TEAM) for s in _believed(first, role)[0]}
-    makers = {signed.person for signed in _believed(second, Role.DEVELOPER)[0]}
+    involved = {s.person for role in (Role.DEVELOPER, Role.DEV_TEAM) for s in believed(first, role)[0]}
+    makers = {signed.person for signed in believed(second, Role.DEVELOPER)[0]}
     if makers & involved:
         return f"{name} was made by {', '.join(sorted(makers & involved))}, who has a part in the first run"
-    signers = {signed.person for signed in _believed(second, Role.TEST_TEAM)[0]}
+    signers = {signed.person for signed in believed(second, Role.TEST_TEAM)[0]}
     if not signers - involved:
         return f"{name} is not signed by a test team that has no part in the first run"
     agrees, words = _agreement(a, b)
@@ -436,19 +353,3 @@ def _agreement(a: Bundle, b: Bundle) -> tuple[bool, str]:
         return False, f"{b.path.name}: differs ({apart}), and no floor was measured that could explain it"
     within = all(value <= statistic("maximum", floors[number]) for number, value in worst.items())
     return within, f"{b.path.name}: {'within' if within else 'beyond'} the floor ({apart})"
-
-
-def read_submission(directory: Path, trust: Trust | None, at: datetime) -> Submission:
-    """A bundle with the statements in it that stand at a moment; without a trust file nobody is believed.
-
-    Raises:
-        EvidenceError: the bundle is not what was recorded.
-    """
-    bundle = read_bundle(directory)
-    envelopes = [path.read_bytes() for path in statement_files(bundle)]
-    return Submission(bundle=bundle, standing=standing(envelopes, trust, at) if trust else NOTHING_SIGNED)
-
-
-def statement_files(bundle: Bundle) -> list[Path]:
-    """The files of the signed statements in a bundle, in the order of their names."""
-    return sorted((bundle.path / ATTESTATIONS).glob("*.json"))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from harness.attestation import Attestation, Signed, Waiver, load_trust
+from harness.attestation import Signed, Waiver, load_trust
 from harness.cli.terminal import (
     BAD_INPUT,
     MET,
@@ -25,8 +25,9 @@ from harness.comparison import compare_traces
 from harness.diff import Kind, diff_bundles
 from harness.evidence import Bundle, read_bundle
 from harness.judge import describe_place, statistic
-from harness.levels import certify, read_submission, statement_files
+from harness.levels import certify
 from harness.report import write_report
+from harness.submission import contradiction, read_submission, statement_files
 from harness.trace import Outcome, Run, decode_number, encode_number, read_trace
 
 
@@ -107,16 +108,19 @@ def verify(
     """
     submission = read_submission(bundle, load_trust(trust) if trust else None, moment(at))
     read, standing, files = submission.bundle, submission.standing, len(statement_files(submission.bundle))
-    foreign = [signed for signed in standing.attestations if not _speaks_of(signed, read)]
+    against = {signed.digest: contradiction(signed.statement, read) for signed in standing.attestations}
     statements: list[Signed[Any]] = [*standing.attestations, *standing.waivers]
-    refused = [*(one.reason for one in standing.refused), *map(_foreign, foreign)]
+    refused = [one.reason for one in standing.refused]
+    refused += [
+        f"{one.person}'s statement {one.digest[:12]} {why}" for one in statements if (why := against.get(one.digest))
+    ]
     found = {
         "bundle": str(read.path),
         "digest": read.digest,
         "record": read.record,
         "criteria": len(read.findings),
         "statements": files,
-        "standing": [_stated(one) for one in statements if one not in foreign],
+        "standing": [_stated(one) for one in statements if not against.get(one.digest)],
         "withdrawn": [f"{_stated(one.signed)}; withdrawn: {one.by.statement.reason}" for one in standing.withdrawn],
         "refused": refused,
     }
@@ -141,14 +145,6 @@ def _print_verified(bundle: Bundle, found: dict[str, Any], believed: bool) -> No
         say(f"refused: {text}", "bold red")
     if found["statements"] and not believed:
         say(f"{found['statements']} signed statements were not looked at: say whom to believe with --trust TRUST.yaml")
-
-
-def _speaks_of(signed: Attestation, bundle: Bundle) -> bool:
-    return signed.statement.applies_to(manifest_digest=bundle.digest, record_digest=bundle.record)
-
-
-def _foreign(signed: Attestation) -> str:
-    return f"The statement {signed.digest[:12]} of {signed.person} is about another bundle: it does not belong here."
 
 
 def _stated(signed: Signed[Any]) -> str:

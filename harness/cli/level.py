@@ -22,7 +22,8 @@ from harness.cli.terminal import (
 from harness.errors import InputError
 from harness.evidence import ATTESTATIONS, MANIFEST, read_bundle
 from harness.files import whole_file
-from harness.levels import Certificate, Level, Submission, best, claim_of, read_submission
+from harness.levels import Certificate, Level, best
+from harness.submission import Submission, claim_of, read_submission
 
 KeyOption = Annotated[Path, typer.Option("--key", help="Private key: the NAME.key that 'certify keygen' wrote.")]
 RoleOption = Annotated[Role, typer.Option("--role", help="In which role you speak.")]

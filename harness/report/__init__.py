@@ -8,9 +8,10 @@ gives the same bytes wherever it lies.
 from pathlib import Path
 
 from harness.evidence import write_page
-from harness.levels import Certificate, Submission
+from harness.levels import Certificate
 from harness.report.page import render_page
 from harness.report.view import build_view
+from harness.submission import Submission
 
 
 def render_report(submission: Submission, certificate: Certificate) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from harness.attestation import Attestation, Claim, Refused, Signed, Waiver, Withdrawn
 from harness.evidence import Bundle
-from harness.levels import Submission, claim_of, statement_files
 from harness.report.words import Mark, count
+from harness.submission import Submission, objection, statement_files
 
 STANDS = Mark(glyph="✓", word="stands", tone="pass")
 IDLE = Mark(glyph="✕", word="does not count", tone="fail")
@@ -58,11 +58,8 @@ def _unread(files: int) -> str:
 
 
 def _attestation(bundle: Bundle, signed: Attestation) -> StatementRow:
-    claim = signed.statement
-    if claim == claim_of(bundle, claim.role, claim.stated_at):
-        return _row(signed, STANDS, "")
-    here = claim.applies_to(manifest_digest=bundle.digest, record_digest=bundle.record)
-    return _row(signed, IDLE, "says something else than the bundle shows" if here else "is about another bundle")
+    why = objection(signed.statement, bundle)
+    return _row(signed, IDLE if why else STANDS, why or "")
 
 
 def _waiver(bundle: Bundle, signed: Signed[Waiver]) -> StatementRow:

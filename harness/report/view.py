@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.evidence import FINDINGS, Bundle, read_json
-from harness.levels import Certificate, Submission
+from harness.levels import Certificate
 from harness.report.charts import Chart, curve_chart, lr_zero_chart, rate_chart
 from harness.report.columns import Table, step_columns, step_tables
 from harness.report.groups import StandardTable, standard_tables
@@ -16,6 +16,7 @@ from harness.report.provenance import Provenance, build_provenance
 from harness.report.sides import FloorRow, RepeatRow, TensorTable, floor_rows, repeat_rows, tensor_table
 from harness.report.statements import Statements, build_statements
 from harness.report.verdict import Verdict, build_verdict
+from harness.submission import Submission
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,11 @@ from harness.comparison import REQUIRED_RUNS, role
 from harness.digest import digest_array, digest_tensors
 from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle, write_json
 from harness.inputs import BATCHES, WEIGHTS, Inputs
-from harness.levels import Certificate, Submission, certify
+from harness.levels import Certificate, certify
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
 from harness.standards import Standard, load_standard
+from harness.submission import Submission
 from harness.trace import Outcome, Step, TraceHeader, TraceWriter
 
 Change = Callable[[str, Step], Step | None]

@@ -24,8 +24,9 @@ from harness.digest import canonical_json, digest_bytes, digest_file
 from harness.errors import AttestationError, CertifyError, EvidenceError
 from harness.evidence import Bundle, finish_bundle, read_bundle, read_json, write_json
 from harness.judge import Outcome
-from harness.levels import MEASURES, Level, Submission, certify, claim_of, read_submission
+from harness.levels import MEASURES, Level, certify
 from harness.standards import Standard, load_standard, parse_standard
+from harness.submission import Submission, claim_of, read_submission
 from harness.trace import Step, TraceHeader
 from tests.support.bundles import edit_json, example_step, write_example, write_page_of
 from tests.support.examples import small_case

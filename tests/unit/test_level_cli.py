@@ -1,10 +1,8 @@
 """Keys, statements and levels from the command line: exit codes, messages, and nothing written over."""
 
+import dataclasses
 import json
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import cli
+from harness.attestation import Role, sign
 from harness.cli import level as commands
+from harness.evidence import read_bundle
 from harness.levels import Level
+from harness.submission import claim_of
 from harness.trace import Step
 from tests.support.bundles import edit_json, write_example
+from tests.support.command_line import Call, caller
 from tests.support.examples import small_case
 
 DAY = timedelta(days=1)
@@ -26,30 +27,9 @@ OCCASION = {"started": STARTED.isoformat()}
 WAIVER = ("--reason", "8 steps are enough here", "--until", LAST)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a command left: exit code, and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Certify = Callable[..., Result]
-
-
 @pytest.fixture
-def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Certify:
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["certify", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return Result(int(left.value.code or 0), printed.out, " ".join(printed.err.split()))
-
-    return call
+def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    return caller(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +63,7 @@ def files(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def attested(certify_: Certify, role: str = "developer", key: str = "dana") -> Path:
+def attested(certify_: Call, role: str = "developer", key: str = "dana") -> Path:
     return Path(
         json.loads(certify_("attest", "bundle", "--role", role, "--key", f"{key}.key", "--json").out)["statement"]
     )
@@ -128,7 +108,7 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_exit_code_2_and_changes_nothing(certify_: Certify, here: Path, name: str) -> None:
+def test_bad_input_is_exit_code_2_and_changes_nothing(certify_: Call, here: Path, name: str) -> None:
     arguments, told = BAD[name]
     before = files(here)
     result = certify_(*arguments)
@@ -136,14 +116,14 @@ def test_bad_input_is_exit_code_2_and_changes_nothing(certify_: Certify, here: P
     assert files(here) == before
 
 
-def test_a_key_that_others_can_read_does_not_sign(certify_: Certify, here: Path) -> None:
+def test_a_key_that_others_can_read_does_not_sign(certify_: Call, here: Path) -> None:
     (here / "dana.key").chmod(0o644)
     result = certify_(*ATTEST, "dana.key")
     assert result.code == 2 and "chmod 600 dana.key" in result.err
     assert not (here / "bundle" / "attestations").exists()
 
 
-def test_a_private_key_in_a_trust_file_is_refused_and_not_repeated(certify_: Certify, here: Path) -> None:
+def test_a_private_key_in_a_trust_file_is_refused_and_not_repeated(certify_: Call, here: Path) -> None:
     trust_file(keys=[{"person": "Dana", "public_key": "dana.key", "roles": ["developer"],
                       "valid_from": "2026-01-01", "valid_until": "2026-12-31"}])  # fmt: skip
     result = certify_("level", "bundle", "--trust", "trust.yaml")
@@ -151,25 +131,25 @@ def test_a_private_key_in_a_trust_file_is_refused_and_not_repeated(certify_: Cer
     assert result.code == 2 and "this is a private key" in result.err and secret not in result.err
 
 
-def test_keygen_names_both_files_also_where_a_name_looks_like_markup(certify_: Certify, here: Path) -> None:
+def test_keygen_names_both_files_also_where_a_name_looks_like_markup(certify_: Call, here: Path) -> None:
     result = certify_("keygen", "[red]tess")
     assert result.code == 0 and "[red]tess.key is yours alone; give [red]tess.pub" in result.out
     assert ((here / "[red]tess.key").stat().st_mode & 0o777, (here / "[red]tess.pub").is_file()) == (0o600, True)
 
 
-def test_keygen_as_json_gives_the_id_that_signs(certify_: Certify, here: Path) -> None:
+def test_keygen_as_json_gives_the_id_that_signs(certify_: Call, here: Path) -> None:
     made = json.loads(certify_("keygen", "tess", "--json").out)
     signed = json.loads(certify_(*ATTEST, "tess.key", "--json").out)
     assert (made["key"], made["public_key"]) == ("tess.key", "tess.pub") and signed["key_id"] == made["key_id"]
 
 
-def test_half_a_pair_of_keys_is_not_written(certify_: Certify, here: Path) -> None:
+def test_half_a_pair_of_keys_is_not_written(certify_: Call, here: Path) -> None:
     (here / "tess.pub").write_text("kept")
     assert certify_("keygen", "tess").code == 2
     assert (here / "tess.pub").read_text() == "kept" and not (here / "tess.key").exists()
 
 
-def test_a_statement_stands_and_is_counted(certify_: Certify, here: Path) -> None:
+def test_a_statement_stands_and_is_counted(certify_: Call, here: Path) -> None:
     attested(certify_)
     assert "1 signed statements were not looked at" in certify_("verify", "bundle").out
     result = certify_("verify", "bundle", "--trust", "trust.yaml")
@@ -178,7 +158,7 @@ def test_a_statement_stands_and_is_counted(certify_: Certify, here: Path) -> Non
 
 
 def test_the_same_statement_twice_in_a_second_is_one(
-    certify_: Certify, here: Path, monkeypatch: pytest.MonkeyPatch
+    certify_: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands, "_now", lambda: STARTED + DAY)
     path = attested(certify_)
@@ -188,7 +168,7 @@ def test_the_same_statement_twice_in_a_second_is_one(
     assert files(here) == before
 
 
-def test_a_bundle_that_was_edited_is_neither_signed_nor_waived(certify_: Certify, here: Path) -> None:
+def test_a_bundle_that_was_edited_is_neither_signed_nor_waived(certify_: Call, here: Path) -> None:
     edit_json(here / "bundle" / "findings.json", lambda findings: findings[0].update(outcome="FAIL"))
     before = files(here)
     for command in (
@@ -203,15 +183,13 @@ def test_a_bundle_that_was_edited_is_neither_signed_nor_waived(certify_: Certify
     assert files(here) == before
 
 
-def test_a_run_that_is_yet_to_start_is_not_signed(
-    certify_: Certify, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_yet_to_start_is_not_signed(certify_: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "_now", lambda: STARTED - DAY)
     result = certify_(*ATTEST, "dana.key")
     assert result.code == 2 and "before the run started" in result.err
 
 
-def test_a_withdrawn_statement_counts_no_more_and_stays(certify_: Certify, here: Path) -> None:
+def test_a_withdrawn_statement_counts_no_more_and_stays(certify_: Call, here: Path) -> None:
     path = attested(certify_)
     content = path.read_bytes()
     assert certify_("withdraw", "bundle", path, "--reason", "wrong corpus", "--key", "dana.key").code == 0
@@ -222,7 +200,7 @@ def test_a_withdrawn_statement_counts_no_more_and_stays(certify_: Certify, here:
     assert verified.code == 0 and "withdrawn: WARNED by Dana as developer" in verified.out
 
 
-def test_a_withdrawal_cannot_be_withdrawn(certify_: Certify, here: Path) -> None:
+def test_a_withdrawal_cannot_be_withdrawn(certify_: Call, here: Path) -> None:
     path = attested(certify_)
     done = certify_("withdraw", "bundle", path, "--reason", "wrong", "--key", "dana.key", "--json")
     withdrawal = json.loads(done.out)["statement"]
@@ -232,7 +210,7 @@ def test_a_withdrawal_cannot_be_withdrawn(certify_: Certify, here: Path) -> None
     assert files(here) == before
 
 
-def test_a_statement_of_another_bundle_is_not_withdrawn_here(certify_: Certify, here: Path) -> None:
+def test_a_statement_of_another_bundle_is_not_withdrawn_here(certify_: Call, here: Path) -> None:
     shutil.copytree(here / "bundle", here / "other")
     path = attested(certify_)
     result = certify_("withdraw", "other", path, "--reason", "wrong", "--key", "dana.key")
@@ -240,7 +218,7 @@ def test_a_statement_of_another_bundle_is_not_withdrawn_here(certify_: Certify, 
     assert not (here / "other" / "attestations").exists()
 
 
-def test_somebody_elses_withdrawal_is_refused(certify_: Certify, here: Path) -> None:
+def test_somebody_elses_withdrawal_is_refused(certify_: Call, here: Path) -> None:
     path = attested(certify_)
     certify_("withdraw", "bundle", path, "--reason", "mine is better", "--key", "li.key")
     result = certify_("verify", "bundle", "--trust", "trust.yaml")
@@ -248,7 +226,7 @@ def test_somebody_elses_withdrawal_is_refused(certify_: Certify, here: Path) -> 
     assert "Li Wei is not Dana and does not hold the role developer" in result.out
 
 
-def test_a_waiver_is_shown_and_is_not_released(certify_: Certify, here: Path) -> None:
+def test_a_waiver_is_shown_and_is_not_released(certify_: Call, here: Path) -> None:
     assert certify_(*WAIVE, *WAIVER).code == 0
     result = certify_("level", "bundle", "--trust", "trust.yaml")
     assert "met     Validated   Every criterion passes: official-steps waived by Li Wei" in result.out
@@ -256,33 +234,42 @@ def test_a_waiver_is_shown_and_is_not_released(certify_: Certify, here: Path) ->
 
 
 @pytest.mark.parametrize("asked", Level)
-def test_the_exit_code_of_level_is_1_above_what_is_reached(certify_: Certify, here: Path, asked: Level) -> None:
+def test_the_exit_code_of_level_is_1_above_what_is_reached(certify_: Call, here: Path, asked: Level) -> None:
     above = asked in (Level.RELEASED, Level.VALIDATED)
     assert certify_("level", ".", "--level", asked).code == int(above)
 
 
-def test_level_says_that_nobody_was_believed(certify_: Certify, here: Path) -> None:
+def test_level_says_that_nobody_was_believed(certify_: Call, here: Path) -> None:
     attested(certify_)
     assert "No signature was looked at" in certify_("level", "bundle").out
     assert "No signature was looked at" not in certify_("level", "bundle", "--trust", "trust.yaml").out
 
 
-def test_one_broken_bundle_among_others_is_exit_code_2(certify_: Certify, here: Path) -> None:
+def test_one_broken_bundle_among_others_is_exit_code_2(certify_: Call, here: Path) -> None:
     shutil.copytree(here / "bundle", here / "other")
     (here / "other" / "notes.txt").write_text("hello")
     result = certify_("level", ".")
     assert result.code == 2 and "extra: notes.txt" in result.err and not result.out
 
 
-def test_a_statement_that_belongs_elsewhere_is_told(certify_: Certify, here: Path) -> None:
+def test_a_statement_that_belongs_elsewhere_is_told(certify_: Call, here: Path) -> None:
     path = attested(certify_)
     write_example(here / "other", case=small_case(), occasion={**OCCASION, "host": "elsewhere"})
     shutil.copytree(path.parent, here / "other" / "attestations")
     result = certify_("verify", "other", "--trust", "trust.yaml")
-    assert result.code == 2 and "is about another bundle: it does not belong here" in result.out
+    assert result.code == 2 and "is about another bundle" in result.out
 
 
-def test_json_is_one_object_and_nothing_else(certify_: Certify, here: Path) -> None:
+def test_a_statement_that_says_more_than_the_bundle_shows_is_told(certify_: Call, here: Path) -> None:
+    claim = claim_of(read_bundle(here / "bundle"), Role.DEVELOPER, STARTED + DAY)
+    (here / "bundle" / "attestations").mkdir(exist_ok=True)
+    envelope = sign(dataclasses.replace(claim, warned=()), here / "dana.key")
+    (here / "bundle" / "attestations" / "more.json").write_bytes(envelope)
+    result = certify_("verify", "bundle", "--trust", "trust.yaml")
+    assert result.code == 2 and "says something else than the bundle shows" in result.out
+
+
+def test_json_is_one_object_and_nothing_else(certify_: Call, here: Path) -> None:
     path = attested(certify_)
     (here / "bundle" / "attestations" / "noise.json").write_text("{}")
     level = json.loads(certify_("level", ".", "--trust", "trust.yaml", "--json").out)
@@ -301,7 +288,7 @@ def test_json_is_one_object_and_nothing_else(certify_: Certify, here: Path) -> N
     assert json.loads(certify_("diff", "bundle", "bundle", "--json").out)["kind"] == "the same"
 
 
-def test_an_earlier_or_later_day_gives_another_level(certify_: Certify, here: Path) -> None:
+def test_an_earlier_or_later_day_gives_another_level(certify_: Call, here: Path) -> None:
     for days, expected in ((-1, "Untested"), (1, "Preliminary"), (181, "Untested")):
         at = (STARTED + days * DAY).date().isoformat()
         assert certify_("level", "bundle", "--at", at).out.startswith(f"{expected}: "), days
@@ -311,7 +298,7 @@ def drifting(run: str, step: Step) -> Step:
     return Step(**{**vars(step), "loss": step.loss * 1.01}) if run.startswith("subject") else step
 
 
-def test_a_regression_and_another_case_are_exit_code_1(certify_: Certify, here: Path) -> None:
+def test_a_regression_and_another_case_are_exit_code_1(certify_: Call, here: Path) -> None:
     write_example(here / "worse", case=small_case(), occasion=OCCASION, change=drifting)
     write_example(here / "longer", case=small_case(steps=9), occasion=OCCASION)
     worse, longer = certify_("diff", "bundle", "worse"), certify_("diff", "bundle", "longer")
@@ -321,7 +308,7 @@ def test_a_regression_and_another_case_are_exit_code_1(certify_: Certify, here: 
     assert better.code == 0 and "improvement:" in better.out
 
 
-def test_report_with_trust_writes_who_signed_and_stays_a_bundle(certify_: Certify, here: Path) -> None:
+def test_report_with_trust_writes_who_signed_and_stays_a_bundle(certify_: Call, here: Path) -> None:
     attested(certify_)
     assert certify_("report", "bundle", "--trust", "trust.yaml").code == 0
     assert "Dana" in (here / "bundle" / "report.html").read_text(encoding="utf-8")

@@ -10,10 +10,12 @@ import yaml
 
 from harness.attestation import Claim, Role, Statement, Waiver, Withdrawal, keygen, load_trust, read, sign
 from harness.evidence import ATTESTATIONS, Bundle
-from harness.levels import Submission, certify, claim_of, read_submission
+from harness.levels import certify
 from harness.report import render_report
 from harness.report.statements import Statements, build_statements
+from harness.submission import Submission, claim_of, read_submission
 from tests.support.bundles import AT, write_example
+from tests.support.examples import small_case
 
 PEOPLE = {"li": Role.DEVELOPER, "wu": Role.DEV_TEAM, "chen": Role.TEST_TEAM}
 
@@ -83,6 +85,16 @@ def test_what_carries_no_level_is_not_said_to_stand(office: Path, bundle: Bundle
         ("li", "does not count", "says something else than the bundle shows"),
         ("wu", "does not count", "is about another case"),
     ]
+
+
+def test_a_statement_that_the_run_failed_is_not_said_to_stand(office: Path, tmp_path: Path) -> None:
+    bundle = write_example(
+        tmp_path / "failing",
+        case=small_case(),
+        change=lambda run, step: dataclasses.replace(step, loss=2 * step.loss) if run.startswith("subject") else step,
+    )
+    (row,) = rows(build_statements(submitted(office, bundle, [("li", claim(bundle))])))
+    assert row == ("li", "does not count", "says that it failed")
 
 
 def test_a_withdrawn_statement_says_who_took_it_back_and_why(office: Path, bundle: Bundle) -> None:

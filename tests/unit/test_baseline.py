@@ -18,7 +18,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import certify, cli
+from harness import certify
 from harness.baseline import State, Statement, check_baseline, find_baseline, read_baseline
 from harness.case import Case
 from harness.digest import digest_json
@@ -26,6 +26,7 @@ from harness.errors import EvidenceError, InputError
 from harness.evidence import BASELINE, FINDINGS, MANIFEST, Baseline, Bundle, read_bundle, read_json, write_json
 from harness.trace import Trace
 from tests.support.bundles import edit_json
+from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, options, small_case, text_case
 
 STATEMENT = Statement(author="A. Writer", reason="first recording", command=("certify", "baseline", "record"))
@@ -268,19 +269,16 @@ def test_a_run_does_not_go_on_with_another_reference(case: Case, recorded: Path,
 # The command line.
 
 
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str]:
-    """Exit code and all that was printed, its white space made single spaces."""
-    monkeypatch.setattr(sys, "argv", ["certify", *map(str, words)])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    printed = capsys.readouterr()
-    assert "Traceback" not in printed.err
-    return int(left.value.code or 0), " ".join((printed.out + printed.err).split())
-
-
 @pytest.fixture
 def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    return lambda *words: call(capsys, monkeypatch, *words)
+    """Exit code and all that was printed."""
+    call = caller(capsys, monkeypatch)
+
+    def said(*words: object) -> tuple[int, str]:
+        result = call(*words)
+        return result.code, result.said
+
+    return said
 
 
 def command(directory: Path, reference: str = "Fake") -> list[str]:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import certify, cli
+from harness import certify
 from harness.case import load_case, shipped_cases
 from harness.comparison import REQUIRED_RUNS
 from harness.errors import InputError
 from tests.support.bundles import edit_json, write_example
+from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
 from tests.support.fake_runners import FLAG
 
@@ -40,27 +41,9 @@ def bundle(example: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(example, tmp_path / "bundle"))
 
 
-class Result:
-    """What a command left: exit code, and what it printed."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Result:
-    """Runs the command line in this process."""
-    monkeypatch.setattr(sys, "argv", ["certify", *map(str, arguments)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    printed = capsys.readouterr()
-    assert "Traceback" not in printed.err
-    return Result(int(left.value.code or 0), printed.out, " ".join(printed.err.split()))
-
-
 @pytest.fixture
-def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    return lambda *arguments: call(capsys, monkeypatch, *arguments)
+def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    return caller(capsys, monkeypatch)
 
 
 def case_file(directory: Path, **changes: Any) -> Path:
@@ -81,25 +64,25 @@ def run_command(directory: Path, *more: object, subject: str = "Fake", reference
     return ["run", str(case_file(directory)), "--text", str(text), *runners, *map(str, more)]
 
 
-def test_cases_lists_every_shipped_case(certify_: Any) -> None:
+def test_cases_lists_every_shipped_case(certify_: Call) -> None:
     result = certify_("cases")
     assert result.code == 0 and all(name in result.out for name in shipped_cases())
 
 
-def test_cases_as_json_gives_the_digests(certify_: Any) -> None:
+def test_cases_as_json_gives_the_digests(certify_: Call) -> None:
     found = json.loads(certify_("cases", "--json").out)
     assert {name: one["digest"] for name, one in found.items()} == {
         name: load_case(name).digest() for name in shipped_cases()
     }
 
 
-def test_a_shown_case_can_be_loaded_again(certify_: Any, tmp_path: Path) -> None:
+def test_a_shown_case_can_be_loaded_again(certify_: Call, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(certify_("cases", "--show", "qwen3-tied-fp32").out)
     assert load_case(str(path)).digest() == load_case("qwen3-tied-fp32").digest()
 
 
-def test_env_works_without_a_framework(certify_: Any) -> None:
+def test_env_works_without_a_framework(certify_: Call) -> None:
     found = json.loads(certify_("env", "--json").out)
     assert {"device", "python", "machine", "packages", "variables", "source"} <= set(found)
     assert certify_("env").code == 0
@@ -158,14 +141,14 @@ def test_help_names_the_first_command() -> None:
     ids=lambda arguments: " ".join(arguments)[:60],
 )
 def test_bad_input_is_exit_code_2_and_a_message(
-    certify_: Any, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    certify_: Call, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = certify_(*arguments)
     assert result.code == 2 and result.err + result.out
 
 
-def test_every_problem_of_a_case_is_told_at_once(certify_: Any, tmp_path: Path) -> None:
+def test_every_problem_of_a_case_is_told_at_once(certify_: Call, tmp_path: Path) -> None:
     record = small_case().record()
     del record["model"]
     record["trainning"] = record.pop("training")
@@ -186,7 +169,7 @@ def test_every_problem_of_a_case_is_told_at_once(certify_: Any, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "just words", "", "a: [", "\0", "model: {size: [1]}", "1: 2"])
-def test_a_file_that_is_no_case_is_exit_code_2(certify_: Any, tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_case_is_exit_code_2(certify_: Call, tmp_path: Path, content: str) -> None:
     path = tmp_path / "case.yaml"
     path.write_text(content)
     assert certify_("run", path).code == 2
@@ -194,7 +177,7 @@ def test_a_file_that_is_no_case_is_exit_code_2(certify_: Any, tmp_path: Path, co
     assert certify_("run", path).code == 2
 
 
-def test_a_run_certifies_and_writes_a_page(certify_: Any, tmp_path: Path) -> None:
+def test_a_run_certifies_and_writes_a_page(certify_: Call, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = certify_(*run_command(tmp_path, "--out", out, "--json"))
     summary = json.loads(result.out)
@@ -208,7 +191,7 @@ def test_a_run_certifies_and_writes_a_page(certify_: Any, tmp_path: Path) -> Non
     assert again.code == 0 and json.loads(again.out)["bundle_digest"] == summary["bundle_digest"]
 
 
-def test_a_level_that_is_not_met_is_exit_code_1(certify_: Any, tmp_path: Path) -> None:
+def test_a_level_that_is_not_met_is_exit_code_1(certify_: Call, tmp_path: Path) -> None:
     result = certify_(*run_command(tmp_path, "--out", tmp_path / "out", "--level", "Validated"))
     assert result.code == 1
     assert "Level: Preliminary" in result.out and "Missing for Validated" in result.out
@@ -227,14 +210,14 @@ def test_a_level_that_is_not_met_is_exit_code_1(certify_: Any, tmp_path: Path) -
     ],
 )
 def test_a_fault_of_the_subject_is_never_exit_code_0(
-    certify_: Any, tmp_path: Path, fake: str, code: int, told: str
+    certify_: Call, tmp_path: Path, fake: str, code: int, told: str
 ) -> None:
     result = certify_(*run_command(tmp_path, "--out", tmp_path / "out", subject=fake))
     assert (result.code, "Level: Preliminary" in result.out) == (code, False)
     assert told in " ".join(result.out.split())
 
 
-def test_only_the_chosen_runners_are_asked_for(certify_: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_chosen_runners_are_asked_for(certify_: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certify.environment, "packages", lambda: dict.fromkeys(("torch", "transformers", "mindspore")))
     both = certify_("run", case_file(tmp_path), "--out", tmp_path / "a")
     assert both.code == 2 and "The 'torch' runner needs torch. Install it with: pip install '.[torch]'" in both.err
@@ -244,7 +227,7 @@ def test_only_the_chosen_runners_are_asked_for(certify_: Any, tmp_path: Path, mo
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
-def test_an_output_directory_that_holds_something_is_refused_and_kept(certify_: Any, tmp_path: Path) -> None:
+def test_an_output_directory_that_holds_something_is_refused_and_kept(certify_: Call, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "runs" / "subject-1").mkdir(parents=True)
     thesis = out / "runs" / "subject-1" / "thesis.txt"
@@ -256,7 +239,7 @@ def test_an_output_directory_that_holds_something_is_refused_and_kept(certify_: 
         assert thesis.read_text() == "ten years of work"
 
 
-def test_a_finished_bundle_is_not_written_over(certify_: Any, tmp_path: Path, bundle: Path) -> None:
+def test_a_finished_bundle_is_not_written_over(certify_: Call, tmp_path: Path, bundle: Path) -> None:
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     for more in ([], ["--resume"]):
         result = certify_(*run_command(tmp_path, "--out", bundle, *more))
@@ -266,7 +249,7 @@ def test_a_finished_bundle_is_not_written_over(certify_: Any, tmp_path: Path, bu
 
 @pytest.mark.parametrize("out", ["file", "file/below", "/proc/nowhere", "a" * 300])
 def test_an_output_directory_that_cannot_be_made_is_exit_code_2(
-    certify_: Any, tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
+    certify_: Call, tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("kept")
@@ -275,7 +258,7 @@ def test_an_output_directory_that_cannot_be_made_is_exit_code_2(
     assert Path("file").read_text() == "kept"
 
 
-def test_an_interrupt_says_how_to_go_on_and_it_goes_on(certify_: Any, tmp_path: Path) -> None:
+def test_an_interrupt_says_how_to_go_on_and_it_goes_on(certify_: Call, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = run_command(tmp_path, "--out", out, subject="HangsOnce")
     process = subprocess.Popen(
@@ -291,13 +274,13 @@ def test_an_interrupt_says_how_to_go_on_and_it_goes_on(certify_: Any, tmp_path: 
     assert certify_(*command, "--resume").code == 0
 
 
-def test_compare_of_equal_traces_is_exit_code_0(certify_: Any, bundle: Path) -> None:
+def test_compare_of_equal_traces_is_exit_code_0(certify_: Call, bundle: Path) -> None:
     trace = bundle / "runs" / "reference-1" / "trace.jsonl"
     assert certify_("compare", trace, bundle / "runs" / "reference-2" / "trace.jsonl").code == 0
     assert json.loads(certify_("compare", trace, trace, "--json").out)["same"] is True
 
 
-def test_compare_names_the_first_step_that_differs(certify_: Any, bundle: Path) -> None:
+def test_compare_names_the_first_step_that_differs(certify_: Call, bundle: Path) -> None:
     result = certify_("compare", *(bundle / "runs" / run / "trace.jsonl" for run in ("reference-1", "subject-1")))
     assert result.code == 1 and "step 1" in result.out
 
@@ -308,7 +291,7 @@ def truncated(trace: Path, lines: int) -> Path:
 
 
 @pytest.mark.parametrize("lines", [1, 4, 9])
-def test_compare_never_calls_an_unfinished_trace_the_same(certify_: Any, bundle: Path, lines: int) -> None:
+def test_compare_never_calls_an_unfinished_trace_the_same(certify_: Call, bundle: Path, lines: int) -> None:
     whole = bundle / "runs" / "reference-1" / "trace.jsonl"
     cut = truncated(bundle / "runs" / "reference-2" / "trace.jsonl", lines)
     for pair in ((whole, cut), (cut, whole), (cut, cut)):
@@ -318,13 +301,13 @@ def test_compare_never_calls_an_unfinished_trace_the_same(certify_: Any, bundle:
 
 
 @pytest.mark.parametrize("edit", [b"", b"{}\n", b"[[[[" * 50_000 + b"\n", b'{"loss": NaN}\n'])
-def test_compare_of_no_trace_is_exit_code_2(certify_: Any, bundle: Path, edit: bytes) -> None:
+def test_compare_of_no_trace_is_exit_code_2(certify_: Call, bundle: Path, edit: bytes) -> None:
     trace = bundle / "runs" / "reference-1" / "trace.jsonl"
     trace.write_bytes(edit)
     assert certify_("compare", trace, trace).code == 2
 
 
-def test_an_edited_trace_is_exit_code_2(certify_: Any, bundle: Path) -> None:
+def test_an_edited_trace_is_exit_code_2(certify_: Call, bundle: Path) -> None:
     trace = bundle / "runs" / "reference-1" / "trace.jsonl"
     trace.write_bytes(trace.read_bytes().replace(b'"tokens":256', b'"tokens":257', 1))
     compared, reported = certify_("compare", trace, trace), certify_("report", bundle)
@@ -333,12 +316,12 @@ def test_an_edited_trace_is_exit_code_2(certify_: Any, bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("lines", [0, 1, 5, 9])
-def test_a_truncated_trace_in_a_bundle_is_exit_code_2(certify_: Any, bundle: Path, lines: int) -> None:
+def test_a_truncated_trace_in_a_bundle_is_exit_code_2(certify_: Call, bundle: Path, lines: int) -> None:
     truncated(bundle / "runs" / "subject-1" / "trace.jsonl", lines)
     assert certify_("report", bundle).code == 2
 
 
-def test_an_edited_bundle_is_exit_code_2_and_its_page_stays(certify_: Any, bundle: Path) -> None:
+def test_an_edited_bundle_is_exit_code_2_and_its_page_stays(certify_: Call, bundle: Path) -> None:
     assert certify_("report", bundle).code == 0
     page = (bundle / "report.html").read_bytes()
     edit_json(bundle / "findings.json", lambda findings: findings[0].update(outcome="FAIL"))
@@ -347,7 +330,7 @@ def test_an_edited_bundle_is_exit_code_2_and_its_page_stays(certify_: Any, bundl
     assert (bundle / "report.html").read_bytes() == page
 
 
-def test_a_page_that_cannot_be_written_is_exit_code_2(certify_: Any, bundle: Path) -> None:
+def test_a_page_that_cannot_be_written_is_exit_code_2(certify_: Call, bundle: Path) -> None:
     (bundle / "report.html").mkdir()
     assert certify_("report", bundle).code == 2
 

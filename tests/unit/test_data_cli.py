@@ -1,7 +1,6 @@
 """`certify data`: each stage is a command; what is wrong is named with exit code 2 and nothing is lost."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +8,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from harness import cli
 from harness.corpus.indexed import open_indexed
+from tests.support.command_line import Call, caller
 from tests.support.examples import TEXT
 from tests.support.megatron import CORRUPTIONS, write_data_set
 
 OK, BAD = 0, 2
 
 
-class Result:
-    """What a command left: exit code, and what it printed."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 @pytest.fixture
-def data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["certify", "data", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return Result(int(left.value.code or 0), printed.out, " ".join(printed.err.split()))
-
-    return call
+    return caller(capsys, monkeypatch, "data")
 
 
 @pytest.fixture
@@ -47,7 +29,7 @@ def articles(tmp_path: Path) -> Path:
     return path
 
 
-def test_text_becomes_jsonl_becomes_megatron_files_becomes_batches(data: Any, articles: Path, tmp_path: Path) -> None:
+def test_text_becomes_jsonl_becomes_megatron_files_becomes_batches(data: Call, articles: Path, tmp_path: Path) -> None:
     made = data("jsonl", articles, "wiki.jsonl")
     assert made.code == OK and "80 articles" in made.out
     made = data(
@@ -67,7 +49,7 @@ def test_text_becomes_jsonl_becomes_megatron_files_becomes_batches(data: Any, ar
     assert len(drawn["steps"]) == drawn["shape"][0]
 
 
-def test_an_inspection_shows_a_person_the_counts_and_the_first_documents(data: Any, tmp_path: Path) -> None:
+def test_an_inspection_shows_a_person_the_counts_and_the_first_documents(data: Call, tmp_path: Path) -> None:
     shown = data("inspect", write_data_set(tmp_path))
     assert shown.code == OK
     for part in (
@@ -81,7 +63,7 @@ def test_an_inspection_shows_a_person_the_counts_and_the_first_documents(data: A
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_spoiled_data_set_is_exit_code_2_for_whoever_reads_it(data: Any, tmp_path: Path, name: str) -> None:
+def test_a_spoiled_data_set_is_exit_code_2_for_whoever_reads_it(data: Call, tmp_path: Path, name: str) -> None:
     prefix = write_data_set(tmp_path)
     spoil, told = CORRUPTIONS[name]
     spoil(prefix)
@@ -105,7 +87,7 @@ def test_a_spoiled_data_set_is_exit_code_2_for_whoever_reads_it(data: Any, tmp_p
         (("--tokenizer", "bytes", "--split-sentences"), "No such option"),
     ],
 )
-def test_a_preprocess_that_cannot_be_is_told_why(data: Any, tmp_path: Path, arguments: Any, told: str) -> None:
+def test_a_preprocess_that_cannot_be_is_told_why(data: Call, tmp_path: Path, arguments: Any, told: str) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
     refused = data("preprocess", "--input", "in.jsonl", "--output-prefix", "out", *arguments)
     assert refused.code == BAD and told in refused.err
@@ -113,7 +95,7 @@ def test_a_preprocess_that_cannot_be_is_told_why(data: Any, tmp_path: Path, argu
 
 
 @pytest.mark.parametrize("command", ["jsonl", "preprocess", "batches"])
-def test_no_command_overwrites_unasked(data: Any, articles: Path, tmp_path: Path, command: str) -> None:
+def test_no_command_overwrites_unasked(data: Call, articles: Path, tmp_path: Path, command: str) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
     arguments, output = {
         "jsonl": ((articles, "out.jsonl"), "out.jsonl"),

@@ -7,15 +7,15 @@ import datetime
 import glob
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from harness import cli, environment, levels
+from harness import environment, levels
 from harness.evidence import Source
+from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
 
 DOCUMENT = (ROOT / "docs" / "walk-through.md").read_text(encoding="utf-8")
@@ -57,16 +57,15 @@ def test_the_walk_through_is_as_it_is_written(
     case = small_case(steps=1000, lr_zero_steps=20)
     data: dict[str, Any] = {**case.data.model_dump(), "corpus": {"kind": "text", "path": "corpus.txt"}}
     Path("my-case.yaml").write_text(yaml.safe_dump(case.with_changes(data=data).model_dump(mode="json")))
+    certify_ = caller(capsys, monkeypatch)
     for command, expected in commands():
         words = [path for word in shlex.split(command) for path in (sorted(glob.glob(word)) if "*" in word else [word])]
-        monkeypatch.setattr(sys, "argv", [*words, *(RUNNERS if words[1] == "run" else [])])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        printed = capsys.readouterr()
-        assert not left.value.code, (command, printed.err)
+        program, *arguments = words
+        assert program == "certify"
+        result = certify_(*arguments, *(RUNNERS if arguments[0] == "run" else []))
+        assert result.code == 0, (command, result.err)
         for line in expected:
-            assert line in printed.out, (command, line, printed.out)
+            assert line in result.out, (command, line, result.out)
 
 
 def test_the_walk_through_goes_through_all_levels() -> None:

@@ -26,26 +26,16 @@ from pathlib import Path
 
 from harness.case import Case, parse_case, shipped_cases
 from harness.comparison import REFERENCE, REFERENCE_REPEAT
-from harness.digest import digest_file, digest_json
+from harness.digest import digest_json
 from harness.environment import packages
 from harness.errors import EvidenceError, InputError
-from harness.evidence import (
-    BASELINE,
-    BASELINE_FORMAT,
-    OUTCOME,
-    TRACE,
-    Baseline,
-    check_list,
-    read_baseline_record,
-    read_json,
-    read_run,
-    write_json,
-)
+from harness.evidence import CASE, OUTCOME, TRACE, read_run
 from harness.inputs import Inputs
+from harness.provenance import BASELINE, BASELINE_FORMAT, ENVIRONMENT, SOURCE, Baseline, read_baseline_record
+from harness.records import check_list, list_files, plain_files, read_json, write_json
 from harness.runners import Job
 from harness.trace import Run, Trace
 
-CASE = "case.json"
 PROJECT = "mindspore-certify"
 PINNED = ("torch", "transformers")
 MAX_AGE_DAYS = 365
@@ -154,9 +144,9 @@ def store(work: Path, runs: Path, case: Case, inputs: Inputs, statement: Stateme
         "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(statement.command),
         "inputs": asdict(inputs),
-        "environment": read_json(runs / "environment.json"),
-        "source": read_json(runs / "source.json"),
-        "files": {name: digest_file(whole / name) for name in (CASE, *kept)},
+        "environment": read_json(runs / ENVIRONMENT),
+        "source": read_json(runs / SOURCE),
+        "files": list_files(whole, (CASE, *kept)),
     }
     write_json(whole / BASELINE, {**fields, "seal": digest_json(fields)})
     baseline = read_baseline(whole)
@@ -208,12 +198,7 @@ def read_baseline(directory: Path) -> Baseline:
         EvidenceError: it is no baseline, or a file is missing, extra, changed or no plain file.
     """
     baseline = read_baseline_record(directory / BASELINE)
-    found = []
-    for path in sorted(directory.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise EvidenceError(f"{path} is not a plain file: a baseline holds no links.")
-        if path.is_file() and path != directory / BASELINE:
-            found.append(path.relative_to(directory).as_posix())
+    found = [name for name in plain_files(directory) if name != BASELINE]
     check_list(directory, baseline.files, found)
     return baseline
 

@@ -29,23 +29,12 @@ from harness.comparison import (
 )
 from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
-from harness.digest import digest_tensors
-from harness.errors import InputError, MissingPrerequisite
-from harness.evidence import (
-    BASELINE,
-    INPUTS,
-    MANIFEST,
-    OUTCOME,
-    Baseline,
-    Bundle,
-    finish_bundle,
-    parse,
-    read_baseline_record,
-    read_json,
-    write_json,
-)
-from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
+from harness.errors import EvidenceError, InputError, MissingPrerequisite
+from harness.evidence import CASE, INPUTS, MANIFEST, OUTCOME, RUN, Bundle, finish_bundle
+from harness.inputs import Inputs, read_inputs
 from harness.levels import Certificate, certify
+from harness.provenance import BASELINE, ENVIRONMENT, SOURCE, Baseline, Occasion, read_baseline_record
+from harness.records import parse, read_json, write_json
 from harness.report import write_report
 from harness.runners import Job, check_policy, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables
@@ -127,15 +116,13 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
             place(options.baselines, case.name, options.out, recorded)
         write_json(options.out / INPUTS, vars(inputs))
         run_jobs(plan(case, options), case, workers=options.workers, listener=listener)
-    write_json(
-        options.out / "run.json",
-        {
-            "command": list(options.command),
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - begun, 1),
-            "host": socket.gethostname(),
-        },
+    occasion = Occasion(
+        command=tuple(options.command),
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - begun, 1),
+        host=socket.gethostname(),
     )
+    write_json(options.out / RUN, vars(occasion))
     submission = Submission(bundle=finish_bundle(options.out))
     certificate = certify(submission, datetime.datetime.now(datetime.UTC))
     write_report(submission, certificate)
@@ -219,29 +206,32 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
     if options.resume and stored.is_file():
         inputs = parse(Inputs, read_json(stored), stored)
         case = named_by_digest(case, inputs)
-        if read_json(options.out / "case.json") != case.record():
+        if read_json(options.out / CASE) != case.record():
             raise InputError(
                 f"{options.out} was begun with another case or other options; it cannot be resumed with these."
             )
-        if read_json(options.out / "environment.json") != described(options):
+        if read_json(options.out / ENVIRONMENT) != described(options):
             raise InputError(
                 f"{options.out} was begun with another device, number of threads, machine or set of packages. "
                 "Its runs cannot go on with these; begin again with another --out."
             )
-        if read_json(options.out / "source.json") != vars(environment.source()):
+        if read_json(options.out / SOURCE) != vars(environment.source()):
             raise InputError(
                 f"The code has changed since {options.out} was begun, so its runs cannot go on. "
                 "Begin again with another --out."
             )
-        check_stored_inputs(options.out / "inputs", inputs)
+        try:
+            read_inputs(options.out / "inputs", inputs)
+        except EvidenceError as error:
+            raise InputError(f"{error} Begin again with another --out.") from None
         return case, inputs
     inputs = draw_inputs(case, options.out / "inputs")
     case = named_by_digest(case, inputs)
-    write_json(options.out / "case.json", case.record())
+    write_json(options.out / CASE, case.record())
     for standard in standards:
         write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
-    write_json(options.out / "environment.json", described(options))
-    write_json(options.out / "source.json", vars(environment.source()))
+    write_json(options.out / ENVIRONMENT, described(options))
+    write_json(options.out / SOURCE, vars(environment.source()))
     return case, inputs
 
 
@@ -305,17 +295,6 @@ def named_by_digest(case: Case, inputs: Inputs) -> Case:
     data["corpus"]["sha256"] = inputs.corpus_sha256
     data["tokenizer"]["sha256"] = inputs.tokenizer_sha256
     return case.with_changes(data=data)
-
-
-def check_stored_inputs(directory: Path, inputs: Inputs) -> None:
-    """Refuses inputs that are no longer what was drawn.
-
-    Raises:
-        InputError: weights or batches have another digest.
-    """
-    for name, expected in ((WEIGHTS, inputs.weights), (BATCHES, inputs.batches)):
-        if digest_tensors(read_tensors(directory / name)) != expected:
-            raise InputError(f"{directory / name} was changed since it was drawn. Begin again with another --out.")
 
 
 def plan(case: Case, options: Options) -> list[Job]:

@@ -50,6 +50,11 @@ def digest_array(array: npt.NDArray[Any]) -> str:
     return sha.hexdigest()
 
 
+def digest_each(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
+    """Digest of each tensor by its name."""
+    return {name: digest_array(tensor) for name, tensor in tensors.items()}
+
+
 def digest_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     """Digest of named tensors; the order of the mapping does not matter, the names do."""
-    return digest_json({name: digest_array(tensors[name]) for name in tensors})
+    return digest_json(digest_each(tensors))

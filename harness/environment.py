@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.digest import digest_file, digest_json
-from harness.evidence import Source
+from harness.provenance import Source
 
 PACKAGES = ("mindspore", "mindformers", "torch", "transformers", "numpy", "scipy", "safetensors", "pydantic", "plotly")
 ROOMS = ("harness", "qwen3_model")

@@ -14,78 +14,45 @@ manifest: what depends on time or host has a list of its own.
     attestations/*.json           signed statements about manifest and record, checked with their signatures
 """
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel
 
 from harness.alignment import expected_alignment
 from harness.case import Case, parse_case
 from harness.comparison import Comparison, Expected, Tensors, measure, role
-from harness.digest import canonical_json, digest_array, digest_bytes, digest_file, digest_json, digest_tensors
+from harness.digest import digest_bytes, digest_each, digest_file
 from harness.errors import EvidenceError, InputError
 from harness.files import whole_file
-from harness.inputs import BATCHES, WEIGHTS, Inputs, read_tensors
+from harness.inputs import Inputs, read_inputs, read_tensors
 from harness.judge import Finding, judge
+from harness.provenance import (
+    BASELINE,
+    ENVIRONMENT,
+    SOURCE,
+    Baseline,
+    Occasion,
+    Source,
+    read_baseline_record,
+    read_environment,
+    read_occasion,
+    read_source,
+)
+from harness.records import check_list, list_files, parse, plain_files, read_json, write_json
 from harness.standards import Standard, parse_standard
 from harness.trace import Outcome, Run, encode_number, read_trace
 
 FORMAT, RECORD_FORMAT = "certify-bundle/2", "certify-record/1"
-MANIFEST, RECORD, INPUTS, FINDINGS = "manifest.json", "record.json", "inputs.json", "findings.json"
+MANIFEST, RECORD, FINDINGS = "manifest.json", "record.json", "findings.json"
+CASE, INPUTS = "case.json", "inputs.json"
 RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
-BASELINE, BASELINE_FORMAT = "baseline.json", "certify-baseline/1"
 TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
 RECORDED = (RUN,)  # depends on time or host
 RECORDED_OF_RUN = (LOG, TIMING)  # and so does this of each run
 PAGE_SEAL = "<!-- sha256 {} -->\n"
-ENVIRONMENT = {"device", "python", "threads", "machine", "packages", "variables"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """The code that ran: its revision (None outside a git checkout), whether files differed from that (`dirty`), and
-    the digest of the files of both packages."""
-
-    revision: str | None
-    dirty: bool
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Occasion:
-    """When and how a bundle was made: the command, its start (ISO 8601, UTC), how long it took, and on what host."""
-
-    command: tuple[str, ...]
-    started: str
-    seconds: float
-    host: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """A recorded reference half of a case: who recorded it, why, when (ISO 8601, UTC), how, and on what.
-
-    `case` and `inputs` are what its runs computed, `environment` and `source` what they ran on. `files` gives the
-    SHA-256 of every other file by relative POSIX path, `seal` the digest of all the other fields.
-    """
-
-    format: str
-    case: str
-    case_digest: str
-    author: str
-    reason: str
-    recorded: str
-    command: tuple[str, ...]
-    inputs: Inputs
-    environment: Mapping[str, Any]
-    source: Source
-    files: Mapping[str, str]
-    seal: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,53 +80,14 @@ class Bundle:
     findings: tuple[Finding, ...]
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes canonical JSON so that a kill leaves the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(canonical_json(value) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def read_json(path: Path) -> Any:
-    """Content of a JSON file that `write_json` wrote.
-
-    Raises:
-        EvidenceError: the file is missing, not JSON, or a byte of it is not as it would be written.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-        value = json.loads(text)
-        same = text == canonical_json(value) + "\n"
-    except OSError as error:
-        raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise EvidenceError(f"{path} is not JSON: {error}.") from None
-    if not same:
-        raise EvidenceError(f"{path} is not in canonical form: it was edited.")
-    return value
-
-
-def parse(kind: Any, value: Any, origin: Path) -> Any:
-    """A frozen record from JSON values; `kind` is its dataclass.
-
-    Raises:
-        EvidenceError: a field is missing, unknown or of another type.
-    """
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        raise EvidenceError(f"{origin} does not hold what it should: {error.errors()[0]['msg']}.") from None
-
-
 def finish_bundle(directory: Path) -> Bundle:
     """Judges what a run left in a directory, writes findings and manifest, and reads it all back."""
     bundle = _compute(directory)
     write_json(directory / FINDINGS, _plain(bundle.findings))
     digested, recorded = _files(directory)
-    write_json(directory / MANIFEST, {"format": FORMAT, "files": _digests(directory, digested)})
+    write_json(directory / MANIFEST, {"format": FORMAT, "files": list_files(directory, digested)})
     record = {"format": RECORD_FORMAT, "manifest": digest_file(directory / MANIFEST)}
-    write_json(directory / RECORD, {**record, "files": _digests(directory, recorded)})
+    write_json(directory / RECORD, {**record, "files": list_files(directory, recorded)})
     return read_bundle(directory)
 
 
@@ -191,24 +119,6 @@ def read_run(directory: Path) -> Run:
     return Run(name=directory.name, outcome=outcome, trace=read_trace(trace) if trace.is_file() else None)
 
 
-def read_baseline_record(path: Path) -> Baseline:
-    """The record of a baseline.
-
-    Raises:
-        EvidenceError: it is missing, of another format, or not as it was sealed.
-    """
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("format") != BASELINE_FORMAT:
-        raise EvidenceError(f"{path} does not have the format {BASELINE_FORMAT!r}.")
-    if value.get("seal") != digest_json({key: given for key, given in value.items() if key != "seal"}):
-        raise EvidenceError(f"{path} was changed since it was recorded.")
-    baseline: Baseline = parse(Baseline, value, path)
-    _check_environment(baseline.environment, path)
-    if not _in_utc(baseline.recorded):
-        raise EvidenceError(f"{path} states no UTC time at which it was recorded, but {baseline.recorded!r}.")
-    return baseline
-
-
 def _used_baseline(directory: Path, case: Case, runs: Mapping[str, Run]) -> Baseline | None:
     """The baseline that a bundle names, if it does; every run but the subject's must be as recorded there."""
     if not (directory / BASELINE).exists():
@@ -230,24 +140,22 @@ def _used_baseline(directory: Path, case: Case, runs: Mapping[str, Run]) -> Base
 
 def _compute(directory: Path) -> Bundle:
     """Everything that follows from a directory's case, standards, inputs and traces."""
-    case = _read_case(directory / "case.json")
+    case = _read_case(directory / CASE)
     standards = tuple(_read_standard(directory / "standards", name) for name in case.standards)
     inputs = parse(Inputs, read_json(directory / INPUTS), directory / INPUTS)
-    source = parse(Source, read_json(directory / "source.json"), directory / "source.json")
     runs = {path.name: read_run(path) for path in _children(directory / "runs")}
     for run in runs.values():
         _check_role(run, case, directory / "runs" / run.name)
-    weights = _read_inputs(directory / "inputs", inputs)
+    weights = read_inputs(directory / "inputs", inputs)
     expected = Expected(
         inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
-        weights={name: digest_array(tensor) for name, tensor in weights.items()},
+        weights=digest_each(weights),
         alignment=expected_alignment(case),
     )
     _check_owners(directory / "tensors", runs)
     left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run)) is not None}
     comparison = measure(runs, expected, {"weights": weights, **left})
     findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
-    environment = _read_environment(directory / "environment.json")
     return Bundle(
         path=directory,
         digest=digest_file(directory / MANIFEST) if (directory / MANIFEST).is_file() else "",
@@ -255,9 +163,9 @@ def _compute(directory: Path) -> Bundle:
         case=case,
         standards=standards,
         inputs=inputs,
-        environment=environment,
-        source=source,
-        occasion=_read_occasion(directory / RUN),
+        environment=read_environment(directory / ENVIRONMENT),
+        source=read_source(directory / SOURCE),
+        occasion=read_occasion(directory / RUN),
         baseline=_used_baseline(directory, case, runs),
         timings={name: digest_file(path) for name in runs if (path := directory / "runs" / name / TIMING).is_file()},
         runs=runs,
@@ -286,31 +194,6 @@ def _read_standard(directory: Path, name: str) -> Standard:
     return standard
 
 
-def _read_environment(path: Path) -> Mapping[str, Any]:
-    environment: Mapping[str, Any] = read_json(path)
-    _check_environment(environment, path)
-    return environment
-
-
-def _check_environment(environment: Any, path: Path) -> None:
-    if not isinstance(environment, Mapping) or set(environment) != ENVIRONMENT:
-        raise EvidenceError(f"{path} does not hold what it should: {', '.join(sorted(ENVIRONMENT))}.")
-
-
-def _read_occasion(path: Path) -> Occasion:
-    occasion: Occasion = parse(Occasion, read_json(path), path)
-    if not _in_utc(occasion.started):
-        raise EvidenceError(f"{path} states no UTC time at which the run started, but {occasion.started!r}.")
-    return occasion
-
-
-def _in_utc(text: str) -> bool:
-    try:
-        return datetime.fromisoformat(text).utcoffset() == timedelta(0)
-    except ValueError:
-        return False
-
-
 def _check_role(run: Run, case: Case, directory: Path) -> None:
     """Refuses a run that the case does not have, and a trace that is another run's or was asked for other steps."""
     of_run = role(run.name)
@@ -334,15 +217,6 @@ def _children(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.is_dir())
 
 
-def _read_inputs(directory: Path, inputs: Inputs) -> Tensors:
-    """The initial weights; they and the batches must be those whose digests the record of the inputs states."""
-    for name, stated in ((BATCHES, inputs.batches), (WEIGHTS, inputs.weights)):
-        tensors = read_tensors(directory / name)
-        if digest_tensors(tensors) != stated:
-            raise EvidenceError(f"{directory / name} does not hold the tensors whose digest {INPUTS} states.")
-    return tensors
-
-
 def _check_owners(directory: Path, runs: Mapping[str, Run]) -> None:
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         if path.suffix != ".safetensors" or path.stem not in runs:
@@ -355,46 +229,32 @@ def _left_tensors(directory: Path, run: Run) -> Tensors | None:
     if not path.is_file() or run.trace is None or run.trace.footer is None:
         return None
     tensors = read_tensors(path)
-    if {name: digest_array(tensor) for name, tensor in tensors.items()} != run.trace.footer.parameters:
+    if digest_each(tensors) != run.trace.footer.parameters:
         raise EvidenceError(f"{path} does not hold the tensors whose digests the trace of {run.name} states.")
     return tensors
 
 
 def _files(directory: Path) -> tuple[list[str], list[str]]:
-    """The relative POSIX paths of the files that the manifest covers, and of those that the record covers; sorted.
+    """The relative POSIX paths of the files that the manifest covers, and of those that the record covers.
 
     Raises:
-        EvidenceError: something that is neither a file nor a directory, a symbolic link above all, or two names that
-            some file systems take for one.
+        EvidenceError: something is no plain file.
     """
-    digested, recorded, seen = list[str](), list[str](), set[str]()
-    for path in sorted(directory.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise EvidenceError(f"{path} is not a plain file: a bundle holds no links.")
-        name = path.relative_to(directory)
-        if name.as_posix().casefold() in seen:
-            raise EvidenceError(f"{path} differs from another name of its bundle only by upper and lower case.")
-        seen.add(name.as_posix().casefold())
-        if path.is_dir() or _stands_for_itself(name.parts):
-            continue
-        (recorded if _is_recorded(name.parts) else digested).append(name.as_posix())
-    return digested, recorded
+    covered = [name for name in plain_files(directory) if not _stands_for_itself(name.split("/"))]
+    recorded = [name for name in covered if _is_recorded(name.split("/"))]
+    return [name for name in covered if name not in recorded], recorded
 
 
-def _stands_for_itself(parts: tuple[str, ...]) -> bool:
+def _stands_for_itself(parts: Sequence[str]) -> bool:
     if len(parts) == 1:
         return parts[0] in (MANIFEST, RECORD, PAGE)
     return len(parts) == 2 and parts[0] == ATTESTATIONS and parts[1].endswith(".json")
 
 
-def _is_recorded(parts: tuple[str, ...]) -> bool:
+def _is_recorded(parts: Sequence[str]) -> bool:
     if len(parts) == 3 and parts[0] == "runs":
         return parts[2] in RECORDED_OF_RUN
     return len(parts) == 1 and parts[0] in RECORDED
-
-
-def _digests(directory: Path, names: Sequence[str]) -> dict[str, str]:
-    return {name: digest_file(directory / name) for name in names}
 
 
 def _check_files(directory: Path) -> None:
@@ -417,21 +277,6 @@ def _read_list(path: Path, form: str, keys: set[str]) -> dict[str, Any]:
     if not known or not isinstance(value["files"], dict):
         raise EvidenceError(f"{path} does not have the format {form!r}: it was written by another version, or edited.")
     return dict(value)
-
-
-def check_list(directory: Path, files: Mapping[str, str], found: Sequence[str]) -> None:
-    """Refuses a directory whose files are not those of a list of paths and digests.
-
-    Raises:
-        EvidenceError: every file that is missing, extra or changed.
-    """
-    missing = sorted(set(files) - set(found))
-    extra = sorted(set(found) - set(files))
-    changed = [name for name in found if name in files and digest_file(directory / name) != files[name]]
-    if missing or extra or changed:
-        lists = (("missing", missing), ("extra", extra), ("changed", changed))
-        parts = [f"{what}: {', '.join(names)}" for what, names in lists if names]
-        raise EvidenceError(f"{directory} is not what was recorded. " + "; ".join(parts) + ".")
 
 
 def write_page(directory: Path, page: str) -> Path:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from harness.digest import digest_tensors
 from harness.errors import EvidenceError
 
 WEIGHTS = "weights.safetensors"
@@ -49,6 +50,19 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
         tensors: dict[str, npt.NDArray[Any]] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise EvidenceError(f"The tensors {path} cannot be read: {error}.") from None
+    return tensors
+
+
+def read_inputs(directory: Path, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
+    """The initial weights of a directory; they and the batches must be those that were drawn.
+
+    Raises:
+        EvidenceError: weights or batches cannot be read, or have another digest than `inputs` states.
+    """
+    for name, drawn in ((BATCHES, inputs.batches), (WEIGHTS, inputs.weights)):
+        tensors = read_tensors(directory / name)
+        if digest_tensors(tensors) != drawn:
+            raise EvidenceError(f"{directory / name} was changed since it was drawn.")
     return tensors
 
 

@@ -12,8 +12,9 @@ from enum import StrEnum
 
 from harness.attestation import Role
 from harness.comparison import SUBJECT, compare_traces
-from harness.evidence import Bundle, Source
+from harness.evidence import Bundle
 from harness.judge import Finding, Outcome, statistic
+from harness.provenance import Source
 from harness.standards import Standard, load_standard, shipped_standards
 from harness.submission import Scope, Submission, believed, scope
 from harness.trace import Side

@@ -6,8 +6,9 @@ The template only loops over these records; a number that is to be shown is made
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evidence import FINDINGS, Bundle, read_json
+from harness.evidence import FINDINGS, Bundle
 from harness.levels import Certificate
+from harness.records import read_json
 from harness.report.charts import Chart, curve_chart, lr_zero_chart, rate_chart
 from harness.report.columns import Table, step_columns, step_tables
 from harness.report.groups import StandardTable, standard_tables

@@ -19,7 +19,8 @@ from typing import BinaryIO
 
 from harness.case import Case
 from harness.errors import EvidenceError
-from harness.evidence import LOG, OUTCOME, TRACE, read_run, write_json
+from harness.evidence import LOG, OUTCOME, TRACE, read_run
+from harness.records import write_json
 from harness.runners import Job
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.trace import Step, Trace, read_trace

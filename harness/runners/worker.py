@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from safetensors.numpy import save_file
 
 from harness.case import Case, parse_case
-from harness.digest import digest_array, digest_tensors
+from harness.digest import digest_each, digest_tensors
 from harness.evidence import TIMING, TRACE
 from harness.inputs import BATCHES, PROBE_UPDATES, WEIGHTS, probe_gradients, read_tensors
 from harness.runners import Job, Runner, Setting, Tensors, load_runner
@@ -53,7 +53,7 @@ def main(job_file: str, parent: int, resume: bool) -> None:
         batches=digest_tensors(batches),
         steps=job.steps,
         runner=job.runner,
-        initial=digests(runner.parameters()),
+        initial=digest_each(runner.parameters()),
         alignment=runner.alignment(),
         provenance={**runner.provenance(), "perturbation": job.perturbation},
     )
@@ -62,10 +62,6 @@ def main(job_file: str, parent: int, resume: bool) -> None:
     elif train(job, case, runner, header, batches, resume or job.resume):
         # The rest is done by a process that has nothing but the checkpoint.
         os.execv(sys.executable, [sys.executable, "-m", "harness.runners.worker", job_file, str(parent), "resume"])
-
-
-def digests(tensors: Tensors) -> dict[str, str]:
-    return {name: digest_array(tensor) for name, tensor in tensors.items()}
 
 
 def end_with_parent(parent: int) -> None:
@@ -110,7 +106,7 @@ def probe(
             updated.apply_gradients(probe_gradients(weights, case.initialization.seed, update))
         left |= {f"updated.{name}": tensor for name, tensor in updated.parameters().items()}
         _keep(left, job)
-        writer.finish(digests(left))
+        writer.finish(digest_each(left))
 
 
 def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Tensors, resume: bool) -> bool:
@@ -138,7 +134,7 @@ def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Te
                 return True
         final = runner.parameters()
         _keep(final, job)
-        writer.finish(digests(final))
+        writer.finish(digest_each(final))
     return False
 
 

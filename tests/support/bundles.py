@@ -15,10 +15,11 @@ from safetensors.numpy import save_file
 from harness.alignment import expected_alignment
 from harness.case import Case, load_case
 from harness.comparison import REQUIRED_RUNS, role
-from harness.digest import digest_array, digest_tensors
-from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle, write_json
+from harness.digest import digest_each, digest_tensors
+from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle
 from harness.inputs import BATCHES, WEIGHTS, Inputs
 from harness.levels import Certificate, certify
+from harness.records import write_json
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
 from harness.standards import Standard, load_standard
@@ -201,7 +202,7 @@ def _write_run(
         batches=INPUTS.batches,
         steps=steps,
         runner={"subject": "mindspore", "reference": "torch", "oracle": "oracle"}[side],
-        initial={name: digest_array(tensor) for name, tensor in example_parameters("weights").items()},
+        initial=digest_each(example_parameters("weights")),
         alignment=expected_alignment(case),
         provenance={"threads": 1},
     )
@@ -220,7 +221,7 @@ def _write_run(
             if not step.finite:
                 break
         if ended and (outcome is None or outcome.status in ("completed", "non_finite")):
-            writer.finish({name: digest_array(tensor) for name, tensor in left.items()})
+            writer.finish(digest_each(left))
             if arm == "probe" or run in ("reference-1", "subject-1"):
                 save_file(left, directory / "tensors" / f"{run}.safetensors")
     if outcome is None:

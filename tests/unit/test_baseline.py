@@ -23,7 +23,9 @@ from harness.baseline import State, Statement, check_baseline, find_baseline, re
 from harness.case import Case
 from harness.digest import digest_json
 from harness.errors import EvidenceError, InputError
-from harness.evidence import BASELINE, FINDINGS, MANIFEST, Baseline, Bundle, read_bundle, read_json, write_json
+from harness.evidence import FINDINGS, MANIFEST, Bundle, read_bundle
+from harness.provenance import BASELINE, Baseline
+from harness.records import read_json, write_json
 from harness.trace import Trace
 from tests.support.bundles import edit_json
 from tests.support.command_line import caller

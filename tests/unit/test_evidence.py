@@ -17,9 +17,10 @@ from safetensors.numpy import load_file, save_file
 
 from harness.digest import digest_file
 from harness.errors import CertifyError, EvidenceError
-from harness.evidence import Bundle, finish_bundle, read_bundle, read_json, write_json
+from harness.evidence import Bundle, finish_bundle, read_bundle
 from harness.judge import Outcome
 from harness.levels import Level
+from harness.records import read_json, write_json
 from harness.standards import load_standard
 from harness.trace import Step, TraceHeader
 from tests.support.bundles import certified, edit_json, example_parameters, write_example, write_page_of

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from harness.attestation import Role, Trust, Waiver, Withdrawal, keygen, load_trust, read, sign, standing
 from harness.digest import canonical_json, digest_bytes, digest_file
 from harness.errors import AttestationError, CertifyError, EvidenceError
-from harness.evidence import Bundle, finish_bundle, read_bundle, read_json, write_json
+from harness.evidence import Bundle, finish_bundle, read_bundle
 from harness.judge import Outcome
 from harness.levels import MEASURES, Level, certify
+from harness.records import read_json, write_json
 from harness.standards import Standard, load_standard, parse_standard
 from harness.submission import Submission, claim_of, read_submission
 from harness.trace import Step, TraceHeader

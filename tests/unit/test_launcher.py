@@ -15,8 +15,9 @@ import pytest
 from harness.case import Case
 from harness.certify import job, prepare
 from harness.errors import InputError
-from harness.evidence import read_run, write_json
+from harness.evidence import read_run
 from harness.inputs import BATCHES, WEIGHTS
+from harness.records import write_json
 from harness.runners import Job, find_runner
 from harness.runners.launcher import finished, run_jobs, variables
 from harness.trace import Run, Trace

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.evidence import Baseline, Bundle, Source
+from harness.evidence import Bundle
 from harness.judge import Outcome
 from harness.levels import COMPUTED, MEASURES, Level, Requirement
+from harness.provenance import Baseline, Source
 from harness.standards import load_standard, parse_standard
 from harness.trace import Step, TraceHeader
 from tests.support.bundles import certified, example_step, write_example

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from harness import environment, levels
-from harness.evidence import Source
+from harness.provenance import Source
 from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
 

@@ -1,0 +1,92 @@
+"""What is recorded, as files that show when they were edited: canonical JSON, and lists of files by digest."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.digest import canonical_json, digest_file
+from harness.errors import EvidenceError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes canonical JSON so that a kill leaves the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of one name each time, so that a run that goes on after a kill writes over what the kill left.
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(canonical_json(value) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file that `write_json` wrote.
+
+    Raises:
+        EvidenceError: the file is missing, not JSON, or a byte of it is not as it would be written.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        value = json.loads(text)
+        same = text == canonical_json(value) + "\n"
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise EvidenceError(f"{path} is not JSON: {error}.") from None
+    if not same:
+        raise EvidenceError(f"{path} is not in canonical form: it was edited.")
+    return value
+
+
+def parse(kind: Any, value: Any, origin: Path) -> Any:
+    """A frozen record from JSON values; `kind` is its dataclass.
+
+    Raises:
+        EvidenceError: a field is missing, unknown or of another type.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise EvidenceError(f"{origin} does not hold what it should: {error.errors()[0]['msg']}.") from None
+
+
+def plain_files(directory: Path) -> list[str]:
+    """The relative POSIX paths of all files under a directory, sorted by their parts.
+
+    Raises:
+        EvidenceError: something that is neither a file nor a directory, a symbolic link above all, or two names that
+            some file systems take for one.
+    """
+    names, seen = list[str](), set[str]()
+    for path in sorted(directory.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise EvidenceError(f"{path} is not a plain file: what is recorded holds no links.")
+        name = path.relative_to(directory).as_posix()
+        if name.casefold() in seen:
+            raise EvidenceError(f"{path} differs from another name beside it only by upper and lower case.")
+        seen.add(name.casefold())
+        if path.is_file():
+            names.append(name)
+    return names
+
+
+def list_files(directory: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each file by its name, which is a path relative to the directory."""
+    return {name: digest_file(directory / name) for name in names}
+
+
+def check_list(directory: Path, files: Mapping[str, str], found: Sequence[str]) -> None:
+    """Refuses a directory whose files are not those of a list of paths and digests.
+
+    Raises:
+        EvidenceError: every file that is missing, extra or changed.
+    """
+    missing = sorted(set(files) - set(found))
+    extra = sorted(set(found) - set(files))
+    changed = [name for name in found if name in files and digest_file(directory / name) != files[name]]
+    if missing or extra or changed:
+        lists = (("missing", missing), ("extra", extra), ("changed", changed))
+        parts = [f"{what}: {', '.join(names)}" for what, names in lists if names]
+        raise EvidenceError(f"{directory} is not what was recorded. " + "; ".join(parts) + ".")

@@ -235,7 +235,7 @@ def check_baseline(directory: Path, name: str, case: Case | None, now: datetime,
     age = now - datetime.fromisoformat(baseline.recorded)
     if age > timedelta(days=max_age_days):
         return checked(State.STALE, f"{path} was recorded {age.days} days ago, allowed {max_age_days}. {mend}")
-    if other := _other_versions(baseline.environment["packages"]):
+    if other := _other_versions(baseline.environment.packages):
         return checked(State.STALE, f"{path} was recorded with other versions than the project pins: {other}. {mend}")
     return checked(State.USABLE, f"recorded {baseline.recorded} by {baseline.author}: {baseline.reason}")
 

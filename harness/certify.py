@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness import environment
 from harness.baseline import Statement, check_drawn, check_new, find_baseline, place, store, workplace
@@ -33,7 +32,17 @@ from harness.errors import EvidenceError, InputError, MissingPrerequisite
 from harness.evidence import CASE, INPUTS, MANIFEST, OUTCOME, RUN, Bundle, finish_bundle
 from harness.inputs import Inputs, read_inputs
 from harness.levels import Certificate, certify
-from harness.provenance import BASELINE, ENVIRONMENT, SOURCE, Baseline, Occasion, read_baseline_record
+from harness.provenance import (
+    BASELINE,
+    ENVIRONMENT,
+    SOURCE,
+    Baseline,
+    Environment,
+    Occasion,
+    read_baseline_record,
+    read_environment,
+    read_source,
+)
 from harness.records import parse, read_json, write_json
 from harness.report import write_report
 from harness.runners import Job, check_policy, find_runner
@@ -210,12 +219,12 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
             raise InputError(
                 f"{options.out} was begun with another case or other options; it cannot be resumed with these."
             )
-        if read_json(options.out / ENVIRONMENT) != described(options):
+        if read_environment(options.out / ENVIRONMENT) != described(options):
             raise InputError(
                 f"{options.out} was begun with another device, number of threads, machine or set of packages. "
                 "Its runs cannot go on with these; begin again with another --out."
             )
-        if read_json(options.out / SOURCE) != vars(environment.source()):
+        if read_source(options.out / SOURCE) != environment.source():
             raise InputError(
                 f"The code has changed since {options.out} was begun, so its runs cannot go on. "
                 "Begin again with another --out."
@@ -230,12 +239,12 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
     write_json(options.out / CASE, case.record())
     for standard in standards:
         write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
-    write_json(options.out / ENVIRONMENT, described(options))
+    write_json(options.out / ENVIRONMENT, vars(described(options)))
     write_json(options.out / SOURCE, vars(environment.source()))
     return case, inputs
 
 
-def described(options: Options) -> dict[str, Any]:
+def described(options: Options) -> Environment:
     """What the runs have here, as the bundle records it."""
     return environment.describe(options.device, options.threads, variables(options.threads))
 

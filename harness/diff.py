@@ -60,7 +60,7 @@ def diff_bundles(a: Bundle, b: Bundle) -> Difference:
 def _changes(a: Bundle, b: Bundle) -> Iterator[Change]:
     yield from _mapping("case", _flat(a.case.record()), _flat(b.case.record()))
     yield from _mapping("inputs", vars(a.inputs), vars(b.inputs))
-    yield from _mapping("environment", _flat(a.environment), _flat(b.environment))
+    yield from _mapping("environment", _flat(vars(a.environment)), _flat(vars(b.environment)))
     yield from _mapping("source", vars(a.source), vars(b.source))
     yield from _mapping(
         "standards",

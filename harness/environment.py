@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.digest import digest_file, digest_json
-from harness.provenance import Source
+from harness.provenance import Environment, Source
 
 PACKAGES = ("mindspore", "mindformers", "torch", "transformers", "numpy", "scipy", "safetensors", "pydantic", "plotly")
 ROOMS = ("harness", "qwen3_model")
@@ -17,16 +17,16 @@ SOURCE_SUFFIXES = (".py", ".yaml")
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
-def describe(device: str, threads: int, variables: dict[str, str]) -> dict[str, Any]:
-    """Device, machine, package versions and the variables that the runs get."""
-    return {
-        "device": device,
-        "python": platform.python_version(),
-        "threads": threads,
-        "machine": machine(),
-        "packages": packages(),
-        "variables": variables,
-    }
+def describe(device: str, threads: int, variables: dict[str, str]) -> Environment:
+    """What runs on a device get here."""
+    return Environment(
+        device=device,
+        python=platform.python_version(),
+        threads=threads,
+        machine=machine(),
+        packages=packages(),
+        variables=variables,
+    )
 
 
 def packages() -> dict[str, str | None]:

@@ -34,6 +34,7 @@ from harness.provenance import (
     ENVIRONMENT,
     SOURCE,
     Baseline,
+    Environment,
     Occasion,
     Source,
     read_baseline_record,
@@ -70,7 +71,7 @@ class Bundle:
     case: Case
     standards: tuple[Standard, ...]
     inputs: Inputs
-    environment: Mapping[str, Any]
+    environment: Environment
     source: Source
     occasion: Occasion
     baseline: Baseline | None

@@ -16,7 +16,19 @@ from harness.records import parse, read_json
 
 SOURCE, ENVIRONMENT = "source.json", "environment.json"
 BASELINE, BASELINE_FORMAT = "baseline.json", "certify-baseline/1"
-ENVIRONMENT_FIELDS = {"device", "python", "threads", "machine", "packages", "variables"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What the runs had: the subject's device, Python, threads of each run, processor and memory, version of each
+    package (None where it is not installed), and the environment variables that they were given."""
+
+    device: str
+    python: str
+    threads: int
+    machine: Mapping[str, Any]
+    packages: Mapping[str, str | None]
+    variables: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +67,7 @@ class Baseline:
     recorded: str
     command: tuple[str, ...]
     inputs: Inputs
-    environment: Mapping[str, Any]
+    environment: Environment
     source: Source
     files: Mapping[str, str]
     seal: str
@@ -83,13 +95,14 @@ def read_occasion(path: Path) -> Occasion:
     return occasion
 
 
-def read_environment(path: Path) -> Mapping[str, Any]:
-    """Device, machine, packages and variables of the runs.
+def read_environment(path: Path) -> Environment:
+    """What the runs had.
 
     Raises:
         EvidenceError: it is missing, or does not hold what it should.
     """
-    return _checked_environment(read_json(path), path)
+    environment: Environment = parse(Environment, read_json(path), path)
+    return environment
 
 
 def read_baseline_record(path: Path) -> Baseline:
@@ -104,16 +117,9 @@ def read_baseline_record(path: Path) -> Baseline:
     if value.get("seal") != digest_json({key: given for key, given in value.items() if key != "seal"}):
         raise EvidenceError(f"{path} was changed since it was recorded.")
     baseline: Baseline = parse(Baseline, value, path)
-    _checked_environment(baseline.environment, path)
     if not _in_utc(baseline.recorded):
         raise EvidenceError(f"{path} states no UTC time at which it was recorded, but {baseline.recorded!r}.")
     return baseline
-
-
-def _checked_environment(environment: Any, path: Path) -> Mapping[str, Any]:
-    if not isinstance(environment, Mapping) or set(environment) != ENVIRONMENT_FIELDS:
-        raise EvidenceError(f"{path} does not hold what it should: {', '.join(sorted(ENVIRONMENT_FIELDS))}.")
-    return environment
 
 
 def _in_utc(text: str) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,16 @@ def parse(kind: Any, value: Any, origin: Path) -> Any:
         EvidenceError: a field is missing, unknown or of another type.
     """
     try:
-        return TypeAdapter(kind).validate_python(value)
+        record = TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise EvidenceError(f"{origin} does not hold what it should: {error.errors()[0]['msg']}.") from None
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise EvidenceError(f"{origin} does not hold what it should: {where}: {first['msg']}.") from None
+    # pydantic drops unknown fields of a dataclass and turns "1" into 1; what is believed is what stands there
+    if canonical_json(asdict(record)) != canonical_json(value):
+        names = ", ".join(field.name for field in fields(kind))
+        raise EvidenceError(f"{origin} does not hold what it should: {names}, each of its type, and nothing else.")
+    return record
 
 
 def plain_files(directory: Path) -> list[str]:

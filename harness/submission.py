@@ -61,7 +61,7 @@ def scope(bundle: Bundle) -> Scope:
     return Scope(
         task="training",
         model=named or f"Qwen3 of {model.num_hidden_layers} layers of width {model.hidden_size}",
-        device=str(bundle.environment["device"]),
+        device=bundle.environment.device,
         layout="one process",
         precision=bundle.case.precision.compute_dtype,
     )

@@ -144,13 +144,13 @@ def cases(
 
 def env(as_json: JsonOption = False) -> int:
     """Show what a run would run on: device, machine, packages, variables, source revision."""
-    found = environment.describe("CPU", DEFAULT_THREADS, variables(DEFAULT_THREADS))
-    found["source"] = vars(environment.source())
+    here = environment.describe("CPU", DEFAULT_THREADS, variables(DEFAULT_THREADS))
+    found = {**vars(here), "source": vars(environment.source())}
     if as_json:
         print(json.dumps(found))
         return MET
     out_console.print(yaml.safe_dump(found, sort_keys=False), end="", markup=False)
-    missing = [name for name in ("mindspore", "torch", "transformers") if found["packages"][name] is None]
+    missing = [name for name in ("mindspore", "torch", "transformers") if here.packages[name] is None]
     if missing:
         out_console.print(f"A run also needs: {', '.join(missing)}. Install with: pip install '.[run]'", markup=False)
     return MET

@@ -16,6 +16,7 @@ import yaml
 
 from harness.comparison import REQUIRED_RUNS
 from harness.evidence import TIMING, Bundle
+from harness.provenance import Baseline, Source
 from harness.report.words import Fact, Mark, count, duration, number, purpose
 from harness.trace import Run
 
@@ -58,15 +59,16 @@ class Provenance:
     packages: tuple[Fact, ...]
     variables: tuple[Fact, ...]
     source: tuple[Fact, ...]
+    baseline: tuple[Fact, ...]
     runs: tuple[RunRow, ...]
-    resumed: tuple[str, ...]
+    notices: tuple[str, ...]
     timed: bool
     commands: tuple[Command, ...]
 
 
 def build_provenance(bundle: Bundle) -> Provenance:
     """Inputs, case, environment, source, runs and commands of a bundle."""
-    environment = bundle.environment
+    environment = vars(bundle.environment)
     rows = tuple(_run_rows(bundle))
     return Provenance(
         started=bundle.occasion.started,
@@ -76,11 +78,15 @@ def build_provenance(bundle: Bundle) -> Provenance:
         case=_case(bundle),
         case_yaml=yaml.safe_dump(bundle.case.record(), sort_keys=False, allow_unicode=True),
         machine=tuple(_flat({k: v for k, v in environment.items() if k not in ("packages", "variables")})),
-        packages=tuple(_flat(environment.get("packages") or {})),
-        variables=tuple(_flat(environment.get("variables") or {})),
-        source=_source(bundle),
+        packages=tuple(_flat(bundle.environment.packages)),
+        variables=tuple(_flat(bundle.environment.variables)),
+        source=_source(bundle.source),
+        baseline=_baseline(bundle.baseline) if bundle.baseline else (),
         runs=rows,
-        resumed=tuple(f"{row.name} was {row.resumed}." for row in rows if row.resumed),
+        notices=(
+            *([_stood_in(bundle.baseline)] if bundle.baseline else []),
+            *(f"{row.name} was {row.resumed}." for row in rows if row.resumed),
+        ),
         timed=any(row.per_step != UNKNOWN for row in rows),
         commands=_commands(bundle.occasion.command),
     )
@@ -136,13 +142,28 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[Fact]:
             yield Fact(term=f"{prefix}{key}", text=text)
 
 
-def _source(bundle: Bundle) -> tuple[Fact, ...]:
-    source = bundle.source
+def _source(source: Source) -> tuple[Fact, ...]:
     state = "files differed from this revision" if source.dirty else "clean: every file as committed"
     return (
         Fact(term="Revision", text=source.revision or "not a checkout", code=source.revision is not None),
         Fact(term="State", text=state if source.revision else "unknown"),
     )
+
+
+def _baseline(baseline: Baseline) -> tuple[Fact, ...]:
+    return (
+        Fact(term="Recorded", text=baseline.recorded),
+        Fact(term="By", text=baseline.author),
+        Fact(term="Reason", text=baseline.reason),
+        Fact(term="Baseline digest", text=baseline.seal, code=True),
+        *_source(baseline.source),
+        *_flat({"machine": baseline.environment.machine, "packages": baseline.environment.packages}),
+        Fact(term="Command", text=shlex.join(baseline.command), code=True),
+    )
+
+
+def _stood_in(baseline: Baseline) -> str:
+    return f"Reference and oracle did not run with the subject: {baseline.author} recorded them on {baseline.recorded}."
 
 
 def _run_rows(bundle: Bundle) -> Iterator[RunRow]:

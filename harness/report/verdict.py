@@ -55,7 +55,7 @@ def build_verdict(bundle: Bundle, certificate: Certificate) -> Verdict:
         scope=str(certificate.scope),
         asked=f"{certificate.at:%Y-%m-%d}",
         valid=_valid(bundle, certificate.at),
-        scope_note=_scope_note(str(bundle.environment["device"])),
+        scope_note=_scope_note(bundle.environment.device),
         counts=tuple((mark(outcome), outcomes[outcome]) for outcome in Outcome),
         ladder=tuple(_rung(certificate, level) for level in reversed(COMPUTED)),
         next_level=certificate.next_level.value if certificate.next_level else None,

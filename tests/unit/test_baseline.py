@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,15 @@ def test_a_bundle_says_which_baseline_it_was_judged_by(case: Case, recorded: Pat
     assert used == read_baseline(recorded / case.name)
     assert used is not None and (used.author, used.reason) == ("A. Writer", "first recording")
     assert BASELINE in read_json(judged / MANIFEST)["files"]
+
+
+def test_the_page_says_that_a_baseline_stood_in_and_whose(judged: Path) -> None:
+    page, baseline = (judged / "report.html").read_text(encoding="utf-8"), read_bundle(judged).baseline
+    assert baseline is not None
+    first_screen = page[page.index('id="verdict"') : page.index('id="level"')]
+    assert f"did not run with the subject: A. Writer recorded them on {baseline.recorded}." in unescape(first_screen)
+    provenance = page[page.index('<section id="provenance"') :]
+    assert "<h3>Baseline</h3>" in provenance and baseline.seal in provenance and STATEMENT.reason in provenance
 
 
 def test_only_the_subject_runs_against_a_baseline(judged: Path) -> None:

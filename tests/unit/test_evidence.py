@@ -291,6 +291,22 @@ def test_a_record_of_another_kind_is_refused(copy: Path, name: str, content: str
         finish_bundle(copy)
 
 
+@pytest.mark.parametrize(("name", "values"), [
+    ("environment.json", {"packages": 3}), ("environment.json", {"variables": ["A=1"]}),
+    ("environment.json", {"machine": "big"}), ("environment.json", {"device": None}),
+    ("environment.json", {"more": 1}), ("environment.json", {"threads": "1"}),
+    ("source.json", {"dirty": "false"}), ("source.json", {"more": 1}), ("run.json", {"seconds": "1.0"}),
+    ("run.json", {"more": 1}), ("inputs.json", {"epochs": 1.0}), ("inputs.json", {"more": 1}),
+    ("runs/subject-1/outcome.json", {"last_step": "8"}), ("runs/subject-1/outcome.json", {"more": 1}),
+])  # fmt: skip
+def test_a_record_with_a_field_of_another_type_or_one_more_is_refused(
+    copy: Path, name: str, values: dict[str, object]
+) -> None:
+    edit_json(copy / name, lambda record: record.update(values))
+    with pytest.raises(EvidenceError, match="does not hold what it should"):
+        finish_bundle(copy)
+
+
 def test_a_run_that_is_gone_passes_nothing_that_needs_it(copy: Path) -> None:
     shutil.rmtree(copy / "runs" / "subject-2")
     bundle = finish_bundle(copy)

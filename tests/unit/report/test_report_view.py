@@ -164,7 +164,7 @@ def test_tensors_stand_worst_first_and_not_a_number_before_all(tmp_path: Path) -
 def test_a_resumed_run_is_said_to_be_one(tmp_path: Path) -> None:
     resumed = RunOutcome(status="completed", last_step=200, detail="200 of 200 steps", resumed_after=(50, 100))
     view = view_of(write_example(tmp_path, outcomes={"subject-1": resumed}))
-    assert view.provenance.resumed == ("subject-1 was taken up again after step 50, 100.",)
+    assert view.provenance.notices == ("subject-1 was taken up again after step 50, 100.",)
 
 
 def test_columns_hold_every_digit_and_repeat_no_values(failing: Bundle) -> None:

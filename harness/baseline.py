@@ -29,7 +29,7 @@ from harness.comparison import REFERENCE, REFERENCE_REPEAT
 from harness.digest import digest_json
 from harness.environment import packages
 from harness.errors import EvidenceError, InputError
-from harness.evidence import CASE, OUTCOME, TRACE, read_run
+from harness.evidence import CASE, OUTCOME, TRACE, read_run, unusable
 from harness.inputs import Inputs
 from harness.provenance import BASELINE, BASELINE_FORMAT, ENVIRONMENT, SOURCE, Baseline, read_baseline_record
 from harness.records import check_list, list_files, plain_files, read_json, write_json
@@ -156,11 +156,8 @@ def store(work: Path, runs: Path, case: Case, inputs: Inputs, statement: Stateme
 
 def _check_good(runs: Sequence[Run]) -> None:
     for run in runs:
-        if run.outcome.status != "completed" or run.trace is None or not run.trace.complete:
-            tail = f"\n{run.outcome.log_tail}" if run.outcome.log_tail else ""
-            raise InputError(f"No baseline: {run.name} did not complete. {run.outcome.detail}.{tail}")
-        if bad := run.trace.first_non_finite:
-            raise InputError(f"No baseline: {run.name} is not finite at step {bad.step}.")
+        if why := unusable(run):
+            raise InputError(f"No baseline: {why}")
     traces = {run.name: run.trace for run in runs if run.trace}
     first, again = traces[REFERENCE], traces[REFERENCE_REPEAT]
     for one, other in zip(first.steps, again.steps, strict=True):

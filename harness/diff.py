@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.comparison import REFERENCE, SUBJECT, compare_traces
 from harness.evidence import Bundle
+from harness.floor import floor_of
 from harness.judge import Outcome, statistic
 
 WORSE = {Outcome.PASS: 0, Outcome.INCONCLUSIVE: 1, Outcome.FAIL: 2, Outcome.ERROR: 3}
@@ -136,11 +137,10 @@ def _judged(a: Bundle, b: Bundle) -> tuple[Kind, str]:
 
 def _beyond_floor(bundle: Bundle, apart: Mapping[str, float]) -> tuple[bool, str]:
     """Whether the subject moved by more than the floor, and that in words. Without a floor nothing is beyond it."""
-    floors = {number: bundle.comparison[f"floor.{number}.relative"].values for number in apart}
+    limits = floor_of(bundle)
     words = ", ".join(f"{number} {value:.2g}" for number, value in apart.items()) or "unknown"
-    if not apart or not all(floors.values()):
+    if not apart or limits is None:
         return False, f"the subject moved by {words}, and no floor was measured that it could be held against"
-    limits = {number: statistic("maximum", values) for number, values in floors.items()}
     beyond = any(not value <= limits[number] for number, value in apart.items())
     allowed = ", ".join(f"{number} {value:.2g}" for number, value in limits.items())
     return beyond, f"the subject moved by {words}, {'beyond' if beyond else 'within'} the floor of {allowed}"

@@ -120,6 +120,24 @@ def read_run(directory: Path) -> Run:
     return Run(name=directory.name, outcome=outcome, trace=read_trace(trace) if trace.is_file() else None)
 
 
+def unusable(run: Run) -> str | None:
+    """Why nothing can be measured by a run: it did not complete, or a number of it is not finite."""
+    if run.outcome.status != "completed" or run.trace is None or not run.trace.complete:
+        tail = f"\n{run.outcome.log_tail}" if run.outcome.log_tail else ""
+        return f"{run.name} did not complete. {run.outcome.detail}.{tail}"
+    bad = run.trace.first_non_finite
+    return f"{run.name} is not finite at step {bad.step}." if bad else None
+
+
+def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:
+    """What every run of a case has to start from; `weights` are those of the inputs."""
+    return Expected(
+        inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
+        weights=digest_each(weights),
+        alignment=expected_alignment(case),
+    )
+
+
 def _used_baseline(directory: Path, case: Case, runs: Mapping[str, Run]) -> Baseline | None:
     """The baseline that a bundle names, if it does; every run but the subject's must be as recorded there."""
     if not (directory / BASELINE).exists():
@@ -148,11 +166,7 @@ def _compute(directory: Path) -> Bundle:
     for run in runs.values():
         _check_role(run, case, directory / "runs" / run.name)
     weights = read_inputs(directory / "inputs", inputs)
-    expected = Expected(
-        inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
-        weights=digest_each(weights),
-        alignment=expected_alignment(case),
-    )
+    expected = expected_of(case, inputs, weights)
     _check_owners(directory / "tensors", runs)
     left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run)) is not None}
     comparison = measure(runs, expected, {"weights": weights, **left})

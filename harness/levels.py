@@ -13,6 +13,7 @@ from enum import StrEnum
 from harness.attestation import Role
 from harness.comparison import SUBJECT, compare_traces
 from harness.evidence import Bundle
+from harness.floor import floor_of
 from harness.judge import Finding, Outcome, statistic
 from harness.provenance import Source
 from harness.standards import Standard, load_standard, shipped_standards
@@ -348,9 +349,9 @@ def _agreement(a: Bundle, b: Bundle) -> tuple[bool, str]:
     worst = {number: statistic("maximum", values) for number, values in curves.items()}
     if all(value == 0 for value in worst.values()):
         return True, f"{b.path.name}: the same bits in every step"
-    floors = {number: a.comparison[f"floor.{number}.relative"].values for number in worst}
+    floor = floor_of(a)
     apart = ", ".join(f"{number} {value:.2g}" for number, value in worst.items())
-    if not all(floors.values()):
+    if floor is None:
         return False, f"{b.path.name}: differs ({apart}), and no floor was measured that could explain it"
-    within = all(value <= statistic("maximum", floors[number]) for number, value in worst.items())
+    within = all(value <= floor[number] for number, value in worst.items())
     return within, f"{b.path.name}: {'within' if within else 'beyond'} the floor ({apart})"

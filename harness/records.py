@@ -13,12 +13,17 @@ from harness.digest import canonical_json, digest_file
 from harness.errors import EvidenceError
 
 
+def encode_json(value: Any) -> bytes:
+    """A JSON file's bytes in the one form that `read_json` takes."""
+    return (canonical_json(value) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes canonical JSON so that a kill leaves the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of one name each time, so that a run that goes on after a kill writes over what the kill left.
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(canonical_json(value) + "\n", encoding="utf-8")
+    temporary.write_bytes(encode_json(value))
     os.replace(temporary, path)
 
 
@@ -31,7 +36,7 @@ def read_json(path: Path) -> Any:
     try:
         text = path.read_bytes().decode("utf-8")
         value = json.loads(text)
-        same = text == canonical_json(value) + "\n"
+        same = text.encode() == encode_json(value)
     except OSError as error:
         raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import baseline, data, evidence, level, run
+from harness.cli import baseline, data, evidence, floor, level, run
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
 from harness.errors import CertifyError
 
@@ -30,6 +30,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     level.attest,
     level.withdraw,
     level.waive,
+    floor.floor,
     run.cases,
     run.env,
 )

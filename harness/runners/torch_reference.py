@@ -28,10 +28,12 @@ class TorchReference(TorchTrainer):
         InputError: the case asks for a precision policy that the reference cannot follow.
     """
 
+    attention = "eager"
+
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         check_policy(case)
         self.micro_batches = case.training.gradient_accumulation_steps
-        self.model = build_model(case, weights)
+        self.model = build_model(case, weights, self.attention)
         super().__init__(case, setting, dict(self.model.named_parameters()))
 
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
@@ -53,9 +55,15 @@ class TorchReference(TorchTrainer):
         return {**super().provenance(), **attention}
 
 
-def build_model(case: Case, weights: Tensors) -> Qwen3ForCausalLM:
+class FusedAttentionReference(TorchReference):
+    """The reference with PyTorch's fused attention: as correct, with other roundings. It measures the floor."""
+
+    attention = "sdpa"
+
+
+def build_model(case: Case, weights: Tensors, attention: str = TorchReference.attention) -> Qwen3ForCausalLM:
     """The model with the case's weights, strictly loaded, in training mode."""
-    config = Qwen3Config(**case.model.to_hf(), attn_implementation="eager")
+    config = Qwen3Config(**case.model.to_hf(), attn_implementation=attention)
     with torch.device("meta"):
         model = Qwen3ForCausalLM(config)
     model.to_empty(device="cpu")

@@ -1,0 +1,79 @@
+"""`certify floor`: how far apart correct implementations of a case are, and the limits that follow."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from harness.case import load_case
+from harness.certify import Options
+from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS
+from harness.cli.terminal import CASE_HELP, INTERRUPTED, MET, JsonOption, error_console, out_console
+from harness.errors import InputError
+from harness.files import whole_file
+from harness.floor import QUANTITIES, Study
+from harness.floor_study import jobs, repeats
+from harness.floor_study import study as run_study
+from harness.progress import Progress
+from harness.records import encode_json
+
+
+def floor(
+    case: Annotated[str, typer.Argument(help=CASE_HELP)],
+    out: Annotated[Path, typer.Option(help="File for the study, such as floors/my-case.json; it must be new.")],
+    seeds: Annotated[int, typer.Option(min=0, help="How often the weights are moved, for each attention.")] = 10,
+    workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
+    as_json: JsonOption = False,
+) -> int:
+    """Measure how far apart correct implementations of a case are, and print the limits that follow.
+
+    Repeats the reference with other threads, another attention, and weights one unit in the last place aside. A limit
+    is taken from it before the run that it judges, never after.
+
+    Exit code 0: recorded. 2: bad input, a missing prerequisite, or a run that broke.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists. Choose another --out: a recorded study is not written over.")
+    chosen, perturbed = load_case(case), repeats(seeds)
+    options = Options(
+        out=out,
+        resume=False,
+        device="CPU",
+        threads=DEFAULT_THREADS,
+        workers=workers,
+        subject="mindspore",
+        reference="torch",
+        oracle="oracle",
+        command=("certify", *sys.argv[1:]),
+    )
+    try:
+        with Progress(error_console, [job.run for job in jobs(chosen, options, perturbed)], quiet=as_json) as progress:
+            made = run_study(chosen, options, perturbed, out, progress.update)
+    except KeyboardInterrupt:
+        error_console.print("Interrupted; nothing was recorded and no run is left behind.")
+        raise typer.Exit(INTERRUPTED) from None
+    with whole_file(out, overwrite=False) as file:
+        file.write(encode_json(asdict(made)))
+    _print(made, out, as_json)
+    return MET
+
+
+def _print(study: Study, out: Path, as_json: bool) -> None:
+    rows = [
+        (measurement, of, *study.envelope(measurement, of), study.limit(measurement, of))
+        for measurement, of in QUANTITIES
+    ]
+    if as_json:
+        names = ("measurement", "statistic", "lowest", "highest", "limit")
+        quantities = [dict(zip(names, row, strict=True)) for row in rows]
+        print(json.dumps({"study": str(out), "repeats": len(study.repeats), "quantities": quantities}))
+        return
+    table = Table("quantity", "lowest", "highest", "limit that follows", box=None, pad_edge=False)
+    for measurement, of, lowest, highest, limit in rows:
+        table.add_row(f"{of} of {measurement}", f"{lowest:.2g}", f"{highest:.2g}", f"{limit:.2g}")
+    out_console.print(table)
+    out_console.print(f"{len(study.repeats)} repeats of {study.case}: {out}", markup=False, soft_wrap=True)

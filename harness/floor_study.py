@@ -1,0 +1,138 @@
+"""The study of a case's floor: perturbed repeats of the reference, each compared as if it was the subject.
+
+Every repeat makes the runs that a subject makes to be compared: the training run, the run at learning rate 0 and the
+probe. The recorded study holds numbers alone; the command that made it makes them again.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.baseline import workplace
+from harness.case import Case
+from harness.certify import RECORDED_SIDES, Options, check_prerequisites, job, prepare
+from harness.comparison import (
+    ORACLE,
+    ORACLE_PROBE,
+    REFERENCE,
+    REFERENCE_LR_ZERO,
+    REFERENCE_PROBE,
+    SUBJECT,
+    SUBJECT_LR_ZERO,
+    SUBJECT_PROBE,
+    Comparison,
+    Tensors,
+    measure,
+)
+from harness.errors import InputError
+from harness.evidence import expected_of, read_run, unusable
+from harness.floor import FORMAT, QUANTITIES, Repeat, Study, quantity
+from harness.inputs import Inputs, read_inputs, read_tensors
+from harness.judge import statistic
+from harness.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
+from harness.runners import Job
+from harness.runners.launcher import Listener, run_jobs
+from harness.trace import Run
+
+ATTENTION = {
+    "eager": "harness.runners.torch_reference:TorchReference",
+    "sdpa": "harness.runners.torch_reference:FusedAttentionReference",
+}
+THREADS = (1, 2)
+MEASURED_BY = (REFERENCE, REFERENCE_LR_ZERO, REFERENCE_PROBE, ORACLE, ORACLE_PROBE)
+# What a repeat runs, and what it stands for in the comparison.
+STANDS_FOR = {REFERENCE: SUBJECT, REFERENCE_LR_ZERO: SUBJECT_LR_ZERO, REFERENCE_PROBE: SUBJECT_PROBE}
+
+
+def repeats(seeds: int) -> tuple[Repeat, ...]:
+    """With each attention: the weights as they are by each number of threads, and `seeds` times moved, each time by a
+    seed of its own. The reference itself is left out."""
+    found = []
+    for number, attention in enumerate(ATTENTION):
+        found += [Repeat(attention=attention, threads=threads, seed=None) for threads in THREADS]
+        first = 1 + number * seeds
+        found += [Repeat(attention=attention, threads=THREADS[0], seed=seed) for seed in range(first, first + seeds)]
+    return tuple(found[1:])
+
+
+def jobs(case: Case, options: Options, perturbed: Sequence[Repeat]) -> list[Job]:
+    """The runs of a study: reference and oracle, then three a repeat."""
+    own = [job(case, options, name) for name in MEASURED_BY]
+    return own + [
+        one for number, repeat in enumerate(perturbed, 1) for one in _of_repeat(case, options, number, repeat)
+    ]
+
+
+def _of_repeat(case: Case, options: Options, number: int, repeat: Repeat) -> Iterable[Job]:
+    root = options.out.resolve()
+    for stands_for in STANDS_FOR:
+        base, run = job(case, options, stands_for), _name(number, stands_for)
+        yield dataclasses.replace(
+            base,
+            run=run,
+            runner=ATTENTION[repeat.attention],
+            threads=repeat.threads,
+            perturbation=repeat.seed,
+            directory=str(root / "runs" / run),
+            keep_tensors=str(root / "tensors" / f"{run}.safetensors") if base.keep_tensors else None,
+        )
+
+
+def _name(number: int, stands_for: str) -> str:
+    return f"repeat-{number}-{stands_for.removeprefix('reference-')}"
+
+
+def study(case: Case, options: Options, perturbed: Sequence[Repeat], beside: Path, listener: Listener) -> Study:
+    """Runs a study in a directory beside `beside`, which is gone afterwards.
+
+    Raises:
+        CertifyError: something is missing, or a run did not come to its end with finite numbers.
+        KeyboardInterrupt: the runs were interrupted; nothing is left of them.
+    """
+    check_prerequisites(case, options, RECORDED_SIDES)
+    with workplace(beside.parent, case.name) as work:
+        inside = dataclasses.replace(options, out=work / "runs")
+        case, inputs = prepare(case, (), inside)
+        run_jobs(jobs(case, inside, perturbed), case, workers=options.workers, listener=listener)
+        compared = list(_compared(case, inputs, inside.out, perturbed))
+        had, source = read_environment(inside.out / ENVIRONMENT), read_source(inside.out / SOURCE)
+    return Study(
+        format=FORMAT,
+        case=case.name,
+        case_digest=case.digest(),
+        recorded=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=options.command,
+        environment=had,
+        source=source,
+        repeats=tuple(perturbed),
+        values={
+            quantity(name, of): tuple(statistic(of, comparison[name].values) for comparison in compared)
+            for name, of in QUANTITIES
+        },
+    )
+
+
+def _compared(case: Case, inputs: Inputs, directory: Path, perturbed: Sequence[Repeat]) -> Iterable[Comparison]:
+    """Each repeat against the reference and the oracle, as if it was the subject."""
+    weights = read_inputs(directory / "inputs", inputs)
+    expected = expected_of(case, inputs, weights)
+    shared = {name: _good(directory, name) for name in MEASURED_BY}
+    kept = {"weights": weights, **_tensors(directory, {name: name for name in MEASURED_BY})}
+    for number in range(1, len(perturbed) + 1):
+        names = {role: _name(number, stands_for) for stands_for, role in STANDS_FOR.items()}
+        own = {role: _good(directory, name) for role, name in names.items()}
+        yield measure({**shared, **own}, expected, {**kept, **_tensors(directory, names)})
+
+
+def _good(directory: Path, name: str) -> Run:
+    run = read_run(directory / "runs" / name)
+    if why := unusable(run):
+        raise InputError(f"No floor: {why}")
+    return run
+
+
+def _tensors(directory: Path, names: dict[str, str]) -> dict[str, Tensors]:
+    """What the runs left, by the role that each plays in the comparison."""
+    paths = {role: directory / "tensors" / f"{name}.safetensors" for role, name in names.items()}
+    return {role: read_tensors(path) for role, path in paths.items() if path.is_file()}

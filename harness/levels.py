@@ -17,7 +17,7 @@ from harness.floor import floor_of
 from harness.judge import Finding, Outcome, statistic
 from harness.provenance import Source
 from harness.standards import Standard, load_standard, shipped_standards
-from harness.submission import Scope, Submission, believed, scope
+from harness.submission import Scope, Submission, believed, contradiction, scope
 from harness.trace import Side
 
 
@@ -42,7 +42,6 @@ MEASURES: Mapping[Side, str] = {
     "reference": "harness.runners.torch_reference:TorchReference",
     "oracle": "harness.runners.oracle:Float64Oracle",
 }
-COMPUTED = (Level.RELEASED, Level.VALIDATED, Level.PRELIMINARY, Level.UNTESTED)
 TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
 
 
@@ -68,10 +67,15 @@ class Certificate:
     requirements: tuple[Requirement, ...]
 
     @property
+    def ladder(self) -> tuple[Level, ...]:
+        """The levels that ask for something, lowest first."""
+        return _ladder(self.requirements)
+
+    @property
     def next_level(self) -> Level | None:
         """The lowest computed level that is not reached."""
         unmet = {requirement.level for requirement in self.requirements if not requirement.met}
-        return next((level for level in reversed(COMPUTED) if level in unmet), None)
+        return next((level for level in self.ladder if level in unmet), None)
 
     @property
     def missing(self) -> tuple[Requirement, ...]:
@@ -88,7 +92,7 @@ def certify(submission: Submission, at: datetime, others: Sequence[Submission] =
     """The level that a bundle carries at a moment (with time zone), beside other bundles of its case."""
     requirements = tuple(_requirements(submission, at, others))
     reached = Level.NONE
-    for level in reversed(COMPUTED):
+    for level in _ladder(requirements):
         if not all(r.met for r in requirements if r.level is level):
             break
         reached = level
@@ -99,6 +103,11 @@ def certify(submission: Submission, at: datetime, others: Sequence[Submission] =
         at=at,
         requirements=requirements,
     )
+
+
+def _ladder(requirements: Sequence[Requirement]) -> tuple[Level, ...]:
+    asked = {requirement.level for requirement in requirements}
+    return tuple(level for level in reversed(Level) if level in asked)
 
 
 def best(submissions: Sequence[Submission], at: datetime) -> tuple[tuple[Submission, Certificate], ...]:
@@ -116,9 +125,12 @@ def best(submissions: Sequence[Submission], at: datetime) -> tuple[tuple[Submiss
 
 def _requirements(submission: Submission, at: datetime, others: Sequence[Submission]) -> Iterator[Requirement]:
     bundle = submission.bundle
-    yield _official(bundle.standards)
+    kept = tuple(_kept_by_community_alone(submission))
+    lowest = Level.COMMUNITY if kept else Level.UNTESTED
+    yield _official(lowest, bundle.standards)
     for criterion in WORKS:
-        yield _criterion(Level.UNTESTED, criterion, bundle.findings)
+        yield _criterion(lowest, criterion, bundle.findings)
+    yield from kept
     for criterion in TRAINS:
         yield _criterion(Level.PRELIMINARY, criterion, bundle.findings)
     yield _age(submission, at)
@@ -158,15 +170,31 @@ def _named(standard: Standard) -> str:
     return f"{standard.name} (changed, {version}{standard.digest()[:12]})"
 
 
-def _official(standards: Sequence[Standard]) -> Requirement:
+def _official(level: Level, standards: Sequence[Standard]) -> Requirement:
     """The published rule and ceilings are always enforced: no level comes from criteria that only bear their names."""
     found = [standard for standard in standards if standard.name == OFFICIAL]
     return Requirement(
-        level=Level.UNTESTED,
+        level=level,
         text="Judged against the official standard as it is shipped with this version",
         met=any(map(_as_shipped, found)),
         detail=", ".join(map(_named, found)) or "the official standard is not in this bundle",
     )
+
+
+def _kept_by_community_alone(submission: Submission) -> Iterator[Requirement]:
+    """Community says who keeps a model, whatever it measured: a maintainer of the community signed for it, no team did.
+
+    Nothing at all where that is not so. A signature in this role can lower a level and never raises one above.
+    """
+    signed = [one for one in submission.standing.attestations if not contradiction(one.statement, submission.bundle)]
+    community = [one for one in signed if one.statement.role is Role.COMMUNITY]
+    if community and len(community) == len(signed):
+        yield Requirement(
+            level=Level.UNTESTED,
+            text="Kept by a team, not by the community alone",
+            met=False,
+            detail=f"{community[0].person} signed for the community, and nobody of a team",
+        )
 
 
 def _criterion(level: Level, criterion: str, findings: Sequence[Finding]) -> Requirement:
@@ -326,7 +354,13 @@ def _why_not_second(first: Submission, second: Submission, at: datetime) -> str 
         return f"{name} is a run of another case"
     if _runners(a, "subject") != _runners(b, "subject"):
         return f"{name} is a run of another implementation"
-    own = (_official(b.standards), _age(second, at), _all_pass(b.findings, {}), _committed(b), _measured(b))
+    own = (
+        _official(Level.UNTESTED, b.standards),
+        _age(second, at),
+        _all_pass(b.findings, {}),
+        _committed(b),
+        _measured(b),
+    )
     if not all(requirement.met for requirement in own):
         return f"{name} does not meet the criteria by itself"
     involved = {s.person for role in (Role.DEVELOPER, Role.DEV_TEAM) for s in believed(first, role)[0]}

@@ -28,11 +28,12 @@ C = TypeVar("C", bound=Sized)
 
 
 class Role(StrEnum):
-    """Who speaks: the levels ask for different ones."""
+    """Who speaks: the levels ask for different ones. `COMMUNITY` keeps a model that no team keeps."""
 
     DEVELOPER = "developer"
     DEV_TEAM = "dev-team"
     TEST_TEAM = "test-team"
+    COMMUNITY = "community"
 
 
 WAIVING = (Role.DEV_TEAM, Role.TEST_TEAM)

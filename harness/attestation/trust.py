@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from collections import Counter
 from datetime import date
 from pathlib import Path
@@ -179,6 +180,7 @@ class Trust(Record):
         withdrawn = Counter(entry.key for entry in self.withdrawn)
         problems += [f"withdrawn key {key} is none of the keys" for key in withdrawn if key not in holders]
         problems += [f"key {key} is withdrawn twice" for key, count in withdrawn.items() if count > 1]
+        problems += _one_person_or_two({key.person for key in self.keys})
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -190,6 +192,15 @@ class Trust(Record):
     def withdrawal_of(self, key_id: str) -> WithdrawnKey | None:
         """The entry that withdraws a key."""
         return next((entry for entry in self.withdrawn if entry.key == key_id), None)
+
+
+def _one_person_or_two(people: set[str]) -> list[str]:
+    """Names that a reader takes for one: people are told apart by name, and nobody accepts their own work."""
+    written: dict[str, list[str]] = {}
+    for person in sorted(people):
+        written.setdefault(" ".join(unicodedata.normalize("NFKC", person).casefold().split()), []).append(person)
+    alike = [names for names in written.values() if len(names) > 1]
+    return [f"{' and '.join(map(repr, names))} are one name, written differently: write it one way" for names in alike]
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from harness.evidence import Bundle
 from harness.judge import Outcome
-from harness.levels import COMPUTED, VALID_DAYS, Certificate, Level, Requirement
+from harness.levels import VALID_DAYS, Certificate, Level, Requirement
 from harness.report.trouble import REFUSED, Trouble, broken_names, build_trouble, first_step
 from harness.report.words import Mark, count, listed, mark
 
@@ -57,7 +57,7 @@ def build_verdict(bundle: Bundle, certificate: Certificate) -> Verdict:
         valid=_valid(bundle, certificate.at),
         scope_note=_scope_note(bundle.environment.device),
         counts=tuple((mark(outcome), outcomes[outcome]) for outcome in Outcome),
-        ladder=tuple(_rung(certificate, level) for level in reversed(COMPUTED)),
+        ladder=tuple(_rung(certificate, level) for level in certificate.ladder),
         next_level=certificate.next_level.value if certificate.next_level else None,
         missing=tuple(_missing(requirement) for requirement in certificate.missing),
         ceiling=ceiling.detail.rstrip(".") if ceiling and ceiling not in certificate.missing else None,

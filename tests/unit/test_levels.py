@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.attestation import Attestation, Role
 from harness.evidence import Bundle
 from harness.judge import Outcome
-from harness.levels import COMPUTED, MEASURES, Level, Requirement
+from harness.levels import MEASURES, Certificate, Level, Requirement, certify
 from harness.provenance import Baseline, Source
 from harness.standards import load_standard, parse_standard
+from harness.submission import NOTHING_SIGNED, Submission, claim_of
 from harness.trace import Step, TraceHeader
-from tests.support.bundles import certified, example_step, write_example
+from tests.support.bundles import AT, certified, example_step, write_example
 from tests.support.examples import small_case
 
 ORDER = list(Level)
@@ -170,5 +172,39 @@ def test_a_level_reaches_itself_and_what_is_below(example: Bundle, level: Level)
     assert [certificate.reaches(asked) for asked in ORDER] == [ORDER.index(level) <= ORDER.index(a) for a in ORDER]
 
 
-def test_levels_stand_highest_first() -> None:
-    assert [*COMPUTED, Level.COMMUNITY, Level.NONE] == ORDER
+def signed(bundle: Bundle, *roles: Role) -> Certificate:
+    """The level of a bundle that somebody signed in each of these roles."""
+    attestations = tuple(
+        Attestation(statement=claim_of(bundle, role, AT), person=f"a {role}", key_id="", digest="") for role in roles
+    )
+    return certify(
+        Submission(bundle=bundle, standing=dataclasses.replace(NOTHING_SIGNED, attestations=attestations)), AT
+    )
+
+
+def test_what_the_community_alone_signs_is_community(example: Bundle) -> None:
+    certificate = signed(example, Role.COMMUNITY)
+    assert (certificate.level, certificate.next_level) == (Level.COMMUNITY, Level.UNTESTED)
+    assert certificate.ladder == tuple(reversed(ORDER[:-1]))
+    (missing,) = certificate.missing
+    assert missing.detail == "a community signed for the community, and nobody of a team"
+
+
+@pytest.mark.parametrize("team", [Role.DEVELOPER, Role.DEV_TEAM, Role.TEST_TEAM])
+def test_what_a_team_signs_too_is_no_community_model(example: Bundle, team: Role) -> None:
+    assert signed(example, Role.COMMUNITY, team) == signed(example, team)
+    assert signed(example, team).level is Level.PRELIMINARY
+
+
+@given(st.data())
+def test_a_community_signature_never_raises_a_level_above_community(example: Bundle, data: st.DataObject) -> None:
+    bundle = with_outcomes(example, *[data.draw(st.sampled_from(list(Outcome))) for _ in example.findings])
+    unsigned, kept = certified(bundle).level, signed(bundle, Role.COMMUNITY).level
+    assert kept is (Level.NONE if unsigned is Level.NONE else Level.COMMUNITY)
+
+
+def test_a_community_statement_about_another_bundle_says_nothing(example: Bundle) -> None:
+    foreign = dataclasses.replace(claim_of(example, Role.COMMUNITY, AT), record_digest="f" * 64)
+    attested = Attestation(statement=foreign, person="Kim", key_id="", digest="")
+    standing = dataclasses.replace(NOTHING_SIGNED, attestations=(attested,))
+    assert certify(Submission(bundle=example, standing=standing), AT) == certified(example)

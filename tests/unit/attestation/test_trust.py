@@ -141,6 +141,16 @@ def test_keys_and_their_withdrawals_stand_once(office: Path) -> None:
     assert f"withdrawn key {'f' * 64} is none of the keys" in told
 
 
+@pytest.mark.parametrize("other", ["LI", "Li", "\uff4c\uff49"])
+def test_one_name_in_two_spellings_is_not_two_people(office: Path, other: str) -> None:
+    told = untrusted(office, [entry("li"), entry("wu", person=other)])
+    assert "are one name, written differently" in told
+
+
+def test_a_name_may_stand_on_several_keys(office: Path) -> None:
+    assert len(trusted(office, [entry("li"), entry("wu", person="li")]).keys) == 2
+
+
 def test_a_public_key_that_is_none_says_why(office: Path, tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> None:
     other = rsa_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     private = (office / "li.key").read_text()

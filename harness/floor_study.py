@@ -5,6 +5,7 @@ probe. The recorded study holds numbers alone; the command that made it makes th
 """
 
 import dataclasses
+import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,15 +84,16 @@ def _name(number: int, stands_for: str) -> str:
     return f"repeat-{number}-{stands_for.removeprefix('reference-')}"
 
 
-def study(case: Case, options: Options, perturbed: Sequence[Repeat], beside: Path, listener: Listener) -> Study:
-    """Runs a study in a directory beside `beside`, which is gone afterwards.
+def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: Listener) -> Study:
+    """Runs a study in a directory for temporary files, and leaves nothing of the runs: inside a checkout they would
+    make its tree dirty. Of the options `out` does not count.
 
     Raises:
         CertifyError: something is missing, or a run did not come to its end with finite numbers.
         KeyboardInterrupt: the runs were interrupted; nothing is left of them.
     """
     check_prerequisites(case, options, RECORDED_SIDES)
-    with workplace(beside.parent, case.name) as work:
+    with workplace(Path(tempfile.gettempdir()), case.name) as work:
         inside = dataclasses.replace(options, out=work / "runs")
         case, inputs = prepare(case, (), inside)
         run_jobs(jobs(case, inside, perturbed), case, workers=options.workers, listener=listener)

@@ -52,10 +52,11 @@ def floor(
     )
     try:
         with Progress(error_console, [job.run for job in jobs(chosen, options, perturbed)], quiet=as_json) as progress:
-            made = run_study(chosen, options, perturbed, out, progress.update)
+            made = run_study(chosen, options, perturbed, progress.update)
     except KeyboardInterrupt:
         error_console.print("Interrupted; nothing was recorded and no run is left behind.")
         raise typer.Exit(INTERRUPTED) from None
+    out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
         file.write(encode_json(asdict(made)))
     _print(made, out, as_json)

@@ -21,7 +21,7 @@ def content(name: str = "official") -> Any:
 
 
 def test_the_shipped_standards_are_known() -> None:
-    assert SHIPPED == ("official", "strict-fp32")
+    assert SHIPPED == ("official", "strict-bf16", "strict-fp32")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -113,5 +113,5 @@ def test_a_file_that_is_no_standard_is_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_an_unknown_standard_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="official, strict-fp32"):
+    with pytest.raises(InputError, match="official, strict-bf16, strict-fp32"):
         load_standard("strict")

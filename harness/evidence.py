@@ -129,6 +129,21 @@ def unusable(run: Run) -> str | None:
     return f"{run.name} is not finite at step {bad.step}." if bad else None
 
 
+def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str, Run], Comparison]:
+    """The runs of a case that a directory holds, and all that is measured of them.
+
+    Raises:
+        EvidenceError: inputs, traces or tensors are not what was recorded, or a run is none of this case.
+    """
+    runs = {path.name: read_run(path) for path in _children(directory / "runs")}
+    for run in runs.values():
+        _check_role(run, case, directory / "runs" / run.name)
+    weights = read_inputs(directory / "inputs", inputs)
+    _check_owners(directory / "tensors", runs)
+    left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run)) is not None}
+    return runs, measure(runs, expected_of(case, inputs, weights), {"weights": weights, **left})
+
+
 def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:
     """What every run of a case has to start from; `weights` are those of the inputs."""
     return Expected(
@@ -162,14 +177,7 @@ def _compute(directory: Path) -> Bundle:
     case = _read_case(directory / CASE)
     standards = tuple(_read_standard(directory / "standards", name) for name in case.standards)
     inputs = parse(Inputs, read_json(directory / INPUTS), directory / INPUTS)
-    runs = {path.name: read_run(path) for path in _children(directory / "runs")}
-    for run in runs.values():
-        _check_role(run, case, directory / "runs" / run.name)
-    weights = read_inputs(directory / "inputs", inputs)
-    expected = expected_of(case, inputs, weights)
-    _check_owners(directory / "tensors", runs)
-    left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run)) is not None}
-    comparison = measure(runs, expected, {"weights": weights, **left})
+    runs, comparison = compare_runs(directory, case, inputs)
     findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
     return Bundle(
         path=directory,

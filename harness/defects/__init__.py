@@ -1,4 +1,4 @@
-"""The catalogue of planted defects: faults planted on purpose in the real subject, to measure whether the gate sees them.
+"""The catalogue of defects: faults planted on purpose in the real subject, to measure whether the gate sees them.
 
 A defect is a runner: a subclass of `MindSporeSubject` under `@defect(...)`, whose docstring begins with what is wrong.
 One that was not shipped is one short file of the same form. What a defect says of itself is read from its source and
@@ -39,7 +39,7 @@ class Defect:
         imitates: The mistake of real life that it stands for.
         source: Where that mistake was made, or the right behaviour is laid down: a public address.
         place: The module or parameter, by Hugging Face's name, whose own arithmetic is the first to be wrong in
-            `direction`; what is inside it computes rightly from what it is given. None where it is no part of the model.
+            `direction`; what is inside it computes rightly from what it is given. None where no part of the model is.
         direction: In which pass `place` is first wrong; None exactly where there is no place.
         size: Of a graded defect, how far off it is, as a fraction.
         case: The shipped case on which it makes a difference.
@@ -73,11 +73,7 @@ def defect(
 
 def shipped_defects() -> dict[str, Defect]:
     """Every shipped defect by its id: area by area, and within one in the order of its file."""
-    return {
-        found.id: found
-        for area in AREAS
-        for found in _read(DIRECTORY / f"{area}.py", f"{__name__}.{area}")
-    }
+    return {found.id: found for area in AREAS for found in _read(DIRECTORY / f"{area}.py", f"{__name__}.{area}")}
 
 
 def defects_of_file(path: Path) -> tuple[Defect, ...]:
@@ -148,7 +144,9 @@ def _described(path: Path, node: ast.ClassDef, call: ast.Call, runner: str) -> D
     except ValidationError as error:
         problems += [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
     if problems:
-        raise InputError(f"{path}:{node.lineno}: the defect {node.name} is not described rightly: {'; '.join(problems)}.")
+        raise InputError(
+            f"{path}:{node.lineno}: the defect {node.name} is not described rightly: {'; '.join(problems)}."
+        )
     return found
 
 

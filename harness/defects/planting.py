@@ -1,10 +1,7 @@
-"""How a fault gets into the real subject: a changed model, other gradients, an optimizer written out, a batch fed wrongly.
-
-Each class here is the subject's own part with one method left for the fault.
-"""
+"""How a fault gets into the real subject: each class here is a part of the subject with one method left for the fault."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import mindspore as ms
@@ -40,10 +37,9 @@ def layers(model: Qwen3ForCausalLM) -> Iterator[tuple[str, Qwen3DecoderLayer]]:
 
 
 def exchange(model: Qwen3ForCausalLM, place: str, cell: nn.Cell) -> None:
-    """Puts a cell at a dotted place; its own parameters get the names of that place, any others keep theirs."""
+    """Puts a new cell at a dotted place; its parameters get the names of those that were there."""
     holder, _, name = f"root.{place}".rpartition(".")
-    known = {id(parameter): parameter.name for parameter in model.get_parameters()}
-    named = [(p, known.get(id(p), f"{place}.{p.name}")) for p in cell.get_parameters()]
+    named = [(parameter, f"{place}.{parameter.name}") for parameter in cell.get_parameters()]
     parent: Any = model
     for part in holder.split(".")[1:]:
         parent = parent[int(part)] if part.isdigit() else getattr(parent, part)
@@ -51,17 +47,16 @@ def exchange(model: Qwen3ForCausalLM, place: str, cell: nn.Cell) -> None:
         parent[int(name)] = cell
     else:
         setattr(parent, name, cell)
-    for parameter, kept in named:
-        parameter.name = kept  # a cell that comes in later names its parameters anew
+    rename(named)  # a cell that comes in later has its parameters named anew
 
 
-class ChangedGradients(Gradients, ABC):
+def rename(named: Iterable[tuple[Parameter, str]]) -> None:
+    for parameter, name in named:
+        parameter.name = name
+
+
+class ChangedGradients(Gradients):
     """Hands on other gradients than it computed."""
-
-    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
-        super().__init__(forward, parameters)
-        self.parameters = parameters
-        self.names = [parameter.name for parameter in parameters]
 
     def construct(
         self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
@@ -69,8 +64,8 @@ class ChangedGradients(Gradients, ABC):
         loss, gradients = self.grad(tokens_BS, targets_BS, mask_BS, count)
         return loss, self.changed(gradients)
 
-    @abstractmethod
-    def changed(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
+    def changed(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        raise NotImplementedError
 
 
 class WithGradients(Qwen3Trainer):

@@ -128,7 +128,7 @@ def load_runner(entry: str) -> RunnerFactory:
 
 
 def _load_file(path: Path) -> ModuleType:
-    """The module of a file, under the file's name as one that is imported has it: a graph compiler looks it up there."""
+    """The module of a file, entered under the file's name, where a graph compiler looks for its cells' sources."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None, path
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""How a fault gets into the real subject: each class here is a part of the subject with one method left for the fault."""
+"""How a fault gets into the real subject: each class is a part of the subject with one method left for the fault."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator

@@ -24,6 +24,7 @@ from mindspore.common.initializer import Normal, initializer
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
 
 DTYPES = {"float32": ms.float32, "bfloat16": ms.bfloat16}
+LOWEST = float(np.finfo(np.float32).min)
 
 
 def on_cpu() -> bool:
@@ -201,9 +202,13 @@ class PlainAttention(nn.Cell):
         # The query heads that share a key head are consecutive: together they are rows of one product.
         query = ops.reshape(self.round(query_BNSH), (B, key_BKSH.shape[1], -1, H))
         scores = self.round(self.round(self.scores(query, self.round(key_BKSH))) * self.scaling)
-        masked_BNSS = ops.reshape(self.round_softmax(scores), (B, N, S, S)) + causal_mask(S)
+        masked_BNSS = ops.reshape(self.round_softmax(scores), (B, N, S, S)) + self.causal_mask(S)
         weights = ops.reshape(self.round(self.round_softmax(self.softmax(masked_BNSS))), scores.shape)
         return ops.reshape(self.round(self.mix(weights, self.round(value_BKSH))), (B, N, S, H))
+
+    def causal_mask(self, length: int) -> Tensor:
+        """[S, S]: 0 where the key is not later than the query, else the lowest float32, as Hugging Face adds it."""
+        return ops.triu(ops.full((length, length), LOWEST, dtype=ms.float32), 1)
 
     def repeat(self, x_BKSH: Tensor) -> Tensor:
         """Each key-value head once per query head that shares it: [B, N, S, H]."""
@@ -253,12 +258,6 @@ class FusedAttention(nn.Cell):
         )
 
 
-def causal_mask(length: int) -> Tensor:
-    """[S, S]: 0 where the key is not later than the query, else the lowest float32, as Hugging Face adds it."""
-    lowest = float(np.finfo(np.float32).min)
-    return ops.triu(ops.full((length, length), lowest, dtype=ms.float32), 1)
-
-
 def attention_for_device(config: Qwen3Config, policy: PrecisionPolicy) -> nn.Cell:
     """The attention of the current device: the fused operator exists on Ascend only, and in half precision only."""
     if not on_cpu() and policy.compute_dtype == "bfloat16":
@@ -285,12 +284,19 @@ class Qwen3Attention(nn.Cell):
         self.attend = attention_for_device(config, policy)
 
     def construct(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
-        query = self.rotary(self.q_norm(self.split_heads(self.q_proj(hidden_BSD))), cos_SH, sin_SH)
-        key = self.rotary(self.k_norm(self.split_heads(self.k_proj(hidden_BSD))), cos_SH, sin_SH)
+        query, key = self.query(hidden_BSD, cos_SH, sin_SH), self.key(hidden_BSD, cos_SH, sin_SH)
         value = ops.transpose(self.split_heads(self.v_proj(hidden_BSD)), (0, 2, 1, 3))
         mixed_BNSH = self.attend(query, key, value)
         mixed_BSNH = ops.transpose(mixed_BNSH, (0, 2, 1, 3))
         return self.o_proj(ops.reshape(mixed_BSNH, (*hidden_BSD.shape[:2], -1)))
+
+    def query(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
+        """[B, N, S, H], normed, then rotated."""
+        return self.rotary(self.q_norm(self.split_heads(self.q_proj(hidden_BSD))), cos_SH, sin_SH)
+
+    def key(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
+        """[B, K, S, H], normed, then rotated."""
+        return self.rotary(self.k_norm(self.split_heads(self.k_proj(hidden_BSD))), cos_SH, sin_SH)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """[B, S, heads * H] -> [B, S, heads, H]."""

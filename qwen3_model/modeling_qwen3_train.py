@@ -202,8 +202,8 @@ class Qwen3Trainer:
                 layer.recompute()
         parameters = ms.ParameterTuple(self.model.trainable_params())
         self._parameters = parameters
-        self._gradients = Gradients(ForwardLoss(self.model, self.build_loss()), parameters)
-        self._optimizer = AdamW(parameters, optimizer, self.decays)
+        self._gradients = self.build_gradients(parameters)
+        self._optimizer = self.build_optimizer(parameters)
         clip = self.build_clip(clip_grad)
         if gradient_accumulation_steps == 1:
             self._whole_step = WholeStep(self._gradients, clip, self._optimizer)
@@ -220,6 +220,14 @@ class Qwen3Trainer:
         """The loss cell: (logits, targets, mask, count) -> loss."""
         return TokenLoss()
 
+    def build_gradients(self, parameters: ms.ParameterTuple) -> Gradients:
+        """The cell of forward and backward: (inputs, targets, mask, count) -> (loss, gradients)."""
+        return Gradients(ForwardLoss(self.model, self.build_loss()), parameters)
+
+    def build_optimizer(self, parameters: ms.ParameterTuple) -> AdamW:
+        """The optimizer cell: (gradients, factor, scalars of the step) -> parameters updated."""
+        return AdamW(parameters, self.optimizer_config, self.decays)
+
     def build_clip(self, max_norm: float | None) -> nn.Cell:
         """The clipping cell: gradients -> (norm before clipping, factor)."""
         return ClipByGlobalNorm(max_norm)
@@ -232,6 +240,10 @@ class Qwen3Trainer:
         """The rate of the given step, counted from 1."""
         return self.schedule.learning_rate(step)
 
+    def scalars(self, step: int) -> Array:
+        """What the update of the given step needs besides gradients: see `step_scalars`."""
+        return step_scalars(self.optimizer_config, step, self.learning_rate(step))
+
     def inputs_and_targets(self, tokens: Array) -> tuple[Array, Array]:
         """Tokens [B, S+1] -> inputs [B, S] and the token that follows each of them [B, S]."""
         return tokens[:, :-1], tokens[:, 1:]
@@ -239,6 +251,19 @@ class Qwen3Trainer:
     def token_count(self, loss_mask: Array) -> int:
         """The number that loss and gradients are divided by: the unmasked targets of the global batch."""
         return int(np.count_nonzero(loss_mask))
+
+    def micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
+        """(inputs, targets, mask, count) of each micro-batch; the count is the global batch's."""
+        self._check_batch(tokens, loss_mask)
+        inputs, targets = self.inputs_and_targets(tokens)
+        count = Tensor(self.token_count(loss_mask), ms.float32)
+        for part in np.split(np.arange(tokens.shape[0]), self.gradient_accumulation_steps):
+            yield (
+                Tensor(np.ascontiguousarray(inputs[part], dtype=np.int32)),
+                Tensor(np.ascontiguousarray(targets[part], dtype=np.int32)),
+                Tensor(np.ascontiguousarray(loss_mask[part], dtype=np.float32)),
+                count,
+            )
 
     def load_weights(self, tensors: Mapping[str, Array]) -> None:
         """Sets every parameter; see `load_into` for what is refused."""
@@ -251,20 +276,19 @@ class Qwen3Trainer:
         """
         self._enter_mode()
         step = self.step + 1
-        learning_rate = self.learning_rate(step)
-        scalars = Tensor(step_scalars(self.optimizer_config, step, learning_rate))
+        scalars = Tensor(self.scalars(step))
         if self.gradient_accumulation_steps == 1:
-            (batch,) = self._micro_batches(tokens, loss_mask)
+            (batch,) = self.micro_batches(tokens, loss_mask)
             loss, norm = (float(x.asnumpy()) for x in self._whole_step(*batch, scalars))
         else:
-            parts = [self._accumulate_step(*batch).asnumpy() for batch in self._micro_batches(tokens, loss_mask)]
+            parts = [self._accumulate_step(*batch).asnumpy() for batch in self.micro_batches(tokens, loss_mask)]
             loss, norm = float(np.sum(parts, dtype=np.float32)), float(self._update_step(scalars).asnumpy())
         self.step = step
         return StepResult(
             step=step,
             loss=loss,
             grad_norm=norm,
-            learning_rate=learning_rate,
+            learning_rate=self.learning_rate(step),
             tokens=self.token_count(loss_mask),
         )
 
@@ -275,10 +299,10 @@ class Qwen3Trainer:
         """
         self._enter_mode()
         if self.gradient_accumulation_steps == 1:
-            (batch,) = self._micro_batches(tokens, loss_mask)
+            (batch,) = self.micro_batches(tokens, loss_mask)
             _, found = self._gradients(*batch)
         else:
-            for batch in self._micro_batches(tokens, loss_mask):
+            for batch in self.micro_batches(tokens, loss_mask):
                 self._accumulate_step(*batch)
             found = self._accumulate_step.sums
         gradients = {p.name: values.asnumpy().copy() for p, values in zip(self._parameters, found, strict=True)}
@@ -292,7 +316,7 @@ class Qwen3Trainer:
         """One update by given gradients, not clipped, at the rate of the next step."""
         self._enter_mode()
         step = self.step + 1
-        scalars = Tensor(step_scalars(self.optimizer_config, step, self.learning_rate(step)))
+        scalars = Tensor(self.scalars(step))
         # Not mutable, a tuple is a constant of the graph: every update would be compiled anew around its gradients.
         given = ms.mutable(tuple(Tensor(gradients[parameter.name], ms.float32) for parameter in self._parameters))
         self._optimizer(given, Tensor(1.0, ms.float32), scalars)
@@ -355,16 +379,3 @@ class Qwen3Trainer:
         broken = [law for law, kept in laws.items() if not kept]
         if broken:
             raise ValueError(f"tokens {tokens.shape}, loss_mask {loss_mask.shape}: {'; '.join(broken)}")
-
-    def _micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
-        """(inputs, targets, mask, count) of each micro-batch; the count is the global batch's."""
-        self._check_batch(tokens, loss_mask)
-        inputs, targets = self.inputs_and_targets(tokens)
-        count = Tensor(self.token_count(loss_mask), ms.float32)
-        for part in np.split(np.arange(tokens.shape[0]), self.gradient_accumulation_steps):
-            yield (
-                Tensor(np.ascontiguousarray(inputs[part], dtype=np.int32)),
-                Tensor(np.ascontiguousarray(targets[part], dtype=np.int32)),
-                Tensor(np.ascontiguousarray(loss_mask[part], dtype=np.float32)),
-                count,
-            )

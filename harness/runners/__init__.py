@@ -6,9 +6,11 @@ A runner trains and reports numbers; it never judges. Each run is a process of i
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,8 +21,9 @@ from harness.errors import InputError
 from harness.trace import Arm, Side
 
 Tensors = Mapping[str, npt.NDArray[Any]]
+SUFFIX = ".py"
 
-# The runners by name. Any other is given as MODULE:CLASS.
+# The runners by name. Any other is given as MODULE:CLASS, or as FILE.py:CLASS.
 RUNNERS: Mapping[str, str] = {
     "torch": "harness.runners.torch_reference:TorchReference",
     "oracle": "harness.runners.oracle:Float64Oracle",
@@ -80,15 +83,21 @@ RunnerFactory = Callable[[Case, Tensors, Setting], Runner]
 
 
 def find_runner(name: str) -> str:
-    """The `MODULE:CLASS` of a runner given by name or already so. Nothing of it is imported here.
+    """The `MODULE:CLASS` or `FILE.py:CLASS` of a runner given by name or already so. Nothing of it is imported here.
 
     Raises:
-        InputError: neither a known name nor of that form, or there is no such module.
+        InputError: neither a known name nor of those forms, or there is no such module or file.
     """
     entry = RUNNERS.get(name, name)
     if entry.count(":") != 1 or not all(entry.split(":")):
-        raise InputError(f"There is no runner {name!r}: known are {', '.join(RUNNERS)}, or give MODULE:CLASS.")
+        raise InputError(
+            f"There is no runner {name!r}: known are {', '.join(RUNNERS)}, or give MODULE:CLASS or FILE.py:CLASS."
+        )
     module = entry.partition(":")[0]
+    if module.endswith(SUFFIX):
+        if not Path(module).is_file():
+            raise InputError(f"The runner {name!r} names the file {module!r}, which is not there.")
+        return entry
     try:
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -111,10 +120,20 @@ def check_policy(case: Case) -> None:
 
 
 def load_runner(entry: str) -> RunnerFactory:
-    """The factory behind `MODULE:CLASS`, imported in this process."""
+    """The factory behind `MODULE:CLASS` or `FILE.py:CLASS`, imported in this process."""
     module, _, name = entry.partition(":")
-    factory: RunnerFactory = getattr(importlib.import_module(module), name)
+    loaded = _load_file(Path(module)) if module.endswith(SUFFIX) else importlib.import_module(module)
+    factory: RunnerFactory = getattr(loaded, name)
     return factory
+
+
+def _load_file(path: Path) -> ModuleType:
+    """The module of a file, entered under the file's name, where a graph compiler looks for its cells' sources."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None, path
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,170 @@
+"""The catalogue of defects: faults planted on purpose in the real subject, to measure whether the gate sees them.
+
+A defect is a runner: a subclass of `MindSporeSubject` under `@defect(...)`, whose docstring begins with what is wrong.
+One that was not shipped is one short file of the same form. What a defect says of itself is read from its source and
+never by running it, so a catalogue is listed without a framework, and listing a file runs nothing of it.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.case import DEFAULT_CASE
+from harness.errors import InputError
+
+Area = Literal[
+    "model", "loss", "gradients", "optimizer", "clipping", "schedule", "data", "weights", "precision", "resume"
+]
+Direction = Literal["forward", "backward"]
+AREAS: tuple[Area, ...] = get_args(Area)
+DIRECTORY = Path(__file__).parent
+Subject = TypeVar("Subject", bound=type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defect:
+    """One planted fault.
+
+    Attributes:
+        id: The class's name in kebab-case; no two shipped ones share one.
+        area: The part of training that is wrong.
+        runner: Runs it: `certify run --subject RUNNER`.
+        what: One sentence, what is wrong.
+        imitates: The mistake of real life that it stands for.
+        source: Where that mistake was made, or the right behaviour is laid down: a public address.
+        place: The module or parameter, by Hugging Face's name, whose own arithmetic is the first to be wrong in
+            `direction`; what is inside it computes rightly from what it is given. None where no part of the model is.
+        direction: In which pass `place` is first wrong; None exactly where there is no place.
+        size: Of a graded defect, how far off it is, as a fraction.
+        case: The shipped case on which it makes a difference.
+    """
+
+    id: str
+    area: Area
+    runner: str
+    what: str
+    imitates: str
+    source: str
+    place: str | None = None
+    direction: Direction | None = None
+    size: float | None = None
+    case: str = DEFAULT_CASE
+
+
+def defect(
+    *,
+    area: Area,
+    imitates: str,
+    source: str,
+    place: str | None = None,
+    direction: Direction | None = None,
+    size: float | None = None,
+    case: str = DEFAULT_CASE,
+) -> Callable[[Subject], Subject]:
+    """Marks a runner as a defect; see `Defect`. Every argument is a literal, for it is read from the source."""
+    return lambda subject: subject
+
+
+def shipped_defects() -> dict[str, Defect]:
+    """Every shipped defect by its id: area by area, and within one in the order of its file."""
+    return {found.id: found for area in AREAS for found in _read(DIRECTORY / f"{area}.py", f"{__name__}.{area}")}
+
+
+def defects_of_file(path: Path) -> tuple[Defect, ...]:
+    """The defects of a file, in its order; their runner is `PATH:CLASS`.
+
+    Raises:
+        InputError: there is no such file, it is not Python, it marks no defect, or one is not described rightly.
+    """
+    return tuple(_read(path, str(path)))
+
+
+def load_defect(name: str) -> Defect:
+    """A shipped defect by its id, or one of a file: `FILE.py`, or `FILE.py:CLASS` where the file holds several.
+
+    Raises:
+        InputError: there is no such defect, or its file cannot be used.
+    """
+    shipped = shipped_defects()
+    if name in shipped:
+        return shipped[name]
+    path, _, wanted = name.partition(":")
+    if not path.endswith(".py"):
+        raise InputError(
+            f"There is no defect {name!r}: neither a shipped one ({', '.join(shipped)}) nor a file (my_defect.py)."
+        )
+    found = {one.runner.rpartition(":")[2]: one for one in defects_of_file(Path(path))}
+    if wanted in found:
+        return found[wanted]
+    if wanted or len(found) > 1:
+        what = f"no defect {wanted!r}" if wanted else "several defects"
+        raise InputError(f"{path} holds {what}. Name one of them: {', '.join(f'{path}:{key}' for key in found)}.")
+    return next(iter(found.values()))
+
+
+def _read(path: Path, module: str) -> Iterator[Defect]:
+    marked = list(_marked(path))
+    if not marked:
+        raise InputError(f"{path} holds no defect: no class of it stands under @defect(...) of harness.defects.")
+    for node, call in marked:
+        yield _described(path, node, call, f"{module}:{node.name}")
+
+
+def _marked(path: Path) -> Iterator[tuple[ast.ClassDef, ast.Call]]:
+    """The classes of a file that stand under `@defect(...)`, each with that call."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"The defect's file {path} cannot be read: {error.strerror}.") from None
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"The defect's file {path} is not Python: {error}.") from None
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            calls = [mark for mark in node.decorator_list if isinstance(mark, ast.Call)]
+            yield from ((node, call) for call in calls if ast.unparse(call.func).split(".")[-1] == defect.__name__)
+
+
+def _described(path: Path, node: ast.ClassDef, call: ast.Call, runner: str) -> Defect:
+    docstring = inspect.cleandoc(ast.get_docstring(node) or "")
+    described = {
+        "id": re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", node.name).lower(),
+        "runner": runner,
+        "what": " ".join(docstring.partition("\n\n")[0].split()),
+        **_arguments(path, node, call),
+    }
+    problems = list(_problems(described))
+    try:
+        found: Defect = TypeAdapter(Defect).validate_python(described)
+    except ValidationError as error:
+        problems += [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    if problems:
+        raise InputError(
+            f"{path}:{node.lineno}: the defect {node.name} is not described rightly: {'; '.join(problems)}."
+        )
+    return found
+
+
+def _arguments(path: Path, node: ast.ClassDef, call: ast.Call) -> dict[str, Any]:
+    try:
+        if call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except ValueError:
+        raise InputError(
+            f"{path}:{node.lineno}: the defect {node.name} is not described by literals. "
+            "Write each argument of @defect(...) as name=value with the value itself."
+        ) from None
+
+
+def _problems(described: Mapping[str, Any]) -> Iterator[str]:
+    known = set(inspect.signature(defect).parameters)
+    yield from (f"{name}: unknown" for name in described if name not in known | {"id", "runner", "what"})
+    yield from (f"{name}: empty" for name in ("what", "imitates", "source") if described.get(name) == "")
+    if (described.get("place") is None) != (described.get("direction") is None):
+        yield "place and direction: either both or neither"

@@ -1,0 +1,220 @@
+"""Defects of clipping: the gradients are right, and so is what they would be made of, but not their common factor.
+
+Adam divides by the size of the gradients, so a factor that is wrong in the same way in every step all but cancels; what
+shows is where it changes from step to step.
+"""
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+from harness.defects import defect
+from harness.defects.planting import WithOptimizer
+from harness.runners.mindspore_subject import MindSporeSubject
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
+from qwen3_model.optimizer import AdamW, ClipByGlobalNorm
+
+
+class WithClip(Qwen3Trainer):
+    """Clips by another cell; what it states is what was asked for."""
+
+    clip_cell: type[ClipByGlobalNorm]
+
+    def build_clip(self, max_norm: float | None) -> nn.Cell:
+        return self.clip_cell(max_norm)
+
+
+class NoFactor(ClipByGlobalNorm):
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        norm, factor = super().construct(gradients)
+        return norm, ops.ones_like(factor)
+
+
+@defect(
+    area="clipping",
+    imitates="Clipping called after the optimizer's step, when it changes nothing any more",
+    source="https://github.com/VGraphRNN/VGRNN/issues/4",
+)
+class ClippingOff(MindSporeSubject):
+    """No gradient is clipped; the norm is reported as ever."""
+
+    class trainer(WithClip):
+        clip_cell = NoFactor
+
+
+class FactorOfBefore(ClipByGlobalNorm):
+    def __init__(self, max_norm: float | None) -> None:
+        super().__init__(max_norm)
+        self.before = Parameter(Tensor(1.0, ms.float32), name="factor_before", requires_grad=False)
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        norm, factor = super().construct(gradients)
+        used = self.before + 0.0
+        ops.assign(self.before, factor)
+        return norm, used
+
+
+@defect(
+    area="clipping",
+    imitates="A norm that is reduced while the update goes on already",
+    source="https://arxiv.org/abs/1211.5063",
+)
+class ClippingOneStepLate(MindSporeSubject):
+    """The gradients are clipped by the factor of the step before."""
+
+    class trainer(WithClip):
+        clip_cell = FactorOfBefore
+
+
+class Each(AdamW):
+    """Clips each gradient by its own norm; gradients that it is given alone it clips too."""
+
+    def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
+        clipped = []
+        for gradient in gradients:
+            norm = ops.sqrt(ops.sum(ops.square(gradient)))
+            clipped.append(gradient * ops.minimum(self.max_norm / (norm + 1e-6), 1.0))
+        return super().construct(tuple(clipped), ops.ones_like(scale), scalars)
+
+
+class ByValue(AdamW):
+    """Clips each element; elements of gradients that it is given alone it clips too."""
+
+    def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
+        clipped = tuple([ops.minimum(ops.maximum(g, -self.max_norm), self.max_norm) for g in gradients])
+        return super().construct(clipped, ops.ones_like(scale), scalars)
+
+
+class ClippingOptimizer(WithOptimizer):
+    """Clips within the optimizer, by the norm that was asked for."""
+
+    def build_optimizer(self, parameters: ms.ParameterTuple) -> AdamW:
+        optimizer = super().build_optimizer(parameters)
+        optimizer.max_norm = self.clip_grad
+        return optimizer
+
+
+@defect(
+    area="clipping",
+    imitates="clip_by_norm mapped over the gradients where clip_by_global_norm is meant",
+    source="https://www.mindspore.cn/docs/en/master/api_python/ops/mindspore.ops.clip_by_global_norm.html",
+)
+class ClippingPerTensor(MindSporeSubject):
+    """Each gradient is clipped by its own norm."""
+
+    class trainer(ClippingOptimizer):
+        optimizer_cell = Each
+
+
+@defect(
+    area="clipping",
+    imitates="clip_grad_value_ where clip_grad_norm_ is meant",
+    source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html",
+)
+class ClippingByValue(MindSporeSubject):
+    """Elements are clipped to the threshold of the norm; none is as large as that, so nothing is clipped."""
+
+    class trainer(ClippingOptimizer):
+        optimizer_cell = ByValue
+
+
+class WithoutFirst(ClipByGlobalNorm):
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        return super().construct(gradients[1:])
+
+
+@defect(
+    area="clipping",
+    imitates="A norm over the parameters of a stage that does not hold the embedding",
+    source="https://github.com/NVIDIA/Megatron-LM/issues/7452",
+)
+class NormWithoutEmbedding(MindSporeSubject):
+    """The embedding's gradient is left out of the norm."""
+
+    class trainer(WithClip):
+        clip_cell = WithoutFirst
+
+
+class OfMatrices(ClipByGlobalNorm):
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        return super().construct(tuple([gradient for gradient in gradients if gradient.ndim > 1]))
+
+
+@defect(
+    area="clipping",
+    imitates="A norm over the first of two parameter groups, that with decay",
+    source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html",
+)
+class NormOfMatricesOnly(MindSporeSubject):
+    """The gradients of the norms' weights are left out of the norm; they are few and small."""
+
+    class trainer(WithClip):
+        clip_cell = OfMatrices
+
+
+class LargeEpsilon(ClipByGlobalNorm):
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        norm, _ = super().construct(gradients)
+        return norm, ops.minimum(self.max_norm / (norm + 1e-2), 1.0)
+
+
+@defect(
+    area="clipping",
+    imitates="An epsilon of the clipping that was chosen for half precision",
+    source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html",
+    size=0.01,
+)
+class ClippingEpsilon(MindSporeSubject):
+    """1e-2 is added to the norm where it is 1e-6."""
+
+    class trainer(WithClip):
+        clip_cell = LargeEpsilon
+
+
+class NotCapped(ClipByGlobalNorm):
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        norm, _ = super().construct(gradients)
+        return norm, self.max_norm / (norm + 1e-6)
+
+
+@defect(
+    area="clipping",
+    imitates="Gradients that are normalised, not clipped",
+    source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html",
+)
+class FactorNotCapped(MindSporeSubject):
+    """Gradients below the threshold are scaled up to it."""
+
+    class trainer(WithClip):
+        clip_cell = NotCapped
+
+
+class OfSquare(ClipByGlobalNorm):
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        norm, _ = super().construct(gradients)
+        return norm, ops.minimum(self.max_norm / (ops.square(norm) + 1e-6), 1.0)
+
+
+@defect(
+    area="clipping",
+    imitates="A sum of squares whose root is taken for the report alone",
+    source="https://arxiv.org/abs/1211.5063",
+)
+class ClippingBySquare(MindSporeSubject):
+    """The factor comes from the square of the norm."""
+
+    class trainer(WithClip):
+        clip_cell = OfSquare
+
+
+@defect(
+    area="clipping",
+    imitates="A threshold that is scaled or rounded on its way",
+    source="https://arxiv.org/abs/1211.5063",
+    size=0.01,
+)
+class ThresholdOnePercent(MindSporeSubject):
+    """Gradients are clipped to a norm 1 % too large."""
+
+    class trainer(Qwen3Trainer):
+        def build_clip(self, max_norm: float | None) -> nn.Cell:
+            return ClipByGlobalNorm(max_norm and 1.01 * max_norm)

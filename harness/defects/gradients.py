@@ -1,0 +1,353 @@
+"""Defects of the gradients: the forward pass is right, and what the backward pass hands on is not.
+
+A gradient that is wrong on its way to the optimizer is wrong at its parameter; where a derivative was written wrongly,
+the place is the module of that derivative nearest to the loss.
+"""
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from harness.defects import defect
+from harness.defects.planting import ChangedGradients, ChangedModel, WithGradients, exchange, layers, low
+from harness.runners.mindspore_subject import MindSporeSubject
+from qwen3_model.modeling_qwen3 import (
+    Projection,
+    Qwen3ForCausalLM,
+    Qwen3Linear,
+    RMSNormalize,
+    Rotation,
+    RowSoftmax,
+    turn_halves,
+)
+from qwen3_model.modeling_qwen3_train import ForwardLoss
+
+
+class Detached(Qwen3Linear):
+    def construct(self, x: Tensor) -> Tensor:
+        return self.project(x, ops.stop_gradient(self.weight))
+
+
+@defect(
+    area="gradients",
+    imitates="A parameter that was detached for a debugging session",
+    source="https://arxiv.org/abs/2506.14813",
+    place="model.layers.0.self_attn.v_proj.weight",
+    direction="backward",
+)
+class ParameterDetached(MindSporeSubject):
+    """One value projection gets no gradient; weight decay still moves it."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            width = self.config.num_key_value_heads * self.config.head_dim
+            linear = Detached(self.config.hidden_size, width, self.config, self.policy)
+            exchange(model, "model.layers.0.self_attn.v_proj", linear)
+
+
+class OneChanged(ChangedGradients):
+    """Changes the gradient of the parameters whose names start with `prefix`."""
+
+    prefix: str
+
+    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
+        super().__init__(forward, parameters)
+        self.meant = [parameter.name.startswith(self.prefix) for parameter in parameters]
+
+    def changed(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple([self.of(gradients[i]) if self.meant[i] else gradients[i] for i in range(len(gradients))])
+
+    def of(self, gradient: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class FirstRowLost(OneChanged):
+    prefix = "model.layers.0.self_attn.k_proj.weight"
+
+    def of(self, gradient: Tensor) -> Tensor:
+        return ops.cat((ops.zeros_like(gradient[:1]), gradient[1:]), 0)
+
+
+@defect(
+    area="gradients",
+    imitates="A sum over shards that starts one row too late",
+    source="https://arxiv.org/abs/2506.09280",
+    place="model.layers.0.self_attn.k_proj.weight",
+    direction="backward",
+)
+class RowZeroed(MindSporeSubject):
+    """The first row of one key projection's gradient is zero."""
+
+    class trainer(WithGradients):
+        gradients_cell = FirstRowLost
+
+
+class LayerScaled(OneChanged):
+    prefix = "model.layers.1."
+
+    def of(self, gradient: Tensor) -> Tensor:
+        return 1.01 * gradient
+
+
+@defect(
+    area="gradients",
+    imitates="The parameters of a stage divided by another number of ranks than those of the others",
+    source="https://arxiv.org/abs/2506.09280",
+    place="model.layers.1.mlp.down_proj.weight",
+    direction="backward",
+    size=0.01,
+)
+class LayerGradientOnePercent(MindSporeSubject):
+    """The gradients of layer 1 are 1 % too large; Adam divides most of it out again."""
+
+    class trainer(WithGradients):
+        gradients_cell = LayerScaled
+
+
+class ParameterScaled(OneChanged):
+    prefix = "model.layers.0.self_attn.o_proj.weight"
+
+    def of(self, gradient: Tensor) -> Tensor:
+        return 1.001 * gradient
+
+
+@defect(
+    area="gradients",
+    imitates="A gradient divided by the number of tokens of a batch with padding",
+    source="https://github.com/huggingface/transformers/pull/34191",
+    place="model.layers.0.self_attn.o_proj.weight",
+    direction="backward",
+    size=0.001,
+)
+class ParameterGradientOnePerMille(MindSporeSubject):
+    """One output projection's gradient is 0.1 % too large; Adam divides it out again."""
+
+    class trainer(WithGradients):
+        gradients_cell = ParameterScaled
+
+
+class NormWeightsDoubled(OneChanged):
+    prefix = "model.layers.0.self_attn.q_norm.weight"
+
+    def of(self, gradient: Tensor) -> Tensor:
+        return 2.0 * gradient
+
+
+@defect(
+    area="gradients",
+    imitates="A norm's gradient that every rank holds whole and that is summed over the ranks all the same",
+    source="https://github.com/NVIDIA/Megatron-LM/issues/7452",
+    place="model.layers.0.self_attn.q_norm.weight",
+    direction="backward",
+)
+class NormGradientDoubled(MindSporeSubject):
+    """One q norm's gradient is twice what it is; few numbers, and Adam divides it out again."""
+
+    class trainer(WithGradients):
+        gradients_cell = NormWeightsDoubled
+
+
+class OneStale(ChangedGradients):
+    """The last gradient comes from the call before."""
+
+    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
+        super().__init__(forward, parameters)
+        self.before = parameters[len(parameters) - 1].clone("zeros")
+
+    def changed(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        stale = self.before + 0.0
+        ops.assign(self.before, gradients[-1])
+        return (*gradients[:-1], stale)
+
+
+@defect(
+    area="gradients",
+    imitates="An update that does not wait for the communication of one bucket of gradients",
+    source="https://arxiv.org/abs/1806.03377",
+    place="lm_head.weight",
+    direction="backward",
+)
+class GradientOfThePreviousStep(MindSporeSubject):
+    """The head is updated by the gradient of the step before; the first one is zero."""
+
+    class trainer(WithGradients):
+        gradients_cell = OneStale
+
+
+class NeverZeroed(ChangedGradients):
+    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
+        super().__init__(forward, parameters)
+        self.kept = parameters.clone(prefix="kept", init="zeros")
+
+    def changed(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        for i in range(len(gradients)):
+            ops.assign_add(self.kept[i], gradients[i])
+        return tuple([kept + 0.0 for kept in self.kept])
+
+
+@defect(
+    area="gradients",
+    imitates="zero_grad() left out of the loop",
+    source="https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html",
+    place="lm_head.weight",
+    direction="backward",
+)
+class GradientsNotZeroed(MindSporeSubject):
+    """The gradients of all steps add up; the first step is right."""
+
+    class trainer(WithGradients):
+        gradients_cell = NeverZeroed
+
+
+class DetachedProjection(Projection):
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return super().construct(x, ops.stop_gradient(weight))
+
+
+@defect(
+    area="gradients",
+    imitates="The gradients of a tied weight's two uses, of which one is lost on the way",
+    source="https://github.com/NVIDIA/Megatron-LM/issues/844",
+    place="model.embed_tokens.weight",
+    direction="backward",
+    case="qwen3-tied-fp32",
+)
+class TiedHeadGradientLost(MindSporeSubject):
+    """The tied embedding gets the gradient of its use at the input alone."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            model.project = DetachedProjection(self.policy)
+
+
+class FirstTokenLost(FirstRowLost):
+    prefix = "model.embed_tokens.weight"
+
+
+@defect(
+    area="gradients",
+    imitates="padding_idx=0 where token 0 is a token like any other",
+    source="https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html",
+    place="model.embed_tokens.weight",
+    direction="backward",
+    case="qwen3-tied-fp32",
+)
+class EmbeddingRowZeroed(MindSporeSubject):
+    """The embedding of token 0 gets no gradient; with a tied head it should, whether or not the token occurs."""
+
+    class trainer(WithGradients):
+        gradients_cell = FirstTokenLost
+
+
+class AllRounded(OneChanged):
+    prefix = ""
+
+    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
+        super().__init__(forward, parameters)
+        self.low = low()
+
+    def of(self, gradient: Tensor) -> Tensor:
+        return self.low(gradient)
+
+
+@defect(
+    area="gradients",
+    imitates="Gradients communicated in bfloat16",
+    source="https://arxiv.org/abs/1710.03740",
+    place="lm_head.weight",
+    direction="backward",
+)
+class GradientsBfloat16(MindSporeSubject):
+    """Every gradient is rounded to bfloat16 before it is clipped and used."""
+
+    class trainer(WithGradients):
+        gradients_cell = AllRounded
+
+
+class WithoutProjection(RMSNormalize):
+    def bprop(
+        self, x: Tensor, weight: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        return dout[0] * weight * out[2], self.column_sum(dout[0] * out[1], 0)
+
+
+@defect(
+    area="gradients",
+    imitates="A fused norm whose backward takes the root mean square for a constant",
+    source="https://arxiv.org/abs/1910.07467",
+    place="model.layers.0.self_attn.q_norm",
+    direction="backward",
+)
+class NormDerivative(MindSporeSubject):
+    """The derivative of one q norm lacks what comes from its mean square."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            model.model.layers[0].self_attn.q_norm.normalize = WithoutProjection(self.config.rms_norm_eps)
+
+
+class RotatedOn(Rotation):
+    def bprop(
+        self, x: Tensor, cos_SH: Tensor, sin_SH: Tensor, out: Tensor, dout: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        on = dout * cos_SH + turn_halves(dout) * sin_SH
+        return on, ops.zeros_like(cos_SH), ops.zeros_like(sin_SH)
+
+
+@defect(
+    area="gradients",
+    imitates="A fused rotary kernel whose backward calls the forward with the same sign",
+    source="https://arxiv.org/abs/2104.09864",
+    place="model.layers.1.self_attn",
+    direction="backward",
+)
+class RotaryDerivative(MindSporeSubject):
+    """The derivative of the rotary embedding rotates on and not back."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            for _, layer in layers(model):
+                layer.self_attn.rotate = RotatedOn()
+
+
+class DiagonalOnly(RowSoftmax):
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (out * (1.0 - out) * dout,)
+
+
+@defect(
+    area="gradients",
+    imitates="The derivative of a sigmoid taken for that of a softmax",
+    source="https://arxiv.org/abs/2205.14135",
+    place="model.layers.1.self_attn",
+    direction="backward",
+)
+class SoftmaxDerivative(MindSporeSubject):
+    """The derivative of the attention's softmax lacks its off-diagonal part."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            for _, layer in layers(model):
+                layer.self_attn.attend.softmax = DiagonalOnly()
+
+
+class Sigmoid(nn.Cell):
+    """x * sigmoid(x), with the derivative of x taken for that of the product."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x * ops.stop_gradient(ops.sigmoid(x))
+
+
+@defect(
+    area="gradients",
+    imitates="A gate whose own derivative was forgotten in a hand-written backward",
+    source="https://arxiv.org/abs/2002.05202",
+    place="model.layers.1.mlp",
+    direction="backward",
+)
+class SiluDerivative(MindSporeSubject):
+    """The derivative of SiLU is the sigmoid alone."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            for _, layer in layers(model):
+                layer.mlp.silu = Sigmoid()

@@ -1,0 +1,235 @@
+"""Defects of the precision: the right mathematics, with a rounding that the case does not have."""
+
+import numpy as np
+import numpy.typing as npt
+from mindspore import Tensor, nn, ops
+
+from harness.defects import defect
+from harness.defects.planting import ChangedModel, bfloat16, exchange, layers, low
+from harness.runners.mindspore_subject import MindSporeSubject
+from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.modeling_qwen3 import (
+    Projection,
+    Qwen3ForCausalLM,
+    Qwen3Linear,
+    Qwen3RMSNorm,
+    Qwen3RotaryEmbedding,
+)
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
+from qwen3_model.optimizer import ClipByGlobalNorm, tree_sum
+
+
+def round_products(cell: nn.Cell) -> None:
+    """Has every projection within the cell round its operands and its result."""
+    for _, part in cell.cells_and_names():
+        if isinstance(part, Projection):
+            part.round = low()
+
+
+@defect(
+    area="precision",
+    imitates="An operator on a list of those that may run in low precision",
+    source="https://docs.pytorch.org/docs/stable/amp.html",
+    place="model.layers.1.mlp.gate_proj",
+    direction="forward",
+)
+class OneLayerBfloat16(MindSporeSubject):
+    """The products of one layer's MLP are in bfloat16."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            round_products(model.model.layers[1].mlp)
+
+
+@defect(
+    area="precision",
+    imitates="Autocast left on in a run that is meant to be float32",
+    source="https://docs.pytorch.org/docs/stable/amp.html",
+    place="model.layers.0.self_attn.q_proj",
+    direction="forward",
+)
+class AllProductsBfloat16(MindSporeSubject):
+    """Every projection is in bfloat16."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            round_products(model)
+
+
+class ElevenBits(nn.Cell):
+    """The nearest number of 11 significant bits, by Veltkamp's splitting."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        large = x * 8193.0
+        return large - (large - x)
+
+
+class RoundedOperands(Qwen3Linear):
+    def construct(self, x: Tensor) -> Tensor:
+        return self.project(self.operand(x), self.operand(self.weight))
+
+
+@defect(
+    area="precision",
+    imitates="TF32 or HF32 on by default: operands of 11 bits under the name of float32",
+    source="https://docs.pytorch.org/docs/stable/notes/cuda.html",
+    place="lm_head",
+    direction="forward",
+    size=0.0005,
+)
+class HeadProductTf32(MindSporeSubject):
+    """The operands of the head's product have 11 significant bits."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            head = RoundedOperands(self.config.hidden_size, self.config.vocab_size, self.config, self.policy)
+            head.operand = ElevenBits()
+            exchange(model, "lm_head", head)
+
+
+@defect(
+    area="precision",
+    imitates="A norm computed in the precision of its input",
+    source="https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/qwen3/modeling_qwen3.py",
+    place="model.layers.0.input_layernorm",
+    direction="forward",
+)
+class NormsBfloat16(MindSporeSubject):
+    """Every norm takes and gives bfloat16."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            for _, cell in model.cells_and_names():
+                if isinstance(cell, Qwen3RMSNorm):
+                    cell.round = low()
+
+
+@defect(
+    area="precision",
+    imitates="One norm that an exception list forgot",
+    source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
+    place="model.layers.1.self_attn.k_norm",
+    direction="forward",
+)
+class OneNormBfloat16(MindSporeSubject):
+    """One k norm takes and gives bfloat16."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            model.model.layers[1].self_attn.k_norm.round = low()
+
+
+@defect(
+    area="precision",
+    imitates="Softmax in the precision of the scores, without the cast to float32",
+    source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
+    place="model.layers.0.self_attn",
+    direction="forward",
+)
+class SoftmaxBfloat16(MindSporeSubject):
+    """The attention's softmax takes and gives bfloat16 in every layer."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            for _, layer in layers(model):
+                layer.self_attn.attend.round_softmax = low()
+
+
+@defect(
+    area="precision",
+    imitates="fp32_residual_connection off",
+    source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/arguments.py",
+    place="model.layers.0",
+    direction="forward",
+)
+class ResidualBfloat16(MindSporeSubject):
+    """Each layer's residual stream is rounded to bfloat16."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            for _, layer in layers(model):
+                layer.residual = low()
+
+
+class RoundedResult(Qwen3Linear):
+    def construct(self, x: Tensor) -> Tensor:
+        return self.result(super().construct(x))
+
+
+@defect(
+    area="precision",
+    imitates="Logits that are not cast up before the loss",
+    source="https://arxiv.org/abs/1710.03740",
+    place="lm_head",
+    direction="forward",
+)
+class LogitsBfloat16(MindSporeSubject):
+    """The logits are rounded to bfloat16."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            head = RoundedResult(self.config.hidden_size, self.config.vocab_size, self.config, self.policy)
+            head.result = low()
+            exchange(model, "lm_head", head)
+
+
+@defect(
+    area="precision",
+    imitates="Rotary embedding applied after the cast to low precision",
+    source="https://github.com/NVIDIA/Megatron-LM/issues/744",
+    place="model.rotary_emb",
+    direction="forward",
+)
+class RotaryBfloat16(MindSporeSubject):
+    """Sines and cosines, and what they are applied to, are rounded to bfloat16."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            model.model.rotary_emb.round = low()
+            for _, layer in layers(model):
+                layer.self_attn.round_rotary = low()
+
+
+class RoundedFrequencies(Qwen3RotaryEmbedding):
+    @staticmethod
+    def inverse_frequencies(config: Qwen3Config) -> npt.NDArray[np.float32]:
+        return bfloat16(Qwen3RotaryEmbedding.inverse_frequencies(config))
+
+
+@defect(
+    area="precision",
+    imitates="A buffer of frequencies that is cast with the model",
+    source="https://github.com/huggingface/transformers/issues/25681",
+    place="model.rotary_emb",
+    direction="forward",
+)
+class RotaryFrequenciesBfloat16(MindSporeSubject):
+    """The frequencies of the rotary embedding are rounded to bfloat16; the error grows with the position."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            exchange(model, "model.rotary_emb", RoundedFrequencies(self.config, self.policy))
+
+
+class LowNorm(ClipByGlobalNorm):
+    def __init__(self, max_norm: float | None) -> None:
+        super().__init__(max_norm)
+        self.low = low()
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        squares = [ops.reshape(self.low(ops.sum(ops.square(gradient))), (1,)) for gradient in gradients]
+        norm = ops.sqrt(tree_sum(ops.cat(squares)))
+        return norm, ops.minimum(self.max_norm / (norm + 1e-6), 1.0)
+
+
+@defect(
+    area="precision",
+    imitates="A norm that is reduced in the gradients' low precision",
+    source="https://arxiv.org/abs/1710.03740",
+)
+class GradientNormBfloat16(MindSporeSubject):
+    """Each gradient's sum of squares is rounded to bfloat16 before they are summed."""
+
+    class trainer(Qwen3Trainer):
+        def build_clip(self, max_norm: float | None) -> nn.Cell:
+            return LowNorm(max_norm)

@@ -1,0 +1,140 @@
+"""Every shipped defect is really planted: its subject records something else than the sound one, and states the same.
+
+Both are built in one process, on a case of two layers and four steps, without a graph compiler: what is planted does
+not depend on the mode.
+"""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.alignment import expected_alignment
+from harness.case import Case, load_case
+from harness.corpus.draw import draw_weights
+from harness.defects import AREAS, Defect, shipped_defects
+from harness.inputs import probe_gradients
+from harness.runners import Numbers, RunnerFactory, Setting, load_runner, mindspore_subject
+from harness.runners.mindspore_subject import MindSporeSubject
+from tests.model.qwen3_cases import Array, differing
+
+DEFECTS = shipped_defects()
+SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
+STEPS, ROWS, LENGTH = 4, 2, 40
+END = 256  # of a document, among byte tokens
+THRESHOLD = 4.0  # between the norms of the four steps, so that two of them are clipped
+
+
+@pytest.fixture(autouse=True)
+def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may prepare MindSpore once, before anything runs; here other tests may have run already."""
+    monkeypatch.setattr(mindspore_subject, "_prepare_process", lambda device, threads: None)
+
+
+@functools.cache
+def small(name: str) -> Case:
+    whole = load_case(name)
+    return whole.with_changes(
+        data={**whole.data.model_dump(), "seq_length": LENGTH, "global_batch_size": ROWS},
+        lr_schedule={**whole.lr_schedule.model_dump(), "warmup_steps": 1},
+        training={
+            **whole.training.model_dump(),
+            "steps": STEPS,
+            "lr_zero_steps": 1,
+            "graph_mode": False,
+            "recompute": False,
+            "clip_grad": THRESHOLD,
+        },
+    )
+
+
+def batch(case: Case, step: int) -> tuple[Array, Array]:
+    """Bytes with line ends and ends of documents; every other batch of one byte mostly, for a larger gradient."""
+    random = np.random.default_rng(step)
+    tokens = random.integers(0, END + 1, (ROWS, LENGTH + 1), dtype=np.int32)
+    tokens[:, 5::9], tokens[:, 7::11] = ord("\n"), END
+    if step % 2 == 0:
+        tokens[:, 12:] = ord("a")
+    mask = np.ones((ROWS, LENGTH), np.uint8)
+    if case.data.packing == "paragraph":
+        mask[0, LENGTH // 2 :] = 0
+    return tokens, mask
+
+
+@functools.cache
+def weights(name: str) -> dict[str, Array]:
+    return draw_weights(small(name))
+
+
+def build(case: Case, runner: RunnerFactory = MindSporeSubject) -> Any:
+    return runner(case, weights(case.name), SETTING)
+
+
+def recorded(runner: RunnerFactory, case: Case, directory: Path) -> Iterator[tuple[Numbers | None, dict[str, Array]]]:
+    """What a subject shows, the cheapest first; nothing else of it reaches a bundle.
+
+    The initial parameters; those after each of four given updates, of which the last two are made by a subject that
+    was saved after the second and taken up anew; numbers and parameters of each of four steps.
+    """
+    subject = build(case, runner)
+    yield None, subject.parameters()
+    for update in range(1, STEPS + 1):
+        if update == 1 + STEPS // 2:
+            subject.save(directory)
+            subject = build(case, runner)
+            subject.load(directory)
+        subject.apply_gradients(probe_gradients(weights(case.name), case.initialization.seed, update))
+        yield None, subject.parameters()
+    subject = build(case, runner)
+    for step in range(1, STEPS + 1):
+        numbers = subject.train_step(*batch(case, step))
+        yield numbers, subject.parameters()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    @functools.cache
+    def of(name: str) -> list[tuple[Numbers | None, dict[str, Array]]]:
+        return list(recorded(MindSporeSubject, small(name), tmp_path_factory.mktemp("sound")))
+
+    return of
+
+
+def test_the_catalogue_has_defects_of_every_area() -> None:
+    assert len(DEFECTS) >= 66
+    assert list(dict.fromkeys(defect.area for defect in DEFECTS.values())) == list(AREAS)
+
+
+@pytest.mark.parametrize("name", ["qwen3-tiny-fp32", "qwen3-tied-fp32"])
+def test_the_small_case_clips_some_steps_and_leaves_others(sound: Any, name: str) -> None:
+    norms = [numbers.grad_norm for numbers, _ in sound(name) if numbers]
+    assert min(norms) < THRESHOLD < max(norms)
+
+
+@pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
+def test_a_defect_changes_what_its_subject_records(defect: Defect, sound: Any, tmp_path: Path) -> None:
+    found = recorded(load_runner(defect.runner), small(defect.case), tmp_path)
+    pairs = zip(found, sound(defect.case), strict=True)
+    assert any(mine[0] != right[0] or differing(mine[1], right[1]) for mine, right in pairs)
+
+
+@pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
+def test_a_defect_states_what_was_asked_for(defect: Defect) -> None:
+    """Otherwise it would be found without a number being compared."""
+    case = small(defect.case)
+    assert build(case, load_runner(defect.runner)).alignment() == expected_alignment(case)
+
+
+@functools.cache
+def places(name: str) -> set[str]:
+    model = build(small(name))._trainer.model
+    # A tied head is a module of Hugging Face's model and no cell here.
+    return {cell for cell, _ in model.cells_and_names()} | {p.name for p in model.get_parameters()} | {"lm_head"}
+
+
+@pytest.mark.parametrize("defect", [one for one in DEFECTS.values() if one.place], ids=lambda one: one.id)
+def test_a_place_is_one_of_the_model(defect: Defect) -> None:
+    assert defect.place in places(defect.case)

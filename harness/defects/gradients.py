@@ -5,7 +5,7 @@ the place is the module of that derivative nearest to the loss.
 """
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from harness.defects import defect
 from harness.defects.planting import ChangedGradients, ChangedModel, WithGradients, exchange, layers, low
@@ -151,7 +151,7 @@ class OneStale(ChangedGradients):
 
     def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
         super().__init__(forward, parameters)
-        self.before = parameters[len(parameters) - 1].clone("zeros")
+        self.before = Parameter(ops.zeros_like(parameters[len(parameters) - 1]), name="before", requires_grad=False)
 
     def changed(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         stale = self.before + 0.0

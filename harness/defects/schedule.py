@@ -62,8 +62,9 @@ class WarmupFromTenth(MindSporeSubject):
     class trainer(Qwen3Trainer):
         def learning_rate(self, step: int) -> float:
             rate, asked = super().learning_rate(step), self.schedule
-            rising = isinstance(asked, CosineWithMinLr) and step <= asked.warmup_steps
-            return 0.1 * asked.peak + 0.9 * rate if rising and isinstance(asked, CosineWithMinLr) else rate
+            if isinstance(asked, CosineWithMinLr) and step <= asked.warmup_steps:
+                return 0.1 * asked.peak + 0.9 * rate
+            return rate
 
 
 @defect(

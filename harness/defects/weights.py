@@ -70,7 +70,7 @@ class QueryAndKeyNormExchanged(MindSporeSubject):
 @defect(
     area="weights",
     imitates="Layers sorted by name, 10 before 2, or counted from the other end",
-    source="https://huggingface.co/docs/safetensors/index",
+    source="https://docs.python.org/3/howto/sorting.html",
     place="model.layers.0.input_layernorm.weight",
     direction="forward",
 )

@@ -5,17 +5,20 @@ not depend on the mode.
 """
 
 import functools
+import importlib
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mindspore import nn
 
 from harness.alignment import expected_alignment
 from harness.case import Case, load_case
 from harness.corpus.draw import draw_weights
-from harness.defects import AREAS, Defect, shipped_defects
+from harness.defects import AREAS, Defect, load_defect, shipped_defects
 from harness.inputs import probe_gradients
 from harness.runners import Numbers, RunnerFactory, Setting, load_runner, mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
@@ -138,3 +141,53 @@ def places(name: str) -> set[str]:
 @pytest.mark.parametrize("defect", [one for one in DEFECTS.values() if one.place], ids=lambda one: one.id)
 def test_a_place_is_one_of_the_model(defect: Defect) -> None:
     assert defect.place in places(defect.case)
+
+
+def planted_cells() -> Iterator[type[nn.Cell]]:
+    for area in AREAS:
+        for _, kind in inspect.getmembers(importlib.import_module(f"harness.defects.{area}"), inspect.isclass):
+            if issubclass(kind, nn.Cell) and kind.__module__.startswith("harness.defects"):
+                yield kind
+
+
+@pytest.mark.parametrize("kind", list(planted_cells()), ids=lambda kind: kind.__name__)
+def test_no_cell_inherits_a_call_of_super(kind: type[nn.Cell]) -> None:
+    """A graph compiler resolves it by the class of the object, so that the method would call itself without end."""
+    inherited = [base for base in kind.__mro__[1:] if base.__module__.startswith("harness.defects")]
+    for base in inherited:
+        for name, method in vars(base).items():
+            if inspect.isfunction(method) and name != "__init__" and name not in vars(kind):
+                assert "super()" not in inspect.getsource(method), name
+
+
+MINE = """
+from mindspore import ops
+
+from harness.defects import defect
+from harness.defects.planting import ChangedModel, exchange
+from harness.runners.mindspore_subject import MindSporeSubject
+from qwen3_model.modeling_qwen3 import Qwen3MLP
+
+
+class Doubled(Qwen3MLP):
+    def construct(self, hidden_BSD):
+        return 2.0 * super().construct(hidden_BSD)
+
+
+@defect(area="model", imitates="A factor", source="https://example.org")
+class MlpDoubled(MindSporeSubject):
+    \"\"\"One MLP gives twice what it should.\"\"\"
+
+    class trainer(ChangedModel):
+        def change(self, model):
+            exchange(model, "model.layers.0.mlp", Doubled(self.config, self.policy))
+"""
+
+
+def test_a_defect_of_ones_own_file_is_compiled_like_a_shipped_one(sound: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    case = small("qwen3-tiny-fp32")
+    compiled = case.with_changes(training={**case.training.model_dump(), "graph_mode": True})
+    subject = build(compiled, load_runner(load_defect(str(tmp_path / "mine.py")).runner))
+    first = next(numbers for numbers, _ in sound(case.name) if numbers)
+    assert abs(subject.train_step(*batch(case, 1)).loss / first.loss - 1) > 1e-6

@@ -1,6 +1,6 @@
 """Whole runs from case to level, with both real frameworks, through the command line.
 
-The clean run is made once; a run with a planted fault takes over its reference runs, which are the same.
+The clean run is made once; a run with a planted defect takes over its reference runs, which are the same.
 """
 
 import json
@@ -19,6 +19,7 @@ import yaml
 
 from harness.case import load_case
 from harness.comparison import REQUIRED_RUNS, Measurement
+from harness.defects import load_defect
 from harness.evidence import OUTCOME, TRACE, Bundle, read_bundle
 from harness.judge import Finding, Outcome
 from tests.support.bundles import edit_json
@@ -121,27 +122,27 @@ def begun_as(clean: Path, out: Path) -> Path:
     return out
 
 
-# name of the fault: criterion that must refuse it, and the last step at which it may first be seen
-FAULTS = {
-    "RotaryBase": ("first-loss", 1),
-    "MissingKeyNorm": ("first-loss", 1),
-    "NormEpsilon": ("first-grad-norm", 1),
-    "LabelsNotShifted": ("official-first-loss", 1),
-    "DecayOnNorms": ("grad-norm", STEPS),
-    "Beta2": ("loss", STEPS),
-    "ClippingOff": ("grad-norm", STEPS),
-    "ScheduleLate": ("learning-rate", 2),
+# defect: criterion that must refuse it, and the last step at which it may first be seen
+DEFECTS = {
+    "rotary-base": ("first-loss", 1),
+    "missing-key-norm": ("first-loss", 1),
+    "norm-epsilon": ("first-grad-norm", 1),
+    "labels-not-shifted": ("official-first-loss", 1),
+    "decay-on-norms": ("grad-norm", STEPS),
+    "beta2": ("loss", STEPS),
+    "clipping-off": ("grad-norm", STEPS),
+    "schedule-late": ("learning-rate", 2),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_refused_and_its_first_step_named(
-    clean: Any, case: Path, tmp_path: Path, fault: str
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_planted_defect_is_refused_and_its_first_step_named(
+    clean: Any, case: Path, tmp_path: Path, defect: str
 ) -> None:
     out = begun_as(clean[1], tmp_path / "bundle")
-    done = certify("run", case, "--out", out, "--resume", "--subject", f"tests.support.faults:{fault}")
+    done = certify("run", case, "--out", out, "--resume", "--subject", load_defect(defect).runner)
     assert done.returncode == NOT_MET, done.stdout + done.stderr
-    criterion, latest = FAULTS[fault]
+    criterion, latest = DEFECTS[defect]
     found = finding(read_bundle(out), criterion)
     first = found.judged[0].first_beyond
     assert found.outcome is Outcome.FAIL

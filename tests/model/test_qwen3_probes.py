@@ -1,8 +1,6 @@
-"""A probe shows what training uses: its gradients are those of the step, and a planted fault shows in its probe.
+"""A probe shows what training uses: its gradients are those of the step, and a planted defect shows in its probe."""
 
-The faults are those of `tests.support.faults`, in the runner that a case trains with.
-"""
-
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +12,15 @@ from mindspore import Tensor, nn, ops
 
 from harness.case import Case, load_case
 from harness.corpus.draw import draw_weights
+from harness.defects.clipping import ClippingOff
+from harness.defects.loss import LabelsNotShifted
+from harness.defects.model import MissingKeyNorm, NormEpsilon, RotaryBase
+from harness.defects.optimizer import Beta2, DecayOnNorms
+from harness.defects.schedule import ScheduleLate
 from harness.runners import Setting, mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from qwen3_model.modeling_qwen3_train import NegativeLogLikelihood, Qwen3Trainer, TokenLoss
 from tests.model.qwen3_cases import Array, differing, random_batch, random_weights, shaped, trainer, worst_relative
-from tests.support.faults import (
-    Beta2,
-    ClippingOff,
-    DecayOnNorms,
-    LabelsNotShifted,
-    MissingKeyNorm,
-    NormEpsilon,
-    RotaryBase,
-    ScheduleLate,
-)
 
 TINY = shaped(num_hidden_layers=1)
 # What float32 leaves of a change of 1e-4 on a weight of 1; two compilations differ less, in gradients by 4e-7.
@@ -37,11 +30,9 @@ UPDATES = 3  # after a warm-up's first rate, which is 0, a late schedule and ano
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    """The default case, its model cut to one layer and its batch to little: a fault does not depend on either."""
+    """The default case with little in a batch, on which a defect does not depend."""
     whole = load_case("qwen3-tiny-fp32")
-    return whole.with_changes(
-        model=shaped(num_hidden_layers=1), data={**whole.data.model_dump(), "seq_length": 16, "global_batch_size": 4}
-    )
+    return whole.with_changes(data={**whole.data.model_dump(), "seq_length": 16, "global_batch_size": 4})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,15 +100,24 @@ def test_clipping_touches_no_probe(case: Case, sound: Probed) -> None:
     assert differing(found.gradients, sound.gradients) == differing(found.changes, sound.changes) == []
 
 
+class DecaysAll(MindSporeSubject):
+    """Weight decay applies to the norms too."""
+
+    class trainer(Qwen3Trainer):
+        def decays(self, name: str) -> bool:
+            return True
+
+
 def test_what_the_optimizer_and_clipping_were_built_with_is_stated(case: Case) -> None:
     expected = subject_of(MindSporeSubject, case).alignment()
-    for fault, keys in {
-        DecayOnNorms: {f"weight decay on {name}" for name in random_weights(case.model) if "norm" in name},
-        Beta2: {"optimizer.beta2"},
-        ClippingOff: {"clip_grad"},
-        RotaryBase: {"model.rope_theta"},
-    }.items():
-        stated = subject_of(fault, case).alignment()
+    norms = {f"weight decay on {name}" for name in random_weights(case.model) if "norm" in name}
+    for runner, changes, keys in (
+        (DecaysAll, {}, norms),
+        (MindSporeSubject, {"optimizer": {"betas": (0.9, 0.999)}}, {"optimizer.beta2"}),
+        (MindSporeSubject, {"training": {**case.training.model_dump(), "clip_grad": None}}, {"clip_grad"}),
+        (MindSporeSubject, {"model": dataclasses.replace(case.model, rope_theta=1e4)}, {"model.rope_theta"}),
+    ):
+        stated = subject_of(runner, case.with_changes(**changes)).alignment()
         assert {key for key in expected if stated[key] != expected[key]} == keys
 
 

@@ -18,7 +18,7 @@ from harness.errors import InputError
 from harness.evidence import read_run
 from harness.inputs import BATCHES, WEIGHTS
 from harness.records import write_json
-from harness.runners import Job, find_runner
+from harness.runners import Job, find_runner, load_runner
 from harness.runners.launcher import finished, run_jobs, variables
 from harness.trace import Run, Trace
 from tests.support.examples import FAKES, ROOT, options, text_case
@@ -341,6 +341,17 @@ def test_a_killed_parent_leaves_no_orphan(prepared: Prepared, reaper: None, seen
 def test_a_runner_is_a_name_or_module_and_class() -> None:
     assert find_runner("torch") == "harness.runners.torch_reference:TorchReference"
     assert find_runner("tests.support.fake_runners:Fake") == "tests.support.fake_runners:Fake"
+
+
+def test_a_runner_may_lie_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("class Mine: ...\n")
+    assert load_runner(find_runner(f"{path}:Mine")).__name__ == "Mine"
+
+
+def test_a_runner_in_a_file_that_is_not_there_is_refused_before_anything_runs() -> None:
+    with pytest.raises(InputError, match=r"names the file 'no/such\.py', which is not there"):
+        find_runner("no/such.py:Runner")
 
 
 def test_a_runner_in_a_module_that_is_not_there_is_refused_before_anything_runs() -> None:

@@ -80,6 +80,8 @@ class Wrapped(nn.Cell):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if name == "bprop":  # the cell's own derivative is the cell's, not that of cell and taps
+                raise
             return getattr(super().__getattr__("cell"), name)
 
 
@@ -132,12 +134,17 @@ class MindSporeTaps:
         gradients = self._trainer.gradients(tokens, loss_mask)
         backward = [dict(zip(self._taps, part, strict=True)) for part in self._gradients]
         reached = {name for name in self._taps if all(part[name] is not None for part in self._values)}
-        return Taps(forward=_whole(self._values, reached), backward=_whole(backward, reached), gradients=gradients)
+        return Taps(
+            forward=_whole(self._values, reached, np.sum),
+            backward=_whole(backward, reached, np.mean),
+            gradients=gradients,
+        )
 
     def _watch(self) -> None:
         """Has the gradients of the taps computed with those of the parameters, and each micro batch's kept before the
         next one comes."""
-        trainer, extra = self._trainer, [tap.gradient for tap in self._taps.values()]
+        trainer: Any = self._trainer
+        extra = [tap.gradient for tap in self._taps.values()]
         whole = ms.ParameterTuple([*trainer._parameters, *extra])
         trainer._gradients.grad = ms.value_and_grad(trainer._gradients.forward, None, whole)
         if trainer.gradient_accumulation_steps == 1:
@@ -199,10 +206,12 @@ def _child(parent: nn.Cell | None, slot: str) -> nn.Cell | None:
     return cells.get(slot)
 
 
-def _whole(parts: Sequence[Mapping[str, Array | None]], names: Set[str]) -> dict[str, Array]:
-    """Rows of the micro batches one after the other; parts of the loss (or its gradients, all 1) as one number."""
+def _whole(
+    parts: Sequence[Mapping[str, Array | None]], names: Set[str], scalars: Callable[[Sequence[Array]], Any]
+) -> dict[str, Array]:
+    """Rows of the micro batches one after the other; of the loss, what `scalars` makes of its parts."""
     found = {name: [np.asarray(part[name]) for part in parts] for name in parts[0] if name in names}
-    return {name: np.concatenate(a) if a[0].ndim else np.sum(a, dtype=np.float32) for name, a in found.items()}
+    return {name: np.concatenate(a) if a[0].ndim else np.float32(scalars(a)).reshape(()) for name, a in found.items()}
 
 
 class _Once:

@@ -44,20 +44,21 @@ class Recorder:
 
     def forward(self) -> dict[str, npt.NDArray[Any]]:
         """Values by place, over the global batch."""
-        return {name: _whole([tensor.detach() for tensor in shown]) for name, shown in self._shown.items()}
+        return {name: _whole([tensor.detach() for tensor in shown], torch.sum) for name, shown in self._shown.items()}
 
     def backward(self) -> dict[str, npt.NDArray[Any]]:
         """Gradients by place; a place that the loss does not depend on has none."""
         found = {name: [tensor.grad for tensor in shown] for name, shown in self._shown.items()}
-        return {name: _whole([g for g in shown if g is not None]) for name, shown in found.items() if None not in shown}
+        reached = {name: [g for g in shown if g is not None] for name, shown in found.items()}
+        return {
+            name: _whole(shown, torch.mean) for name, shown in reached.items() if len(shown) == len(self._shown[name])
+        }
 
 
-def _whole(parts: Sequence[torch.Tensor]) -> npt.NDArray[Any]:
-    """Rows of the micro batches one after the other; parts of the loss (or its gradients, all 1) as one number."""
+def _whole(parts: Sequence[torch.Tensor], scalars: Callable[[torch.Tensor], torch.Tensor]) -> npt.NDArray[Any]:
+    """Rows of the micro batches one after the other; of the loss, what `scalars` makes of its parts."""
     wide = [part if part.dtype == torch.float64 else part.float() for part in parts]
-    if wide[0].ndim:
-        return torch.cat(wide).numpy()
-    return torch.stack(wide).sum().numpy()
+    return (torch.cat(wide) if wide[0].ndim else scalars(torch.stack(wide))).numpy()
 
 
 class TorchTrainer(ABC):

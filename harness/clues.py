@@ -118,6 +118,18 @@ def factors(scene: Scene) -> str | None:
     return None
 
 
+def vectors(scene: Scene) -> str | None:
+    """A factor for each vector along the last axis, as a norm's scale is."""
+    if scene.subject.ndim < 2 or scene.subject.shape[-1] < ELEMENTS_PER_FACTOR:
+        return None
+    squares = np.square(scene.exact).sum(-1, keepdims=True)
+    each = (scene.subject * scene.exact).sum(-1, keepdims=True) / np.maximum(squares, 1e-300)
+    if not scene.fits(each * scene.exact):
+        return None
+    end = "; epsilon, or the mean of its squares" if "norm" in scene.name.rpartition(".")[2] else ""
+    return f"each vector is a factor of its own times what it should be, {each.min():.4g} to {each.max():.4g}{end}"
+
+
 def elsewhere(scene: Scene) -> str | None:
     for name, tensor in scene.elsewhere.items():
         if name != scene.name and tensor.shape == scene.subject.shape and scene.fits(tensor):
@@ -231,7 +243,8 @@ def _only(axis: str, indices: Array, what: str) -> str:
 
 # What says most comes first: a factor of 1 for half of the channels is also "partly wrong".
 CLUES: tuple[Clue, ...] = (
-    not_finite, zeros, its_input, factor, elsewhere, shifted, exchanged, rounded, weighed, turned, factors, partly,
+    not_finite, zeros, its_input, factor, elsewhere, shifted, exchanged, rounded, weighed, turned, factors, vectors,
+    partly,
 )  # fmt: skip
 
 

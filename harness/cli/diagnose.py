@@ -14,11 +14,12 @@ from harness import certify
 from harness.case import DEFAULT_CASE, Case
 from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS
 from harness.cli.terminal import BROKEN, INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
-from harness.diagnosis import FACTOR, Check, Diagnosis, Reading, record
+from harness.diagnosis import Check, Diagnosis, record
 from harness.errors import InputError
 from harness.evidence import Bundle
 from harness.investigate import PAGE, find, investigate, jobs, runner_of
 from harness.progress import Progress
+from harness.readings import FACTOR, Reading
 from harness.report.words import number
 from harness.trace import Side
 

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.diagnosis import FACTOR, Check, Diagnosis, Reading
+from harness.diagnosis import Check, Diagnosis
 from harness.judge import Outcome
 from harness.places import Direction
+from harness.readings import FACTOR, Reading
 from harness.report.page import render_template
 from harness.report.words import Fact, Mark, mark, number
 

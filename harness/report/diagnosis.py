@@ -3,29 +3,35 @@
 It has no script: a map is a table whose cells carry the ratio in words and its colour.
 """
 
+import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.diagnosis import Check, Diagnosis
 from harness.judge import Outcome
 from harness.places import Direction
-from harness.readings import FACTOR, Reading
+from harness.readings import FACTOR, Reading, State
 from harness.report.page import render_template
 from harness.report.words import Fact, Mark, mark, number
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.?(.*)")
 LAYER_OUTPUT = "layer output"
 TITLES: dict[Direction, tuple[str, str]] = {
-    "forward": ("Values", "The forward pass, from top to bottom."),
+    "forward": ("Values", "The pass goes from top to bottom. The loss is held against that of the same logits."),
     "backward": (
         "Gradients by place",
         "Of the loss, with respect to each value; the pass goes from bottom to top.",
     ),
     "parameter": ("Gradients of parameters", "Before clipping; the pass goes from bottom to top."),
 }
-OUTCOMES = {"agrees": Outcome.PASS, "differs": Outcome.FAIL, "not seen": Outcome.INCONCLUSIVE}
+# Nothing is passed or failed here; the signs and colours are those of the report.
+OUTCOMES: Mapping[State, Outcome] = {
+    "agrees": Outcome.PASS,
+    "differs": Outcome.FAIL,
+    "not seen": Outcome.INCONCLUSIVE,
+}
 # Where a cell's shade begins, as a multiple of what the reference's errors allow before the factor.
 SHADES = (("agrees", 0.0), ("near", 3.0), ("differs", FACTOR), ("far", 1e3))
 
@@ -73,6 +79,7 @@ class DiagnosisPage:
     """Everything that the page shows."""
 
     case: str
+    over: str
     place: str
     says: str
     tone: str
@@ -95,13 +102,14 @@ def build_page(diagnosis: Diagnosis) -> DiagnosisPage:
     sentence = diagnosis.broken or "At no place, in no gradient, and in nothing that was asked after."
     return DiagnosisPage(
         case=diagnosis.case,
+        over="The first place that differs" if named else "Step 1 and what comes after",
         place=named.place if named else "Broken" if diagnosis.broken else "Nothing differs",
         says=named.says if named else sentence,
         tone="bad" if named or diagnosis.broken else "good",
         facts=tuple(_facts(diagnosis)),
         maps=tuple(found for direction in TITLES if (found := _map(diagnosis, direction)) is not None),
         factor=number(FACTOR),
-        checks=tuple((mark(OUTCOMES[check.state]), check) for check in diagnosis.checks),
+        checks=tuple((_mark(check.state), check) for check in diagnosis.checks),
         lines=tuple(_line(diagnosis, reading) for reading in diagnosis.readings),
         built=diagnosis.built,
     )
@@ -124,6 +132,10 @@ def _facts(diagnosis: Diagnosis) -> Iterator[Fact]:
         yield Fact(term=f"Looking into the {side}", text=f"{cost}; tapped and plain step gave {same}")
 
 
+def _mark(state: State) -> Mark:
+    return dataclasses.replace(mark(OUTCOMES[state]), word=state)
+
+
 def _number(value: float | None) -> str:
     return "not seen" if value is None else number(value)
 
@@ -135,7 +147,7 @@ def _line(diagnosis: Diagnosis, reading: Reading) -> Line:
         subject=_number(reading.subject),
         reference=_number(reading.reference),
         ratio="not seen" if reading.state == "not seen" else number(reading.ratio),
-        mark=mark(OUTCOMES[reading.state]),
+        mark=_mark(reading.state),
         named=bool(diagnosis.named and diagnosis.named.reading == reading),
     )
 

@@ -28,7 +28,7 @@ from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Q
 CASES_DIR = Path(__file__).parent / "cases"
 DEFAULT_CASE = "qwen3-tiny-fp32"
 BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
-RESUMED_STEPS = 6  # enough that moments, schedule and order of batches all have to be carried over
+RESUMED_STEPS = 6  # enough that moments, schedule and order of batches all have to be carried over, or show
 
 
 class Record(BaseModel):
@@ -240,7 +240,8 @@ class Training(Record):
 
     def steps_of(self, arm: str) -> int:
         """How many steps the runs of an arm take."""
-        shorter = {"lr_zero": self.lr_zero_steps, "resumed": min(self.steps, RESUMED_STEPS), "probe": 1}
+        few = min(self.steps, RESUMED_STEPS)
+        shorter = {"lr_zero": self.lr_zero_steps, "resumed": few, "probe": 1, "taps": few}
         return shorter.get(arm, self.steps)
 
 

@@ -49,7 +49,7 @@ from harness.runners import Job, check_policy, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
 from harness.submission import Submission
-from harness.trace import Side
+from harness.trace import Arm, Side
 
 VOCABULARY_MULTIPLE = 64
 ALL_SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
@@ -330,8 +330,12 @@ def job(case: Case, options: Options, name: str) -> Job:
     known = role(name)
     assert known is not None, f"{name} is no run of a case"
     side, arm = known
+    return job_of(case, options, name, side, arm, keep=name in (REFERENCE, SUBJECT) or arm == "probe")
+
+
+def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, keep: bool) -> Job:
+    """What the process of a run of that name is told; `keep`: it leaves its tensors."""
     root = options.out.resolve()
-    kept = root / "tensors" / f"{name}.safetensors" if name in (REFERENCE, SUBJECT) or arm == "probe" else None
     return Job(
         run=name,
         side=side,
@@ -344,7 +348,7 @@ def job(case: Case, options: Options, name: str) -> Job:
         case_digest=case.digest(),
         inputs=str(root / "inputs"),
         directory=str(root / "runs" / name),
-        keep_tensors=str(kept) if kept else None,
+        keep_tensors=str(root / "tensors" / f"{name}.safetensors") if keep else None,
         perturbation=int(name.rpartition("-")[2]) if arm == "floor" else None,
         resume=options.resume,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import baseline, data, evidence, floor, level, run
+from harness.cli import baseline, data, diagnose, evidence, floor, level, run
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
 from harness.errors import CertifyError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 COMMANDS: tuple[Callable[..., int], ...] = (
     run.run,
+    diagnose.diagnose,
     evidence.verify,
     level.level,
     evidence.diff,

@@ -23,7 +23,14 @@ SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML. A name that the template uses and the view model lacks is an error."""
+    """The page of a bundle as HTML."""
+    return render_template(
+        "page.html.j2", page=page, script=_own_file("report.js"), data=embed_json(page.data), plotly=_plotly()
+    )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """A template as HTML, with the style of all pages. A name that it uses and the view model lacks is an error."""
     environment = Environment(
         loader=PackageLoader("harness.report", "templates"),
         autoescape=True,
@@ -31,13 +38,7 @@ def render_page(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        style=_own_file("report.css"),
-        script=_own_file("report.js"),
-        data=embed_json(page.data),
-        plotly=_plotly(),
-    )
+    return environment.get_template(name).render(style=_own_file("report.css"), **values)
 
 
 def embed_json(value: Any) -> Markup:

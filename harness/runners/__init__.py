@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,16 @@ class Numbers:
     tokens: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taps:
+    """What is inside one step, over the global batch, by the names of `harness.places`: the value at each place, the
+    loss's gradient with respect to it, and the gradient of every parameter from the same pass."""
+
+    forward: Tensors
+    backward: Tensors
+    gradients: Tensors
+
+
 class Runner(Protocol):
     """One model in training. Built from `(case, weights, setting)`; `train_step` is called once a step, in order."""
 
@@ -68,6 +78,15 @@ class Runner(Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """Versions and settings that the numbers depend on, as JSON values without time or host."""
+
+
+@runtime_checkable
+class Tapped(Protocol):
+    """A runner that shows what is inside a step. Looking changes no bit of it; without `taps`, a diagnosis goes by
+    the gradients of the parameters alone."""
+
+    def taps(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Taps:
+        """The places that can be reached, for the global batch; nothing is updated, and it may be asked again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from harness.alignment import alignment
 from harness.case import Case
-from harness.runners import Numbers, Setting, Tensors
+from harness.runners import Numbers, Setting, Taps, Tensors
+from harness.runners.mindspore_taps import MindSporeTaps
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamWConfig
 from qwen3_model.schedule import ConstantSchedule, ConstantWithWarmup, CosineWithMinLr, ScheduleConfig
@@ -25,6 +26,7 @@ class MindSporeSubject:
         _prepare_process(setting.device, setting.threads)
         ms.set_seed(case.initialization.seed)
         self._setting, self._case = setting, case
+        self._taps: MindSporeTaps | None = None
         self._trainer = self.trainer(
             case.model,
             case.precision,
@@ -47,6 +49,12 @@ class MindSporeSubject:
     def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
         """Not clipped; nothing is updated."""
         return self._trainer.gradients(tokens, loss_mask)
+
+    def taps(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Taps:
+        """What the gradients of a batch are made of, in the mode and by the cells that train."""
+        if self._taps is None:
+            self._taps = MindSporeTaps(self._trainer, *loss_mask.shape)
+        return self._taps.step(tokens, loss_mask)
 
     def apply_gradients(self, gradients: Tensors) -> None:
         """One update by given gradients, without clipping."""

@@ -16,7 +16,7 @@ import torch
 
 from harness.case import Case
 from harness.runners import Setting, Tensors
-from harness.runners.torch_training import TorchTrainer
+from harness.runners.torch_training import Tap, TorchTrainer, untapped
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
 Weights = Mapping[str, torch.Tensor]
@@ -31,7 +31,8 @@ class Float64Oracle(TorchTrainer):
 
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
         """-sum over counted targets of log softmax(logits)[target], over `count`."""
-        log_probabilities = torch.log_softmax(logits(self._case.model, self._parameters, tokens[:, :-1]), -1)
+        found = logits(self._case.model, self._parameters, tokens[:, :-1], self.tap)
+        log_probabilities = torch.log_softmax(found, -1)
         picked = log_probabilities.gather(-1, tokens[:, 1:, None])[..., 0]
         return -(picked * loss_mask).sum() / count
 
@@ -39,18 +40,18 @@ class Float64Oracle(TorchTrainer):
         return self._case.model.to_hf()
 
 
-def logits(config: Qwen3Config, weights: Weights, tokens: torch.Tensor) -> torch.Tensor:
-    """Tokens [B, S] -> logits [B, S, V]."""
-    x = weights["model.embed_tokens.weight"][tokens]
+def logits(config: Qwen3Config, weights: Weights, tokens: torch.Tensor, tap: Tap = untapped) -> torch.Tensor:
+    """Tokens [B, S] -> logits [B, S, V]. `tap` is shown every place of `harness.places` by name and gives it back."""
+    x = tap("model.embed_tokens", weights["model.embed_tokens.weight"][tokens])
     cos, sin = rotary(config, tokens.shape[1])
     for layer in range(config.num_hidden_layers):
         name = f"model.layers.{layer}"
-        x = x + attention(
-            config, weights, f"{name}.self_attn", norm(config, weights, f"{name}.input_layernorm", x), cos, sin
-        )
-        x = x + mlp(weights, f"{name}.mlp", norm(config, weights, f"{name}.post_attention_layernorm", x))
+        normed = tap(f"{name}.input_layernorm", norm(config, weights, f"{name}.input_layernorm", x))
+        x = tap(f"{name}.residual", x + attention(config, weights, f"{name}.self_attn", normed, cos, sin, tap))
+        normed = norm(config, weights, f"{name}.post_attention_layernorm", x)
+        x = tap(name, x + mlp(weights, f"{name}.mlp", tap(f"{name}.post_attention_layernorm", normed), tap))
     head = weights["model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"]
-    return norm(config, weights, "model.norm", x) @ head.T
+    return tap("lm_head", tap("model.norm", norm(config, weights, "model.norm", x)) @ head.T)
 
 
 def norm(config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
@@ -77,25 +78,31 @@ def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 
 def attention(
-    config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tap: Tap
 ) -> torch.Tensor:
     """Causal attention; queries share key-value heads in groups, q and k are normed head by head."""
     batch, length, _ = x.shape
 
     def heads(part: str) -> torch.Tensor:
-        projected = x @ weights[f"{name}.{part}_proj.weight"].T
+        projected = tap(f"{name}.{part}_proj", x @ weights[f"{name}.{part}_proj.weight"].T)
         return projected.view(batch, length, -1, config.head_dim).transpose(1, 2)
 
-    q = rotated(norm(config, weights, f"{name}.q_norm", heads("q")), cos, sin)
-    k = rotated(norm(config, weights, f"{name}.k_norm", heads("k")), cos, sin)
+    def turned(part: str) -> torch.Tensor:
+        normed = norm(config, weights, f"{name}.{part}_norm", heads(part)).transpose(1, 2)
+        normed = tap(f"{name}.{part}_norm", normed).transpose(1, 2)
+        return tap(f"{name}.rotary_emb.{part}", rotated(normed, cos, sin))
+
+    q, k = turned("q"), turned("k")
     k, v = (part.repeat_interleave(config.num_key_value_groups, 1) for part in (k, heads("v")))
     scores = q @ k.transpose(2, 3) / math.sqrt(config.head_dim)
     future = torch.ones(length, length, dtype=torch.bool).triu(1)
-    mixed = torch.softmax(scores.masked_fill(future, -math.inf), -1) @ v
-    return mixed.transpose(1, 2).reshape(batch, length, -1) @ weights[f"{name}.o_proj.weight"].T
+    probabilities = tap(f"{name}.softmax", torch.softmax(scores.masked_fill(future, -math.inf), -1))
+    mixed = tap(f"{name}.mix", (probabilities @ v).transpose(1, 2).reshape(batch, length, -1))
+    return tap(name, tap(f"{name}.o_proj", mixed @ weights[f"{name}.o_proj.weight"].T))
 
 
-def mlp(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+def mlp(weights: Weights, name: str, x: torch.Tensor, tap: Tap) -> torch.Tensor:
     """down(silu(gate(x)) * up(x)), silu(a) = a / (1 + e^-a)."""
-    gate, up = (x @ weights[f"{name}.{part}_proj.weight"].T for part in ("gate", "up"))
-    return (gate * torch.sigmoid(gate) * up) @ weights[f"{name}.down_proj.weight"].T
+    gate, up = (tap(f"{name}.{part}_proj", x @ weights[f"{name}.{part}_proj.weight"].T) for part in ("gate", "up"))
+    product = tap(f"{name}.act", gate * torch.sigmoid(gate) * up)
+    return tap(name, tap(f"{name}.down_proj", product @ weights[f"{name}.down_proj.weight"].T))

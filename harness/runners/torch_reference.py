@@ -6,18 +6,27 @@ rounds to the dtype of its input, so the inputs of q_norm and k_norm, which come
 """
 
 import contextlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 import transformers
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers.models.qwen3 import modeling_qwen3
 
 from harness.case import Case
 from harness.runners import Setting, Tensors, check_policy
-from harness.runners.torch_training import TorchTrainer
+from harness.runners.torch_training import Tap, TorchTrainer
 
+# The modules of a layer whose results are places, and the places that one of them takes and no module gives.
+OF_A_LAYER = re.compile(
+    r"model\.layers\.\d+(\.(input_layernorm|post_attention_layernorm"
+    r"|self_attn(\.([qkvo]_proj|[qk]_norm))?|mlp(\.(gate|up|down)_proj)?))?"
+)
+TAKEN = {"o_proj": "mix", "down_proj": "act", "post_attention_layernorm": "residual"}
 IGNORE_INDEX = -100  # the label that Hugging Face's loss leaves out
 
 
@@ -48,6 +57,16 @@ class TorchReference(TorchTrainer):
 
     def config(self) -> Mapping[str, Any]:
         return self.model.config.to_dict()
+
+    @contextlib.contextmanager
+    def showing(self, tap: Tap) -> Iterator[None]:
+        """Besides the loss, every place of Hugging Face's modules: what they give, or what the next one takes."""
+        with super().showing(tap), contextlib.ExitStack() as hooks:
+            for name, module in self.model.named_modules():
+                for hook in _hooks(name, module, tap):
+                    hooks.callback(hook.remove)
+            hooks.enter_context(mock.patch.object(modeling_qwen3, "eager_attention_forward", _attention(self, tap)))
+            yield
 
     def provenance(self) -> dict[str, Any]:
         """Torch's, and the version of transformers with the attention that was chosen."""
@@ -91,3 +110,31 @@ def precision(case: Case) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     autocast: contextlib.AbstractContextManager[None] = torch.autocast("cpu", dtype=torch.bfloat16)
     return autocast
+
+
+def _hooks(name: str, module: torch.nn.Module, tap: Tap) -> Iterator[Any]:
+    """Shows what a module gives and, where no module gives it, what it takes."""
+    if name in ("model.embed_tokens", "model.norm", "lm_head") or OF_A_LAYER.fullmatch(name):
+        yield module.register_forward_hook(lambda _, __, given: _shown(name, given, tap))
+    layer, _, last = name.rpartition(".")
+    if last in TAKEN:
+        yield module.register_forward_pre_hook(lambda _, taken: (tap(f"{layer}.{TAKEN[last]}", taken[0]),))
+
+
+def _shown(name: str, given: Any, tap: Tap) -> Any:
+    """Attention gives its probabilities beside its result."""
+    return (tap(name, given[0]), *given[1:]) if isinstance(given, tuple) else tap(name, given)
+
+
+def _attention(reference: TorchReference, tap: Tap) -> Callable[..., Any]:
+    """Hugging Face's eager attention, called through the name by which its modules look it up."""
+    names = {id(module): name for name, module in reference.model.named_modules()}
+    eager = modeling_qwen3.eager_attention_forward
+
+    def shown(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, *others: Any, **options: Any) -> Any:
+        name = names[id(module)]
+        query, key = tap(f"{name}.rotary_emb.q", query), tap(f"{name}.rotary_emb.k", key)
+        mixed, probabilities = eager(module, query, key, *others, **options)
+        return mixed, tap(f"{name}.softmax", probabilities)
+
+    return shown

@@ -3,9 +3,10 @@
 What a model is, a subclass says: its parameters by their Hugging Face names, and the loss of a batch.
 """
 
+import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,47 @@ from transformers.optimization import get_constant_schedule_with_warmup, get_cos
 
 from harness.alignment import alignment
 from harness.case import Case
-from harness.runners import Numbers, Setting, Tensors
+from harness.places import LOSS
+from harness.runners import Numbers, Setting, Taps, Tensors
 
+Tap = Callable[[str, torch.Tensor], torch.Tensor]
 STATE, POSITION = "state.safetensors", "position.json"
+
+
+def untapped(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Nobody looks."""
+    return tensor
+
+
+class Recorder:
+    """A tap that keeps what it is shown, of every micro batch, and has its gradient kept. It changes nothing."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, list[torch.Tensor]] = {}
+
+    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.requires_grad:
+            tensor.retain_grad()
+        self._shown.setdefault(name, []).append(tensor)
+        return tensor
+
+    def forward(self) -> dict[str, npt.NDArray[Any]]:
+        """Values by place, over the global batch."""
+        return {name: _whole([tensor.detach() for tensor in shown], torch.sum) for name, shown in self._shown.items()}
+
+    def backward(self) -> dict[str, npt.NDArray[Any]]:
+        """Gradients by place; a place that the loss does not depend on has none."""
+        found = {name: [tensor.grad for tensor in shown] for name, shown in self._shown.items()}
+        reached = {name: [g for g in shown if g is not None] for name, shown in found.items()}
+        return {
+            name: _whole(shown, torch.mean) for name, shown in reached.items() if len(shown) == len(self._shown[name])
+        }
+
+
+def _whole(parts: Sequence[torch.Tensor], scalars: Callable[[torch.Tensor], torch.Tensor]) -> npt.NDArray[Any]:
+    """Rows of the micro batches one after the other; of the loss, what `scalars` makes of its parts."""
+    wide = [part if part.dtype == torch.float64 else part.float() for part in parts]
+    return (torch.cat(wide) if wide[0].ndim else scalars(torch.stack(wide))).numpy()
 
 
 class TorchTrainer(ABC):
@@ -32,6 +71,7 @@ class TorchTrainer(ABC):
         torch.set_num_threads(setting.threads)
         torch.manual_seed(case.initialization.seed)
         self._case, zero = case, setting.learning_rate_zero
+        self.tap: Tap = untapped
         self._parameters = dict(parameters)
         peak = 0.0 if zero else case.lr_schedule.learning_rate
         self._optimizer = build_optimizer(case, list(self._parameters.values()), peak)
@@ -55,7 +95,7 @@ class TorchTrainer(ABC):
         count, losses = int(loss_mask.sum()), []
         for rows in np.split(np.arange(len(tokens)), self.micro_batches):
             batch, mask = torch.from_numpy(tokens[rows].astype(np.int64)), torch.from_numpy(loss_mask[rows])
-            loss = self.loss(batch, mask, count)
+            loss = self.tap(LOSS, self.loss(batch, mask, count))
             loss.backward()
             losses.append(loss.detach())
         return float(torch.stack(losses).sum()), count
@@ -74,6 +114,22 @@ class TorchTrainer(ABC):
         found = {name: parameter.grad.numpy().copy() for name, parameter in self._parameters.items()}
         self._optimizer.zero_grad(set_to_none=True)
         return found
+
+    def taps(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Taps:
+        """What the gradients of a batch are made of; nothing is updated."""
+        recorder = Recorder()
+        with self.showing(recorder):
+            gradients = self.gradients(tokens, loss_mask)
+        return Taps(forward=recorder.forward(), backward=recorder.backward(), gradients=gradients)
+
+    @contextlib.contextmanager
+    def showing(self, tap: Tap) -> Iterator[None]:
+        """Has every place shown to `tap` meanwhile."""
+        self.tap = tap
+        try:
+            yield
+        finally:
+            self.tap = untapped
 
     def apply_gradients(self, gradients: Tensors) -> None:
         """One update by given gradients, in the dtype of the parameters and without clipping."""

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,12 +24,15 @@ from harness.case import Case, parse_case
 from harness.digest import digest_each, digest_tensors
 from harness.evidence import TIMING, TRACE
 from harness.inputs import BATCHES, PROBE_UPDATES, WEIGHTS, probe_gradients, read_tensors
-from harness.runners import Job, Runner, Setting, Tensors, load_runner
+from harness.look import LOOK, Look
+from harness.records import write_json
+from harness.runners import Job, Runner, Setting, Tapped, Tensors, load_runner
 from harness.trace import Step, TraceHeader, TraceWriter
 
 CHECKPOINT = "checkpoint"
 CHECKPOINT_STEP = "step.json"
 PR_SET_PDEATHSIG = 1
+TIMED_CALLS = 3
 
 
 def main(job_file: str, parent: int, resume: bool) -> None:
@@ -57,7 +61,7 @@ def main(job_file: str, parent: int, resume: bool) -> None:
         alignment=runner.alignment(),
         provenance={**runner.provenance(), "perturbation": job.perturbation},
     )
-    if job.arm == "probe":
+    if job.arm in ("probe", "taps"):
         probe(job, case, runner, build, header, weights, batches)
     elif train(job, case, runner, header, batches, resume or job.resume):
         # The rest is done by a process that has nothing but the checkpoint.
@@ -95,18 +99,63 @@ def probe(
     weights: Tensors,
     batches: Tensors,
 ) -> None:
-    """Records the gradients of the first batch with the step that uses them, and what the optimizer alone makes of
-    gradients that both sides are handed."""
+    """Records the gradients of the first batch with the steps that begin with them, and what the optimizer alone makes
+    of gradients that both sides are handed; of the arm `taps` also what is inside the first step."""
     directory, tokens, loss_mask = Path(job.directory), batches["tokens"][0], batches["loss_mask"][0]
     with TraceWriter.create(directory / TRACE, header) as writer, (directory / TIMING).open("w") as timing:
-        left = {f"gradient.{name}": tensor for name, tensor in runner.gradients(tokens, loss_mask).items()}
-        writer.append(_take_step(runner, 1, tokens, loss_mask, timing))
+        gradients = runner.gradients(tokens, loss_mask)
+        left = {f"gradient.{name}": tensor for name, tensor in gradients.items()}
+        for number in range(1, job.steps + 1):
+            step = _take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
+            writer.append(step)
+            if not step.finite:
+                break
         updated = build()
         for update in range(1, PROBE_UPDATES + 1):
             updated.apply_gradients(probe_gradients(weights, case.initialization.seed, update))
         left |= {f"updated.{name}": tensor for name, tensor in updated.parameters().items()}
+        if job.arm == "taps":
+            look, inside = look_inside(runner, build(), tokens, loss_mask, gradients)
+            write_json(directory / LOOK, vars(look))
+            left |= inside
         _keep(left, job)
         writer.finish(digest_each(left))
+
+
+def look_inside(
+    plain: Runner, tapped: Runner, tokens: npt.NDArray[Any], loss_mask: npt.NDArray[Any], gradients: Tensors
+) -> tuple[Look, dict[str, npt.NDArray[Any]]]:
+    """What is inside the step that gave `gradients`, as `forward.PLACE` and `backward.PLACE`; and what looking cost."""
+    if not isinstance(tapped, Tapped):
+        return Look(missing=f"{type(tapped).__name__} has no method taps"), {}
+    try:
+        taps = tapped.taps(tokens, loss_mask)
+    except Exception as error:  # whatever a variant's cells raise when they are wrapped: there is still the rest to say
+        traceback.print_exc()
+        return Look(missing=f"the tapped step failed: {type(error).__name__}: {str(error).strip().splitlines()[0]}"), {}
+    names = sorted({*gradients, *taps.gradients})
+    look = Look(
+        missing=None,
+        differing=tuple(name for name in names if not _same_bits(gradients.get(name), taps.gradients.get(name))),
+        plain_seconds=_best(lambda: plain.gradients(tokens, loss_mask)),
+        tapped_seconds=_best(lambda: tapped.taps(tokens, loss_mask)),
+    )
+    inside = {"forward": taps.forward, "backward": taps.backward}
+    return look, {f"{way}.{name}": np.asarray(value) for way, found in inside.items() for name, value in found.items()}
+
+
+def _same_bits(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:
+    return a is not None and b is not None and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def _best(call: Callable[[], object]) -> float:
+    """Seconds of the quickest of a few calls."""
+    seconds = []
+    for _ in range(TIMED_CALLS):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return round(min(seconds), 6)
 
 
 def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Tensors, resume: bool) -> bool:

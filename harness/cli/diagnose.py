@@ -1,0 +1,136 @@
+"""`certify diagnose`: names the first place at which a subject differs."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.tree import Tree
+
+from harness import certify
+from harness.case import DEFAULT_CASE, Case
+from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS
+from harness.cli.terminal import BROKEN, INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
+from harness.diagnosis import Check, Diagnosis, record
+from harness.errors import InputError
+from harness.evidence import Bundle
+from harness.investigate import PAGE, find, investigate, jobs, runner_of
+from harness.progress import Progress
+from harness.readings import FACTOR, Reading
+from harness.report.words import number
+from harness.trace import Side
+
+STYLES = {"agrees": "green", "differs": "bold red", "not seen": "yellow"}
+SHOWN = 6  # readings beside the first that differs
+RunnerOption = Annotated[str | None, typer.Option(help="Runner: a name or MODULE:CLASS.")]
+
+
+def diagnose(
+    what: Annotated[
+        str, typer.Argument(help="A case by name or YAML file, or the directory of a bundle.")
+    ] = DEFAULT_CASE,
+    subject: Annotated[
+        str | None, typer.Option(help="Runner that is looked into: a name or MODULE:CLASS; the bundle's without it.")
+    ] = None,
+    reference: RunnerOption = None,
+    oracle: RunnerOption = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for runs and page; new under certify-runs/.")] = None,
+    device: Annotated[str | None, typer.Option(help="What the subject runs on: CPU or Ascend.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = DEFAULT_THREADS,
+    workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
+    as_json: JsonOption = False,
+) -> int:
+    """Name the first place at which a subject differs: a module, a gradient, or what comes after step 1.
+
+    Runs step 1 on subject, reference and float64 oracle, each in a process of its own, and looks at every module's
+    output and gradient. Exit code 0: nothing differs. 1: a place is named. 2: bad input. 3: the subject's run broke.
+    """
+    found = find(what)
+    case = found if isinstance(found, Case) else found.case
+    on = device or (found.environment.device if isinstance(found, Bundle) else "CPU")
+    if on not in ("CPU", "Ascend"):
+        raise InputError(f"There is no device {on!r}: choose CPU or Ascend.")
+    options = certify.Options(
+        out=out or certify.new_directory(Path("certify-runs"), f"{case.name}-diagnosis"),
+        resume=False,
+        device=on,
+        threads=threads,
+        workers=workers,
+        command=("certify", *sys.argv[1:]),
+        subject=_runner(found, "subject", subject, "mindspore"),
+        reference=_runner(found, "reference", reference, "torch"),
+        oracle=_runner(found, "oracle", oracle, "oracle"),
+    )
+    diagnosis = _run_shown(found, case, options, quiet=as_json)
+    if as_json:
+        where = {"directory": str(options.out), "page": str(options.out / PAGE)}
+        print(json.dumps({**record(diagnosis), **where}, ensure_ascii=False))
+    else:
+        print_diagnosis(diagnosis, options.out / PAGE)
+    if diagnosis.named is not None:
+        return NOT_MET
+    return BROKEN if diagnosis.broken else MET
+
+
+def _runner(found: Case | Bundle, side: Side, given: str | None, usual: str) -> str:
+    if given is not None:
+        return given
+    return usual if isinstance(found, Case) else runner_of(found, side)
+
+
+def _run_shown(found: Case | Bundle, case: Case, options: certify.Options, quiet: bool) -> Diagnosis:
+    try:
+        with Progress(error_console, [job.run for job in jobs(case, options)], quiet=quiet) as progress:
+            return investigate(found, options, progress.update)
+    except KeyboardInterrupt:
+        again = shlex.join(options.command)
+        error_console.print(
+            f"Interrupted; no run is left behind. Begin again with another --out: {again}", markup=False
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def print_diagnosis(diagnosis: Diagnosis, page: Path) -> None:
+    """The sentence, then a tree with the numbers."""
+    style = "bold red" if diagnosis.named or diagnosis.broken else "bold green"
+    out_console.print(diagnosis.sentence, style=style, markup=False, soft_wrap=True)
+    tree = Tree(f"{diagnosis.case}, {diagnosis.subject or 'subject'}", guide_style="dim")
+    for check in diagnosis.checks:
+        _add_check(tree, check, diagnosis)
+    looks = tree.add("looking inside")
+    for side, look in diagnosis.looks.items():
+        cost = f"{look.cost:.2f} times a plain step" if look.cost is not None else "cost not measured"
+        bits = f"other bits in {len(look.differing)} gradients!" if look.differing else "no bit changed"
+        looks.add(f"{side}: {look.missing or f'{cost}, {bits}'}")
+    out_console.print(tree)
+    out_console.print(f"Page: {page}", markup=False, soft_wrap=True)
+
+
+def _add_check(tree: Tree, check: Check, diagnosis: Diagnosis) -> None:
+    branch = tree.add(f"[{STYLES[check.state]}]{check.state}[/] {check.name}: {_escaped(check.detail)}")
+    reading = diagnosis.named.reading if diagnosis.named else None
+    directions: dict[str, Any] = {
+        "values": "forward", "gradients by place": "backward", "gradients of parameters": "parameter",
+    }  # fmt: skip
+    if reading is not None and directions.get(check.name) == reading.direction:
+        branch.add(_around(reading, diagnosis.readings))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _around(named: Reading, readings: tuple[Reading, ...]) -> Table:
+    """The first that differs between what was judged before it and after."""
+    same = [reading for reading in readings if reading.direction == named.direction]
+    at = same.index(named)
+    table = Table("place", "subject", "reference", f"ratio (allowed {FACTOR:g})", "verdict", box=None, pad_edge=False)
+    for reading in same[max(0, at - SHOWN // 2) : at + SHOWN // 2 + 1]:
+        errors = [number(error) if error is not None else "not seen" for error in (reading.subject, reading.reference)]
+        style = "bold red" if reading is named else None
+        ratio = "" if reading.state == "not seen" else number(reading.ratio)
+        table.add_row(_escaped(reading.name), *errors, ratio, reading.state, style=style)
+    return table

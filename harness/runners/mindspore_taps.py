@@ -1,0 +1,246 @@
+"""Looking into a step on MindSpore without changing it: what each cell gives and takes, and the gradients that arrive.
+
+Cells are wrapped where they stand, so that the step is compiled as it is trained, in GRAPH mode, with every derivative
+that is written out. A tap hands its tensor on as it is and puts the value into a parameter. Its derivative gives the
+gradient that arrives to the tensor, and once more to a parameter that the tap was handed beside it and made no use of:
+what the step computes for that parameter is the gradient at this place. No number is computed for it.
+
+The parameters of the taps are no part of the model: they have names of their own, and the trainer's list of parameters
+was made before. A cell that is not where the shipped model has it is left out, and so is a place that the step never
+comes by.
+
+Tried on MindSpore 2.9.0, and no way: a `bprop` may not use a parameter of its cell; an `assign` inside
+`InsertGradientOf` works for four taps, and with all of them the compiler finds a cycle in its graph; hooks of cells are
+called in PYNATIVE only, which rounds differently.
+"""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+from mindspore import Parameter, Tensor, nn, ops
+
+from harness.places import HEAD, LOSS, Place, places
+from harness.runners import Taps
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
+
+Array = npt.NDArray[Any]
+# A not-a-number that no operator gives: what still holds it was never written.
+UNTOUCHED = np.uint32(0x7FC0DEAD)
+
+
+class Tap(nn.Cell):
+    """x -> x; keeps it. `gradient` is the parameter whose gradient is that of x."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(auto_prefix=False)
+        self.value = Parameter(Tensor(_untouched(place.shape)), name=f"tap.{place.name}", requires_grad=False)
+        self.gradient = Parameter(Tensor(np.zeros(place.shape, np.float32)), name=f"tap.gradient.{place.name}")
+        self.twice = GradientTwice()
+
+    def construct(self, x: Tensor) -> Tensor:
+        ops.assign(self.value, ops.cast(x, ms.float32))
+        return self.twice(x, self.gradient)
+
+    def read(self) -> Array | None:
+        """The value since the last reading; None if the step did not come by."""
+        found = self.value.asnumpy().copy()
+        self.value.set_data(Tensor(_untouched(found.shape)))
+        return None if bool(np.all(found.view(np.uint32) == UNTOUCHED)) else found
+
+
+class GradientTwice(nn.Cell):
+    """x and whatever -> x, whose gradient goes to both."""
+
+    def construct(self, x: Tensor, other: Tensor) -> Tensor:
+        return x
+
+    def bprop(self, x: Tensor, other: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return dout, ops.cast(dout, ms.float32)
+
+
+def _untouched(shape: Sequence[int]) -> Array:
+    return np.full(shape, UNTOUCHED, np.uint32).view(np.float32)
+
+
+class Wrapped(nn.Cell):
+    """A cell with taps on what it takes and what it gives; everything else is asked of the cell itself."""
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.cell = cell
+        self.given: Any = Nothing()
+
+    def construct(self, *taken: Any) -> Any:
+        return self.given(self.cell(*taken))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "bprop":  # the cell's own derivative is the cell's, not that of cell and taps
+                raise
+            return getattr(super().__getattr__("cell"), name)
+
+
+class WrappedWithInput(Wrapped):
+    """And a tap on its first operand."""
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__(cell)
+        self.taken: Any = Nothing()
+
+    def construct(self, first: Any, *others: Any) -> Any:
+        return self.given(self.cell(self.taken(first), *others))
+
+
+class WrappedAttention(Wrapped):
+    """And taps on query and key."""
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__(cell)
+        self.query: Any = Nothing()
+        self.key: Any = Nothing()
+
+    def construct(self, query: Any, key: Any, *others: Any) -> Any:
+        return self.given(self.cell(self.query(query), self.key(key), *others))
+
+
+class Nothing(nn.Cell):
+    """No tap."""
+
+    def construct(self, x: Any) -> Any:
+        return x
+
+
+class MindSporeTaps:
+    """The taps of a trainer, from now on. Built before anything of it is compiled."""
+
+    def __init__(self, trainer: Qwen3Trainer, rows: int, length: int) -> None:
+        self._trainer = trainer
+        micro_rows = rows // trainer.gradient_accumulation_steps
+        self._places = {place.name: place for place in places(trainer.config, micro_rows, length)}
+        self._taps: dict[str, Tap] = {}
+        self._values: list[dict[str, Array | None]] = []
+        self._gradients: list[list[Array]] = []
+        self._wrap_model()
+        self._watch()
+
+    def step(self, tokens: Array, loss_mask: Array) -> Taps:
+        """What is inside the gradients of a global batch."""
+        self._values, self._gradients = [], []
+        gradients = self._trainer.gradients(tokens, loss_mask)
+        backward = [dict(zip(self._taps, part, strict=True)) for part in self._gradients]
+        reached = {name for name in self._taps if all(part[name] is not None for part in self._values)}
+        return Taps(
+            forward=_whole(self._values, reached, np.sum),
+            backward=_whole(backward, reached, np.mean),
+            gradients=gradients,
+        )
+
+    def _watch(self) -> None:
+        """Has the gradients of the taps computed with those of the parameters, and each micro batch's kept before the
+        next one comes."""
+        trainer: Any = self._trainer
+        extra = [tap.gradient for tap in self._taps.values()]
+        whole = ms.ParameterTuple([*trainer._parameters, *extra])
+        trainer._gradients.grad = ms.value_and_grad(trainer._gradients.forward, None, whole)
+        if trainer.gradient_accumulation_steps == 1:
+            trainer._gradients = _Once(trainer._gradients, len(trainer._parameters), self._note)
+            return
+        step = trainer._accumulate_step
+        sums = [Parameter(Tensor(np.zeros(p.shape, np.float32)), name=f"sum.{p.name}") for p in extra]
+        parameters = step.sums
+        step.sums = ms.ParameterTuple([*parameters, *sums])
+        trainer._accumulate_step = _Accumulating(step, parameters, sums, self._note)
+
+    def _note(self, gradients: Sequence[Array]) -> None:
+        self._values.append({name: tap.read() for name, tap in self._taps.items()})
+        self._gradients.append(list(gradients))
+
+    def _wrap_model(self) -> None:
+        forward = self._trainer._gradients.forward
+        model = forward.model.model
+        for name in ("embed_tokens", "norm"):
+            self._wrap(model, name, f"model.{name}")
+        for number in range(self._trainer.config.num_hidden_layers):
+            self._wrap_layer(model.layers[number], f"model.layers.{number}")
+            self._wrap(model.layers, str(number), f"model.layers.{number}")
+        self._wrap(forward, "model", HEAD)
+        self._wrap(forward, "loss", LOSS)
+
+    def _wrap_layer(self, layer: nn.Cell, name: str) -> None:
+        attention, mlp = _child(layer, "self_attn"), _child(layer, "mlp")
+        for part in ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm"):
+            self._wrap(attention, part, f"{name}.self_attn.{part}")
+        self._wrap(_child(attention, "attend"), "softmax", f"{name}.self_attn.softmax")
+        rotated = {"query": f"{name}.self_attn.rotary_emb.q", "key": f"{name}.self_attn.rotary_emb.k"}
+        self._wrap(attention, "attend", None, WrappedAttention, **rotated)
+        self._wrap(attention, "o_proj", f"{name}.self_attn.o_proj", WrappedWithInput, taken=f"{name}.self_attn.mix")
+        for part in ("gate_proj", "up_proj"):
+            self._wrap(mlp, part, f"{name}.mlp.{part}")
+        self._wrap(mlp, "down_proj", f"{name}.mlp.down_proj", WrappedWithInput, taken=f"{name}.mlp.act")
+        for part in ("input_layernorm", "self_attn", "mlp"):
+            self._wrap(layer, part, f"{name}.{part}")
+        norm = "post_attention_layernorm"
+        self._wrap(layer, norm, f"{name}.{norm}", WrappedWithInput, taken=f"{name}.residual")
+
+    def _wrap(
+        self, parent: nn.Cell | None, slot: str, given: str | None, kind: type[Wrapped] = Wrapped, **taken: str
+    ) -> None:
+        """Puts a wrapped cell in the place of a child; a cell set as an attribute would have its parameters renamed."""
+        cell = _child(parent, slot)
+        if parent is None or cell is None:
+            return
+        wrapped = kind(cell)
+        for attribute, place in {**({"given": given} if given else {}), **taken}.items():
+            self._taps[place] = Tap(self._places[place])
+            wrapped._cells[attribute] = self._taps[place]
+        parent._cells[slot] = wrapped
+
+
+def _child(parent: nn.Cell | None, slot: str) -> nn.Cell | None:
+    cells: Mapping[str, nn.Cell] = parent._cells if parent is not None else {}
+    return cells.get(slot)
+
+
+def _whole(
+    parts: Sequence[Mapping[str, Array | None]], names: Set[str], scalars: Callable[[Sequence[Array]], Any]
+) -> dict[str, Array]:
+    """Rows of the micro batches one after the other; of the loss, what `scalars` makes of its parts."""
+    found = {name: [np.asarray(part[name]) for part in parts] for name in parts[0] if name in names}
+    return {name: np.concatenate(a) if a[0].ndim else np.float32(scalars(a)).reshape(()) for name, a in found.items()}
+
+
+class _Once:
+    """Stands for the compiled cell: hands on the gradients of the parameters, and tells those of the taps."""
+
+    def __init__(self, cell: nn.Cell, parameters: int, tell: Callable[[Sequence[Array]], None]) -> None:
+        self._cell, self._parameters, self._tell = cell, parameters, tell
+
+    def __call__(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss, found = self._cell(*batch)
+        self._tell([gradient.asnumpy().copy() for gradient in found[self._parameters :]])
+        return loss, found[: self._parameters]
+
+
+class _Accumulating:
+    """Stands for the compiled cell: shows the sums of the parameters, and tells those of the taps after each part."""
+
+    def __init__(
+        self,
+        cell: nn.Cell,
+        sums: ms.ParameterTuple,
+        of_taps: Sequence[Parameter],
+        tell: Callable[[Sequence[Array]], None],
+    ) -> None:
+        self.sums, self._cell, self._of_taps, self._tell = sums, cell, of_taps, tell
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        loss = self._cell(*batch)
+        self._tell([total.asnumpy().copy() for total in self._of_taps])
+        for total in self._of_taps:
+            total.set_data(ops.zeros_like(total))
+        return loss

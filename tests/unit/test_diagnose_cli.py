@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness import certify
 from harness.investigate import PAGE, RECORD
 from tests.support.command_line import Call, caller
-from tests.support.examples import FAKES, ROOT, text_case
+from tests.support.examples import FAKES, ROOT, options, text_case
+from tests.support.fake_runners import AT
 
 NOTHING, NAMED, BAD_INPUT, BROKEN = 0, 1, 2, 3
 
@@ -47,6 +49,24 @@ def test_a_foreign_runner_is_named_by_its_numbers_in_one_json_object(
     written = json.loads((tmp_path / "out" / RECORD).read_text())
     assert {key: value for key, value in found.items() if key in written} == written
     assert found["page"] == str(tmp_path / "out" / PAGE)
+
+
+def test_a_bundle_is_diagnosed_by_its_own_inputs_runners_and_long_runs(
+    diagnose: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    case = text_case(tmp_path)
+    standards = certify.load_standards(["official"], case)
+    made = options(bundle, subject="WrongRate")
+    certify.run(case.with_changes(standards=("official",)), standards, made, lambda run, trace: None)
+    capsys.readouterr()
+    done = diagnose(bundle, "--out", tmp_path / "out")
+    assert done.code == NAMED
+    assert f"learning rate: wrong from step {AT} on" in done.said
+    assert f"{FAKES}:WrongRate" in done.said
+    assert (tmp_path / "out" / "inputs" / "batches.safetensors").read_bytes() == (
+        bundle / "inputs" / "batches.safetensors"
+    ).read_bytes()
 
 
 def test_a_subject_that_breaks_is_told_with_its_end(diagnose: Call, case: Path, tmp_path: Path) -> None:

@@ -217,26 +217,27 @@ def _numbers(curves: Mapping[Side, Sequence[Step]]) -> Iterator[Check]:
     at one step it may be exact by chance."""
     steps = {side: {step.step: step for step in curve} for side, curve in curves.items()}
     words = {"learning_rate": "learning rate", "tokens": "number of targets", "loss": "loss", "grad_norm": "grad norm"}
+    every = sorted({*steps["oracle"], *steps["subject"]})
     for number, name in words.items():
-        errors = {
-            side: {at: _apart(steps["oracle"].get(at), step, number) for at, step in steps[side].items()}
-            for side in SIDES[:2]
-        }
-        allowed = FACTOR * allowance(None, list(errors["reference"].values()))
-        wrong = next((at for at, error in errors["subject"].items() if not error <= allowed), None)
-        if wrong is None:
-            worst = max(errors["subject"].values(), default=math.nan)
-            yield Check(name=name, state="agrees", detail=f"{len(errors['subject'])} steps, at most {shown(worst)} off")
-            continue
-        exact = steps["oracle"].get(wrong)
-        there = (
-            f"{getattr(steps['subject'][wrong], number):.9g}, should be {getattr(exact, number):.9g}" if exact else ""
+        errors, own = (
+            [_apart(steps["oracle"].get(at), steps[side].get(at), number) for at in every]
+            for side in ("subject", "reference")
         )
-        yield Check(name=name, state="differs", detail=f"first at step {wrong}: {there}")
+        allowed = FACTOR * allowance(None, own)
+        wrong = next((at for at, error in zip(every, errors, strict=True) if not error <= allowed), None)
+        if wrong is None:
+            detail = f"{len(every)} steps, at most {shown(max(errors, default=math.nan))} off"
+            yield Check(name=name, state="agrees" if every else "not seen", detail=detail)
+            continue
+        found, exact = (getattr(steps[side].get(wrong), number, None) for side in ("subject", "oracle"))
+        is_, should = ("missing" if value is None else f"{value:.9g}" for value in (found, exact))
+        yield Check(name=name, state="differs", detail=f"wrong from step {wrong} on, {is_} where it should be {should}")
 
 
-def _apart(exact: Step | None, step: Step, number: str) -> float:
-    return math.nan if exact is None else relative(float(getattr(exact, number)), float(getattr(step, number)))
+def _apart(exact: Step | None, step: Step | None, number: str) -> float:
+    if exact is None or step is None:
+        return math.nan
+    return relative(float(getattr(exact, number)), float(getattr(step, number)))
 
 
 def _named_check(checks: Sequence[Check]) -> Named | None:

@@ -1,0 +1,129 @@
+"""Tapped runs made of invented numbers, for tests of what judges them; in memory and as files."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from harness.alignment import expected_alignment, parameter_shapes
+from harness.case import Case, load_case
+from harness.clues import exact_loss
+from harness.digest import digest_each
+from harness.evidence import CASE, OUTCOME, TRACE
+from harness.inputs import BATCHES, WEIGHTS, seeded
+from harness.look import LOOK, Look
+from harness.places import places
+from harness.readings import SIDES, Seen
+from harness.records import write_json
+from harness.trace import Outcome, Run, Side, Step, Trace, TraceFooter, TraceHeader, TraceWriter
+
+Array = npt.NDArray[Any]
+Change = Callable[[dict[str, Array]], None]
+STEPS = 6
+ERRORS: Mapping[Side, float] = {"reference": 3e-7, "subject": 5e-7, "oracle": 0.0}
+
+
+def small_case() -> Case:
+    """One row of eight tokens in two layers."""
+    case = load_case("qwen3-tiny-fp32")
+    return case.with_changes(data={**case.data.model_dump(), "seq_length": 8, "global_batch_size": 1})
+
+
+CASE_OF_ALL = small_case()
+MASK = np.array([[[1, 1, 0, 1, 1, 1, 1, 1]]], np.uint8)
+TOKENS = seeded("tokens").randint(0, CASE_OF_ALL.model.vocab_size, (1, 1, 9)).astype(np.int32)
+WEIGHTS_OF_ALL: dict[str, Array] = {
+    name: seeded(name).standard_normal(shape).astype(np.float32) for name, shape in parameter_shapes(CASE_OF_ALL.model)
+}
+
+
+def exact_tensors() -> dict[str, Array]:
+    """What the oracle is said to have found: numbers without a meaning, but for the loss of its logits."""
+    shapes = {place.name: place.shape for place in places(CASE_OF_ALL.model, 1, 8)}
+    ways = ("forward", "backward")
+    found = {f"{way}.{name}": _drawn(f"{way}.{name}", shape) for way in ways for name, shape in shapes.items()}
+    found |= {f"gradient.{name}": _drawn(f"gradient.{name}", w.shape) for name, w in WEIGHTS_OF_ALL.items()}
+    found |= {f"updated.{n}": w - 1e-3 * _drawn(f"updated.{n}", w.shape) for n, w in WEIGHTS_OF_ALL.items()}
+    return found | {"forward.loss": np.asarray(_loss_of(found["forward.lm_head"])), "backward.loss": np.ones(())}
+
+
+def _drawn(label: str, shape: tuple[int, ...]) -> Array:
+    return np.asarray(seeded(label).standard_normal(shape))
+
+
+def _loss_of(logits: Array) -> float:
+    return exact_loss(logits, TOKENS[0][:, 1:], MASK[0], float(MASK.sum()))
+
+
+EXACT = exact_tensors()
+
+
+def left(side: Side, seed: int = 0) -> dict[str, Array]:
+    """What a correct run of a side leaves: the exact values with its own rounding."""
+    if side == "oracle":
+        return dict(EXACT)
+    found = {name: _rounded(f"{seed}/{side}/{name}", tensor, ERRORS[side]) for name, tensor in EXACT.items()}
+    loss = np.asarray(_loss_of(found["forward.lm_head"]), np.float32)
+    return found | {"forward.loss": loss, "backward.loss": np.ones((), np.float32)}
+
+
+def _rounded(label: str, tensor: Array, error: float) -> Array:
+    return np.asarray(tensor * (1 + error * seeded(label).standard_normal(tensor.shape)), np.float32)
+
+
+def seen(side: Side, tensors: Mapping[str, Array], look: Look | None = None, **header: Any) -> Seen:
+    """A finished tapped run of a side."""
+    steps = tuple(
+        Step(step=n, loss=5.0 / n, grad_norm=2.0, learning_rate=1e-5 * (n - 1), tokens=7, batch=f"{n}")
+        for n in range(1, STEPS + 1)
+    )
+    told = TraceHeader(
+        run=f"{side}-taps", side=side, arm="taps", case=CASE_OF_ALL.digest(), weights="w", batches="b", steps=STEPS,
+        runner=f"example:{side.capitalize()}", initial=digest_each(WEIGHTS_OF_ALL),
+        alignment=expected_alignment(CASE_OF_ALL),
+    )  # fmt: skip
+    footer = TraceFooter(last_step=STEPS, parameters={}, lines="")
+    trace = Trace(header=dataclasses.replace(told, **header), steps=steps, footer=footer)
+    outcome = Outcome(status="completed", last_step=STEPS, detail=f"{STEPS} of {STEPS} steps")
+    whole = look or Look(missing=None, plain_seconds=0.1, tapped_seconds=0.2)
+    return Seen(run=Run(name=f"{side}-taps", outcome=outcome, trace=trace), tensors=tensors, look=whole)
+
+
+def three(change: Change | None = None, seed: int = 0) -> dict[Side, Seen]:
+    """Three correct sides, and what a fault changes in what the subject left."""
+    tensors = {side: left(side, seed) for side in SIDES}
+    if change is not None:
+        change(tensors["subject"])
+    return {side: seen(side, found) for side, found in tensors.items()}
+
+
+def batches() -> dict[str, Array]:
+    return {"tokens": TOKENS, "loss_mask": MASK}
+
+
+def write(directory: Path, sides: Mapping[Side, Seen]) -> Path:
+    """The same as the files of a diagnosis."""
+    write_json(directory / CASE, CASE_OF_ALL.record())
+    for name, tensors in ((WEIGHTS, WEIGHTS_OF_ALL), (BATCHES, batches())):
+        (directory / "inputs").mkdir(exist_ok=True)
+        save_file(dict(tensors), directory / "inputs" / name)
+    for one in sides.values():
+        run = directory / "runs" / one.run.name
+        run.mkdir(parents=True)
+        assert one.run.trace is not None
+        with TraceWriter.create(run / TRACE, one.run.trace.header) as writer:
+            for step in one.run.trace.steps:
+                writer.append(step)
+            writer.finish({})
+        write_json(run / OUTCOME, vars(one.run.outcome))
+        write_json(run / LOOK, vars(one.look))
+        (directory / "tensors").mkdir(exist_ok=True)
+        save_file(
+            {name: np.asarray(t) for name, t in one.tensors.items()},
+            directory / "tensors" / f"{one.run.name}.safetensors",
+        )
+    return directory

@@ -261,7 +261,7 @@ class DecayedLast(AdamW):
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html",
 )
 class DecayAfterUpdate(MindSporeSubject):
-    """What is decayed is the updated weight. Of each update a hundred-thousandth is lost: below float32's own error."""
+    """What is decayed is the updated weight. Of each update a hundred-thousandth is lost."""
 
     class trainer(WithOptimizer):
         optimizer_cell = DecayedLast

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
@@ -35,6 +36,14 @@ THRESHOLD = 4.0  # between the norms of the four steps, so that two of them are 
 def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process may prepare MindSpore once, before anything runs; here other tests may have run already."""
     monkeypatch.setattr(mindspore_subject, "_prepare_process", lambda device, threads: None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def synchronous() -> Iterator[None]:
+    """On small tensors the hand-over of each operator between threads takes twenty times as long as the operator."""
+    ms.set_context(pynative_synchronize=True)
+    yield
+    ms.set_context(pynative_synchronize=False)
 
 
 @functools.cache

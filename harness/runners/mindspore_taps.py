@@ -10,8 +10,8 @@ was made before. A cell that is not where the shipped model has it is left out, 
 comes by.
 
 Tried on MindSpore 2.9.0, and no way: a `bprop` may not use a parameter of its cell; an `assign` inside
-`InsertGradientOf` works for four taps, and with all of them the compiler finds a cycle in its graph; hooks of cells are
-called in PYNATIVE only, which rounds differently.
+`InsertGradientOf` works for four taps, and with all of them the compiler finds a cycle in its graph; a hook of a cell
+is compiled in GRAPH mode, so it can hand nothing out but by such an `assign`.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set

@@ -265,6 +265,15 @@ class Qwen3Trainer:
                 count,
             )
 
+    def restart(self, schedule: ScheduleConfig) -> None:
+        """Goes back to before the first step, to train by another schedule: a compiled step serves many runs.
+
+        The parameters stay what they are: `load_weights` comes next.
+        """
+        self.schedule, self.step = schedule, 0
+        for moment in (*self._optimizer.exp_avg, *self._optimizer.exp_avg_sq):
+            moment.set_data(ops.zeros_like(moment))
+
     def load_weights(self, tensors: Mapping[str, Array]) -> None:
         """Sets every parameter; see `load_into` for what is refused."""
         load_into(self.model, tensors)

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import baseline, data, diagnose, evidence, floor, level, run
+from harness.cli import baseline, data, diagnose, evidence, floor, level, power, run
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
 from harness.errors import CertifyError
 
@@ -32,6 +32,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     level.withdraw,
     level.waive,
     floor.floor,
+    power.power,
     run.cases,
     run.env,
 )

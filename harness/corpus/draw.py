@@ -45,13 +45,13 @@ def write_batches(tensors: dict[str, npt.NDArray[Any]], path: Path, *, overwrite
         file.write(save(tensors))
 
 
-def draw_inputs(case: Case, directory: Path) -> Inputs:
-    """Draws and writes both files of a case.
+def draw_inputs(case: Case, directory: Path, batches: Batches | None = None) -> Inputs:
+    """Draws and writes both files of a case; `batches` are its own, where they were drawn before.
 
     Raises:
         InputError: the corpus or tokenizer cannot be used.
     """
-    batches, weights = draw_batches(case), draw_weights(case)
+    batches, weights = batches or draw_batches(case), draw_weights(case)
     tensors = batch_tensors(batches)
     directory.mkdir(parents=True, exist_ok=True)
     save_file(weights, directory / WEIGHTS)

@@ -23,7 +23,7 @@ from harness.evidence import LOG, OUTCOME, TRACE, read_run
 from harness.records import write_json
 from harness.runners import Job
 from harness.runners.worker import CHECKPOINT, resume_step
-from harness.trace import Step, Trace, read_trace
+from harness.trace import Status, Trace, read_trace
 
 POLL_SECONDS = 0.1
 TERMINATE_SECONDS = 2.0
@@ -187,17 +187,21 @@ def _judge_end(one: _Running) -> None:
     trace = _try_read(one.directory / TRACE)
     code = one.process.returncode
     if code == 0 and trace is not None and trace.footer is not None:
-        bad: Step | None = trace.first_non_finite
-        if bad is not None:
-            numbers = ", ".join(f"{name} {getattr(bad, name)}" for name in ("loss", "grad_norm"))
-            _record(one, "non_finite", f"stopped at step {bad.step}, which is not finite: {numbers}")
-        else:
-            _record(one, "completed", f"{len(trace.steps)} of {one.job.steps} steps")
+        _record(one, *own_end(trace))
         shutil.rmtree(one.directory / CHECKPOINT, ignore_errors=True)
         return
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     where = f"after step {one.last_step} of {one.job.steps}" if one.last_step else "before its first step"
     _record(one, "crashed", f"{how} {where}")
+
+
+def own_end(trace: Trace) -> tuple[Status, str]:
+    """How a run ended that came to its end by itself, and that in words."""
+    bad = trace.first_non_finite
+    if bad is None:
+        return "completed", f"{len(trace.steps)} of {trace.header.steps} steps"
+    numbers = ", ".join(f"{name} {getattr(bad, name)}" for name in ("loss", "grad_norm"))
+    return "non_finite", f"stopped at step {bad.step}, which is not finite: {numbers}"
 
 
 def _try_read(path: Path) -> Trace | None:

@@ -27,17 +27,21 @@ class MindSporeSubject:
         ms.set_seed(case.initialization.seed)
         self._setting, self._case = setting, case
         self._taps: MindSporeTaps | None = None
-        self._trainer = self.trainer(
+        self._trainer = self.build_trainer(case, setting)
+        self._trainer.load_weights(weights)
+
+    def build_trainer(self, case: Case, setting: Setting) -> Qwen3Trainer:
+        """What trains, before its first step and with weights of its own."""
+        return self.trainer(
             case.model,
             case.precision,
             optimizer_config(case),
-            ConstantSchedule(peak=0.0) if setting.learning_rate_zero else schedule_config(case),
+            build_schedule(case, setting),
             clip_grad=case.training.clip_grad,
             gradient_accumulation_steps=case.training.gradient_accumulation_steps,
             recompute=case.training.recompute,
             graph_mode=case.training.graph_mode,
         )
-        self._trainer.load_weights(weights)
 
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
         """One update by the global batch."""
@@ -110,8 +114,10 @@ def optimizer_config(case: Case) -> AdamWConfig:
     return AdamWConfig(beta1=beta1, beta2=beta2, eps=case.optimizer.eps, weight_decay=case.optimizer.weight_decay)
 
 
-def schedule_config(case: Case) -> ScheduleConfig:
-    """The case's schedule in the model's words."""
+def build_schedule(case: Case, setting: Setting) -> ScheduleConfig:
+    """The case's schedule in the model's words, or the rate 0 in every step."""
+    if setting.learning_rate_zero:
+        return ConstantSchedule(peak=0.0)
     schedule = case.lr_schedule
     if schedule.type == "cosine":
         return CosineWithMinLr(

@@ -26,7 +26,7 @@ from harness.evidence import TIMING, TRACE
 from harness.inputs import BATCHES, PROBE_UPDATES, WEIGHTS, probe_gradients, read_tensors
 from harness.look import LOOK, Look
 from harness.records import write_json
-from harness.runners import Job, Runner, Setting, Tapped, Tensors, load_runner
+from harness.runners import Job, Runner, RunnerFactory, Setting, Tapped, Tensors, load_runner
 from harness.trace import Step, TraceHeader, TraceWriter
 
 CHECKPOINT = "checkpoint"
@@ -39,13 +39,24 @@ def main(job_file: str, parent: int, resume: bool) -> None:
     """Carries out a job; `parent` is the process that started it."""
     end_with_parent(parent)
     job: Job = TypeAdapter(Job).validate_python(json.loads(Path(job_file).read_text(encoding="utf-8")))
-    case = parse_case(dict(job.case), job_file)
+    if not carry_out(job, load_runner(job.runner), resume or job.resume):
+        # The rest is done by a process that has nothing but the checkpoint.
+        os.execv(sys.executable, [sys.executable, "-m", "harness.runners.worker", job_file, str(parent), "resume"])
+
+
+def carry_out(job: Job, factory: RunnerFactory, resume: bool) -> bool:
+    """Makes one run with the runners of a factory; whether it came to its end, or stopped half way as it was asked to.
+
+    Raises:
+        CertifyError: case or inputs cannot be read. Whatever else a runner raises.
+    """
+    case = parse_case(dict(job.case), f"the job of {job.run}")
     weights = read_tensors(Path(job.inputs) / WEIGHTS)
     batches = read_tensors(Path(job.inputs) / BATCHES)
     setting = Setting(device=job.device, threads=job.threads, learning_rate_zero=job.arm == "lr_zero")
 
     def build() -> Runner:
-        return load_runner(job.runner)(case, perturbed(weights, job.perturbation), setting)
+        return factory(case, perturbed(weights, job.perturbation), setting)
 
     runner = build()
     header = TraceHeader(
@@ -63,9 +74,8 @@ def main(job_file: str, parent: int, resume: bool) -> None:
     )
     if job.arm in ("probe", "taps"):
         probe(job, case, runner, build, header, weights, batches)
-    elif train(job, case, runner, header, batches, resume or job.resume):
-        # The rest is done by a process that has nothing but the checkpoint.
-        os.execv(sys.executable, [sys.executable, "-m", "harness.runners.worker", job_file, str(parent), "resume"])
+        return True
+    return train(job, case, runner, header, batches, resume)
 
 
 def end_with_parent(parent: int) -> None:
@@ -161,7 +171,7 @@ def _best(call: Callable[[], object]) -> float:
 def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Tensors, resume: bool) -> bool:
     """Takes the steps that are still to take, then states the final parameters.
 
-    A run of the arm `resumed` stops half way with a checkpoint; whether it did so is returned.
+    A run of the arm `resumed` stops half way with a checkpoint; whether it came to its end is returned.
     """
     directory = Path(job.directory)
     after = resume_step(directory / CHECKPOINT) if resume else 0
@@ -180,11 +190,11 @@ def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Te
             if number == half or (number % case.training.checkpoint_every == 0 and number < job.steps):
                 _save_checkpoint(runner, directory / CHECKPOINT, number)
             if number == half:
-                return True
+                return False
         final = runner.parameters()
         _keep(final, job)
         writer.finish(digest_each(final))
-    return False
+    return True
 
 
 def _keep(tensors: Tensors, job: Job) -> None:

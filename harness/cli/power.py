@@ -1,0 +1,159 @@
+"""`certify power`: what the gate sees of planted defects, and whether clean runs raise an alarm."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from harness.certify import Options
+from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS
+from harness.cli.terminal import INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
+from harness.defects import AREAS, Defect, defects_of_file, load_defect, shipped_defects
+from harness.errors import InputError
+from harness.files import whole_file
+from harness.power import (
+    Clean,
+    Planted,
+    Rate,
+    Study,
+    criterion_power,
+    false_alarms,
+    first_sightings,
+    found,
+    found_by,
+    found_by_rules,
+    misses,
+    places_named,
+)
+from harness.power.study import Asked, run_study, size
+from harness.records import encode_json
+
+WORK = Path("certify-runs") / "power"
+
+
+def power(
+    out: Annotated[Path, typer.Option(help="File for the recorded study, such as power.json; it must be new.")],
+    defects: Annotated[
+        list[str] | None,
+        typer.Option(help="A defect by id, an area, or FILE.py; may be given several times. Default: all."),
+    ] = None,
+    clean: Annotated[int | None, typer.Option(min=0, help="How many clean runs; all without it.")] = None,
+    case: Annotated[str | None, typer.Option(help="Plant every defect in this case, not in its own.")] = None,
+    standard: Annotated[list[str] | None, typer.Option(help="Judge by this standard, not the case's.")] = None,
+    work: Annotated[Path, typer.Option(help="Directory for what is done so far.")] = WORK,
+    workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what --work holds.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Plant each defect in the real subject and see what refuses it; make clean runs and see that nothing does.
+
+    Exit code 0: every defect was refused and no clean run was. 1: not so. 2: bad input or a missing prerequisite.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists. Choose another --out: a recorded study is not written over.")
+    asked = Asked(defects=tuple(_chosen(defects)), case=case, standards=tuple(standard or ()), clean=clean)
+    options = Options(
+        out=work,
+        resume=resume,
+        device="CPU",
+        threads=DEFAULT_THREADS,
+        workers=workers,
+        subject="mindspore",
+        reference="torch",
+        oracle="oracle",
+        command=("certify", *sys.argv[1:]),
+    )
+    try:
+        study = run_study(asked, options, _Shown(size(asked), quiet=as_json))
+    except KeyboardInterrupt:
+        error_console.print(f"Interrupted; what was concluded is in {work}. Go on with the same command and --resume.")
+        raise typer.Exit(INTERRUPTED) from None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out, overwrite=False) as file:
+        file.write(encode_json(asdict(study)))
+    if as_json:
+        print(json.dumps({"study": str(out), **{name: str(rate) for name, rate in _rates(study)}}))
+    else:
+        _print(study, out)
+    return MET if found(study).count == len(study.planted) and not false_alarms(study).count else NOT_MET
+
+
+def _chosen(names: Iterable[str] | None) -> list[Defect]:
+    """The defects that are meant, each once.
+
+    Raises:
+        InputError: one is not known, or its file cannot be used.
+    """
+    shipped = shipped_defects()
+    if not names:
+        return list(shipped.values())
+    wanted = list[Defect]()
+    for name in names:
+        if name in AREAS:
+            wanted += [one for one in shipped.values() if one.area == name]
+        elif name.endswith(".py"):
+            wanted += defects_of_file(Path(name))
+        else:
+            wanted.append(load_defect(name))
+    return list({one.id: one for one in wanted}.values())
+
+
+class _Shown:
+    """A line a result, with the time that is left."""
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        self._total, self._done, self._quiet, self._begun = total, 0, quiet, time.monotonic()
+
+    def __call__(self, one: Planted | Clean) -> None:
+        self._done += 1
+        if self._quiet:
+            return
+        left = (time.monotonic() - self._begun) / self._done * (self._total - self._done)
+        what = _planted_line(one) if isinstance(one, Planted) else _clean_line(one)
+        error_console.print(
+            f"{self._done} of {self._total}, {left / 60:.0f} min left: {what}", markup=False, soft_wrap=True
+        )
+
+
+def _planted_line(planted: Planted) -> str:
+    first = first_sightings(planted.sightings)
+    if not first:
+        return f"{planted.defect.id} was NOT seen"
+    when = {None: "after the run", 0: "before the first step"}.get(first[0].step, f"at step {first[0].step}")
+    return f"{planted.defect.id} seen {when} by {', '.join(one.criterion for one in first)}"
+
+
+def _clean_line(clean: Clean) -> str:
+    refused = ", ".join(one.criterion for one in clean.sightings)
+    return f"{clean.variation}, seed {clean.seed}: " + (f"FALSE ALARM of {refused}" if refused else "no alarm")
+
+
+def _rates(study: Study) -> list[tuple[str, Rate]]:
+    rules = [(f"defects found by: {rule}", rate) for rule, rate in found_by_rules(study).items()]
+    standards = [(f"defects found by {name} alone", found_by(study, name)) for name in study.standards]
+    return [
+        ("defects found", found(study)),
+        *standards,
+        *rules,
+        ("places named", places_named(study)),
+        ("false alarms", false_alarms(study)),
+    ]
+
+
+def _print(study: Study, out: Path) -> None:
+    table = Table("criterion", "finds", "first to see", "alone", box=None, pad_edge=False)
+    for one in criterion_power(study):
+        redundant = " (redundant: never the first)" if one.redundant else ""
+        table.add_row(one.criterion, str(one.finds.count), f"{one.first}{redundant}", str(one.only))
+    out_console.print(table)
+    for name, rate in _rates(study):
+        out_console.print(f"{name}: {rate}", markup=False, soft_wrap=True)
+    for missed in misses(study):
+        out_console.print(f"not seen: {missed.defect.id}: {missed.defect.what}", markup=False, soft_wrap=True)
+    out_console.print(f"{study.seconds / 60:.1f} minutes; recorded in {out}", markup=False, soft_wrap=True)

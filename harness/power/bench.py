@@ -1,0 +1,87 @@
+"""What planted defects share: a case whose reference half is there, by which a subject is judged and diagnosed."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.case import Case
+from harness.certify import Options, all_jobs, prepare
+from harness.comparison import Comparison
+from harness.diagnosis import first_difference
+from harness.errors import InputError
+from harness.evidence import CASE, compare_runs, read_run, unusable
+from harness.inputs import Inputs
+from harness.investigate import jobs as tapped_jobs
+from harness.judge import Finding, judge
+from harness.runners import Job
+from harness.standards import Standard
+
+Execute = Callable[[Sequence[Job], Case], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A case with its inputs and the finished runs of reference and oracle: in `plain` those that are judged by, in
+    `tapped` those that show what is inside their first step."""
+
+    case: Case
+    inputs: Inputs
+    standards: tuple[Standard, ...]
+    options: Options
+    plain: Path
+    tapped: Path
+
+
+def set_up(case: Case, standards: Sequence[Standard], options: Options, execute: Execute) -> Bench:
+    """Runs reference and oracle of a case under `options.out`; what is finished there from before is taken as it is.
+
+    Raises:
+        InputError: a run did not complete, or is not finite.
+    """
+    plain, tapped = options.out / "plain", options.out / "tapped"
+    case, inputs = prepare(case, standards, dataclasses.replace(options, out=plain, resume=plain.exists()))
+    _share(tapped, plain, (CASE, "inputs"))
+    for directory, every in ((plain, all_jobs), (tapped, tapped_jobs)):
+        jobs = every(case, dataclasses.replace(options, out=directory, resume=True))
+        others = [job for job in jobs if job.side != "subject"]
+        execute(others, case)
+        for job in others:
+            if why := unusable(read_run(Path(job.directory))):
+                raise InputError(f"Nothing can be measured by this reference: {why}")
+    return Bench(case=case, inputs=inputs, standards=tuple(standards), options=options, plain=plain, tapped=tapped)
+
+
+def judge_subject(
+    bench: Bench, runner: str, directory: Path, execute: Execute
+) -> tuple[Comparison, tuple[Finding, ...]]:
+    """Runs a subject in a directory of its own and judges it by the reference half of a bench."""
+    _share(directory, bench.plain, ("inputs", "runs/*", "tensors/*"))
+    execute(_subjects(all_jobs(bench.case, _options(bench, runner, directory))), bench.case)
+    _, comparison = compare_runs(directory, bench.case, bench.inputs)
+    return comparison, tuple(finding for standard in bench.standards for finding in judge(comparison, standard))
+
+
+def name_place(bench: Bench, runner: str, directory: Path, execute: Execute) -> str | None:
+    """The place that a diagnosis of a subject names, None where it finds nothing."""
+    _share(directory, bench.tapped, (CASE, "inputs", "runs/*", "tensors/*"))
+    execute(_subjects(tapped_jobs(bench.case, _options(bench, runner, directory))), bench.case)
+    named = first_difference(directory)
+    return named.place if named else None
+
+
+def _options(bench: Bench, runner: str, directory: Path) -> Options:
+    return dataclasses.replace(bench.options, out=directory, subject=runner, resume=False)
+
+
+def _subjects(jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if job.side == "subject"]
+
+
+def _share(directory: Path, source: Path, patterns: Sequence[str]) -> None:
+    """Puts links to what lies in `source` into a directory."""
+    for path in (path for pattern in patterns for path in sorted(source.glob(pattern))):
+        link = directory / path.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(path.resolve())

@@ -1,0 +1,108 @@
+"""What may vary in a correct run without a reason for alarm: shapes, data, schedule, modes, equivalent formulas.
+
+Each is a change of one small case. Several seeds of initial weights make several runs of each.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.case import Case, load_case
+
+SUBJECT = "mindspore"
+FORMULAS = "harness.power.formulas"
+Changes = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """A change of the small case by section, the subject that runs it, its threads, and how many seeds it gets."""
+
+    name: str
+    changes: Changes = field(default_factory=dict)
+    subject: str = SUBJECT
+    threads: int = 1
+    seeds: int = 10
+
+    def case(self, seed: int) -> Case:
+        """The case of one run."""
+        base = load_case("qwen3-tiny-fp32")
+        small: dict[str, dict[str, Any]] = {
+            "data": {"seq_length": 32},
+            "training": {"steps": 40, "lr_zero_steps": 10, "checkpoint_every": 100},
+            "lr_schedule": {"warmup_steps": 4},
+            "initialization": {"seed": 1000 + seed},
+        }
+        sections = {}
+        for name in {*small, *self.changes}:
+            whole = base.model.to_hf() if name == "model" else getattr(base, name).model_dump()
+            sections[name] = {**whole, **small.get(name, {}), **self.changes.get(name, {})}
+        return base.with_changes(name=self.name, **sections)
+
+
+def _model(**changes: Any) -> Changes:
+    return {"model": changes}
+
+
+def _data(**changes: Any) -> Changes:
+    return {"data": changes}
+
+
+def _training(**changes: Any) -> Changes:
+    return {"training": changes}
+
+
+def _rate(**changes: Any) -> Changes:
+    return {"lr_schedule": changes}
+
+
+VARIATIONS = (
+    Variation(name="as-it-is", seeds=30),
+    Variation(name="one-layer", changes=_model(num_hidden_layers=1)),
+    Variation(name="three-layers", changes=_model(num_hidden_layers=3)),
+    Variation(name="six-layers", changes=_model(num_hidden_layers=6)),
+    Variation(name="width-32", changes=_model(hidden_size=32)),
+    Variation(name="width-96", changes=_model(hidden_size=96)),
+    Variation(name="mlp-64", changes=_model(intermediate_size=64)),
+    Variation(name="mlp-256", changes=_model(intermediate_size=256)),
+    Variation(name="heads-8-of-8", changes=_model(num_attention_heads=8, num_key_value_heads=8, head_dim=8)),
+    Variation(name="one-key-value-head", changes=_model(num_key_value_heads=1)),
+    Variation(name="every-head-its-own", changes=_model(num_key_value_heads=4)),
+    Variation(name="head-width-16", changes=_model(head_dim=16)),
+    Variation(name="vocabulary-512", changes=_model(vocab_size=512)),
+    Variation(name="vocabulary-1024", changes=_model(vocab_size=1024)),
+    Variation(name="tied-head", changes=_model(tie_word_embeddings=True)),
+    Variation(name="rotary-base-1e4", changes=_model(rope_theta=1e4)),
+    Variation(name="norm-eps-1e-5", changes=_model(rms_norm_eps=1e-5)),
+    Variation(name="wider-initialization", changes=_model(initializer_range=0.05)),
+    Variation(name="norms-of-one", changes={"initialization": {"norm_std": 0.0}}),
+    Variation(name="seq-16", changes=_data(seq_length=16)),
+    Variation(name="seq-17", changes=_data(seq_length=17)),
+    Variation(name="seq-64", changes=_data(seq_length=64)),
+    Variation(name="seq-128", changes=_data(seq_length=128)),
+    Variation(name="batch-1", changes=_data(global_batch_size=1)),
+    Variation(name="batch-3", changes=_data(global_batch_size=3)),
+    Variation(name="batch-8", changes=_data(global_batch_size=8)),
+    Variation(name="ragged-rows", changes=_data(packing="paragraph")),
+    Variation(name="document-ends-masked", changes=_data(eod_mask_loss=True)),
+    Variation(name="two-micro-batches", changes=_training(gradient_accumulation_steps=2)),
+    Variation(name="four-micro-batches", changes=_training(gradient_accumulation_steps=4)),
+    Variation(
+        name="ragged-micro-batches", changes={**_data(packing="paragraph"), **_training(gradient_accumulation_steps=2)}
+    ),
+    Variation(name="recompute", changes=_training(recompute=True)),
+    Variation(name="no-clipping", changes=_training(clip_grad=None)),
+    Variation(name="clipped-to-a-tenth", changes=_training(clip_grad=0.1)),
+    Variation(name="constant-rate", changes=_rate(type="constant", lr_end=0.0)),
+    Variation(name="no-warm-up", changes=_rate(warmup_steps=0)),
+    Variation(name="rate-3e-5", changes=_rate(learning_rate=3e-5)),
+    Variation(name="no-decay", changes={"optimizer": {"weight_decay": 0.0}}),
+    Variation(name="beta2-0.999", changes={"optimizer": {"betas": (0.9, 0.999)}}),
+    Variation(name="pynative", changes=_training(graph_mode=False, steps=20, lr_zero_steps=5), seeds=4),
+    Variation(name="keys-repeated", subject=f"{FORMULAS}:KeysRepeated"),
+    Variation(name="frameworks-softmax-derivative", subject=f"{FORMULAS}:SoftmaxDerivative"),
+    Variation(name="frameworks-norm-derivative", subject=f"{FORMULAS}:NormDerivative"),
+    Variation(name="frameworks-silu", subject=f"{FORMULAS}:FrameworkSilu"),
+    Variation(name="two-threads", threads=2),
+    Variation(name="two-threads-batch-8", changes=_data(global_batch_size=8), threads=2),
+)

@@ -1,0 +1,179 @@
+"""The power study's arithmetic: what saw a defect first, what other rules make of the same numbers, and the rates."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import power
+from harness.comparison import Comparison, Measurement
+from harness.defects import Defect, shipped_defects
+from harness.judge import Finding, Judged, Outcome
+from harness.power import Planted, Rate, Sighting, Study, first_sightings, named_rightly, other_rules, sightings
+from harness.power.clean import chosen
+from harness.power.variations import VARIATIONS
+from harness.standards import Limit
+from tests.support.bundles import write_example
+from tests.support.examples import small_case
+
+STEPS = st.none() | st.integers(0, 10**6)
+DEFECT = next(iter(shipped_defects().values()))
+
+
+def sighting(criterion: str, step: int | None = None) -> Sighting:
+    return Sighting(criterion=criterion, outcome=Outcome.FAIL, step=step, message="")
+
+
+def finding(measurement: str, statistic: Any, beyond: int | str | None, outcome: Outcome = Outcome.FAIL) -> Finding:
+    limit = Limit(measurement=measurement, statistic=statistic, value=0, reason="r", source="s")
+    judged = Judged(limit=limit, outcome=outcome, value=1.0, first_beyond=beyond)
+    return Finding(standard="s", criterion="c", title="", outcome=outcome, judged=(judged,), message="m")
+
+
+@pytest.mark.parametrize(
+    ("measurement", "statistic", "beyond", "step"),
+    [
+        ("subject.alignment.differs", "maximum", "optimizer.eps", 0),
+        ("subject.initial.differs", "maximum", "model.norm.weight", 0),
+        ("train.loss.relative", "first", 1, 1),
+        ("oracle.gradients.ratio", "mean", "model.norm.weight", 1),
+        ("oracle.updates.ratio", "maximum", "model.norm.weight", 1),
+        ("runs.probe_norm", "maximum", "subject-probe", 1),
+        ("train.loss.relative", "maximum", 17, 17),
+        ("subject.resumed.loss.differs", "maximum", 4, 4),
+        ("train.loss.relative", "mean", 17, None),
+        ("train.loss.signed", "bias", 17, None),
+        ("train.parameters.relative", "maximum", "model.norm.weight", None),
+    ],
+)
+def test_a_sighting_is_dated_by_when_it_can_be_known(measurement: str, statistic: str, beyond: Any, step: Any) -> None:
+    (found,) = sightings([finding(measurement, statistic, beyond)])
+    assert (found.criterion, found.step) == ("s/c", step)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE])
+def test_too_little_shown_is_no_sighting(outcome: Outcome) -> None:
+    assert sightings([finding("subject.steps", "minimum", None, outcome)]) == ()
+
+
+@given(st.lists(STEPS, min_size=1))
+def test_the_first_to_see_are_those_at_the_soonest_step(steps: list[int | None]) -> None:
+    found = [sighting(str(number), step) for number, step in enumerate(steps)]
+    first = first_sightings(found)
+    order = [math.inf if one.step is None else one.step for one in found]
+    assert [order[found.index(one)] for one in first] == [min(order)] * len(first)
+    assert all(one in first or order[found.index(one)] > min(order) for one in found)
+
+
+def curve(**values: Any) -> Comparison:
+    """Losses and norms that are apart as told in a few of 200 steps."""
+    found = {}
+    for name in ("train.loss.relative", "train.loss.absolute", "train.grad_norm.relative"):
+        apart = dict(enumerate(values.get(name.split(".")[1], ())))
+        numbers = tuple(apart.get(step, 0.0) for step in range(200))
+        found[name] = Measurement(name=name, places=tuple(range(1, 201)), values=numbers)
+    return Comparison(measurements=found)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "seen"),
+    [
+        (curve(), (False, False, False)),
+        (curve(loss=[0.01]), (True, True, False)),  # the first step, and no other
+        (curve(loss=[0, *[0.02] * 120]), (True, True, False)),
+        (curve(grad_norm=[0.2] * 150), (True, False, True)),
+        (curve(loss=[0, 0.06, 0.06]), (False, False, False)),  # two of 200 are forgiven
+        (curve(loss=[0, 0.06, 0.06, 0.06]), (False, False, True)),
+        (curve(loss=[0, math.nan]), (True, True, False)),
+        (curve(loss=[math.nan] * 200), (True, True, True)),
+    ],
+)
+def test_the_other_rules_see_what_they_are_known_to_see(comparison: Comparison, seen: tuple[bool, ...]) -> None:
+    assert tuple(other_rules(comparison).values()) == seen
+
+
+def test_the_other_rules_raise_no_alarm_about_a_good_run(tmp_path: Path) -> None:
+    assert set(other_rules(write_example(tmp_path / "b", case=small_case()).comparison).values()) == {False}
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+def test_an_interval_holds_its_rate(count: int, more: int) -> None:
+    rate = Rate(count=count, total=count + more)
+    low, high = rate.interval
+    assert 0 <= low <= rate.count / rate.total <= high <= 1 and low < high
+
+
+def test_four_hundred_runs_without_alarm_bound_the_rate_at_one_per_cent() -> None:
+    assert Rate(count=0, total=400).interval[1] == pytest.approx(0.0095, abs=1e-4)
+
+
+def test_nothing_counted_says_nothing() -> None:
+    assert (Rate(count=0, total=0).interval, str(Rate(count=0, total=0))) == ((0.0, 1.0), "none of none")
+
+
+def planted(*found: Sighting, place: str | None = None, named: str | None = None, seen: bool = False) -> Planted:
+    defect: Defect = dataclasses.replace(DEFECT, place=place)
+    rules = dict.fromkeys(power.RULES, seen)
+    return Planted(defect=defect, case="c", named=named, sightings=found, rules=rules, seconds=1.0)
+
+
+def study(*every: Planted) -> Study:
+    shown: Any = None
+    return Study(
+        format=power.FORMAT,
+        recorded="",
+        command=(),
+        environment=shown,
+        source=shown,
+        standards={"a": "", "b": ""},
+        criteria=("a/x", "a/y", "b/z"),
+        planted=every,
+        clean=(),
+        seconds=0.0,
+    )
+
+
+def test_a_criterion_that_is_never_first_says_that_it_is_redundant() -> None:
+    found = study(
+        planted(sighting("a/x", 1), sighting("a/y", 5)),
+        planted(sighting("a/y"), sighting("b/z", 3)),
+        planted(),
+        seen_alone(),
+    )
+    powers = {one.criterion: one for one in power.criterion_power(found)}
+    assert [(one.finds.count, one.first, one.only) for one in powers.values()] == [(2, 2, 1), (2, 0, 0), (1, 1, 0)]
+    assert [name for name, one in powers.items() if one.redundant] == ["a/y"]
+    assert (power.found(found).count, len(list(power.misses(found)))) == (3, 1)
+    assert (power.found_by(found, "a").count, power.found_by(found, "b").count) == (3, 1)
+    assert all(rate.count == 1 for rate in power.found_by_rules(found).values())
+
+
+@pytest.mark.parametrize(
+    ("place", "named", "right"),
+    [
+        ("model.layers.1.mlp", "model.layers.1.mlp", True),
+        ("model.layers.1.mlp", "model.layers.1.mlp.act", True),
+        ("model.layers.1.mlp", "model.layers.0.mlp or model.layers.1.mlp", True),
+        ("model.layers.1.mlp", "model.layers.1", False),
+        ("model.layers.1", "model.layers.10", False),
+        ("model.layers.1.mlp", None, False),
+    ],
+)
+def test_a_place_is_named_rightly_only_at_it_or_inside_it(place: str, named: str | None, right: bool) -> None:
+    one = planted(place=place, named=named)
+    assert named_rightly(one) is right
+    assert power.places_named(study(one, planted(named="optimizer alone"))) == Rate(count=int(right), total=1)
+
+
+def test_there_are_four_hundred_clean_runs_and_a_few_are_one_of_each() -> None:
+    every = chosen(VARIATIONS, None)
+    assert len(every) >= 400 and len({(variation.name, seed) for variation, seed in every}) == len(every)
+    few = chosen(VARIATIONS, len(VARIATIONS))
+    assert {variation.name for variation, _ in few} == {variation.name for variation in VARIATIONS}
+    digests = {variation.case(seed).digest() for variation, seed in every if variation.subject == "mindspore"}
+    runs = [variation for variation, _ in every if variation.subject == "mindspore" and variation.threads == 1]
+    assert len(digests) >= len(runs)

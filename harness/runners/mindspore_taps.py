@@ -9,9 +9,9 @@ The parameters of the taps are no part of the model: they have names of their ow
 was made before. A cell that is not where the shipped model has it is left out, and so is a place that the step never
 comes by.
 
-Tried on MindSpore 2.9.0, and no way: a `bprop` may not use a parameter of its cell; an `assign` inside
-`InsertGradientOf` works for four taps, and with all of them the compiler finds a cycle in its graph; a hook of a cell
-is compiled in GRAPH mode, so it can hand nothing out but by such an `assign`.
+Tried on MindSpore 2.9.0, and no way: a `bprop` may not use a parameter of its cell; an `assign` in `InsertGradientOf`
+works for four taps, and with all of them the compiler finds a cycle in its graph; a hook of a cell is compiled in GRAPH
+mode, so it can hand nothing out but by such an `assign`.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set

@@ -138,12 +138,8 @@ def study(*every: Planted) -> Study:
 
 
 def test_a_criterion_that_is_never_first_says_that_it_is_redundant() -> None:
-    found = study(
-        planted(sighting("a/x", 1), sighting("a/y", 5)),
-        planted(sighting("a/y"), sighting("b/z", 3)),
-        planted(),
-        seen_alone(),
-    )
+    both = planted(sighting("a/x", 1), sighting("a/y", 5)), planted(sighting("a/y"), sighting("b/z", 3))
+    found = study(*both, planted(), planted(sighting("a/x"), seen=True))
     powers = {one.criterion: one for one in power.criterion_power(found)}
     assert [(one.finds.count, one.first, one.only) for one in powers.values()] == [(2, 2, 1), (2, 0, 0), (1, 1, 0)]
     assert [name for name, one in powers.items() if one.redundant] == ["a/y"]

@@ -175,8 +175,11 @@ class TorchTrainer(ABC):
         with torch.no_grad():
             for name, tensor in self._state():
                 tensor.copy_(saved[name])
-        for _ in range(self._step):
-            self._schedule.step()
+        # To where that many steps would have taken it; stepping it here warns that the optimizer was not stepped.
+        self._schedule.last_epoch = self._step
+        groups = zip(self._optimizer.param_groups, self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True)
+        for group, base, factor in groups:
+            group["lr"] = base * factor(self._step)
 
     def _state(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in self._parameters.items():

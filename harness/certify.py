@@ -64,14 +64,14 @@ class Options:
     """
 
     out: Path
-    resume: bool
-    device: str
-    threads: int
-    workers: int
-    subject: str
-    reference: str
-    oracle: str
     command: tuple[str, ...]
+    resume: bool = False
+    device: str = "CPU"
+    threads: int = 1
+    workers: int = 2
+    subject: str = "mindspore"
+    reference: str = "torch"
+    oracle: str = "oracle"
     baselines: Path | None = None
 
     @property

@@ -15,7 +15,7 @@ from harness.errors import EvidenceError, InputError
 from harness.evidence import Bundle
 from harness.judge import statistic
 from harness.provenance import Environment, Source
-from harness.records import parse, read_json
+from harness.records import read_record
 from harness.standards import STANDARDS_DIR, load_standard
 
 FORMAT = "certify-floor/1"
@@ -132,10 +132,7 @@ def read_study(path: Path) -> Study:
     Raises:
         EvidenceError: it is missing, of another format, or does not hold what it should.
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise EvidenceError(f"{path} does not have the format {FORMAT!r}.")
-    study: Study = parse(Study, value, path)
+    study: Study = read_record(Study, path, FORMAT)
     wanted = {quantity(*one) for one in QUANTITIES}
     numbers = [number for values in study.values.values() for number in values]
     if set(study.values) != wanted or any(len(values) != len(study.repeats) for values in study.values.values()):

@@ -65,6 +65,18 @@ def parse(kind: Any, value: Any, origin: Path) -> Any:
     return record
 
 
+def read_record(kind: Any, path: Path, form: str) -> Any:
+    """A frozen record from its file, whose field `format` says of what form it is.
+
+    Raises:
+        EvidenceError: it is missing, of another format, or does not hold what it should.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("format") != form:
+        raise EvidenceError(f"{path} does not have the format {form!r}.")
+    return parse(kind, value, path)
+
+
 def plain_files(directory: Path) -> list[str]:
     """The relative POSIX paths of all files under a directory, sorted by their parts.
 

@@ -58,11 +58,8 @@ def record(
     command = ("certify", *sys.argv[1:])
     options = certify.Options(
         out=baselines,
-        resume=False,
-        device="CPU",
         threads=threads,
         workers=workers,
-        subject="mindspore",
         reference=reference,
         oracle=oracle,
         command=command,

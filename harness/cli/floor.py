@@ -11,7 +11,7 @@ from rich.table import Table
 
 from harness.case import load_case
 from harness.certify import Options
-from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS
+from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import CASE_HELP, INTERRUPTED, MET, JsonOption, error_console, out_console
 from harness.errors import InputError
 from harness.files import whole_file
@@ -39,17 +39,7 @@ def floor(
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is not written over.")
     chosen, perturbed = load_case(case), repeats(seeds)
-    options = Options(
-        out=out,
-        resume=False,
-        device="CPU",
-        threads=DEFAULT_THREADS,
-        workers=workers,
-        subject="mindspore",
-        reference="torch",
-        oracle="oracle",
-        command=("certify", *sys.argv[1:]),
-    )
+    options = Options(out=out, workers=workers, command=("certify", *sys.argv[1:]))
     try:
         with Progress(error_console, [job.run for job in jobs(chosen, options, perturbed)], quiet=as_json) as progress:
             made = run_study(chosen, options, perturbed, progress.update)

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from harness.certify import Options
-from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS
+from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
 from harness.defects import AREAS, Defect, defects_of_file, load_defect, shipped_defects
 from harness.errors import InputError
@@ -58,17 +58,7 @@ def power(
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is not written over.")
     asked = Asked(defects=tuple(_chosen(defects)), case=case, standards=tuple(standard or ()), clean=clean)
-    options = Options(
-        out=work,
-        resume=resume,
-        device="CPU",
-        threads=DEFAULT_THREADS,
-        workers=workers,
-        subject="mindspore",
-        reference="torch",
-        oracle="oracle",
-        command=("certify", *sys.argv[1:]),
-    )
+    options = Options(out=work, resume=resume, workers=workers, command=("certify", *sys.argv[1:]))
     try:
         study = run_study(asked, options, _Shown(size(asked), quiet=as_json))
     except KeyboardInterrupt:

@@ -13,10 +13,9 @@ from scipy.stats import binomtest
 
 from harness.comparison import Comparison, Measurement
 from harness.defects import Defect
-from harness.errors import EvidenceError
 from harness.judge import Finding, Judged, Outcome, judge
 from harness.provenance import Environment, Source
-from harness.records import parse, read_json
+from harness.records import read_record
 from harness.standards import Standard, load_standard
 
 FORMAT = "certify-power/1"
@@ -257,8 +256,5 @@ def read_power(path: Path) -> Study:
     Raises:
         EvidenceError: it is missing, of another format, or does not hold what it should.
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise EvidenceError(f"{path} does not have the format {FORMAT!r}.")
-    study: Study = parse(Study, value, path)
+    study: Study = read_record(Study, path, FORMAT)
     return study

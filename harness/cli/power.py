@@ -31,6 +31,7 @@ from harness.power import (
     misses,
     places_named,
 )
+from harness.power.page import render_power
 from harness.power.study import Asked, run_study, size
 from harness.records import encode_json
 
@@ -67,6 +68,8 @@ def power(
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
         file.write(encode_json(asdict(study)))
+    with whole_file(out.with_suffix(".html"), overwrite=True) as file:
+        file.write(render_power(study).encode())
     if as_json:
         print(json.dumps({"study": str(out), **{name: str(rate) for name, rate in _rates(study)}}))
     else:
@@ -146,4 +149,8 @@ def _print(study: Study, out: Path) -> None:
         out_console.print(f"{name}: {rate}", markup=False, soft_wrap=True)
     for missed in misses(study):
         out_console.print(f"not seen: {missed.defect.id}: {missed.defect.what}", markup=False, soft_wrap=True)
-    out_console.print(f"{study.seconds / 60:.1f} minutes; recorded in {out}", markup=False, soft_wrap=True)
+    out_console.print(
+        f"{study.seconds / 60:.1f} minutes; recorded in {out}, shown by {out.with_suffix('.html')}",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -36,6 +36,7 @@ class Defect:
         area: The part of training that is wrong.
         runner: Runs it: `certify run --subject RUNNER`.
         what: One sentence, what is wrong.
+        note: What else is to be known of it, such as where it does not show; may be empty.
         imitates: The mistake of real life that it stands for.
         source: Where that mistake was made, or the right behaviour is laid down: a public address.
         place: The module or parameter, by Hugging Face's name, whose own arithmetic is the first to be wrong in
@@ -49,6 +50,7 @@ class Defect:
     area: Area
     runner: str
     what: str
+    note: str
     imitates: str
     source: str
     place: str | None = None
@@ -131,11 +133,12 @@ def _marked(path: Path) -> Iterator[tuple[ast.ClassDef, ast.Call]]:
 
 
 def _described(path: Path, node: ast.ClassDef, call: ast.Call, runner: str) -> Defect:
-    docstring = inspect.cleandoc(ast.get_docstring(node) or "")
+    what, _, note = inspect.cleandoc(ast.get_docstring(node) or "").partition("\n\n")
     described = {
         "id": re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", node.name).lower(),
         "runner": runner,
-        "what": " ".join(docstring.partition("\n\n")[0].split()),
+        "what": " ".join(what.split()),
+        "note": " ".join(note.split()),
         **_arguments(path, node, call),
     }
     problems = list(_problems(described))
@@ -164,7 +167,7 @@ def _arguments(path: Path, node: ast.ClassDef, call: ast.Call) -> dict[str, Any]
 
 def _problems(described: Mapping[str, Any]) -> Iterator[str]:
     known = set(inspect.signature(defect).parameters)
-    yield from (f"{name}: unknown" for name in described if name not in known | {"id", "runner", "what"})
+    yield from (f"{name}: unknown" for name in described if name not in known | {"id", "runner", "what", "note"})
     yield from (f"{name}: empty" for name in ("what", "imitates", "source") if described.get(name) == "")
     if (described.get("place") is None) != (described.get("direction") is None):
         yield "place and direction: either both or neither"

@@ -12,10 +12,24 @@ from hypothesis import strategies as st
 from harness import power
 from harness.comparison import Comparison, Measurement
 from harness.defects import Defect, shipped_defects
+from harness.errors import EvidenceError
 from harness.judge import Finding, Judged, Outcome
-from harness.power import Planted, Rate, Sighting, Study, first_sightings, named_rightly, other_rules, sightings
+from harness.power import (
+    Planted,
+    Rate,
+    Sighting,
+    Study,
+    first_sightings,
+    named_rightly,
+    other_rules,
+    read_power,
+    sightings,
+)
 from harness.power.clean import chosen
+from harness.power.page import build_page, render_power
 from harness.power.variations import VARIATIONS
+from harness.provenance import Environment, Source
+from harness.records import write_json
 from harness.standards import Limit
 from tests.support.bundles import write_example
 from tests.support.examples import small_case
@@ -122,13 +136,13 @@ def planted(*found: Sighting, place: str | None = None, named: str | None = None
 
 
 def study(*every: Planted) -> Study:
-    shown: Any = None
+    shown = Environment(device="CPU", python="3.11.7", threads=1, machine={}, packages={}, variables={})
     return Study(
         format=power.FORMAT,
         recorded="",
         command=(),
         environment=shown,
-        source=shown,
+        source=Source(revision="a" * 40, dirty=False, sha256="b" * 64),
         standards={"a": "", "b": ""},
         criteria=("a/x", "a/y", "b/z"),
         planted=every,
@@ -173,3 +187,43 @@ def test_there_are_four_hundred_clean_runs_and_a_few_are_one_of_each() -> None:
     digests = {variation.case(seed).digest() for variation, seed in every if variation.subject == "mindspore"}
     runs = [variation for variation, _ in every if variation.subject == "mindspore" and variation.threads == 1]
     assert len(digests) >= len(runs)
+
+
+def clean(variation: str, seed: int, *found: Sighting, used: float = 0.5) -> power.Clean:
+    return power.Clean(
+        variation=variation, seed=seed, case_digest="", sightings=found, rules={}, closest="a/x", used=used
+    )
+
+
+def test_the_page_shows_every_defect_and_every_variation_and_says_what_was_missed() -> None:
+    every = (planted(sighting("a/x", 0), sighting("b/z"), place="model.norm", named="model.norm"), planted())
+    runs = (clean("wide", 0), clean("wide", 1, sighting("b/z"), used=1.5), clean("long", 0))
+    page = build_page(dataclasses.replace(study(*every), clean=runs))
+    assert (page.headline, page.tone) == ("1 of 2", "bad")
+    assert page.sentence == "planted defects are refused, and 1 of 3 clean runs."
+    first, second = page.defects
+    assert (first.seen.word, first.when, first.first) == ("refused", "before the first step", "a/x")
+    assert first.more == "and 1 criterion later"
+    assert first.named is not None and first.named.word == "named"
+    assert (second.seen.word, second.first, second.named) == ("not seen", "", None)
+    assert [id for id, _ in page.missed] == [DEFECT.id]
+    assert [(row.variation, row.runs, row.refused.word, row.by) for row in page.clean] == [
+        ("wide", 2, "false alarm", "b/z"), ("long", 1, "no alarm", "")
+    ]  # fmt: skip
+
+
+def test_what_a_defect_says_of_itself_is_text_on_the_page() -> None:
+    hostile = "<script>alert(1)</script>"
+    one = planted(sighting(hostile), named=hostile)
+    defect = dataclasses.replace(DEFECT, id=hostile, what=hostile, imitates=hostile, source=f"javascript:{hostile}")
+    page = render_power(dataclasses.replace(study(dataclasses.replace(one, defect=defect)), command=(hostile,)))
+    assert "<script" not in page and page.count("&lt;script&gt;") >= 5 and 'href="javascript' not in page
+
+
+def test_a_study_survives_its_file_and_an_edit_is_refused(tmp_path: Path) -> None:
+    made = dataclasses.replace(study(planted(sighting("a/x", 1))), clean=(clean("wide", 0),))
+    write_json(tmp_path / "power.json", dataclasses.asdict(made))
+    assert read_power(tmp_path / "power.json") == made
+    write_json(tmp_path / "power.json", {**dataclasses.asdict(made), "more": 1})
+    with pytest.raises(EvidenceError, match=r"power\.json"):
+        read_power(tmp_path / "power.json")

@@ -1,0 +1,209 @@
+"""The page of a study: how many defects were refused and by what, how many clean runs were, and every one of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.judge import Outcome
+from harness.power import (
+    RULES,
+    Clean,
+    Planted,
+    Rate,
+    Study,
+    criterion_power,
+    false_alarms,
+    first_sightings,
+    found,
+    found_by,
+    found_by_rules,
+    misses,
+    named_rightly,
+    places_named,
+)
+from harness.report.page import render_template
+from harness.report.words import Fact, Mark, count, listed, mark
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateRow:
+    """A rate with its interval; `share` is its length in a bar, as a percentage."""
+
+    name: str
+    note: str
+    rate: str
+    interval: str
+    share: str
+    own: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionRow:
+    criterion: str
+    finds: int
+    first: int
+    only: int
+    redundant: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefectRow:
+    """One defect: what saw it first and when, how many saw it at all, what the other rules made of it."""
+
+    id: str
+    area: str
+    what: str
+    imitates: str
+    source: str
+    case: str
+    seen: Mark
+    when: str
+    first: str
+    more: str
+    rules: tuple[Mark, ...]
+    place: str
+    named: Mark | None
+    said: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanRow:
+    """One variation over its seeds."""
+
+    variation: str
+    runs: int
+    refused: Mark
+    by: str
+    closest: str
+    used: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerPage:
+    """Everything that the page shows."""
+
+    headline: str
+    tone: str
+    sentence: str
+    facts: tuple[Fact, ...]
+    rates: tuple[RateRow, ...]
+    rules: tuple[str, ...]
+    criteria: tuple[CriterionRow, ...]
+    missed: tuple[tuple[str, str], ...]
+    defects: tuple[DefectRow, ...]
+    clean: tuple[CleanRow, ...]
+    command: str
+
+
+def render_power(study: Study) -> str:
+    """The page as HTML; it opens from disk, without a network."""
+    return render_template("power.html.j2", page=build_page(study))
+
+
+def build_page(study: Study) -> PowerPage:
+    """The view model of a study."""
+    seen, alarms = found(study), false_alarms(study)
+    good = seen.count == seen.total and not alarms.count
+    return PowerPage(
+        headline=f"{seen.count} of {seen.total}",
+        tone="good" if good else "open" if not alarms.count else "bad",
+        sentence=f"planted defects are refused, and {alarms.count} of {count(alarms.total, 'clean run')}.",
+        facts=tuple(_facts(study)),
+        rates=tuple(_rates(study)),
+        rules=tuple(RULES),
+        criteria=tuple(
+            CriterionRow(
+                criterion=one.criterion, finds=one.finds.count, first=one.first, only=one.only, redundant=one.redundant
+            )
+            for one in criterion_power(study)
+        ),
+        missed=tuple((one.defect.id, f"{one.defect.what} {one.defect.note}".strip()) for one in misses(study)),
+        defects=tuple(_defect(one) for one in study.planted),
+        clean=tuple(_clean(study)),
+        command=" ".join(study.command),
+    )
+
+
+def _facts(study: Study) -> Iterator[Fact]:
+    yield Fact(term="Recorded", text=f"{study.recorded}, in {study.seconds / 60:.0f} minutes")
+    dirty = ", with uncommitted changes" * study.source.dirty
+    yield Fact(term="Source revision", text=f"{study.source.revision or 'no checkout'}{dirty}", code=True)
+    for name, digest in study.standards.items():
+        yield Fact(term=name, text=digest, code=True)
+    yield Fact(term="Cases", text=listed(sorted({one.case for one in study.planted})) or "none")
+    yield Fact(term="Processor", text=str(study.environment.machine.get("processor", "not known")))
+    packages = study.environment.packages
+    shown = (f"{name} {packages[name]}" for name in ("mindspore", "torch", "transformers") if packages.get(name))
+    yield Fact(term="Packages", text=", ".join(shown))
+
+
+def _rates(study: Study) -> Iterator[RateRow]:
+    yield _rate("Every criterion together", "defects refused", found(study), own=True)
+    for name in study.standards:
+        yield _rate(name, "this standard alone", found_by(study, name), own=True)
+    for rule, rate in found_by_rules(study).items():
+        yield _rate(rule, RULES[rule], rate)
+    yield _rate(
+        "The place", "of defects that have one, the diagnosis names it or a part of it", places_named(study), own=True
+    )
+    yield _rate("False alarms", "clean runs that any criterion refuses", false_alarms(study), own=True)
+
+
+def _rate(name: str, note: str, rate: Rate, own: bool = False) -> RateRow:
+    low, high = rate.interval
+    share = rate.count / rate.total if rate.total else 0.0
+    return RateRow(
+        name=name,
+        note=note,
+        rate=f"{rate.count} of {rate.total}" if rate.total else "not asked",
+        interval=f"{low:.1%} to {high:.1%}" if rate.total else "",
+        share=f"{share:.1%}",
+        own=own,
+    )
+
+
+def _seen(yes: bool, what: tuple[str, str] = ("refused", "not seen")) -> Mark:
+    good = mark(Outcome.PASS if yes else Outcome.FAIL)
+    return Mark(glyph=good.glyph, word=what[0] if yes else what[1], tone=good.tone)
+
+
+def _defect(planted: Planted) -> DefectRow:
+    first = first_sightings(planted.sightings)
+    others = len(planted.sightings) - len(first)
+    defect = planted.defect
+    return DefectRow(
+        id=defect.id,
+        area=defect.area,
+        what=defect.what,
+        imitates=defect.imitates,
+        source=defect.source,
+        case=planted.case,
+        seen=_seen(bool(first)),
+        when=_when(first[0].step) if first else "",
+        first=listed([one.criterion for one in first]),
+        more=f"and {count(others, 'criterion', 'criteria')} later" if others else "",
+        rules=tuple(_seen(planted.rules[rule]) for rule in RULES),
+        place=defect.place or "",
+        named=_seen(named_rightly(planted), ("named", "not named")) if defect.place else None,
+        said=planted.named or "nothing differs",
+    )
+
+
+def _when(step: int | None) -> str:
+    return {None: "after the run", 0: "before the first step"}.get(step, f"step {step}")
+
+
+def _clean(study: Study) -> Iterator[CleanRow]:
+    groups: dict[str, list[Clean]] = {}
+    for one in study.clean:
+        groups.setdefault(one.variation, []).append(one)
+    for variation, runs in groups.items():
+        refused = sorted({sighting.criterion for one in runs for sighting in one.sightings})
+        worst = max(runs, key=lambda one: one.used)
+        yield CleanRow(
+            variation=variation,
+            runs=len(runs),
+            refused=_seen(not refused, ("no alarm", "false alarm")),
+            by=listed(refused),
+            closest=worst.closest,
+            used=f"{worst.used:.0%}",
+        )

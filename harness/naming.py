@@ -37,6 +37,9 @@ def name_first(inside: Inside, readings: Sequence[Reading]) -> Named | None:
         return None
     if inside.sides["subject"].look.missing and first.direction == "parameter":
         return _by_parameters_alone(readings)
+    if (left_out := _left_out(inside, first)) is not None:
+        says = f"the step never comes by it, and {first.name} differs; missing?"
+        return Named(place=left_out, says=says, clue="never come by", reading=first)
     found = _clue(inside, first)
     numbers = f"{shown(first.subject)} off the exact values, {shown(first.ratio)} times what is usual"
     place, what = first.name, "output" if first.direction == "forward" else "gradient"
@@ -44,6 +47,16 @@ def name_first(inside: Inside, readings: Sequence[Reading]) -> Named | None:
         place, what = _maker(inside, first.name), f"the gradient that it hands down to {first.name}"
     says = _about(what, found, numbers)
     return Named(place=place, says=_guessed(says, place), clue=found, reading=first)
+
+
+def _left_out(inside: Inside, first: Reading) -> str | None:
+    """A module with weights that a wrong value should have come through, and that only the subject does not come by."""
+    place = inside.places.get(first.name) if first.direction == "forward" else None
+    for name in place.inputs if place else ():
+        shown_by = [side for side in inside.sides if inside.tensor(side, "forward", name) is not None]
+        if inside.places[name].parameter is not None and set(shown_by) == {"reference", "oracle"}:
+            return name
+    return None
 
 
 def _maker(inside: Inside, name: str) -> str:

@@ -92,6 +92,18 @@ def test_the_first_is_the_first_of_its_pass_and_values_come_before_gradients() -
     assert named is not None and named.place == "model.layers.0.mlp"
 
 
+def test_a_module_that_the_step_never_comes_by_is_named_for_what_comes_after_it() -> None:
+    name, next_ = "model.layers.1.self_attn.k_norm", "model.layers.1.self_attn.rotary_emb.k"
+
+    def change(tensors: dict[str, Any]) -> None:
+        del tensors[f"forward.{name}"], tensors[f"backward.{name}"]
+        scaled(1.5, *(f"forward.{one}" for one in after(next_)))(tensors)
+
+    named = judged(three(change)).named
+    assert named is not None
+    assert named.sentence == f"{name}: the step never comes by it, and {next_} differs; missing?"
+
+
 def test_not_a_number_is_named_where_it_begins() -> None:
     def change(tensors: dict[str, Any]) -> None:
         for name in after("model.layers.1.mlp.act"):

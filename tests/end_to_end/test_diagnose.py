@@ -24,18 +24,21 @@ from harness.runners.launcher import run_jobs
 ROOT = Path(__file__).resolve().parents[2]
 NOTHING = 0
 FAULTS = {
-    "faults:RotaryBase": (
+    "harness.defects.model:RotaryBase": (
         "model.layers.0.self_attn.rotary_emb.q",
-        "every pair of channels has its length and another angle: rope_theta, positions or direction; "
-        "built with model.rope_theta 10000.0, the case has 1000000",
+        "every pair of channels has its length and another angle: rope_theta, positions or direction",
     ),
-    "faults:NormEpsilon": ("model.layers.0.input_layernorm", "epsilon, or the mean of its squares; built with model."),
-    "faults:MissingKeyNorm": ("model.layers.1.self_attn.k_norm", "output is identical to its input; missing norm?"),
-    "places_at_fault:MlpGradientScaled": (
+    "harness.defects.model:NormEpsilon": ("model.layers.0.input_layernorm", "epsilon, or the mean of its squares"),
+    "harness.defects.model:MissingKeyNorm": ("model.layers.1.self_attn.k_norm", "the step never comes by it"),
+    "tests.support.places_at_fault:IdleKeyNorm": (
+        "model.layers.1.self_attn.k_norm",
+        "output is identical to its input; missing norm?",
+    ),
+    "tests.support.places_at_fault:MlpGradientScaled": (
         "model.layers.0.mlp.down_proj.weight",
         "gradient: every element is 1.01 times what it should be",
     ),
-    "places_at_fault:UpProjectionRounded": ("model.layers.1.mlp.up_proj", "rounded to bfloat16"),
+    "tests.support.places_at_fault:UpProjectionRounded": ("model.layers.1.mlp.up_proj", "rounded to bfloat16"),
 }
 
 
@@ -64,7 +67,7 @@ def named(clean: Any, case: Path, tmp_path_factory: pytest.TempPathFactory) -> d
         out = base / fault.replace(":", "-")
         shutil.copytree(clean[1], out)
         options = Options(
-            out=out, resume=False, device="CPU", threads=1, workers=2, subject=f"tests.support.{fault}",
+            out=out, resume=False, device="CPU", threads=1, workers=2, subject=fault,
             reference="torch", oracle="oracle", command=(),
         )  # fmt: skip
         record = json.loads((out / "case.json").read_text())

@@ -13,7 +13,7 @@ from harness.runners import RunnerFactory, Setting, Tapped, Taps, mindspore_subj
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.oracle import Float64Oracle
 from harness.runners.torch_reference import TorchReference
-from tests.support.faults import MissingKeyNorm
+from tests.support.places_at_fault import IdleKeyNorm
 
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
 SIDES: tuple[RunnerFactory, ...] = (MindSporeSubject, TorchReference, Float64Oracle)
@@ -123,7 +123,7 @@ def test_a_cell_that_was_exchanged_is_seen_as_it_is() -> None:
     """Its parameter keeps its name, and its result is its input, to the bit."""
     case = small("qwen3-tiny-fp32")
     weights, batch = draw_weights(case), batch_of(case)
-    taps = MissingKeyNorm(case, weights, SETTING).taps(*batch)
+    taps = IdleKeyNorm(case, weights, SETTING).taps(*batch)
     assert sorted(taps.gradients) == sorted(weights)
     attention = f"model.layers.{case.model.num_hidden_layers - 1}.self_attn"
     given, taken = taps.forward[f"{attention}.k_norm"], taps.forward[f"{attention}.k_proj"]

@@ -9,9 +9,10 @@ import mindspore as ms
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
+from harness.defects.planting import ChangedModel, exchange
 from harness.runners import Tensors
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.modeling_qwen3 import PlainAttention, Qwen3ForCausalLM, Rotation, turn_halves
+from qwen3_model.modeling_qwen3 import PlainAttention, Qwen3ForCausalLM, Qwen3RMSNorm, Rotation, turn_halves
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 
 
@@ -25,6 +26,22 @@ class Around(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return self.then(self.cell(x))
+
+
+class Idle(Qwen3RMSNorm):
+    """A norm that gives what it takes; its weight is there and makes no difference."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x
+
+
+class IdleKeyNorm(MindSporeSubject):
+    """The k norm of the last layer is called, and does nothing."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            place = f"model.layers.{self.config.num_hidden_layers - 1}.self_attn.k_norm"
+            exchange(model, place, Idle(self.config.head_dim, self.config.rms_norm_eps, self.policy))
 
 
 class ScaledDerivative(nn.Cell):
@@ -55,7 +72,7 @@ class ScaledRows(nn.Cell):
         return ops.cat((x[..., :half] * 1.001, x[..., half:]), -1)
 
 
-def exchange(parent: nn.Cell, slot: str, then: nn.Cell) -> None:
+def follow(parent: nn.Cell, slot: str, then: nn.Cell) -> None:
     """Set without renaming: a cell that is set as an attribute has its parameters named anew."""
     parent._cells[slot] = Around(parent._cells[slot], then)
 
@@ -66,7 +83,7 @@ class MlpGradientScaled(MindSporeSubject):
     class trainer(Qwen3Trainer):
         def build_model(self) -> Qwen3ForCausalLM:
             model = super().build_model()
-            exchange(model.model.layers[0].mlp, "down_proj", ScaledDerivative())
+            follow(model.model.layers[0].mlp, "down_proj", ScaledDerivative())
             return model
 
 
@@ -76,7 +93,7 @@ class UpProjectionRounded(MindSporeSubject):
     class trainer(Qwen3Trainer):
         def build_model(self) -> Qwen3ForCausalLM:
             model = super().build_model()
-            exchange(model.model.layers[1].mlp, "up_proj", RoundedToBfloat16())
+            follow(model.model.layers[1].mlp, "up_proj", RoundedToBfloat16())
             return model
 
 
@@ -86,7 +103,7 @@ class ValuesDetached(MindSporeSubject):
     class trainer(Qwen3Trainer):
         def build_model(self) -> Qwen3ForCausalLM:
             model = super().build_model()
-            exchange(model.model.layers[1].self_attn, "v_proj", Detached())
+            follow(model.model.layers[1].self_attn, "v_proj", Detached())
             return model
 
 

@@ -16,14 +16,13 @@ from harness.evidence import Bundle
 from harness.judge import statistic
 from harness.provenance import Environment, Source
 from harness.records import read_record
-from harness.standards import STANDARDS_DIR, load_standard
+from harness.standards import OFFICIAL, STANDARDS_DIR, load_standard
 
 FORMAT = "certify-floor/1"
 FLOORS_DIR = STANDARDS_DIR / "floors"
 # The reference is one of the correct implementations and not their centre: two of them can be twice as far apart as
 # the furthest of them is from it.
 FACTOR = 2.0
-OFFICIAL = "official"
 
 # What a study records of each repeat: measurement and statistic. Signed means keep their sign, so that the envelope
 # has two sides; a limit of their bias allows as much on either.

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.baseline import workplace
 from harness.case import Case
 from harness.certify import RECORDED_SIDES, Options, check_prerequisites, job, prepare
 from harness.comparison import (
@@ -93,8 +92,8 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
         KeyboardInterrupt: the runs were interrupted; nothing is left of them.
     """
     check_prerequisites(case, options, RECORDED_SIDES)
-    with workplace(Path(tempfile.gettempdir()), case.name) as work:
-        inside = dataclasses.replace(options, out=work / "runs")
+    with tempfile.TemporaryDirectory(prefix=f"floor-{case.name}-") as work:
+        inside = dataclasses.replace(options, out=Path(work) / "runs")
         case, inputs = prepare(case, (), inside)
         run_jobs(jobs(case, inside, perturbed), case, workers=options.workers, listener=listener)
         compared = list(_compared(case, inputs, inside.out, perturbed))

@@ -16,7 +16,7 @@ from harness.evidence import Bundle
 from harness.floor import floor_of
 from harness.judge import Finding, Outcome, statistic
 from harness.provenance import Source
-from harness.standards import Standard, load_standard, shipped_standards
+from harness.standards import OFFICIAL, Standard, load_standard, shipped_standards
 from harness.submission import Scope, Submission, believed, contradiction, scope
 from harness.trace import Side
 
@@ -32,7 +32,6 @@ class Level(StrEnum):
     NONE = "none"
 
 
-OFFICIAL = "official"
 VALID_DAYS = 180
 # What "complete and usable, trains and converges normally" asks for, by criterion. No waiver touches these.
 WORKS = ("runs-complete", "runs-finite")

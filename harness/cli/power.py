@@ -17,21 +17,8 @@ from harness.cli.terminal import INTERRUPTED, MET, NOT_MET, JsonOption, error_co
 from harness.defects import AREAS, Defect, defects_of_file, load_defect, shipped_defects
 from harness.errors import InputError
 from harness.files import whole_file
-from harness.power import (
-    Clean,
-    Planted,
-    Rate,
-    Study,
-    criterion_power,
-    false_alarms,
-    first_sightings,
-    found,
-    found_by,
-    found_by_rules,
-    misses,
-    places_named,
-)
-from harness.power.page import render_power
+from harness.power import Clean, Planted, false_alarms, first_sightings, found
+from harness.power.page import PowerPage, build_page, render_power
 from harness.power.study import Asked, run_study, size
 from harness.records import encode_json
 
@@ -70,10 +57,12 @@ def power(
         file.write(encode_json(asdict(study)))
     with whole_file(out.with_suffix(".html"), overwrite=True) as file:
         file.write(render_power(study).encode())
+    page = build_page(study)
     if as_json:
-        print(json.dumps({"study": str(out), **{name: str(rate) for name, rate in _rates(study)}}))
+        rates = {row.name: {"rate": row.rate, "interval": row.interval} for row in page.rates}
+        print(json.dumps({"study": str(out), "rates": rates, "missed": [missed for missed, _ in page.missed]}))
     else:
-        _print(study, out)
+        _print(page, study.seconds, out)
     return MET if found(study).count == len(study.planted) and not false_alarms(study).count else NOT_MET
 
 
@@ -127,30 +116,16 @@ def _clean_line(clean: Clean) -> str:
     return f"{clean.variation}, seed {clean.seed}: " + (f"FALSE ALARM of {refused}" if refused else "no alarm")
 
 
-def _rates(study: Study) -> list[tuple[str, Rate]]:
-    rules = [(f"defects found by: {rule}", rate) for rule, rate in found_by_rules(study).items()]
-    standards = [(f"defects found by {name} alone", found_by(study, name)) for name in study.standards]
-    return [
-        ("defects found", found(study)),
-        *standards,
-        *rules,
-        ("places named", places_named(study)),
-        ("false alarms", false_alarms(study)),
-    ]
-
-
-def _print(study: Study, out: Path) -> None:
-    table = Table("criterion", "finds", "first to see", "alone", box=None, pad_edge=False)
-    for one in criterion_power(study):
+def _print(page: PowerPage, seconds: float, out: Path) -> None:
+    """What the page shows first, in lines."""
+    table = Table("criterion", "refuses", "first", "alone", box=None, pad_edge=False)
+    for one in page.criteria:
         redundant = " (redundant: never the first)" if one.redundant else ""
-        table.add_row(one.criterion, str(one.finds.count), f"{one.first}{redundant}", str(one.only))
+        table.add_row(one.criterion, str(one.finds), f"{one.first}{redundant}", str(one.only))
     out_console.print(table)
-    for name, rate in _rates(study):
-        out_console.print(f"{name}: {rate}", markup=False, soft_wrap=True)
-    for missed in misses(study):
-        out_console.print(f"not seen: {missed.defect.id}: {missed.defect.what}", markup=False, soft_wrap=True)
-    out_console.print(
-        f"{study.seconds / 60:.1f} minutes; recorded in {out}, shown by {out.with_suffix('.html')}",
-        markup=False,
-        soft_wrap=True,
-    )
+    for row in page.rates:
+        out_console.print(f"{row.name}, {row.note}: {row.rate}, {row.interval}", markup=False, soft_wrap=True)
+    for missed, why in page.missed:
+        out_console.print(f"not seen: {missed}: {why}", markup=False, soft_wrap=True)
+    where = f"recorded in {out}, shown by {out.with_suffix('.html')}"
+    out_console.print(f"{seconds / 60:.1f} minutes; {where}", markup=False, soft_wrap=True)

@@ -4,6 +4,8 @@ The batch that a run digests is the one that it was handed, so only the numbers 
 within a batch is left out: the loss is a mean over them.
 """
 
+from abc import abstractmethod
+
 import numpy as np
 
 from harness.case import Case
@@ -23,8 +25,8 @@ class Remembering(FedWrongly):
         before, self.before = self.before, (step, tokens, loss_mask)
         return (before[1], before[2]) if before and before[0] < step and self.again(step) else (tokens, loss_mask)
 
-    def again(self, step: int) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def again(self, step: int) -> bool: ...
 
 
 @defect(

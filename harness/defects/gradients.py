@@ -45,7 +45,7 @@ class ParameterDetached(MindSporeSubject):
 
 
 class OneChanged(ChangedGradients):
-    """Changes the gradient of the parameters whose names start with `prefix`."""
+    """Changes the gradient of the parameters whose names start with `prefix`, each as `of` says."""
 
     prefix: str
 

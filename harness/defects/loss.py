@@ -3,6 +3,7 @@
 What a step reports as its tokens stays right in all of them, so only the loss and what follows from it can tell.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,11 +45,11 @@ class LabelsShiftedTwice(MindSporeSubject):
             return tokens[:, :-1], np.roll(tokens, -2, axis=1)[:, :-1]
 
 
-class OtherMask(Qwen3Trainer):
+class OtherMask(Qwen3Trainer, ABC):
     """The loss is over the targets of `counted`."""
 
-    def counted(self, loss_mask: Array) -> Array:
-        raise NotImplementedError
+    @abstractmethod
+    def counted(self, loss_mask: Array) -> Array: ...
 
     def micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
         return super().micro_batches(tokens, self.counted(loss_mask))

@@ -56,7 +56,10 @@ def rename(named: Iterable[tuple[Parameter, str]]) -> None:
 
 
 class ChangedGradients(Gradients):
-    """Hands on other gradients than it computed."""
+    """Hands on other gradients than it computed.
+
+    `changed` cannot be abstract: MindSpore makes cells itself, and makes one whose methods are abstract too.
+    """
 
     def construct(
         self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor

@@ -3,6 +3,7 @@
 A run that is never taken up again shows none of them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from harness.runners.mindspore_subject import MindSporeSubject
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 
 
-class Restores(Qwen3Trainer):
+class Restores(Qwen3Trainer, ABC):
     """Changes what was restored."""
 
-    def restored(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def restored(self) -> None: ...
 
     def load_checkpoint(self, directory: str | Path) -> None:
         super().load_checkpoint(directory)

@@ -4,6 +4,7 @@ Where the rate that is reported is the wrong one, one glance at it is enough; th
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 
 from harness.defects import defect
 from harness.defects.planting import Array
@@ -39,11 +40,11 @@ class ScheduleEarly(MindSporeSubject):
             return super().learning_rate(step + 1)
 
 
-class OtherCosine(Qwen3Trainer):
+class OtherCosine(Qwen3Trainer, ABC):
     """Follows another cosine where the case has one."""
 
-    def other(self, schedule: CosineWithMinLr) -> ScheduleConfig:
-        raise NotImplementedError
+    @abstractmethod
+    def other(self, schedule: CosineWithMinLr) -> ScheduleConfig: ...
 
     def learning_rate(self, step: int) -> float:
         asked = self.schedule

@@ -16,10 +16,9 @@ from harness.defects import Defect
 from harness.judge import Finding, Judged, Outcome, judge
 from harness.provenance import Environment, Source
 from harness.records import read_record
-from harness.standards import Standard, load_standard
+from harness.standards import OFFICIAL, Standard, load_standard
 
 FORMAT = "certify-power/1"
-OFFICIAL = "official"
 CEILINGS = ("official-first-loss", "official-mean-loss", "official-grad-norm")
 # What is known of a subject before its first step, and what its first step shows.
 BEFORE = (".initial.differs", ".alignment.differs")

@@ -140,9 +140,12 @@ def look_inside(
         return Look(missing=f"{type(tapped).__name__} has no method taps"), {}
     try:
         taps = tapped.taps(tokens, loss_mask)
-    except Exception as error:  # whatever a variant's cells raise when they are wrapped: there is still the rest to say
+    # Any: a variant's own cells are wrapped and compiled here, and what they raise is theirs. The run itself went well
+    # and is recorded; that nothing was seen inside is stated, and never reads as right.
+    except Exception as error:
         traceback.print_exc()
-        return Look(missing=f"the tapped step failed: {type(error).__name__}: {str(error).strip().splitlines()[0]}"), {}
+        reason = (str(error).strip().splitlines() or ["without a message"])[0]
+        return Look(missing=f"the tapped step failed: {type(error).__name__}: {reason}"), {}
     names = sorted({*gradients, *taps.gradients})
     look = Look(
         missing=None,

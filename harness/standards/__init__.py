@@ -15,6 +15,7 @@ from harness.digest import digest_json
 from harness.errors import InputError
 
 STANDARDS_DIR = Path(__file__).parent
+OFFICIAL = "official"  # the published rule and ceilings of MindSpore Transformers
 
 Statistic = Literal["first", "mean", "rms", "maximum", "minimum", "bias"]
 Comparator = Literal["at_most", "below", "at_least"]

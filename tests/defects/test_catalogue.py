@@ -19,7 +19,7 @@ from mindspore import nn
 from harness.alignment import expected_alignment
 from harness.case import Case, load_case
 from harness.corpus.draw import draw_weights
-from harness.defects import AREAS, Defect, load_defect, shipped_defects
+from harness.defects import AREAS, MODULES, Defect, load_defect, shipped_defects
 from harness.inputs import probe_gradients
 from harness.runners import Numbers, RunnerFactory, Setting, load_runner, mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
@@ -153,8 +153,8 @@ def test_a_place_is_one_of_the_model(defect: Defect) -> None:
 
 
 def planted_cells() -> Iterator[type[nn.Cell]]:
-    for area in AREAS:
-        for _, kind in inspect.getmembers(importlib.import_module(f"harness.defects.{area}"), inspect.isclass):
+    for module in MODULES:
+        for _, kind in inspect.getmembers(importlib.import_module(f"harness.defects.{module}"), inspect.isclass):
             if issubclass(kind, nn.Cell) and kind.__module__.startswith("harness.defects"):
                 yield kind
 

@@ -24,12 +24,12 @@ from harness.runners.launcher import run_jobs
 ROOT = Path(__file__).resolve().parents[2]
 NOTHING = 0
 FAULTS = {
-    "harness.defects.model:RotaryBase": (
+    "harness.defects.rotary:RotaryBase": (
         "model.layers.0.self_attn.rotary_emb.q",
         "every pair of channels has its length and another angle: rope_theta, positions or direction",
     ),
-    "harness.defects.model:NormEpsilon": ("model.layers.0.input_layernorm", "epsilon, or the mean of its squares"),
-    "harness.defects.model:MissingKeyNorm": ("model.layers.1.self_attn.k_norm", "the step never comes by it"),
+    "harness.defects.norms:NormEpsilon": ("model.layers.0.input_layernorm", "epsilon, or the mean of its squares"),
+    "harness.defects.norms:MissingKeyNorm": ("model.layers.1.self_attn.k_norm", "the step never comes by it"),
     "tests.support.places_at_fault:IdleKeyNorm": (
         "model.layers.1.self_attn.k_norm",
         "output is identical to its input; missing norm?",

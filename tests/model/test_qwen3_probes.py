@@ -14,8 +14,9 @@ from harness.case import Case, load_case
 from harness.corpus.draw import draw_weights
 from harness.defects.clipping import ClippingOff
 from harness.defects.loss import LabelsNotShifted
-from harness.defects.model import MissingKeyNorm, NormEpsilon, RotaryBase
+from harness.defects.norms import MissingKeyNorm, NormEpsilon
 from harness.defects.optimizer import Beta2, DecayOnNorms
+from harness.defects.rotary import RotaryBase
 from harness.defects.schedule import ScheduleLate
 from harness.runners import Setting, mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject

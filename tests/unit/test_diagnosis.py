@@ -167,7 +167,9 @@ def test_without_a_look_inside_the_parameters_speak() -> None:
 
 def test_what_was_built_otherwise_is_said_with_the_place_and_alone() -> None:
     def building(sides: dict[Side, Seen]) -> Diagnosis:
-        alignment = {**dict(sides["subject"].run.trace.header.alignment), "clip_grad": None}  # type: ignore[union-attr]
+        trace = sides["subject"].run.trace
+        assert trace is not None
+        alignment = {**trace.header.alignment, "clip_grad": None}
         return judged({**sides, "subject": seen("subject", sides["subject"].tensors, alignment=alignment)})
 
     assert building(three()).sentence == "what was built: built with clip_grad None, the case has 1.0"

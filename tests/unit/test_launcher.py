@@ -10,19 +10,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.case import Case
 from harness.certify import job, prepare
+from harness.corpus.draw import draw_weights
 from harness.errors import InputError
 from harness.evidence import read_run
 from harness.inputs import BATCHES, WEIGHTS
+from harness.power.pool import Pool
 from harness.records import write_json
-from harness.runners import Job, find_runner, load_runner
+from harness.runners import Job, Setting, Taps, find_runner, load_runner
 from harness.runners.launcher import finished, run_jobs, variables
+from harness.runners.worker import look_inside
 from harness.trace import Run, Trace
 from tests.support.examples import FAKES, ROOT, options, text_case
-from tests.support.fake_runners import AT, FLAG
+from tests.support.fake_runners import AT, FLAG, Fake
 
 Prepared = tuple[Case, Path]
 
@@ -368,3 +372,40 @@ def test_any_other_runner_is_refused(name: str) -> None:
 def test_every_run_gets_deterministic_variables_and_its_threads() -> None:
     found = variables(3)
     assert found["OMP_NUM_THREADS"] == "3" and found["HCCL_DETERMINISTIC"] == "true" and found["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried_out(prepared: Prepared) -> None:
+    case, out = prepared
+    crashing, fine = (
+        job(case, options(out, reference=runner), name)
+        for runner, name in (("Crashes", "reference-1"), ("Fake", "reference-2"))
+    )
+    with Pool(1) as pool:
+        pool.execute([crashing, fine])
+    crashed, went_on = (read_run(Path(one.directory)) for one in (crashing, fine))
+    assert (crashed.outcome.status, crashed.outcome.detail) == ("crashed", "raised RuntimeError")
+    assert "the device is on fire" in crashed.outcome.log_tail
+    assert went_on.outcome.status == "completed" and went_on.trace is not None and went_on.trace.complete
+
+
+def test_a_pool_whose_process_is_killed_says_how_to_go_on(prepared: Prepared) -> None:
+    case, out = prepared
+    with Pool(1) as pool, pytest.raises(InputError, match="--resume"):
+        pool.execute([job(case, options(out, reference="Killed"), "reference-1")])
+
+
+class Mute(Fake):
+    """Has taps that fail without a word."""
+
+    def taps(self, tokens: object, loss_mask: object) -> Taps:
+        raise ValueError
+
+
+def test_taps_that_fail_without_a_message_are_stated_and_lose_nothing(
+    prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, _ = prepared
+    runner = Mute(case, draw_weights(case), Setting(device="CPU", threads=1, learning_rate_zero=False))
+    look, inside = look_inside(runner, runner, np.zeros((2, 17), np.int32), np.ones((2, 16), np.uint8), {})
+    assert (look.missing, inside) == ("the tapped step failed: ValueError: without a message", {})
+    assert "ValueError" in capsys.readouterr().err

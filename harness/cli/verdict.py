@@ -1,12 +1,14 @@
 """The verdict on a bundle, for a person or as JSON."""
 
 import json
+import shlex
 from typing import Any
 
 from harness.cli.terminal import out_console
 from harness.evidence import PAGE, Bundle
 from harness.judge import Outcome as Verdict
 from harness.levels import Certificate
+from harness.report.trouble import can_be_diagnosed
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.ERROR: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 
@@ -35,6 +37,9 @@ def print_verdict(bundle: Bundle, certificate: Certificate, as_json: bool) -> No
         reasons = "; ".join(f"{r.text.lower()} ({r.detail})" for r in certificate.missing)
         out_console.print(f"Missing for {certificate.next_level}: {reasons}", markup=False)
     out_console.print(f"Page: {bundle.path / PAGE}", markup=False, soft_wrap=True)
+    if can_be_diagnosed(bundle):
+        command = shlex.join(["certify", "diagnose", str(bundle.path)])
+        out_console.print(f"Next: {command} (names what differs first)", markup=False, soft_wrap=True)
 
 
 def _indented(text: str) -> str:

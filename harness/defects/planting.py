@@ -56,16 +56,20 @@ def rename(named: Iterable[tuple[Parameter, str]]) -> None:
 
 
 class ChangedGradients(Gradients):
-    """Hands on other gradients than it computed.
+    """Hands on other gradients than it computed; those of taps, which come last, as they are.
 
     `changed` cannot be abstract: MindSpore makes cells itself, and makes one whose methods are abstract too.
     """
+
+    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
+        super().__init__(forward, parameters)
+        self.count = len(parameters)
 
     def construct(
         self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         loss, gradients = self.grad(tokens_BS, targets_BS, mask_BS, count)
-        return loss, self.changed(gradients)
+        return loss, self.changed(gradients[: self.count]) + gradients[self.count :]
 
     def changed(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         raise NotImplementedError

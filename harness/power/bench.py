@@ -15,6 +15,7 @@ from harness.inputs import Inputs
 from harness.investigate import jobs as tapped_jobs
 from harness.judge import Finding, judge
 from harness.runners import Job
+from harness.runners.launcher import run_jobs
 from harness.standards import Standard
 
 Execute = Callable[[Sequence[Job], Case], None]
@@ -33,7 +34,7 @@ class Bench:
     tapped: Path
 
 
-def set_up(case: Case, standards: Sequence[Standard], options: Options, execute: Execute) -> Bench:
+def set_up(case: Case, standards: Sequence[Standard], options: Options) -> Bench:
     """Runs reference and oracle of a case under `options.out`; what is finished there from before is taken as it is.
 
     Raises:
@@ -45,7 +46,7 @@ def set_up(case: Case, standards: Sequence[Standard], options: Options, execute:
     for directory, every in ((plain, all_jobs), (tapped, tapped_jobs)):
         jobs = every(case, dataclasses.replace(options, out=directory, resume=True))
         others = [job for job in jobs if job.side != "subject"]
-        execute(others, case)
+        run_jobs(others, case, workers=options.workers, listener=lambda run, trace: None)
         for job in others:
             if why := unusable(read_run(Path(job.directory))):
                 raise InputError(f"Nothing can be measured by this reference: {why}")
@@ -55,27 +56,42 @@ def set_up(case: Case, standards: Sequence[Standard], options: Options, execute:
 def judge_subject(
     bench: Bench, runner: str, directory: Path, execute: Execute
 ) -> tuple[Comparison, tuple[Finding, ...]]:
-    """Runs a subject in a directory of its own and judges it by the reference half of a bench."""
+    """Runs a subject in a directory of its own and judges it by the reference half of a bench.
+
+    Raises:
+        InputError: a run broke.
+    """
     _share(directory, bench.plain, ("inputs", "runs/*", "tensors/*"))
-    execute(_subjects(all_jobs(bench.case, _options(bench, runner, directory))), bench.case)
+    _execute(bench, all_jobs, runner, directory, execute)
     _, comparison = compare_runs(directory, bench.case, bench.inputs)
     return comparison, tuple(finding for standard in bench.standards for finding in judge(comparison, standard))
 
 
 def name_place(bench: Bench, runner: str, directory: Path, execute: Execute) -> str | None:
-    """The place that a diagnosis of a subject names, None where it finds nothing."""
+    """The place that a diagnosis of a subject names, None where it finds nothing.
+
+    Raises:
+        InputError: a run broke.
+    """
     _share(directory, bench.tapped, (CASE, "inputs", "runs/*", "tensors/*"))
-    execute(_subjects(tapped_jobs(bench.case, _options(bench, runner, directory))), bench.case)
+    _execute(bench, tapped_jobs, runner, directory, execute)
     named = first_difference(directory)
     return named.place if named else None
 
 
-def _options(bench: Bench, runner: str, directory: Path) -> Options:
-    return dataclasses.replace(bench.options, out=directory, subject=runner, resume=False)
-
-
-def _subjects(jobs: Sequence[Job]) -> list[Job]:
-    return [job for job in jobs if job.side == "subject"]
+def _execute(
+    bench: Bench, every: Callable[[Case, Options], list[Job]], runner: str, directory: Path, execute: Execute
+) -> None:
+    """Makes the subject's runs. One that breaks is no measurement: any gate refuses a run that is not there."""
+    options = dataclasses.replace(bench.options, out=directory, subject=runner, resume=False)
+    jobs = [job for job in every(bench.case, options) if job.side == "subject"]
+    execute(jobs, bench.case)
+    for run in (read_run(Path(job.directory)) for job in jobs):
+        if run.outcome.status not in ("completed", "non_finite"):
+            raise InputError(
+                f"{runner} does not run, so it shows nothing of the gate: {run.name} {run.outcome.detail}.\n"
+                f"{run.outcome.log_tail}"
+            )
 
 
 def _share(directory: Path, source: Path, patterns: Sequence[str]) -> None:

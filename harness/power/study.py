@@ -1,7 +1,7 @@
 """A whole study: every planted defect, then every clean run, recorded in one file. What was done is not done again."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -16,8 +16,7 @@ from harness.power.planted import run_planted
 from harness.power.variations import VARIATIONS
 from harness.provenance import Source
 from harness.records import parse, read_json, write_json
-from harness.runners import Job
-from harness.runners.launcher import run_jobs
+from harness.runners.launcher import terminate_as_interrupt
 from harness.standards import Standard
 
 BEGUN, TOOK = "begun.json", "took.json"
@@ -57,19 +56,15 @@ def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
         write_json(options.out / TOOK, round(before + time.monotonic() - begun, 1))
         listener(one)
 
-    def execute(jobs: Sequence[Job], case: Case) -> None:
-        run_jobs(jobs, case, workers=options.workers, listener=lambda run, trace: None)
-
     planted, clean = list[Planted](), list[Clean]()
-    for one in run_planted(asked.defects, asked.case, asked.standards, options, execute):
-        planted.append(one)
-        told(one)
-    for run in run_clean(VARIATIONS, asked.clean, options) if asked.clean != 0 else ():
-        clean.append(run)
-        told(run)
-    judged = {
-        s.name: s for case in cases.values() for s in certify.load_standards(asked.standards or case.standards, case)
-    }
+    with terminate_as_interrupt():
+        for one in run_planted(asked.defects, asked.case, asked.standards, options):
+            planted.append(one)
+            told(one)
+        for run in run_clean(VARIATIONS, asked.clean, options) if asked.clean != 0 else ():
+            clean.append(run)
+            told(run)
+    judged = _standards(asked, cases.values())
     return Study(
         format=FORMAT,
         recorded=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -217,6 +217,7 @@ def _seconds(path: Path) -> list[float]:
 def _commands(command: Sequence[str]) -> tuple[Command, ...]:
     return (
         Command(line=shlex.join(command), purpose="Runs this case again."),
+        Command(line="certify diagnose BUNDLE", purpose="Names the module, gradient or check that differs first."),
         Command(line="certify verify BUNDLE", purpose="Checks every byte and computes everything again."),
         Command(line="certify level DIRECTORY --trust TRUST.yaml", purpose="The level on a day, with who signed."),
         Command(

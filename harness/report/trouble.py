@@ -40,8 +40,12 @@ class Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """Broken runs, then what explains the numbers, then the earliest findings, then the others."""
+    """Broken runs, then what explains the numbers, then the earliest findings, then the others.
 
+    `diagnosed`: every run came to its end and something failed, so the first place that differs can be named.
+    """
+
+    diagnosed: bool
     broken: tuple[BrokenRun, ...]
     causes: tuple[Cause, ...]
     first: str | None
@@ -66,12 +70,18 @@ def build_trouble(bundle: Bundle) -> Trouble | None:
     others = [finding for finding in refused if finding not in earliest and finding not in causes]
     others.sort(key=lambda finding: (finding.outcome is Outcome.ERROR, _step(finding) or 0))
     return Trouble(
+        diagnosed=can_be_diagnosed(bundle),
         broken=broken,
         causes=tuple(_cause(bundle, finding) for finding in causes),
         first=None if step is None else f"The first step beyond a limit is step {number(step)}.",
         earliest=tuple((mark(finding.outcome), finding.message) for finding in earliest),
         others=tuple((mark(finding.outcome), finding.message) for finding in others),
     )
+
+
+def can_be_diagnosed(bundle: Bundle) -> bool:
+    """Whether `certify diagnose` has something to say of a bundle."""
+    return not broken_names(bundle) and any(finding.outcome is Outcome.FAIL for finding in bundle.findings)
 
 
 def first_step(bundle: Bundle) -> int | None:

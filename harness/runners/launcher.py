@@ -11,11 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from harness.case import Case
 from harness.errors import EvidenceError
@@ -46,6 +47,27 @@ OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"
 Listener = Callable[[str, Trace], None]
 
 
+class Process(Protocol):
+    """A started process, as `subprocess.Popen` is one; it leads a group of its own."""
+
+    @property
+    def pid(self) -> int:
+        """Also the group's."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Negative for a signal, None while it runs."""
+
+    def poll(self) -> int | None:
+        """`returncode`, as it is now."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Until its end, or `subprocess.TimeoutExpired` after so many seconds."""
+
+
+Start = Callable[[Job, Path, BinaryIO], Process]
+
+
 def variables(threads: int) -> dict[str, str]:
     """The environment variables that every run gets, besides those of this process."""
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -58,7 +80,7 @@ class _Running:
     """A started process and what was last seen of it."""
 
     job: Job
-    process: "subprocess.Popen[bytes]"
+    process: Process
     log: BinaryIO
     resumed_after: tuple[int, ...]
     size: int = 0
@@ -81,19 +103,33 @@ def finished(job: Job) -> bool:
     return run.outcome.status == "completed" and run.trace.complete
 
 
-def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listener) -> None:
+def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> Process:
+    """A fresh interpreter that carries out a job."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.runners.worker", str(job_file), str(os.getpid())],
+        env={**os.environ, **variables(job.threads)},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listener, start: Start = start_fresh) -> None:
     """Runs every job that is not finished, `workers` at a time, and writes how each ended into its directory.
+
+    `start` makes the process of a job, told by a file. Outside the main thread SIGTERM is left to whoever runs this.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; all runs are ended first and can be resumed.
     """
     waiting = [job for job in jobs if not finished(job)]
     running: list[_Running] = []
-    with _terminate_as_interrupt():
+    with terminate_as_interrupt():
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
-                    running.append(_start(waiting.pop(0)))
+                    running.append(_start(waiting.pop(0), start))
                 time.sleep(POLL_SECONDS)
                 running = [one for one in running if not _look(one, case, listener)]
         finally:
@@ -103,7 +139,12 @@ def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listene
 
 
 @contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
+    """Within it SIGTERM is what Ctrl-C is; a signal reaches the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
@@ -114,7 +155,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start(job: Job) -> _Running:
+def _start(job: Job, start: Start) -> _Running:
     directory = Path(job.directory)
     if not job.resume or not _resumable(directory, job):
         shutil.rmtree(directory, ignore_errors=True)
@@ -122,14 +163,7 @@ def _start(job: Job) -> _Running:
     resumed_after = _resumed_before(directory)
     write_json(directory / JOB, dataclasses.asdict(job))
     log = (directory / LOG).open("ab")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness.runners.worker", str(directory / JOB), str(os.getpid())],
-        env={**os.environ, **variables(job.threads)},
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = start(job, directory / JOB, log)
     return _Running(job=job, process=process, log=log, resumed_after=resumed_after)
 
 
@@ -186,6 +220,7 @@ def _look(one: _Running, case: Case, listener: Listener) -> bool:
 def _judge_end(one: _Running) -> None:
     trace = _try_read(one.directory / TRACE)
     code = one.process.returncode
+    assert code is not None, "it has ended"
     if code == 0 and trace is not None and trace.footer is not None:
         _record(one, *own_end(trace))
         shutil.rmtree(one.directory / CHECKPOINT, ignore_errors=True)

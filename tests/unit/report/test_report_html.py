@@ -160,6 +160,17 @@ def test_a_broken_run_comes_before_any_number_with_the_end_of_its_log(tmp_path: 
     assert "subject-1 did not come to its end" in html
 
 
+def test_a_run_that_differs_is_to_be_diagnosed_and_one_that_broke_to_be_run_again(tmp_path: Path) -> None:
+    def off(run: str, step: Step) -> Step:
+        return dataclasses.replace(step, loss=step.loss * 1.001) if run == "subject-1" else step
+
+    differs = page_of(write_example(tmp_path / "differs", change=off))
+    assert "Next: <code>certify diagnose BUNDLE</code>" in differs
+    crash = Outcome(status="crashed", last_step=83, detail="killed by signal 9")
+    broke = page_of(write_example(tmp_path / "broke", change=killed_after_83, outcomes={"subject-1": crash}))
+    assert "Next: <code>certify run" in broke and "Next: <code>certify diagnose" not in broke
+
+
 def test_a_log_beside_the_bundle_is_shown_where_no_tail_was_recorded(tmp_path: Path) -> None:
     crash = Outcome(status="hung", last_step=83, detail="no step for 120 s")
     bundle = write_example(tmp_path, change=killed_after_83, outcomes={"subject-1": crash})

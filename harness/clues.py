@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.distance import tensor_difference
+from harness.places import TABLES
 
 Array = npt.NDArray[Any]
 # A fit that leaves a hundredth of the difference explains it.
 UNEXPLAINED = 0.01
 # With fewer elements to a factor, factors fit anything.
 ELEMENTS_PER_FACTOR = 4
+BASE_KNOWN = 1e-3  # relative, from float32 tables
 PARTLY = 0.5  # "only there" means: at no more than half of the indices
 
 
@@ -197,6 +199,29 @@ def turned(scene: Scene) -> str | None:
     return None
 
 
+def tabulated(scene: Scene) -> str | None:
+    """Rotary tables: the base that they are made with, and positions that start again."""
+    if scene.name != TABLES or scene.subject.shape[1] < 2 or scene.subject.shape[2] < 4:
+        return None
+    made, asked = _rotary_base(scene.subject), _rotary_base(scene.exact)
+    if made and asked and abs(made / asked - 1) > BASE_KNOWN:
+        return f"they are made with rope_theta {made:.6g} in place of {asked:.6g}"
+    for every in range(1, scene.subject.shape[1]):
+        if np.array_equal(scene.subject[:, every:], scene.subject[:, :-every]):
+            return f"positions start again after every {every} tokens"
+    return None
+
+
+def _rotary_base(tables: Array) -> float | None:
+    """theta, where the angle of each channel pair i of H / 2 at position 1 is theta^(-2i/H)."""
+    half = tables.shape[2] // 2
+    cosines, sines = tables[:, 1, 1:half].astype(np.float64)
+    with np.errstate(all="ignore"):
+        each = np.arctan2(sines, cosines) ** (-half / np.arange(1, half))
+    base = float(np.median(each))
+    return base if np.all(np.abs(each / base - 1) <= BASE_KNOWN) else None
+
+
 def weighed(scene: Scene) -> str | None:
     """Probabilities: what they sum to, what lies above the diagonal, and by how much the scores are scaled."""
     if not scene.name.endswith(".softmax") or scene.subject.ndim != 4 or scene.axes[0] != "row":
@@ -243,7 +268,7 @@ def _only(axis: str, indices: Array, what: str) -> str:
 
 # What says most comes first: a factor of 1 for half of the channels is also "partly wrong".
 CLUES: tuple[Clue, ...] = (
-    not_finite, zeros, its_input, factor, elsewhere, shifted, exchanged, rounded, weighed, turned, factors, vectors,
+    not_finite, zeros, its_input, factor, elsewhere, shifted, exchanged, rounded, weighed, tabulated, turned, factors, vectors,
     partly,
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ A place is a tensor inside the step that every implementation has, whatever its 
 of the module that gives it. Seven have no module of that name: the rotated query and key (`rotary_emb.q`,
 `rotary_emb.k`), the attention probabilities (`softmax`), the mixed values before the output projection (`mix`), the
 residual stream between attention and MLP (`residual`), the product that `down_proj` takes (`mlp.act`), and the `loss`.
+The rotary tables are one place, cosines over sines; they are no function of the weights, so they have no gradient.
 A pure function of the configuration.
 """
 
@@ -14,7 +15,7 @@ from typing import Literal
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
 Direction = Literal["forward", "backward", "parameter"]
-TOKENS, LOSS, HEAD = "tokens", "loss", "lm_head"
+TOKENS, TABLES, LOSS, HEAD = "tokens", "model.rotary_emb", "loss", "lm_head"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Place:
     """One tensor of the step.
 
     `inputs` are the places that it is computed from, nearest first; `axes` says what each axis counts and `shape` how
-    many, for rows [B, S]; `parameter` is the weight of its module.
+    many, for rows [B, S]; `parameter` is the weight of its module. One with a `gradient` depends on the weights.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Place:
     axes: tuple[str, ...]
     shape: tuple[int, ...]
     parameter: str | None = None
+    gradient: bool = True
 
 
 def places(config: Qwen3Config, rows: int, length: int) -> tuple[Place, ...]:
@@ -49,6 +51,13 @@ class _Step:
     def places(self) -> Iterator[Place]:
         stream = "model.embed_tokens"
         yield self._hidden(stream, (), self.config.hidden_size, weighted=True)
+        yield Place(
+            name=TABLES,
+            inputs=(),
+            axes=("table", "position", "channel"),
+            shape=(2, self.length, self.config.head_dim),
+            gradient=False,
+        )
         for layer in range(self.config.num_hidden_layers):
             name = f"model.layers.{layer}"
             yield from self._attention(name, stream)
@@ -68,7 +77,7 @@ class _Step:
         for part, heads in (("q", query), ("k", key)):
             yield self._heads(f"{name}.{part}_norm", (f"{name}.{part}_proj",), heads)
         for part, heads in (("q", query), ("k", key)):
-            yield self._rotated(f"{name}.rotary_emb.{part}", (f"{name}.{part}_norm",), heads)
+            yield self._rotated(f"{name}.rotary_emb.{part}", (f"{name}.{part}_norm", TABLES), heads)
         yield Place(
             name=f"{name}.softmax",
             inputs=(f"{name}.rotary_emb.q", f"{name}.rotary_emb.k"),

@@ -105,7 +105,7 @@ class Inside:
 
         for place in self.places.values():
             yield reading("forward", place.name, [] if place.name == LOSS else [("forward", i) for i in place.inputs])
-        for place in reversed(self.places.values()):
+        for place in reversed([place for place in self.places.values() if place.gradient]):
             yield reading("backward", place.name, [("backward", name) for name in self.consumers[place.name]])
             if place.parameter is not None:
                 before: list[tuple[Direction, str]] = [("backward", place.name)]

@@ -108,7 +108,8 @@ def _planted_line(planted: Planted) -> str:
     if not first:
         return f"{planted.defect.id} was NOT seen"
     when = {None: "after the run", 0: "before the first step"}.get(first[0].step, f"at step {first[0].step}")
-    return f"{planted.defect.id} seen {when} by {', '.join(one.criterion for one in first)}"
+    others = f" and {len(first) - 1} more" if len(first) > 1 else ""
+    return f"{planted.defect.id} seen {when} by {first[0].criterion}{others}"
 
 
 def _clean_line(clean: Clean) -> str:

@@ -195,8 +195,8 @@ class Copied(Projection):
     area="model",
     imitates="A head that is tied by copying, so that the two part with the first update",
     source="https://github.com/NVIDIA-NeMo/Automodel/pull/2511",
-    place="lm_head",
-    direction="forward",
+    place="model.embed_tokens.weight",
+    direction="backward",
     case="qwen3-tied-fp32",
 )
 class TiedHeadCopiedOnce(MindSporeSubject):

@@ -238,10 +238,11 @@ def places_named(study: Study) -> Rate:
 
 
 def named_rightly(planted: Planted) -> bool:
-    """Whether the diagnosis names the place of a defect, or something inside it. It may name two."""
+    """Whether the diagnosis names the place of a defect, or something inside it, or of a weight the module that has it.
+    It may name two."""
     place = planted.defect.place
     named = planted.named.split(" or ") if planted.named else []
-    return any(one == place or one.startswith(f"{place}.") for one in named)
+    return any(place in (one, f"{one}.weight") or one.startswith(f"{place}.") for one in named)
 
 
 def misses(study: Study) -> Iterator[Planted]:

@@ -1,8 +1,9 @@
 """Runs of planted defects: each in a process of its own, forked from one that has imported MindSpore and done nothing.
 
 Forking is sound only then: the import starts no thread, and device and threads are set by the run itself. What the
-runs of one defect compile is kept for its later runs, in a directory of its own; runs whose arm compiles other graphs,
-or the same in another order, have another, because MindSpore tells what it kept apart by its order alone.
+runs of one defect compile is kept for its later runs, in a directory of its own. MindSpore tells what it kept apart by
+the order alone in which a process compiles, so this needs that every run compiles the same in the same order, and some
+more after it: the step, the gradients, the update, the tapped gradients.
 """
 
 import os
@@ -68,8 +69,7 @@ class Forks:
 
     def _start(self, job: Job, job_file: Path, log: BinaryIO) -> "_Forked":
         self._check()
-        compiled = job_file.parents[3] / COMPILED / ("probes" if job.arm in ("probe", "taps") else "steps")
-        kept = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(compiled)}
+        kept = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(job_file.parents[3] / COMPILED)}
         told = (str(job_file), log.name, {**self._variables, **kept})
         process = self._context.Process(target=_carry_out, args=told, daemon=True)
         process.start()

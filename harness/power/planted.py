@@ -50,7 +50,7 @@ def _result(options: Options, defect: Defect) -> Path:
 
 def _bench(name: str, standards: Sequence[str], options: Options) -> Bench:
     chosen = load_case(name)
-    inside = dataclasses.replace(options, out=options.out / "reference" / name)
+    inside = dataclasses.replace(options, out=options.out / "reference" / chosen.name)
     return set_up(chosen, load_standards(standards or chosen.standards, chosen), inside)
 
 

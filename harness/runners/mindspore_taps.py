@@ -7,7 +7,7 @@ what the step computes for that parameter is the gradient at this place. No numb
 
 The parameters of the taps are no part of the model: they have names of their own, and the trainer's list of parameters
 was made before. A cell that is not where the shipped model has it is left out, and so is a place that the step never
-comes by.
+comes by. What is inside a cell that stands in two layers at once is left out too: it would show one for the other.
 
 Tried on MindSpore 2.9.0, and no way: a `bprop` may not use a parameter of its cell; an `assign` in `InsertGradientOf`
 works for four taps, and with all of them the compiler finds a cycle in its graph; a hook of a cell is compiled in GRAPH
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 
-from harness.places import HEAD, LOSS, Place, places
+from harness.places import HEAD, LOSS, TABLES, Place, places
 from harness.runners import Taps
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 
@@ -31,24 +31,31 @@ Array = npt.NDArray[Any]
 UNTOUCHED = np.uint32(0x7FC0DEAD)
 
 
-class Tap(nn.Cell):
-    """x -> x; keeps it. `gradient` is the parameter whose gradient is that of x."""
+class Keeps(nn.Cell):
+    """Hands on what it is given, and keeps it."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(auto_prefix=False)
         self.value = Parameter(Tensor(_untouched(place.shape)), name=f"tap.{place.name}", requires_grad=False)
-        self.gradient = Parameter(Tensor(np.zeros(place.shape, np.float32)), name=f"tap.gradient.{place.name}")
-        self.twice = GradientTwice()
-
-    def construct(self, x: Tensor) -> Tensor:
-        ops.assign(self.value, ops.cast(x, ms.float32))
-        return self.twice(x, self.gradient)
 
     def read(self) -> Array | None:
         """The value since the last reading; None if the step did not come by."""
         found = self.value.asnumpy().copy()
         self.value.set_data(Tensor(_untouched(found.shape)))
         return None if bool(np.all(found.view(np.uint32) == UNTOUCHED)) else found
+
+
+class Tap(Keeps):
+    """x -> x. `gradient` is the parameter whose gradient is that of x."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.gradient = Parameter(Tensor(np.zeros(place.shape, np.float32)), name=f"tap.gradient.{place.name}")
+        self.twice = GradientTwice()
+
+    def construct(self, x: Tensor) -> Tensor:
+        ops.assign(self.value, ops.cast(x, ms.float32))
+        return self.twice(x, self.gradient)
 
 
 class GradientTwice(nn.Cell):
@@ -63,6 +70,14 @@ class GradientTwice(nn.Cell):
 
 def _untouched(shape: Sequence[int]) -> Array:
     return np.full(shape, UNTOUCHED, np.uint32).view(np.float32)
+
+
+class TableTap(Keeps):
+    """Two tables, kept one over the other; they have no gradient."""
+
+    def construct(self, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        ops.assign(self.value, ops.cast(ops.stack(tables), ms.float32))
+        return tables
 
 
 class Wrapped(nn.Cell):
@@ -123,6 +138,7 @@ class MindSporeTaps:
         micro_rows = rows // trainer.gradient_accumulation_steps
         self._places = {place.name: place for place in places(trainer.config, micro_rows, length)}
         self._taps: dict[str, Tap] = {}
+        self._tables: TableTap | None = None
         self._values: list[dict[str, Array | None]] = []
         self._gradients: list[list[Array]] = []
         self._wrap_model()
@@ -134,8 +150,9 @@ class MindSporeTaps:
         gradients = self._trainer.gradients(tokens, loss_mask)
         backward = [dict(zip(self._taps, part, strict=True)) for part in self._gradients]
         reached = {name for name in self._taps if all(part[name] is not None for part in self._values)}
+        tables = self._tables.read() if self._tables else None
         return Taps(
-            forward=_whole(self._values, reached, np.sum),
+            forward=_whole(self._values, reached, np.sum) | ({} if tables is None else {TABLES: tables}),
             backward=_whole(backward, reached, np.mean),
             gradients=gradients,
         )
@@ -165,11 +182,19 @@ class MindSporeTaps:
         model = forward.model.model
         for name in ("embed_tokens", "norm"):
             self._wrap(model, name, f"model.{name}")
+        self._wrap_tables(model)
         for number in range(self._trainer.config.num_hidden_layers):
             self._wrap_layer(model.layers[number], f"model.layers.{number}")
             self._wrap(model.layers, str(number), f"model.layers.{number}")
         self._wrap(forward, "model", HEAD)
         self._wrap(forward, "loss", LOSS)
+
+    def _wrap_tables(self, model: nn.Cell) -> None:
+        cell = _child(model, "rotary_emb")
+        if cell is not None:
+            self._tables, wrapped = TableTap(self._places[TABLES]), Wrapped(cell)
+            wrapped._cells["given"] = self._tables
+            model._cells["rotary_emb"] = wrapped
 
     def _wrap_layer(self, layer: nn.Cell, name: str) -> None:
         attention, mlp = _child(layer, "self_attn"), _child(layer, "mlp")
@@ -194,11 +219,21 @@ class MindSporeTaps:
         cell = _child(parent, slot)
         if parent is None or cell is None:
             return
+        if isinstance(cell, Wrapped):
+            self._uncover(cell)
+            return
         wrapped = kind(cell)
         for attribute, place in {**({"given": given} if given else {}), **taken}.items():
             self._taps[place] = Tap(self._places[place])
             wrapped._cells[attribute] = self._taps[place]
         parent._cells[slot] = wrapped
+
+    def _uncover(self, wrapped: Wrapped) -> None:
+        """Takes the taps of a wrapped cell away."""
+        for attribute, tap in [*wrapped._cells.items()]:
+            if isinstance(tap, Tap):
+                wrapped._cells[attribute] = Nothing()
+                self._taps = {name: other for name, other in self._taps.items() if other is not tap}
 
 
 def _child(parent: nn.Cell | None, slot: str) -> nn.Cell | None:

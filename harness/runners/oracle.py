@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from harness.case import Case
+from harness.places import TABLES
 from harness.runners import Setting, Tensors
 from harness.runners.torch_training import Tap, TorchTrainer, untapped
 from qwen3_model.configuration_qwen3 import Qwen3Config
@@ -43,7 +44,7 @@ class Float64Oracle(TorchTrainer):
 def logits(config: Qwen3Config, weights: Weights, tokens: torch.Tensor, tap: Tap = untapped) -> torch.Tensor:
     """Tokens [B, S] -> logits [B, S, V]. `tap` is shown every place of `harness.places` by name and gives it back."""
     x = tap("model.embed_tokens", weights["model.embed_tokens.weight"][tokens])
-    cos, sin = rotary(config, tokens.shape[1])
+    cos, sin = tap(TABLES, torch.stack(rotary(config, tokens.shape[1])))
     for layer in range(config.num_hidden_layers):
         name = f"model.layers.{layer}"
         normed = tap(f"{name}.input_layernorm", norm(config, weights, f"{name}.input_layernorm", x))

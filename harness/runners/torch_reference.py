@@ -18,6 +18,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3 import modeling_qwen3
 
 from harness.case import Case
+from harness.places import TABLES
 from harness.runners import Setting, Tensors, check_policy
 from harness.runners.torch_training import Tap, TorchTrainer
 
@@ -116,9 +117,16 @@ def _hooks(name: str, module: torch.nn.Module, tap: Tap) -> Iterator[Any]:
     """Shows what a module gives and, where no module gives it, what it takes."""
     if name in ("model.embed_tokens", "model.norm", "lm_head") or OF_A_LAYER.fullmatch(name):
         yield module.register_forward_hook(lambda _, __, given: _shown(name, given, tap))
+    if name == TABLES:  # [1, S, D] each: the same for every row
+        yield module.register_forward_hook(lambda _, __, given: _show(name, torch.cat(given), tap))
     layer, _, last = name.rpartition(".")
     if last in TAKEN:
         yield module.register_forward_pre_hook(lambda _, taken: (tap(f"{layer}.{TAKEN[last]}", taken[0]),))
+
+
+def _show(name: str, given: torch.Tensor, tap: Tap) -> None:
+    """What a module gives stays as it is."""
+    tap(name, given)
 
 
 def _shown(name: str, given: Any, tap: Tap) -> Any:

@@ -18,7 +18,7 @@ from transformers.optimization import get_constant_schedule_with_warmup, get_cos
 
 from harness.alignment import alignment
 from harness.case import Case
-from harness.places import LOSS
+from harness.places import LOSS, TABLES
 from harness.runners import Numbers, Setting, Taps, Tensors
 
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
@@ -44,7 +44,8 @@ class Recorder:
 
     def forward(self) -> dict[str, npt.NDArray[Any]]:
         """Values by place, over the global batch."""
-        return {name: _whole([tensor.detach() for tensor in shown], torch.sum) for name, shown in self._shown.items()}
+        whole = {name: _whole([tensor.detach() for tensor in shown], torch.sum) for name, shown in self._shown.items()}
+        return {name: tensor[:2] if name == TABLES else tensor for name, tensor in whole.items()}
 
     def backward(self) -> dict[str, npt.NDArray[Any]]:
         """Gradients by place; a place that the loss does not depend on has none."""

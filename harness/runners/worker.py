@@ -113,19 +113,20 @@ def probe(
     of gradients that both sides are handed; of the arm `taps` also what is inside the first step."""
     directory, tokens, loss_mask = Path(job.directory), batches["tokens"][0], batches["loss_mask"][0]
     with TraceWriter.create(directory / TRACE, header) as writer, (directory / TIMING).open("w") as timing:
-        gradients = runner.gradients(tokens, loss_mask)
-        left = {f"gradient.{name}": tensor for name, tensor in gradients.items()}
+        # The step is what every other run compiles first too; see harness/power/forks.py.
         for number in range(1, job.steps + 1):
             step = _take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
             writer.append(step)
             if not step.finite:
                 break
         updated = build()
+        gradients = updated.gradients(tokens, loss_mask)
+        left = {f"gradient.{name}": tensor for name, tensor in gradients.items()}
         for update in range(1, PROBE_UPDATES + 1):
             updated.apply_gradients(probe_gradients(weights, case.initialization.seed, update))
         left |= {f"updated.{name}": tensor for name, tensor in updated.parameters().items()}
         if job.arm == "taps":
-            look, inside = look_inside(runner, build(), tokens, loss_mask, gradients)
+            look, inside = look_inside(updated, build(), tokens, loss_mask, gradients)
             write_json(directory / LOOK, vars(look))
             left |= inside
         _keep(left, job)

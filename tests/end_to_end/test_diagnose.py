@@ -25,9 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTHING = 0
 FAULTS = {
     "harness.defects.rotary:RotaryBase": (
-        "model.layers.0.self_attn.rotary_emb.q",
-        "every pair of channels has its length and another angle: rope_theta, positions or direction",
+        "model.rotary_emb",
+        "they are made with rope_theta 10000 in place of 1e+06",
     ),
+    "harness.defects.layers:LayerSharesMlp": ("model.layers.1.mlp.down_proj", "the step never comes by it"),
     "harness.defects.norms:NormEpsilon": ("model.layers.0.input_layernorm", "epsilon, or the mean of its squares"),
     "harness.defects.norms:MissingKeyNorm": ("model.layers.1.self_attn.k_norm", "the step never comes by it"),
     "tests.support.places_at_fault:IdleKeyNorm": (

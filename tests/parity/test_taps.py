@@ -71,6 +71,10 @@ def looked(request: pytest.FixtureRequest) -> Looked:
     return Looked(request.param)
 
 
+def shapes(tensors: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
 def bits(tensors: Any) -> dict[str, bytes]:
     return {name: np.asarray(tensor).tobytes() for name, tensor in tensors.items()}
 
@@ -87,9 +91,9 @@ def test_looking_changes_no_bit(looked: Looked, side: RunnerFactory) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 def test_every_place_is_shown_in_its_shape_both_ways(looked: Looked, side: RunnerFactory) -> None:
-    wanted = {place.name: place.shape for place in looked.places()}
-    for found in (looked.taps[side].forward, looked.taps[side].backward):
-        assert {name: tensor.shape for name, tensor in found.items()} == wanted
+    taps = looked.taps[side]
+    assert shapes(taps.forward) == {place.name: place.shape for place in looked.places()}
+    assert shapes(taps.backward) == {place.name: place.shape for place in looked.places() if place.gradient}
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -104,7 +108,7 @@ def test_both_sides_show_the_same_step_as_the_oracle(looked: Looked) -> None:
     for side in (MindSporeSubject, TorchReference):
         taps: Taps = looked.taps[side]
         for place in looked.places():
-            for way in ("forward", "backward"):
+            for way in ("forward", "backward") if place.gradient else ("forward",):
                 error = tensor_difference(getattr(exact, way)[place.name], getattr(taps, way)[place.name])[0]
                 assert error < allowed, (side, way, place.name)
 

@@ -43,9 +43,9 @@ WEIGHTS_OF_ALL: dict[str, Array] = {
 
 def exact_tensors() -> dict[str, Array]:
     """What the oracle is said to have found: numbers without a meaning, but for the loss of its logits."""
-    shapes = {place.name: place.shape for place in places(CASE_OF_ALL.model, 1, 8)}
-    ways = ("forward", "backward")
-    found = {f"{way}.{name}": _drawn(f"{way}.{name}", shape) for way in ways for name, shape in shapes.items()}
+    every = places(CASE_OF_ALL.model, 1, 8)
+    found = {f"forward.{place.name}": _drawn(f"forward.{place.name}", place.shape) for place in every}
+    found |= {f"backward.{p.name}": _drawn(f"backward.{p.name}", p.shape) for p in every if p.gradient}
     found |= {f"gradient.{name}": _drawn(f"gradient.{name}", w.shape) for name, w in WEIGHTS_OF_ALL.items()}
     found |= {f"updated.{n}": w - 1e-3 * _drawn(f"updated.{n}", w.shape) for n, w in WEIGHTS_OF_ALL.items()}
     return found | {"forward.loss": np.asarray(_loss_of(found["forward.lm_head"])), "backward.loss": np.ones(())}

@@ -82,6 +82,27 @@ def test_a_wrong_rotation_is_recognised(pairs: str, words: str) -> None:
     assert found is not None and words in found
 
 
+def tables(base: float, positions: Array) -> Array:
+    half = np.outer(positions, base ** (-2.0 * np.arange(8) / 16))
+    angles = np.concatenate([half, half], -1)
+    return np.stack([np.cos(angles), np.sin(angles)])
+
+
+@pytest.mark.parametrize(
+    ("base", "positions", "words"),
+    [
+        (1e4, np.arange(12), "they are made with rope_theta 10000 in place of 1e+06"),
+        (1e6, np.arange(12) % 4, "positions start again after every 4 tokens"),
+        (1e6, np.arange(12) + 1, "each position holds what the one after it should hold"),
+    ],
+)
+def test_wrong_rotary_tables_are_recognised(base: float, positions: Array, words: str) -> None:
+    right = tables(1e6, np.arange(12))
+    axes = ("table", "position", "channel")
+    given_ = scene(single(tables(base, positions)), right, name="model.rotary_emb", axes=axes)
+    assert clue(given_) == words
+
+
 def rotate(x: Array, angle: Array, *, half: bool) -> Array:
     first, second = (x[..., :8], x[..., 8:]) if half else (x[..., ::2], x[..., 1::2])
     a, b = first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)

@@ -1,0 +1,132 @@
+"""A small study with both real frameworks: each planted fault is refused and named, no clean run is refused.
+
+The first fault is that of the documentation, planted by its command.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.case import load_case
+from harness.certify import Options, all_jobs, prepare
+from harness.evidence import TRACE
+from harness.power import Study, named_rightly, read_power
+from harness.power.forks import Forks
+from harness.runners.launcher import run_jobs
+from tests.support.examples import ROOT
+
+DOCUMENT = (ROOT / "docs" / "add-a-defect.md").read_text(encoding="utf-8")
+CLEAN = 12
+# One of each area, and the small ones on purpose.
+DEFECTS = (
+    "missing-key-norm",
+    "attention-scale-one-per-mille",
+    "label-smoothing-left-on",
+    "layer-gradient-one-percent",
+    "softmax-derivative",
+    "beta1-one-percent",
+    "threshold-one-percent",
+    "rate-one-per-mille",
+    "last-row-replaced",
+    "weights-through-bfloat16",
+    "one-norm-bfloat16",
+    "moments-lost",
+)
+
+
+def certify(*words: object, inside: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "harness.cli", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return subprocess.run(
+        command, cwd=inside, env=environment, capture_output=True, text=True, check=False, timeout=1200
+    )
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("power")
+    ((name, code),) = re.findall(r"```python\n# (\S+)\n(.*?)```", DOCUMENT, re.DOTALL)
+    (directory / name).write_text(code)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def done(inside: Path) -> "subprocess.CompletedProcess[str]":
+    """The documented command, with more to plant and some clean runs."""
+    (command,) = re.findall(r"^\$ certify (.*)$", DOCUMENT, re.MULTILINE)
+    more = [word for defect in DEFECTS for word in ("--defects", defect)]
+    return certify(*shlex.split(command), *more, "--clean", CLEAN, inside=inside)
+
+
+@pytest.fixture(scope="module")
+def study(done: Any, inside: Path) -> Study:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return read_power(inside / "quick-gelu.json")
+
+
+def test_the_documented_fault_is_seen_as_it_is_written(done: Any, study: Study) -> None:
+    (line,) = re.findall(r"left: (.*)$", DOCUMENT, re.MULTILINE)
+    assert f"left: {line}\n" in done.stderr
+    assert study.planted[0].defect.id == "quick-gelu-for-silu" and named_rightly(study.planted[0])
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_planted_fault_is_refused_and_its_place_named(study: Study, defect: str) -> None:
+    (planted,) = [one for one in study.planted if one.defect.id == defect]
+    assert planted.sightings
+    assert planted.defect.place is None or named_rightly(planted), planted.named
+
+
+def test_no_clean_run_is_refused(study: Study) -> None:
+    assert len(study.clean) == CLEAN
+    assert len({run.variation for run in study.clean}) == CLEAN, "each is of another kind"
+    assert [run for run in study.clean if run.sightings] == []
+
+
+def test_a_study_goes_on_with_what_it_has_and_only_with_that(study: Study, done: Any, inside: Path) -> None:
+    asked = done.args[3:]
+    again = certify(*asked, "--resume", "--out", "again.json", inside=inside)
+    assert again.returncode == 0, again.stderr
+    resumed = read_power(inside / "again.json")
+    assert (resumed.planted, resumed.clean) == (study.planted, study.clean)
+    for other, why in (
+        ([], "Go on with it: --resume"),
+        (["--resume", "--standard", "official"], "Begin again with another --work"),
+    ):
+        refused = certify(*asked, *other, "--out", "other.json", inside=inside)
+        assert refused.returncode == 2 and why in " ".join(refused.stderr.split())
+        assert not (inside / "other.json").exists()
+
+
+def test_a_fault_that_does_not_run_is_no_sighting(inside: Path) -> None:
+    (inside / "broken.py").write_text((inside / "quick_gelu.py").read_text().replace("1.702 * x", "missing * x"))
+    done = certify("power", "--defects", "broken.py", "--clean", 0, "--work", "b", "--out", "b.json", inside=inside)
+    assert done.returncode == 2, done.stdout
+    assert "shows nothing of the gate" in " ".join(done.stderr.split()) and "missing" in done.stderr
+    assert not (inside / "b.json").exists()
+
+
+@pytest.mark.parametrize("runner", ["mindspore", "harness.defects.optimizer:MomentsBfloat16"])
+def test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process(runner: str, tmp_path: Path) -> None:
+    case = load_case("qwen3-tiny-fp32")
+    small = case.with_changes(training={**case.training.model_dump(), "steps": 6, "lr_zero_steps": 3})
+    left = {}
+    for way in ("fresh", "forked"):
+        options = Options(out=tmp_path / way / "plain", command=(), subject=runner)
+        named, _ = prepare(small, (), options)
+        jobs = [job for job in all_jobs(named, options) if job.side == "subject"]
+        if way == "fresh":
+            run_jobs(jobs, named, workers=2, listener=lambda run, trace: None)
+        else:
+            with Forks(threads=1) as forks:
+                forks.execute(jobs, named)
+        kept = {path.name: path.read_bytes() for path in options.out.glob("tensors/*")}
+        left[way] = {**kept, **{job.run: (Path(job.directory) / TRACE).read_bytes() for job in jobs}}
+    assert len(left["fresh"]) == 7
+    assert left["forked"] == left["fresh"]

@@ -268,8 +268,8 @@ def _only(axis: str, indices: Array, what: str) -> str:
 
 # What says most comes first: a factor of 1 for half of the channels is also "partly wrong".
 CLUES: tuple[Clue, ...] = (
-    not_finite, zeros, its_input, factor, elsewhere, shifted, exchanged, rounded, weighed, tabulated, turned, factors, vectors,
-    partly,
+    not_finite, zeros, its_input, factor, elsewhere, shifted, exchanged, rounded, weighed, tabulated, turned, factors,
+    vectors, partly,
 )  # fmt: skip
 
 

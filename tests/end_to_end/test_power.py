@@ -3,11 +3,15 @@
 The first fault is that of the documentation, planted by its command.
 """
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +44,21 @@ DEFECTS = (
 )
 
 
-def certify(*words: object, inside: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "harness.cli", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.run(
-        command, cwd=inside, env=environment, capture_output=True, text=True, check=False, timeout=1200
+def start(*words: object, inside: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *map(str, words)],
+        cwd=inside,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+
+
+def certify(*words: object, inside: Path) -> "subprocess.CompletedProcess[str]":
+    with start(*words, inside=inside) as process:
+        out, said = process.communicate(timeout=1200)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +115,39 @@ def test_a_study_goes_on_with_what_it_has_and_only_with_that(study: Study, done:
         refused = certify(*asked, *other, "--out", "other.json", inside=inside)
         assert refused.returncode == 2 and why in " ".join(refused.stderr.split())
         assert not (inside / "other.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing(
+    study: Study, done: Any, inside: Path, number: signal.Signals
+) -> None:
+    one_more = ["--defects", "moments-float16", "--resume", "--out", "killed.json"]
+    running = start(*done.args[3:], *one_more, inside=inside)
+    work = inside / "certify-runs" / "power"
+    wait_for(lambda: any(work.glob("at-work/moments-float16/plain/runs/subject-1/trace.jsonl")), running)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "Go on with the same command and --resume" in " ".join(said.split())
+    assert not (work / "planted" / "moments-float16.json").exists() and not (inside / "killed.json").exists()
+    wait_for(lambda: not inhabitants(inside), None)
+
+
+def wait_for(happened: Callable[[], bool], running: "subprocess.Popen[str] | None") -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline and (running is None or running.poll() is None)
+        time.sleep(0.1)
+
+
+def inhabitants(directory: Path) -> list[str]:
+    """The processes that work in a directory."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(entry / "cwd") == str(directory):
+                found.append(entry.name)
+    return found
 
 
 def test_a_fault_that_does_not_run_is_no_sighting(inside: Path) -> None:

@@ -7,6 +7,7 @@ more after it: the step, the gradients, the update, the tapped gradients.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context
@@ -20,10 +21,11 @@ from harness.case import Case
 from harness.errors import CertifyError
 from harness.runners import Job
 from harness.runners.launcher import run_jobs, variables
-from harness.runners.worker import main
+from harness.runners.worker import end_with_parent, main
 
 PRELOADED = ["harness.power.preload"]
 COMPILED = "compiled"
+HALF_WAY = 64  # how a process ends whose job another has to end, from the checkpoint alone
 
 
 class Stopped(CertifyError):
@@ -118,10 +120,24 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _carry_out(job_file: str, log_file: str, environment: Mapping[str, str]) -> None:
-    """In the forked process: what `harness.runners.worker` does in one that the launcher starts itself."""
+    """In the forked process: what `harness.runners.worker` does in one that the launcher starts itself.
+
+    The job is carried out by a process of its own once more, so that this one has done nothing yet where a second half
+    is left to do.
+    """
     os.setsid()
     os.environ.update(environment)
     with open(os.devnull, "rb") as nothing, open(log_file, "ab") as log:
         for file, number in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(file.fileno(), number)
-    main(job_file, os.getppid(), resume=False)
+    end_with_parent(os.getppid())
+    child = os.fork()
+    if not child:
+        sys.exit(0 if main(job_file, os.getppid(), resume=False) else HALF_WAY)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == HALF_WAY:
+        main(job_file, os.getppid(), resume=True)
+    elif code < 0:
+        os.kill(os.getpid(), -code)
+    else:
+        sys.exit(code)

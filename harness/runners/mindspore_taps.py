@@ -7,7 +7,7 @@ what the step computes for that parameter is the gradient at this place. No numb
 
 The parameters of the taps are no part of the model: they have names of their own, and the trainer's list of parameters
 was made before. A cell that is not where the shipped model has it is left out, and so is a place that the step never
-comes by. What is inside a cell that stands in two layers at once is left out too: it would show one for the other.
+comes by. A cell that is called twice in a step, as one that two layers share, shows its first call.
 
 Tried on MindSpore 2.9.0, and no way: a `bprop` may not use a parameter of its cell; an `assign` in `InsertGradientOf`
 works for four taps, and with all of them the compiler finds a cycle in its graph; a hook of a cell is compiled in GRAPH
@@ -27,22 +27,27 @@ from harness.runners import Taps
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 
 Array = npt.NDArray[Any]
-# A not-a-number that no operator gives: what still holds it was never written.
-UNTOUCHED = np.uint32(0x7FC0DEAD)
 
 
 class Keeps(nn.Cell):
-    """Hands on what it is given, and keeps it."""
+    """Hands on what it is given, and keeps the first of it."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(auto_prefix=False)
-        self.value = Parameter(Tensor(_untouched(place.shape)), name=f"tap.{place.name}", requires_grad=False)
+        self.value = Parameter(Tensor(np.zeros(place.shape, np.float32)), name=f"tap.{place.name}", requires_grad=False)
+        self.shown = Parameter(Tensor(False), name=f"tap.shown.{place.name}", requires_grad=False)
+
+    def keep(self, x: Tensor) -> bool:
+        """Within a compiled step."""
+        ops.assign(self.value, ops.where(self.shown, self.value, ops.cast(x, ms.float32)))
+        ops.assign(self.shown, Tensor(True))
+        return True
 
     def read(self) -> Array | None:
         """The value since the last reading; None if the step did not come by."""
-        found = self.value.asnumpy().copy()
-        self.value.set_data(Tensor(_untouched(found.shape)))
-        return None if bool(np.all(found.view(np.uint32) == UNTOUCHED)) else found
+        found, shown = self.value.asnumpy().copy(), bool(self.shown.asnumpy())
+        self.shown.set_data(Tensor(False))
+        return found if shown else None
 
 
 class Tap(Keeps):
@@ -54,7 +59,7 @@ class Tap(Keeps):
         self.twice = GradientTwice()
 
     def construct(self, x: Tensor) -> Tensor:
-        ops.assign(self.value, ops.cast(x, ms.float32))
+        self.keep(x)
         return self.twice(x, self.gradient)
 
 
@@ -68,15 +73,11 @@ class GradientTwice(nn.Cell):
         return dout, ops.cast(dout, ms.float32)
 
 
-def _untouched(shape: Sequence[int]) -> Array:
-    return np.full(shape, UNTOUCHED, np.uint32).view(np.float32)
-
-
 class TableTap(Keeps):
     """Two tables, kept one over the other; they have no gradient."""
 
     def construct(self, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        ops.assign(self.value, ops.cast(ops.stack(tables), ms.float32))
+        self.keep(ops.stack(tables))
         return tables
 
 
@@ -219,21 +220,13 @@ class MindSporeTaps:
         cell = _child(parent, slot)
         if parent is None or cell is None:
             return
-        if isinstance(cell, Wrapped):
-            self._uncover(cell)
+        if isinstance(cell, Wrapped):  # another layer's
             return
         wrapped = kind(cell)
         for attribute, place in {**({"given": given} if given else {}), **taken}.items():
             self._taps[place] = Tap(self._places[place])
             wrapped._cells[attribute] = self._taps[place]
         parent._cells[slot] = wrapped
-
-    def _uncover(self, wrapped: Wrapped) -> None:
-        """Takes the taps of a wrapped cell away."""
-        for attribute, tap in [*wrapped._cells.items()]:
-            if isinstance(tap, Tap):
-                wrapped._cells[attribute] = Nothing()
-                self._taps = {name: other for name, other in self._taps.items() if other is not tap}
 
 
 def _child(parent: nn.Cell | None, slot: str) -> nn.Cell | None:

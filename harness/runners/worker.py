@@ -35,13 +35,11 @@ PR_SET_PDEATHSIG = 1
 TIMED_CALLS = 3
 
 
-def main(job_file: str, parent: int, resume: bool) -> None:
-    """Carries out a job; `parent` is the process that started it."""
+def main(job_file: str, parent: int, resume: bool) -> bool:
+    """Carries out the job of a file; `parent` is the process that started this one. See `carry_out`."""
     end_with_parent(parent)
     job: Job = TypeAdapter(Job).validate_python(json.loads(Path(job_file).read_text(encoding="utf-8")))
-    if not carry_out(job, load_runner(job.runner), resume or job.resume):
-        # The rest is done by a process that has nothing but the checkpoint.
-        os.execv(sys.executable, [sys.executable, "-m", "harness.runners.worker", job_file, str(parent), "resume"])
+    return carry_out(job, load_runner(job.runner), resume or job.resume)
 
 
 def carry_out(job: Job, factory: RunnerFactory, resume: bool) -> bool:
@@ -240,4 +238,6 @@ def resume_step(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), resume=sys.argv[3:] == ["resume"])
+    if not main(sys.argv[1], int(sys.argv[2]), resume=sys.argv[3:] == ["resume"]):
+        # The rest is done by a process that has nothing but the checkpoint.
+        os.execv(sys.executable, [sys.executable, "-m", "harness.runners.worker", *sys.argv[1:3], "resume"])

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from harness.case import DEFAULT_CASE
 from harness.certify import Options
 from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
@@ -19,7 +20,7 @@ from harness.errors import InputError
 from harness.files import whole_file
 from harness.power import Clean, Planted, false_alarms, first_sightings, found
 from harness.power.page import PowerPage, build_page, render_power
-from harness.power.study import Asked, run_study, size
+from harness.power.study import Asked, run_study
 from harness.records import encode_json
 
 WORK = Path("certify-runs") / "power"
@@ -32,7 +33,10 @@ def power(
         typer.Option(help="A defect by id, an area, or FILE.py; may be given several times. Default: all."),
     ] = None,
     clean: Annotated[int | None, typer.Option(min=0, help="How many clean runs; all without it.")] = None,
-    case: Annotated[str | None, typer.Option(help="Plant every defect in this case, not in its own.")] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(help="Plant in this case, and vary it for clean runs. Defects that ask for another are left out."),
+    ] = None,
     standard: Annotated[list[str] | None, typer.Option(help="Judge by this standard, not the case's.")] = None,
     work: Annotated[Path, typer.Option(help="Directory for what is done so far.")] = WORK,
     workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
@@ -45,10 +49,10 @@ def power(
     """
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is not written over.")
-    asked = Asked(defects=tuple(_chosen(defects)), case=case, standards=tuple(standard or ()), clean=clean)
+    asked = Asked(defects=tuple(_chosen(defects, case)), case=case, standards=tuple(standard or ()), clean=clean)
     options = Options(out=work, resume=resume, workers=workers, command=("certify", *sys.argv[1:]))
     try:
-        study = run_study(asked, options, _Shown(size(asked), quiet=as_json))
+        study = run_study(asked, options, _Shown(asked.size, quiet=as_json))
     except KeyboardInterrupt:
         error_console.print(f"Interrupted; what was concluded is in {work}. Go on with the same command and --resume.")
         raise typer.Exit(INTERRUPTED) from None
@@ -66,19 +70,20 @@ def power(
     return MET if found(study).count == len(study.planted) and not false_alarms(study).count else NOT_MET
 
 
-def _chosen(names: Iterable[str] | None) -> list[Defect]:
-    """The defects that are meant, each once.
+def _chosen(names: Iterable[str] | None, case: str | None) -> list[Defect]:
+    """The defects that are meant, each once. In a case that is asked for, all but those that ask for another; any that
+    is named is planted there.
 
     Raises:
         InputError: one is not known, or its file cannot be used.
     """
-    shipped = shipped_defects()
+    shipped = [one for one in shipped_defects().values() if case is None or one.case in (case, DEFAULT_CASE)]
     if not names:
-        return list(shipped.values())
+        return shipped
     wanted = list[Defect]()
     for name in names:
         if name in AREAS:
-            wanted += [one for one in shipped.values() if one.area == name]
+            wanted += [one for one in shipped if one.area == name]
         elif name.endswith(".py"):
             wanted += defects_of_file(Path(name))
         else:

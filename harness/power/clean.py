@@ -1,12 +1,14 @@
 """Clean runs: correct subjects over benign variation, none of which may be refused."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 
-from harness.certify import Options, all_jobs, load_standards, named_by_digest
+from harness.case import Case
+from harness.certify import Options, all_jobs, named_by_digest
 from harness.comparison import Comparison
 from harness.corpus.batches import Batches, draw_batches
 from harness.corpus.draw import draw_inputs
@@ -16,24 +18,25 @@ from harness.power import Clean, other_rules, sightings
 from harness.power.pool import Pool
 from harness.power.variations import Variation
 from harness.records import parse, read_json, write_json
+from harness.standards import Standard
 
 AT_ONCE = 2  # one run's subject trains while another's reference does
 
 
-def run_clean(variations: Sequence[Variation], limit: int | None, options: Options) -> Iterator[Clean]:
+def run_clean(
+    variations: Sequence[Variation], limit: int | None, case: Case, standards: Sequence[Standard], options: Options
+) -> Iterator[Clean]:
     """Each clean run with what refused it, in order. What a directory holds from before is not run again.
 
-    `limit` takes so many of the runs, one of each variation first.
+    `case` is what varies. `limit` takes so many of the runs, one of each variation first.
     """
     asked = chosen(variations, limit)
     for threads in sorted({variation.threads for variation, _ in asked}):
         with Pool(threads) as pool, ThreadPoolExecutor(AT_ONCE) as at_once:
             for variation in variations:
                 seeds = [seed for one, seed in asked if one is variation and one.threads == threads]
-                missing = [seed for seed in seeds if not _result(options, variation, seed).is_file()]
-                batches = draw_batches(variation.case(0)) if missing else None
-                made = [at_once.submit(_run, variation, seed, batches, options, pool) for seed in seeds]
-                yield from (one.result() for one in made)
+                runs = _Runs(variation=variation, case=case, standards=standards, options=options, pool=pool)
+                yield from at_once.map(runs.run, seeds)
 
 
 def chosen(variations: Sequence[Variation], limit: int | None) -> list[tuple[Variation, int]]:
@@ -43,30 +46,43 @@ def chosen(variations: Sequence[Variation], limit: int | None) -> list[tuple[Var
     return runs[:limit]
 
 
-def _result(options: Options, variation: Variation, seed: int) -> Path:
-    return options.out / "clean" / f"{variation.name}-{seed}.json"
+@dataclass(frozen=True, kw_only=True)
+class _Runs:
+    """The runs of one variation of a case."""
 
+    variation: Variation
+    case: Case
+    standards: Sequence[Standard]
+    options: Options
+    pool: Pool
 
-def _run(variation: Variation, seed: int, batches: Batches | None, options: Options, pool: Pool) -> Clean:
-    result = _result(options, variation, seed)
-    if not result.is_file():
-        write_json(result, dataclasses.asdict(_made(variation, seed, batches, options, pool)))
-    clean: Clean = parse(Clean, read_json(result), result)
-    return clean
+    def run(self, seed: int) -> Clean:
+        """Made, or read where it was made before."""
+        result = self.options.out / "clean" / f"{self.variation.name}-{seed}.json"
+        if not result.is_file():
+            write_json(result, dataclasses.asdict(self._made(seed)))
+        clean: Clean = parse(Clean, read_json(result), result)
+        return clean
 
+    def _made(self, seed: int) -> Clean:
+        name, drawn = self.variation.name, self.variation.case(self.case, seed)
+        directory = self.options.out / "at-work" / f"{name}-{seed}"
+        shutil.rmtree(directory, ignore_errors=True)
+        inside = dataclasses.replace(
+            self.options, out=directory, subject=self.variation.subject, threads=self.variation.threads
+        )
+        inputs = draw_inputs(drawn, directory / "inputs", self._batches)
+        case = named_by_digest(drawn, inputs)
+        self.pool.execute(all_jobs(case, inside))
+        _, comparison = compare_runs(directory, case, inputs)
+        findings = [finding for one in self.standards for finding in judge(comparison, one)]
+        shutil.rmtree(directory)
+        return _concluded(self.variation, seed, case.digest(), comparison, findings)
 
-def _made(variation: Variation, seed: int, batches: Batches | None, options: Options, pool: Pool) -> Clean:
-    directory = options.out / "at-work" / f"{variation.name}-{seed}"
-    shutil.rmtree(directory, ignore_errors=True)
-    inside = dataclasses.replace(options, out=directory, subject=variation.subject, threads=variation.threads)
-    drawn = variation.case(seed)
-    inputs = draw_inputs(drawn, directory / "inputs", batches)
-    case = named_by_digest(drawn, inputs)
-    pool.execute(all_jobs(case, inside))
-    _, comparison = compare_runs(directory, case, inputs)
-    findings = [finding for one in load_standards(case.standards, case) for finding in judge(comparison, one)]
-    shutil.rmtree(directory)
-    return _concluded(variation, seed, case.digest(), comparison, findings)
+    @functools.cached_property
+    def _batches(self) -> Batches:
+        """The same for every seed, which is one of the weights."""
+        return draw_batches(self.variation.case(self.case, 0))
 
 
 def _concluded(

@@ -3,55 +3,50 @@
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harness.case import load_case
-from harness.certify import Options, load_standards
+from harness.case import Case
+from harness.certify import Options
 from harness.defects import Defect
 from harness.power import Planted, other_rules, sightings
 from harness.power.bench import Bench, Execute, judge_subject, name_place, set_up
 from harness.power.forks import Forks
 from harness.records import parse, read_json, write_json
+from harness.standards import Standard
 
 
 def run_planted(
-    defects: Sequence[Defect], case: str | None, standards: Sequence[str], options: Options
+    defects: Sequence[tuple[Defect, Case]], standards: Mapping[str, Sequence[Standard]], options: Options
 ) -> Iterator[Planted]:
-    """Each defect with what saw it, in order. What a directory holds from before is not run again.
+    """Each defect in its case with what saw it, in order. What a directory holds from before is not run again.
 
-    A defect runs on the case that it says, or all on `case`; it is judged by the case's standards, or by `standards`.
-    As many are at work at a time as there are workers.
+    `standards` are those of a case, by its name. As many defects are at work at a time as there are workers.
 
     Raises:
-        CertifyError: a case cannot be run here.
+        CertifyError: reference or oracle of a case broke, or a defect does not run.
     """
-    missing = [defect for defect in defects if not _result(options, defect).is_file()]
-    names = dict.fromkeys(case or defect.case for defect in missing)
-    benches = {name: _bench(name, standards, options) for name in names}
+    missing = {case.name: case for defect, case in defects if not _result(options, defect).is_file()}
+    benches = {}
+    for name, case in missing.items():
+        inside = dataclasses.replace(options, out=options.out / "reference" / name)
+        benches[name] = set_up(case, standards[name], inside)
 
-    def made(defect: Defect) -> Planted:
+    def made(defect: Defect, case: Case) -> Planted:
         result = _result(options, defect)
         if not result.is_file():
-            directory = options.out / "at-work" / defect.id
-            planted = _planted(defect, benches[case or defect.case], directory, forks.execute)
+            planted = _planted(defect, benches[case.name], options.out / "at-work" / defect.id, forks.execute)
             write_json(result, dataclasses.asdict(planted))
         found: Planted = parse(Planted, read_json(result), result)
         return found
 
     with ThreadPoolExecutor(options.workers) as at_once, Forks(options.threads) as forks:
-        yield from at_once.map(made, defects)
+        yield from at_once.map(made, *zip(*defects, strict=True))
 
 
 def _result(options: Options, defect: Defect) -> Path:
     return options.out / "planted" / f"{defect.id}.json"
-
-
-def _bench(name: str, standards: Sequence[str], options: Options) -> Bench:
-    chosen = load_case(name)
-    inside = dataclasses.replace(options, out=options.out / "reference" / chosen.name)
-    return set_up(chosen, load_standards(standards or chosen.standards, chosen), inside)
 
 
 def _planted(defect: Defect, bench: Bench, directory: Path, execute: Execute) -> Planted:

@@ -1,12 +1,13 @@
 """A whole study: every planted defect, then every clean run, recorded in one file. What was done is not done again."""
 
+import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from harness import certify, environment
-from harness.case import Case, load_case
+from harness.case import DEFAULT_CASE, Case, load_case
 from harness.certify import ALL_SIDES, Options
 from harness.defects import Defect
 from harness.errors import InputError
@@ -25,18 +26,27 @@ Listener = Callable[[Planted | Clean], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a study is to hold: the defects, on which case (None: each on its own), by which standards (empty: those
-    of the case), and how many of the clean runs (None: all)."""
+    """What a study is to hold: the defects, the case (None: each defect's own, and the default one for clean runs), by
+    which standards (empty: those of the case), and how many of the clean runs (None: all)."""
 
     defects: tuple[Defect, ...]
     case: str | None
     standards: tuple[str, ...]
     clean: int | None
 
+    @property
+    def size(self) -> int:
+        """How many results the study has."""
+        return len(self.defects) + len(chosen(VARIATIONS, self.clean))
 
-def size(asked: Asked) -> int:
-    """How many results a study has."""
-    return len(asked.defects) + (len(chosen(VARIATIONS, asked.clean)) if asked.clean != 0 else 0)
+    def cases(self) -> tuple[Case, tuple[Case, ...]]:
+        """The case whose variations are clean, and that of each defect.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        read = functools.cache(load_case)
+        return read(self.case or DEFAULT_CASE), tuple(read(self.case or defect.case) for defect in self.defects)
 
 
 def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
@@ -46,9 +56,12 @@ def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
         CertifyError: a package is missing, a case cannot be run, or the directory is of another study.
         KeyboardInterrupt: the runs were interrupted; what was concluded stays.
     """
-    cases = {name: load_case(name) for name in dict.fromkeys(asked.case or d.case for d in asked.defects)}
-    for case in cases.values():
-        certify.check_prerequisites(case, options, ALL_SIDES)
+    ground, cases = asked.cases()
+    standards: dict[str, tuple[Standard, ...]] = {}
+    for case in (ground, *cases):
+        if case.name not in standards:
+            certify.check_prerequisites(case, options, ALL_SIDES)
+            standards[case.name] = certify.load_standards(asked.standards or case.standards, case)
     _begin(asked, options)
     before, begun = _took(options), time.monotonic()
 
@@ -58,13 +71,13 @@ def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
 
     planted, clean = list[Planted](), list[Clean]()
     with terminate_as_interrupt():
-        for one in run_planted(asked.defects, asked.case, asked.standards, options):
+        for one in run_planted(list(zip(asked.defects, cases, strict=True)), standards, options):
             planted.append(one)
             told(one)
-        for run in run_clean(VARIATIONS, asked.clean, options) if asked.clean != 0 else ():
+        for run in run_clean(VARIATIONS, asked.clean, ground, standards[ground.name], options):
             clean.append(run)
             told(run)
-    judged = _standards(asked, cases.values())
+    judged = {standard.name: standard for every in standards.values() for standard in every}
     return Study(
         format=FORMAT,
         recorded=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,11 +90,6 @@ def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
         clean=tuple(clean),
         seconds=round(before + time.monotonic() - begun, 1),
     )
-
-
-def _standards(asked: Asked, cases: Iterable[Case]) -> dict[str, Standard]:
-    every = [certify.load_standards(asked.standards or case.standards, case) for case in cases]
-    return {standard.name: standard for standards in every for standard in standards}
 
 
 def _took(options: Options) -> float:

@@ -1,13 +1,13 @@
 """What may vary in a correct run without a reason for alarm: shapes, data, schedule, modes, equivalent formulas.
 
-Each is a change of one small case. Several seeds of initial weights make several runs of each.
+Each is a change of one case, made small. Several seeds of initial weights make several runs of each.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.case import Case, load_case
+from harness.case import Case
 
 SUBJECT = "mindspore"
 FORMULAS = "harness.power.formulas"
@@ -16,7 +16,7 @@ Changes = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """A change of the small case by section, the subject that runs it, its threads, and how many seeds it gets."""
+    """A change of a small case by section, the subject that runs it, its threads, and how many seeds it gets."""
 
     name: str
     changes: Changes = field(default_factory=dict)
@@ -24,12 +24,11 @@ class Variation:
     threads: int = 1
     seeds: int = 10
 
-    def case(self, seed: int) -> Case:
+    def case(self, base: Case, seed: int) -> Case:
         """The case of one run."""
-        base = load_case("qwen3-tiny-fp32")
         small: dict[str, dict[str, Any]] = {
             "data": {"seq_length": 32},
-            "training": {"steps": 40, "lr_zero_steps": 10, "checkpoint_every": 100},
+            "training": {"steps": 40, "lr_zero_steps": 10, "checkpoint_every": 100, "floor_repeats": 0},
             "lr_schedule": {"warmup_steps": 4},
             "initialization": {"seed": 1000 + seed},
         }

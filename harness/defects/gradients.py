@@ -267,7 +267,7 @@ class WithoutProjection(RMSNormalize):
     def bprop(
         self, x: Tensor, weight: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
-        return dout[0] * weight * out[2], self.column_sum(dout[0] * out[1], 0)
+        return dout[0] * weight * out[2], self.column_sum(dout[0] * out[1])
 
 
 @defect(

@@ -106,7 +106,7 @@ class RMSNormalize(nn.Cell):
         return (scaled - along) * reciprocal, self.column_sum(dout[0] * normalized)
 
     def column_sum(self, x: Tensor) -> Tensor:
-        """Over the rows [R, W], in two rounds: a sum in one carries the rounding of R additions, this one's of some 64."""
+        """Over the rows [R, W], in two rounds: in one, the rounding of R additions would add up."""
         group = GROUP
         while x.shape[0] % group != 0:
             group = group // 2

@@ -22,7 +22,7 @@ class Variation:
     changes: Changes = field(default_factory=dict)
     subject: str = SUBJECT
     threads: int = 1
-    seeds: int = 10
+    seeds: int = 9
 
     def case(self, base: Case, seed: int) -> Case:
         """The case of one run."""
@@ -59,7 +59,7 @@ VARIATIONS = (
     Variation(name="as-it-is", seeds=30),
     Variation(name="one-layer", changes=_model(num_hidden_layers=1)),
     Variation(name="three-layers", changes=_model(num_hidden_layers=3)),
-    Variation(name="six-layers", changes=_model(num_hidden_layers=6)),
+    Variation(name="six-layers", changes=_model(num_hidden_layers=6), seeds=5),
     Variation(name="width-32", changes=_model(hidden_size=32)),
     Variation(name="width-96", changes=_model(hidden_size=96)),
     Variation(name="mlp-64", changes=_model(intermediate_size=64)),
@@ -78,10 +78,10 @@ VARIATIONS = (
     Variation(name="seq-16", changes=_data(seq_length=16)),
     Variation(name="seq-17", changes=_data(seq_length=17)),
     Variation(name="seq-64", changes=_data(seq_length=64)),
-    Variation(name="seq-128", changes=_data(seq_length=128)),
+    Variation(name="seq-128", changes=_data(seq_length=128), seeds=5),
     Variation(name="batch-1", changes=_data(global_batch_size=1)),
     Variation(name="batch-3", changes=_data(global_batch_size=3)),
-    Variation(name="batch-8", changes=_data(global_batch_size=8)),
+    Variation(name="batch-8", changes=_data(global_batch_size=8), seeds=5),
     Variation(name="ragged-rows", changes=_data(packing="paragraph")),
     Variation(name="document-ends-masked", changes=_data(eod_mask_loss=True)),
     Variation(name="two-micro-batches", changes=_training(gradient_accumulation_steps=2)),

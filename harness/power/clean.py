@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from harness.power.variations import Variation
 from harness.records import parse, read_json, write_json
 from harness.standards import Standard
 
-AT_ONCE = 2  # one run's subject trains while another's reference does
+AT_ONCE = 4  # while a subject is compiled, the references of the next runs train
 
 
 def run_clean(
@@ -30,13 +31,14 @@ def run_clean(
 
     `case` is what varies. `limit` takes so many of the runs, one of each variation first.
     """
-    asked = chosen(variations, limit)
-    for threads in sorted({variation.threads for variation, _ in asked}):
+    asked = sorted(chosen(variations, limit), key=lambda run: (run[0].threads, variations.index(run[0])))
+    for threads, of_these in itertools.groupby(asked, key=lambda run: run[0].threads):
         with Pool(threads) as pool, ThreadPoolExecutor(AT_ONCE) as at_once:
-            for variation in variations:
-                seeds = [seed for one, seed in asked if one is variation and one.threads == threads]
-                runs = _Runs(variation=variation, case=case, standards=standards, options=options, pool=pool)
-                yield from at_once.map(runs.run, seeds)
+            runs = {
+                one.name: _Runs(variation=one, case=case, standards=standards, options=options, pool=pool)
+                for one in variations
+            }
+            yield from at_once.map(lambda run, runs=runs: runs[run[0].name].run(run[1]), of_these)
 
 
 def chosen(variations: Sequence[Variation], limit: int | None) -> list[tuple[Variation, int]]:

@@ -10,10 +10,11 @@ from harness.certify import Options, all_jobs, prepare
 from harness.comparison import Comparison
 from harness.diagnosis import first_difference
 from harness.errors import InputError
-from harness.evidence import CASE, compare_runs, read_run, unusable
+from harness.evidence import CASE, INPUTS, compare_runs, read_run, unusable
 from harness.inputs import Inputs
 from harness.investigate import jobs as tapped_jobs
 from harness.judge import Finding, judge
+from harness.records import write_json
 from harness.runners import Job
 from harness.runners.launcher import run_jobs
 from harness.standards import Standard
@@ -42,6 +43,7 @@ def set_up(case: Case, standards: Sequence[Standard], options: Options) -> Bench
     """
     plain, tapped = options.out / "plain", options.out / "tapped"
     case, inputs = prepare(case, standards, dataclasses.replace(options, out=plain, resume=plain.exists()))
+    write_json(plain / INPUTS, vars(inputs))
     _share(tapped, plain, (CASE, "inputs"))
     for directory, every in ((plain, all_jobs), (tapped, tapped_jobs)):
         jobs = every(case, dataclasses.replace(options, out=directory, resume=True))

@@ -7,6 +7,7 @@ number are outcomes. However this process ends, it leaves no run behind.
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from harness.trace import Status, Trace, read_trace
 
 POLL_SECONDS = 0.1
 TERMINATE_SECONDS = 2.0
-LOG_TAIL_LINES = 25
+LOG_TAIL_LINES, LOG_LONGEST = 25, 200
 JOB = "job.json"  # what a process is told; it names paths of this machine, so it is gone when the process is
 
 # These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
@@ -259,8 +260,11 @@ def _record(one: _Running, status: str, detail: str) -> None:
 
 
 def _log_tail(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    return "\n".join(lines[-LOG_TAIL_LINES:])
+    """The last lines. A compiler explains an error at length after naming it, so they begin no later than its name."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LONGEST:] if path.is_file() else []
+    named = [number for number, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    begin = max(0, len(lines) - LOG_TAIL_LINES)
+    return "\n".join(lines[min([begin, *named[-1:]]) :])
 
 
 def _end(one: _Running) -> None:

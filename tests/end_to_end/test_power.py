@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,8 +127,9 @@ def test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing(
     study: Study, done: Any, inside: Path, number: signal.Signals
 ) -> None:
     one_more = ["--defects", "moments-float16", "--resume", "--out", "killed.json"]
-    running = start(*done.args[3:], *one_more, inside=inside)
     work = inside / "certify-runs" / "power"
+    shutil.rmtree(work / "at-work", ignore_errors=True)
+    running = start(*done.args[3:], *one_more, inside=inside)
     wait_for(lambda: any(work.glob("at-work/moments-float16/plain/runs/subject-1/trace.jsonl")), running)
     running.send_signal(number)
     _, said = running.communicate(timeout=60)
@@ -165,7 +167,7 @@ def test_a_fault_that_does_not_run_is_no_sighting(inside: Path) -> None:
 @pytest.mark.parametrize("runner", ["mindspore", "harness.defects.optimizer:MomentsBfloat16"])
 def test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process(runner: str, tmp_path: Path) -> None:
     case = load_case("qwen3-tiny-fp32")
-    small = case.with_changes(training={**case.training.model_dump(), "steps": 6, "lr_zero_steps": 3})
+    small = case.with_changes(training={**case.training.model_dump(), "steps": 12, "lr_zero_steps": 3})
     left = {}
     for way in ("fresh", "forked"):
         options = Options(out=tmp_path / way / "plain", command=(), subject=runner)

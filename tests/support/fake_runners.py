@@ -88,6 +88,11 @@ class Crashes(Fake):
         raise RuntimeError("the device is on fire")
 
 
+class ExplainsAtLength(Fake):
+    def at_step(self, numbers: Numbers) -> Numbers:
+        raise NameError("it is not defined\n" + "\n".join(f"# {line} in the graph" for line in range(60)))
+
+
 class CannotStart(Fake):
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         raise RuntimeError("no device")

@@ -151,6 +151,11 @@ def test_a_cut_file_of_batches_is_a_crash_and_no_trace(prepared: Prepared) -> No
     assert "cannot be read" in run.outcome.log_tail
 
 
+def test_an_error_that_is_explained_at_length_is_still_named(prepared: Prepared) -> None:
+    tail = take(prepared, "ExplainsAtLength").outcome.log_tail
+    assert tail.startswith("NameError: it is not defined") and tail.endswith("# 59 in the graph")
+
+
 def test_a_crash_says_at_which_step_and_why(prepared: Prepared) -> None:
     run = take(prepared, "Crashes")
     assert run.outcome.status == "crashed" and run.outcome.detail == "ended with exit code 1 after step 4 of 8"

@@ -21,6 +21,7 @@ import yaml
 
 from harness.case import load_case
 from harness.certify import Options, all_jobs, prepare
+from harness.defects import load_defect
 from harness.evidence import TRACE
 from harness.power import Study, named_rightly, read_power
 from harness.power.forks import Forks
@@ -164,13 +165,12 @@ def test_a_fault_that_does_not_run_is_no_sighting(inside: Path) -> None:
     assert not (inside / "b.json").exists()
 
 
-@pytest.mark.parametrize("runner", ["mindspore", "harness.defects.optimizer:MomentsBfloat16"])
-def test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process(runner: str, tmp_path: Path) -> None:
+def test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process(tmp_path: Path) -> None:
     case = load_case("qwen3-tiny-fp32")
     small = case.with_changes(training={**case.training.model_dump(), "steps": 12, "lr_zero_steps": 3})
     left = {}
     for way in ("fresh", "forked"):
-        options = Options(out=tmp_path / way / "plain", command=(), subject=runner)
+        options = Options(out=tmp_path / way / "plain", command=(), subject=load_defect("moments-bfloat16").runner)
         named, _ = prepare(small, (), options)
         jobs = [job for job in all_jobs(named, options) if job.side == "subject"]
         if way == "fresh":

@@ -55,7 +55,7 @@ class Fake:
         return numbers
 
     def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        """Of the norm that the next step reports, for the worker asks for them before it."""
+        """Of the norm that the next step reports."""
         momentum = 0.9 * self.momentum + float(tokens[:, 1:][loss_mask > 0].mean()) / 1000
         size = sum(tensor.size for tensor in self.weights.values())
         return {name: np.full(t.shape, (1 + momentum) / size**0.5, np.float64) for name, t in self.weights.items()}

@@ -1,0 +1,50 @@
+"""What is published under `reports/` holds: its bytes, its numbers, and the standards that are shipped beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.evidence import read_bundle
+from harness.power import Study, false_alarms, found, misses, places_named, read_power
+from harness.power.page import render_power
+from harness.standards import load_standard
+from tests.support.examples import ROOT
+
+REPORTS = ROOT / "reports"
+BUNDLES = sorted(path.parent for path in REPORTS.glob("*/manifest.json"))
+STUDIES = sorted(REPORTS.glob("power-*.json"))
+
+
+@pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.name)
+def test_a_published_bundle_is_whole_and_of_a_clean_checkout(path: Path) -> None:
+    bundle = read_bundle(path)
+    assert not bundle.source.dirty
+    for standard in bundle.standards:
+        assert standard == load_standard(standard.name), "published again when a standard changes"
+
+
+def test_a_certificate_and_a_study_are_published() -> None:
+    assert BUNDLES and REPORTS / "power-qwen3-tiny-fp32.json" in STUDIES
+
+
+@pytest.fixture(scope="module", params=STUDIES, ids=lambda path: path.stem)
+def study(request: pytest.FixtureRequest) -> Study:
+    return read_power(request.param)
+
+
+def test_a_published_study_is_of_a_clean_checkout_and_of_the_shipped_standards(study: Study) -> None:
+    assert not study.source.dirty and study.source.revision
+    assert dict(study.standards) == {name: load_standard(name).digest() for name in study.standards}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_page_of_a_study_is_what_the_study_says(path: Path) -> None:
+    assert path.with_suffix(".html").read_text(encoding="utf-8") == render_power(read_power(path))
+
+
+def test_the_float32_study_holds_what_is_claimed_of_it() -> None:
+    study = read_power(REPORTS / "power-qwen3-tiny-fp32.json")
+    assert len(study.planted) >= 60 and found(study).count >= 0.98 * len(study.planted)
+    assert len(study.clean) >= 400 and false_alarms(study).count == 0
+    assert places_named(study).count >= 0.9 * places_named(study).total
+    assert all(one.defect.note for one in misses(study)), "every miss is explained"

@@ -209,8 +209,12 @@ def criterion_power(study: Study) -> tuple[CriterionPower, ...]:
 
 def found_by(study: Study, standard: str) -> Rate:
     """How many defects a standard alone refuses."""
-    hits = [any(s.criterion.startswith(f"{standard}/") for s in planted.sightings) for planted in study.planted]
-    return Rate(count=sum(hits), total=len(hits))
+    return Rate(count=sum(seen_by(planted, standard) for planted in study.planted), total=len(study.planted))
+
+
+def seen_by(planted: Planted, standard: str) -> bool:
+    """Whether a criterion of a standard refuses a defect."""
+    return any(sighting.criterion.startswith(f"{standard}/") for sighting in planted.sightings)
 
 
 def found(study: Study) -> Rate:

@@ -19,9 +19,12 @@ from harness.power import (
     misses,
     named_rightly,
     places_named,
+    seen_by,
 )
 from harness.report.page import render_template
 from harness.report.words import Fact, Mark, count, listed, mark
+
+FEW = 0.1  # of the defects, that are listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,7 @@ class PowerPage:
     rules: tuple[str, ...]
     criteria: tuple[CriterionRow, ...]
     missed: tuple[tuple[str, str], ...]
+    left: tuple[str, ...]
     defects: tuple[DefectRow, ...]
     clean: tuple[CleanRow, ...]
     command: str
@@ -106,7 +110,8 @@ def build_page(study: Study) -> PowerPage:
     return PowerPage(
         headline=f"{seen.count} of {seen.total}",
         tone="good" if good else "open" if not alarms.count else "bad",
-        sentence=f"planted defects are refused, and {alarms.count} of {count(alarms.total, 'clean run')}.",
+        sentence="planted defects are refused, and "
+        + (f"{alarms.count} of {count(alarms.total, 'clean run')}." if alarms.total else "no clean run was made."),
         facts=tuple(_facts(study)),
         rates=tuple(_rates(study)),
         rules=tuple(RULES),
@@ -117,6 +122,7 @@ def build_page(study: Study) -> PowerPage:
             for one in criterion_power(study)
         ),
         missed=tuple((one.defect.id, f"{one.defect.what} {one.defect.note}".strip()) for one in misses(study)),
+        left=tuple(_left(study)),
         defects=tuple(_defect(one) for one in study.planted),
         clean=tuple(_clean(study)),
         command=" ".join(study.command),
@@ -146,6 +152,15 @@ def _rates(study: Study) -> Iterator[RateRow]:
         "The place", "of defects that have one, the diagnosis names it or a part of it", places_named(study), own=True
     )
     yield _rate("False alarms", "clean runs that any criterion refuses", false_alarms(study), own=True)
+
+
+def _left(study: Study) -> Iterator[str]:
+    """Of a standard that sees nearly all, what it leaves to the others."""
+    for name in study.standards:
+        left = [one for one in study.planted if one.sightings and not seen_by(one, name)]
+        if 0 < len(left) <= FEW * len(study.planted):
+            others = sorted({sighting.criterion for one in left for sighting in one.sightings})
+            yield f"{name} alone does not refuse {listed([one.defect.id for one in left])}; that is left to {listed(others)}."
 
 
 def _rate(name: str, note: str, rate: Rate, own: bool = False) -> RateRow:

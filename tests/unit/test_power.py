@@ -163,6 +163,12 @@ def test_a_criterion_that_is_never_first_says_that_it_is_redundant() -> None:
     assert all(rate.count == 1 for rate in power.found_by_rules(found).values())
 
 
+def test_what_a_standard_leaves_to_another_is_said() -> None:
+    every = [planted(sighting("a/x", 1)) for _ in range(19)]
+    page = build_page(study(*every, planted(sighting("b/z"))))
+    assert page.left == (f"a alone does not refuse {DEFECT.id}; that is left to b/z.",)
+
+
 @pytest.mark.parametrize(
     ("place", "named", "right"),
     [

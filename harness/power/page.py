@@ -160,7 +160,8 @@ def _left(study: Study) -> Iterator[str]:
         left = [one for one in study.planted if one.sightings and not seen_by(one, name)]
         if 0 < len(left) <= FEW * len(study.planted):
             others = sorted({sighting.criterion for one in left for sighting in one.sightings})
-            yield f"{name} alone does not refuse {listed([one.defect.id for one in left])}; that is left to {listed(others)}."
+            ids = listed([one.defect.id for one in left])
+            yield f"{name} alone does not refuse {ids}; that is left to {listed(others)}."
 
 
 def _rate(name: str, note: str, rate: Rate, own: bool = False) -> RateRow:

@@ -6,6 +6,7 @@ have digests of their own.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,9 @@ from pydantic import (
 
 from harness.digest import digest_json
 from harness.errors import InputError
+from harness.mindformers_config import is_configuration, read_configuration
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Qwen3Config
+from qwen3_model.parallel_config import ParallelConfig
 
 CASES_DIR = Path(__file__).parent / "cases"
 DEFAULT_CASE = "qwen3-tiny-fp32"
@@ -168,8 +171,9 @@ class Data(Record):
 
     order `sequential` takes the rows as they come; `megatron` and `mindformers` take them as the GPTDataset of
     Megatron-LM or mindformers would, shuffled by `seed`, from the training part of `split`, for a data set that was
-    built for `num_samples` rows (mindformers' `sizes`; those of the run where it is left out). `eod` says which id ends
-    a document of Megatron files, which do not say it themselves.
+    built for `num_samples` rows (mindformers' `sizes`; those of the run where it is left out). mindformers takes them
+    again in the same order when they are used up, without those that fill no step. `eod` says which id ends a document
+    of Megatron files, which do not say it themselves.
     """
 
     corpus: Corpus = Corpus()
@@ -258,6 +262,7 @@ class Case(Record):
     optimizer: Optimizer = Optimizer()
     lr_schedule: LrSchedule
     training: Training
+    parallel: ParallelConfig = ParallelConfig()
     standards: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -269,6 +274,9 @@ class Case(Record):
                 f"data.global_batch_size {self.data.global_batch_size} is not a multiple of "
                 f"training.gradient_accumulation_steps {micro_batches}"
             )
+        rows = self.data.global_batch_size // micro_batches
+        layout = self.parallel.problems(self.model, rows=rows, seq_length=self.data.seq_length)
+        problems += [f"parallel: {problem}" for problem in layout]
         if self.data.seq_length > self.model.max_position_embeddings:
             problems.append(
                 f"data.seq_length {self.data.seq_length} exceeds model.max_position_embeddings "
@@ -283,7 +291,8 @@ class Case(Record):
             problems.append("lr_schedule.lr_end is above lr_schedule.learning_rate")
         if self.training.lr_zero_steps > self.training.steps:
             problems.append("training.lr_zero_steps exceeds training.steps")
-        rows, built_for = self.training.steps * self.data.global_batch_size, self.data.num_samples
+        one_step, built_for = self.data.global_batch_size, self.data.num_samples
+        rows = one_step if self.data.order == "mindformers" else one_step * self.training.steps
         if built_for is not None and built_for < rows:
             problems.append(f"data.num_samples {built_for} is below the {rows} rows that the steps take")
         tokenized_as_bytes = self.data.tokenizer.kind == "bytes" and self.data.corpus.kind != "megatron"
@@ -294,8 +303,10 @@ class Case(Record):
         return self
 
     def record(self) -> dict[str, Any]:
-        """The case as plain JSON values, without the paths of this machine."""
+        """The case as plain JSON values, without the paths of this machine; without a layout where it has one rank."""
         record = self.model_dump(mode="json")
+        if self.parallel == ParallelConfig():
+            del record["parallel"]
         for source in ("corpus", "tokenizer"):
             del record["data"][source]["path"]
         for part in record["data"]["corpus"]["blend"]:
@@ -361,7 +372,7 @@ def shipped_cases() -> dict[str, Path]:
 
 
 def load_case(name_or_path: str) -> Case:
-    """A shipped case by name, or any case by the path of its YAML file.
+    """A shipped case by name, or any case by the path of its YAML file, which may be a configuration of mindformers.
 
     Raises:
         InputError: no such case, not YAML, or not valid.
@@ -375,4 +386,7 @@ def load_case(name_or_path: str) -> Case:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} cannot be read as YAML: {error}") from None
+    if is_configuration(content):
+        name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-") or "case"
+        return parse_case(read_configuration(content, name, str(path)).case, str(path))
     return parse_case(content, str(path))

@@ -187,6 +187,10 @@ def check_prerequisites(case: Case, options: Options, sides: Sequence[Side]) -> 
     Raises:
         MissingPrerequisite: a framework of a chosen runner is not installed, or the device is not there.
     """
+    if case.parallel.world_size > 1:
+        raise InputError(
+            f"{case.name} is laid out over {case.parallel.world_size} ranks; only one can be run here yet."
+        )
     installed = environment.packages()
     for runner in (getattr(options, side) for side in sides):
         for package, extra in NEEDS.get(runner, {}).items():

@@ -155,6 +155,12 @@ class ParallelConfig:
                 reason=f"stage {counts.index(min(counts))} has no layer",
                 mend="Each stage needs one.",
             )
+        if stages == 1 and self.micro_batch_num > 1:
+            yield Problem(
+                fields=("micro_batch_num", "pipeline_stage"),
+                reason=f"{self.micro_batch_num} micro batches for one stage (mindformers would take 1)",
+                mend="Set micro_batch_num: 1 and accumulate gradients.",
+            )
         if stages > 1 and self.micro_batch_num < stages:
             yield Problem(
                 fields=("micro_batch_num", "pipeline_stage"),

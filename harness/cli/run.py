@@ -44,6 +44,9 @@ SourceTokenizer = Annotated[
 
 def run(
     case: Annotated[str, typer.Argument(help=CASE_HELP)] = DEFAULT_CASE,
+    config: Annotated[
+        Path | None, typer.Option(help="A training configuration of mindformers (YAML), in place of CASE.")
+    ] = None,
     text: SourceText = None,
     data: SourceData = None,
     tokenizer: SourceTokenizer = None,
@@ -73,7 +76,9 @@ def run(
     """
     if device not in ("CPU", "Ascend"):
         raise InputError(f"There is no device {device!r}: choose CPU or Ascend.")
-    chosen = certify.with_sources(load_case(case), text, data, tokenizer)
+    if config is not None and case != DEFAULT_CASE:
+        raise InputError(f"--config {config} stands for a case; leave {case} out.")
+    chosen = certify.with_sources(load_case(case if config is None else str(config)), text, data, tokenizer)
     standards = certify.load_standards(standard or chosen.standards, chosen)
     chosen = chosen.with_changes(standards=tuple(one.name for one in standards))
     base = Path("certify-runs")

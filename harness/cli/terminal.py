@@ -14,7 +14,7 @@ MET, NOT_MET, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 out_console, error_console = Console(highlight=False), Console(stderr=True, highlight=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, nothing else.")]
-CASE_HELP = "A shipped case by name (see 'certify cases') or the path of a case's YAML file."
+CASE_HELP = "A shipped case by name (see 'certify cases') or the path of a YAML file, also one of mindformers."
 BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Directory of the recorded baselines.")]
 BundleArgument = Annotated[Path, typer.Argument(help="Directory of a finished bundle.")]
 TrustOption = Annotated[

@@ -124,12 +124,14 @@ def _megatron_rows(case: Case, asked: int) -> _Rows:
             order=case.data.order,
         )
         samples = draw_samples(parts, sampling)
-        if len(samples) < asked:
+        one_step, again = case.data.global_batch_size, case.data.order == "mindformers"
+        taken = min(asked, sampling.samples // one_step * one_step) if again else asked
+        if len(samples) < taken:
             raise InputError(
-                f"{', '.join(names)}: one epoch holds {len(samples)} rows, the steps take {asked}. Without weights "
+                f"{', '.join(names)}: one epoch holds {len(samples)} rows, the steps take {taken}. Without weights "
                 "a blend is not repeated: give each part of data_path a weight."
             )
-        tokens, epochs = samples.rows(np.arange(asked)), samples.epochs
+        tokens, epochs = samples.rows(np.arange(asked) % taken), samples.epochs * -(-asked // taken)
     return _Rows(
         tokens=tokens,
         counts=None,

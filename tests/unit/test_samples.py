@@ -123,6 +123,17 @@ def test_the_batches_of_a_case_are_its_first_samples_in_order(tmp_path: Path) ->
     assert batches.corpus_tokens == 20 * 30 + 60 * 7 and batches.epochs == samples.epochs
 
 
+def test_mindformers_takes_its_whole_steps_again_in_the_same_order(tmp_path: Path) -> None:
+    prefix = str(write(tmp_path / "a", [30] * 20).prefix)
+    whole = draw_batches(case_of("mindformers", ["1", prefix]))
+    few = draw_batches(case_of("mindformers", ["1", prefix], num_samples=7))
+    steps, rows = whole.tokens.shape[:2]
+    assert rows == 2 and few.epochs == -(-steps // 3)
+    for step in range(steps):
+        assert np.array_equal(few.tokens[step], few.tokens[step % 3])
+    assert len({few.tokens[step].tobytes() for step in range(3)}) == 3
+
+
 def test_a_blend_without_weights_is_not_repeated(tmp_path: Path) -> None:
     prefixes = [str(write(tmp_path / name, [30] * 3).prefix) for name in "ab"]
     with pytest.raises(InputError, match="give each part of data_path a weight"):

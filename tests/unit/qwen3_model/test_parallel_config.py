@@ -85,6 +85,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         ("offset", "pipeline_stage", "num_hidden_layers"),
     ),
     "stages that never fill": ({"pipeline_stage": 4}, {}, ("micro_batch_num", "pipeline_stage")),
+    "micro batches of one stage": ({"micro_batch_num": 2}, {}, ("micro_batch_num", "pipeline_stage")),
     "rows": ({"data_parallel": 5}, {}, ("data_parallel", "micro_batch_num", "global_batch_size")),
 }
 

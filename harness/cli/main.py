@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import baseline, data, diagnose, evidence, floor, level, power, run
+from harness.cli import baseline, data, diagnose, evidence, floor, level, plan, power, run
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
 from harness.errors import CertifyError
 
@@ -33,6 +33,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     level.waive,
     floor.floor,
     power.power,
+    plan.plan,
     run.cases,
     run.env,
 )

@@ -1,0 +1,152 @@
+"""`certify plan`: what a layout costs in memory and traffic, and which one to take."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.table import Table
+
+from harness.case import Case, load_case
+from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
+from harness.errors import InputError
+from harness.mindformers_config import is_configuration, read_configuration
+from harness.planning.memory import GIB, StageMemory, memory
+from harness.planning.search import Candidate, candidate, search
+from harness.planning.traffic import traffic
+
+SHOWN = 5
+HELD = ("weights", "gradients", "moments")
+
+
+def plan(
+    case: Annotated[str, typer.Argument(help=CASE_HELP)],
+    cards: Annotated[int | None, typer.Option(min=1, help="Search the best layout for so many cards.")] = None,
+    memory_: Annotated[
+        str | None, typer.Option("--memory", help="What a device has, such as 58GB; that of mindformers' file.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Ascend or CPU: which attention there is.")] = "Ascend",
+    as_json: JsonOption = False,
+) -> int:
+    """Say what each stage of a layout needs, what its ranks send, and whether it fits; or search a layout.
+
+    Nothing is run. Exit code 0: it fits, or no limit is known. 1: it does not. 2: the layout or the file cannot be.
+    """
+    if device not in ("CPU", "Ascend"):
+        raise InputError(f"There is no device {device!r}: choose CPU or Ascend.")
+    chosen, limit = load_case(case), _bytes(memory_ or _stated_memory(case))
+    fused = device == "Ascend" and chosen.precision.compute_dtype == "bfloat16"
+    if cards is not None:
+        if limit is None:
+            raise InputError("A search needs to know what a device has: give --memory, such as 58GB.")
+        found = search(chosen, cards, limit, fused)
+        _print_found(found, as_json)
+        return MET
+    own = candidate(chosen, fused)
+    fits = limit is None or own.fits(limit)
+    if as_json:
+        print(json.dumps(_record(own, fused, limit)))
+    else:
+        _print_plan(own, fused, limit)
+        if not fits and limit is not None:
+            _print_advice(chosen, limit, fused)
+    return MET if fits else NOT_MET
+
+
+def _stated_memory(case: str) -> str | None:
+    """What a configuration of mindformers says that a device may use."""
+    path = Path(case)
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_configuration(content, "plan", case).max_device_memory if is_configuration(content) else None
+
+
+def _bytes(stated: str | None) -> int | None:
+    if stated is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*GB", stated.strip())
+    if found is None or float(found[1]) == 0:
+        raise InputError(f"{stated!r} is no amount of memory: write it as 58GB.")
+    return int(float(found[1]) * GIB)
+
+
+def _layout(case: Case) -> str:
+    layout = case.parallel
+    degrees = (("DP", layout.data_parallel), ("TP", layout.model_parallel), ("PP", layout.pipeline_stage))
+    words = [" x ".join(f"{name}{degree}" for name, degree in degrees)]
+    words += [f"{layout.micro_batch_num} micro batches"] if layout.pipeline_stage > 1 else []
+    words += [f"offset {list(layout.offset)}"] if any(layout.offset) else []
+    words += ["sequence parallel"] if layout.use_seq_parallel else []
+    words += ["parallel optimizer"] if layout.enable_parallel_optimizer else []
+    words += ["recompute"] if case.training.recompute else []
+    return ", ".join(words)
+
+
+def _print_plan(own: Candidate, fused: bool, limit: int | None) -> None:
+    case = own.case
+    ranks = case.parallel.world_size
+    out_console.print(f"{case.name}: {_layout(case)}; {ranks} rank{'s' * (ranks > 1)}", markup=False, soft_wrap=True)
+    table = Table("stage", "layers", "parameters", *HELD, "kept", "total", "sent", box=None, pad_edge=False)
+    for stage, sent in zip(memory(case, fused), traffic(case), strict=True):
+        kept = stage.copies + stage.activations + stage.logits
+        amounts = (*(getattr(stage, name) for name in HELD), kept, stage.total, sent.total)
+        layers, millions = f"{stage.layers.start}-{stage.layers.stop - 1}", f"{stage.parameters / 1e6:,.2f} M"
+        table.add_row(str(stage.stage), layers, millions, *(f"{amount / GIB:.2f}" for amount in amounts))
+    out_console.print(table)
+    exact = "GiB a rank. Weights, gradients and moments are exact; what a step keeps for its derivative is estimated."
+    out_console.print(exact, soft_wrap=True)
+    if limit is not None:
+        verdict = "fits" if own.fits(limit) else "does NOT fit"
+        out_console.print(f"The largest stage needs {own.bytes / GIB:.1f} of {limit / GIB:.1f} GiB: it {verdict}.")
+
+
+def _print_advice(case: Case, limit: int, fused: bool) -> None:
+    ranks = case.parallel.world_size
+    while ranks <= 64 * case.parallel.world_size:
+        try:
+            best = search(case, ranks, limit, fused)[0]
+        except InputError:
+            ranks *= 2
+            continue
+        out_console.print(
+            f"It would on {ranks} cards with {_layout(best.case)}: {best.bytes / GIB:.1f} GiB.", markup=False
+        )
+        return
+    out_console.print(f"It does not on up to {ranks // 2} cards either.")
+
+
+def _print_found(found: list[Candidate], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([_summary(one) for one in found]))
+        return
+    table = Table("layout", "GiB a rank", "GiB sent", "time", box=None, pad_edge=False)
+    for one in found[:SHOWN]:
+        table.add_row(_layout(one.case), f"{one.bytes / GIB:.1f}", f"{one.traffic / GIB:.1f}", f"{one.time:.2f}")
+    out_console.print(table)
+    more = f"; {len(found) - SHOWN} more fit" if len(found) > SHOWN else ""
+    out_console.print(
+        f"Time: a step's, as a multiple of one without bubbles and recomputation, without transfers{more}."
+    )
+
+
+def _summary(one: Candidate) -> dict[str, Any]:
+    layout = dataclasses.asdict(one.case.parallel)
+    return {
+        "parallel": layout,
+        "recompute": one.case.training.recompute,
+        "bytes": one.bytes,
+        "sent": one.traffic,
+        "time": one.time,
+    }
+
+
+def _record(own: Candidate, fused: bool, limit: int | None) -> dict[str, Any]:
+    stages = [_stage(stage) for stage in memory(own.case, fused)]
+    sent = [{**vars(one), "total": one.total} for one in traffic(own.case)]
+    return {"case": own.case.name, **_summary(own), "stages": stages, "traffic": sent, "limit": limit}
+
+
+def _stage(stage: StageMemory) -> dict[str, Any]:
+    return {**vars(stage), "layers": list(stage.layers), "total": stage.total}

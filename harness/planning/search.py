@@ -1,0 +1,89 @@
+"""Layouts for a number of cards, the best first."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.case import Case
+from harness.errors import InputError
+from harness.planning.memory import GIB, memory
+from harness.planning.traffic import traffic
+from qwen3_model.parallel_config import ParallelConfig
+
+RECOMPUTED = 4 / 3  # of the work of a step: the forward pass is a third of it, and done twice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A layout with what it costs: the largest stage's bytes, the largest traffic of a rank, and the time of a step as
+    a multiple of that of the same work without bubbles and recomputation, transfers not counted."""
+
+    case: Case
+    bytes: int
+    traffic: int
+    time: float
+
+    def fits(self, limit: int) -> bool:
+        """Whether every stage has room."""
+        return self.bytes <= limit
+
+
+def candidate(case: Case, fused: bool) -> Candidate:
+    """What a case's own layout costs."""
+    layout = case.parallel
+    stages, parts = layout.pipeline_stage, layout.micro_batch_num
+    bubble = (stages - 1) / parts if stages > 1 else 0.0
+    largest = max(len(layers) for layers in layout.layers(case.model.num_hidden_layers))
+    uneven = largest * stages / case.model.num_hidden_layers
+    return Candidate(
+        case=case,
+        bytes=max(stage.total for stage in memory(case, fused)),
+        traffic=max(stage.total for stage in traffic(case)),
+        time=(1 + bubble) * uneven * (RECOMPUTED if case.training.recompute else 1.0),
+    )
+
+
+def search(case: Case, cards: int, limit: int, fused: bool) -> list[Candidate]:
+    """Every layout over so many cards that fits: the quickest first, of equally quick ones that which sends least.
+
+    Layers are dealt out evenly, what is left over to the last stages; micro batches are of one row.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [one for layout in _layouts(case, cards) for one in _both(case, layout, fused)]
+    fitting = [one for one in found if one.fits(limit)]
+    if not fitting:
+        least = min((one.bytes for one in found), default=None)
+        why = "no layout has all of its numbers even" if least is None else f"the least needs {least / GIB:.1f} GiB"
+        raise InputError(f"{case.name} does not fit on {cards} cards with {limit / GIB:.1f} GiB each: {why}.")
+    return sorted(fitting, key=lambda one: (round(one.time, 3), one.traffic))
+
+
+def _both(case: Case, layout: ParallelConfig, fused: bool) -> Iterator[Candidate]:
+    for recompute in (False, True):
+        training = {**case.training.model_dump(), "recompute": recompute}
+        parts = 1 if layout.pipeline_stage > 1 else case.training.gradient_accumulation_steps
+        training["gradient_accumulation_steps"] = parts
+        try:
+            yield candidate(case.with_changes(parallel=dataclasses.asdict(layout), training=training), fused)
+        except InputError:
+            return
+
+
+def _layouts(case: Case, cards: int) -> Iterator[ParallelConfig]:
+    layers, rows = case.model.num_hidden_layers, case.data.global_batch_size
+    for shards in (degree for degree in range(1, cards + 1) if cards % degree == 0):
+        for stages in (degree for degree in range(1, cards // shards + 1) if (cards // shards) % degree == 0):
+            replicas, over = cards // shards // stages, layers % stages
+            parts = rows // replicas if stages > 1 and rows % replicas == 0 else 1
+            for sharded in {False, replicas > 1}:
+                yield ParallelConfig(
+                    data_parallel=replicas,
+                    model_parallel=shards,
+                    pipeline_stage=stages,
+                    micro_batch_num=parts,
+                    offset=tuple(int(stage >= stages - over) for stage in range(stages)) if over else (),
+                    use_seq_parallel=shards > 1,
+                    enable_parallel_optimizer=sharded,
+                )

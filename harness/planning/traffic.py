@@ -1,0 +1,57 @@
+"""What a rank sends in one step, by reason: bytes, exact for ring algorithms.
+
+An all-reduce over n ranks sends 2 (n - 1) / n of its size; a reduce-scatter or an all-gather half of that.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.case import Case
+from harness.planning.memory import BYTES, micro_rows, stage_parameters
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Bytes that a rank of a stage sends in a step: between the ranks that share a model, between replicas, to the
+    next and the previous stage."""
+
+    stage: int
+    shards: int
+    replicas: int
+    stages: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.shards + self.replicas + self.stages
+
+
+def traffic(case: Case) -> Iterator[Traffic]:
+    """Each stage's, of any of its ranks."""
+    config, layout = case.model, case.parallel
+    tokens = micro_rows(case) * case.data.seq_length
+    parts = layout.micro_batch_num if layout.pipeline_stage > 1 else case.training.gradient_accumulation_steps
+    hidden = tokens * config.hidden_size
+    product, stream = hidden * BYTES[case.precision.compute_dtype], hidden * BYTES[case.precision.residual_dtype]
+    passes = 3 if case.training.recompute else 2  # forward, once more where it is recomputed, backward
+    if layout.use_seq_parallel:
+        stream //= layout.model_parallel
+    for stage, layers in enumerate(layout.layers(config.num_hidden_layers)):
+        first, last = stage == 0, stage == layout.pipeline_stage - 1
+        reduced = 2 * passes * len(layers) * product  # behind attention and MLP, and before them
+        reduced += stream if first and not layout.vocab_emb_dp else 0
+        # before the head, and of each token a maximum, a sum and the target's logit
+        reduced += product + 3 * tokens * FLOAT32 if last else 0
+        boundaries = (not first) + (not last)
+        yield Traffic(
+            stage=stage,
+            shards=parts * _all_reduced(reduced, layout.model_parallel),
+            replicas=_all_reduced(stage_parameters(case, stage) * FLOAT32, layout.data_parallel),
+            stages=parts * boundaries * stream,
+        )
+
+
+def _all_reduced(size: int, ranks: int) -> int:
+    return 2 * size * (ranks - 1) // ranks

@@ -59,7 +59,7 @@ def plan(
 def _stated_memory(case: str) -> str | None:
     """What a configuration of mindformers says that a device may use."""
     path = Path(case)
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    content: Any = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     return read_configuration(content, "plan", case).max_device_memory if is_configuration(content) else None
 
 

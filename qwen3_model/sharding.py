@@ -1,0 +1,102 @@
+"""Which part of every tensor a rank of a layout holds, and the whole put together from the parts, exactly.
+
+Takes Hugging Face's names and whole shapes; gives names that stay Hugging Face's, so a part says by its name what it is
+a part of. No framework is imported: a checkpoint of any layout can be read, and written for any other, anywhere.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.weights import Tensors, WeightsError
+
+EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+BY_ROWS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # output channels: heads, or channels of the MLP
+BY_COLUMNS = ("o_proj", "down_proj")  # input channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of `of` equal parts of a tensor along an axis; of 1 where the tensor is whole."""
+
+    axis: int = 0
+    index: int = 0
+    of: int = 1
+
+    def take(self, whole: np.ndarray) -> np.ndarray:
+        """This part of a tensor."""
+        return np.ascontiguousarray(np.split(whole, self.of, self.axis)[self.index])
+
+
+def parts_of(
+    names: Iterator[str], config: Qwen3Config, layout: ParallelConfig, rank: int
+) -> Iterator[tuple[str, Part]]:
+    """The tensors that a rank holds, each with which part of it; in the order of the names.
+
+    A tied head has no tensor of its own. On another stage than the embedding it is the embedding, held once more.
+    """
+    where, last = layout.coordinates(rank), layout.pipeline_stage - 1
+    layers = layout.layers(config.num_hidden_layers)[where.stage]
+    for name in names:
+        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        if layer:
+            held = int(layer[1]) in layers
+        elif name == EMBEDDING:
+            held = where.stage == 0 or (config.tie_word_embeddings and where.stage == last)
+        else:
+            held = where.stage == last
+        if held:
+            yield name, _part(name, layout, where.shard)
+
+
+def _part(name: str, layout: ParallelConfig, shard: int) -> Part:
+    of = layout.model_parallel
+    if name == EMBEDDING:
+        return Part() if layout.vocab_emb_dp else Part(index=shard, of=of)
+    module = name.split(".")[-2]
+    if name == HEAD or module in BY_ROWS:
+        return Part(index=shard, of=of)
+    return Part(axis=1, index=shard, of=of) if module in BY_COLUMNS else Part()
+
+
+def take_parts(whole: Tensors, config: Qwen3Config, layout: ParallelConfig, rank: int) -> dict[str, np.ndarray]:
+    """A rank's parts of whole tensors."""
+    return {name: part.take(whole[name]) for name, part in parts_of(iter(whole), config, layout, rank)}
+
+
+def assemble(held: Mapping[int, Tensors], config: Qwen3Config, layout: ParallelConfig) -> dict[str, np.ndarray]:
+    """The whole tensors of what all ranks hold, by rank.
+
+    Raises:
+        WeightsError: a rank is missing, holds other tensors than it should, or differs from another rank in what both
+            hold: every problem is named.
+    """
+    problems: list[str] = [f"rank {rank}: missing" for rank in range(layout.world_size) if rank not in held]
+    names = list(dict.fromkeys(name for tensors in held.values() for name in tensors))
+    found: dict[str, dict[Part, tuple[int, np.ndarray]]] = {}
+    for rank, tensors in sorted(held.items()):
+        expected = dict(parts_of(iter(names), config, layout, rank))
+        problems += [f"rank {rank}: {name}: missing" for name in expected if name not in tensors]
+        problems += [f"rank {rank}: {name}: not held there" for name in tensors if name not in expected]
+        for name, part in expected.items():
+            if name not in tensors:
+                continue
+            other, tensor = found.setdefault(name, {}).setdefault(part, (rank, tensors[name]))
+            if not _same(tensor, tensors[name]):
+                problems.append(f"rank {rank}: {name}: differs from rank {other}'s, of which it is a copy")
+    if problems:
+        raise WeightsError(f"the parts of {layout.world_size} ranks", problems)
+    return {name: _whole(parts) for name, parts in found.items()}
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
+
+
+def _whole(parts: Mapping[Part, tuple[int, np.ndarray]]) -> np.ndarray:
+    ordered = sorted(parts, key=lambda part: part.index)
+    return np.concatenate([parts[part][1] for part in ordered], ordered[0].axis)

@@ -1,0 +1,112 @@
+"""Parts of tensors: those of all ranks are the whole, bit for bit, from any layout to any other."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from harness.alignment import parameter_shapes
+from harness.planning.memory import stage_parameters
+from qwen3_model.configuration_qwen3 import SMALL, Qwen3Config
+from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.sharding import Part, assemble, take_parts
+from qwen3_model.weights import WeightsError
+from tests.support.examples import small_case
+
+CONFIG = dataclasses.replace(SMALL["small"], num_hidden_layers=4, hidden_size=16, intermediate_size=24, head_dim=4,
+                             vocab_size=32)  # fmt: skip
+LAYOUTS = st.builds(
+    ParallelConfig,
+    data_parallel=st.integers(1, 2),
+    model_parallel=st.sampled_from([1, 2, 4]),
+    pipeline_stage=st.integers(1, 4),
+    micro_batch_num=st.just(4),
+    offset=st.sampled_from([(), (1, -1), (-1, 1), (0, 1, 0)]),
+    vocab_emb_dp=st.booleans(),
+)
+
+
+def tensors(config: Qwen3Config) -> dict[str, np.ndarray]:
+    random = np.random.RandomState(0)
+    return {name: random.standard_normal(shape).astype(np.float32) for name, shape in parameter_shapes(config)}
+
+
+def usable(layout: ParallelConfig) -> ParallelConfig:
+    """With one micro batch where there is one stage."""
+    parts = 4 if layout.pipeline_stage > 1 else 1
+    layout = dataclasses.replace(layout, micro_batch_num=parts)
+    assume(not list(layout.problems(CONFIG, rows=8, seq_length=8)))
+    return layout
+
+
+def held(whole: dict[str, np.ndarray], config: Qwen3Config, layout: ParallelConfig) -> dict[int, Any]:
+    return {rank: take_parts(whole, config, layout, rank) for rank in range(layout.world_size)}
+
+
+@given(LAYOUTS, LAYOUTS, st.booleans())
+def test_from_any_layout_to_any_other_and_to_one_rank_nothing_changes(
+    one: ParallelConfig, other: ParallelConfig, tied: bool
+) -> None:
+    config = dataclasses.replace(CONFIG, tie_word_embeddings=tied)
+    whole = tensors(config)
+    for layout in (usable(one), usable(other)):
+        again = assemble(held(whole, config, layout), config, layout)
+        assert list(again) and set(again) == set(whole)
+        assert all(again[name].tobytes() == whole[name].tobytes() for name in whole)
+        whole = again
+
+
+@given(LAYOUTS, st.booleans())
+def test_a_rank_holds_as_many_numbers_as_its_stage_is_said_to(layout: ParallelConfig, tied: bool) -> None:
+    config, layout = dataclasses.replace(CONFIG, tie_word_embeddings=tied), usable(layout)
+    case = small_case().with_changes(
+        model={**config.to_hf(), "vocab_size": 320},
+        data={**small_case().data.model_dump(), "global_batch_size": 8},
+        parallel=dataclasses.asdict(layout),
+    )
+    whole = tensors(case.model)
+    for rank, parts in held(whole, case.model, layout).items():
+        stage = layout.coordinates(rank).stage
+        assert sum(part.size for part in parts.values()) == stage_parameters(case, stage)
+
+
+def test_heads_and_channels_are_dealt_out_in_order() -> None:
+    layout = ParallelConfig(model_parallel=2)
+    whole = tensors(CONFIG)
+    first, second = (take_parts(whole, CONFIG, layout, rank) for rank in range(2))
+    attention = "model.layers.0.self_attn"
+    assert np.array_equal(second[f"{attention}.q_proj.weight"], whole[f"{attention}.q_proj.weight"][16:])
+    assert np.array_equal(first[f"{attention}.o_proj.weight"], whole[f"{attention}.o_proj.weight"][:, :16])
+    assert np.array_equal(first[f"{attention}.q_norm.weight"], second[f"{attention}.q_norm.weight"])
+    assert Part(axis=1, index=1, of=2).take(np.arange(8).reshape(2, 4)).tolist() == [[2, 3], [6, 7]]
+
+
+def edited(parts: dict[int, Any], what: str) -> None:
+    if what == "missing rank":
+        del parts[3]
+    elif what == "missing tensor":
+        del parts[1]["model.norm.weight"]
+    elif what == "tensor of another stage":
+        parts[0]["model.norm.weight"] = parts[2].get("model.norm.weight", np.ones(16, np.float32))
+    else:
+        parts[1]["model.layers.0.input_layernorm.weight"] = np.full(16, 2.0, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("missing rank", "rank 3: missing"),
+        ("tensor of another stage", "rank 0: model.norm.weight: not held there"),
+        ("another copy", "rank 1: model.layers.0.input_layernorm.weight: differs from rank 0's"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(what: str, told: str) -> None:
+    layout = ParallelConfig(model_parallel=2, pipeline_stage=2, micro_batch_num=2)
+    parts = held(tensors(CONFIG), CONFIG, layout)
+    edited(parts, what)
+    with pytest.raises(WeightsError) as refused:
+        assemble(parts, CONFIG, layout)
+    assert told in str(refused.value)

@@ -5,16 +5,19 @@ a part of. No framework is imported: a checkpoint of any layout can be read, and
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.weights import Tensors, WeightsError
 
-EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+Array = npt.NDArray[Any]
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 BY_ROWS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # output channels: heads, or channels of the MLP
 BY_COLUMNS = ("o_proj", "down_proj")  # input channels
 
@@ -27,13 +30,13 @@ class Part:
     index: int = 0
     of: int = 1
 
-    def take(self, whole: np.ndarray) -> np.ndarray:
+    def take(self, whole: Array) -> Array:
         """This part of a tensor."""
         return np.ascontiguousarray(np.split(whole, self.of, self.axis)[self.index])
 
 
 def parts_of(
-    names: Iterator[str], config: Qwen3Config, layout: ParallelConfig, rank: int
+    names: Iterable[str], config: Qwen3Config, layout: ParallelConfig, rank: int
 ) -> Iterator[tuple[str, Part]]:
     """The tensors that a rank holds, each with which part of it; in the order of the names.
 
@@ -63,12 +66,12 @@ def _part(name: str, layout: ParallelConfig, shard: int) -> Part:
     return Part(axis=1, index=shard, of=of) if module in BY_COLUMNS else Part()
 
 
-def take_parts(whole: Tensors, config: Qwen3Config, layout: ParallelConfig, rank: int) -> dict[str, np.ndarray]:
+def take_parts(whole: Tensors, config: Qwen3Config, layout: ParallelConfig, rank: int) -> dict[str, Array]:
     """A rank's parts of whole tensors."""
-    return {name: part.take(whole[name]) for name, part in parts_of(iter(whole), config, layout, rank)}
+    return {name: part.take(whole[name]) for name, part in parts_of(whole, config, layout, rank)}
 
 
-def assemble(held: Mapping[int, Tensors], config: Qwen3Config, layout: ParallelConfig) -> dict[str, np.ndarray]:
+def assemble(held: Mapping[int, Tensors], config: Qwen3Config, layout: ParallelConfig) -> dict[str, Array]:
     """The whole tensors of what all ranks hold, by rank.
 
     Raises:
@@ -77,9 +80,9 @@ def assemble(held: Mapping[int, Tensors], config: Qwen3Config, layout: ParallelC
     """
     problems: list[str] = [f"rank {rank}: missing" for rank in range(layout.world_size) if rank not in held]
     names = list(dict.fromkeys(name for tensors in held.values() for name in tensors))
-    found: dict[str, dict[Part, tuple[int, np.ndarray]]] = {}
+    found: dict[str, dict[Part, tuple[int, Array]]] = {}
     for rank, tensors in sorted(held.items()):
-        expected = dict(parts_of(iter(names), config, layout, rank))
+        expected = dict(parts_of(names, config, layout, rank))
         problems += [f"rank {rank}: {name}: missing" for name in expected if name not in tensors]
         problems += [f"rank {rank}: {name}: not held there" for name in tensors if name not in expected]
         for name, part in expected.items():
@@ -93,10 +96,10 @@ def assemble(held: Mapping[int, Tensors], config: Qwen3Config, layout: ParallelC
     return {name: _whole(parts) for name, parts in found.items()}
 
 
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
+def _same(one: Array, other: Array) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
-def _whole(parts: Mapping[Part, tuple[int, np.ndarray]]) -> np.ndarray:
+def _whole(parts: Mapping[Part, tuple[int, Array]]) -> Array:
     ordered = sorted(parts, key=lambda part: part.index)
     return np.concatenate([parts[part][1] for part in ordered], ordered[0].axis)

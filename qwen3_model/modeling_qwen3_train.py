@@ -248,6 +248,10 @@ class Qwen3Trainer:
         """Tokens [B, S+1] -> inputs [B, S] and the token that follows each of them [B, S]."""
         return tokens[:, :-1], tokens[:, 1:]
 
+    def own_rows(self, batch: Array) -> Array:
+        """The rows of a global batch that this process computes."""
+        return batch
+
     def token_count(self, loss_mask: Array) -> int:
         """The number that loss and gradients are divided by: the unmasked targets of the global batch."""
         return int(np.count_nonzero(loss_mask))
@@ -255,8 +259,9 @@ class Qwen3Trainer:
     def micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
         """(inputs, targets, mask, count) of each micro-batch; the count is the global batch's."""
         self._check_batch(tokens, loss_mask)
-        inputs, targets = self.inputs_and_targets(tokens)
         count = Tensor(self.token_count(loss_mask), ms.float32)
+        tokens, loss_mask = self.own_rows(tokens), self.own_rows(loss_mask)
+        inputs, targets = self.inputs_and_targets(tokens)
         for part in np.split(np.arange(tokens.shape[0]), self.gradient_accumulation_steps):
             yield (
                 Tensor(np.ascontiguousarray(inputs[part], dtype=np.int32)),

@@ -118,10 +118,10 @@ class ParallelConfig:
                 reason=f"{seq_length} positions cannot be shared by {self.model_parallel} ranks evenly",
                 mend=f"Take a multiple of {self.model_parallel}.",
             )
-        if config.tie_word_embeddings and self.vocab_emb_dp and min(self.model_parallel, self.pipeline_stage) > 1:
+        if config.tie_word_embeddings and self.vocab_emb_dp and self.model_parallel > 1:
             yield Problem(
-                fields=("vocab_emb_dp", "tie_word_embeddings", "pipeline_stage"),
-                reason="the head on the last stage is shared by ranks, and the embedding that it is tied to is not",
+                fields=("vocab_emb_dp", "tie_word_embeddings", "model_parallel"),
+                reason="the head is shared by ranks, and the embedding that it is tied to is not",
                 mend="Set vocab_emb_dp: False.",
             )
         if self.enable_parallel_optimizer and self.data_parallel == 1:

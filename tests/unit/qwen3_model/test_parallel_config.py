@@ -74,9 +74,9 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         ("enable_parallel_optimizer", "data_parallel"),
     ),
     "a tied head apart from a whole embedding": (
-        {"model_parallel": 2, "pipeline_stage": 2, "micro_batch_num": 2, "vocab_emb_dp": True},
+        {"model_parallel": 2, "vocab_emb_dp": True},
         {"tie_word_embeddings": True},
-        ("vocab_emb_dp", "tie_word_embeddings", "pipeline_stage"),
+        ("vocab_emb_dp", "tie_word_embeddings", "model_parallel"),
     ),
     "numbers of offset": ({"pipeline_stage": 2, "offset": (0,)}, {}, ("offset", "pipeline_stage")),
     "layers left over": (

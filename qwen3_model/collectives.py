@@ -1,0 +1,108 @@
+"""What ranks do together, behind one interface: HCCL on Ascend, MCCL on a CPU.
+
+Everything is made of sums over a group, which both have, in both modes and for parts of the world. What MCCL lacks is
+built from them: a maximum from the sum of a table with one column a rank, a transfer to another rank from a sum to
+which all others add zero. A sum of one number and zeros is exact, so these move bits and round nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mindspore.communication as comm
+from mindspore import Tensor, nn, ops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Ranks that add up, and which of them this one is."""
+
+    ranks: tuple[int, ...]
+    index: int
+
+    @property
+    def size(self) -> int:
+        """How many."""
+        return len(self.ranks)
+
+    @property
+    def name(self) -> str:
+        """The same on every rank of it."""
+        return "ranks-" + "-".join(map(str, self.ranks))
+
+
+_made: set[str] = set()
+
+
+def start() -> tuple[int, int]:
+    """Joins the world; the rank of this process, and how many there are. Called once, before any group is made."""
+    comm.init()
+    return comm.get_rank(), comm.get_group_size()
+
+
+def group(ranks: Sequence[int], rank: int) -> Group:
+    """A group of ranks, of which this is one. Every rank of the world has to make the same groups in the same order."""
+    made = Group(ranks=tuple(ranks), index=list(ranks).index(rank))
+    if made.size > 1 and made.name not in _made:
+        comm.create_group(made.name, list(ranks))
+        _made.add(made.name)
+    return made
+
+
+class Sum(nn.Cell):
+    """x -> the sum of x over a group. It has no derivative of its own: cells that use it say what theirs is."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.alone = over.size == 1
+        if not self.alone:
+            self.reduce = ops.AllReduce(ops.ReduceOp.SUM, over.name)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.alone:
+            return x
+        return self.reduce(x)
+
+
+class Enter(nn.Cell):
+    """Into what is shared: every rank takes the same x, and its gradient is the sum of what each of them hands back."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.sum = Sum(over)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (self.sum(dout),)
+
+
+class Leave(nn.Cell):
+    """Out of what is shared: x is the sum of each rank's, and each takes the whole gradient of it."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.sum = Sum(over)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.sum(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (dout,)
+
+
+class Largest(nn.Cell):
+    """x [R, 1] -> the largest over a group, of each row. Without a derivative."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.sum, self.index, self.size = Sum(over), over.index, over.size
+        self.largest = ops.ArgMaxWithValue(1, True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.size == 1:
+            return x
+        zeros = ops.zeros_like(x)
+        columns = [x if i == self.index else zeros for i in range(self.size)]
+        _, largest = self.largest(self.sum(ops.cat(columns, 1)))
+        return largest

@@ -1,0 +1,178 @@
+"""Qwen3 over several ranks: what a rank of a layout computes, and what the ranks tell each other.
+
+A rank that shares a model has its part of the heads, of the MLP's channels and of the vocabulary: the same cells as of
+one process, built narrower, with a sum where the parts of a result come together. A stage has its part of the layers.
+Parameters keep the names that they have in one process, so `sharding` says what each is a part of.
+
+Source: Shoeybi and others, Megatron-LM: training multi-billion parameter language models using model parallelism, 2019.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from qwen3_model.collectives import Enter, Group, Largest, Leave, Sum
+from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.modeling_qwen3 import (
+    Precision,
+    Projection,
+    Qwen3DecoderLayer,
+    Qwen3Embedding,
+    Qwen3Linear,
+    Qwen3RMSNorm,
+    Qwen3RotaryEmbedding,
+)
+
+
+def narrowed(config: Qwen3Config, shards: int) -> Qwen3Config:
+    """The configuration of one of the ranks that share every layer: as wide between the products, narrower inside."""
+    return dataclasses.replace(
+        config,
+        num_attention_heads=config.num_attention_heads // shards,
+        num_key_value_heads=config.num_key_value_heads // shards,
+        intermediate_size=config.intermediate_size // shards,
+        vocab_size=config.vocab_size // shards,
+    )
+
+
+class SharedDecoderLayer(Qwen3DecoderLayer):
+    """A layer whose heads and MLP channels are shared by a group."""
+
+    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group) -> None:
+        super().__init__(narrowed(config, over.size), policy)
+        self.enter, self.leave = Enter(over), Leave(over)
+
+    def construct(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
+        attended = self.self_attn(self.enter(self.input_layernorm(hidden_BSD)), cos_SH, sin_SH)
+        hidden_BSD = self.residual(hidden_BSD + self.residual(self.leave(attended)))
+        mixed = self.mlp(self.enter(self.post_attention_layernorm(hidden_BSD)))
+        return self.residual(hidden_BSD + self.residual(self.leave(mixed)))
+
+
+class SharedEmbedding(Qwen3Embedding):
+    """The rows of a vocabulary of which each rank of a group has its part, in order."""
+
+    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group) -> None:
+        super().__init__(narrowed(config, over.size), policy)
+        self.rows = config.vocab_size // over.size
+        self.first = over.index * self.rows
+        self.leave = Leave(over)
+
+    def construct(self, tokens_BS: Tensor) -> Tensor:
+        local, own = own_rows(tokens_BS, self.first, self.rows)
+        return self.leave(ops.gather(self.weight, local, 0) * ops.expand_dims(own, -1))
+
+
+def own_rows(tokens: Tensor, first: int, rows: int) -> tuple[Tensor, Tensor]:
+    """The row of each token in this rank's part, 0 where it is another's; and 1.0 where it is this rank's, else 0.0."""
+    local = tokens - first
+    own = ops.logical_and(local >= 0, local < rows)
+    return local * ops.cast(own, local.dtype), ops.cast(own, ms.float32)
+
+
+class SharedNegativeLogLikelihood(nn.Cell):
+    """-log softmax(logits)[target] per row, of logits of which each rank of a group has its part of the vocabulary.
+
+    The numbers of `NegativeLogLikelihood`, with sums over the group for the largest logit, the sum of exponentials and
+    the target's logit.
+    """
+
+    def __init__(self, vocab_size: int, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.rows = vocab_size // over.size
+        self.first = over.index * self.rows
+        self.largest = ops.ArgMaxWithValue(1, True)
+        self.largest_of_all, self.sum = Largest(over), Sum(over)
+
+    def construct(self, logits_RV: Tensor, targets_R1: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses [R, 1], and this rank's probabilities, which the derivative needs."""
+        _, largest_here = self.largest(logits_RV)
+        largest = self.largest_of_all(largest_here)
+        exponentials = ops.expm1(logits_RV - largest) + 1.0
+        total = self.sum(ops.sum(exponentials, -1, True))
+        local, own = own_rows(targets_R1, self.first, self.rows)
+        picked = self.sum(ops.gather_elements(logits_RV, 1, local) * own)
+        return largest - picked + ops.log1p(total - 1.0), exponentials / total
+
+    def bprop(
+        self, logits_RV: Tensor, targets_R1: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        local, own = own_rows(targets_R1, self.first, self.rows)
+        lowered = ops.gather_elements(out[1], 1, local) - own
+        return ops.tensor_scatter_elements(out[1], local, lowered, 1) * dout[0], ops.zeros_like(targets_R1)
+
+
+class StageLayers(nn.Cell):
+    """The layers of a stage, with the embedding before the first and the last norm behind the last."""
+
+    def __init__(
+        self,
+        config: Qwen3Config,
+        policy: PrecisionPolicy,
+        *,
+        layers: Sequence[int],
+        first: bool,
+        last: bool,
+        whole_embedding: bool,
+        over: Group,
+    ) -> None:
+        super().__init__()
+        self.first, self.last = first, last
+        if first or (last and config.tie_word_embeddings):
+            kind = Qwen3Embedding(config, policy) if whole_embedding else SharedEmbedding(config, policy, over)
+            self.embed_tokens = kind
+        self.rotary_emb = Qwen3RotaryEmbedding(config, policy)
+        self.layers = nn.CellList([SharedDecoderLayer(config, policy, over) for _ in layers])
+        if last:
+            self.norm = Qwen3RMSNorm(config.hidden_size, config.rms_norm_eps, policy)
+        self.residual = Precision(policy.residual_dtype)
+
+    def construct(self, x: Tensor) -> Tensor:
+        cos_SH, sin_SH = self.rotary_emb(x.shape[1])
+        hidden_BSD = self.residual(self.embed_tokens(x)) if self.first else x
+        for layer in self.layers:
+            hidden_BSD = layer(hidden_BSD, cos_SH, sin_SH)
+        return self.norm(hidden_BSD) if self.last else hidden_BSD
+
+
+class StageModel(nn.Cell):
+    """What one rank has of a model: tokens [B, S] on the first stage or hidden [B, S, D] on a later one -> hidden, or
+    on the last stage this rank's part of the logits."""
+
+    def __init__(
+        self,
+        config: Qwen3Config,
+        policy: PrecisionPolicy,
+        *,
+        layers: Sequence[int],
+        first: bool,
+        last: bool,
+        whole_embedding: bool,
+        over: Group,
+    ) -> None:
+        super().__init__()
+        self.first, self.last, self.tied = first, last, config.tie_word_embeddings
+        self.model = StageLayers(
+            config, policy, layers=layers, first=first, last=last, whole_embedding=whole_embedding, over=over
+        )
+        self.enter, self.project = Enter(over), Projection(policy)
+        if last and not self.tied:
+            narrow = narrowed(config, over.size)
+            self.lm_head = Qwen3Linear(config.hidden_size, narrow.vocab_size, narrow, policy)
+        self._name_as_in_one_process(layers)
+
+    def construct(self, x: Tensor) -> Tensor:
+        hidden_BSD = self.model(x)
+        if not self.last:
+            return hidden_BSD
+        hidden_BSD = self.enter(hidden_BSD)
+        if self.tied:
+            return self.project(hidden_BSD, self.model.embed_tokens.weight)
+        return self.lm_head(hidden_BSD)
+
+    def _name_as_in_one_process(self, layers: Sequence[int]) -> None:
+        for local, number in reversed(list(enumerate(layers))):
+            for parameter in self.model.layers[local].get_parameters():
+                parameter.name = parameter.name.replace(f"model.layers.{local}.", f"model.layers.{number}.", 1)

@@ -1,0 +1,303 @@
+"""Training over several ranks: each has its part of the model and of the rows, and all of them the same step.
+
+Loss and gradients are divided by the target tokens of the global batch, so sums over replicas and over micro batches
+are all that is needed. A gradient is whole where a parameter is updated: summed over replicas; over the ranks that
+share a model where each saw only its heads; over the two stages that hold a tied embedding. The norm that clips counts
+every parameter once over all ranks.
+
+The micro batches of a pipeline all go forward before the first goes back. A stage computes its forward pass again when
+the gradient arrives, from the input that it kept. So each stage is compiled, and ranks meet between compiled cells.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from qwen3_model.collectives import Group, Sum, group
+from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, StageModel
+from qwen3_model.modeling_qwen3_train import (
+    Array,
+    ForwardLoss,
+    Gradients,
+    Qwen3Trainer,
+    StepResult,
+    TokenLoss,
+    UpdateStep,
+)
+from qwen3_model.optimizer import AdamWConfig, ClipByGlobalNorm, short_sums, tree_sum
+from qwen3_model.parallel_config import Coordinates, ParallelConfig
+from qwen3_model.schedule import ScheduleConfig
+from qwen3_model.sharding import EMBEDDING, parts_of, take_parts
+
+OF_HEADS = ("q_norm.weight", "k_norm.weight")  # whole on every rank that shares a model, and each sees its heads only
+
+
+class Ranks:
+    """The groups of one rank: who shares its model, who repeats it, who follows it."""
+
+    def __init__(self, layout: ParallelConfig, rank: int, tied: bool) -> None:
+        self.where = where = layout.coordinates(rank)
+        self.first, self.last = where.stage == 0, where.stage == layout.pipeline_stage - 1
+
+        def those(stages: Sequence[int], replicas: Sequence[int], shards: Sequence[int]) -> Group:
+            ranks = [layout.rank(Coordinates(s, r, t)) for s in stages for r in replicas for t in shards]
+            return group(ranks, rank)
+
+        stage, replica, shard = ([index] for index in where)
+        stages, replicas, shards = (
+            range(degree) for degree in (layout.pipeline_stage, layout.data_parallel, layout.model_parallel)
+        )
+        self.world = those(stages, replicas, shards)
+        self.shards = those(stage, replica, shards)
+        self.replicas = those(stage, replicas, shard)
+        self.model = those(stages, replica, shards)
+        # A pair at a time along the stages, so that no two wait for each other.
+        self.previous = None if self.first else those([where.stage - 1, where.stage], replica, shard)
+        self.next = None if self.last else those([where.stage, where.stage + 1], replica, shard)
+        ends = sorted({0, layout.pipeline_stage - 1})
+        at_an_end = self.first or self.last
+        self.tied = those(ends, replica, shard) if tied and at_an_end and len(ends) > 1 else None
+
+
+class Reduction(nn.Cell):
+    """What a rank's backward pass gave -> the gradients by which its parameters are updated."""
+
+    def __init__(self, names: Sequence[str], ranks: Ranks) -> None:
+        super().__init__(auto_prefix=False)
+        self.of_heads = tuple(name.endswith(OF_HEADS) for name in names)
+        self.tied = tuple(name == EMBEDDING and ranks.tied is not None for name in names)
+        self.over_shards, self.over_replicas = Sum(ranks.shards), Sum(ranks.replicas)
+        self.over_ends = Sum(ranks.tied or ranks.replicas)
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        reduced: tuple[Tensor, ...] = ()
+        for i in range(len(self.of_heads)):
+            gradient = gradients[i]
+            if self.of_heads[i]:
+                gradient = self.over_shards(gradient)
+            if self.tied[i]:
+                gradient = self.over_ends(gradient)
+            reduced = (*reduced, self.over_replicas(gradient))
+        return reduced
+
+
+class ReducedGradients(Gradients):
+    """Loss and gradients of the global batch."""
+
+    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple, reduction: Reduction) -> None:
+        super().__init__(forward, parameters)
+        self.reduction = reduction
+
+    def construct(
+        self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss, gradients = self.grad(tokens_BS, targets_BS, mask_BS, count)
+        return self.reduction.over_replicas(loss), self.reduction(gradients)
+
+
+class SharedClip(ClipByGlobalNorm):
+    """The norm over all ranks that hold one replica of the model, every parameter once."""
+
+    def __init__(self, max_norm: float | None, counted: Sequence[bool], over: Group) -> None:
+        super().__init__(max_norm)
+        self.counted = tuple(counted)
+        self.sum = Sum(over)
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        squares = []
+        for i in range(len(self.counted)):
+            if self.counted[i]:
+                squares.append(short_sums(short_sums(ops.square(ops.reshape(gradients[i], (-1,))))))
+        own = tree_sum(ops.cat(squares))
+        norm = ops.sqrt(ops.reshape(self.sum(ops.reshape(own, (1,))), ()))
+        if self.max_norm is None:
+            return norm, ops.ones_like(norm)
+        return norm, ops.minimum(self.max_norm / (norm + 1e-6), 1.0)
+
+
+class StageBackward(nn.Cell):
+    """The input of a stage and the gradient of its output -> the gradients of the input and of its parameters."""
+
+    def __init__(self, model: StageModel, parameters: ms.ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.model, self.parameters, self.first = model, parameters, model.first
+        by_input = not model.first  # tokens have no gradient
+        self.grad = ops.GradOperation(get_all=by_input, get_by_list=True, sens_param=True)(model, parameters)
+
+    def construct(self, x: Tensor, gradient: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        found = self.grad(x, gradient)
+        return (gradient, found) if self.first else (found[0][0], found[1])
+
+
+class LastStage(nn.Cell):
+    """The input of the last stage, with targets, mask and count -> loss, and the gradients of input and parameters."""
+
+    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.grad = ms.value_and_grad(forward, 0, parameters)
+
+    def construct(
+        self, x: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        loss, (of_input, of_parameters) = self.grad(x, targets_BS, mask_BS, count)
+        return loss, of_input, of_parameters
+
+
+class Add(nn.Cell):
+    """Adds a micro batch's gradients to the sums."""
+
+    def __init__(self, sums: ms.ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.sums = sums
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> bool:
+        for i in range(len(self.sums)):
+            ops.assign_add(self.sums[i], gradients[i])
+        return True
+
+
+class ReducedUpdate(UpdateStep):
+    """The update by the sums of all ranks."""
+
+    def __init__(self, update: UpdateStep, reduction: Reduction) -> None:
+        super().__init__(update.sums, update.clip, update.optimizer)
+        self.reduction = reduction
+
+    def construct(self, scalars: Tensor) -> Tensor:
+        gradients = self.reduction(tuple([total + 0.0 for total in self.sums]))
+        norm, scale = self.clip(gradients)
+        norm = ops.depend(norm, self.optimizer(gradients, scale, scalars))
+        for i in range(len(self.sums)):
+            ops.assign(self.sums[i], ops.zeros_like(self.sums[i]))
+        return norm
+
+
+class ParallelTrainer(Qwen3Trainer):
+    """One rank of a model in training. Every rank is given the same global batches, and the same whole weights."""
+
+    def __init__(
+        self,
+        config: Qwen3Config,
+        policy: PrecisionPolicy,
+        optimizer: AdamWConfig,
+        schedule: ScheduleConfig,
+        *,
+        layout: ParallelConfig,
+        rank: int,
+        **others: Any,
+    ) -> None:
+        self.layout, self.rank = layout, rank
+        self.ranks = Ranks(layout, rank, tied=config.tie_word_embeddings)
+        if layout.pipeline_stage > 1:
+            others["gradient_accumulation_steps"] = layout.micro_batch_num
+        super().__init__(config, policy, optimizer, schedule, **others)
+        if layout.pipeline_stage > 1:
+            self._build_stage()
+
+    def build_model(self) -> StageModel:
+        where, layout = self.ranks.where, self.layout
+        return StageModel(
+            self.config,
+            self.policy,
+            layers=layout.layers(self.config.num_hidden_layers)[where.stage],
+            first=self.ranks.first,
+            last=self.ranks.last,
+            whole_embedding=layout.vocab_emb_dp,
+            over=self.ranks.shards,
+        )
+
+    def build_loss(self) -> nn.Cell:
+        loss = TokenLoss()
+        loss.negative_log_likelihood = SharedNegativeLogLikelihood(self.config.vocab_size, self.ranks.shards)
+        return loss
+
+    def build_gradients(self, parameters: ms.ParameterTuple) -> Gradients:
+        self._reduction = Reduction([parameter.name for parameter in parameters], self.ranks)
+        return ReducedGradients(ForwardLoss(self.model, self.build_loss()), parameters, self._reduction)
+
+    def build_clip(self, max_norm: float | None) -> nn.Cell:
+        return SharedClip(max_norm, [self._counts(parameter.name) for parameter in self._parameters], self.ranks.model)
+
+    def _counts(self, name: str) -> bool:
+        """Whether this rank counts a parameter for the norm: one of those that hold it does."""
+        if name == EMBEDDING and not self.ranks.first:
+            return False
+        held = dict(parts_of([name], self.config, self.layout, self.rank))[name]
+        return held.of > 1 or self.ranks.where.shard == 0
+
+    def _build_stage(self) -> None:
+        if self.ranks.last:
+            self._stage = LastStage(ForwardLoss(self.model, self.build_loss()), self._parameters)
+        else:
+            self._stage = StageBackward(self.model, self._parameters)
+        self._sums = self._accumulate_step.sums
+        self._update_step = ReducedUpdate(self._update_step, self._reduction)
+        self._add = Add(self._sums)
+        self._from_previous = Sum(self.ranks.previous) if self.ranks.previous else None
+        self._to_next = Sum(self.ranks.next) if self.ranks.next else None
+        self._loss_of_all = Sum(self.ranks.world)
+
+    def own_rows(self, batch: Array) -> Array:
+        return np.split(batch, self.layout.data_parallel)[self.ranks.where.replica]
+
+    def load_weights(self, tensors: Mapping[str, Array]) -> None:
+        super().load_weights(take_parts(tensors, self.config, self.layout, self.rank))
+
+    def apply_gradients(self, gradients: Mapping[str, Array]) -> None:
+        super().apply_gradients(take_parts(gradients, self.config, self.layout, self.rank))
+
+    def train_step(self, tokens: Array, loss_mask: Array) -> StepResult:
+        if self.layout.pipeline_stage == 1:
+            return super().train_step(tokens, loss_mask)
+        self._enter_mode()
+        step = self.step + 1
+        loss = self._through_the_stages(tokens, loss_mask)
+        norm = float(self._update_step(Tensor(self.scalars(step))).asnumpy())
+        self.step = step
+        return StepResult(
+            step=step,
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=self.learning_rate(step),
+            tokens=self.token_count(loss_mask),
+        )
+
+    def gradients(self, tokens: Array, loss_mask: Array) -> dict[str, Array]:
+        """Of this rank's parts, as they are updated by."""
+        if self.layout.pipeline_stage == 1:
+            return super().gradients(tokens, loss_mask)
+        self._enter_mode()
+        self._through_the_stages(tokens, loss_mask)
+        found = self._reduction(ms.mutable(tuple(total + 0.0 for total in self._sums)))
+        for total in self._sums:
+            total.set_data(ops.zeros_like(total))
+        return {p.name: values.asnumpy().copy() for p, values in zip(self._parameters, found, strict=True)}
+
+    def _through_the_stages(self, tokens: Array, loss_mask: Array) -> float:
+        """Every micro batch forward, then every one back; gradients are in the sums. The loss of the global batch."""
+        batches, kept, loss = list(self.micro_batches(tokens, loss_mask)), [], np.float32(0)
+        nothing = Tensor(np.zeros((*batches[0][0].shape, self.config.hidden_size), np.float32))
+        for inputs, *others in batches:
+            x = inputs if self._from_previous is None else self._from_previous(nothing)
+            if self._to_next is None:
+                part, of_input, of_parameters = self._stage(x, *others)
+                self._add(of_parameters)
+                loss += part.asnumpy()
+                kept.append(of_input)
+            else:
+                self._to_next(self.model(x))
+                kept.append(x)
+        for x in kept:
+            of_input = x
+            if self._to_next is not None:
+                of_input, of_parameters = self._stage(x, self._to_next(nothing))
+                self._add(of_parameters)
+            if self._from_previous is not None:
+                self._from_previous(of_input)
+        # Every rank that shares the last stage has its replica's part of the loss; the first of them tells it.
+        tells = self.ranks.last and self.ranks.where.shard == 0
+        return float(self._loss_of_all(Tensor([loss if tells else 0.0], ms.float32)).asnumpy()[0])

@@ -6,8 +6,11 @@ the order alone in which a process compiles, so this needs that every run compil
 more after it: the step, the gradients, the update, the tapped gradients.
 """
 
+import math
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context
@@ -25,6 +28,7 @@ from harness.runners.worker import end_with_parent, main
 
 PRELOADED = ["harness.power.preload"]
 COMPILED = "compiled"
+LOOK_SECONDS = 0.02
 HALF_WAY = 64  # how a process ends whose job another has to end, from the checkpoint alone
 
 
@@ -40,6 +44,8 @@ class Forks:
         self._context = get_context("forkserver")
         self._running = set[_Forked]()
         self._stopped = False
+        # Starting a process also asks after all others; two that ask at once may both take the other's answer for lost.
+        self._asking = threading.Lock()
 
     def __enter__(self) -> Self:
         self._context.set_forkserver_preload(PRELOADED)
@@ -62,49 +68,58 @@ class Forks:
         Raises:
             Stopped: they were ended.
         """
-        run_jobs(jobs, case, workers=1, listener=lambda run, trace: None, start=self._start)
+        started: list[_Forked] = []
+
+        def start(job: Job, job_file: Path, log: BinaryIO) -> _Forked:
+            self._check()
+            started.append(self._start(job_file, log))
+            return started[-1]
+
+        try:
+            run_jobs(jobs, case, workers=1, listener=lambda run, trace: None, start=start)
+        finally:
+            self._running.difference_update(started)  # each holds a file open as long as it is known
         self._check()
 
     def _check(self) -> None:
         if self._stopped:
             raise Stopped("The runs of this defect were ended before they were done.")
 
-    def _start(self, job: Job, job_file: Path, log: BinaryIO) -> "_Forked":
-        self._check()
+    def _start(self, job_file: Path, log: BinaryIO) -> "_Forked":
         kept = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(job_file.parents[3] / COMPILED)}
         told = (str(job_file), log.name, {**self._variables, **kept})
         process = self._context.Process(target=_carry_out, args=told, daemon=True)
-        process.start()
-        forked = _Forked(process)
+        with self._asking:
+            process.start()
+        forked = _Forked(process, self._asking)
         self._running.add(forked)
         return forked
 
 
 class _Forked:
-    """What the launcher knows of a process, for one that was forked."""
+    """What the launcher knows of a process, for one that was forked; as `subprocess.Popen` has it."""
 
-    def __init__(self, process: BaseProcess) -> None:
+    def __init__(self, process: BaseProcess, asking: threading.Lock) -> None:
         assert process.pid is not None, "it was started"
-        self._process, self.pid = process, process.pid
+        self._process, self._asking, self.pid = process, asking, process.pid
 
     @property
     def returncode(self) -> int | None:
-        """As `subprocess.Popen` has it."""
-        return self._process.exitcode
+        return self.poll()
 
     def poll(self) -> int | None:
-        """As `subprocess.Popen` has it."""
-        return self._process.exitcode
+        with self._asking:
+            return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """As `subprocess.Popen` has it."""
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise TimeoutExpired(str(self.pid), timeout or 0)
-        return self._process.exitcode
+        deadline = time.monotonic() + (math.inf if timeout is None else timeout)
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutExpired(str(self.pid), timeout or 0)
+            time.sleep(LOOK_SECONDS)
+        return code
 
     def kill(self) -> None:
-        """Without waiting; nothing where it is gone."""
         self._process.kill()
 
 

@@ -22,7 +22,6 @@ from tests.support.examples import ROOT
 LAYOUTS = {
     "TP2": ("tiny", ParallelConfig(model_parallel=2)),
     "DP2": ("tiny", ParallelConfig(data_parallel=2)),
-    "PP2": ("tiny-tied", ParallelConfig(pipeline_stage=2, micro_batch_num=2)),
     "TP2xPP2": ("tiny-tied", ParallelConfig(model_parallel=2, pipeline_stage=2, micro_batch_num=2)),
 }
 

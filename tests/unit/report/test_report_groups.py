@@ -75,7 +75,7 @@ def test_a_configuration_of_which_nothing_is_stated_is_told_in_part(tmp_path: Pa
     trouble = view_of(write_example(tmp_path, header=without_alignment)).verdict.trouble
     assert trouble is not None
     keys = trouble.causes[0].keys
-    assert len(keys) == 5 and keys[0].endswith(": the subject has nothing, the case says 1.0")
+    assert len(keys) == 5 and keys[0].endswith(": the subject has nothing, the case says 2.0")
     assert keys[-1].endswith(" more")
 
 

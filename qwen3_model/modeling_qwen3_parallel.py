@@ -91,9 +91,10 @@ class SharedNegativeLogLikelihood(nn.Cell):
         _, largest_here = self.largest(logits_RV)
         largest = self.largest_of_all(largest_here)
         exponentials = ops.expm1(logits_RV - largest) + 1.0
-        total = self.sum(ops.sum(exponentials, -1, True))
         local, own = own_rows(targets_R1, self.first, self.rows)
-        picked = self.sum(ops.gather_elements(logits_RV, 1, local) * own)
+        picked_here = ops.gather_elements(logits_RV, 1, local) * own
+        both_R2 = self.sum(ops.cat((ops.sum(exponentials, -1, True), picked_here), 1))
+        total, picked = both_R2[:, :1], both_R2[:, 1:]
         return largest - picked + ops.log1p(total - 1.0), exponentials / total
 
     def bprop(

@@ -64,7 +64,11 @@ class Ranks:
 
 
 class Reduction(nn.Cell):
-    """What a rank's backward pass gave -> the gradients by which its parameters are updated."""
+    """What a rank's backward pass gave -> the gradients by which its parameters are updated.
+
+    The sums have no order of their own in a graph, and two ranks that begin different ones wait for each other for
+    ever. So each is made to depend on the one before, in one order on all ranks; what comes later, on the last.
+    """
 
     def __init__(self, names: Sequence[str], ranks: Ranks) -> None:
         super().__init__(auto_prefix=False)
@@ -74,15 +78,20 @@ class Reduction(nn.Cell):
         self.over_ends = Sum(ranks.tied or ranks.replicas)
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        reduced: tuple[Tensor, ...] = ()
+        reduced = list(gradients)
+        before = gradients[0]
         for i in range(len(self.of_heads)):
-            gradient = gradients[i]
             if self.of_heads[i]:
-                gradient = self.over_shards(gradient)
+                before = self.over_shards(ops.depend(reduced[i], before))
+                reduced[i] = before
+        for i in range(len(self.of_heads)):
             if self.tied[i]:
-                gradient = self.over_ends(gradient)
-            reduced = (*reduced, self.over_replicas(gradient))
-        return reduced
+                before = self.over_ends(ops.depend(reduced[i], before))
+                reduced[i] = before
+        for i in range(len(self.of_heads)):
+            before = self.over_replicas(ops.depend(reduced[i], before))
+            reduced[i] = before
+        return tuple([ops.depend(gradient, before) for gradient in reduced])
 
 
 class ReducedGradients(Gradients):
@@ -96,7 +105,8 @@ class ReducedGradients(Gradients):
         self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         loss, gradients = self.grad(tokens_BS, targets_BS, mask_BS, count)
-        return self.reduction.over_replicas(loss), self.reduction(gradients)
+        reduced = self.reduction(gradients)
+        return self.reduction.over_replicas(ops.depend(loss, reduced[0])), reduced
 
 
 class SharedClip(ClipByGlobalNorm):

@@ -29,8 +29,6 @@ FAULTS = {
         "they are made with rope_theta 10000 in place of 1e+06",
     ),
     "harness.defects.layers:LayerSharesMlp": ("model.layers.1.mlp.down_proj", "the step never comes by it"),
-    "harness.defects.norms:NormEpsilon": ("model.layers.0.input_layernorm", "epsilon, or the mean of its squares"),
-    "harness.defects.norms:MissingKeyNorm": ("model.layers.1.self_attn.k_norm", "the step never comes by it"),
     "tests.support.places_at_fault:IdleKeyNorm": (
         "model.layers.1.self_attn.k_norm",
         "output is identical to its input; missing norm?",

@@ -9,6 +9,7 @@ Source: Shoeybi and others, Megatron-LM: training multi-billion parameter langua
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -105,28 +106,28 @@ class SharedNegativeLogLikelihood(nn.Cell):
         return ops.tensor_scatter_elements(out[1], local, lowered, 1) * dout[0], ops.zeros_like(targets_R1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Which layers a rank has, by their numbers in the whole model, and whether embedding and head are with them."""
+
+    layers: Sequence[int]
+    first: bool
+    last: bool
+    whole_embedding: bool
+
+
 class StageLayers(nn.Cell):
     """The layers of a stage, with the embedding before the first and the last norm behind the last."""
 
-    def __init__(
-        self,
-        config: Qwen3Config,
-        policy: PrecisionPolicy,
-        *,
-        layers: Sequence[int],
-        first: bool,
-        last: bool,
-        whole_embedding: bool,
-        over: Group,
-    ) -> None:
+    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, stage: Stage, over: Group) -> None:
         super().__init__()
-        self.first, self.last = first, last
-        if first or (last and config.tie_word_embeddings):
-            kind = Qwen3Embedding(config, policy) if whole_embedding else SharedEmbedding(config, policy, over)
-            self.embed_tokens = kind
+        self.first, self.last = stage.first, stage.last
+        if stage.first or (stage.last and config.tie_word_embeddings):
+            whole = stage.whole_embedding
+            self.embed_tokens = Qwen3Embedding(config, policy) if whole else SharedEmbedding(config, policy, over)
         self.rotary_emb = Qwen3RotaryEmbedding(config, policy)
-        self.layers = nn.CellList([SharedDecoderLayer(config, policy, over) for _ in layers])
-        if last:
+        self.layers = nn.CellList([SharedDecoderLayer(config, policy, over) for _ in stage.layers])
+        if stage.last:
             self.norm = Qwen3RMSNorm(config.hidden_size, config.rms_norm_eps, policy)
         self.residual = Precision(policy.residual_dtype)
 
@@ -142,27 +143,15 @@ class StageModel(nn.Cell):
     """What one rank has of a model: tokens [B, S] on the first stage or hidden [B, S, D] on a later one -> hidden, or
     on the last stage this rank's part of the logits."""
 
-    def __init__(
-        self,
-        config: Qwen3Config,
-        policy: PrecisionPolicy,
-        *,
-        layers: Sequence[int],
-        first: bool,
-        last: bool,
-        whole_embedding: bool,
-        over: Group,
-    ) -> None:
+    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, stage: Stage, over: Group) -> None:
         super().__init__()
-        self.first, self.last, self.tied = first, last, config.tie_word_embeddings
-        self.model = StageLayers(
-            config, policy, layers=layers, first=first, last=last, whole_embedding=whole_embedding, over=over
-        )
+        self.first, self.last, self.tied = stage.first, stage.last, config.tie_word_embeddings
+        self.model = StageLayers(config, policy, stage, over)
         self.enter, self.project = Enter(over), Projection(policy)
-        if last and not self.tied:
+        if stage.last and not self.tied:
             narrow = narrowed(config, over.size)
             self.lm_head = Qwen3Linear(config.hidden_size, narrow.vocab_size, narrow, policy)
-        self._name_as_in_one_process(layers)
+        self._name_as_in_one_process(stage.layers)
 
     def construct(self, x: Tensor) -> Tensor:
         hidden_BSD = self.model(x)
@@ -174,6 +163,6 @@ class StageModel(nn.Cell):
         return self.lm_head(hidden_BSD)
 
     def _name_as_in_one_process(self, layers: Sequence[int]) -> None:
-        for local, number in reversed(list(enumerate(layers))):
+        for local, number in enumerate(layers):
             for parameter in self.model.layers[local].get_parameters():
                 parameter.name = parameter.name.replace(f"model.layers.{local}.", f"model.layers.{number}.", 1)

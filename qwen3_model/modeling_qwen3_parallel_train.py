@@ -18,13 +18,12 @@ from mindspore import Tensor, nn, ops
 
 from qwen3_model.collectives import Group, Sum, group
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
-from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, StageModel
+from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
 from qwen3_model.modeling_qwen3_train import (
     Array,
     ForwardLoss,
     Gradients,
     Qwen3Trainer,
-    StepResult,
     TokenLoss,
     UpdateStep,
 )
@@ -210,15 +209,13 @@ class ParallelTrainer(Qwen3Trainer):
 
     def build_model(self) -> StageModel:
         where, layout = self.ranks.where, self.layout
-        return StageModel(
-            self.config,
-            self.policy,
+        stage = Stage(
             layers=layout.layers(self.config.num_hidden_layers)[where.stage],
             first=self.ranks.first,
             last=self.ranks.last,
             whole_embedding=layout.vocab_emb_dp,
-            over=self.ranks.shards,
         )
+        return StageModel(self.config, self.policy, stage, self.ranks.shards)
 
     def build_loss(self) -> nn.Cell:
         loss = TokenLoss()
@@ -260,32 +257,19 @@ class ParallelTrainer(Qwen3Trainer):
     def apply_gradients(self, gradients: Mapping[str, Array]) -> None:
         super().apply_gradients(take_parts(gradients, self.config, self.layout, self.rank))
 
-    def train_step(self, tokens: Array, loss_mask: Array) -> StepResult:
-        if self.layout.pipeline_stage == 1:
-            return super().train_step(tokens, loss_mask)
-        self._enter_mode()
-        step = self.step + 1
-        loss = self._through_the_stages(tokens, loss_mask)
-        norm = float(self._update_step(Tensor(self.scalars(step))).asnumpy())
-        self.step = step
-        return StepResult(
-            step=step,
-            loss=loss,
-            grad_norm=norm,
-            learning_rate=self.learning_rate(step),
-            tokens=self.token_count(loss_mask),
-        )
+    def checkpoint_file(self) -> str:
+        return f"checkpoint-{self.rank:05d}-of-{self.layout.world_size:05d}.safetensors"
 
-    def gradients(self, tokens: Array, loss_mask: Array) -> dict[str, Array]:
-        """Of this rank's parts, as they are updated by."""
+    def _summed(self) -> Sequence[Tensor]:
         if self.layout.pipeline_stage == 1:
-            return super().gradients(tokens, loss_mask)
-        self._enter_mode()
-        self._through_the_stages(tokens, loss_mask)
-        found = self._reduction(ms.mutable(tuple(total + 0.0 for total in self._sums)))
-        for total in self._sums:
-            total.set_data(ops.zeros_like(total))
-        return {p.name: values.asnumpy().copy() for p, values in zip(self._parameters, found, strict=True)}
+            return super()._summed()
+        reduced: Sequence[Tensor] = self._reduction(ms.mutable(tuple(total + 0.0 for total in self._sums)))
+        return reduced
+
+    def _accumulate(self, tokens: Array, loss_mask: Array) -> float:
+        if self.layout.pipeline_stage == 1:
+            return super()._accumulate(tokens, loss_mask)
+        return self._through_the_stages(tokens, loss_mask)
 
     def _through_the_stages(self, tokens: Array, loss_mask: Array) -> float:
         """Every micro batch forward, then every one back; gradients are in the sums. The loss of the global batch."""

@@ -6,7 +6,7 @@ with accumulation two, one per micro-batch and one per update.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -295,8 +295,8 @@ class Qwen3Trainer:
             (batch,) = self.micro_batches(tokens, loss_mask)
             loss, norm = (float(x.asnumpy()) for x in self._whole_step(*batch, scalars))
         else:
-            parts = [self._accumulate_step(*batch).asnumpy() for batch in self.micro_batches(tokens, loss_mask)]
-            loss, norm = float(np.sum(parts, dtype=np.float32)), float(self._update_step(scalars).asnumpy())
+            loss = self._accumulate(tokens, loss_mask)
+            norm = float(self._update_step(scalars).asnumpy())
         self.step = step
         return StepResult(
             step=step,
@@ -316,15 +316,24 @@ class Qwen3Trainer:
             (batch,) = self.micro_batches(tokens, loss_mask)
             _, found = self._gradients(*batch)
         else:
-            for batch in self.micro_batches(tokens, loss_mask):
-                self._accumulate_step(*batch)
-            found = self._accumulate_step.sums
+            self._accumulate(tokens, loss_mask)
+            found = self._summed()
         gradients = {p.name: values.asnumpy().copy() for p, values in zip(self._parameters, found, strict=True)}
         if self.gradient_accumulation_steps > 1:
             # The next step starts from zero, as after an update.
             for total in self._accumulate_step.sums:
                 total.set_data(ops.zeros_like(total))
         return gradients
+
+    def _accumulate(self, tokens: Array, loss_mask: Array) -> float:
+        """Adds the gradients of every micro-batch to the sums; the loss of the global batch."""
+        parts = [self._accumulate_step(*batch).asnumpy() for batch in self.micro_batches(tokens, loss_mask)]
+        return float(np.sum(parts, dtype=np.float32))
+
+    def _summed(self) -> Sequence[Tensor]:
+        """The gradients by which the parameters are updated, before clipping."""
+        sums: Sequence[Tensor] = self._accumulate_step.sums
+        return sums
 
     def apply_gradients(self, gradients: Mapping[str, Array]) -> None:
         """One update by given gradients, not clipped, at the rate of the next step."""
@@ -345,9 +354,13 @@ class Qwen3Trainer:
         """A copy of every parameter by its Hugging Face name."""
         return {parameter.name: parameter.asnumpy().copy() for parameter in self._parameters}
 
+    def checkpoint_file(self) -> str:
+        """The name of what this process saves."""
+        return CHECKPOINT_FILE
+
     def save_checkpoint(self, directory: str | Path) -> None:
         """Parameters, moments and step in one file, which replaces an older one at once or not at all."""
-        path = Path(directory) / CHECKPOINT_FILE
+        path = Path(directory) / self.checkpoint_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         state = {parameter.name: parameter.asnumpy() for parameter in self._state()}
@@ -362,7 +375,7 @@ class Qwen3Trainer:
         Raises:
             WeightsError: the file is of another format, or differs from this model in names or shapes.
         """
-        path = Path(directory) / CHECKPOINT_FILE
+        path = Path(directory) / self.checkpoint_file()
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != CHECKPOINT_FORMAT:

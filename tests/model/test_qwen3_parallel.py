@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.sharding import assemble
-from tests.model.qwen3_cases import Array, random_batch, shaped, trainer, worst_relative
+from tests.model.qwen3_cases import Array, differing, random_batch, shaped, trainer, worst_relative
 from tests.support import rank_worker
 from tests.support.examples import ROOT
 
@@ -37,6 +38,10 @@ class Run:
             assemble({rank: of_kind(kind, own) for rank, own in left.items()}, self.config, layout)
             for kind in ("gradient", "parameter")
         )
+        saved = sorted(directory.glob("checkpoint-*.safetensors"))
+        self.saved = assemble(
+            {rank: parameters_of(load_file(path)) for rank, path in enumerate(saved)}, self.config, layout
+        )
         self.told = [{name: own[name] for name in ("loss", "grad_norm", "tokens")} for own in left.values()]
         self.one = trainer(self.config)
         self.one_gradients = self.one.gradients(*random_batch(self.config))
@@ -46,6 +51,10 @@ class Run:
 
 def of_kind(kind: str, own: dict[str, Array]) -> dict[str, Array]:
     return {name.removeprefix(f"{kind}."): own[name] for name in own if name.startswith(f"{kind}.")}
+
+
+def parameters_of(saved: dict[str, Array]) -> dict[str, Array]:
+    return {name: tensor for name, tensor in saved.items() if not name.startswith(("exp_avg.", "exp_avg_sq."))}
 
 
 def run_ranks(size: str, layout: ParallelConfig, directory: Path) -> None:
@@ -85,3 +94,7 @@ def test_the_gradient_of_every_parameter_is_that_of_one_process(ran: Run) -> Non
 
 def test_the_parameters_stay_those_of_one_process(ran: Run) -> None:
     assert worst_relative(ran.parameters, ran.one.parameters()) < 1e-4
+
+
+def test_the_checkpoints_of_all_ranks_are_the_whole_model(ran: Run) -> None:
+    assert differing(ran.saved, ran.parameters) == []

@@ -33,6 +33,7 @@ def main(size: str, layout_json: str, out: str) -> None:
     left = {f"gradient.{name}": tensor for name, tensor in gradients.items()}
     left |= {f"parameter.{name}": tensor for name, tensor in subject.parameters().items()}
     left |= {name: np.array([getattr(step, name) for step in steps]) for name in ("loss", "grad_norm", "tokens")}
+    subject.save_checkpoint(out)
     np.savez(Path(out) / f"{rank}.npz", **left)
 
 

@@ -3,11 +3,11 @@
 Stated here from the case and asked of neither side, so that what both lack or both have wrong is noticed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from harness.case import Case
-from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.configuration_qwen3 import parameter_shapes
 
 # The fields of `config.json` that carry mathematics of a training step.
 MODEL_FIELDS = (
@@ -15,29 +15,6 @@ MODEL_FIELDS = (
     "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "hidden_act", "tie_word_embeddings",
     "attention_bias", "attention_dropout",
 )  # fmt: skip
-
-
-def parameter_shapes(config: Qwen3Config) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of a Hugging Face Qwen3 checkpoint, in the order of the forward pass."""
-    width, head = config.hidden_size, config.head_dim
-    query, key = config.num_attention_heads * head, config.num_key_value_heads * head
-    yield "model.embed_tokens.weight", (config.vocab_size, width)
-    for layer in range(config.num_hidden_layers):
-        prefix = f"model.layers.{layer}"
-        yield f"{prefix}.input_layernorm.weight", (width,)
-        yield f"{prefix}.self_attn.q_proj.weight", (query, width)
-        yield f"{prefix}.self_attn.k_proj.weight", (key, width)
-        yield f"{prefix}.self_attn.v_proj.weight", (key, width)
-        yield f"{prefix}.self_attn.q_norm.weight", (head,)
-        yield f"{prefix}.self_attn.k_norm.weight", (head,)
-        yield f"{prefix}.self_attn.o_proj.weight", (width, query)
-        yield f"{prefix}.post_attention_layernorm.weight", (width,)
-        yield f"{prefix}.mlp.gate_proj.weight", (config.intermediate_size, width)
-        yield f"{prefix}.mlp.up_proj.weight", (config.intermediate_size, width)
-        yield f"{prefix}.mlp.down_proj.weight", (width, config.intermediate_size)
-    yield "model.norm.weight", (width,)
-    if not config.tie_word_embeddings:
-        yield "lm_head.weight", (config.vocab_size, width)
 
 
 def alignment(

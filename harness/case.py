@@ -245,7 +245,7 @@ class Training(Record):
     def steps_of(self, arm: str) -> int:
         """How many steps the runs of an arm take."""
         few = min(self.steps, RESUMED_STEPS)
-        shorter = {"lr_zero": self.lr_zero_steps, "resumed": few, "probe": 1, "taps": few}
+        shorter = {"lr_zero": self.lr_zero_steps, "resumed": few, "probe": 1, "alone_probe": 1, "taps": few}
         return shorter.get(arm, self.steps)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import math
 import os
 import socket
 import time
@@ -20,16 +21,19 @@ from harness.comparison import (
     REFERENCE,
     REFERENCE_LR_ZERO,
     REFERENCE_PROBE,
-    REQUIRED_RUNS,
     SUBJECT,
+    SUBJECT_ALONE,
+    SUBJECT_ALONE_PROBE,
     SUBJECT_LR_ZERO,
     SUBJECT_PROBE,
+    judges_layout,
+    required_runs,
     role,
 )
 from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
 from harness.errors import EvidenceError, InputError, MissingPrerequisite
-from harness.evidence import CASE, INPUTS, MANIFEST, OUTCOME, RUN, Bundle, finish_bundle
+from harness.evidence import CASE, INPUTS, MANIFEST, OUTCOME, RUN, Bundle, finish_bundle, read_run
 from harness.inputs import Inputs, read_inputs
 from harness.levels import Certificate, certify
 from harness.provenance import (
@@ -45,13 +49,19 @@ from harness.provenance import (
 )
 from harness.records import parse, read_json, write_json
 from harness.report import write_report
-from harness.runners import Job, check_policy, find_runner
+from harness.runners import Job, Nodes, check_policy, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
 from harness.submission import Submission
-from harness.trace import Arm, Side
+from harness.trace import Arm, Run, Side
+from qwen3_model.configuration_qwen3 import parameter_shapes
 
 VOCABULARY_MULTIPLE = 64
+GIB = 2**30
+MSRUN_LOG, CHECKPOINTS = "msrun_log", "checkpoint"
+# The runs whose tensors are compared.
+KEPT = (REFERENCE, SUBJECT, SUBJECT_ALONE, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, SUBJECT_ALONE_PROBE)
+ALONE: tuple[Arm, ...] = ("alone", "alone_probe")  # in one process, whatever the layout
 ALL_SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
 RECORDED_SIDES: tuple[Side, ...] = ("reference", "oracle")
 
@@ -61,6 +71,8 @@ class Options:
     """What the command line may say besides the case. `subject`, `reference` and `oracle` are runners.
 
     `baselines` is the directory whose baseline stands for the runs of reference and oracle; without it they run.
+    `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
+    checkpoint under `output`.
     """
 
     out: Path
@@ -73,6 +85,8 @@ class Options:
     reference: str = "torch"
     oracle: str = "oracle"
     baselines: Path | None = None
+    nodes: Nodes | None = None
+    output: Path | None = None
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -138,6 +152,21 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
     return submission.bundle, certificate
 
 
+def take_part(case: Case, options: Options, listener: Listener) -> list[Run]:
+    """Makes this node's part of the runs that several nodes make together; another one judges them.
+
+    Raises:
+        CertifyError: the case, a package, the device or the output directory cannot be used.
+        KeyboardInterrupt: the runs were interrupted.
+    """
+    check_prerequisites(case, options, ("subject",))
+    case, _ = prepare(case, (), options)
+    jobs = [job for job in plan(case, options) if job.nodes]
+    with locked(options.out):
+        run_jobs(jobs, case, workers=options.workers, listener=listener)
+    return [read_run(Path(job.directory)) for job in jobs]
+
+
 def record(
     case: Case, options: Options, statement: Statement, directory: Path, listener: Listener, *, replace: bool
 ) -> Baseline:
@@ -187,10 +216,6 @@ def check_prerequisites(case: Case, options: Options, sides: Sequence[Side]) -> 
     Raises:
         MissingPrerequisite: a framework of a chosen runner is not installed, or the device is not there.
     """
-    if case.parallel.world_size > 1:
-        raise InputError(
-            f"{case.name} is laid out over {case.parallel.world_size} ranks; only one can be run here yet."
-        )
     installed = environment.packages()
     for runner in (getattr(options, side) for side in sides):
         for package, extra in NEEDS.get(runner, {}).items():
@@ -200,9 +225,21 @@ def check_prerequisites(case: Case, options: Options, sides: Sequence[Side]) -> 
                 )
     if options.reference == "torch":
         check_policy(case)
+    _check_memory(case)
     if options.device == "Ascend" and not any(Path("/dev").glob("davinci[0-9]*")):
         raise MissingPrerequisite(
             "There is no Ascend device here (no /dev/davinci*). Run with --device CPU, or on a machine with an NPU."
+        )
+
+
+def _check_memory(case: Case) -> None:
+    """Refuses a model whose weights are drawn and digested here and do not fit twice, before the machine swaps."""
+    needed = 2 * 4 * sum(math.prod(shape) for _, shape in parameter_shapes(case.model)) / GIB
+    there = environment.machine()["memory_gib"]
+    if there and needed > there:
+        raise InputError(
+            f"{case.name} needs {needed:.0f} GiB of memory for its weights alone, and this machine has {there}. "
+            f"Choose a smaller case; 'certify plan {case.name}' says what each device would need."
         )
 
 
@@ -312,7 +349,9 @@ def named_by_digest(case: Case, inputs: Inputs) -> Case:
 
 def plan(case: Case, options: Options) -> list[Job]:
     """The jobs of a case that run here, in their order."""
-    return [one for one in all_jobs(case, options) if one.side in options.sides]
+    jobs = [one for one in all_jobs(case, options) if one.side in options.sides]
+    # What several nodes make together comes first, so that none waits while another does what it does alone.
+    return sorted(jobs, key=lambda job: job.nodes is None)
 
 
 def recorded_jobs(case: Case, options: Options) -> list[Job]:
@@ -325,7 +364,7 @@ def all_jobs(case: Case, options: Options) -> list[Job]:
     floor = [f"{FLOOR}-{number}" for number in range(1, case.training.floor_repeats + 1)]
     # Longest first would be quickest; this order shows a difference between the two sides soonest.
     soonest = (REFERENCE, SUBJECT, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO)
-    order = dict.fromkeys((*soonest, *REQUIRED_RUNS, *floor))
+    order = dict.fromkeys((*soonest, *required_runs(case.standards), *floor))
     return [job(case, options, name) for name in order]
 
 
@@ -334,12 +373,13 @@ def job(case: Case, options: Options, name: str) -> Job:
     known = role(name)
     assert known is not None, f"{name} is no run of a case"
     side, arm = known
-    return job_of(case, options, name, side, arm, keep=name in (REFERENCE, SUBJECT) or arm == "probe")
+    return job_of(case, options, name, side, arm, keep=name in KEPT)
 
 
 def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, keep: bool) -> Job:
     """What the process of a run of that name is told; `keep`: it leaves its tensors."""
     root = options.out.resolve()
+    ranks = 1 if side != "subject" or arm in ALONE else case.parallel.world_size
     return Job(
         run=name,
         side=side,
@@ -347,6 +387,7 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         runner=find_runner(getattr(options, side)),
         device=options.device if side == "subject" else "CPU",
         threads=options.threads,
+        ranks=ranks,
         steps=case.training.steps_of(arm),
         case=case.record(),
         case_digest=case.digest(),
@@ -355,7 +396,16 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         keep_tensors=str(root / "tensors" / f"{name}.safetensors") if keep else None,
         perturbation=int(name.rpartition("-")[2]) if arm == "floor" else None,
         resume=options.resume,
+        nodes=options.nodes if ranks > 1 else None,
+        logs=_logs(options.output, name) if options.output and ranks > 1 else None,
+        checkpoint=str(options.output.resolve() / CHECKPOINTS) if options.output and name == SUBJECT else None,
     )
+
+
+def _logs(output: Path, run: str) -> str:
+    """Where the processes of a run log: those of the first training run where MindSpore Transformers puts its own."""
+    base = output.resolve() / MSRUN_LOG
+    return str(base if run == SUBJECT else base / run)
 
 
 def find_unfinished(base: Path, case_name: str) -> Path:
@@ -394,4 +444,6 @@ def load_standards(names: Sequence[str], case: Case) -> tuple[Standard, ...]:
                 f"The limits of {standard.name} were derived for {standard.compute_dtype}; "
                 f"{case.name} computes in {case.precision.compute_dtype}."
             )
+        if judges_layout(standard.name) and case.parallel.world_size == 1:
+            raise InputError(f"{standard.name} compares several ranks with one process; {case.name} has one rank.")
     return standards

@@ -39,8 +39,15 @@ ROLES: Mapping[str, tuple[Side, Arm]] = {
     ORACLE_PROBE: ("oracle", "probe"),
 }
 REQUIRED_RUNS = tuple(ROLES)
+# What a case has besides whose layout is judged: the same subject in one process.
+SUBJECT_ALONE, SUBJECT_ALONE_PROBE = "subject-alone", "subject-alone-probe"
+ROLES_OF_LAYOUT: Mapping[str, tuple[Side, Arm]] = {
+    SUBJECT_ALONE: ("subject", "alone"),
+    SUBJECT_ALONE_PROBE: ("subject", "alone_probe"),
+}
 FLOOR = "floor"
 FLOOR_RUN = re.compile(rf"{FLOOR}-[1-9][0-9]*")
+GRADIENT, UPDATED = "gradient.", "updated."  # what a probe left begins so
 NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")
 
 
@@ -77,7 +84,17 @@ def role(run: str) -> tuple[Side, Arm] | None:
     """Which side a run is of and what it is for; None where a case has no run of that name."""
     if FLOOR_RUN.fullmatch(run):
         return "reference", "floor"
-    return ROLES.get(run)
+    return ROLES.get(run) or ROLES_OF_LAYOUT.get(run)
+
+
+def required_runs(standards: Iterable[str]) -> tuple[str, ...]:
+    """The runs that a case judged by these standards has to have."""
+    return (*REQUIRED_RUNS, *(ROLES_OF_LAYOUT if any(map(judges_layout, standards)) else ()))
+
+
+def judges_layout(standard: str) -> bool:
+    """Whether a standard, by its name, compares a run over several ranks with one process."""
+    return standard.startswith("layout-")
 
 
 def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> Iterable[Measurement]:
@@ -179,11 +196,11 @@ def _of_losses(curve: Callable[[Sequence[float]], float]) -> Callable[[Trace], f
     return lambda trace: curve([step.loss for step in trace.steps])
 
 
-def _per_run(name: str, runs: Mapping[str, Run], value: Callable[[Run], float]) -> Measurement:
-    values = tuple(value(runs[run]) if run in runs else math.nan for run in REQUIRED_RUNS)
-    absent = [f"{run}: not run" for run in REQUIRED_RUNS if run not in runs]
+def _per_run(name: str, required: Sequence[str], runs: Mapping[str, Run], value: Callable[[Run], float]) -> Measurement:
+    values = tuple(value(runs[run]) if run in runs else math.nan for run in required)
+    absent = [f"{run}: not run" for run in required if run not in runs]
     broken = "; ".join(absent + [text for run in runs.values() if (text := _broken(run))])
-    return Measurement(name=name, places=REQUIRED_RUNS, values=values, broken=broken or None)
+    return Measurement(name=name, places=tuple(required), values=values, broken=broken or None)
 
 
 def _missing_steps(run: Run) -> float:
@@ -215,9 +232,10 @@ def _non_finite(runs: Iterable[Run]) -> Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What every run has to start from: digests of `case`, `weights` and `batches`; the digest of each weight; and
-    configuration and optimizer as the case states them, key by key."""
+    """Which runs there have to be, and what every one has to start from: digests of `case`, `weights` and `batches`;
+    the digest of each weight; and configuration and optimizer as the case states them, key by key."""
 
+    runs: tuple[str, ...]
     inputs: Mapping[str, str]
     weights: Mapping[str, str]
     alignment: Mapping[str, Any]
@@ -230,7 +248,8 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
     updated parameters of the probes (`gradient.NAME`, `updated.NAME`); and the initial weights as `weights`. Names:
     `train.*` compares subject with reference, `lr_zero.*` the same with learning rate 0, `reference.*` and `subject.*`
     are about one side, `oracle.*` compares both with the exact values, `floor.*` is the widest of the perturbed repeats
-    of the reference, `runs.*` is about the runs.
+    of the reference, `layout.*` compares the subject over several ranks with itself in one process, `runs.*` is about
+    the runs.
     """
     get = runs.get
     found: list[Measurement] = []
@@ -239,14 +258,15 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
         ("lr_zero", REFERENCE_LR_ZERO, SUBJECT_LR_ZERO),
         ("reference.repeat", REFERENCE, REFERENCE_REPEAT),
         ("subject.repeat", SUBJECT, SUBJECT_REPEAT),
+        ("layout", SUBJECT_ALONE, SUBJECT),
     ):
         found += compare_traces(prefix, get(left), get(right))
         broken = _broken(get(left), get(right))
         found.append(compare_mappings(f"{prefix}.parameters.differs", _final(get(left)), _final(get(right)), broken))
     found += compare_traces("subject.resumed", _beginning(get(SUBJECT), get(SUBJECT_RESUMED)), get(SUBJECT_RESUMED))
-    found += compare_parameters(
-        "train", tensors.get(REFERENCE), tensors.get(SUBJECT), _broken(get(REFERENCE), get(SUBJECT))
-    )
+    for prefix, left, right in (("train", REFERENCE, SUBJECT), ("layout", SUBJECT_ALONE, SUBJECT)):
+        found += compare_parameters(prefix, tensors.get(left), tensors.get(right), _broken(get(left), get(right)))
+    found.append(_gradients_of_layout(runs, tensors))
     for side, name in (("reference", REFERENCE), ("subject", SUBJECT)):
         header = _header(get(name))
         for what, wanted in (("initial", expected.weights), ("alignment", expected.alignment)):
@@ -255,8 +275,8 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
     for curve in (fall, trend, spike):
         found.append(_single(f"subject.loss.{curve.__name__}", get(SUBJECT), _of_losses(curve)))
     found.append(_single("subject.steps", get(SUBJECT), lambda trace: float(len(trace.steps))))
-    found.append(_per_run("runs.missing_steps", runs, _missing_steps))
-    found.append(_per_run("runs.foreign_inputs", runs, _foreign_inputs(runs, expected.inputs)))
+    found.append(_per_run("runs.missing_steps", expected.runs, runs, _missing_steps))
+    found.append(_per_run("runs.foreign_inputs", expected.runs, runs, _foreign_inputs(runs, expected.inputs)))
     found.append(_non_finite(runs.values()))
     found += _against_oracle(runs, tensors)
     found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
@@ -291,7 +311,7 @@ def _against_oracle(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> 
         ]
         yield from _double(f"oracle.{number}", places, errors, [runs.get(name) for name in trained])
     sources = [tensors.get(name) for name in probes]
-    for what, prefix in (("gradients", "gradient."), ("updates", "updated.")):
+    for what, prefix in (("gradients", GRADIENT), ("updates", UPDATED)):
         names = tuple(sorted({name for source in sources if source for name in source if name.startswith(prefix)}))
         errors = [
             tuple(_tensor_error(name, prefix, sources[0], source, tensors.get("weights")) for name in names)
@@ -324,12 +344,31 @@ def _tensor_error(
     if exact is None or found is None or name not in exact or name not in found:
         return math.nan
     a, b = exact[name].astype(np.float64), found[name].astype(np.float64)
-    if prefix == "updated.":
+    if prefix == UPDATED:
         start = (weights or {}).get(name.removeprefix(prefix))
         if start is None or start.shape != a.shape or b.shape != a.shape:
             return math.nan
         a, b = a - start, b - start
     return tensor_difference(a, b)[0]
+
+
+def _gradients_of_layout(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
+    """Norm of the difference over norm of each gradient of the first batch, over several ranks and in one process."""
+    probes = (SUBJECT_ALONE_PROBE, SUBJECT_PROBE)
+    alone, over_ranks = (
+        {name: tensor for name, tensor in tensors.get(probe, {}).items() if name.startswith(GRADIENT)}
+        for probe in probes
+    )
+    made = [runs.get(name) for name in probes]
+    missing = _missing(*made) or (None if alone and over_ranks else "nothing was recorded")
+    names = sorted({*alone, *over_ranks}) if missing is None else []
+    return Measurement(
+        name="layout.gradients.relative",
+        places=tuple(name.removeprefix(GRADIENT) for name in names),
+        values=tuple(_tensor_pair(name, alone, over_ranks)[0] for name in names),
+        missing=missing,
+        broken=_broken(*made),
+    )
 
 
 def _probe_norms(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
@@ -339,7 +378,7 @@ def _probe_norms(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Mea
     values = []
     for name in names:
         recorded, steps = tensors.get(name), _steps(runs.get(name))
-        gradients = [tensor for key, tensor in (recorded or {}).items() if key.startswith("gradient.")]
+        gradients = [tensor for key, tensor in (recorded or {}).items() if key.startswith(GRADIENT)]
         norm = math.sqrt(math.fsum(float(np.square(g, dtype=np.float64).sum()) for g in gradients))
         values.append(relative(steps[0].grad_norm, norm) if steps and gradients else math.nan)
     probes = [runs.get(name) for name in names]

@@ -9,7 +9,7 @@ manifest: what depends on time or host has a list of its own.
       runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
       baseline.json               where reference and oracle were recorded before: by whom, why, on what
     record.json                   digest of the manifest, and path and SHA-256 of what depends on time or host
-      run.json  runs/NAME/{log.txt, timing.jsonl}
+      run.json  runs/NAME/{log.txt, timing.jsonl, ranks/}
     report.html                   written anew at will; its last line is the digest of the lines before
     attestations/*.json           signed statements about manifest and record, checked with their signatures
 """
@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from harness.alignment import expected_alignment
 from harness.case import Case, parse_case
-from harness.comparison import Comparison, Expected, Tensors, measure, role
+from harness.comparison import ROLES_OF_LAYOUT, Comparison, Expected, Tensors, measure, required_runs, role
 from harness.digest import digest_bytes, digest_each, digest_file
 from harness.errors import EvidenceError, InputError
 from harness.files import whole_file
@@ -52,7 +52,8 @@ CASE, INPUTS = "case.json", "inputs.json"
 RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
 TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
 RECORDED = (RUN,)  # depends on time or host
-RECORDED_OF_RUN = (LOG, TIMING)  # and so does this of each run
+RANKS = "ranks"  # of a run of several processes: what each but the one that tells left, and the logs of all
+RECORDED_OF_RUN = (LOG, TIMING, RANKS)  # and so does this of each run
 PAGE_SEAL = "<!-- sha256 {} -->\n"
 
 
@@ -79,6 +80,11 @@ class Bundle:
     runs: Mapping[str, Run]
     comparison: Comparison
     findings: tuple[Finding, ...]
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The runs that its case has to have and that were not made."""
+        return tuple(name for name in required_runs(self.case.standards) if name not in self.runs)
 
 
 def finish_bundle(directory: Path) -> Bundle:
@@ -147,6 +153,7 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
 def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:
     """What every run of a case has to start from; `weights` are those of the inputs."""
     return Expected(
+        runs=required_runs(case.standards),
         inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
         weights=digest_each(weights),
         alignment=expected_alignment(case),
@@ -220,8 +227,8 @@ def _read_standard(directory: Path, name: str) -> Standard:
 def _check_role(run: Run, case: Case, directory: Path) -> None:
     """Refuses a run that the case does not have, and a trace that is another run's or was asked for other steps."""
     of_run = role(run.name)
-    if of_run is None:
-        raise EvidenceError(f"{directory} is no run of a case.")
+    if of_run is None or (run.name in ROLES_OF_LAYOUT and run.name not in required_runs(case.standards)):
+        raise EvidenceError(f"{directory} is no run of this case.")
     if run.trace is None:
         return
     side, arm = of_run
@@ -275,7 +282,7 @@ def _stands_for_itself(parts: Sequence[str]) -> bool:
 
 
 def _is_recorded(parts: Sequence[str]) -> bool:
-    if len(parts) == 3 and parts[0] == "runs":
+    if len(parts) >= 3 and parts[0] == "runs":
         return parts[2] in RECORDED_OF_RUN
     return len(parts) == 1 and parts[0] in RECORDED
 

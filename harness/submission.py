@@ -62,7 +62,7 @@ def scope(bundle: Bundle) -> Scope:
         task="training",
         model=named or f"Qwen3 of {model.num_hidden_layers} layers of width {model.hidden_size}",
         device=bundle.environment.device,
-        layout="one process",
+        layout=str(bundle.case.parallel),
         precision=bundle.case.precision.compute_dtype,
     )
 

@@ -28,7 +28,7 @@ NUMBERS = ("loss", "grad_norm", "learning_rate")
 EXACT = 2**53  # every whole number below is one float64
 
 Line = TypeVar("Line", "TraceHeader", "TraceFooter", "Step")
-Arm = Literal["train", "lr_zero", "floor", "resumed", "probe", "taps"]
+Arm = Literal["train", "lr_zero", "floor", "resumed", "probe", "taps", "alone", "alone_probe"]
 Side = Literal["reference", "subject", "oracle"]
 
 

@@ -91,6 +91,56 @@ class Leave(nn.Cell):
         return (dout,)
 
 
+class Positions(nn.Cell):
+    """Which positions a rank keeps of x [B, S, D] where a group shares them: equal parts, in order."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.index, self.size = over.index, over.size
+
+    def own(self, x: Tensor) -> Tensor:
+        """All of them -> this rank's."""
+        length = x.shape[1] // self.size
+        return x[:, self.index * length : (self.index + 1) * length]
+
+    def among_zeros(self, x: Tensor) -> Tensor:
+        """This rank's -> all of them, with zeros where they are another's."""
+        zeros = ops.zeros_like(x)
+        return ops.cat([x if i == self.index else zeros for i in range(self.size)], 1)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.own(x)
+
+
+class EnterFromPositions(nn.Cell):
+    """Into what is shared, where each rank comes with its own positions: every rank takes all of them, and the gradient
+    of its own is the sum of what each of them hands back."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.sum, self.positions = Sum(over), Positions(over)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.sum(self.positions.among_zeros(x))
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (self.positions.own(self.sum(dout)),)
+
+
+class LeaveToPositions(nn.Cell):
+    """Out of what is shared, where each rank goes on with its own positions of the sum; it takes the whole gradient."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.sum, self.positions = Sum(over), Positions(over)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.positions.own(self.sum(x))
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (self.sum(self.positions.among_zeros(dout)),)
+
+
 class Largest(nn.Cell):
     """x [R, 1] -> the largest over a group, of each row. Without a derivative."""
 

@@ -286,3 +286,26 @@ SMALL: Mapping[str, Qwen3Config] = MappingProxyType(
         "small": _small(4, 256, 768, 8, 2048, tied=False),
     }
 )
+
+
+def parameter_shapes(config: Qwen3Config) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of a Hugging Face Qwen3 checkpoint, in the order of the forward pass."""
+    width, head = config.hidden_size, config.head_dim
+    query, key = config.num_attention_heads * head, config.num_key_value_heads * head
+    yield "model.embed_tokens.weight", (config.vocab_size, width)
+    for layer in range(config.num_hidden_layers):
+        prefix = f"model.layers.{layer}"
+        yield f"{prefix}.input_layernorm.weight", (width,)
+        yield f"{prefix}.self_attn.q_proj.weight", (query, width)
+        yield f"{prefix}.self_attn.k_proj.weight", (key, width)
+        yield f"{prefix}.self_attn.v_proj.weight", (key, width)
+        yield f"{prefix}.self_attn.q_norm.weight", (head,)
+        yield f"{prefix}.self_attn.k_norm.weight", (head,)
+        yield f"{prefix}.self_attn.o_proj.weight", (width, query)
+        yield f"{prefix}.post_attention_layernorm.weight", (width,)
+        yield f"{prefix}.mlp.gate_proj.weight", (config.intermediate_size, width)
+        yield f"{prefix}.mlp.up_proj.weight", (config.intermediate_size, width)
+        yield f"{prefix}.mlp.down_proj.weight", (width, config.intermediate_size)
+    yield "model.norm.weight", (width,)
+    if not config.tie_word_embeddings:
+        yield "lm_head.weight", (config.vocab_size, width)

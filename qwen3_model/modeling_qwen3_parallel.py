@@ -1,7 +1,8 @@
 """Qwen3 over several ranks: what a rank of a layout computes, and what the ranks tell each other.
 
 A rank that shares a model has its part of the heads, of the MLP's channels and of the vocabulary: the same cells as of
-one process, built narrower, with a sum where the parts of a result come together. A stage has its part of the layers.
+one process, built narrower, with a sum where the parts of a result come together. With sequence parallelism each goes
+on from there with its part of the positions. A stage has its part of the layers.
 Parameters keep the names that they have in one process, so `sharding` says what each is a part of.
 
 Source: Shoeybi and others, Megatron-LM: training multi-billion parameter language models using model parallelism, 2019.
@@ -14,7 +15,16 @@ from dataclasses import dataclass
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from qwen3_model.collectives import Enter, Group, Largest, Leave, Sum
+from qwen3_model.collectives import (
+    Enter,
+    EnterFromPositions,
+    Group,
+    Largest,
+    Leave,
+    LeaveToPositions,
+    Positions,
+    Sum,
+)
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
 from qwen3_model.modeling_qwen3 import (
     Precision,
@@ -38,12 +48,22 @@ def narrowed(config: Qwen3Config, shards: int) -> Qwen3Config:
     )
 
 
-class SharedDecoderLayer(Qwen3DecoderLayer):
-    """A layer whose heads and MLP channels are shared by a group."""
+def entrance(over: Group, by_positions: bool) -> nn.Cell:
+    """How a rank comes into what a group shares."""
+    return EnterFromPositions(over) if by_positions else Enter(over)
 
-    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group) -> None:
+
+def exit_(over: Group, by_positions: bool) -> nn.Cell:
+    """How a rank comes out of what a group shares."""
+    return LeaveToPositions(over) if by_positions else Leave(over)
+
+
+class SharedDecoderLayer(Qwen3DecoderLayer):
+    """A layer whose heads and MLP channels are shared by a group; with `by_positions` also what is between them."""
+
+    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group, by_positions: bool) -> None:
         super().__init__(narrowed(config, over.size), policy)
-        self.enter, self.leave = Enter(over), Leave(over)
+        self.enter, self.leave = entrance(over, by_positions), exit_(over, by_positions)
 
     def construct(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
         attended = self.self_attn(self.enter(self.input_layernorm(hidden_BSD)), cos_SH, sin_SH)
@@ -55,11 +75,11 @@ class SharedDecoderLayer(Qwen3DecoderLayer):
 class SharedEmbedding(Qwen3Embedding):
     """The rows of a vocabulary of which each rank of a group has its part, in order."""
 
-    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group) -> None:
+    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group, by_positions: bool) -> None:
         super().__init__(narrowed(config, over.size), policy)
         self.rows = config.vocab_size // over.size
         self.first = over.index * self.rows
-        self.leave = Leave(over)
+        self.leave = exit_(over, by_positions)
 
     def construct(self, tokens_BS: Tensor) -> Tensor:
         local, own = own_rows(tokens_BS, self.first, self.rows)
@@ -108,12 +128,25 @@ class SharedNegativeLogLikelihood(nn.Cell):
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Which layers a rank has, by their numbers in the whole model, and whether embedding and head are with them."""
+    """Which layers a rank has, by their numbers in the whole model, whether embedding and head are with them, and
+    whether the ranks that share them share the positions too."""
 
     layers: Sequence[int]
     first: bool
     last: bool
     whole_embedding: bool
+    by_positions: bool
+
+
+class WholeEmbedding(Qwen3Embedding):
+    """Every row on every rank of a group, of which each looks up its own positions."""
+
+    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group) -> None:
+        super().__init__(config, policy)
+        self.own = Positions(over)
+
+    def construct(self, tokens_BS: Tensor) -> Tensor:
+        return self.own(ops.gather(self.weight, tokens_BS, 0))
 
 
 class StageLayers(nn.Cell):
@@ -123,16 +156,22 @@ class StageLayers(nn.Cell):
         super().__init__()
         self.first, self.last = stage.first, stage.last
         if stage.first or (stage.last and config.tie_word_embeddings):
-            whole = stage.whole_embedding
-            self.embed_tokens = Qwen3Embedding(config, policy) if whole else SharedEmbedding(config, policy, over)
+            if not stage.whole_embedding:
+                self.embed_tokens = SharedEmbedding(config, policy, over, stage.by_positions)
+            elif stage.by_positions:
+                self.embed_tokens = WholeEmbedding(config, policy, over)
+            else:
+                self.embed_tokens = Qwen3Embedding(config, policy)
+        # What comes from an earlier stage is this rank's part of the positions.
+        self.parts = over.size if stage.by_positions and not stage.first else 1
         self.rotary_emb = Qwen3RotaryEmbedding(config, policy)
-        self.layers = nn.CellList([SharedDecoderLayer(config, policy, over) for _ in stage.layers])
+        self.layers = nn.CellList([SharedDecoderLayer(config, policy, over, stage.by_positions) for _ in stage.layers])
         if stage.last:
             self.norm = Qwen3RMSNorm(config.hidden_size, config.rms_norm_eps, policy)
         self.residual = Precision(policy.residual_dtype)
 
     def construct(self, x: Tensor) -> Tensor:
-        cos_SH, sin_SH = self.rotary_emb(x.shape[1])
+        cos_SH, sin_SH = self.rotary_emb(x.shape[1] * self.parts)
         hidden_BSD = self.residual(self.embed_tokens(x)) if self.first else x
         for layer in self.layers:
             hidden_BSD = layer(hidden_BSD, cos_SH, sin_SH)
@@ -145,9 +184,10 @@ class StageModel(nn.Cell):
 
     def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, stage: Stage, over: Group) -> None:
         super().__init__()
+        self.config = config
         self.first, self.last, self.tied = stage.first, stage.last, config.tie_word_embeddings
         self.model = StageLayers(config, policy, stage, over)
-        self.enter, self.project = Enter(over), Projection(policy)
+        self.enter, self.project = entrance(over, stage.by_positions), Projection(policy)
         if stage.last and not self.tied:
             narrow = narrowed(config, over.size)
             self.lm_head = Qwen3Linear(config.hidden_size, narrow.vocab_size, narrow, policy)

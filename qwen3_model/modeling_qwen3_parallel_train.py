@@ -9,15 +9,18 @@ The micro batches of a pipeline all go forward before the first goes back. A sta
 the gradient arrives, from the input that it kept. So each stage is compiled, and ranks meet between compiled cells.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import mindspore as ms
 import numpy as np
+import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from qwen3_model.collectives import Group, Sum, group
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, parameter_shapes
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
 from qwen3_model.modeling_qwen3_train import (
     Array,
@@ -27,12 +30,15 @@ from qwen3_model.modeling_qwen3_train import (
     TokenLoss,
     UpdateStep,
 )
-from qwen3_model.optimizer import AdamWConfig, ClipByGlobalNorm, short_sums, tree_sum
+from qwen3_model.optimizer import AdamW, AdamWConfig
 from qwen3_model.parallel_config import Coordinates, ParallelConfig
+from qwen3_model.parallel_optimizer import SharedAdamW, SharedClip
 from qwen3_model.schedule import ScheduleConfig
 from qwen3_model.sharding import EMBEDDING, parts_of, take_parts
 
+PIECE = 1 << 22  # numbers in one sum of `whole`
 OF_HEADS = ("q_norm.weight", "k_norm.weight")  # whole on every rank that shares a model, and each sees its heads only
+NORMS = ("norm.weight",)  # the same where each rank has its own positions: it sees only those
 
 
 class Ranks:
@@ -62,6 +68,13 @@ class Ranks:
         self.tied = those(ends, replica, shard) if tied and at_an_end and len(ends) > 1 else None
 
 
+def seen_in_part(name: str, layout: ParallelConfig) -> bool:
+    """Whether each rank that shares a model holds a parameter whole and sees a part of what it is used for."""
+    whole_embedding = name == EMBEDDING and layout.vocab_emb_dp
+    own_positions = layout.use_seq_parallel and (name.endswith(NORMS) or whole_embedding)
+    return layout.model_parallel > 1 and (name.endswith(OF_HEADS) or own_positions)
+
+
 class Reduction(nn.Cell):
     """What a rank's backward pass gave -> the gradients by which its parameters are updated.
 
@@ -69,9 +82,9 @@ class Reduction(nn.Cell):
     ever. So each is made to depend on the one before, in one order on all ranks; what comes later, on the last.
     """
 
-    def __init__(self, names: Sequence[str], ranks: Ranks) -> None:
+    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
         super().__init__(auto_prefix=False)
-        self.of_heads = tuple(name.endswith(OF_HEADS) for name in names)
+        self.in_part = tuple(seen_in_part(name, layout) for name in names)
         self.tied = tuple(name == EMBEDDING and ranks.tied is not None for name in names)
         self.over_shards, self.over_replicas = Sum(ranks.shards), Sum(ranks.replicas)
         self.over_ends = Sum(ranks.tied or ranks.replicas)
@@ -79,15 +92,15 @@ class Reduction(nn.Cell):
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         reduced = list(gradients)
         before = gradients[0]
-        for i in range(len(self.of_heads)):
-            if self.of_heads[i]:
+        for i in range(len(self.in_part)):
+            if self.in_part[i]:
                 before = self.over_shards(ops.depend(reduced[i], before))
                 reduced[i] = before
-        for i in range(len(self.of_heads)):
+        for i in range(len(self.in_part)):
             if self.tied[i]:
                 before = self.over_ends(ops.depend(reduced[i], before))
                 reduced[i] = before
-        for i in range(len(self.of_heads)):
+        for i in range(len(self.in_part)):
             before = self.over_replicas(ops.depend(reduced[i], before))
             reduced[i] = before
         return tuple([ops.depend(gradient, before) for gradient in reduced])
@@ -105,27 +118,8 @@ class ReducedGradients(Gradients):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         loss, gradients = self.grad(tokens_BS, targets_BS, mask_BS, count)
         reduced = self.reduction(gradients)
-        return self.reduction.over_replicas(ops.depend(loss, reduced[0])), reduced
-
-
-class SharedClip(ClipByGlobalNorm):
-    """The norm over all ranks that hold one replica of the model, every parameter once."""
-
-    def __init__(self, max_norm: float | None, counted: Sequence[bool], over: Group) -> None:
-        super().__init__(max_norm)
-        self.counted = tuple(counted)
-        self.sum = Sum(over)
-
-    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        squares = []
-        for i in range(len(self.counted)):
-            if self.counted[i]:
-                squares.append(short_sums(short_sums(ops.square(ops.reshape(gradients[i], (-1,))))))
-        own = tree_sum(ops.cat(squares))
-        norm = ops.sqrt(ops.reshape(self.sum(ops.reshape(own, (1,))), ()))
-        if self.max_norm is None:
-            return norm, ops.ones_like(norm)
-        return norm, ops.minimum(self.max_norm / (norm + 1e-6), 1.0)
+        loss = self.reduction.over_replicas(ops.depend(loss, reduced[0]))
+        return loss, tuple([ops.depend(gradient, loss) for gradient in reduced])
 
 
 class StageBackward(nn.Cell):
@@ -201,9 +195,12 @@ class ParallelTrainer(Qwen3Trainer):
     ) -> None:
         self.layout, self.rank = layout, rank
         self.ranks = Ranks(layout, rank, tied=config.tie_word_embeddings)
-        if layout.pipeline_stage > 1:
-            others["gradient_accumulation_steps"] = layout.micro_batch_num
-        super().__init__(config, policy, optimizer, schedule, **others)
+        # Whatever a step is split into, a replica's rows go through the stages in so many parts.
+        accumulated = others.pop("gradient_accumulation_steps", 1)
+        parts = accumulated * layout.micro_batch_num
+        super().__init__(config, policy, optimizer, schedule, gradient_accumulation_steps=parts, **others)
+        self._shapes = dict(parameter_shapes(config))
+        self._sum_of_all = Sum(self.ranks.world)
         if layout.pipeline_stage > 1:
             self._build_stage()
 
@@ -214,6 +211,7 @@ class ParallelTrainer(Qwen3Trainer):
             first=self.ranks.first,
             last=self.ranks.last,
             whole_embedding=layout.vocab_emb_dp,
+            by_positions=layout.use_seq_parallel,
         )
         return StageModel(self.config, self.policy, stage, self.ranks.shards)
 
@@ -223,8 +221,13 @@ class ParallelTrainer(Qwen3Trainer):
         return loss
 
     def build_gradients(self, parameters: ms.ParameterTuple) -> Gradients:
-        self._reduction = Reduction([parameter.name for parameter in parameters], self.ranks)
+        self._reduction = Reduction([parameter.name for parameter in parameters], self.ranks, self.layout)
         return ReducedGradients(ForwardLoss(self.model, self.build_loss()), parameters, self._reduction)
+
+    def build_optimizer(self, parameters: ms.ParameterTuple) -> AdamW:
+        if not self.layout.enable_parallel_optimizer:
+            return super().build_optimizer(parameters)
+        return SharedAdamW(parameters, self.optimizer_config, self.ranks.replicas, self.decays)
 
     def build_clip(self, max_norm: float | None) -> nn.Cell:
         return SharedClip(max_norm, [self._counts(parameter.name) for parameter in self._parameters], self.ranks.model)
@@ -246,7 +249,6 @@ class ParallelTrainer(Qwen3Trainer):
         self._add = Add(self._sums)
         self._from_previous = Sum(self.ranks.previous) if self.ranks.previous else None
         self._to_next = Sum(self.ranks.next) if self.ranks.next else None
-        self._loss_of_all = Sum(self.ranks.world)
 
     def own_rows(self, batch: Array) -> Array:
         return np.split(batch, self.layout.data_parallel)[self.ranks.where.replica]
@@ -257,8 +259,52 @@ class ParallelTrainer(Qwen3Trainer):
     def apply_gradients(self, gradients: Mapping[str, Array]) -> None:
         super().apply_gradients(take_parts(gradients, self.config, self.layout, self.rank))
 
-    def checkpoint_file(self) -> str:
-        return f"checkpoint-{self.rank:05d}-of-{self.layout.world_size:05d}.safetensors"
+    def decayed(self) -> frozenset[str]:
+        """The parameters to which weight decay applies, on whichever rank."""
+        return self._on_any_rank(super().decayed())
+
+    def whole(self, parts: Mapping[str, Array]) -> dict[str, Array]:
+        """The whole tensors of every rank's parts, on every rank, bit for bit. All ranks call it together.
+
+        They come as sums of the halves of bit patterns, in pieces of one size: nothing is rounded, and one sum is
+        compiled. A tensor of which two ranks hold different copies has no value: it is NaN throughout, and the log says
+        where.
+        """
+        own = dict(parts_of(self._shapes, self.config, self.layout, self.rank))
+        sizes = {name: math.prod(shape) for name, shape in self._shapes.items()}
+        starts = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+        total = sum(sizes.values())
+        piece = min(total, PIECE)
+        bits = np.zeros(-(-total // piece) * piece, np.uint32)
+        places = {name: bits[starts[name] :][: sizes[name]].reshape(self._shapes[name]) for name in sizes}
+        for name, part in own.items():
+            if self.ranks.where.replica == 0 and self._counts(name):  # of all that hold this part, one tells it
+                part.of_whole(places[name])[...] = np.ascontiguousarray(parts[name], np.float32).view(np.uint32)
+        for begin in range(0, len(bits), piece):
+            bits[begin : begin + piece] = self._sum_of_bits(bits[begin : begin + piece])
+        found = {name: place.view(np.float32) for name, place in places.items()}
+        differing = {name for name, part in own.items() if part.take(found[name]).tobytes() != parts[name].tobytes()}
+        for name in sorted(differing):
+            print(f"rank {self.rank}: {name}: differs from its copy on another rank", flush=True)
+        for name in self._on_any_rank(differing):
+            found[name][...] = np.nan
+        return found
+
+    def _sum_of_bits(self, bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """The sum over all ranks, of patterns of which all but one rank's are zero. MCCL adds up no integers."""
+        halves = Tensor(np.stack([bits >> 16, bits & 0xFFFF]).astype(np.float32))
+        high, low = self._sum_of_all(halves).asnumpy().astype(np.uint32)
+        whole: npt.NDArray[np.uint32] = (high << np.uint32(16)) | low
+        return whole
+
+    def _on_any_rank(self, names: Collection[str]) -> frozenset[str]:
+        """The parameters that at least one rank names."""
+        flags = Tensor(np.array([name in names for name in self._shapes], np.float32))
+        counted = self._sum_of_all(flags).asnumpy()
+        return frozenset(name for name, count in zip(self._shapes, counted, strict=True) if count)
+
+    def checkpoint_part(self) -> tuple[ParallelConfig, int]:
+        return self.layout, self.rank
 
     def _summed(self) -> Sequence[Tensor]:
         if self.layout.pipeline_stage == 1:
@@ -274,7 +320,9 @@ class ParallelTrainer(Qwen3Trainer):
     def _through_the_stages(self, tokens: Array, loss_mask: Array) -> float:
         """Every micro batch forward, then every one back; gradients are in the sums. The loss of the global batch."""
         batches, kept, loss = list(self.micro_batches(tokens, loss_mask)), [], np.float32(0)
-        nothing = Tensor(np.zeros((*batches[0][0].shape, self.config.hidden_size), np.float32))
+        rows, length = batches[0][0].shape
+        own_length = length // (self.layout.model_parallel if self.layout.use_seq_parallel else 1)
+        nothing = Tensor(np.zeros((rows, own_length, self.config.hidden_size), np.float32))
         for inputs, *others in batches:
             x = inputs if self._from_previous is None else self._from_previous(nothing)
             if self._to_next is None:
@@ -294,4 +342,4 @@ class ParallelTrainer(Qwen3Trainer):
                 self._from_previous(of_input)
         # Every rank that shares the last stage has its replica's part of the loss; the first of them tells it.
         tells = self.ranks.last and self.ranks.where.shard == 0
-        return float(self._loss_of_all(Tensor([loss if tells else 0.0], ms.float32)).asnumpy()[0])
+        return float(self._sum_of_all(Tensor([loss if tells else 0.0], ms.float32)).asnumpy()[0])

@@ -5,7 +5,6 @@ number of micro-batches it is split into. In GRAPH mode forward, backward, clipp
 with accumulation two, one per micro-batch and one per update.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,16 @@ import mindspore as ms
 import numpy as np
 import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
+from qwen3_model.checkpoints import file_name, load_part, save_part
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, Qwen3ConfigError
 from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
 from qwen3_model.optimizer import AdamW, AdamWConfig, ClipByGlobalNorm, decays, step_scalars, tree_sum
+from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.schedule import ScheduleConfig
-from qwen3_model.weights import WeightsError, load_into
+from qwen3_model.weights import WeightsError, load_into, set_parameters
 
 Array = npt.NDArray[Any]
-CHECKPOINT_FILE = "checkpoint.safetensors"
-CHECKPOINT_FORMAT = "qwen3-model-checkpoint-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,36 +351,33 @@ class Qwen3Trainer:
         """A copy of every parameter by its Hugging Face name."""
         return {parameter.name: parameter.asnumpy().copy() for parameter in self._parameters}
 
-    def checkpoint_file(self) -> str:
-        """The name of what this process saves."""
-        return CHECKPOINT_FILE
+    def whole(self, parts: Mapping[str, Array]) -> dict[str, Array]:
+        """Whole tensors from what this process holds of them: everything, where it is alone."""
+        return dict(parts)
+
+    def checkpoint_part(self) -> tuple[ParallelConfig, int]:
+        """The layout of which this process saves a part, and which rank of it this is."""
+        return ParallelConfig(), 0
 
     def save_checkpoint(self, directory: str | Path) -> None:
         """Parameters, moments and step in one file, which replaces an older one at once or not at all."""
-        path = Path(directory) / self.checkpoint_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
+        layout, rank = self.checkpoint_part()
         state = {parameter.name: parameter.asnumpy() for parameter in self._state()}
-        save_file(state, unfinished, metadata={"format": CHECKPOINT_FORMAT, "step": str(self.step)})
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        save_part(Path(directory) / file_name(layout, rank), state, self.config, layout, self.step)
 
     def load_checkpoint(self, directory: str | Path) -> None:
         """Continues where `save_checkpoint` stopped.
 
         Raises:
-            WeightsError: the file is of another format, or differs from this model in names or shapes.
+            WeightsError: the file is of another format or layout, or differs from this model in names or shapes.
         """
-        path = Path(directory) / self.checkpoint_file()
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != CHECKPOINT_FORMAT:
-                raise WeightsError(str(path), [f"format: expected {CHECKPOINT_FORMAT}, got {metadata.get('format')}"])
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-        load_into(self._optimizer, tensors)
-        self.step = int(metadata["step"])
+        layout, rank = self.checkpoint_part()
+        path = Path(directory) / file_name(layout, rank)
+        part = load_part(path)
+        if part.layout != layout:
+            raise WeightsError(str(path), [f"layout: expected {layout}, got {part.layout}"])
+        set_parameters(self._state(), part.tensors, str(path))
+        self.step = part.step
 
     def _enter_mode(self) -> None:
         # The mode is the process's, not the cell's: another trainer may have changed it since.

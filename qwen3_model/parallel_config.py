@@ -62,6 +62,17 @@ class ParallelConfig:
         """Ranks in all."""
         return self.data_parallel * self.model_parallel * self.pipeline_stage
 
+    def __str__(self) -> str:
+        if self.world_size == 1:
+            return "one process"
+        words = [f"DP{self.data_parallel} x TP{self.model_parallel} x PP{self.pipeline_stage}"]
+        words += [f"{self.micro_batch_num} micro batches"] if self.pipeline_stage > 1 else []
+        words += [f"offset {list(self.offset)}"] if any(self.offset) else []
+        words += ["sequence parallel"] if self.use_seq_parallel else []
+        words += ["parallel optimizer"] if self.enable_parallel_optimizer else []
+        words += ["whole embeddings"] if self.vocab_emb_dp and self.model_parallel > 1 else []
+        return ", ".join(words)
+
     def coordinates(self, rank: int) -> Coordinates:
         """Where a rank stands.
 

@@ -30,9 +30,14 @@ class Part:
     index: int = 0
     of: int = 1
 
+    def of_whole(self, whole: Array) -> Array:
+        """This part of a tensor, as a view."""
+        view: Array = np.split(whole, self.of, self.axis)[self.index]
+        return view
+
     def take(self, whole: Array) -> Array:
         """This part of a tensor."""
-        return np.ascontiguousarray(np.split(whole, self.of, self.axis)[self.index])
+        return np.ascontiguousarray(self.of_whole(whole))
 
 
 def parts_of(

@@ -5,7 +5,7 @@ Names are Hugging Face's on both sides, so a difference is an error that lists m
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from safetensors import deserialize
 from safetensors.numpy import save_file
 
 if TYPE_CHECKING:
-    from mindspore import nn
+    from mindspore import Parameter, nn
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
@@ -68,18 +68,23 @@ def save_safetensors(tensors: Tensors, directory: str | Path, max_shard_size: in
 
 
 def load_into(cell: "nn.Cell", tensors: Tensors) -> None:
+    """Puts every tensor into the parameter of a cell that has its name; see `set_parameters`."""
+    set_parameters(cell.get_parameters(), tensors, type(cell).__name__)
+
+
+def set_parameters(parameters: Iterable["Parameter"], tensors: Tensors, where: str) -> None:
     """Puts every tensor into the parameter of its name, in the parameter's dtype.
 
     Raises:
-        WeightsError: with all missing, unexpected and misshapen keys; the cell is then unchanged.
+        WeightsError: with all missing, unexpected and misshapen keys; no parameter is then changed.
     """
     from mindspore import Tensor
 
-    parameters = {parameter.name: parameter for parameter in cell.get_parameters()}
-    problems = list(_mismatches({name: tuple(p.shape) for name, p in parameters.items()}, tensors))
+    named = {parameter.name: parameter for parameter in parameters}
+    problems = list(_mismatches({name: tuple(p.shape) for name, p in named.items()}, tensors))
     if problems:
-        raise WeightsError(type(cell).__name__, problems)
-    for name, parameter in parameters.items():
+        raise WeightsError(where, problems)
+    for name, parameter in named.items():
         parameter.set_data(Tensor(np.ascontiguousarray(tensors[name])).astype(parameter.dtype))
 
 

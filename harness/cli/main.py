@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import baseline, data, diagnose, evidence, floor, level, plan, power, run
+from harness.cli import baseline, checkpoint, data, diagnose, evidence, floor, launch, level, plan, power, run
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
 from harness.errors import CertifyError
 
@@ -34,6 +34,8 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     floor.floor,
     power.power,
     plan.plan,
+    launch.launch,
+    checkpoint.checkpoint,
     run.cases,
     run.env,
 )

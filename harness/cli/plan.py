@@ -73,15 +73,7 @@ def _bytes(stated: str | None) -> int | None:
 
 
 def _layout(case: Case) -> str:
-    layout = case.parallel
-    degrees = (("DP", layout.data_parallel), ("TP", layout.model_parallel), ("PP", layout.pipeline_stage))
-    words = [" x ".join(f"{name}{degree}" for name, degree in degrees)]
-    words += [f"{layout.micro_batch_num} micro batches"] if layout.pipeline_stage > 1 else []
-    words += [f"offset {list(layout.offset)}"] if any(layout.offset) else []
-    words += ["sequence parallel"] if layout.use_seq_parallel else []
-    words += ["parallel optimizer"] if layout.enable_parallel_optimizer else []
-    words += ["recompute"] if case.training.recompute else []
-    return ", ".join(words)
+    return f"{case.parallel}, recompute" if case.training.recompute else str(case.parallel)
 
 
 def _print_plan(own: Candidate, fused: bool, limit: int | None) -> None:

@@ -15,7 +15,7 @@ from harness.case import DEFAULT_CASE
 from harness.certify import Options
 from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
-from harness.defects import AREAS, Defect, defects_of_file, load_defect, shipped_defects
+from harness.defects import AREAS, PARALLEL, Defect, defects_of_file, load_defect, shipped_defects
 from harness.errors import InputError
 from harness.files import whole_file
 from harness.power import Clean, Planted, false_alarms, first_sightings, found
@@ -30,7 +30,10 @@ def power(
     out: Annotated[Path, typer.Option(help="File for the recorded study, such as power.json; it must be new.")],
     defects: Annotated[
         list[str] | None,
-        typer.Option(help="A defect by id, an area, or FILE.py; may be given several times. Default: all."),
+        typer.Option(
+            help="A defect by id, an area, or FILE.py; may be given several times. Default: all of one process; those "
+            "of several ranks are the area 'parallel'."
+        ),
     ] = None,
     clean: Annotated[int | None, typer.Option(min=0, help="How many clean runs; all without it.")] = None,
     case: Annotated[
@@ -79,7 +82,7 @@ def _chosen(names: Iterable[str] | None, case: str | None) -> list[Defect]:
     """
     shipped = [one for one in shipped_defects().values() if case is None or one.case in (case, DEFAULT_CASE)]
     if not names:
-        return shipped
+        return [one for one in shipped if one.area != PARALLEL]
     wanted = list[Defect]()
     for name in names:
         if name in AREAS:

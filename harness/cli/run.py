@@ -95,12 +95,13 @@ def run(
         command=("certify", *sys.argv[1:]),
         baselines=baselines if baseline else None,
     )
-    bundle, certificate = _run_shown(chosen, standards, options, quiet=as_json)
+    bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)
-    return _exit_code(bundle, certificate, level)
+    return exit_code(bundle, certificate, level)
 
 
-def _run_shown(case: Case, standards: Any, options: certify.Options, quiet: bool) -> tuple[Bundle, Certificate]:
+def run_shown(case: Case, standards: Any, options: certify.Options, quiet: bool) -> tuple[Bundle, Certificate]:
+    """Runs a case with its progress on the terminal."""
     try:
         with Progress(error_console, [job.run for job in certify.plan(case, options)], quiet=quiet) as progress:
             return certify.run(case, standards, options, progress.update)
@@ -117,7 +118,8 @@ def _resuming(options: certify.Options) -> list[str]:
     return [*words, *where, *([] if "--resume" in words else ["--resume"])]
 
 
-def _exit_code(bundle: Bundle, certificate: Certificate, level: Level) -> int:
+def exit_code(bundle: Bundle, certificate: Certificate, level: Level) -> int:
+    """What a run of a case ends with."""
     if any(one.outcome.status in BROKEN_ENDS for one in bundle.runs.values()):
         return BROKEN
     return MET if certificate.reaches(level) else NOT_MET

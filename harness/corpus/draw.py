@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save, save_file
 
-from harness.alignment import parameter_shapes
 from harness.case import Case
 from harness.corpus.batches import Batches, draw_batches
 from harness.digest import digest_tensors
 from harness.files import whole_file
 from harness.inputs import BATCHES, WEIGHTS, Inputs, seeded
+from qwen3_model.configuration_qwen3 import parameter_shapes
 
 
 def draw_weights(case: Case) -> dict[str, npt.NDArray[np.float32]]:

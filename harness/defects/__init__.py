@@ -19,10 +19,21 @@ from harness.case import DEFAULT_CASE
 from harness.errors import InputError
 
 Area = Literal[
-    "model", "loss", "gradients", "optimizer", "clipping", "schedule", "data", "weights", "precision", "resume"
+    "model",
+    "loss",
+    "gradients",
+    "optimizer",
+    "clipping",
+    "schedule",
+    "data",
+    "weights",
+    "precision",
+    "resume",
+    "parallel",
 ]
 Direction = Literal["forward", "backward"]
 AREAS: tuple[Area, ...] = get_args(Area)
+PARALLEL: Area = "parallel"  # the area whose defects need several ranks
 DIRECTORY = Path(__file__).parent
 # In the order of the catalogue. The model's own are in four, the other areas in one each.
 MODULES = ("rotary", "norms", "attention", "layers", *AREAS[1:])

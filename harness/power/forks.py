@@ -23,7 +23,7 @@ from typing import BinaryIO, Self
 from harness.case import Case
 from harness.errors import CertifyError
 from harness.runners import Job
-from harness.runners.launcher import run_jobs, variables
+from harness.runners.launcher import Process, run_jobs, start_fresh, variables
 from harness.runners.worker import end_with_parent, main
 
 PRELOADED = ["harness.power.preload"]
@@ -70,8 +70,10 @@ class Forks:
         """
         started: list[_Forked] = []
 
-        def start(job: Job, job_file: Path, log: BinaryIO) -> _Forked:
+        def start(job: Job, job_file: Path, log: BinaryIO) -> Process:
             self._check()
+            if job.ranks > 1:  # its processes are started by `msrun`
+                return start_fresh(job, job_file, log)
             started.append(self._start(job_file, log))
             return started[-1]
 

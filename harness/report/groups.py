@@ -17,6 +17,7 @@ GROUPS = (
     ("Determinism", ("*.repeat.*", "subject.resumed.*")),
     ("Optimizer", ("oracle.updates.*", "train.learning_rate.*", "lr_zero.parameters.*")),
     ("First step and gradients", ("train.* first", "lr_zero.*", "oracle.gradients.*", "runs.probe_norm *")),
+    ("Layout", ("layout.*",)),
     ("Trajectory", ("train.*", "oracle.loss.*", "oracle.grad_norm.*")),
     ("Convergence", ("subject.loss.*",)),
     ("Length", ("subject.steps *",)),

@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from harness.comparison import REQUIRED_RUNS
 from harness.evidence import TIMING, Bundle
 from harness.provenance import Baseline, Source
 from harness.report.words import Fact, Mark, count, duration, number, purpose
@@ -169,19 +168,17 @@ def _stood_in(baseline: Baseline) -> str:
 def _run_rows(bundle: Bundle) -> Iterator[RunRow]:
     for run in bundle.runs.values():
         yield _run_row(bundle, run)
-    for name in REQUIRED_RUNS:
-        if name not in bundle.runs:
-            absent = Mark(glyph="!", word="not run", tone="error")
-            yield RunRow(
-                name=name,
-                purpose=purpose(name),
-                runner="",
-                mark=absent,
-                steps="0",
-                resumed="",
-                total=UNKNOWN,
-                per_step=UNKNOWN,
-            )
+    for name in bundle.absent:
+        yield RunRow(
+            name=name,
+            purpose=purpose(name),
+            runner="",
+            mark=Mark(glyph="!", word="not run", tone="error"),
+            steps="0",
+            resumed="",
+            total=UNKNOWN,
+            per_step=UNKNOWN,
+        )
 
 
 def _run_row(bundle: Bundle, run: Run) -> RunRow:

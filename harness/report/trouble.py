@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.alignment import expected_alignment
-from harness.comparison import REFERENCE, REQUIRED_RUNS, SUBJECT
+from harness.comparison import REFERENCE, SUBJECT
 from harness.evidence import LOG, Bundle
 from harness.judge import Finding, Outcome, describe_place
 from harness.report.groups import group_of
@@ -93,7 +93,7 @@ def first_step(bundle: Bundle) -> int | None:
 def broken_names(bundle: Bundle) -> list[str]:
     """The runs that did not come to their end by themselves, and those that were not made."""
     stopped = [name for name, run in bundle.runs.items() if run.outcome.status not in ("completed", "non_finite")]
-    return [*stopped, *(name for name in REQUIRED_RUNS if name not in bundle.runs)]
+    return [*stopped, *bundle.absent]
 
 
 def _cause(bundle: Bundle, finding: Finding) -> Cause:
@@ -132,8 +132,9 @@ def _broken_runs(bundle: Bundle) -> list[BrokenRun]:
         for run in bundle.runs.values()
         if run.outcome.status != "completed"
     ]
-    absent = [name for name in REQUIRED_RUNS if name not in bundle.runs]
-    return found + [BrokenRun(name=name, purpose=purpose(name), sentence="was not run", log="") for name in absent]
+    return found + [
+        BrokenRun(name=name, purpose=purpose(name), sentence="was not run", log="") for name in bundle.absent
+    ]
 
 
 def _how_it_ended(run: Run) -> str:

@@ -21,6 +21,8 @@ PURPOSES = {
     "reference-probe": "first gradients, and the optimizer alone",
     "subject-probe": "first gradients, and the optimizer alone",
     "oracle-probe": "first gradients and updates, exact",
+    "subject-alone": "the subject in one process: what its layout must not change",
+    "subject-alone-probe": "first gradients of the subject in one process",
     FLOOR: "weights one unit in the last place aside",
 }
 

@@ -91,11 +91,13 @@ class Tapped(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How a runner is to run beside its case. `learning_rate_zero`: the schedule is replaced by 0 in every step."""
+    """How a runner is to run beside its case. `learning_rate_zero`: the schedule is replaced by 0 in every step.
+    `rank`: which of the ranks of the case's layout this process is; None: it trains alone, whatever the layout."""
 
     device: str
     threads: int
     learning_rate_zero: bool
+    rank: int | None = None
 
 
 RunnerFactory = Callable[[Case, Tensors, Setting], Runner]
@@ -156,8 +158,22 @@ def _load_file(path: Path) -> ModuleType:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nodes:
+    """The machines that make a run together, which of them this one is, and where their processes meet."""
+
+    count: int
+    rank: int
+    master: str
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that one run's process is told. Paths are absolute; `weights` and `batches` are the expected digests."""
+    """All that one run's process is told. Paths are absolute.
+
+    `ranks`: how many processes make the run together; `nodes`: on which machines, where it is not this one alone;
+    `logs`: where their logs go, where it is not into the run's directory. `checkpoint`: where the last state is saved.
+    """
 
     run: str
     side: Side
@@ -165,6 +181,7 @@ class Job:
     runner: str
     device: str
     threads: int
+    ranks: int
     steps: int
     case: Mapping[str, Any]
     case_digest: str
@@ -173,3 +190,6 @@ class Job:
     keep_tensors: str | None
     perturbation: int | None
     resume: bool
+    nodes: Nodes | None = None
+    logs: str | None = None
+    checkpoint: str | None = None

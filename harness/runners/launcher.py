@@ -27,7 +27,7 @@ from harness.runners import Job
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.trace import Status, Trace, read_trace
 
-POLL_SECONDS = 0.1
+POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
 LOG_TAIL_LINES, LOG_LONGEST = 25, 200
 JOB = "job.json"  # what a process is told; it names paths of this machine, so it is gone when the process is
@@ -105,9 +105,10 @@ def finished(job: Job) -> bool:
 
 
 def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> Process:
-    """A fresh interpreter that carries out a job."""
+    """A fresh interpreter that carries out a job, or that has several carry it out together."""
+    module = "harness.runners.worker" if job.ranks == 1 else "harness.runners.ranks"
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.runners.worker", str(job_file), str(os.getpid())],
+        [sys.executable, "-m", module, str(job_file), str(os.getpid())],
         env={**os.environ, **variables(job.threads)},
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -117,7 +118,8 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> Process:
 
 
 def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listener, start: Start = start_fresh) -> None:
-    """Runs every job that is not finished, `workers` at a time, and writes how each ended into its directory.
+    """Runs every job that is not finished, `workers` processes at a time or one job that has more, and writes how each
+    ended into its directory.
 
     `start` makes the process of a job, told by a file. Outside the main thread SIGTERM is left to whoever runs this.
 
@@ -129,14 +131,19 @@ def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listene
     with terminate_as_interrupt():
         try:
             while waiting or running:
-                while waiting and len(running) < workers:
+                while waiting and (not running or _processes(running) + waiting[0].ranks <= workers):
                     running.append(_start(waiting.pop(0), start))
                 time.sleep(POLL_SECONDS)
                 running = [one for one in running if not _look(one, case, listener)]
         finally:
             for one in running:
                 _end(one)
+                _take_note(one, listener)
                 _record(one, "interrupted", f"interrupted after step {one.last_step}")
+
+
+def _processes(running: Sequence[_Running]) -> int:
+    return sum(one.job.ranks for one in running)
 
 
 @contextlib.contextmanager
@@ -169,7 +176,10 @@ def _start(job: Job, start: Start) -> _Running:
 
 
 def _resumable(directory: Path, job: Job) -> bool:
-    """Whether a trace of this very job and a checkpoint are there to go on from."""
+    """Whether a trace of this very job and a checkpoint are there to go on from. The ranks of a layout save one after
+    the other, so those of a run that was ended may be of different steps: it begins again."""
+    if job.ranks > 1:
+        return False
     try:
         trace = read_trace(directory / TRACE)
     except EvidenceError:
@@ -193,14 +203,9 @@ def _resumed_before(directory: Path) -> tuple[int, ...]:
 def _look(one: _Running, case: Case, listener: Listener) -> bool:
     """Takes note of new steps; whether the run is over."""
     ended = one.process.poll() is not None
-    trace = one.directory / TRACE
-    size = trace.stat().st_size if trace.is_file() else 0
-    if size != one.size:
-        one.size, one.last_change = size, time.monotonic()
-        read = read_trace(trace) if size and trace.read_bytes().find(b"\n") >= 0 else None
-        if read is not None:
-            one.last_step = len(read.steps)
-            listener(one.job.run, read)
+    # A trace is read from its beginning, so not at every look: that would take a part of what trains.
+    if ended or time.monotonic() - one.last_change >= READ_SECONDS:
+        _take_note(one, listener)
     if ended:
         _end(one)
         _judge_end(one)
@@ -216,6 +221,18 @@ def _look(one: _Running, case: Case, listener: Listener) -> bool:
     )
     _record(one, "hung", f"hung: {what}; the process was ended")
     return True
+
+
+def _take_note(one: _Running, listener: Listener) -> None:
+    trace = one.directory / TRACE
+    size = trace.stat().st_size if trace.is_file() else 0
+    if size == one.size:
+        return
+    one.size, one.last_change = size, time.monotonic()
+    read = read_trace(trace) if size and trace.read_bytes().find(b"\n") >= 0 else None
+    if read is not None:
+        one.last_step = len(read.steps)
+        listener(one.job.run, read)
 
 
 def _judge_end(one: _Running) -> None:
@@ -253,13 +270,13 @@ def _record(one: _Running, status: str, detail: str) -> None:
         "status": status,
         "last_step": one.last_step,
         "detail": detail,
-        "log_tail": "" if fine else _log_tail(one.directory / LOG),
+        "log_tail": "" if fine else log_tail(one.directory / LOG),
         "resumed_after": one.resumed_after,
     }
     write_json(one.directory / OUTCOME, outcome)
 
 
-def _log_tail(path: Path) -> str:
+def log_tail(path: Path) -> str:
     """The last lines. A compiler explains an error at length after naming it, so they begin no later than its name."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LONGEST:] if path.is_file() else []
     named = [number for number, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]

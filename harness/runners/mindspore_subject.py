@@ -12,18 +12,21 @@ from harness.alignment import alignment
 from harness.case import Case
 from harness.runners import Numbers, Setting, Taps, Tensors
 from harness.runners.mindspore_taps import MindSporeTaps
+from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamWConfig
 from qwen3_model.schedule import ConstantSchedule, ConstantWithWarmup, CosineWithMinLr, ScheduleConfig
 
 
 class MindSporeSubject:
-    """See `harness.runners.Runner`. A variant overrides `trainer`, the class that it trains with."""
+    """See `harness.runners.Runner`. A variant overrides `trainer` or `parallel_trainer`, the class that it trains with
+    alone or as one of several ranks."""
 
     trainer: type[Qwen3Trainer] = Qwen3Trainer
+    parallel_trainer: type[ParallelTrainer] = ParallelTrainer
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
-        _prepare_process(setting.device, setting.threads)
+        prepare_process(setting.device, setting.threads)
         ms.set_seed(case.initialization.seed)
         self._setting, self._case = setting, case
         self._taps: MindSporeTaps | None = None
@@ -32,7 +35,9 @@ class MindSporeSubject:
 
     def build_trainer(self, case: Case, setting: Setting) -> Qwen3Trainer:
         """What trains, before its first step and with weights of its own."""
-        return self.trainer(
+        over_ranks = {} if setting.rank is None else {"layout": case.parallel, "rank": setting.rank}
+        kind = self.trainer if setting.rank is None else self.parallel_trainer
+        return kind(
             case.model,
             case.precision,
             optimizer_config(case),
@@ -41,6 +46,7 @@ class MindSporeSubject:
             gradient_accumulation_steps=case.training.gradient_accumulation_steps,
             recompute=case.training.recompute,
             graph_mode=case.training.graph_mode,
+            **over_ranks,
         )
 
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
@@ -52,10 +58,16 @@ class MindSporeSubject:
 
     def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
         """Not clipped; nothing is updated."""
-        return self._trainer.gradients(tokens, loss_mask)
+        return self._trainer.whole(self._trainer.gradients(tokens, loss_mask))
 
     def taps(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Taps:
-        """What the gradients of a batch are made of, in the mode and by the cells that train."""
+        """What the gradients of a batch are made of, in the mode and by the cells that train.
+
+        Raises:
+            NotImplementedError: this process is one of several ranks.
+        """
+        if self._setting.rank is not None:
+            raise NotImplementedError("what is inside a step is shown in one process, not over ranks")
         if self._taps is None:
             self._taps = MindSporeTaps(self._trainer, *loss_mask.shape)
         return self._taps.step(tokens, loss_mask)
@@ -69,7 +81,7 @@ class MindSporeSubject:
         trainer = self._trainer
         return alignment(
             model=trainer.model.config.to_hf(),
-            shapes={name: tensor.shape for name, tensor in trainer.parameters().items()},
+            shapes={name: tensor.shape for name, tensor in self.parameters().items()},
             optimizer=vars(trainer.optimizer_config),
             decayed=trainer.decayed(),
             clip_grad=trainer.clip_grad,
@@ -78,7 +90,7 @@ class MindSporeSubject:
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         """Copies, by Hugging Face name."""
-        return self._trainer.parameters()
+        return self._trainer.whole(self._trainer.parameters())
 
     def save(self, directory: Path) -> None:
         """The trainer's own checkpoint."""
@@ -101,7 +113,7 @@ class MindSporeSubject:
 
 
 @functools.cache
-def _prepare_process(device: str, threads: int) -> None:
+def prepare_process(device: str, threads: int) -> None:
     """MindSpore lets a process say these once."""
     ms.set_device(device)
     ms.set_deterministic(True)

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from safetensors.numpy import save_file
 
 from harness.case import Case, parse_case
+from harness.comparison import GRADIENT, UPDATED
 from harness.digest import digest_each, digest_tensors
 from harness.evidence import TIMING, TRACE
 from harness.inputs import BATCHES, PROBE_UPDATES, WEIGHTS, probe_gradients, read_tensors
@@ -38,12 +39,20 @@ TIMED_CALLS = 3
 def main(job_file: str, parent: int, resume: bool) -> bool:
     """Carries out the job of a file; `parent` is the process that started this one. See `carry_out`."""
     end_with_parent(parent)
-    job: Job = TypeAdapter(Job).validate_python(json.loads(Path(job_file).read_text(encoding="utf-8")))
+    job = read_job(job_file)
     return carry_out(job, load_runner(job.runner), resume or job.resume)
 
 
-def carry_out(job: Job, factory: RunnerFactory, resume: bool) -> bool:
+def read_job(job_file: str) -> Job:
+    """What a file tells."""
+    job: Job = TypeAdapter(Job).validate_python(json.loads(Path(job_file).read_text(encoding="utf-8")))
+    return job
+
+
+def carry_out(job: Job, factory: RunnerFactory, resume: bool, rank: int | None = None) -> bool:
     """Makes one run with the runners of a factory; whether it came to its end, or stopped half way as it was asked to.
+
+    `rank` is which of the processes this one is, where several make the run together.
 
     Raises:
         CertifyError: case or inputs cannot be read. Whatever else a runner raises.
@@ -51,7 +60,7 @@ def carry_out(job: Job, factory: RunnerFactory, resume: bool) -> bool:
     case = parse_case(dict(job.case), f"the job of {job.run}")
     weights = read_tensors(Path(job.inputs) / WEIGHTS)
     batches = read_tensors(Path(job.inputs) / BATCHES)
-    setting = Setting(device=job.device, threads=job.threads, learning_rate_zero=job.arm == "lr_zero")
+    setting = Setting(device=job.device, threads=job.threads, learning_rate_zero=job.arm == "lr_zero", rank=rank)
 
     def build() -> Runner:
         return factory(case, perturbed(weights, job.perturbation), setting)
@@ -68,9 +77,9 @@ def carry_out(job: Job, factory: RunnerFactory, resume: bool) -> bool:
         runner=job.runner,
         initial=digest_each(runner.parameters()),
         alignment=runner.alignment(),
-        provenance={**runner.provenance(), "perturbation": job.perturbation},
+        provenance={**runner.provenance(), "ranks": job.ranks, "perturbation": job.perturbation},
     )
-    if job.arm in ("probe", "taps"):
+    if job.arm in ("probe", "alone_probe", "taps"):
         probe(job, case, runner, build, header, weights, batches)
         return True
     return train(job, case, runner, header, batches, resume)
@@ -119,10 +128,10 @@ def probe(
                 break
         updated = build()
         gradients = updated.gradients(tokens, loss_mask)
-        left = {f"gradient.{name}": tensor for name, tensor in gradients.items()}
+        left = {f"{GRADIENT}{name}": tensor for name, tensor in gradients.items()}
         for update in range(1, PROBE_UPDATES + 1):
             updated.apply_gradients(probe_gradients(weights, case.initialization.seed, update))
-        left |= {f"updated.{name}": tensor for name, tensor in updated.parameters().items()}
+        left |= {f"{UPDATED}{name}": tensor for name, tensor in updated.parameters().items()}
         if job.arm == "taps":
             look, inside = look_inside(updated, build(), tokens, loss_mask, gradients)
             write_json(directory / LOOK, vars(look))
@@ -195,6 +204,8 @@ def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Te
                 return False
         final = runner.parameters()
         _keep(final, job)
+        if job.checkpoint:
+            runner.save(Path(job.checkpoint))
         writer.finish(digest_each(final))
     return True
 

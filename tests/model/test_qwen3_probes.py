@@ -47,14 +47,14 @@ class Probed:
 @pytest.fixture(autouse=True)
 def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process may prepare MindSpore once, before anything runs; here other tests have run already."""
-    monkeypatch.setattr(mindspore_subject, "_prepare_process", lambda device, threads: None)
+    monkeypatch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
 
 
 @pytest.fixture(scope="module")
 def sound(case: Case) -> Probed:
     """What the subject says without a fault."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mindspore_subject, "_prepare_process", lambda device, threads: None)
+        patch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
         return probed(MindSporeSubject, case)
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from qwen3_model.checkpoints import FORMAT
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3ConfigError
-from qwen3_model.modeling_qwen3_train import CHECKPOINT_FILE, Qwen3Trainer
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.schedule import ConstantSchedule, ConstantWithWarmup
 from qwen3_model.weights import WeightsError
 from tests.model.qwen3_cases import (
@@ -21,6 +22,7 @@ from tests.model.qwen3_cases import (
     worst_relative,
 )
 
+CHECKPOINT = "checkpoint.safetensors"
 TINY = shaped(num_hidden_layers=1)  # compiling dominates, and these laws do not depend on depth
 
 
@@ -127,7 +129,7 @@ def test_resuming_continues_bit_for_bit(tmp_path: Path, parts: int) -> None:
 def test_checkpoint_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path, whole: Qwen3Trainer) -> None:
     whole.save_checkpoint(tmp_path)
     whole.save_checkpoint(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: Path, whole: Qwen3Trainer) -> None:
@@ -140,9 +142,9 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path, whole: Qwen3Trai
 
 def test_checkpoint_of_another_format_is_refused(tmp_path: Path, whole: Qwen3Trainer) -> None:
     whole.save_checkpoint(tmp_path)
-    tensors = load_file(tmp_path / CHECKPOINT_FILE)
-    save_file(tensors, tmp_path / CHECKPOINT_FILE, metadata={"format": "other", "step": "1"})
-    with pytest.raises(WeightsError, match="expected qwen3-model-checkpoint-1, got other"):
+    tensors = load_file(tmp_path / CHECKPOINT)
+    save_file(tensors, tmp_path / CHECKPOINT, metadata={"format": "other", "step": "1"})
+    with pytest.raises(WeightsError, match=f"expected {FORMAT}, got other"):
         whole.load_checkpoint(tmp_path)
 
 

@@ -33,7 +33,7 @@ def batch_of(case: Case, seed: int = 0) -> tuple[Any, Any]:
 @pytest.fixture(autouse=True)
 def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process may prepare MindSpore once, before anything runs; here other tests have run already."""
-    monkeypatch.setattr(mindspore_subject, "_prepare_process", lambda device, threads: None)
+    monkeypatch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
 
 
 @pytest.fixture(params=CASES)

@@ -25,7 +25,7 @@ CASES = ("qwen3-tied-fp32", "qwen3-tiny-bf16")
 def prepared() -> Any:
     """A process may prepare MindSpore once, before anything runs; here other tests have run already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mindspore_subject, "_prepare_process", lambda device, threads: None)
+        patch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
         yield
 
 

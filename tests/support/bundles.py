@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 
 from harness.alignment import expected_alignment
 from harness.case import Case, load_case
-from harness.comparison import REQUIRED_RUNS, role
+from harness.certify import KEPT
+from harness.comparison import required_runs, role
 from harness.digest import digest_each, digest_tensors
 from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle
 from harness.inputs import BATCHES, WEIGHTS, Inputs
@@ -172,7 +173,7 @@ def write_example(
     for name, tensors in zip((WEIGHTS, BATCHES), example_inputs(), strict=True):
         save_file(tensors, directory / "inputs" / name)
     (directory / "tensors").mkdir()
-    for run in (*REQUIRED_RUNS, *(f"floor-{index}" for index in range(1, floor + 1))):
+    for run in (*required_runs(case.standards), *(f"floor-{index}" for index in range(1, floor + 1))):
         outcome = (outcomes or {}).get(run)
         _write_run(directory, case, run, change, outcome, parameters, header)
     return finish_bundle(directory)
@@ -206,7 +207,7 @@ def _write_run(
         alignment=expected_alignment(case),
         provenance={"threads": 1},
     )
-    left = example_probe(run) if arm == "probe" else parameters(run)
+    left = example_probe(run) if run.endswith("-probe") else parameters(run)
     curve = case.training.steps if arm == "resumed" else steps
     taken, ended = 0, True
     with TraceWriter.create(path / TRACE, header(asked)) as writer, (path / TIMING).open("w") as timing:
@@ -222,7 +223,7 @@ def _write_run(
                 break
         if ended and (outcome is None or outcome.status in ("completed", "non_finite")):
             writer.finish(digest_each(left))
-            if arm == "probe" or run in ("reference-1", "subject-1"):
+            if run in KEPT:
                 save_file(left, directory / "tensors" / f"{run}.safetensors")
     if outcome is None:
         outcome = _outcome(taken, steps, ended)

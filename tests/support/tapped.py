@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from harness.alignment import expected_alignment, parameter_shapes
+from harness.alignment import expected_alignment
 from harness.case import Case, load_case
 from harness.clues import exact_loss
 from harness.digest import digest_each
@@ -20,6 +20,7 @@ from harness.places import places
 from harness.readings import SIDES, Seen
 from harness.records import write_json
 from harness.trace import Outcome, Run, Side, Step, Trace, TraceFooter, TraceHeader, TraceWriter
+from qwen3_model.configuration_qwen3 import parameter_shapes
 
 Array = npt.NDArray[Any]
 Change = Callable[[dict[str, Array]], None]

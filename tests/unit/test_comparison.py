@@ -14,13 +14,18 @@ from harness.comparison import (
     NUMBERS,
     REFERENCE,
     REQUIRED_RUNS,
+    ROLES_OF_LAYOUT,
     SUBJECT,
+    SUBJECT_ALONE,
+    SUBJECT_ALONE_PROBE,
+    SUBJECT_PROBE,
     Comparison,
     Expected,
     compare_mappings,
     compare_parameters,
     compare_traces,
     measure,
+    required_runs,
 )
 from harness.distance import (
     HALF_ULP,
@@ -64,7 +69,8 @@ def make_run(name: str, change: Change = lambda run, step: step, status: str = "
 
 
 def measured(runs: Mapping[str, Run], tensors: Mapping[str, Any] | None = None) -> Comparison:
-    return measure(runs, Expected(inputs=INPUTS, weights={"w": "1"}, alignment={"a": 1}), tensors or {})
+    expected = Expected(runs=REQUIRED_RUNS, inputs=INPUTS, weights={"w": "1"}, alignment={"a": 1})
+    return measure(runs, expected, tensors or {})
 
 
 def compared(change: Change = lambda run, step: step, runs: tuple[str, ...] = REQUIRED_RUNS) -> Comparison:
@@ -308,3 +314,37 @@ def test_an_error_is_measured_in_the_references_but_never_in_less_than_half_an_u
 
 def test_an_error_that_is_not_known_has_no_ratio() -> None:
     assert math.isnan(error_ratio(math.nan, 1e-8)) and math.isnan(error_ratio(1e-8, math.nan))
+
+
+def of_layout(change: Change = lambda run, step: step, gradient: float = 1.0) -> Comparison:
+    """Runs over ranks and in one process, of which one probe has gradients of its own."""
+    runs = {name: make_run(name, change) for name in (*REQUIRED_RUNS, *ROLES_OF_LAYOUT)}
+    one = {"gradient.w": np.ones(4), "updated.w": np.ones(4)}
+    probes = {SUBJECT_PROBE: {**one, "gradient.w": np.array([1, 1, 1, gradient])}, SUBJECT_ALONE_PROBE: one}
+    return measured(runs, {**probes, SUBJECT: {"w": np.ones(2)}, SUBJECT_ALONE: {"w": np.ones(2)}})
+
+
+def test_a_run_over_ranks_is_compared_with_the_same_in_one_process() -> None:
+    found = of_layout(at(3, (SUBJECT,), loss=1.5))
+    alone = example_step(SUBJECT_ALONE, 3, STEPS).loss
+    assert found["layout.loss.relative"].values[2] == pytest.approx(abs(1.5 - alone) / alone)
+    assert found["layout.loss.relative"].between == (SUBJECT_ALONE, SUBJECT)
+    assert found["layout.gradients.relative"].values == (0.0,)
+    assert of_layout(gradient=2.0)["layout.gradients.relative"].values == (0.5,)
+    assert found["layout.parameters.relative"].values == (0.0,)
+
+
+def test_a_tensor_without_a_value_is_no_agreement() -> None:
+    """Of copies that differ between ranks nothing is left but NaN."""
+    assert math.isnan(of_layout(gradient=math.nan)["layout.gradients.relative"].values[0])
+
+
+def test_without_a_run_in_one_process_a_layout_is_not_measured() -> None:
+    found = compared()
+    for name in ("layout.loss.relative", "layout.gradients.relative", "layout.parameters.relative"):
+        assert not found[name].values and found[name].missing
+
+
+def test_the_runs_in_one_process_belong_to_cases_whose_layout_is_judged() -> None:
+    assert required_runs(["official", "strict-fp32"]) == REQUIRED_RUNS
+    assert set(required_runs(["official", "layout-fp32"])) - set(REQUIRED_RUNS) == set(ROLES_OF_LAYOUT)

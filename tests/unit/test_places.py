@@ -5,9 +5,8 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.alignment import parameter_shapes
 from harness.places import LOSS, places
-from qwen3_model.configuration_qwen3 import SMALL, Qwen3Config
+from qwen3_model.configuration_qwen3 import SMALL, Qwen3Config, parameter_shapes
 
 CONFIGS = st.builds(
     lambda size, layers, tied: dataclasses.replace(SMALL[size], num_hidden_layers=layers, tie_word_embeddings=tied),

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.alignment import parameter_shapes
 from harness.case import Case, load_case
 from harness.errors import InputError
 from harness.planning.memory import GIB, layer_parameters, memory, stage_parameters
 from harness.planning.search import candidate, search
 from harness.planning.traffic import traffic
-from qwen3_model.configuration_qwen3 import PUBLISHED
+from qwen3_model.configuration_qwen3 import PUBLISHED, parameter_shapes
 from qwen3_model.parallel_config import ParallelConfig
 from tests.support.command_line import caller
 from tests.support.examples import ROOT

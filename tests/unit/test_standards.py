@@ -21,7 +21,7 @@ def content(name: str = "official") -> Any:
 
 
 def test_the_shipped_standards_are_known() -> None:
-    assert SHIPPED == ("official", "strict-bf16", "strict-fp32")
+    assert SHIPPED == ("layout-fp32", "official", "strict-bf16", "strict-fp32")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

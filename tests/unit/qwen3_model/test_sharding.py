@@ -8,9 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness.alignment import parameter_shapes
 from harness.planning.memory import stage_parameters
-from qwen3_model.configuration_qwen3 import SMALL, Qwen3Config
+from qwen3_model.configuration_qwen3 import SMALL, Qwen3Config, parameter_shapes
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.sharding import Part, assemble, take_parts
 from qwen3_model.weights import WeightsError

@@ -1,0 +1,81 @@
+"""The six layouts, certified one after the other on this machine: `python benchmarks/layouts.py DIRECTORY`.
+
+Each case over its ranks stands beside the same subject in one process and beside the PyTorch reference. Prints a table
+of how far they are apart, whether a repeat has the same bits, and time per step over ranks and in one process; a bundle
+that is there already is read, not made again.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness.comparison import SUBJECT, SUBJECT_ALONE
+from harness.evidence import MANIFEST, TIMING, Bundle, read_bundle
+from harness.judge import Outcome, statistic
+
+CASES = (
+    "qwen3-tiny-dp2",
+    "qwen3-tiny-tp2",
+    "qwen3-tiny-tp4",
+    "qwen3-tiny-pp2",
+    "qwen3-tiny-dp2-tp2",
+    "qwen3-tied-tp2-pp2",
+)
+COLUMNS = {
+    "loss to one process": ("layout.loss.relative", "maximum"),
+    "norm": ("layout.grad_norm.relative", "maximum"),
+    "gradients": ("layout.gradients.relative", "maximum"),
+    "loss to PyTorch": ("train.loss.relative", "maximum"),
+    "gradient error ratio": ("oracle.gradients.ratio", "rms"),
+}
+
+
+def main(directory: Path) -> None:
+    began = time.monotonic()
+    print("| case | layout | level |", *(f"{name} |" for name in COLUMNS), "repeat | parameters | ms a step | ratio |")
+    print("|" + " --- |" * (len(COLUMNS) + 7))
+    for case in CASES:
+        bundle = certified(case, directory / case)
+        print(row(case, bundle), flush=True)
+    print(f"\n{(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def certified(case: str, out: Path) -> Bundle:
+    if not (out / MANIFEST).is_file():
+        command = [sys.executable, "-m", "harness.cli", "run", case, "--out", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if not (out / MANIFEST).is_file():
+            sys.exit(done.stderr)
+    return read_bundle(out)
+
+
+def row(case: str, bundle: Bundle) -> str:
+    measured = [statistic(how, bundle.comparison[name].values) for name, how in COLUMNS.values()]
+    bad = [f.criterion for f in bundle.findings if f.outcome is not Outcome.PASS]
+    first, second = (bundle.runs[name].trace for name in (SUBJECT, "subject-2"))
+    same = first and second and first.footer == second.footer
+    digest = first.footer.lines[:12] if first and first.footer else "-"
+    ranks, alone = (per_step(bundle, name) for name in (SUBJECT, SUBJECT_ALONE))
+    cells = [
+        case,
+        str(bundle.case.parallel),
+        "all pass" if not bad else ", ".join(bad),
+        *(f"{value:.1e}" if value < 0.01 else f"{value:.2f}" for value in measured),
+        "same bits" if same else "DIFFERS",
+        digest,
+        f"{1000 * ranks:.0f}",
+        f"{ranks / alone:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def per_step(bundle: Bundle, run: str) -> float:
+    lines = (bundle.path / "runs" / run / TIMING).read_text().splitlines()
+    return statistics.median(json.loads(line)["seconds"] for line in lines)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,138 @@
+"""`certify launch`: the runs of a case over several machines, each node with a command of its own."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import certify
+from harness.baseline import DEFAULT_DIRECTORY
+from harness.case import Case, load_case
+from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, exit_code, run_shown
+from harness.cli.terminal import (
+    BROKEN,
+    CASE_HELP,
+    INTERRUPTED,
+    MET,
+    BaselinesOption,
+    JsonOption,
+    error_console,
+    out_console,
+)
+from harness.cli.verdict import print_verdict
+from harness.errors import InputError
+from harness.levels import Level
+from harness.progress import Progress
+from harness.runners import Nodes
+from harness.runners.launcher import DETERMINISM
+from harness.runners.ranks import CLUSTER_SECONDS, msrun_arguments, node_of, telling_rank
+
+BUNDLE = "bundle"
+PORT = 8118  # msrun's own
+
+
+def launch(
+    case: Annotated[str, typer.Argument(help=CASE_HELP)],
+    nnodes: Annotated[int, typer.Option("--nnodes", min=1, help="Machines.")] = 1,
+    node_rank: Annotated[int, typer.Option("--node-rank", min=0, help="Which of them this one is, from 0.")] = 0,
+    master: Annotated[str, typer.Option(help="Address of node 0.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="A free port of node 0.")] = PORT,
+    output: Annotated[Path, typer.Option(help="Directory for bundle, msrun_log and checkpoint.")] = Path("output"),
+    device: Annotated[str, typer.Option(help="What the subject runs on: CPU or Ascend.")] = "CPU",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = DEFAULT_THREADS,
+    workers: Annotated[int, typer.Option(min=1, help="How many runs of one process go at a time.")] = DEFAULT_WORKERS,
+    level: Annotated[Level, typer.Option(help="The level that has to be met for exit code 0.")] = Level.PRELIMINARY,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Judge against the recorded baseline; reference and oracle do not run.")
+    ] = False,
+    baselines: BaselinesOption = DEFAULT_DIRECTORY,
+    print_: Annotated[bool, typer.Option("--print", help="Print the commands of every node, and run nothing.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Run this node's part of a case over several machines: the same command on each, with its --node-rank.
+
+    The node that holds the true loss, on the last stage, gathers the bundle and judges it; the others keep what their
+    processes were told, so that a lost node loses nothing that was there. Logs are in OUTPUT/msrun_log, the last
+    checkpoint in OUTPUT/checkpoint. Exit codes are those of 'certify run'; on the other nodes 0 where their part ended
+    well, 3 where it did not.
+    """
+    chosen = load_case(case)
+    ranks = chosen.parallel.world_size
+    _check(chosen, ranks, nnodes, node_rank)
+    nodes = Nodes(count=nnodes, rank=node_rank, master=master, port=port)
+    if print_:
+        for line in commands(case, nodes, ranks, output):
+            print(line)
+        return MET
+    options = certify.Options(
+        out=output / BUNDLE,
+        device=device,
+        threads=threads,
+        workers=workers,
+        command=("certify", *sys.argv[1:]),
+        baselines=baselines if baseline else None,
+        nodes=nodes,
+        output=output,
+    )
+    judging = node_of(telling_rank(chosen.parallel), ranks, nnodes)
+    if node_rank != judging:
+        return _take_part(chosen, options, judging, quiet=as_json)
+    standards = certify.load_standards(chosen.standards, chosen)
+    bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
+    print_verdict(bundle, certificate, as_json)
+    return exit_code(bundle, certificate, level)
+
+
+def _check(case: Case, ranks: int, nnodes: int, node_rank: int) -> None:
+    if ranks == 1:
+        raise InputError(f"{case.name} has one process, so there is nothing to launch. Run it: certify run {case.name}")
+    if ranks % nnodes:
+        raise InputError(
+            f"{case.name} has {ranks} ranks ({case.parallel}), which {nnodes} nodes cannot share evenly: "
+            f"choose --nnodes among the divisors of {ranks}."
+        )
+    if node_rank >= nnodes:
+        raise InputError(f"--node-rank {node_rank}: there are {nnodes} nodes, counted from 0.")
+
+
+def _take_part(case: Case, options: certify.Options, judging: int, quiet: bool) -> int:
+    """This node's processes of every run; the bundle is made on another one."""
+    runs = [job.run for job in certify.plan(case, options) if job.nodes]
+    try:
+        with Progress(error_console, runs, quiet=quiet) as progress:
+            made = certify.take_part(case, options, progress.update)
+    except KeyboardInterrupt:
+        error_console.print("Interrupted; no process is left behind.")
+        raise typer.Exit(INTERRUPTED) from None
+    bad = [run for run in made if run.outcome.status not in ("completed", "non_finite")]
+    for run in bad:
+        error_console.print(f"{run.name}: {run.outcome.detail}\n{run.outcome.log_tail}", markup=False)
+    where = f"Judged on node {judging}; what was seen here is in {options.out / 'runs'}"
+    out_console.print(f"{len(made) - len(bad)} of {len(made)} runs ended well. {where}", markup=False, soft_wrap=True)
+    return BROKEN if bad else MET
+
+
+def commands(case: str, nodes: Nodes, ranks: int, output: Path) -> Iterator[str]:
+    """The lines that start a case on every node: by `certify launch`, and those of mindformers' own training by its
+    script and by `msrun`."""
+    logs = str(output / certify.MSRUN_LOG)
+    for node in range(nodes.count):
+        here = Nodes(count=nodes.count, rank=node, master=nodes.master, port=nodes.port)
+        yield f"# node {node}, ranks {node * ranks // nodes.count} to {(node + 1) * ranks // nodes.count - 1}"
+        yield from (f"export {name}={value}" for name, value in DETERMINISM.items())
+        script = f"run_mindformer.py --config {shlex.quote(case)}"
+        local = ranks // nodes.count
+        yield shlex.join(
+            [
+                *("bash", "scripts/msrun_launcher.sh", script, str(ranks), str(local), here.master, str(here.port)),
+                *(str(node), logs, "False", str(CLUSTER_SECONDS)),
+            ]
+        )
+        arguments = [one.replace("--join=True", "--join=False") for one in msrun_arguments(ranks, here, logs)]
+        yield f"msrun {shlex.join(arguments)} {script}"
+        certified = ["certify", "launch", case, "--nnodes", str(nodes.count), "--node-rank", str(node)]
+        yield shlex.join([*certified, "--master", here.master, "--port", str(here.port), "--device", "Ascend"])
+        yield ""

@@ -1,0 +1,254 @@
+"""Defects of layouts: each rank computes rightly what it has, and together they do not make the step of one process.
+
+They differ from a sound subject only where there are several ranks.
+"""
+
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from harness.defects import defect
+from harness.runners.mindspore_subject import MindSporeSubject
+from qwen3_model.collectives import Group, Sum
+from qwen3_model.modeling_qwen3_parallel import StageModel
+from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer, Ranks, ReducedGradients, Reduction
+from qwen3_model.modeling_qwen3_train import Array, ForwardLoss, Gradients
+from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.parallel_optimizer import SharedClip
+from qwen3_model.sharding import EMBEDDING
+
+
+class WithReduction(ParallelTrainer):
+    """Puts gradients together by another cell."""
+
+    reduction_cell: type[Reduction]
+
+    def build_gradients(self, parameters: ms.ParameterTuple) -> Gradients:
+        names = [parameter.name for parameter in parameters]
+        self._reduction = self.reduction_cell(names, self.ranks, self.layout)
+        return ReducedGradients(ForwardLoss(self.model, self.build_loss()), parameters, self._reduction)
+
+
+class SumsNoNorms(Reduction):
+    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
+        super().__init__(names, ranks, layout)
+        self.in_part = tuple(False for _ in names)
+
+
+@defect(
+    area="parallel",
+    imitates="Weights that are held whole by tensor-parallel ranks, without the sum of their gradients",
+    source="https://github.com/NVIDIA/Megatron-LM/issues/1446",
+    place="model.layers.0.self_attn.q_norm.weight",
+    direction="backward",
+    case="qwen3-tiny-tp2",
+)
+class NormGradientsNotSummed(MindSporeSubject):
+    """The gradients of q_norm and k_norm are those of each rank's own heads."""
+
+    class parallel_trainer(WithReduction):
+        reduction_cell = SumsNoNorms
+
+
+class Mean(nn.Cell):
+    """Divides the sum by how many there are."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.sum, self.size = Sum(over), over.size
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.sum(x) / self.size
+
+
+class TakesMeans(Reduction):
+    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
+        super().__init__(names, ranks, layout)
+        self.over_replicas = Mean(ranks.replicas)
+
+
+@defect(
+    area="parallel",
+    imitates="The mean over devices of a loss that is divided by the global number of tokens already",
+    source="https://github.com/huggingface/transformers/issues/37474",
+    case="qwen3-tiny-dp2",
+)
+class MeanOverReplicas(MindSporeSubject):
+    """Loss and gradients are the mean over replicas rather than the sum."""
+
+    class parallel_trainer(WithReduction):
+        reduction_cell = TakesMeans
+
+
+class ForgetsOne(Reduction):
+    """Leaves the gradients of one parameter as each replica has them."""
+
+    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
+        super().__init__(names, ranks, layout)
+        self.forgotten = tuple(name.endswith("layers.1.mlp.down_proj.weight") for name in names)
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        reduced = list(gradients)
+        before = gradients[0]
+        for i in range(len(self.forgotten)):
+            if not self.forgotten[i]:
+                before = self.over_replicas(ops.depend(reduced[i], before))
+                reduced[i] = before
+        return tuple([ops.depend(gradient, before) for gradient in reduced])
+
+
+@defect(
+    area="parallel",
+    imitates="A gradient that is in another buffer than the one that is reduced",
+    source="https://github.com/Oneflow-Inc/oneflow/pull/9742",
+    place="model.layers.1.mlp.down_proj.weight",
+    direction="backward",
+    case="qwen3-tiny-dp2",
+)
+class GradientNotReduced(MindSporeSubject):
+    """One down projection is updated by each replica's own gradient."""
+
+    class parallel_trainer(WithReduction):
+        reduction_cell = ForgetsOne
+
+
+@defect(
+    area="parallel",
+    imitates="A sampler that is told the local rank, so that replicas get the same rows",
+    source="https://github.com/vllm-project/speculators/pull/427",
+    case="qwen3-tiny-dp2",
+)
+class RowsRepeated(MindSporeSubject):
+    """Both replicas compute the rows of the first one; the count is of the whole batch."""
+
+    class parallel_trainer(ParallelTrainer):
+        def own_rows(self, batch: Array) -> Array:
+            return np.split(batch, self.layout.data_parallel)[0]
+
+
+@defect(
+    area="parallel",
+    imitates="The mean over replicas of means over their tokens",
+    source="https://github.com/huggingface/transformers/issues/34242",
+    case="qwen3-tiny-dp2",
+)
+class TokensCountedByReplica(MindSporeSubject):
+    """Each replica divides by its own target tokens, and the results are averaged; rows are of unequal length."""
+
+    class parallel_trainer(ParallelTrainer):
+        def token_count(self, loss_mask: Array) -> int:
+            return int(np.count_nonzero(self.own_rows(loss_mask))) * self.layout.data_parallel
+
+
+class DoublesTheHead(Reduction):
+    """Counts the gradient of the tied embedding from the last stage twice."""
+
+    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
+        super().__init__(names, ranks, layout)
+        self.doubled = tuple(name == EMBEDDING and ranks.last for name in names)
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        changed = [gradients[i] * 2.0 if self.doubled[i] else gradients[i] for i in range(len(self.doubled))]
+        before = changed[0]
+        for flags, sum_ in ((self.in_part, self.over_shards), (self.tied, self.over_ends)):
+            for i in range(len(flags)):
+                if flags[i]:
+                    before = sum_(ops.depend(changed[i], before))
+                    changed[i] = before
+        for i in range(len(changed)):
+            before = self.over_replicas(ops.depend(changed[i], before))
+            changed[i] = before
+        return tuple([ops.depend(gradient, before) for gradient in changed])
+
+
+@defect(
+    area="parallel",
+    imitates="Sums over replicas and over the pipeline's ends that mix up a tied embedding's gradients",
+    source="https://github.com/NVIDIA/Megatron-LM/issues/844",
+    place="model.embed_tokens.weight",
+    direction="backward",
+    case="qwen3-tied-tp2-pp2",
+)
+class HeadGradientCountedTwice(MindSporeSubject):
+    """The gradient of the tied embedding has the head's part twice."""
+
+    class parallel_trainer(WithReduction):
+        reduction_cell = DoublesTheHead
+
+
+class LocalClip(SharedClip):
+    """Does not ask the other ranks."""
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        norm = ops.sqrt(sum([ops.sum(ops.square(gradient)) for gradient in gradients]))
+        if self.max_norm is None:
+            return norm, ops.ones_like(norm)
+        return norm, ops.minimum(self.max_norm / (norm + 1e-6), 1.0)
+
+
+@defect(
+    area="parallel",
+    imitates="A norm that is not summed over the ranks that share a model",
+    source="https://github.com/facebookresearch/fairscale/pull/167",
+    case="qwen3-tiny-tp2",
+)
+class ClippedByLocalNorm(MindSporeSubject):
+    """Each rank clips by the norm of the gradients that it holds."""
+
+    class parallel_trainer(ParallelTrainer):
+        def build_clip(self, max_norm: float | None) -> nn.Cell:
+            return LocalClip(max_norm, [True for _ in self._parameters], self.ranks.model)
+
+
+@defect(
+    area="parallel",
+    imitates="A norm over tensor-parallel ranks that adds up what all of them hold, copies included",
+    source="https://github.com/mindspore-ai/hyper-parallel/issues/526",
+    case="qwen3-tiny-tp2",
+)
+class CopiesCountedInTheNorm(MindSporeSubject):
+    """The norm that clips counts every norm weight once a rank."""
+
+    class parallel_trainer(ParallelTrainer):
+        def build_clip(self, max_norm: float | None) -> nn.Cell:
+            return SharedClip(max_norm, [True for _ in self._parameters], self.ranks.model)
+
+
+@defect(
+    area="parallel",
+    imitates="A row-parallel product without its all-reduce",
+    source="https://arxiv.org/abs/1909.08053",
+    place="model.layers.0.self_attn",
+    direction="forward",
+    case="qwen3-tiny-tp2",
+)
+class PartsNotSummed(MindSporeSubject):
+    """The first layer's sums over ranks are left out: each rank goes on with its own part of them."""
+
+    class parallel_trainer(ParallelTrainer):
+        def build_model(self) -> StageModel:
+            model = super().build_model()
+            model.model.layers[0].leave = nn.Identity()
+            return model
+
+
+@defect(
+    area="parallel",
+    imitates="A pipeline schedule whose cool-down is one micro batch short",
+    source="https://arxiv.org/abs/2104.04473",
+    case="qwen3-tied-tp2-pp2",
+)
+class LastMicroBatchLost(MindSporeSubject):
+    """The gradients of the last micro batch are those of the one before; the loss is that of all."""
+
+    class parallel_trainer(ParallelTrainer):
+        def _through_the_stages(self, tokens: Array, loss_mask: Array) -> float:
+            half = len(tokens) // 2
+            lost = np.concatenate([tokens[:half], tokens[:half]]), np.concatenate([loss_mask[:half], loss_mask[:half]])
+            loss = super()._through_the_stages(tokens, loss_mask)
+            for total in self._sums:
+                total.set_data(ops.zeros_like(total))
+            super()._through_the_stages(*lost)
+            return loss

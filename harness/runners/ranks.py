@@ -1,0 +1,149 @@
+"""A run that several processes make together: `python -m harness.runners.ranks JOB.json PARENT`.
+
+`msrun` starts a process for each rank of this node. All of them carry out the same job with the same global batches.
+The one that holds the true loss, on the last stage, writes what the job asks for; each of the others writes into a
+directory of its own under `ranks/`, beside the logs. A process that ends with an error ends the others.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.case import parse_case
+from harness.errors import InputError
+from harness.evidence import RANKS
+from harness.runners import Job, Nodes, load_runner
+from harness.runners.launcher import log_tail
+from harness.runners.worker import carry_out, end_with_parent, read_job
+from qwen3_model.parallel_config import Coordinates, ParallelConfig
+
+LOGS = "log"
+HALF_WAY = "half-way"  # the file that says: what is left is for processes that have nothing but the checkpoints
+RANK = "rank"
+# How long a process waits for the others to come, and for what another one sends: that one may be compiling.
+CLUSTER_SECONDS, MESSAGE_SECONDS = 600, 600
+
+
+def telling_rank(layout: ParallelConfig) -> int:
+    """The rank that holds the true loss: the first of the last stage."""
+    return layout.rank(Coordinates(stage=layout.pipeline_stage - 1, replica=0, shard=0))
+
+
+def node_of(rank: int, ranks: int, nodes: int) -> int:
+    """The node on which a rank is: each has as many, in order."""
+    return rank // (ranks // nodes)
+
+
+def main(job_file: str, parent: int) -> int:
+    """Starts this node's ranks of a job, and once more where it has two halves; the exit code of the last."""
+    end_with_parent(parent)
+    job = read_job(job_file)
+    half_way = Path(job.directory) / HALF_WAY
+    half_way.unlink(missing_ok=True)
+    code = start_ranks(job_file, job)
+    if code == 0 and half_way.exists():
+        code = start_ranks(job_file, job)
+        half_way.unlink()
+    if code:
+        print_ends(log_directory(job))
+    return code
+
+
+def start_ranks(job_file: str, job: Job) -> int:
+    """Has `msrun` carry out a job; its exit code."""
+    logs = log_directory(job)
+    logs.mkdir(parents=True, exist_ok=True)
+    nodes = job.nodes or Nodes(count=1, rank=0, master="127.0.0.1", port=free_port())
+    command = [sys.executable, "-m", "mindspore.parallel.cluster.run", *msrun_arguments(job.ranks, nodes, str(logs))]
+    # It starts the `python` that it finds.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, "PATH": path, "MS_RECEIVE_MSG_TIMEOUT": str(MESSAGE_SECONDS)}
+    done = subprocess.run([*command, __file__, job_file, str(os.getpid()), RANK], env=environment, check=False)
+    return done.returncode
+
+
+def msrun_arguments(ranks: int, nodes: Nodes, logs: str) -> list[str]:
+    """What `msrun` is told on one node, up to the script that each rank runs."""
+    return [
+        f"--worker_num={ranks}",
+        f"--local_worker_num={ranks // nodes.count}",
+        f"--master_addr={nodes.master}",
+        f"--master_port={nodes.port}",
+        f"--node_rank={nodes.rank}",
+        f"--log_dir={logs}",
+        "--join=True",
+        f"--cluster_time_out={CLUSTER_SECONDS}",
+    ]
+
+
+def log_directory(job: Job) -> Path:
+    """Where the logs of this node's ranks are."""
+    return Path(job.logs or Path(job.directory) / RANKS / LOGS)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def print_ends(logs: Path) -> None:
+    """Repeats what each rank said last, so that the run's own log has it: the first to end comes last."""
+    for log in sorted(logs.glob("worker_*.log"), key=lambda path: path.stat().st_mtime, reverse=True):
+        print(f"--- {log.name}", log_tail(log), sep="\n", flush=True)
+
+
+def carry_out_rank(job_file: str) -> None:
+    """One rank's part of a job.
+
+    Raises:
+        InputError: `msrun` started another number of ranks than the layout has.
+    """
+    job = read_job(job_file)
+    # On a second node `msrun` starts no scheduler, unless both are one machine: then there is one already.
+    if os.environ.get("MS_ROLE") == "MS_SCHED" and job.nodes and job.nodes.rank:
+        return
+    from harness.runners.mindspore_subject import prepare_process
+    from qwen3_model import collectives
+
+    prepare_process(job.device, job.threads)  # before the ranks meet
+    half_way = Path(job.directory) / HALF_WAY
+    resume = half_way.exists()
+    layout = parse_case(dict(job.case), f"the job of {job.run}").parallel
+    factory = load_runner(job.runner)
+    rank, started = collectives.start()
+    if started != layout.world_size:
+        raise InputError(f"The layout {layout} has {layout.world_size} ranks, and {started} were started.")
+    tells = rank == _telling_here(layout, job)
+    if not tells:
+        own = Path(job.directory) / RANKS / str(rank)
+        if not resume:
+            shutil.rmtree(own, ignore_errors=True)
+        own.mkdir(parents=True, exist_ok=True)
+        job = dataclasses.replace(job, directory=str(own), keep_tensors=None)
+    if not carry_out(job, factory, resume, rank) and tells:
+        half_way.touch()
+
+
+def _telling_here(layout: ParallelConfig, job: Job) -> int:
+    """The rank of this node that writes what the job asks for: the one with the true loss, or where that is on
+    another node, the first. Every rank is told the loss of the global batch, so nothing is lost with the other node."""
+    tells, nodes = telling_rank(layout), job.nodes
+    if nodes is None or node_of(tells, job.ranks, nodes.count) == nodes.rank:
+        return tells
+    return nodes.rank * (job.ranks // nodes.count)
+
+
+if __name__ == "__main__":
+    if sys.argv[3:] == [RANK]:
+        end_with_parent(os.getppid())
+        carry_out_rank(sys.argv[1])
+    else:
+        sys.exit(main(sys.argv[1], int(sys.argv[2])))

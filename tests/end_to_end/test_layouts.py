@@ -1,0 +1,179 @@
+"""A case over several real ranks, from case to level; what becomes of it when a rank is lost; two nodes of a case.
+
+All of them are started by `msrun`, with the collectives of a CPU.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.case import Case, load_case
+from harness.certify import job, prepare
+from harness.comparison import ROLES_OF_LAYOUT, SUBJECT
+from harness.evidence import Bundle, read_bundle, read_run
+from harness.judge import Outcome
+from harness.runners import Job
+from harness.runners.launcher import run_jobs
+from harness.runners.ranks import free_port
+from harness.trace import Run, Trace
+from qwen3_model.checkpoints import read_checkpoint
+from tests.support.examples import ROOT, options
+from tests.support.processes import processes_of, until
+
+LAYOUT = "qwen3-tied-tp2-pp2"  # every kind of sum: within a layer, between stages, over the ends of a tied model
+STEPS = 12
+FOR_LONG_RUNS = {"official-steps", "converges", "converges-trend", "no-spikes"}
+
+
+def short(name: str, **training: Any) -> Case:
+    case = load_case(name)
+    changes = {"steps": STEPS, "lr_zero_steps": 3, **training}
+    return case.with_changes(
+        training={**case.training.model_dump(), **changes},
+        lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 4},
+    )
+
+
+def certify(*words: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def written(case: Case, directory: Path) -> Path:
+    path = directory / f"{case.name}.yaml"
+    path.write_text(yaml.safe_dump(case.model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    directory = tmp_path_factory.mktemp("layout")
+    with certify("run", written(short(LAYOUT), directory), "--out", directory / "bundle") as process:
+        said, _ = process.communicate(timeout=900)
+    assert (directory / "bundle" / "manifest.json").is_file(), said
+    return read_bundle(directory / "bundle")
+
+
+def test_a_layout_keeps_every_limit_beside_one_process_and_beside_the_reference(bundle: Bundle) -> None:
+    assert set(ROLES_OF_LAYOUT) <= set(bundle.runs)
+    bad = [f.message for f in bundle.findings if f.outcome is not Outcome.PASS and f.criterion not in FOR_LONG_RUNS]
+    assert bad == []
+    assert {f.standard for f in bundle.findings} == {"official", "strict-fp32", "layout-fp32"}
+
+
+def test_ranks_are_in_the_evidence_and_their_logs_beside_it(bundle: Bundle) -> None:
+    header = bundle.runs[SUBJECT].trace.header
+    assert header.provenance["ranks"] == 4
+    assert len(list((bundle.path / "runs" / SUBJECT / "ranks" / "log").glob("worker_*.log"))) == 4
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    assert not [name for name in manifest["files"] if "/ranks/" in name]
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Case, Job]]:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def start(**training: Any) -> tuple[Case, Job]:
+        asked = dataclasses.replace(options(tmp_path / "out"), subject="mindspore")
+        case, _ = prepare(short("qwen3-tiny-tp2", **training), (), asked)
+        return case, job(case, asked, SUBJECT)
+
+    return start
+
+
+def ended(case: Case, asked: Job, listener: Callable[[str, Trace], None]) -> Run:
+    run_jobs([asked], case, workers=2, listener=listener)
+    until(lambda: not processes_of(Path(asked.directory)), "every process of the run is gone")
+    return read_run(Path(asked.directory))
+
+
+class Once:
+    """Sends a signal to one rank after the first step that is seen."""
+
+    def __init__(self, directory: Path, number: int) -> None:
+        self.directory, self.number, self.at = directory, number, 0.0
+
+    def __call__(self, run: str, trace: Trace) -> None:
+        if trace.steps and not self.at:
+            self.at = time.monotonic()
+            os.kill(max(processes_of(self.directory)), self.number)
+
+
+def test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind(started: Any) -> None:
+    case, asked = started(steps=2000)
+    kill = Once(Path(asked.directory), signal.SIGKILL)
+    run = ended(case, asked, kill)
+    assert time.monotonic() - kill.at < 60
+    assert run.outcome.status == "crashed" and 0 < run.outcome.last_step < 2000
+    assert run.trace is not None and not run.trace.complete
+
+
+def test_a_rank_that_hangs_ends_the_run_within_its_limit(started: Any) -> None:
+    case, asked = started(steps=2000, step_timeout_s=5)
+    stop = Once(Path(asked.directory), signal.SIGSTOP)
+    run = ended(case, asked, stop)
+    assert time.monotonic() - stop.at < 30
+    assert run.outcome.status == "hung" and "no step within 5 s" in run.outcome.detail
+
+
+def test_another_number_of_ranks_than_the_layout_has_is_an_error(started: Any) -> None:
+    case, asked = started()
+    wider = case.with_changes(
+        model={**case.model.to_hf(), "num_key_value_heads": 4},
+        parallel=dataclasses.asdict(dataclasses.replace(case.parallel, model_parallel=4)),
+    )
+    run = ended(case, dataclasses.replace(asked, case=wider.record()), lambda run, trace: None)
+    assert run.outcome.status == "crashed"
+    assert "has 4 ranks, and 2 were started" in run.outcome.log_tail
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, int, str]]:
+    """Two nodes of one case, both on this machine; where each wrote, how it ended, and what it said."""
+    directory, port = tmp_path_factory.mktemp("nodes"), free_port()
+    case = written(short(LAYOUT), directory)
+    meet = ("--nnodes", 2, "--master", "127.0.0.1", "--port", port)
+    began = [
+        certify("launch", case, *meet, "--node-rank", rank, "--output", directory / f"node-{rank}") for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=900)[0] for process in began]
+    return [(directory / f"node-{rank}", began[rank].returncode, said[rank]) for rank in (0, 1)]
+
+
+def test_two_nodes_make_one_bundle_where_the_true_loss_is(nodes: Any, bundle: Bundle) -> None:
+    (_, code, said), (last, _, told) = nodes
+    assert code == 0 and "Judged on node 1" in said, said + told
+    found = read_bundle(last / "bundle")
+    bad = [f.message for f in found.findings if f.outcome is not Outcome.PASS and f.criterion not in FOR_LONG_RUNS]
+    assert bad == []
+    assert found.runs[SUBJECT].trace.steps == bundle.runs[SUBJECT].trace.steps, "the same bits as on one node"
+
+
+def test_each_node_has_its_logs_and_its_part_of_the_checkpoint_where_the_guide_says(nodes: Any, bundle: Bundle) -> None:
+    (first, *_), (last, *_) = nodes
+    assert sorted(path.name for path in (first / "msrun_log").glob("worker_*.log")) == ["worker_0.log", "worker_1.log"]
+    assert sorted(path.name for path in (last / "msrun_log").glob("worker_*.log")) == ["worker_2.log", "worker_3.log"]
+    for path in (last / "checkpoint").iterdir():
+        os.link(path, first / "checkpoint" / path.name)
+    saved = read_checkpoint(first / "checkpoint")
+    assert saved.step == STEPS and set(saved.parameters) == set(bundle.runs[SUBJECT].trace.footer.parameters)
+
+
+def test_the_other_node_keeps_what_its_ranks_were_told(nodes: Any, bundle: Bundle) -> None:
+    (first, *_), _ = nodes
+    assert read_run(first / "bundle" / "runs" / SUBJECT).trace.steps == bundle.runs[SUBJECT].trace.steps

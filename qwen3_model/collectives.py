@@ -8,7 +8,9 @@ which all others add zero. A sum of one number and zeros is exact, so these move
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import mindspore as ms
 import mindspore.communication as comm
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 
@@ -96,17 +98,19 @@ class Positions(nn.Cell):
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
-        self.index, self.size = over.index, over.size
+        self.size = over.size
+        self.index = Tensor(over.index, ms.int32)
+        # Within a written-out derivative MindSpore 2.9.0 fails on `zeros_like` and on a list of tensors.
+        self.own_is_one = Tensor(np.eye(over.size, dtype=np.float32)[over.index].reshape(1, -1, 1, 1))
 
     def own(self, x: Tensor) -> Tensor:
         """All of them -> this rank's."""
-        length = x.shape[1] // self.size
-        return x[:, self.index * length : (self.index + 1) * length]
+        return ops.gather(ops.reshape(x, (x.shape[0], self.size, -1, x.shape[2])), self.index, 1)
 
     def among_zeros(self, x: Tensor) -> Tensor:
         """This rank's -> all of them, with zeros where they are another's."""
-        zeros = ops.zeros_like(x)
-        return ops.cat([x if i == self.index else zeros for i in range(self.size)], 1)
+        parts = ops.reshape(x, (x.shape[0], 1, x.shape[1], x.shape[2])) * self.own_is_one
+        return ops.reshape(parts, (x.shape[0], -1, x.shape[2]))
 
     def construct(self, x: Tensor) -> Tensor:
         return self.own(x)

@@ -171,7 +171,8 @@ class StageLayers(nn.Cell):
         self.residual = Precision(policy.residual_dtype)
 
     def construct(self, x: Tensor) -> Tensor:
-        cos_SH, sin_SH = self.rotary_emb(x.shape[1] * self.parts)
+        # Cut off from the derivative, which MindSpore 2.9.0 would take through the product of a shape.
+        cos_SH, sin_SH = self.rotary_emb(ops.stop_gradient(x).shape[1] * self.parts)
         hidden_BSD = self.residual(self.embed_tokens(x)) if self.first else x
         for layer in self.layers:
             hidden_BSD = layer(hidden_BSD, cos_SH, sin_SH)

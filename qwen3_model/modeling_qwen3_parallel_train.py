@@ -197,6 +197,7 @@ class ParallelTrainer(Qwen3Trainer):
         self.ranks = Ranks(layout, rank, tied=config.tie_word_embeddings)
         # Whatever a step is split into, a replica's rows go through the stages in so many parts.
         accumulated = others.pop("gradient_accumulation_steps", 1)
+        self.micro_batch_num = layout.micro_batch_num
         parts = accumulated * layout.micro_batch_num
         super().__init__(config, policy, optimizer, schedule, gradient_accumulation_steps=parts, **others)
         self._shapes = dict(parameter_shapes(config))

@@ -167,7 +167,12 @@ class UpdateStep(nn.Cell):
 
 
 class Qwen3Trainer:
-    """One model in training. The small methods are what a variant overrides."""
+    """One model in training. The small methods are what a variant overrides.
+
+    `micro_batch_num`: of the parts that a batch is split into, how many are for the stages of a pipeline.
+    """
+
+    micro_batch_num = 1
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class MindSporeSubject:
             optimizer=vars(trainer.optimizer_config),
             decayed=trainer.decayed(),
             clip_grad=trainer.clip_grad,
-            gradient_accumulation_steps=trainer.gradient_accumulation_steps,
+            gradient_accumulation_steps=trainer.gradient_accumulation_steps // trainer.micro_batch_num,
         )
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:

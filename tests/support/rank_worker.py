@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.runners.launcher import variables
 
 STEPS = 3
+LENGTH = 16  # of a row; several ranks may share its positions
 
 
 def main(size: str, layout_json: str, out: str) -> None:
@@ -28,8 +29,8 @@ def main(size: str, layout_json: str, out: str) -> None:
     assert ranks == layout.world_size
     config = shaped(size)
     subject = trainer(config, kind=ParallelTrainer, layout=layout, rank=rank)
-    gradients = subject.gradients(*random_batch(config))
-    steps = [subject.train_step(*random_batch(config, seed=step)) for step in range(1, STEPS + 1)]
+    gradients = subject.gradients(*random_batch(config, length=LENGTH))
+    steps = [subject.train_step(*random_batch(config, length=LENGTH, seed=step)) for step in range(1, STEPS + 1)]
     left = {f"gradient.{name}": tensor for name, tensor in gradients.items()}
     left |= {f"parameter.{name}": tensor for name, tensor in subject.parameters().items()}
     left |= {name: np.array([getattr(step, name) for step in steps]) for name in ("loss", "grad_norm", "tokens")}

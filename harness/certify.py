@@ -49,7 +49,7 @@ from harness.provenance import (
 )
 from harness.records import parse, read_json, write_json
 from harness.report import write_report
-from harness.runners import Job, Nodes, check_policy, find_runner
+from harness.runners import Job, Nodes, check_mindformers, check_policy, find_runner
 from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
 from harness.submission import Submission
@@ -207,6 +207,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = {
     "torch": {"torch": "torch", "transformers": "torch"},
     "oracle": {"torch": "torch"},
     "mindspore": {"mindspore": "mindspore"},
+    "mindformers": {"mindspore": "mindspore", "mindformers": "mindformers"},
 }
 
 
@@ -225,6 +226,8 @@ def check_prerequisites(case: Case, options: Options, sides: Sequence[Side]) -> 
                 )
     if options.reference == "torch":
         check_policy(case)
+    if options.subject == "mindformers":
+        check_mindformers(case)
     _check_memory(case)
     if options.device == "Ascend" and not any(Path("/dev").glob("davinci[0-9]*")):
         raise MissingPrerequisite(

@@ -8,9 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.attestation import Attestation, Claim, Result, Role, Standing, Trust, standing
+from harness.comparison import SUBJECT
 from harness.evidence import ATTESTATIONS, Bundle, read_bundle
 from harness.judge import Outcome
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL
+from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class Scope:
         return f"{self.model}, {self.task} on {self.device}, {self.layout}, {self.precision}"
 
 
+OWN_SUBJECT = "harness.runners.mindspore_subject:MindSporeSubject"
+OTHERS = {"harness.runners.mindformers_subject:MindFormersSubject": "mindformers"}
 NOTHING_SIGNED = Standing(attestations=(), waivers=(), withdrawn=(), refused=())
 
 
@@ -60,11 +63,23 @@ def scope(bundle: Bundle) -> Scope:
     named = next((f"Qwen3 {name}" for name, size in sizes.items() if size.to_hf() == model.to_hf()), None)
     return Scope(
         task="training",
-        model=named or f"Qwen3 of {model.num_hidden_layers} layers of width {model.hidden_size}",
+        model=f"{named or sizes_of(model)}{_by_whom(bundle)}",
         device=bundle.environment.device,
         layout=str(bundle.case.parallel),
         precision=bundle.case.precision.compute_dtype,
     )
+
+
+def sizes_of(model: Qwen3Config) -> str:
+    """A model without a name, by its sizes."""
+    return f"Qwen3 of {model.num_hidden_layers} layers of width {model.hidden_size}"
+
+
+def _by_whom(bundle: Bundle) -> str:
+    """Which implementation was trained, where it is not `qwen3_model`: a level of one says nothing of another."""
+    run = bundle.runs.get(SUBJECT)
+    runner = run.trace.header.runner if run and run.trace else OWN_SUBJECT
+    return "" if runner == OWN_SUBJECT else f" by {OTHERS.get(runner, runner)}"
 
 
 def claim_of(bundle: Bundle, role: Role, stated_at: datetime) -> Claim:

@@ -11,6 +11,7 @@ import yaml
 from rich.table import Table
 
 from harness.case import Case, load_case
+from harness.cli.dry_run import print_dry_run
 from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
 from harness.errors import InputError
 from harness.mindformers_config import is_configuration, read_configuration
@@ -29,12 +30,26 @@ def plan(
         str | None, typer.Option("--memory", help="What a device has, such as 58GB; that of mindformers' file.")
     ] = None,
     device: Annotated[str, typer.Option(help="Ascend or CPU: which attention there is.")] = "Ascend",
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Have MindSpore compile the Ascend graph of some ranks, without a device."),
+    ] = False,
+    rank: Annotated[
+        list[int] | None, typer.Option(help="With --compile: a rank; may be given several times. First and last.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="With --compile: so many layers in place of all.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Say what each stage of a layout needs, what its ranks send, and whether it fits; or search a layout.
 
     Nothing is run. Exit code 0: it fits, or no limit is known. 1: it does not. 2: the layout or the file cannot be.
+    With --compile MindSpore and mindformers compile the graphs of ranks by a dry run, and the communication operators
+    in them are listed; it needs CANN, or g++ to build stub libraries.
     """
+    if compile_:
+        return print_dry_run(case, rank or [], layers, as_json)
+    if rank or layers:
+        raise InputError("--rank and --layers say what is compiled: give --compile too.")
     if device not in ("CPU", "Ascend"):
         raise InputError(f"There is no device {device!r}: choose CPU or Ascend.")
     chosen, limit = load_case(case), _bytes(memory_ or _stated_memory(case))

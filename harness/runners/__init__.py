@@ -7,7 +7,7 @@ A runner trains and reports numbers; it never judges. Each run is a process of i
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +28,7 @@ RUNNERS: Mapping[str, str] = {
     "torch": "harness.runners.torch_reference:TorchReference",
     "oracle": "harness.runners.oracle:Float64Oracle",
     "mindspore": "harness.runners.mindspore_subject:MindSporeSubject",
+    "mindformers": "harness.runners.mindformers_subject:MindFormersSubject",
 }
 
 
@@ -138,6 +139,28 @@ def check_policy(case: Case) -> None:
     if other:
         named = ", ".join(f"{key} {value}" for key, value in sorted(other.items()))
         raise InputError(f"The torch reference keeps all but compute_dtype in float32; the case asks for {named}.")
+
+
+def check_mindformers(case: Case) -> None:
+    """Refuses a case for which mindformers' graph is not run here.
+
+    Raises:
+        InputError: with every reason.
+    """
+    reasons = list(_reasons_against_mindformers(case))
+    if reasons:
+        raise InputError("\n".join(["The mindformers runner cannot train this case:", *reasons]))
+
+
+def _reasons_against_mindformers(case: Case) -> Iterator[str]:
+    other = {key: value for key, value in sorted(vars(case.precision).items()) if value != "float32"}
+    if other:
+        named = ", ".join(f"{key} {value}" for key, value in other.items())
+        yield f"it trains in float32 alone, and the case asks for {named}. Leave them out."
+    if case.parallel.world_size > 1:
+        yield f"it trains in one process, and the case asks for {case.parallel.world_size} ranks. Leave out parallel."
+    if not case.training.graph_mode:
+        yield "mindformers' training graph is compiled, and the case asks for graph_mode false. Leave it out."
 
 
 def load_runner(entry: str) -> RunnerFactory:

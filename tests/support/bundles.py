@@ -24,7 +24,7 @@ from harness.records import write_json
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
 from harness.standards import Standard, load_standard
-from harness.submission import Submission
+from harness.submission import OWN_SUBJECT, Submission
 from harness.trace import Outcome, Step, TraceHeader, TraceWriter
 
 Change = Callable[[str, Step], Step | None]
@@ -202,7 +202,7 @@ def _write_run(
         weights=INPUTS.weights,
         batches=INPUTS.batches,
         steps=steps,
-        runner={"subject": "mindspore", "reference": "torch", "oracle": "oracle"}[side],
+        runner={"subject": OWN_SUBJECT, "reference": "torch", "oracle": "oracle"}[side],
         initial=digest_each(example_parameters("weights")),
         alignment=expected_alignment(case),
         provenance={"threads": 1},

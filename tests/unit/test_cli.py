@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,19 @@ def test_only_the_chosen_runners_are_asked_for(certify_: Call, tmp_path: Path, m
     one = certify_(*command)
     assert one.code == 2 and "The 'mindspore' runner needs mindspore." in one.err
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_a_case_that_mindformers_cannot_train_is_refused_before_anything_runs(
+    certify_: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certify.environment, "packages", lambda: defaultdict(lambda: "1"))
+    out = tmp_path / "b"
+    for case, why in (
+        ("qwen3-tiny-bf16", "it trains in float32 alone"),
+        ("qwen3-tiny-tp2", "it trains in one process"),
+    ):
+        done = certify_("run", case, "--subject", "mindformers", "--out", out)
+        assert done.code == 2 and why in done.err and not out.exists()
 
 
 def test_an_output_directory_that_holds_something_is_refused_and_kept(certify_: Call, tmp_path: Path) -> None:

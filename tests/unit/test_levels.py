@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.attestation import Attestation, Role
+from harness.case import load_case
 from harness.evidence import Bundle
 from harness.judge import Outcome
 from harness.levels import MEASURES, Certificate, Level, Requirement, certify
@@ -50,6 +51,25 @@ def test_a_short_run_that_fits_is_preliminary(example: Bundle) -> None:
     certificate = certified(example)
     assert (certificate.level, certificate.next_level) == (Level.PRELIMINARY, Level.VALIDATED)
     assert str(certificate.scope) == "Qwen3 tiny, training on CPU, one process, float32"
+
+
+@pytest.mark.parametrize(
+    ("runner", "model"),
+    [
+        ("harness.runners.mindformers_subject:MindFormersSubject", "Qwen3 tiny by mindformers"),
+        ("mine.py:Mine", "Qwen3 tiny by mine.py:Mine"),
+    ],
+)
+def test_a_level_of_one_implementation_says_nothing_of_another(tmp_path: Path, runner: str, model: str) -> None:
+    def by(header: TraceHeader) -> TraceHeader:
+        return dataclasses.replace(header, runner=runner) if header.side == "subject" else header
+
+    assert certified(write_example(tmp_path / "b", case=small_case(), header=by)).scope.model == model
+
+
+def test_the_layout_is_part_of_what_a_level_holds_for(tmp_path: Path) -> None:
+    case = load_case("qwen3-tiny-tp2").with_changes(training=small_case().training.model_dump())
+    assert certified(write_example(tmp_path / "b", case=case)).scope.layout == "DP1 x TP2 x PP1"
 
 
 def test_nothing_above_preliminary_is_shown_without_signatures(example: Bundle) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import environment, levels
+from harness import environment, levels, submission
 from harness.provenance import Source
 from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
@@ -51,6 +51,7 @@ def test_the_walk_through_is_as_it_is_written(
     committed = Source(revision="a" * 40, dirty=False, sha256="b" * 64)
     monkeypatch.setattr(environment, "source", lambda: committed)
     monkeypatch.setattr(levels, "MEASURES", MEASURES)
+    monkeypatch.setattr(submission, "OWN_SUBJECT", f"{FAKES}:Fake")
     (trust,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
     Path("trust.yaml").write_text(moved(trust), encoding="utf-8")
     Path("corpus.txt").write_text(TEXT, encoding="utf-8")

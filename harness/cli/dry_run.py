@@ -1,0 +1,93 @@
+"""What `certify plan --compile` prints: the communication of chosen ranks, as MindSpore compiled it."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from harness.case import Case
+from harness.cli.terminal import MET, error_console, out_console
+from harness.planning.dry_run import NOT_SHOWN, CompiledRank, described, dry_run
+from harness.planning.memory import GIB
+
+DIRECTORY = Path("output") / "dry-run"
+
+
+def print_dry_run(
+    case_or_yaml: str, ranks: Sequence[int], layers: int | None, as_json: bool, directory: Path = DIRECTORY
+) -> int:
+    """Compiles the graphs of ranks, without any the first and the last one, and prints what they send.
+
+    Returns:
+        Exit code 0: each was compiled.
+
+    Raises:
+        CertifyError: a case, rank or layout that cannot be, a tool that is missing, or MindSpore refused the graph.
+    """
+    case, configuration = described(case_or_yaml, layers)
+    chosen = list(dict.fromkeys(ranks)) or [0, case.parallel.world_size - 1]
+    place = directory / case.name
+
+    def tell(rank: int) -> None:
+        error_console.print(f"Compiling rank {rank} of {case.parallel.world_size} ...", markup=False)
+
+    compiled = dry_run(case, configuration, chosen, place, listener=tell)
+    if as_json:
+        print(json.dumps(_record(case, compiled)))
+    else:
+        _print_compiled(case, compiled, place)
+    return MET
+
+
+def _print_compiled(case: Case, compiled: Sequence[CompiledRank], place: Path) -> None:
+    model = f"{case.model.num_hidden_layers} layers of width {case.model.hidden_size}"
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(compiled[0].versions.items()))
+    layout = f"{case.parallel}, recompute" if case.training.recompute else str(case.parallel)
+    out_console.print(f"{case.name}: {model}; {layout}", markup=False, soft_wrap=True)
+    out_console.print(f"Compiled by {versions} against {compiled[0].libraries}.", markup=False, soft_wrap=True)
+    table = Table(
+        "rank", "stage", "seconds", "GiB", "operator", "ranks", "in graph", "in step", box=None, pad_edge=False
+    )
+    for one in compiled:
+        first = (str(one.rank), str(one.stage), f"{one.seconds:.0f}", f"{one.peak_memory / GIB:.1f}")
+        for sent in one.communication:
+            among = f"peer {sent.peer}" if sent.peer is not None else _spans(sent.ranks)
+            table.add_row(*first, sent.kind, among, str(sent.found), str(sent.runs))
+            first = ("", "", "", "")
+        if not one.communication:
+            table.add_row(*first, "none", "", "0", "0")
+    out_console.print(table)
+    out_console.print(
+        "GiB: what the compiling process held. In graph: operators of the final graph. In step: how many a step runs; "
+        "what every micro batch goes through stands in the graph once.",
+        soft_wrap=True,
+    )
+    out_console.print(
+        f"This shows that MindSpore accepts the graphs of these ranks, and no more: {_not_shown()}.", soft_wrap=True
+    )
+    out_console.print(f"Logs, strategy files and final graphs: {place}", markup=False, soft_wrap=True)
+
+
+def _not_shown() -> str:
+    *others, last = NOT_SHOWN
+    return f"{', '.join(others)}, and {last}"
+
+
+def _spans(ranks: Sequence[int]) -> str:
+    """Ranks in short: 0-3, or 0, 4, 8, 12."""
+    if len(ranks) > 1 and list(ranks) == list(range(ranks[0], ranks[-1] + 1)):
+        return f"{ranks[0]}-{ranks[-1]}"
+    return ", ".join(map(str, ranks))
+
+
+def _record(case: Case, compiled: Sequence[CompiledRank]) -> dict[str, Any]:
+    return {
+        "case": case.name,
+        "num_hidden_layers": case.model.num_hidden_layers,
+        "parallel": dataclasses.asdict(case.parallel),
+        "ranks": [dataclasses.asdict(one) for one in compiled],
+        "not_shown": list(NOT_SHOWN),
+    }

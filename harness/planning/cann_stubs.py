@@ -1,0 +1,186 @@
+"""Stub libraries of CANN: the symbols that MindSpore's Ascend plugin asks for, without code.
+
+The plugin is in MindSpore's wheel, and it loads only where CANN is. With these libraries in its place it loads, and
+MindSpore's own front end compiles for Ascend: strategies, the cut into stages, communication operators. Nothing of CANN
+is copied, and nothing can be executed.
+
+The names are read off MindSpore's own libraries, so they fit the version that is installed. They are made once for each
+version, in a directory of the user's cache that appears whole or not at all.
+"""
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.digest import digest_file, digest_json
+from harness.errors import MissingPrerequisite
+
+SOURCE = Path(__file__).with_name("cann_stub.cc")
+TOOLS = {"g++": "g++", "nm": "binutils", "readelf": "binutils"}
+STUB = "libsymbols.so"
+LIBRARIES = "cann/lib64"  # MindSpore takes what ends in `cann` for the place of CANN, and opens libraries from there
+# Those that MindSpore opens by name while it runs; what its libraries are linked to is read off them.
+OPENED = ("libascendcl.so", "libacl_op_compiler.so", "libacl_tdt_channel.so", "libmsprofiler.so", "libopapi.so")
+# Names that are looked up while MindSpore runs stand in its libraries as strings. Those of operators come in pairs.
+LOOKED_UP = re.compile(
+    rb"\0(acl[A-Za-z]\w+|[Hh](?:ccl|com)[A-Z]\w+|mstx[A-Z]\w+|rt[A-Z][a-z]\w+"
+    rb"|(?:Un)?InitHugeMem\w+|ReleaseHugeMem|\w*PTA[A-Z]\w+|AddTensorAddrToCachedList)(?=\0)"
+)
+OPERATOR, ITS_PAIR = "aclnn", "GetWorkspaceSize"
+# Not needed to compile: kernels that a device would run, and what reads pictures.
+NOT_LOADED = re.compile(r"cpu_kernels|custom_|/op_kernels/|libdvpp")
+
+
+def stub_libraries(mindspore: Path, version: str, cache: Path | None = None) -> Path:
+    """The directory with stub libraries for an installed MindSpore, for LD_LIBRARY_PATH; made where it is not there.
+
+    Args:
+        mindspore: directory of the package.
+        version: of it; another version's libraries ask for other symbols.
+        cache: where they are kept; the user's cache directory without it.
+
+    Raises:
+        MissingPrerequisite: a tool that makes them is not there, or MindSpore has no Ascend plugin.
+    """
+    recipe = digest_json([digest_file(SOURCE), digest_file(Path(__file__))])
+    directory = (cache or _user_cache()) / "cann-stubs" / f"{version}-{recipe[:12]}"
+    if not directory.is_dir():
+        check_tools()
+        _appear(directory, mindspore)
+    return directory / LIBRARIES
+
+
+def check_tools() -> None:
+    """Refuses a machine that cannot make libraries.
+
+    Raises:
+        MissingPrerequisite: each tool that is missing, and how to get them.
+    """
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        packages = " ".join(sorted({TOOLS[tool] for tool in missing}))
+        raise MissingPrerequisite(
+            f"A dry run without CANN makes stub libraries, and {', '.join(missing)} is not here. "
+            f"Install it with: apt-get install {packages}"
+        )
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindspore-certify"
+
+
+def _appear(directory: Path, mindspore: Path) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".making-") as scratch:
+        made = Path(scratch) / "made"
+        (made / LIBRARIES).mkdir(parents=True)
+        _make(made / LIBRARIES, mindspore)
+        try:
+            made.rename(directory)
+        except OSError:
+            if not directory.is_dir():  # otherwise another process was quicker, and made the same
+                raise
+
+
+def _make(directory: Path, mindspore: Path) -> None:
+    plugin = _plugin(mindspore)
+    (directory / "symbols.inc").write_text("".join(f"{line}\n" for line in _declarations(plugin, mindspore)))
+    shutil.copy(SOURCE, directory)
+    flags = ("-D_GLIBCXX_USE_CXX11_ABI=0", "-O1", "-w")
+    _compile(directory, STUB, SOURCE.name, *flags)
+    empty = directory / "empty.cc"
+    empty.touch()
+    for name in sorted({*OPENED, *_missing_libraries(plugin, mindspore)}):
+        _compile(directory, name, empty.name, "-Wl,--no-as-needed", "-L.", f"-l:{STUB}", "-Wl,-rpath,$ORIGIN")
+
+
+def _compile(directory: Path, library: str, source: str, *flags: str) -> None:
+    command = ("g++", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", library, source, *flags)
+    _output(command, directory)
+
+
+def _output(command: Sequence[str | Path], directory: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=_plain_environment())
+    if done.returncode:
+        raise MissingPrerequisite(f"{command[0]} could not make a stub library:\n{done.stderr[-2000:].strip()}")
+    return done.stdout
+
+
+def _plain_environment() -> dict[str, str]:
+    """Tools whose words do not depend on the language of the user."""
+    return {**os.environ, "LC_ALL": "C"}
+
+
+def _plugin(mindspore: Path) -> list[Path]:
+    """The libraries that are loaded for Ascend, for this processor."""
+    base = mindspore / "lib" / "plugin"
+    found = [*base.glob("libmindspore_*ascend*"), *(base / "ascend").rglob("*.so")]
+    libraries = [path for path in sorted(found) if not NOT_LOADED.search(path.relative_to(base).as_posix())]
+    if not libraries:
+        raise MissingPrerequisite(f"MindSpore in {mindspore} has no plugin for Ascend, so there is nothing to compile.")
+    return libraries
+
+
+def _declarations(plugin: Sequence[Path], mindspore: Path) -> Iterator[str]:
+    """Every symbol that nobody defines, as the macro of `cann_stub.cc` that it needs; sorted."""
+    own = set(re.findall(r"\b(\w+)\(", SOURCE.read_text(encoding="utf-8")))
+    for name in sorted((_linked(plugin) | set(_looked_up(plugin))) - _defined(plugin, mindspore) - own):
+        if name.startswith("_ZN2ge8OperatorC"):
+            yield f"EMPTY_OPERATOR({name})"
+        elif re.match(r"_ZN2ge\d+\w+C[12]E", name):
+            yield f"EMPTY({name})"
+        else:
+            yield f"ZERO({name})"
+
+
+def _symbols(which: str, libraries: Sequence[Path]) -> set[str]:
+    """Names without their version; weak ones that nobody has to define are left out."""
+    lines = _output(("nm", "-D", which, *libraries)).splitlines()
+    found = (line.split() for line in lines if len(line.split()) > 1)
+    return {words[-1].partition("@")[0] for words in found if words[-2] not in ("w", "v")}
+
+
+def _linked(plugin: Sequence[Path]) -> set[str]:
+    """What the plugin is linked to; an interpreter has what begins with Py."""
+    return {name for name in _symbols("--undefined-only", plugin) if not re.match(r"_?Py|__stack_chk", name)}
+
+
+def _looked_up(plugin: Sequence[Path]) -> Iterator[str]:
+    for path in plugin:
+        if not path.name.startswith("libmindspore_"):
+            continue
+        for name in (found.decode() for found in LOOKED_UP.findall(path.read_bytes())):
+            if name.startswith(OPERATOR):
+                yield name.removesuffix(ITS_PAIR)
+                yield name.removesuffix(ITS_PAIR) + ITS_PAIR
+            else:
+                yield name
+
+
+def _defined(plugin: Sequence[Path], mindspore: Path) -> set[str]:
+    """What MindSpore and the system define."""
+    own = [path for path in mindspore.glob("lib/*.so*") if path.is_file()]
+    system = [path for name in _needed(plugin) if (path := _system_library(name))]
+    return _symbols("--defined-only", [*own, *mindspore.glob("_c_*.so"), *plugin, *system])
+
+
+def _needed(plugin: Sequence[Path]) -> list[str]:
+    return sorted(set(re.findall(r"\(NEEDED\).*\[(.+)\]", _output(("readelf", "-d", *plugin)))))
+
+
+def _missing_libraries(plugin: Sequence[Path], mindspore: Path) -> Iterator[str]:
+    """The libraries that the plugin is linked to and that neither MindSpore nor the system has."""
+    own = {path.name for path in mindspore.rglob("*.so*")}
+    yield from (name for name in _needed(plugin) if name not in own and not _system_library(name))
+
+
+@functools.cache
+def _system_library(name: str) -> Path | None:
+    """Where the linker finds it; it repeats a name that it does not know."""
+    path = Path(_output(("g++", f"-print-file-name={name}")).strip())
+    return path if path.is_absolute() else None

@@ -1,0 +1,109 @@
+"""One rank's dry run in its process: `python -m harness.planning.compile_rank JOB.json PARENT`.
+
+mindformers' own trainer goes its whole way with a configuration: context, communication, model, wrappers, optimizer.
+Where it would begin to train, the network is compiled in place of that, and nothing is executed. The data set is
+replaced by zeros of its shape, given as arguments: how rows come to the device is not compiled.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import mindformers
+import mindspore
+import numpy as np
+from mindformers import MindFormerConfig, Trainer, build_context
+from mindspore import Model
+from mindspore.communication import GlobalComm, management
+from mindspore.dataset import GeneratorDataset
+
+from harness.planning.dry_run import CONFIGURATION, DONE
+
+PR_SET_PDEATHSIG = 1
+
+
+class Zeros:
+    """As many rows as a data set has, each of zeros."""
+
+    def __init__(self, rows: int, columns: int, length: int) -> None:
+        self.rows = rows
+        self.row = (np.zeros(length, np.int32),) * columns  # the loader casts every column to int32
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return self.row
+
+
+def compile_network(model: Any, epochs: int, rows: Any, **_: Any) -> None:
+    """Called as `Model.train` is; compiles what that would train."""
+    model.train_network.set_train()
+    model.train_network.compile(*next(rows.create_tuple_iterator(num_epochs=1)))
+
+
+def zeros(config: Any) -> Any:
+    """What stands for the data set: the rows of a step that go to one rank, at a time."""
+    layout, data = config.parallel_config, config.train_dataset
+    parts = layout.micro_batch_num if layout.pipeline_stage > 1 else config.runner_config.gradient_accumulation_steps
+    columns = list(data.input_columns)
+    rows = Zeros(data.data_loader.sizes[0], len(columns), data.data_loader.config.seq_length)
+    return GeneratorDataset(rows, columns, shuffle=False).batch(config.runner_config.batch_size * parts)
+
+
+def note_groups() -> dict[str, list[int]]:
+    """The groups that will be made in Python, with their ranks: in a dry run MindSpore itself forgets those."""
+    groups: dict[str, list[int]] = {}
+    make = management._create_group_helper
+
+    def noted(group: str, ranks: list[int], *others: Any) -> None:
+        groups[group] = list(ranks)
+        make(group, ranks, *others)
+
+    management._create_group_helper = noted
+    return groups
+
+
+def peak_memory() -> int:
+    """Bytes that this process held at most."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def main(job: Path, parent: int) -> None:
+    """Compiles, and says in a file beside the job what that needed and which groups were made in Python."""
+    # As `harness.runners.worker` does: the kernel ends this process with the one that started it.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the process that started this dry run is gone")
+    # What MindSpore looks for is CANN's package for Python, for which no library stands.
+    GlobalComm.CHECK_ENVS = json.loads(job.read_text(encoding="utf-8"))["cann"]
+    Model.train = compile_network
+    groups = note_groups()
+    config = MindFormerConfig(str(job.parent / CONFIGURATION))
+    build_context(config)
+    Trainer(config, train_dataset=zeros(config)).train()
+    done = {
+        "groups": groups,
+        "peak_memory": peak_memory(),
+        "mindspore": mindspore.__version__,
+        "mindformers": mindformers.__version__,
+    }
+    (job.parent / DONE).write_text(json.dumps(done), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    code = 1
+    try:
+        main(Path(sys.argv[1]), int(sys.argv[2]))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # an ordinary end would give back a device that is not there

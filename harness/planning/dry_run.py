@@ -1,0 +1,405 @@
+"""A dry run: the Ascend graph of chosen ranks, compiled by MindSpore without a device, and what they send in it.
+
+Takes a case, or a training configuration of mindformers. Each rank is a process of its own, in which mindformers' own
+trainer builds its model and MindSpore compiles it (`harness.planning.compile_rank`); nothing is executed. Gives the
+communication operators of the final graph. On a host with CANN that is used, elsewhere stub libraries without code
+(`harness.planning.cann_stubs`). What a dry run does not show is `NOT_SHOWN`.
+
+Source: MindSpore 2.9, `MS_SIMULATION_LEVEL`; level 0 compiles and needs no device.
+"""
+
+import contextlib
+import copy
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import qwen3_model
+from harness.case import Case, load_case, shipped_cases
+from harness.errors import InputError, MissingPrerequisite
+from harness.mindformers_config import CONFIG, DATA, MODEL, UNTIED, is_configuration, known_fields
+from harness.planning.cann_stubs import stub_libraries
+from harness.planning.memory import micro_rows
+
+GUIDE = Path(qwen3_model.__file__).parent / "configs" / "pretrain_qwen3_32b_4k.yaml"
+LIMIT_SECONDS = 900.0
+STUBS = "stub libraries: symbols without code"
+NOT_SHOWN = (
+    "no kernel ran",
+    "no memory of a device was allocated",
+    "no message was sent between ranks",
+    "no number was computed",
+    "how rows come to a device was not compiled",
+)
+CONFIGURATION, JOB, DONE, LOG, GRAPHS = "configuration.yaml", "job.json", "done.json", "log.txt", "graphs"
+FINAL_PASS = "backend_pass"  # the last one before kernels are chosen
+LOG_TAIL_LINES = 25
+KINDS = (
+    "AllGather|AllGatherV|AllReduce|AlltoAll|AlltoAllV|AlltoAllVC|Barrier|BatchISendIRecv|Broadcast|CollectiveGather|"
+    "CollectiveScatter|NeighborExchange|NeighborExchangeV2|Receive|Reduce|ReduceScatter|ReduceScatterV|Send"
+)
+OPERATOR = re.compile(rf"^ +%\d+\([^=]*\) = (?:PrimFunc_)?({KINDS})\(")
+ENTRY = re.compile(r"^# IR entry: @(\S+)", re.MULTILINE)
+SUBGRAPH = re.compile(r"^subgraph @([^\s(]+)\(")
+# A subgraph is called by its name, or through a variable beside which stand those that it may be.
+CALLED = re.compile(r" = (?:call @[^\s(]+|%\d+\[@[^\]]*\])\(")
+GROUP = re.compile(r'\bgroup: "([^"]+)"')
+RANKS = re.compile(r"\bgroup_rank_ids: \(([\d, ]+)\)")
+PEER = re.compile(r"\b(?:dst|src)_global_rank: I64\((\d+)\)")
+Operator = tuple[str, tuple[int, ...], int | None]  # kind, ranks, peer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Communication:
+    """A communication operator of a rank's graph.
+
+    Attributes:
+        kind: MindSpore's name of the operator.
+        ranks: those that take part in it.
+        peer: the one that it sends to or receives from, where it is one.
+        found: how many of them stand in the graph.
+        runs: how many of them a step runs: what each micro batch goes through stands there once.
+    """
+
+    kind: str
+    ranks: tuple[int, ...]
+    peer: int | None
+    found: int
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledRank:
+    """What the dry run of one rank gave.
+
+    Attributes:
+        seconds: from the start of its process to the end.
+        peak_memory: bytes that the compiling process held at most, which is no memory of a device.
+        strategy: the file in which MindSpore wrote how each parameter is shared.
+        libraries: what it was compiled against: CANN and its version, or stub libraries.
+        versions: of MindSpore and mindformers.
+    """
+
+    rank: int
+    stage: int
+    seconds: float
+    peak_memory: int
+    communication: tuple[Communication, ...]
+    strategy: str
+    libraries: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """What a rank is compiled against, and where its libraries are where the system does not know it."""
+
+    name: str
+    cann: bool
+    directory: Path | None
+
+
+def described(case_or_yaml: str, layers: int | None = None) -> tuple[Case, dict[str, Any]]:
+    """A case and the configuration that mindformers' trainer is given for it.
+
+    A file of mindformers is taken as it is. A case is written as one: model, layout, precision, optimizer, clipping and
+    recomputation are its own; the rates of the steps are those of the file of the pretraining guide.
+
+    Args:
+        case_or_yaml: as `harness.case.load_case` takes it.
+        layers: other than the case has, for a quick look; they are dealt out evenly then.
+
+    Raises:
+        InputError: the case is not valid, the layers cannot be dealt out, or it has one process.
+    """
+    case = load_case(case_or_yaml)
+    path = shipped_cases().get(case_or_yaml, Path(case_or_yaml))
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if layers is not None:
+        layout = {**vars(case.parallel), "offset": ()}
+        case = case.with_changes(model={**case.model.to_hf(), "num_hidden_layers": layers}, parallel=layout)
+    if case.parallel.world_size == 1:
+        raise InputError(f"{case.name} has one process, which sends nothing: a dry run is for the ranks of a layout.")
+    configuration = content if is_configuration(content) else as_configuration(case)
+    if layers is not None:
+        configuration["model"]["model_config"].update(num_hidden_layers=layers, offset=0)
+    return case, configuration
+
+
+def as_configuration(case: Case) -> dict[str, Any]:
+    """A case in mindformers' form: the file of the pretraining guide with what the case says."""
+    configuration: dict[str, Any] = yaml.safe_load(GUIDE.read_text(encoding="utf-8"))
+    record, layout = case.model_dump(mode="json"), case.parallel
+    for field in known_fields().values():
+        if field.fate == "case" and not field.mindformers.startswith("lr_schedule."):
+            _put(configuration, field.mindformers, functools.reduce(dict.__getitem__, field.case.split("."), record))
+    _put(configuration, f"{MODEL}.{UNTIED}", not case.model.tie_word_embeddings)
+    _put(configuration, f"{MODEL}.seq_length", case.data.seq_length)
+    _put(configuration, f"{MODEL}.offset", list(layout.offset) or 0)
+    wide = case.precision.residual_dtype == "float32"
+    _put(configuration, f"{MODEL}.fp32_residual_connection", wide)
+    _put(configuration, "runner_config", {"epochs": 1, "batch_size": micro_rows(case), **_accumulation(case)})
+    _put(configuration, f"{DATA}.data_loader.sizes", [case.data.global_batch_size * case.training.steps, 0, 0])
+    _put(configuration, f"{CONFIG}.data_path", ["1", "none"])
+    configuration["train_dataset_task"]["dataset_config"] = configuration["train_dataset"]
+    _put(configuration, "parallel.dataset_strategy", [[layout.data_parallel, 1]] * 4)
+    _put(configuration, "runner_wrapper.use_clip_grad", case.training.clip_grad is not None)
+    _put(configuration, "runner_wrapper.max_grad_norm", case.training.clip_grad or 1.0)
+    return configuration
+
+
+def _accumulation(case: Case) -> dict[str, int]:
+    # with stages, the micro batches are what is accumulated
+    steps = 1 if case.parallel.pipeline_stage > 1 else case.training.gradient_accumulation_steps
+    return {"gradient_accumulation_steps": steps}
+
+
+def _put(configuration: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    functools.reduce(lambda section, part: section[part], sections, configuration)[name] = value
+
+
+def dry_run(
+    case: Case,
+    configuration: Mapping[str, Any],
+    ranks: Sequence[int],
+    directory: Path,
+    *,
+    limit_seconds: float = LIMIT_SECONDS,
+    listener: Callable[[int], None] = lambda rank: None,
+) -> list[CompiledRank]:
+    """Compiles the graph of each rank, one after the other.
+
+    Args:
+        case, configuration: as `described` gives them.
+        directory: where each rank leaves its log, strategy file and final graph, under `rank_N`.
+        limit_seconds: for one rank; then its process is ended.
+        listener: told of each rank before it is compiled.
+
+    Raises:
+        InputError: there is no such rank, or MindSpore did not compile it: with the end of its log.
+        MissingPrerequisite: MindSpore or mindformers is not here, or what makes stub libraries is not.
+    """
+    stages = {rank: _stage(case, rank) for rank in ranks}
+    tools = toolchain()
+    compiled = []
+    for rank, stage in stages.items():
+        listener(rank)
+        place = directory.resolve() / f"rank_{rank}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        _write_job(place, configuration, tools)
+        began = time.monotonic()
+        _run(place, _environment(place, rank, case.parallel.world_size, tools), rank, limit_seconds)
+        compiled.append(_read(place, rank, stage, time.monotonic() - began, tools))
+    return compiled
+
+
+def _stage(case: Case, rank: int) -> int:
+    try:
+        return case.parallel.coordinates(rank).stage
+    except ValueError:
+        ranks = case.parallel.world_size
+        raise InputError(f"There is no rank {rank}: {case.name} has {ranks}, from 0 to {ranks - 1}.") from None
+
+
+def toolchain() -> Toolchain:
+    """CANN where it is set up in this shell, stub libraries where it is not.
+
+    Raises:
+        MissingPrerequisite: MindSpore or mindformers is not installed, or the tools that make stub libraries are not.
+    """
+    found = importlib.util.find_spec("mindspore")
+    if found is None or importlib.util.find_spec("mindformers") is None:
+        raise MissingPrerequisite(
+            "A dry run needs mindspore and mindformers. Install them with: pip install mindformers==1.9.0"
+        )
+    home = os.environ.get("ASCEND_HOME_PATH")
+    if home and (Path(home) / "lib64" / "libascendcl.so").is_file():
+        return Toolchain(name=f"CANN {_cann_version(Path(home))}", cann=True, directory=None)
+    package = Path((found.submodule_search_locations or [""])[0])
+    libraries = stub_libraries(package, importlib.metadata.version("mindspore"))
+    return Toolchain(name=STUBS, cann=False, directory=libraries)
+
+
+def _cann_version(home: Path) -> str:
+    path = home / "compiler" / "version.info"  # where MindSpore reads it
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    version = re.search(r"^Version=(\S+)", text, re.MULTILINE)
+    return version[1] if version else "of unknown version"
+
+
+def _write_job(place: Path, configuration: Mapping[str, Any], tools: Toolchain) -> None:
+    own = copy.deepcopy(dict(configuration))
+    own.update(output_dir=str(place / "output"), profile=False)
+    own.setdefault("context", {})["device_target"] = "Ascend"  # what a dry run is for; there is none for a CPU
+    ascend = own["context"].get("ascend_config") or {}
+    settings = "parallel_speed_up_json_path"
+    if settings in ascend:
+        path = Path(ascend.pop(settings)).resolve()
+        # It is a file of mindformers' source tree, which its wheel does not have. It says how transfers are made.
+        ascend.update({settings: str(path)} if path.is_file() else {})
+    (place / CONFIGURATION).write_text(yaml.safe_dump(own), encoding="utf-8")
+    (place / JOB).write_text(json.dumps({"cann": tools.cann}), encoding="utf-8")
+
+
+def _environment(place: Path, rank: int, ranks: int, tools: Toolchain) -> dict[str, str]:
+    of_a_cluster = ("MS_ROLE", "MS_WORKER_NUM", "RANK_TABLE_FILE", "DEVICE_ID")
+    inherited = {name: value for name, value in os.environ.items() if name not in of_a_cluster}
+
+    def before(name: str, first: Path | None) -> str:
+        return os.pathsep.join(str(part) for part in (first, inherited.get(name)) if part)
+
+    return {
+        **inherited,
+        "MS_SIMULATION_LEVEL": "0",
+        "RANK_SIZE": str(ranks),
+        "RANK_ID": str(rank),
+        "LD_LIBRARY_PATH": before("LD_LIBRARY_PATH", tools.directory),
+        "PYTHONPATH": before("PYTHONPATH", Path(__file__).parents[2]),
+        "GLOG_v": "3",  # errors only; the log of a graph that was refused should end with why
+        "MS_DEV_SAVE_GRAPHS": "1",
+        "MS_DEV_SAVE_GRAPHS_PATH": str(place / GRAPHS),
+        "MS_DEV_DUMP_IR_PASSES": FINAL_PASS,
+    }
+
+
+def _run(place: Path, environment: Mapping[str, str], rank: int, limit_seconds: float) -> None:
+    command = [sys.executable, "-m", "harness.planning.compile_rank", str(place / JOB), str(os.getpid())]
+    log = place / LOG
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=place,  # MindSpore and mindformers leave files where they are started
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limit_seconds)
+        except subprocess.TimeoutExpired:
+            why = f"was not compiled within {limit_seconds:g} s; the process was ended"
+            raise InputError(f"Rank {rank} {why}. Its log: {log}") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if code:
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        raise InputError(f"Rank {rank} was not compiled; its process ended {how}. {log} ends:\n{log_tail(log)}")
+
+
+def log_tail(log: Path) -> str:
+    """The last lines, from the last error on where one is named: what stands before it is how Python came there."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    named = [number for number, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    begin = named[-1] if named else max(0, len(lines) - LOG_TAIL_LINES)
+    return "\n".join(lines[begin:][:LOG_TAIL_LINES])
+
+
+def final_graph(place: Path) -> Path:
+    """The last graph that MindSpore saved of a rank.
+
+    Raises:
+        InputError: it saved none.
+    """
+    found = sorted(place.glob(f"{GRAPHS}/rank_*/[0-9]*_{FINAL_PASS}_*.ir"))
+    if not found:
+        raise InputError(f"MindSpore saved no final graph in {place / GRAPHS}.")
+    return found[-1]
+
+
+def _read(place: Path, rank: int, stage: int, seconds: float, tools: Toolchain) -> CompiledRank:
+    done = json.loads((place / DONE).read_text(encoding="utf-8"))
+    saved = final_graph(place)
+    communication = read_communication(saved.read_text(encoding="utf-8"), done["groups"])
+    saved.replace(place / "final.ir")
+    shutil.rmtree(place / GRAPHS)
+    strategies = sorted(place.glob("output/strategy/*.ckpt"))
+    return CompiledRank(
+        rank=rank,
+        stage=stage,
+        seconds=seconds,
+        peak_memory=done["peak_memory"],
+        communication=communication,
+        strategy=str(strategies[0]) if strategies else "",
+        libraries=tools.name,
+        versions={name: done[name] for name in ("mindspore", "mindformers")},
+    )
+
+
+def read_communication(graph: str, groups: Mapping[str, Sequence[int]]) -> tuple[Communication, ...]:
+    """The communication operators of a graph in MindSpore's text form, sorted by kind, ranks and peer.
+
+    Args:
+        graph: the text of an IR file.
+        groups: the ranks of the groups that were made in Python. The graph states those of the others; of these it
+            states all ranks there are.
+
+    Raises:
+        InputError: it is no such text.
+    """
+    entry, lines = ENTRY.search(graph), _by_subgraph(graph)
+    if entry is None or entry[1] not in lines:
+        raise InputError("The graph that MindSpore saved cannot be read: it does not say where it begins.")
+    runs = _runs(lines, entry[1])
+    found, run = Counter[Operator](), Counter[Operator]()
+    for name, body in lines.items():
+        for line in body:
+            if (operator := OPERATOR.match(line)) and (key := _operator(operator[1], line, groups)):
+                found[key] += 1
+                run[key] += runs[name]
+    return tuple(
+        Communication(kind=kind, ranks=ranks, peer=peer, found=count, runs=run[kind, ranks, peer])
+        for (kind, ranks, peer), count in sorted(found.items(), key=lambda item: (*item[0][:2], item[0][2] or 0))
+    )
+
+
+def _operator(kind: str, line: str, groups: Mapping[str, Sequence[int]]) -> Operator | None:
+    group, stated, peer = GROUP.search(line), RANKS.search(line), PEER.search(line)
+    if group is None or not (stated or group[1] in groups):
+        return None
+    numbers = groups.get(group[1]) or [int(number) for number in re.findall(r"\d+", stated[1] if stated else "")]
+    return kind, tuple(numbers), int(peer[1]) if peer else None
+
+
+def _by_subgraph(graph: str) -> dict[str, list[str]]:
+    lines: dict[str, list[str]] = {}
+    body: list[str] = []
+    for line in graph.splitlines():
+        if (begun := SUBGRAPH.match(line)) is not None:
+            body = lines.setdefault(begun[1], [])
+        body.append(line)
+    return lines
+
+
+def _runs(lines: Mapping[str, Sequence[str]], entry: str) -> Mapping[str, int]:
+    """How often a step runs each subgraph; those that a condition chooses between count as if each ran."""
+    calls: dict[str, Counter[str]] = {name: Counter() for name in lines}
+    for name, body in lines.items():
+        for line in body:
+            if (called := CALLED.search(line)) is not None:
+                calls[name].update({word for word in re.findall(r"@([^\s(),\]]+)", called[0]) if word in lines})
+
+    @functools.cache
+    def times(name: str) -> int:
+        return (name == entry) + sum(times(caller) * made[name] for caller, made in calls.items() if made[name])
+
+    return {name: times(name) for name in lines}

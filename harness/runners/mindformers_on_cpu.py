@@ -1,0 +1,99 @@
+"""What a CPU lacks of mindformers' training graph, as the same mathematics in ordinary operators.
+
+mindformers' own code stays what it is, down to the operators that exist for Ascend alone. Those kernels are then not
+what a run on a CPU shows anything about: `REPLACED` names them, and every trace states it.
+"""
+
+import functools
+from types import SimpleNamespace
+from typing import Any
+
+import mindspore as ms
+from mindformers.parallel_core.training_graph.base_models.common.embeddings import rotary_pos_embedding
+from mindformers.parallel_core.training_graph.tensor_parallel import layers
+from mindformers.parallel_core.training_graph.transformer import attention, flash_attention, norm
+from mindspore import Tensor, nn, ops
+
+LOWEST = -3.4028234663852886e38  # of float32
+
+REPLACED = (
+    "FusedRMSNorm (operator RmsNorm): by mindformers' RMSNorm",
+    "FlashAttentionScore: by products and softmax",
+    "the cast of query, key and value to float16 before it: left out",
+    "mint.nn.functional.embedding: by a gather, which has a derivative on a CPU",
+    "Outer of positions and frequencies: by a product",
+)
+
+
+@functools.cache
+def replace_operators() -> tuple[str, ...]:
+    """Puts the replacements into mindformers' modules, for every model that this process builds from now on.
+
+    Returns:
+        What was replaced, and by what.
+    """
+    norm.FusedRMSNorm = norm.RMSNorm
+    flash_attention.FlashAttentionScore = PlainAttentionScore
+    # The module takes its operators from there when a cell is built, and nothing when it is compiled.
+    attention.aclnn_ops = SimpleNamespace(**{**vars(attention.aclnn_ops), "Cast": CastButNotToHalf})
+    layers.VocabParallelEmbedding.embedding_func = gathered_rows
+    rotary_pos_embedding.Outer = OuterProduct
+    return REPLACED
+
+
+class PlainAttentionScore(nn.Cell):
+    """softmax(scale * q k^T, masked) v, called as FlashAttentionScore is: layout BNSD, no dropout, the whole mask.
+
+    B batch, N query heads, K key-value heads, S sequence, H head width.
+    """
+
+    def __init__(self, scale_value: float, keep_prob: float, input_layout: str, sparse_mode: int, **_: Any) -> None:
+        super().__init__()
+        if (keep_prob, input_layout, sparse_mode) != (1.0, "BNSD", 0):
+            asked = f"keep_prob {keep_prob}, input_layout {input_layout}, sparse_mode {sparse_mode}"
+            raise NotImplementedError(f"on a CPU attention has no dropout, layout BNSD and a whole mask, not {asked}")
+        self.scale = scale_value
+        self.scores = ops.BatchMatMul(transpose_b=True)
+        self.softmax = ops.Softmax(-1)
+        self.mix = ops.BatchMatMul()
+
+    def construct(
+        self,
+        query_BNSH: Tensor,
+        key_BKSH: Tensor,
+        value_BKSH: Tensor,
+        alibi_mask: Tensor,
+        drop_mask: Tensor,
+        padding_mask: Tensor,
+        hidden_B1SS: Tensor,
+        prefix: Tensor,
+    ) -> tuple[None, None, None, Tensor]:
+        """The last of FlashAttentionScore's four results, which alone is used; the mask is 1 where a key is hidden."""
+        B, N, S, H = query_BNSH.shape
+        # The query heads that share a key head are consecutive: together they are rows of one product.
+        scores = self.scores(ops.reshape(query_BNSH, (B, key_BKSH.shape[1], -1, H)), key_BKSH) * self.scale
+        masked = ops.masked_fill(ops.reshape(scores, (B, N, S, S)), ops.cast(hidden_B1SS, ms.bool_), LOWEST)
+        weights = ops.reshape(self.softmax(masked), scores.shape)
+        return None, None, None, ops.reshape(self.mix(weights, value_BKSH), (B, N, S, H))
+
+
+class CastButNotToHalf(nn.Cell):
+    """A cast that leaves alone what would become float16: FlashAttentionScore takes nothing wider, products do."""
+
+    def construct(self, x: Tensor, dtype: Any) -> Tensor:
+        return x if dtype == ms.float16 else ops.cast(x, dtype)
+
+
+class OuterProduct(nn.Cell):
+    """x [P] and y [F] -> [P, F]."""
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        return ops.reshape(x, (-1, 1)) * ops.reshape(y, (1, -1))
+
+    def shard(self, *strategy: Any) -> None:
+        """One process has nothing to share out."""
+
+
+def gathered_rows(self: nn.Cell, tokens_BS: Tensor, weight_VD: Tensor) -> Tensor:
+    """The rows of the weight that the tokens name: [B, S, D]."""
+    return ops.gather(weight_VD, tokens_BS, 0)

@@ -1,0 +1,56 @@
+"""A dry run of a real layout on stub libraries: mindformers' graph, compiled for Ascend where there is none."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.cli.dry_run import print_dry_run
+from harness.errors import InputError
+from harness.planning.dry_run import STUBS, described, dry_run
+from tests.support.processes import processes_of, until
+
+LAYOUT = "qwen3-tied-tp2-pp2"
+MICRO_BATCHES = 2
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="stub libraries are made by g++"),
+    pytest.mark.usefixtures("without_cann"),
+]
+
+
+@pytest.fixture
+def without_cann(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
+
+
+def test_the_first_and_the_last_rank_are_compiled_and_send_to_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert print_dry_run(LAYOUT, [0, 3], None, as_json=True, directory=tmp_path) == 0
+    first, last = json.loads(capsys.readouterr().out)["ranks"]
+    assert (first["stage"], last["stage"]) == (0, 1)
+    for one, peer, shard in ((first, 2, [0, 1]), (last, 1, [2, 3])):
+        sent = {(each["kind"], each["peer"]): each["runs"] for each in one["communication"] if each["peer"] is not None}
+        # once for each micro batch, and once for the gradient or the weight of the embedding that the head is tied to
+        assert sent == {("Send", peer): MICRO_BATCHES + 1, ("Receive", peer): MICRO_BATCHES + 1}
+        groups = {tuple(each["ranks"]) for each in one["communication"] if each["kind"] == "AllReduce"}
+        assert tuple(shard) in groups
+        assert one["libraries"] == STUBS and Path(one["strategy"]).is_file()
+        assert one["seconds"] > 0 and one["peak_memory"] > 0
+    assert {path.name for path in (tmp_path / LAYOUT).iterdir()} == {"rank_0", "rank_3"}
+
+
+def test_what_mindspore_refuses_is_an_error_with_the_end_of_the_log(tmp_path: Path) -> None:
+    case, configuration = described(LAYOUT)
+    configuration["parallel_config"]["model_parallel"] = 3
+    with pytest.raises(InputError, match="Rank 0 was not compiled; its process ended") as refused:
+        dry_run(case, configuration, [0], tmp_path)
+    assert "Error" in str(refused.value) and "Traceback" not in str(refused.value)
+
+
+def test_a_time_limit_ends_the_process(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Rank 0 was not compiled within 0\.5 s; the process was ended"):
+        dry_run(*described(LAYOUT), [0], tmp_path, limit_seconds=0.5)
+    until(lambda: not processes_of(tmp_path), "its process is gone")

@@ -7,11 +7,14 @@ directory of its own under `ranks/`, beside the logs. A process that ends with a
 
 import contextlib
 import dataclasses
+import math
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from harness.case import parse_case
@@ -27,6 +30,7 @@ HALF_WAY = "half-way"  # the file that says: what is left is for processes that 
 RANK = "rank"
 # How long a process waits for the others to come, and for what another one sends: that one may be compiling.
 CLUSTER_SECONDS, MESSAGE_SECONDS = 600, 600
+LOOK_SECONDS, ALONE_SECONDS = 0.2, 5.0
 
 
 def telling_rank(layout: ParallelConfig) -> int:
@@ -59,12 +63,48 @@ def start_ranks(job_file: str, job: Job) -> int:
     logs = log_directory(job)
     logs.mkdir(parents=True, exist_ok=True)
     nodes = job.nodes or Nodes(count=1, rank=0, master="127.0.0.1", port=free_port())
-    command = [sys.executable, "-m", "mindspore.parallel.cluster.run", *msrun_arguments(job.ranks, nodes, str(logs))]
+    # The logs of ranks are files; without this it would copy all of them here. There is no rank of that number.
+    silent = f"--tail_worker_log={job.ranks}"
+    arguments = [*msrun_arguments(job.ranks, nodes, str(logs)), silent]
+    command = [sys.executable, "-m", "mindspore.parallel.cluster.run", *arguments]
     # It starts the `python` that it finds.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = {**os.environ, "PATH": path, "MS_RECEIVE_MSG_TIMEOUT": str(MESSAGE_SECONDS)}
-    done = subprocess.run([*command, __file__, job_file, str(os.getpid()), RANK], env=environment, check=False)
-    return done.returncode
+    with subprocess.Popen([*command, __file__, job_file, str(os.getpid()), RANK], env=environment) as started:
+        return _end_of(started, has_scheduler=nodes.rank == 0)
+
+
+def _end_of(msrun: "subprocess.Popen[bytes]", has_scheduler: bool) -> int:
+    """Waits for `msrun`; its exit code.
+
+    When a rank dies it ends the others at once, and then waits for the scheduler, which takes more than a minute to
+    notice. A scheduler that has been alone for some seconds has nothing left to do.
+    """
+    scheduler, alone_since = None, math.inf
+    while (code := msrun.poll()) is None:
+        time.sleep(LOOK_SECONDS)
+        living = children_of(msrun.pid)
+        if scheduler is None and len(living) > 1:
+            scheduler = living[0]
+        alone_since = min(alone_since, time.monotonic()) if living == [scheduler] else math.inf
+        if has_scheduler and scheduler and time.monotonic() - alone_since > ALONE_SECONDS:
+            os.kill(scheduler, signal.SIGKILL)
+    return code
+
+
+def children_of(pid: int) -> list[int]:
+    """The living processes that a process has started, in that order; none where the system does not tell."""
+    try:
+        started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        states = {int(child): _state(int(child)) for child in started}
+    except OSError:  # the process, or one of them, has ended in between
+        return []
+    return [child for child, state in states.items() if state != "Z"]
+
+
+def _state(pid: int) -> str:
+    """The letter of the kernel for what a process does: Z is one that has ended and was not asked after."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def msrun_arguments(ranks: int, nodes: Nodes, logs: str) -> list[str]:

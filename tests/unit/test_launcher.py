@@ -349,7 +349,7 @@ def test_a_runner_in_a_module_that_is_not_there_is_refused_before_anything_runs(
 
 @pytest.mark.parametrize("name", ["", "pytorch", "module:", ":Class", "a:b:c"])
 def test_any_other_runner_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="known are torch, oracle, mindspore, or give MODULE:CLASS"):
+    with pytest.raises(InputError, match="known are torch, oracle, mindspore, mindformers, or give MODULE:CLASS"):
         find_runner(name)
 
 

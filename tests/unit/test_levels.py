@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.attestation import Attestation, Role
-from harness.case import load_case
 from harness.evidence import Bundle
 from harness.judge import Outcome
 from harness.levels import MEASURES, Certificate, Level, Requirement, certify
@@ -68,8 +67,13 @@ def test_a_level_of_one_implementation_says_nothing_of_another(tmp_path: Path, r
 
 
 def test_the_layout_is_part_of_what_a_level_holds_for(tmp_path: Path) -> None:
-    case = load_case("qwen3-tiny-tp2").with_changes(training=small_case().training.model_dump())
-    assert certified(write_example(tmp_path / "b", case=case)).scope.layout == "DP1 x TP2 x PP1"
+    case = small_case().with_changes(parallel={"model_parallel": 2}, standards=("official", "layout-fp32"))
+    standards = tuple(load_standard(name) for name in case.standards)
+    bundle = write_example(tmp_path / "b", case=case, standards=standards)
+    assert certified(bundle).scope.layout == "DP1 x TP2 x PP1"
+    assert {"subject-alone", "subject-alone-probe"} <= set(bundle.runs)
+    layout = [finding for finding in bundle.findings if finding.standard == "layout-fp32"]
+    assert layout and {finding.outcome for finding in layout} == {Outcome.PASS}
 
 
 def test_nothing_above_preliminary_is_shown_without_signatures(example: Bundle) -> None:

@@ -41,7 +41,7 @@ class SumsNoNorms(Reduction):
     area="parallel",
     imitates="Weights that are held whole by tensor-parallel ranks, without the sum of their gradients",
     source="https://github.com/NVIDIA/Megatron-LM/issues/1446",
-    place="model.layers.0.self_attn.q_norm.weight",
+    place="model.layers.1.self_attn",
     direction="backward",
     case="qwen3-tiny-tp2",
 )

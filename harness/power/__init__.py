@@ -22,7 +22,7 @@ FORMAT = "certify-power/1"
 CEILINGS = ("official-first-loss", "official-mean-loss", "official-grad-norm")
 # What is known of a subject before its first step, and what its first step shows.
 BEFORE = (".initial.differs", ".alignment.differs")
-AT_FIRST = ("oracle.gradients.", "oracle.updates.", "runs.probe_norm")
+AT_FIRST = ("oracle.gradients.", "oracle.updates.", "runs.probe_norm", "layout.gradients.")
 # Megatron-LM's functional tests compare a run approximately so: relative 5 % a step, one step in a hundred forgiven.
 APPROXIMATE, FORGIVEN = 0.05, 0.01
 RULES: Mapping[str, str] = {

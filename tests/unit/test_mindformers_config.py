@@ -1,6 +1,7 @@
 """A configuration of mindformers as a case: every field has a fate, and what a case cannot stand for is refused."""
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,7 @@ def test_certify_run_takes_it_and_says_what_this_machine_lacks(
 ) -> None:
     certify = caller(capsys, monkeypatch)
     monkeypatch.setattr(environment, "machine", lambda: {"memory_gib": 24})
+    monkeypatch.setattr(environment, "packages", lambda: defaultdict(lambda: "1"))
     done = certify("run", "--config", GUIDE)
     assert done.code == 2 and "needs 244 GiB of memory for its weights alone" in done.said
     both = certify("run", "qwen3-small-fp32", "--config", GUIDE)

@@ -222,13 +222,17 @@ class ParallelTrainer(Qwen3Trainer):
         return loss
 
     def build_gradients(self, parameters: ms.ParameterTuple) -> Gradients:
-        self._reduction = Reduction([parameter.name for parameter in parameters], self.ranks, self.layout)
+        self._reduction = self.build_reduction([parameter.name for parameter in parameters])
         return ReducedGradients(ForwardLoss(self.model, self.build_loss()), parameters, self._reduction)
 
     def build_optimizer(self, parameters: ms.ParameterTuple) -> AdamW:
         if not self.layout.enable_parallel_optimizer:
             return super().build_optimizer(parameters)
         return SharedAdamW(parameters, self.optimizer_config, self.ranks.replicas, self.decays)
+
+    def build_reduction(self, names: Sequence[str]) -> Reduction:
+        """The cell that puts the gradients of all ranks together."""
+        return Reduction(names, self.ranks, self.layout)
 
     def build_clip(self, max_norm: float | None) -> nn.Cell:
         return SharedClip(max_norm, [self._counts(parameter.name) for parameter in self._parameters], self.ranks.model)

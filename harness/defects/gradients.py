@@ -45,7 +45,8 @@ class ParameterDetached(MindSporeSubject):
 
 
 class OneChanged(ChangedGradients):
-    """Changes the gradient of the parameters whose names start with `prefix`, each as `of` says."""
+    """Changes the gradient of the parameters whose names start with `prefix`, each as `of` says, which cannot be
+    abstract either."""
 
     prefix: str
 

@@ -3,9 +3,8 @@
 They differ from a sound subject only where there are several ranks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
@@ -13,8 +12,8 @@ from harness.defects import defect
 from harness.runners.mindspore_subject import MindSporeSubject
 from qwen3_model.collectives import Group, Sum
 from qwen3_model.modeling_qwen3_parallel import StageModel
-from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer, Ranks, ReducedGradients, Reduction
-from qwen3_model.modeling_qwen3_train import Array, ForwardLoss, Gradients
+from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer, Ranks, Reduction
+from qwen3_model.modeling_qwen3_train import Array
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.parallel_optimizer import SharedClip
 from qwen3_model.sharding import EMBEDDING
@@ -25,10 +24,8 @@ class WithReduction(ParallelTrainer):
 
     reduction_cell: type[Reduction]
 
-    def build_gradients(self, parameters: ms.ParameterTuple) -> Gradients:
-        names = [parameter.name for parameter in parameters]
-        self._reduction = self.reduction_cell(names, self.ranks, self.layout)
-        return ReducedGradients(ForwardLoss(self.model, self.build_loss()), parameters, self._reduction)
+    def build_reduction(self, names: Sequence[str]) -> Reduction:
+        return self.reduction_cell(names, self.ranks, self.layout)
 
 
 class SumsNoNorms(Reduction):
@@ -148,19 +145,11 @@ class DoublesTheHead(Reduction):
     def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
         super().__init__(names, ranks, layout)
         self.doubled = tuple(name == EMBEDDING and ranks.last for name in names)
+        self.sound = Reduction(names, ranks, layout)
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         changed = [gradients[i] * 2.0 if self.doubled[i] else gradients[i] for i in range(len(self.doubled))]
-        before = changed[0]
-        for flags, sum_ in ((self.in_part, self.over_shards), (self.tied, self.over_ends)):
-            for i in range(len(flags)):
-                if flags[i]:
-                    before = sum_(ops.depend(changed[i], before))
-                    changed[i] = before
-        for i in range(len(changed)):
-            before = self.over_replicas(ops.depend(changed[i], before))
-            changed[i] = before
-        return tuple([ops.depend(gradient, before) for gradient in changed])
+        return self.sound(tuple(changed))
 
 
 @defect(
@@ -241,14 +230,10 @@ class PartsNotSummed(MindSporeSubject):
     case="qwen3-tied-tp2-pp2",
 )
 class LastMicroBatchLost(MindSporeSubject):
-    """The gradients of the last micro batch are those of the one before; the loss is that of all."""
+    """The last micro batch goes through the stages without a target; the count is still that of all."""
 
     class parallel_trainer(ParallelTrainer):
-        def _through_the_stages(self, tokens: Array, loss_mask: Array) -> float:
-            half = len(tokens) // 2
-            lost = np.concatenate([tokens[:half], tokens[:half]]), np.concatenate([loss_mask[:half], loss_mask[:half]])
-            loss = super()._through_the_stages(tokens, loss_mask)
-            for total in self._sums:
-                total.set_data(ops.zeros_like(total))
-            super()._through_the_stages(*lost)
-            return loss
+        def micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
+            *others, (inputs, targets, mask, count) = super().micro_batches(tokens, loss_mask)
+            yield from others
+            yield inputs, targets, ops.zeros_like(mask), count

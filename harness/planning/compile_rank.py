@@ -5,10 +5,8 @@ Where it would begin to train, the network is compiled in place of that, and not
 replaced by zeros of its shape, given as arguments: how rows come to the device is not compiled.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -23,8 +21,7 @@ from mindspore.communication import GlobalComm, management
 from mindspore.dataset import GeneratorDataset
 
 from harness.planning.dry_run import CONFIGURATION, DONE
-
-PR_SET_PDEATHSIG = 1
+from harness.processes import end_with_parent
 
 
 class Zeros:
@@ -77,10 +74,7 @@ def peak_memory() -> int:
 
 def main(job: Path, parent: int) -> None:
     """Compiles, and says in a file beside the job what that needed and which groups were made in Python."""
-    # As `harness.runners.worker` does: the kernel ends this process with the one that started it.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the process that started this dry run is gone")
+    end_with_parent(parent)
     # What MindSpore looks for is CANN's package for Python, for which no library stands.
     GlobalComm.CHECK_ENVS = json.loads(job.read_text(encoding="utf-8"))["cann"]
     Model.train = compile_network

@@ -35,6 +35,7 @@ from harness.errors import InputError, MissingPrerequisite
 from harness.mindformers_config import CONFIG, DATA, MODEL, UNTIED, is_configuration, known_fields
 from harness.planning.cann_stubs import stub_libraries
 from harness.planning.memory import micro_rows
+from harness.processes import log_tail
 
 GUIDE = Path(qwen3_model.__file__).parent / "configs" / "pretrain_qwen3_32b_4k.yaml"
 LIMIT_SECONDS = 900.0
@@ -48,7 +49,6 @@ NOT_SHOWN = (
 )
 CONFIGURATION, JOB, DONE, LOG, GRAPHS = "configuration.yaml", "job.json", "done.json", "log.txt", "graphs"
 FINAL_PASS = "backend_pass"  # the last one before kernels are chosen
-LOG_TAIL_LINES = 25
 KINDS = (
     "AllGather|AllGatherV|AllReduce|AlltoAll|AlltoAllV|AlltoAllVC|Barrier|BatchISendIRecv|Broadcast|CollectiveGather|"
     "CollectiveScatter|NeighborExchange|NeighborExchangeV2|Receive|Reduce|ReduceScatter|ReduceScatterV|Send"
@@ -304,14 +304,6 @@ def _run(place: Path, environment: Mapping[str, str], rank: int, limit_seconds: 
     if code:
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         raise InputError(f"Rank {rank} was not compiled; its process ended {how}. {log} ends:\n{log_tail(log)}")
-
-
-def log_tail(log: Path) -> str:
-    """The last lines, from the last error on where one is named: what stands before it is how Python came there."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    named = [number for number, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    begin = named[-1] if named else max(0, len(lines) - LOG_TAIL_LINES)
-    return "\n".join(lines[begin:][:LOG_TAIL_LINES])
 
 
 def final_graph(place: Path) -> Path:

@@ -22,9 +22,10 @@ from typing import BinaryIO, Self
 
 from harness.case import Case
 from harness.errors import CertifyError
+from harness.processes import end_with_parent
 from harness.runners import Job
 from harness.runners.launcher import Process, run_jobs, start_fresh, variables
-from harness.runners.worker import end_with_parent, main
+from harness.runners.worker import main
 
 PRELOADED = ["harness.power.preload"]
 COMPILED = "compiled"

@@ -20,10 +20,11 @@ from harness.case import Case
 from harness.digest import canonical_json
 from harness.errors import InputError
 from harness.evidence import OUTCOME, TRACE
+from harness.processes import end_with_parent
 from harness.records import write_json
 from harness.runners import Job, RunnerFactory, Setting, load_runner
 from harness.runners.launcher import own_end, variables
-from harness.runners.worker import carry_out, end_with_parent
+from harness.runners.worker import carry_out
 from harness.trace import Outcome, Status, read_trace
 
 COMPILED_FOR = ("clip_grad", "gradient_accumulation_steps", "recompute", "graph_mode")

@@ -7,7 +7,6 @@ number are outcomes. However this process ends, it leaves no run behind.
 import contextlib
 import dataclasses
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from typing import BinaryIO, Protocol
 from harness.case import Case
 from harness.errors import EvidenceError
 from harness.evidence import LOG, OUTCOME, TRACE, read_run
+from harness.processes import log_tail
 from harness.records import write_json
 from harness.runners import Job
 from harness.runners.worker import CHECKPOINT, resume_step
@@ -29,7 +29,6 @@ from harness.trace import Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
-LOG_TAIL_LINES, LOG_LONGEST = 25, 200
 JOB = "job.json"  # what a process is told; it names paths of this machine, so it is gone when the process is
 
 # These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
@@ -274,14 +273,6 @@ def _record(one: _Running, status: str, detail: str) -> None:
         "resumed_after": one.resumed_after,
     }
     write_json(one.directory / OUTCOME, outcome)
-
-
-def log_tail(path: Path) -> str:
-    """The last lines. A compiler explains an error at length after naming it, so they begin no later than its name."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LONGEST:] if path.is_file() else []
-    named = [number for number, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    begin = max(0, len(lines) - LOG_TAIL_LINES)
-    return "\n".join(lines[min([begin, *named[-1:]]) :])
 
 
 def _end(one: _Running) -> None:

@@ -61,13 +61,7 @@ class MindSporeSubject:
         return self._trainer.whole(self._trainer.gradients(tokens, loss_mask))
 
     def taps(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Taps:
-        """What the gradients of a batch are made of, in the mode and by the cells that train.
-
-        Raises:
-            NotImplementedError: this process is one of several ranks.
-        """
-        if self._setting.rank is not None:
-            raise NotImplementedError("what is inside a step is shown in one process, not over ranks")
+        """What the gradients of a batch are made of, in the mode and by the cells that train, in one process."""
         if self._taps is None:
             self._taps = MindSporeTaps(self._trainer, *loss_mask.shape)
         return self._taps.step(tokens, loss_mask)

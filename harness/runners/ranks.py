@@ -20,9 +20,9 @@ from pathlib import Path
 from harness.case import parse_case
 from harness.errors import InputError
 from harness.evidence import RANKS
+from harness.processes import end_with_parent, log_tail
 from harness.runners import Job, Nodes, load_runner
-from harness.runners.launcher import log_tail
-from harness.runners.worker import carry_out, end_with_parent, read_job
+from harness.runners.worker import carry_out, read_job
 from qwen3_model.parallel_config import Coordinates, ParallelConfig
 
 LOGS = "log"

@@ -4,10 +4,8 @@ Reads the inputs that it was told to use and states the digests of what it read;
 a checkpoint now and then; ends at the first number that is not finite, for nothing after it means anything.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -26,14 +24,15 @@ from harness.digest import digest_each, digest_tensors
 from harness.evidence import TIMING, TRACE
 from harness.inputs import BATCHES, PROBE_UPDATES, WEIGHTS, probe_gradients, read_tensors
 from harness.look import LOOK, Look
+from harness.processes import end_with_parent
 from harness.records import write_json
 from harness.runners import Job, Runner, RunnerFactory, Setting, Tapped, Tensors, load_runner
 from harness.trace import Step, TraceHeader, TraceWriter
 
 CHECKPOINT = "checkpoint"
 CHECKPOINT_STEP = "step.json"
-PR_SET_PDEATHSIG = 1
 TIMED_CALLS = 3
+OVER_RANKS = "what is inside a step is shown in one process, not over ranks"
 
 
 def main(job_file: str, parent: int, resume: bool) -> bool:
@@ -85,14 +84,6 @@ def carry_out(job: Job, factory: RunnerFactory, resume: bool, rank: int | None =
     return train(job, case, runner, header, batches, resume)
 
 
-def end_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when the one that started it dies, so that nothing is left behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above; a service manager may have taken this process in
-            sys.exit("the process that started this run is gone")
-
-
 def perturbed(weights: Tensors, seed: int | None) -> Tensors:
     """The weights, or with a seed the weights each moved by one unit in the last place, up or down at random."""
     if seed is None:
@@ -133,7 +124,9 @@ def probe(
             updated.apply_gradients(probe_gradients(weights, case.initialization.seed, update))
         left |= {f"{UPDATED}{name}": tensor for name, tensor in updated.parameters().items()}
         if job.arm == "taps":
-            look, inside = look_inside(updated, build(), tokens, loss_mask, gradients)
+            look, inside = Look(missing=OVER_RANKS), dict[str, npt.NDArray[Any]]()
+            if job.ranks == 1:
+                look, inside = look_inside(updated, build(), tokens, loss_mask, gradients)
             write_json(directory / LOOK, vars(look))
             left |= inside
         _keep(left, job)

@@ -20,7 +20,6 @@ from harness.planning.dry_run import (
     as_configuration,
     described,
     dry_run,
-    log_tail,
     read_communication,
 )
 
@@ -133,14 +132,6 @@ def test_a_missing_compiler_is_named_with_its_packages(tmp_path: Path, monkeypat
         cann_stubs.stub_libraries(tmp_path / "mindspore", "2.9.0", tmp_path / "cache")
     assert refused.value.exit_code == 2
     assert not (tmp_path / "cache").exists()
-
-
-def test_the_end_of_a_log_begins_with_the_last_error(tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
-    log.write_text("Traceback (most recent call last):\n  File x\nKeyError: 1\n\nDuring\nValueError: tp 3\nwhy\n")
-    assert log_tail(log) == "ValueError: tp 3\nwhy"
-    log.write_text("one\ntwo\n")
-    assert log_tail(log) == "one\ntwo"
 
 
 @pytest.fixture

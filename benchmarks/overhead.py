@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 from harness.case import load_case
-from harness.certify import Options, plan
 from harness.corpus.draw import draw_inputs
+from harness.jobs import Options, plan
 from harness.runners.launcher import variables
 
 BARE = """

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.case import Case
-from harness.certify import RECORDED_SIDES, Options, check_prerequisites, job, prepare
+from harness.certify import check_prerequisites, prepare
 from harness.comparison import (
     ORACLE,
     ORACLE_PROBE,
@@ -29,6 +29,7 @@ from harness.errors import InputError
 from harness.evidence import expected_of, read_run, unusable
 from harness.floor import FORMAT, QUANTITIES, Repeat, Study, quantity
 from harness.inputs import Inputs, read_inputs, read_tensors
+from harness.jobs import RECORDED_SIDES, Options, job
 from harness.judge import statistic
 from harness.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
 from harness.runners import Job

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from harness import certify
 from harness.case import Case, load_case
-from harness.certify import ALL_SIDES, Options
 from harness.comparison import ORACLE, REFERENCE, SUBJECT
 from harness.diagnosis import CURVES, Diagnosis, diagnose, record, run_name
 from harness.errors import InputError
 from harness.evidence import CASE, INPUTS, TRACE, Bundle, read_bundle
 from harness.files import whole_file
+from harness.jobs import ALL_SIDES, Options, job_of
 from harness.records import write_json
 from harness.report.diagnosis import render_diagnosis
 from harness.runners import Job
@@ -64,7 +64,7 @@ def investigate(what: Case | Bundle, options: Options, listener: Listener) -> Di
 def jobs(case: Case, options: Options) -> list[Job]:
     """A tapped run of each side; the subject's first, which takes longest."""
     order: tuple[Side, ...] = ("subject", "reference", "oracle")
-    return [certify.job_of(case, options, run_name(side), side, "taps", keep=True) for side in order]
+    return [job_of(case, options, run_name(side), side, "taps", keep=True) for side in order]
 
 
 def conclude(directory: Path) -> Diagnosis:

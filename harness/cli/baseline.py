@@ -33,6 +33,7 @@ from harness.cli.terminal import (
     out_console,
 )
 from harness.errors import InputError
+from harness.jobs import Options, recorded_jobs
 from harness.progress import Progress
 
 
@@ -56,7 +57,7 @@ def record(
     """
     chosen = certify.with_sources(load_case(case), text, data, tokenizer)
     command = ("certify", *sys.argv[1:])
-    options = certify.Options(
+    options = Options(
         out=baselines,
         threads=threads,
         workers=workers,
@@ -66,7 +67,7 @@ def record(
     )
     statement = Statement(author=author, reason=reason, command=command)
     try:
-        with Progress(error_console, [job.run for job in certify.recorded_jobs(chosen, options)], False) as progress:
+        with Progress(error_console, [job.run for job in recorded_jobs(chosen, options)], False) as progress:
             made = certify.record(chosen, options, statement, baselines, progress.update, replace=replace)
     except KeyboardInterrupt:
         error_console.print("Interrupted; nothing was recorded and no run is left behind.")

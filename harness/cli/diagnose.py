@@ -18,6 +18,7 @@ from harness.diagnosis import Check, Diagnosis, record
 from harness.errors import InputError
 from harness.evidence import Bundle
 from harness.investigate import PAGE, find, investigate, jobs, runner_of
+from harness.jobs import Options
 from harness.progress import Progress
 from harness.readings import FACTOR, Reading
 from harness.report.words import number
@@ -53,7 +54,7 @@ def diagnose(
     on = device or (found.environment.device if isinstance(found, Bundle) else "CPU")
     if on not in ("CPU", "Ascend"):
         raise InputError(f"There is no device {on!r}: choose CPU or Ascend.")
-    options = certify.Options(
+    options = Options(
         out=out or certify.new_directory(Path("certify-runs"), f"{case.name}-diagnosis"),
         resume=False,
         device=on,
@@ -81,7 +82,7 @@ def _runner(found: Case | Bundle, side: Side, given: str | None, usual: str) -> 
     return usual if isinstance(found, Case) else runner_of(found, side)
 
 
-def _run_shown(found: Case | Bundle, case: Case, options: certify.Options, quiet: bool) -> Diagnosis:
+def _run_shown(found: Case | Bundle, case: Case, options: Options, quiet: bool) -> Diagnosis:
     try:
         with Progress(error_console, [job.run for job in jobs(case, options)], quiet=quiet) as progress:
             return investigate(found, options, progress.update)

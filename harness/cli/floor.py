@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 
 from harness.case import load_case
-from harness.certify import Options
 from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import CASE_HELP, INTERRUPTED, MET, JsonOption, error_console, out_console
 from harness.errors import InputError
@@ -18,6 +17,7 @@ from harness.files import whole_file
 from harness.floor import QUANTITIES, Study
 from harness.floor_study import jobs, repeats
 from harness.floor_study import study as run_study
+from harness.jobs import Options
 from harness.progress import Progress
 from harness.records import encode_json
 

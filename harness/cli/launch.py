@@ -24,6 +24,7 @@ from harness.cli.terminal import (
 )
 from harness.cli.verdict import print_verdict
 from harness.errors import InputError
+from harness.jobs import MSRUN_LOG, Options, plan
 from harness.levels import Level
 from harness.progress import Progress
 from harness.runners import Nodes
@@ -67,7 +68,7 @@ def launch(
         for line in commands(case, nodes, ranks, output):
             print(line)
         return MET
-    options = certify.Options(
+    options = Options(
         out=output / BUNDLE,
         device=device,
         threads=threads,
@@ -98,9 +99,9 @@ def _check(case: Case, ranks: int, nnodes: int, node_rank: int) -> None:
         raise InputError(f"--node-rank {node_rank}: there are {nnodes} nodes, counted from 0.")
 
 
-def _take_part(case: Case, options: certify.Options, judging: int, quiet: bool) -> int:
+def _take_part(case: Case, options: Options, judging: int, quiet: bool) -> int:
     """This node's processes of every run; the bundle is made on another one."""
-    runs = [job.run for job in certify.plan(case, options) if job.nodes]
+    runs = [job.run for job in plan(case, options) if job.nodes]
     try:
         with Progress(error_console, runs, quiet=quiet) as progress:
             made = certify.take_part(case, options, progress.update)
@@ -118,7 +119,7 @@ def _take_part(case: Case, options: certify.Options, judging: int, quiet: bool) 
 def commands(case: str, nodes: Nodes, ranks: int, output: Path) -> Iterator[str]:
     """The lines that start a case on every node: by `certify launch`, and those of mindformers' own training by its
     script and by `msrun`."""
-    logs = str(output / certify.MSRUN_LOG)
+    logs = str(output / MSRUN_LOG)
     for node in range(nodes.count):
         here = Nodes(count=nodes.count, rank=node, master=nodes.master, port=nodes.port)
         yield f"# node {node}, ranks {node * ranks // nodes.count} to {(node + 1) * ranks // nodes.count - 1}"

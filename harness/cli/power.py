@@ -12,12 +12,12 @@ import typer
 from rich.table import Table
 
 from harness.case import DEFAULT_CASE
-from harness.certify import Options
 from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
 from harness.defects import AREAS, PARALLEL, Defect, defects_of_file, load_defect, shipped_defects
 from harness.errors import InputError
 from harness.files import whole_file
+from harness.jobs import Options
 from harness.power import Clean, Planted, false_alarms, first_sightings, found
 from harness.power.page import PowerPage, build_page, render_power
 from harness.power.study import Asked, run_study

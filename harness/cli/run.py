@@ -27,6 +27,7 @@ from harness.cli.terminal import (
 from harness.cli.verdict import print_verdict
 from harness.errors import InputError
 from harness.evidence import Bundle
+from harness.jobs import Options, plan
 from harness.levels import Certificate, Level
 from harness.progress import Progress
 from harness.runners.launcher import variables
@@ -83,7 +84,7 @@ def run(
     chosen = chosen.with_changes(standards=tuple(one.name for one in standards))
     base = Path("certify-runs")
     directory = out or (certify.find_unfinished if resume else certify.new_directory)(base, chosen.name)
-    options = certify.Options(
+    options = Options(
         out=directory,
         resume=resume,
         device=device,
@@ -100,10 +101,10 @@ def run(
     return exit_code(bundle, certificate, level)
 
 
-def run_shown(case: Case, standards: Any, options: certify.Options, quiet: bool) -> tuple[Bundle, Certificate]:
+def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tuple[Bundle, Certificate]:
     """Runs a case with its progress on the terminal."""
     try:
-        with Progress(error_console, [job.run for job in certify.plan(case, options)], quiet=quiet) as progress:
+        with Progress(error_console, [job.run for job in plan(case, options)], quiet=quiet) as progress:
             return certify.run(case, standards, options, progress.update)
     except KeyboardInterrupt:
         again = shlex.join(_resuming(options))
@@ -111,7 +112,7 @@ def run_shown(case: Case, standards: Any, options: certify.Options, quiet: bool)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _resuming(options: certify.Options) -> list[str]:
+def _resuming(options: Options) -> list[str]:
     """The command as it was given, with what it takes to go on."""
     words = list(options.command)
     where = [] if "--out" in words else ["--out", str(options.out)]

@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from harness.case import Case, load_case, shipped_cases
 from harness.errors import InputError, MissingPrerequisite
 from harness.mindformers_config import CONFIG, DATA, MODEL, UNTIED, is_configuration, known_fields
 from harness.planning.cann_stubs import stub_libraries
+from harness.planning.communication import Communication, read_communication
 from harness.planning.memory import micro_rows
 from harness.processes import log_tail
 
@@ -49,38 +49,6 @@ NOT_SHOWN = (
 )
 CONFIGURATION, JOB, DONE, LOG, GRAPHS = "configuration.yaml", "job.json", "done.json", "log.txt", "graphs"
 FINAL_PASS = "backend_pass"  # the last one before kernels are chosen
-KINDS = (
-    "AllGather|AllGatherV|AllReduce|AlltoAll|AlltoAllV|AlltoAllVC|Barrier|BatchISendIRecv|Broadcast|CollectiveGather|"
-    "CollectiveScatter|NeighborExchange|NeighborExchangeV2|Receive|Reduce|ReduceScatter|ReduceScatterV|Send"
-)
-OPERATOR = re.compile(rf"^ +%\d+\([^=]*\) = (?:PrimFunc_)?({KINDS})\(")
-ENTRY = re.compile(r"^# IR entry: @(\S+)", re.MULTILINE)
-SUBGRAPH = re.compile(r"^subgraph @([^\s(]+)\(")
-# A subgraph is called by its name, or through a variable beside which stand those that it may be.
-CALLED = re.compile(r" = (?:call @[^\s(]+|%\d+\[@[^\]]*\])\(")
-GROUP = re.compile(r'\bgroup: "([^"]+)"')
-RANKS = re.compile(r"\bgroup_rank_ids: \(([\d, ]+)\)")
-PEER = re.compile(r"\b(?:dst|src)_global_rank: I64\((\d+)\)")
-Operator = tuple[str, tuple[int, ...], int | None]  # kind, ranks, peer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Communication:
-    """A communication operator of a rank's graph.
-
-    Attributes:
-        kind: MindSpore's name of the operator.
-        ranks: those that take part in it.
-        peer: the one that it sends to or receives from, where it is one.
-        found: how many of them stand in the graph.
-        runs: how many of them a step runs: what each micro batch goes through stands there once.
-    """
-
-    kind: str
-    ranks: tuple[int, ...]
-    peer: int | None
-    found: int
-    runs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,63 +303,3 @@ def _read(place: Path, rank: int, stage: int, seconds: float, tools: Toolchain) 
         libraries=tools.name,
         versions={name: done[name] for name in ("mindspore", "mindformers")},
     )
-
-
-def read_communication(graph: str, groups: Mapping[str, Sequence[int]]) -> tuple[Communication, ...]:
-    """The communication operators of a graph in MindSpore's text form, sorted by kind, ranks and peer.
-
-    Args:
-        graph: the text of an IR file.
-        groups: the ranks of the groups that were made in Python. The graph states those of the others; of these it
-            states all ranks there are.
-
-    Raises:
-        InputError: it is no such text.
-    """
-    entry, lines = ENTRY.search(graph), _by_subgraph(graph)
-    if entry is None or entry[1] not in lines:
-        raise InputError("The graph that MindSpore saved cannot be read: it does not say where it begins.")
-    runs = _runs(lines, entry[1])
-    found, run = Counter[Operator](), Counter[Operator]()
-    for name, body in lines.items():
-        for line in body:
-            if (operator := OPERATOR.match(line)) and (key := _operator(operator[1], line, groups)):
-                found[key] += 1
-                run[key] += runs[name]
-    return tuple(
-        Communication(kind=kind, ranks=ranks, peer=peer, found=count, runs=run[kind, ranks, peer])
-        for (kind, ranks, peer), count in sorted(found.items(), key=lambda item: (*item[0][:2], item[0][2] or 0))
-    )
-
-
-def _operator(kind: str, line: str, groups: Mapping[str, Sequence[int]]) -> Operator | None:
-    group, stated, peer = GROUP.search(line), RANKS.search(line), PEER.search(line)
-    if group is None or not (stated or group[1] in groups):
-        return None
-    numbers = groups.get(group[1]) or [int(number) for number in re.findall(r"\d+", stated[1] if stated else "")]
-    return kind, tuple(numbers), int(peer[1]) if peer else None
-
-
-def _by_subgraph(graph: str) -> dict[str, list[str]]:
-    lines: dict[str, list[str]] = {}
-    body: list[str] = []
-    for line in graph.splitlines():
-        if (begun := SUBGRAPH.match(line)) is not None:
-            body = lines.setdefault(begun[1], [])
-        body.append(line)
-    return lines
-
-
-def _runs(lines: Mapping[str, Sequence[str]], entry: str) -> Mapping[str, int]:
-    """How often a step runs each subgraph; those that a condition chooses between count as if each ran."""
-    calls: dict[str, Counter[str]] = {name: Counter() for name in lines}
-    for name, body in lines.items():
-        for line in body:
-            if (called := CALLED.search(line)) is not None:
-                calls[name].update({word for word in re.findall(r"@([^\s(),\]]+)", called[0]) if word in lines})
-
-    @functools.cache
-    def times(name: str) -> int:
-        return (name == entry) + sum(times(caller) * made[name] for caller, made in calls.items() if made[name])
-
-    return {name: times(name) for name in lines}

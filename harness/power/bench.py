@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.case import Case
-from harness.certify import Options, all_jobs, prepare
+from harness.certify import prepare
 from harness.comparison import Comparison
 from harness.diagnosis import first_difference
 from harness.errors import InputError
 from harness.evidence import CASE, INPUTS, compare_runs, read_run, unusable
 from harness.inputs import Inputs
 from harness.investigate import jobs as tapped_jobs
+from harness.jobs import Options, all_jobs
 from harness.judge import Finding, judge
 from harness.records import write_json
 from harness.runners import Job

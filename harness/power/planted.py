@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness.case import Case
-from harness.certify import Options
 from harness.defects import Defect
+from harness.jobs import Options
 from harness.power import Planted, other_rules, sightings
 from harness.power.bench import Bench, Execute, judge_subject, name_place, set_up
 from harness.power.forks import Forks

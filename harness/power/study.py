@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from harness import certify, environment
 from harness.case import DEFAULT_CASE, Case, load_case
-from harness.certify import ALL_SIDES, Options
 from harness.defects import Defect
 from harness.errors import InputError
+from harness.jobs import ALL_SIDES, Options
 from harness.power import FORMAT, Clean, Planted, Study
 from harness.power.clean import chosen, run_clean
 from harness.power.planted import run_planted

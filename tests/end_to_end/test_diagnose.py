@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from harness.case import load_case
-from harness.certify import Options
 from harness.diagnosis import Named, diagnose, run_name
 from harness.investigate import PAGE, RECORD, jobs
+from harness.jobs import Options
 from harness.runners.launcher import run_jobs
 
 ROOT = Path(__file__).resolve().parents[2]

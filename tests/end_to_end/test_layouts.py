@@ -18,9 +18,10 @@ import pytest
 import yaml
 
 from harness.case import Case, load_case
-from harness.certify import job, prepare
+from harness.certify import prepare
 from harness.comparison import ROLES_OF_LAYOUT, SUBJECT
 from harness.evidence import Bundle, read_bundle, read_run
+from harness.jobs import job
 from harness.judge import Outcome
 from harness.runners import Job
 from harness.runners.launcher import run_jobs

@@ -20,9 +20,10 @@ import pytest
 import yaml
 
 from harness.case import load_case
-from harness.certify import Options, all_jobs, prepare
+from harness.certify import prepare
 from harness.defects import load_defect
 from harness.evidence import TRACE
+from harness.jobs import Options, all_jobs
 from harness.power import Study, named_rightly, read_power
 from harness.power.forks import Forks
 from harness.runners.launcher import run_jobs

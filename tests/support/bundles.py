@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 
 from harness.alignment import expected_alignment
 from harness.case import Case, load_case
-from harness.certify import KEPT
 from harness.comparison import required_runs, role
 from harness.digest import digest_each, digest_tensors
 from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle
 from harness.inputs import BATCHES, WEIGHTS, Inputs
+from harness.jobs import KEPT
 from harness.levels import Certificate, certify
 from harness.records import write_json
 from harness.report import render_report, write_report

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.case import Case, load_case
-from harness.certify import Options
+from harness.jobs import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKES = "tests.support.fake_runners"

@@ -11,17 +11,8 @@ from harness.cli import dry_run as cli
 from harness.errors import CertifyError, InputError, MissingPrerequisite
 from harness.mindformers_config import read_configuration
 from harness.planning import cann_stubs
-from harness.planning.dry_run import (
-    GUIDE,
-    NOT_SHOWN,
-    STUBS,
-    Communication,
-    CompiledRank,
-    as_configuration,
-    described,
-    dry_run,
-    read_communication,
-)
+from harness.planning.communication import Communication, read_communication
+from harness.planning.dry_run import GUIDE, NOT_SHOWN, STUBS, CompiledRank, as_configuration, described, dry_run
 
 LAYOUT = "qwen3-tied-tp2-pp2"
 # What MindSpore 2.9.0 saves of rank 0 of 4, with other names, other operators and most attributes left out.

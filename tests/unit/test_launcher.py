@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from harness.case import Case
-from harness.certify import job, prepare
+from harness.certify import prepare
 from harness.corpus.draw import draw_weights
 from harness.errors import InputError
 from harness.evidence import read_run
 from harness.inputs import BATCHES, WEIGHTS
+from harness.jobs import job
 from harness.power.pool import Pool
 from harness.records import write_json
 from harness.runners import Job, Setting, Taps, find_runner, load_runner
@@ -286,7 +287,7 @@ def test_an_interrupt_leaves_no_process_and_a_run_that_goes_on(prepared: Prepare
 LAUNCH = """
 import sys
 from pathlib import Path
-from harness.certify import job
+from harness.jobs import job
 from harness.evidence import read_json
 from harness.case import parse_case
 from harness.runners.launcher import run_jobs

@@ -35,7 +35,7 @@ from harness.mindformers_config import CONFIG, DATA, MODEL, UNTIED, is_configura
 from harness.planning.cann_stubs import stub_libraries
 from harness.planning.communication import Communication, read_communication
 from harness.planning.memory import micro_rows
-from harness.processes import log_tail
+from harness.processes import log_error
 
 GUIDE = Path(qwen3_model.__file__).parent / "configs" / "pretrain_qwen3_32b_4k.yaml"
 LIMIT_SECONDS = 900.0
@@ -271,7 +271,7 @@ def _run(place: Path, environment: Mapping[str, str], rank: int, limit_seconds: 
             process.wait()
     if code:
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        raise InputError(f"Rank {rank} was not compiled; its process ended {how}. {log} ends:\n{log_tail(log)}")
+        raise InputError(f"Rank {rank} was not compiled; its process ended {how}. Its log, {log}:\n{log_error(log)}")
 
 
 def final_graph(place: Path) -> Path:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.case import parse_case
@@ -30,7 +31,10 @@ HALF_WAY = "half-way"  # the file that says: what is left is for processes that 
 RANK = "rank"
 # How long a process waits for the others to come, and for what another one sends: that one may be compiling.
 CLUSTER_SECONDS, MESSAGE_SECONDS = 600, 600
-LOOK_SECONDS, ALONE_SECONDS = 0.2, 5.0
+LOOK_SECONDS = 0.2
+# How long the scheduler may live on when no rank of this node does: the ranks of the other nodes may not be done yet.
+ALONE_SECONDS, OTHERS_SECONDS = 5.0, 60.0
+DONE = "done"  # holds a file for each rank of this node that has done its part
 
 
 def telling_rank(layout: ParallelConfig) -> int:
@@ -70,26 +74,34 @@ def start_ranks(job_file: str, job: Job) -> int:
     # It starts the `python` that it finds.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = {**os.environ, "PATH": path, "MS_RECEIVE_MSG_TIMEOUT": str(MESSAGE_SECONDS)}
+    done = Path(job.directory) / RANKS / DONE
+    shutil.rmtree(done, ignore_errors=True)
+    done.mkdir(parents=True)
     with subprocess.Popen([*command, __file__, job_file, str(os.getpid()), RANK], env=environment) as started:
-        return _end_of(started, has_scheduler=nodes.rank == 0)
+        code = _end_of(started, nodes.rank == 0, lambda: len(list(done.iterdir())) == job.ranks // nodes.count)
+    shutil.rmtree(done)
+    return code
 
 
-def _end_of(msrun: "subprocess.Popen[bytes]", has_scheduler: bool) -> int:
-    """Waits for `msrun`; its exit code.
+def _end_of(msrun: "subprocess.Popen[bytes]", has_scheduler: bool, all_done: Callable[[], bool]) -> int:
+    """Waits for `msrun`; its exit code, or 0 where the ranks of this node were done and only the scheduler was not.
 
     When a rank dies it ends the others at once, and then waits for the scheduler, which takes more than a minute to
-    notice. A scheduler that has been alone for some seconds has nothing left to do.
+    notice. A scheduler that has been alone for some seconds has nothing left to do, unless the ranks of another node
+    still need it.
     """
-    scheduler, alone_since = None, math.inf
+    scheduler, alone_since, ended_it = None, math.inf, False
     while (code := msrun.poll()) is None:
         time.sleep(LOOK_SECONDS)
         living = children_of(msrun.pid)
         if scheduler is None and len(living) > 1:
             scheduler = living[0]
         alone_since = min(alone_since, time.monotonic()) if living == [scheduler] else math.inf
-        if has_scheduler and scheduler and time.monotonic() - alone_since > ALONE_SECONDS:
+        patience = OTHERS_SECONDS if all_done() else ALONE_SECONDS
+        if has_scheduler and scheduler and time.monotonic() - alone_since > patience:
+            ended_it = True
             os.kill(scheduler, signal.SIGKILL)
-    return code
+    return 0 if ended_it and all_done() else code
 
 
 def children_of(pid: int) -> list[int]:
@@ -154,7 +166,7 @@ def carry_out_rank(job_file: str) -> None:
     from qwen3_model import collectives
 
     prepare_process(job.device, job.threads)  # before the ranks meet
-    half_way = Path(job.directory) / HALF_WAY
+    half_way, done = Path(job.directory) / HALF_WAY, Path(job.directory) / RANKS / DONE
     resume = half_way.exists()
     layout = parse_case(dict(job.case), f"the job of {job.run}").parallel
     factory = load_runner(job.runner)
@@ -170,6 +182,7 @@ def carry_out_rank(job_file: str) -> None:
         job = dataclasses.replace(job, directory=str(own), keep_tensors=None)
     if not carry_out(job, factory, resume, rank) and tells:
         half_way.touch()
+    (done / str(rank)).touch()
 
 
 def _telling_here(layout: ParallelConfig, job: Job) -> int:

@@ -27,6 +27,7 @@ from harness.errors import InputError
 from harness.mindformers_config import is_configuration, read_configuration
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Qwen3Config
 from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.schedule import ConstantWithWarmup, CosineWithMinLr, ScheduleConfig
 
 CASES_DIR = Path(__file__).parent / "cases"
 DEFAULT_CASE = "qwen3-tiny-fp32"
@@ -228,6 +229,14 @@ class LrSchedule(Record):
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(default=0, ge=0)
     lr_end: float = Field(default=0.0, ge=0)
+
+    def over(self, steps: int) -> ScheduleConfig:
+        """The schedule of a run of so many steps, in the model's words."""
+        if self.type == "cosine":
+            return CosineWithMinLr(
+                peak=self.learning_rate, warmup_steps=self.warmup_steps, total_steps=steps, min_lr=self.lr_end
+            )
+        return ConstantWithWarmup(peak=self.learning_rate, warmup_steps=self.warmup_steps)
 
 
 class Training(Record):

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import baseline, checkpoint, data, diagnose, evidence, floor, launch, level, plan, power, run
+from harness.cli import baseline, checkpoint, compare, data, diagnose, evidence, floor, launch, level, plan, power, run
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
 from harness.errors import CertifyError
 
@@ -26,7 +26,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     level.level,
     evidence.diff,
     evidence.report,
-    evidence.compare,
+    compare.compare,
     level.keygen,
     level.attest,
     level.withdraw,
@@ -41,6 +41,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.command("import")(compare.import_)  # a word of the language
 
 data_app = typer.Typer(help="Prepare training data: WikiText to jsonl to Megatron files to batches.", **OPTIONS)
 DATA_COMMANDS: tuple[Callable[..., int], ...] = (

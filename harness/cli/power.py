@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.table import Table
 
@@ -24,6 +25,8 @@ from harness.power.study import Asked, run_study
 from harness.records import encode_json
 
 WORK = Path("certify-runs") / "power"
+# What a clean run takes of a defect's time, until one was made. What takes less than a moment was there already.
+CLEAN_SHARE, RUN_SECONDS = 0.12, 0.1
 
 
 def power(
@@ -55,7 +58,7 @@ def power(
     asked = Asked(defects=tuple(_chosen(defects, case)), case=case, standards=tuple(standard or ()), clean=clean)
     options = Options(out=work, resume=resume, workers=workers, command=("certify", *sys.argv[1:]))
     try:
-        study = run_study(asked, options, _Shown(asked.size, quiet=as_json))
+        study = run_study(asked, options, _Shown(asked, quiet=as_json))
     except KeyboardInterrupt:
         error_console.print(f"Interrupted; what was concluded is in {work}. Go on with the same command and --resume.")
         raise typer.Exit(INTERRUPTED) from None
@@ -95,20 +98,27 @@ def _chosen(names: Iterable[str] | None, case: str | None) -> list[Defect]:
 
 
 class _Shown:
-    """A line a result, with the time that is left."""
+    """A line a result, with the time that is left: defects and clean runs take their own."""
 
-    def __init__(self, total: int, quiet: bool) -> None:
-        self._total, self._done, self._quiet, self._begun = total, 0, quiet, time.monotonic()
+    def __init__(self, asked: Asked, quiet: bool) -> None:
+        self._left: dict[type, int] = {Planted: len(asked.defects), Clean: asked.size - len(asked.defects)}
+        self._took: dict[type, list[float]] = {Planted: [], Clean: []}
+        self._total, self._quiet, self._last = asked.size, quiet, time.monotonic()
 
     def __call__(self, one: Planted | Clean) -> None:
-        self._done += 1
+        self._left[type(one)] -= 1
+        took, self._last = time.monotonic() - self._last, time.monotonic()
+        if took > RUN_SECONDS:
+            self._took[type(one)].append(took)
         if self._quiet:
             return
-        left = (time.monotonic() - self._begun) / self._done * (self._total - self._done)
+        planted, clean = (float(np.mean(took)) if took else None for took in (self._took[Planted], self._took[Clean]))
+        if clean is None:
+            clean = CLEAN_SHARE * (planted or 0.0)
+        left = self._left[Planted] * (planted or 0.0) + self._left[Clean] * clean
         what = _planted_line(one) if isinstance(one, Planted) else _clean_line(one)
-        error_console.print(
-            f"{self._done} of {self._total}, {left / 60:.0f} min left: {what}", markup=False, soft_wrap=True
-        )
+        done = self._total - sum(self._left.values())
+        error_console.print(f"{done} of {self._total}, {left / 60:.0f} min left: {what}", markup=False, soft_wrap=True)
 
 
 def _planted_line(planted: Planted) -> str:

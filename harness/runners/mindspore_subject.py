@@ -15,7 +15,7 @@ from harness.runners.mindspore_taps import MindSporeTaps
 from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamWConfig
-from qwen3_model.schedule import ConstantSchedule, ConstantWithWarmup, CosineWithMinLr, ScheduleConfig
+from qwen3_model.schedule import ConstantSchedule, ScheduleConfig
 
 
 class MindSporeSubject:
@@ -124,12 +124,4 @@ def build_schedule(case: Case, setting: Setting) -> ScheduleConfig:
     """The case's schedule in the model's words, or the rate 0 in every step."""
     if setting.learning_rate_zero:
         return ConstantSchedule(peak=0.0)
-    schedule = case.lr_schedule
-    if schedule.type == "cosine":
-        return CosineWithMinLr(
-            peak=schedule.learning_rate,
-            warmup_steps=schedule.warmup_steps,
-            total_steps=case.training.steps,
-            min_lr=schedule.lr_end,
-        )
-    return ConstantWithWarmup(peak=schedule.learning_rate, warmup_steps=schedule.warmup_steps)
+    return case.lr_schedule.over(case.training.steps)

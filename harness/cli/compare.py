@@ -1,0 +1,174 @@
+"""`certify import | compare`: runs made elsewhere as their logs tell of them, and any two runs side by side."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.table import Table
+
+from harness.case import load_case
+from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
+from harness.comparison import compare_traces
+from harness.errors import InputError
+from harness.files import whole_file
+from harness.judge import describe_place, statistic
+from harness.logs import PRINTED, Format, ImportedRun, encode, is_import, read_import
+from harness.logs.differences import Difference, differences
+from harness.logs.imports import FORMATS, contradictions, import_log
+from harness.records import encode_json
+from harness.trace import Outcome, Run, decode_number, encode_number, read_trace
+
+STYLES = {"same": "green", "differs": "bold red", "INCONCLUSIVE": "yellow"}
+
+
+def import_(
+    logs: Annotated[list[Path], typer.Argument(help="Log files of one run, of all ranks or one, or their directory.")],
+    source: Annotated[
+        str | None, typer.Option("--format", help=f"What wrote it: {', '.join(FORMATS)}; found out without it.")
+    ] = None,
+    case: Annotated[str | None, typer.Option(help=f"Hold it against a case. {CASE_HELP}")] = None,
+    rank: Annotated[
+        str | None, typer.Option(help="The rank or file to take; without it the first that shows a true loss.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New file for it; default: NAME.import.json here.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Make a file for 'certify compare' of a run made elsewhere, from its log.
+
+    Everything that is left out, repeated or unreadable is said. What is printed has a resolution, which is kept.
+    Exit code 0: imported. 1: imported, and it contradicts the case. 2: it cannot be imported.
+    """
+    if source is not None and source not in FORMATS:
+        raise InputError(f"There is no format {source!r}: choose {', '.join(FORMATS)}.")
+    asked = load_case(case) if case else None
+    run = import_log(logs, cast(Format | None, source), rank)
+    against = contradictions(run, asked) if asked else []
+    if asked:
+        run = dataclasses.replace(
+            run, case={"name": asked.name, "digest": asked.digest()}, notes=(*run.notes, *against)
+        )
+    destination = out or Path(f"{logs[0].resolve().name}.import.json")
+    with whole_file(destination, overwrite=False) as file:
+        file.write(encode_json(encode(run)))
+    if as_json:
+        kept = {"out": str(destination), "steps": len(run.steps), "last": run.steps[-1].step, "total": run.total}
+        print(json.dumps({**kept, "format": run.source, "told": run.told, "notes": run.notes, "against": against}))
+    else:
+        _print_imported(run, against, destination)
+    return NOT_MET if against else MET
+
+
+def _print_imported(run: ImportedRun, against: Sequence[str], destination: Path) -> None:
+    first, last = run.steps[0].step, run.steps[-1].step
+    of = f" of {run.total}" if run.total else ""
+    _say(f"{run.source}, {run.told}: {len(run.steps)} steps, {first} to {last}{of}")
+    for name in PRINTED:
+        known = [number for step in run.steps if (number := getattr(step, name))]
+        if known:
+            coarsest = max(number.resolution for number in known)
+            _say(f"  {name}: {len(known)} steps, " + (f"known to {coarsest:.2g}" if coarsest else "every bit"))
+        else:
+            _say(f"  {name}: not in the log")
+    for note in run.notes:
+        _say(f"  {note}", "red" if note in against else "yellow")
+    _say(f"Imported: {destination}")
+
+
+def compare(
+    reference: Annotated[Path, typer.Argument(help="Trace (runs/NAME/trace.jsonl of a bundle) or imported log.")],
+    subject: Annotated[Path, typer.Argument(help="Trace or imported log to compare with it.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Print how far two runs are apart, and the first step at which they differ. Judges nothing.
+
+    Of an imported log only digits are known: a difference that they could hide is INCONCLUSIVE.
+    Exit code 0: both runs came to their end, with the same numbers in every step. 1: not so.
+    """
+    if is_import(reference) or is_import(subject):
+        return _compare_logs(reference, subject, as_json)
+    runs = [_as_run(path) for path in (reference, subject)]
+    found = {m.name.removeprefix("pair."): m for m in compare_traces("pair", *runs)}
+    numbers = ("loss", "grad_norm", "learning_rate", "tokens")
+    rows = {number: _row(found, number) for number in numbers}
+    unfinished = [run.name for run in runs if run.trace is None or run.trace.footer is None]
+    same = not unfinished and all(row["first_difference"] is None for row in rows.values())
+    if as_json:
+        print(json.dumps({"same": same, "unfinished": unfinished, "numbers": rows}))
+        return MET if same else NOT_MET
+    table = Table("number", "mean relative", "largest relative", "bias", "first difference", box=None, pad_edge=False)
+    for number, row in rows.items():
+        numbers_shown = [f"{decode_number(row[key]):.3g}" for key in ("mean", "maximum", "bias")]
+        table.add_row(number, *numbers_shown, row["first_difference"] or "none")
+    out_console.print(table)
+    _say_unfinished(unfinished)
+    return MET if same else NOT_MET
+
+
+def _say_unfinished(names: Sequence[str]) -> None:
+    for name in names:
+        _say(f"{name} has no end: its run was killed, or lines were cut off.")
+
+
+def _compare_logs(reference: Path, subject: Path, as_json: bool) -> int:
+    runs = [read_import(path) if is_import(path) else read_trace(path) for path in (reference, subject)]
+    ended = [run.ends if isinstance(run, ImportedRun) else run.footer is not None for run in runs]
+    unfinished = [str(path) for path, ends in zip((reference, subject), ended, strict=True) if not ends]
+    found = differences(*runs)
+    same = not unfinished and all(one.result == "same" for one in found)
+    if as_json:
+        encoded = {one.number: {**_encoded(one), "result": one.result} for one in found}
+        print(json.dumps({"same": same, "unfinished": unfinished, "numbers": encoded}))
+        return MET if same else NOT_MET
+    table = Table("number", "compared", "alone", "mean", "largest", "bias", "hidden", box=None, pad_edge=False)
+    for one in found:
+        apart = [f"{number:.3g}" for number in (one.mean, one.maximum, one.bias, one.hidden)]
+        table.add_row(one.number, str(one.compared), str(one.alone), *apart)
+    out_console.print(table)
+    _say("mean, largest and bias are relative to the first run; hidden is what the digits of both could hide, absolute")
+    for one in found:
+        _say(f"{one.number}: {_result(one)}", STYLES[one.result])
+    _say_unfinished(unfinished)
+    return MET if same else NOT_MET
+
+
+def _result(one: Difference) -> str:
+    if one.first is not None:
+        return f"differs from step {one.first} on"
+    if one.result == "same":
+        return "the same in every step"
+    if not one.compared:
+        why = "one side does not show it, or no steps of both cover the same span"
+    elif one.hidden:
+        why = f"no difference that the digits could not hide; they hide up to {one.hidden:.3g}"
+    else:
+        why = f"no difference where both have it; {one.alone} steps have nothing beside them"
+    return f"{one.result}: {why}"
+
+
+def _encoded(one: Difference) -> dict[str, Any]:
+    return {k: encode_number(v) if isinstance(v, float) else v for k, v in dataclasses.asdict(one).items()}
+
+
+def _say(text: str, style: str = "") -> None:
+    out_console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _as_run(path: Path) -> Run:
+    trace = read_trace(path)
+    outcome = Outcome(status="completed", last_step=len(trace.steps), detail="read from a file")
+    return Run(name=str(path), outcome=outcome, trace=trace)
+
+
+def _row(found: Any, number: str) -> dict[str, Any]:
+    relative, signed, differs = (found[f"{number}.{measure}"] for measure in ("relative", "signed", "differs"))
+    places = zip(differs.places, differs.values, strict=True)
+    first = next((describe_place(place) for place, value in places if value != 0), None)
+    return {
+        "mean": encode_number(statistic("mean", relative.values)),
+        "maximum": encode_number(statistic("maximum", relative.values)),
+        "bias": encode_number(statistic("bias", signed.values)),
+        "first_difference": first,
+    }

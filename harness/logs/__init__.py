@@ -1,0 +1,112 @@
+"""Runs made elsewhere, as their logs tell of them: what was printed, how finely, and what was made of the file.
+
+An imported run is no trace. It has no digests of weights and batches, and of a printed number only the digits are
+known, so nothing here is evidence for a level: `certify compare` takes it, the judge does not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, ValidationError
+
+from harness.digest import canonical_json
+from harness.errors import EvidenceError
+from harness.records import read_json
+from harness.trace import decode_number, encode_number
+
+FORM = "certify-import/1"
+PRINTED = ("loss", "grad_norm", "learning_rate")  # the numbers that logs have
+
+Format = Literal["mindformers", "megatron", "hf-trainer", "tensorboard"]
+Float = Annotated[float, BeforeValidator(decode_number), PlainSerializer(encode_number)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number as it was printed: what was computed lies within `resolution` of `value`. 0: every bit was written."""
+
+    value: Float
+    resolution: Annotated[Float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedStep:
+    """What a log says of one step. `loss` is the mean of the `over` steps that end here; None is what was not said."""
+
+    step: Positive
+    over: Positive = 1
+    loss: Printed | None = None
+    grad_norm: Printed | None = None
+    learning_rate: Printed | None = None
+
+    def __post_init__(self) -> None:
+        if self.over > self.step:
+            raise ValueError(f"step {self.step} cannot be a mean over {self.over} steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedRun:
+    """A run made elsewhere.
+
+    `files` are those that were read, by digest; `told` is which of them, or which rank in them, the numbers are from;
+    `notes` are sentences about all that was left out, repeated or could not be read.
+    """
+
+    source: Format
+    files: Mapping[str, str]
+    told: str
+    steps: tuple[LoggedStep, ...]
+    total: Positive | None = None
+    case: Mapping[str, str] | None = None  # name and digest of the case that it was held against
+    notes: tuple[str, ...] = ()
+    format: str = field(default=FORM)
+
+    def __post_init__(self) -> None:
+        numbers = [step.step for step in self.steps]
+        if not numbers or numbers != sorted(set(numbers)):
+            raise ValueError("steps have to be there, each once and in order")
+
+    @property
+    def ends(self) -> bool:
+        """Whether the last step that the run was to take is in the log; also where the log does not say how many."""
+        return self.total is None or self.steps[-1].step >= self.total
+
+
+ADAPTER = TypeAdapter(ImportedRun)
+
+
+def encode(run: ImportedRun) -> object:
+    """JSON values of an imported run."""
+    return ADAPTER.dump_python(run, mode="json")
+
+
+def is_import(path: Path) -> bool:
+    """Whether a file says of itself that it is an imported run."""
+    try:
+        with path.open("rb") as file:
+            return FORM.encode() in file.read()
+    except OSError:
+        return False
+
+
+def read_import(path: Path) -> ImportedRun:
+    """An imported run from its file.
+
+    Raises:
+        EvidenceError: it is not there, was edited, or does not hold what it should.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("format") != FORM:
+        raise EvidenceError(f"{path} does not have the format {FORM!r}.")
+    try:
+        run = ADAPTER.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise EvidenceError(f"{path} does not hold what it should: {where}: {first['msg']}.") from None
+    if canonical_json(encode(run)) != canonical_json(value):
+        raise EvidenceError(f"{path} does not hold what it should, each field of its type and nothing else.")
+    return run

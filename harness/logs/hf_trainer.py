@@ -1,0 +1,62 @@
+"""`trainer_state.json` of Hugging Face's Trainer: `log_history`, `max_steps`.
+
+The loss is the mean of the steps since it was last logged. The Trainer rounds it to four decimals and prints fewer
+where the last are zeros, so a file with no more than four anywhere was rounded. Grad norm and learning rate are written
+with every bit. Source: transformers 4.57.1, `Trainer._maybe_log_save_evaluate`.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+from harness.logs import Printed
+from harness.logs.entries import Entry, Stream
+from harness.trace import EXACT
+
+ROUNDED_DECIMALS = 4
+ROUNDED = 0.5 * 10.0**-ROUNDED_DECIMALS
+KEYS = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
+
+
+def read(paths: Sequence[Path]) -> list[Stream]:
+    """What each file says of its steps."""
+    return [_stream(path) for path in paths]
+
+
+def _stream(path: Path) -> Stream:
+    try:
+        state = json.loads(path.read_bytes())
+        history = state["log_history"]
+        total = state.get("max_steps") or None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path} is no trainer_state.json: it is not JSON, or has no log_history.") from None
+    if not isinstance(history, list) or not (total is None or _whole(total)):
+        raise InputError(f"{path} is no trainer_state.json: log_history is no list, or max_steps no number.")
+    stream = Stream(name=path.name)
+    losses: list[Any] = [one.get("loss") for one in history if isinstance(one, dict)]
+    rounded = all(round(loss, ROUNDED_DECIMALS) == loss for loss in losses if _number(loss) and math.isfinite(loss))
+    for index, one in enumerate(history):
+        if not isinstance(one, dict) or "loss" not in one:
+            continue  # of an evaluation, or the summary at the end
+        where = f"log_history[{index}]"
+        numbers = {name: Printed(float(one[key])) for key, name in KEYS.items() if _number(one.get(key))}
+        if "loss" not in numbers or not _whole(one.get("step")):
+            stream.unreadable.append(where)
+            continue
+        if rounded:
+            numbers["loss"] = Printed(numbers["loss"].value, ROUNDED)
+        stream.entries.append(Entry(step=one["step"], total=total, where=where, numbers=numbers, over=None))
+    return stream
+
+
+def _number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < EXACT)
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 1 <= value < EXACT

@@ -1,0 +1,112 @@
+"""Scalars in TensorBoard's event files, which hold float32. Needs the package `tensorboard`.
+
+Of a directory, all event files below it are read; those in one directory are one run that was taken up again.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError, MissingPrerequisite
+from harness.logs import Printed
+from harness.logs.entries import Entry, Stream
+from harness.logs.hf_trainer import ROUNDED, ROUNDED_DECIMALS
+from harness.logs.printed import float32
+
+NAME = "tfevents"
+# The names that each writer gives to the three numbers; the Trainer writes means, the others each step's own.
+TAGS: Mapping[str, Mapping[str, str]] = {
+    "mindformers": {"loss": "loss", "grad-norm": "grad_norm", "learning-rate": "learning_rate"},
+    "Megatron-LM": {"lm loss": "loss", "grad-norm": "grad_norm", "learning-rate": "learning_rate"},
+    "the Trainer": {"train/loss": "loss", "train/grad_norm": "grad_norm", "train/learning_rate": "learning_rate"},
+}
+
+
+def read(paths: Sequence[Path]) -> list[Stream]:
+    """What each directory says of its steps.
+
+    Raises:
+        MissingPrerequisite: `tensorboard` is not installed.
+        InputError: a file is none of TensorBoard's, or has no number under a name that is known.
+    """
+    directories = dict[Path, list[Path]]()
+    for path in paths:
+        directories.setdefault(path.parent, []).append(path)
+    return [_stream(directory, sorted(files)) for directory, files in sorted(directories.items())]
+
+
+def _stream(directory: Path, files: Sequence[Path]) -> Stream:
+    stream, tags = Stream(name=directory.name or str(directory)), set[str]()
+    for path in files:
+        scalars = list(_scalars(path))
+        tags |= {tag for tag, _, _ in scalars}
+        stream.entries += _entries(scalars, path)
+    if not stream.entries and tags:
+        known = "; ".join(f"{writer}: {', '.join(names)}" for writer, names in TAGS.items())
+        raise InputError(f"{directory} has no loss under a known name, but {', '.join(sorted(tags))}. Known: {known}.")
+    return stream
+
+
+def _entries(scalars: Sequence[tuple[str, int, float]], path: Path) -> Iterator[Entry]:
+    """The steps in the order in which their first number was written; a step that comes again later is another one."""
+    found = {tag for tag, _, _ in scalars}
+    writer = next((one for one, names in TAGS.items() if next(iter(names)) in found), None)
+    if writer is None:
+        return
+    names = TAGS[writer]
+    averaged = writer == "the Trainer"
+    losses = [value for tag, _, value in scalars if names.get(tag) == "loss" and math.isfinite(value)]
+    rounded = averaged and all(abs(round(value, ROUNDED_DECIMALS) - value) <= abs(value) * 2.0**-24 for value in losses)
+    first = 1 if any(step == 0 for _, step, _ in scalars) else 0
+    remarks = ("Steps are counted from 0 in the file: one was added",) if first else ()
+    open_step, numbers = None, dict[str, Printed]()
+
+    def entry() -> Iterator[Entry]:
+        if open_step is not None and "loss" in numbers:
+            over = None if averaged else 1
+            where = f"{path.name}, step {open_step}"
+            yield Entry(step=open_step + first, where=where, numbers=dict(numbers), over=over, remarks=remarks)
+
+    for tag, step, value in scalars:
+        if tag not in names:
+            continue
+        if step != open_step or names[tag] in numbers:
+            yield from entry()
+            open_step, numbers = step, {}
+        kept = float32(value)
+        coarse = rounded and names[tag] == "loss"
+        numbers[names[tag]] = Printed(value, max(ROUNDED, kept.resolution)) if coarse else kept
+    yield from entry()
+
+
+def _scalars(path: Path) -> Iterator[tuple[str, int, float]]:
+    """Tag, step and value of each scalar of a file, in the order in which they were written."""
+    try:
+        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+        from tensorboard.util.tensor_util import make_ndarray
+    except ImportError:
+        raise MissingPrerequisite("Event files are read by the package tensorboard: pip install tensorboard") from None
+    try:
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                number = _scalar(value, make_ndarray)
+                if number is not None:
+                    yield value.tag, int(event.step), number
+    except Exception as error:  # what the package raises for a file that is none of its own is not documented
+        raise InputError(f"{path} is no event file that tensorboard {_reads()} reads: {error}") from None
+
+
+def _scalar(value: Any, make_ndarray: Any) -> float | None:
+    if value.HasField("simple_value"):
+        return float(value.simple_value)
+    if value.HasField("tensor"):
+        array = make_ndarray(value.tensor)
+        return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "fiu" else None
+    return None
+
+
+def _reads() -> str:
+    from tensorboard import version
+
+    return str(version.VERSION)

@@ -322,6 +322,16 @@ def new_directory(base: Path, case_name: str) -> Path:
     return base / next(name for name in names if not os.path.lexists(base / name))
 
 
+def judged_by(case: Case, names: Sequence[str]) -> tuple[Case, tuple[Standard, ...]]:
+    """A case that is judged by these standards, or by its own where none is named; and the standards.
+
+    Raises:
+        InputError: see `load_standards`.
+    """
+    standards = load_standards(names or case.standards, case)
+    return case.with_changes(standards=tuple(one.name for one in standards)), standards
+
+
 def load_standards(names: Sequence[str], case: Case) -> tuple[Standard, ...]:
     """The standards by name or file, each once.
 

@@ -179,6 +179,29 @@ NAMED = 3  # places in a message
 ALLOWED = {"at_most": "at most {:g} allowed", "below": "less than {:g} allowed", "at_least": "at least {:g} required"}
 
 
+def share_of_allowed(judged: Judged) -> float | None:
+    """Value over limit; None where the limit asks for something, or allows nothing, and where nothing was measured."""
+    if judged.value is None or judged.limit.value == 0 or asks(judged.limit):
+        return None
+    return judged.value / judged.limit.value
+
+
+def asks(limit: Limit) -> bool:
+    """Whether more is better: what may be at most a negative number has to be there, as what must be at least one."""
+    return limit.comparator == "at_least" or limit.value < 0
+
+
+def closest(findings: Iterable[Finding]) -> tuple[float, Finding, Judged] | None:
+    """What uses most of its limit, or is furthest beyond it, and how much; None where all that is allowed is exact."""
+    shares = [
+        (share if math.isfinite(share) else math.inf, finding, judged)
+        for finding in findings
+        for judged in finding.judged
+        if (share := share_of_allowed(judged)) is not None
+    ]
+    return max(shares, key=lambda one: one[0], default=None)
+
+
 def describe_place(place: Place) -> str:
     """A place in words: `step 17` or the name of a tensor or run."""
     return f"step {place}" if isinstance(place, int) else place

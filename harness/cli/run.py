@@ -80,8 +80,7 @@ def run(
     if config is not None and case != DEFAULT_CASE:
         raise InputError(f"--config {config} stands for a case; leave {case} out.")
     chosen = certify.with_sources(load_case(case if config is None else str(config)), text, data, tokenizer)
-    standards = certify.load_standards(standard or chosen.standards, chosen)
-    chosen = chosen.with_changes(standards=tuple(one.name for one in standards))
+    chosen, standards = certify.judged_by(chosen, standard or ())
     base = Path("certify-runs")
     directory = out or (certify.find_unfinished if resume else certify.new_directory)(base, chosen.name)
     options = Options(

@@ -15,7 +15,7 @@ from harness.corpus.batches import Batches, draw_batches
 from harness.corpus.draw import draw_inputs
 from harness.evidence import compare_runs
 from harness.jobs import Options, all_jobs
-from harness.judge import Finding, judge
+from harness.judge import Finding, closest, judge
 from harness.power import Clean, other_rules, sightings
 from harness.power.pool import Pool
 from harness.power.variations import Variation
@@ -91,19 +91,15 @@ class _Runs:
 def _concluded(
     variation: Variation, seed: int, case_digest: str, comparison: Comparison, findings: Sequence[Finding]
 ) -> Clean:
-    used = [
-        (judged.value / judged.limit.value, f"{finding.standard}/{finding.criterion}")
-        for finding in findings
-        for judged in finding.judged
-        if judged.value is not None and judged.limit.comparator == "at_most" and judged.limit.value > 0
-    ]
-    most, closest = max(used)
+    nearest = closest(findings)
+    assert nearest is not None, "every shipped standard has limits that allow something"
+    used, finding, _ = nearest
     return Clean(
         variation=variation.name,
         seed=seed,
         case_digest=case_digest,
         sightings=sightings(findings),
         rules=other_rules(comparison),
-        closest=closest,
-        used=round(most, 4),
+        closest=f"{finding.standard}/{finding.criterion}",
+        used=round(used, 4),
     )

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from harness.comparison import Comparison
-from harness.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, describe_place, holds
+from harness.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, asks, describe_place, holds
 from harness.report.words import Mark, exact, mark, number
 from harness.standards import Limit
 
@@ -96,20 +96,8 @@ def used_of_allowed(limit: Limit, value: float | None) -> Bar | None:
         return Bar(width=None, over=False, text="exact") if holds(value, limit) else _full("not exact")
     ratio = value / limit.value
     over = not holds(value, limit)
-    text = f"{_ratio(ratio)} of what is asked" if _asks(limit) else _ratio(ratio)
+    text = f"{_ratio(ratio)} of what is asked" if asks(limit) else _ratio(ratio)
     return Bar(width=round(min(max(ratio, 0.0), 1.0) * 100, 2), over=over, text=text)
-
-
-def share_of_allowed(limit: Limit, value: float | None) -> float | None:
-    """Value over limit; None where the limit asks for something, or allows nothing, and where nothing was measured."""
-    if value is None or limit.value == 0 or _asks(limit):
-        return None
-    return value / limit.value
-
-
-def _asks(limit: Limit) -> bool:
-    """Whether more is better: what may be at most a negative number has to be there, as what must be at least one."""
-    return limit.comparator == "at_least" or limit.value < 0
 
 
 def _full(text: str) -> Bar:

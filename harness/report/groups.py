@@ -1,12 +1,12 @@
 """The criteria of a standard by what they are about, each group in a line that says whether one has to look inside."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from harness.evidence import Bundle
-from harness.judge import Finding, Judged, Outcome
-from harness.report.criteria import CriterionRow, criterion_row, share_of_allowed, used_of_allowed
+from harness.judge import Finding, Outcome, closest
+from harness.report.criteria import CriterionRow, criterion_row, used_of_allowed
 from harness.report.words import Mark, mark
 from harness.standards import Standard
 
@@ -86,16 +86,10 @@ def _group(bundle: Bundle, title: str, findings: Sequence[Finding]) -> Criterion
 
 def _closest(findings: Sequence[Finding]) -> str:
     """Of what passes, what uses most of its limit; nothing where all that is allowed is exact."""
-    used = [(share, finding, judged) for finding in findings for share, judged in _shares(finding)]
-    if not used:
+    passing = [replace(f, judged=tuple(j for j in f.judged if j.outcome is Outcome.PASS)) for f in findings]
+    found = closest(passing)
+    if found is None or not found[0]:
         return ""
-    _, finding, judged = max(used, key=lambda one: one[0])
+    _, finding, judged = found
     bar = used_of_allowed(judged.limit, judged.value)
     return f"; closest to its limit, {bar.text}: {finding.title}" if bar else ""
-
-
-def _shares(finding: Finding) -> Iterator[tuple[float, Judged]]:
-    for judged in finding.judged:
-        share = share_of_allowed(judged.limit, judged.value)
-        if judged.outcome is Outcome.PASS and share:
-            yield share, judged

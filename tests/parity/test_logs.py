@@ -37,8 +37,9 @@ def test_lines_of_mindformers_own_monitor(
         for index, (loss, rate, norm) in enumerate(numbers):
             monitor.loss_list.append(loss)
             monitor.learning_rate = np.array(rate)
+            ran = SimpleNamespace(dataset_sink_mode=sink, optimizer=None, network=None)
             monitor.print_output_info(
-                SimpleNamespace(dataset_sink_mode=sink, optimizer=None, network=None), index // (STEPS // 2) + 1, 2, 1.0,
+                ran, index // (STEPS // 2) + 1, 2, 1.0,
                 index % (STEPS // 2) + 1, STEPS // 2, loss, 100.0, "False", 1.0, 10, 50.0, np.array([norm]),
                 None, None, None, None,
             )  # fmt: skip

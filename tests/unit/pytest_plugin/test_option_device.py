@@ -1,0 +1,30 @@
+"""`--certify-device`: what subjects run on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.pytest_plugin.conftest import FAKE_SIDES, Ran
+
+
+def test_the_device_is_handed_to_every_run(pytester: pytest.Pytester, marked: Callable[..., Path], ran: Ran) -> None:
+    marked('case="small.yaml"')
+    pytester.runpytest("--certify-device", "CPU").assert_outcomes(passed=1)
+    assert ran[0]["options"].device == "CPU"
+
+
+def test_an_npu_that_is_not_there_is_an_error_and_never_a_pass_or_a_skip(
+    pytester: pytest.Pytester, marked: Callable[..., Path]
+) -> None:
+    marked(f'case="small.yaml", {FAKE_SIDES}')
+    result = pytester.runpytest("--certify-device", "Ascend")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*There is no Ascend device here (no /dev/davinci*"])
+
+
+def test_another_device_is_refused(pytester: pytest.Pytester, marked: Callable[..., Path]) -> None:
+    marked('case="small.yaml"')
+    result = pytester.runpytest("--certify-device", "TPU")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--certify-device TPU: choose CPU or Ascend.*"])

@@ -12,6 +12,8 @@ from harness.digest import digest_file, digest_json
 from harness.provenance import Environment, Source
 
 PACKAGES = ("mindspore", "mindformers", "torch", "transformers", "numpy", "scipy", "safetensors", "pydantic", "plotly")
+CANN_HOME, CANN_INFO = "ASCEND_HOME_PATH", Path("compiler") / "version.info"
+DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 ROOMS = ("harness", "qwen3_model")
 SOURCE_SUFFIXES = (".py", ".yaml")
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
@@ -42,7 +44,7 @@ def _version(name: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and instruction sets."""
+    """Processor, cores, memory and instruction sets; of a machine with NPUs also the versions of CANN and driver."""
     info = _proc_cpuinfo()
     flags = set(re.findall(r"\w+", info.get("flags", info.get("Features", ""))))
     return {
@@ -51,7 +53,22 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "isa": [flag for flag in ISA_FLAGS if flag in flags],
         "system": f"{platform.system()} {platform.machine()}",
+        **({"ascend": found} if any((found := ascend()).values()) else {}),
     }
+
+
+def ascend() -> dict[str, str | None]:
+    """Versions of CANN and driver as their packages state them; None where there is none."""
+    home = os.environ.get(CANN_HOME)
+    return {"cann": _stated_version(Path(home) / CANN_INFO) if home else None, "driver": _stated_version(DRIVER_INFO)}
+
+
+def _stated_version(path: Path) -> str | None:
+    """The value of `Version=` in a file as the Ascend packages write it."""
+    if not path.is_file():
+        return None
+    found = re.search(r"^\s*version\s*=\s*\[?([^\s\]]+)", path.read_text(errors="replace"), re.M | re.I)
+    return found[1] if found else None
 
 
 def _proc_cpuinfo() -> dict[str, str]:

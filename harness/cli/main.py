@@ -6,7 +6,21 @@ from typing import Any
 
 import typer
 
-from harness.cli import baseline, checkpoint, compare, data, diagnose, evidence, floor, launch, level, plan, power, run
+from harness.cli import (
+    baseline,
+    checkpoint,
+    compare,
+    data,
+    diagnose,
+    evidence,
+    floor,
+    launch,
+    level,
+    plan,
+    power,
+    run,
+    site,
+)
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
 from harness.errors import CertifyError
 
@@ -36,6 +50,8 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     plan.plan,
     launch.launch,
     checkpoint.checkpoint,
+    site.site,
+    site.nightly,
     run.cases,
     run.env,
 )

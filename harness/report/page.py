@@ -25,7 +25,7 @@ SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 def render_page(page: Page) -> str:
     """The page of a bundle as HTML."""
     return render_template(
-        "page.html.j2", page=page, script=_own_file("report.js"), data=embed_json(page.data), plotly=_plotly()
+        "page.html.j2", page=page, script=own_file("report.js"), data=embed_json(page.data), plotly=_plotly()
     )
 
 
@@ -38,7 +38,7 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name).render(style=_own_file("report.css"), **values)
+    return environment.get_template(name).render(style=own_file("report.css"), **values)
 
 
 def embed_json(value: Any) -> Markup:
@@ -51,7 +51,8 @@ def embed_json(value: Any) -> Markup:
     return Markup(text.translate(SCRIPT_ESCAPES))
 
 
-def _own_file(name: str) -> Markup:
+def own_file(name: str) -> Markup:
+    """A style or script of the pages, as it stands in the package."""
     return Markup((files("harness.report") / "templates" / name).read_text(encoding="utf-8"))
 
 

@@ -140,6 +140,12 @@ class Hangs(Fake):
         return numbers
 
 
+class Slow(Fake):
+    def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
+        time.sleep(0.4)
+        return super().train_step(tokens, loss_mask)
+
+
 class HangsOnce(Hangs):
     def at_step(self, numbers: Numbers) -> Numbers:
         flag = Path(os.environ[FLAG])

@@ -1,0 +1,128 @@
+"""`certify site | nightly`: levels for everybody, and how they come about each night."""
+
+import json
+import os
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.attestation import Trust, load_trust
+from harness.cli.terminal import (
+    INTERRUPTED,
+    MET,
+    NOT_MET,
+    AtOption,
+    JsonOption,
+    TrustOption,
+    error_console,
+    moment,
+    out_console,
+)
+from harness.nightly import CellResult, Change, Night, State
+from harness.nightly.matrix import load_matrix
+from harness.nightly.night import NIGHTS, bundles, failing, run_night
+from harness.nightly.summary import summary
+from harness.site import write_site
+
+PowerOption = Annotated[
+    list[Path] | None,
+    typer.Option("--power", help="A study that 'certify power' recorded; may be given several times."),
+]
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # a file that the page of a job shows
+STYLES = {Change.REGRESSION: "bold red", Change.NOT_RUN: "yellow", Change.FIXED: "green"}
+
+
+def site(
+    bundles: Annotated[list[Path], typer.Argument(help="Directories of bundles, at any depth.")],
+    out: Annotated[Path, typer.Option(help="Directory of the site; a site that is there is replaced.")],
+    power: PowerOption = None,
+    trust: TrustOption = None,
+    at: AtOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write a static site: the table of levels with its evidence, versions, history, detection power.
+
+    It opens from a file or any web server, without a network. Exit code 0: written; what is no evidence is named on it.
+    """
+    asked = moment(at)
+    written = write_site(bundles, out, power or [], load_trust(trust) if trust else None, asked)
+    if as_json:
+        cells = {cell.id: cell.level for cell in written.site.cells}
+        print(json.dumps({"out": str(out), "cells": cells, "refused": dict(written.site.unreadable)}))
+        return MET
+    for cell in written.site.cells:
+        out_console.print(f"{cell.level}: {cell.case} on {cell.device}", markup=False, soft_wrap=True)
+    for name, why in written.site.unreadable:
+        out_console.print(f"no evidence: {name}: {why}", style="yellow", markup=False, soft_wrap=True)
+    out_console.print(f"Site: {out / 'index.html'}", markup=False, soft_wrap=True)
+    return MET
+
+
+def nightly(
+    matrix: Annotated[Path, typer.Argument(help="The cells (YAML): cases, devices, levels, time limits.")],
+    history: Annotated[Path, typer.Option(help="Directory in which nights are kept.")] = Path("nightly"),
+    power: PowerOption = None,
+    trust: TrustOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Run every cell of a matrix, compare with the night before, publish the site, and sum it up in Markdown.
+
+    A cell that breaks or cannot run is a result, and the night goes on; one that was killed goes on where it was.
+    Exit code 0: no cell fails by the matrix's policy. 1: some do. 2: bad input, or a night is at work already.
+    """
+    chosen, believed = load_matrix(matrix), load_trust(trust) if trust else None
+    try:
+        night = run_night(chosen, matrix.resolve().parent, history, believed, _quiet if as_json else _told)
+    except KeyboardInterrupt:
+        again = shlex.join(["certify", "nightly", str(matrix), "--history", str(history)])
+        error_console.print(f"Interrupted; what was concluded stays. Go on with: {again}", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    bad = failing(night, chosen)
+    text = summary(night, bad)
+    place = history / NIGHTS / night.name / "summary.md"
+    place.write_text(text, encoding="utf-8")
+    if page := os.environ.get(STEP_SUMMARY):
+        with Path(page).open("a", encoding="utf-8") as file:
+            file.write(text)
+    published = _publish(history, power or [], believed)
+    if as_json:
+        cells = {cell.cell: {"state": cell.state, "level": cell.level, "change": cell.change} for cell in night.cells}
+        failed = [cell.cell for cell in bad]
+        print(
+            json.dumps(
+                {"night": night.name, "cells": cells, "failing": failed, "summary": str(place), "site": published}
+            )
+        )
+    else:
+        _print_night(night, bad, place, published)
+    return NOT_MET if bad else MET
+
+
+def _publish(history: Path, studies: list[Path], trust: Trust | None) -> str | None:
+    """The site of all nights; None where no night has a bundle yet."""
+    there = bundles(history)
+    if not there:
+        return None
+    write_site([history / NIGHTS], history / "site", studies, trust, datetime.now(UTC))
+    return str(history / "site" / "index.html")
+
+
+def _quiet(cell: CellResult) -> None:
+    pass
+
+
+def _told(cell: CellResult) -> None:
+    found = cell.level if cell.state is State.JUDGED else cell.state
+    why = cell.why or cell.reason
+    line = f"{cell.cell}: {found}, {cell.change} ({cell.seconds / 60:.1f} min): {why}"
+    error_console.print(line, style=STYLES.get(cell.change, ""), markup=False, soft_wrap=True)
+
+
+def _print_night(night: Night, bad: list[CellResult], summary_file: Path, published: str | None) -> None:
+    verdict = f"{len(bad)} of {night.total} cells fail" if bad else f"all {night.total} cells are as asked"
+    out_console.print(f"Nightly {night.name}: {verdict}", style="bold red" if bad else "bold green", markup=False)
+    out_console.print(f"Summary: {summary_file}", markup=False, soft_wrap=True)
+    out_console.print(f"Site: {published or 'no bundle yet'}", markup=False, soft_wrap=True)

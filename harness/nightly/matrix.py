@@ -1,0 +1,108 @@
+"""The matrix of a nightly: its YAML file as a frozen record, all errors at once."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from harness.case import Case, Record, load_case
+from harness.digest import digest_json
+from harness.errors import InputError
+from harness.levels import Level
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+Failing = Literal["regression", "below", "broken", "not run"]
+FAILING: tuple[Failing, ...] = ("regression", "below", "broken", "not run")
+
+
+def _seconds(value: Any) -> Any:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", value) if isinstance(value, str) else None
+    if found:
+        return float(found[1]) * UNITS[found[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError("write a time as 45s, 30m or 2h")
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+
+
+class Cell(Record):
+    """A case on a device, in its own layout or another one.
+
+    `case` is a shipped case by name, or a path beside the matrix. `baseline` is a directory of recorded baselines; with
+    it reference and oracle do not run.
+    """
+
+    case: str
+    device: Literal["CPU", "Ascend"] = "CPU"
+    layout: dict[str, Any] | None = None
+    level: Level | None = None
+    limit: Seconds | None = None
+    baseline: str | None = None
+    subject: str | None = None
+    reference: str | None = None
+    oracle: str | None = None
+
+
+class Matrix(Record):
+    """All cells of a night, what each has to reach and how long it may take, and what makes the night fail."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    level: Level = Level.PRELIMINARY
+    limit: Seconds = 3600.0
+    fail_on: tuple[Failing, ...] = FAILING
+    keep: int = Field(default=30, ge=2)
+    cells: tuple[Cell, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Matrix":
+        names = [name_of(cell) for cell in self.cells]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"cells that are there twice: {', '.join(twice)}")
+        return self
+
+    def digest(self) -> str:
+        """What the nights of this matrix have in common."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+def name_of(cell: Cell) -> str:
+    """A name for a cell, of its case, layout and device, that can be a directory's."""
+    layout = "".join(f"-{key}-{value}" for key, value in sorted((cell.layout or {}).items()))
+    subject = f"-{cell.subject}" if cell.subject else ""
+    words = f"{Path(cell.case).stem}{layout}{subject}-{cell.device}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", words).lower()
+
+
+def case_of(cell: Cell, beside: Path) -> Case:
+    """The case of a cell, in the cell's layout.
+
+    Raises:
+        InputError: there is no such case, or it cannot be laid out so.
+    """
+    path = beside / cell.case
+    case = load_case(str(path) if path.is_file() else cell.case)
+    return case.with_changes(parallel=cell.layout) if cell.layout is not None else case
+
+
+def load_matrix(path: Path) -> Matrix:
+    """The matrix of a file.
+
+    Raises:
+        InputError: it is not there, not YAML, or not valid: every problem, one a line.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no matrix: expected a mapping with name and cells.")
+    try:
+        return Matrix.model_validate(content)
+    except ValidationError as error:
+        problems = [f"  {'.'.join(map(str, one['loc'])) or '(whole file)'}: {one['msg']}" for one in error.errors()]
+        raise InputError(f"{path} is not a valid matrix:\n" + "\n".join(problems)) from None

@@ -1,0 +1,308 @@
+"""One night: prerequisites, then every cell in a process of its own with its time limit, then what it all amounts to.
+
+A cell that breaks, hangs or cannot run is a result, and the night goes on. What was concluded is on disk at once, so a
+night that was killed goes on where it was.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from harness import environment
+from harness.attestation import Trust
+from harness.case import Case
+from harness.certify import NEEDS
+from harness.errors import CertifyError, InputError
+from harness.evidence import INPUTS, MANIFEST
+from harness.jobs import ALL_SIDES, Options
+from harness.judge import Outcome, closest
+from harness.levels import Certificate, certify
+from harness.nightly import NIGHT_FORMAT, CellResult, Change, Night, State, compared
+from harness.nightly.matrix import Cell, Matrix, case_of, name_of
+from harness.prerequisites import prerequisites
+from harness.processes import end_with_parent, log_error
+from harness.records import read_record, write_json
+from harness.submission import Submission, read_submission
+
+NIGHTS, NIGHT, CELLS, BUNDLE, LOG, LOCK = "nights", "night.json", "cells", "bundle", "log.txt", ".lock"
+INTERRUPT_SECONDS = 30.0
+BROKEN_CODE = 3
+
+Listener = Callable[[CellResult], None]
+
+
+def run_night(matrix: Matrix, beside: Path, history: Path, trust: Trust | None, listener: Listener) -> Night:
+    """Runs all cells of a matrix that are not concluded yet, and compares each with the night before.
+
+    Args:
+        matrix: the cells.
+        beside: the directory against which the cells' paths are meant.
+        history: where nights are kept; another night there is refused while this one goes on.
+        trust: whose signatures count for levels.
+        listener: is told every result, also those from before a kill.
+
+    Raises:
+        InputError: a cell's case cannot be used, or a night is at work in the history.
+        KeyboardInterrupt: the night was interrupted; the same command goes on with it.
+    """
+    cases = [case_of(cell, beside) for cell in matrix.cells]
+    with _locked(history):
+        night, place = _begun(matrix, cases, history)
+        earlier = [one for one in nights(history) if one[1].name < night.name and one[1].ended]
+        for cell, case in zip(matrix.cells, cases, strict=True):
+            name = name_of(cell)
+            done = next((one for one in night.cells if one.cell == name), None)
+            if done is None:
+                done = _concluded(matrix, cell, case, night, place, beside, trust)
+                done = _beside_the_night_before(done, place, earlier, trust)
+                night = dataclasses.replace(night, cells=(*night.cells, done))
+                write_json(place / NIGHT, dataclasses.asdict(night))
+            listener(done)
+        night = dataclasses.replace(night, ended=_now())
+        write_json(place / NIGHT, dataclasses.asdict(night))
+        _prune(history, matrix.keep)
+    return night
+
+
+def nights(history: Path) -> list[tuple[Path, Night]]:
+    """The nights of a history, the oldest first.
+
+    Raises:
+        EvidenceError: the record of one was edited.
+    """
+    found = sorted(path.parent for path in (history / NIGHTS).glob(f"*/{NIGHT}"))
+    return [(path, read_record(Night, path / NIGHT, NIGHT_FORMAT)) for path in found]
+
+
+def bundles(history: Path) -> list[Path]:
+    """Every bundle that a history still has."""
+    return sorted(path.parent for path in (history / NIGHTS).glob(f"*/{CELLS}/*/{BUNDLE}/{MANIFEST}"))
+
+
+def failing(night: Night, matrix: Matrix) -> list[CellResult]:
+    """The cells that make a night fail, by the matrix's policy."""
+    return [cell for cell in night.cells if set(_faults(cell)) & set(matrix.fail_on)]
+
+
+def _faults(cell: CellResult) -> Iterator[str]:
+    if cell.change is Change.REGRESSION:
+        yield "regression"
+    if cell.below:
+        yield "below"
+    if cell.state is State.BROKEN:
+        yield "broken"
+    if cell.state is State.NOT_RUN:
+        yield "not run"
+
+
+def _begun(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night, Path]:
+    """The night that was begun with this matrix and this code and did not end, or a new one."""
+    revision = environment.source().revision
+    for place, night in reversed(nights(history)):
+        if night.ended is None and (night.matrix, night.revision) == (matrix.digest(), revision):
+            return night, place
+        break  # an older one that did not end is not gone on with: a later night was made
+    now = datetime.now(UTC)
+    name = f"{now:%Y%m%d-%H%M%S}"
+    ranks, needed = defaultdict[str, int](int), defaultdict[str, set[str]](set)
+    for cell, case in zip(matrix.cells, cases, strict=True):
+        ranks[cell.device] = max(ranks[cell.device], case.parallel.world_size)
+        for runner in _runners(cell):
+            needed[cell.device] |= set(NEEDS.get(runner, ()))
+    place = history / NIGHTS / name
+    night = Night(
+        format=NIGHT_FORMAT,
+        name=name,
+        matrix=matrix.digest(),
+        revision=revision,
+        started=_now(),
+        ended=None,
+        host=socket.gethostname(),
+        prerequisites={
+            device: prerequisites(device, history, most, sorted(needed[device])) for device, most in ranks.items()
+        },
+        cells=(),
+        total=len(matrix.cells),
+    )
+    write_json(place / NIGHT, dataclasses.asdict(night))
+    return night, place
+
+
+def _runners(cell: Cell) -> list[str]:
+    """What runs on the sides of a cell; with a baseline the subject alone does."""
+    sides = ("subject",) if cell.baseline else ALL_SIDES
+    defaults = Options(out=Path(), command=())
+    return [getattr(cell, side) or getattr(defaults, side) for side in sides]
+
+
+def _concluded(
+    matrix: Matrix, cell: Cell, case: Case, night: Night, place: Path, beside: Path, trust: Trust | None
+) -> CellResult:
+    """Runs a cell, unless its device is not ready."""
+    directory = place / CELLS / name_of(cell)
+    result = CellResult(
+        cell=name_of(cell),
+        case=case.name,
+        device=cell.device,
+        layout=str(case.parallel),
+        asked=cell.level or matrix.level,
+        state=State.NOT_RUN,
+        reason="",
+        seconds=0.0,
+    )
+    missing = [one for one in night.prerequisites[cell.device] if not one.met]
+    if missing:
+        reason = "; ".join(f"{one.name}: {one.found} ({one.mend})" for one in missing)
+        return dataclasses.replace(result, reason=reason)
+    directory.mkdir(parents=True, exist_ok=True)
+    described = directory / "case.yaml"
+    described.write_text(yaml.safe_dump(case.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    begun = time.monotonic()
+    code = _run(_command(cell, described, directory, beside), directory / LOG, cell.limit or matrix.limit)
+    result = dataclasses.replace(result, seconds=round(time.monotonic() - begun, 1))
+    if code is None:
+        limit = f"{(cell.limit or matrix.limit) / 60:g} min"
+        return dataclasses.replace(result, state=State.BROKEN, reason=f"not done within its limit of {limit}; ended")
+    if code < 0:
+        reason = f"its process was killed by {signal.Signals(-code).name}"
+        return dataclasses.replace(result, state=State.BROKEN, reason=reason)
+    if not (directory / BUNDLE / MANIFEST).is_file():
+        said = log_error(directory / LOG).strip().splitlines()
+        reason = said[-1] if said else f"exit code {code}, and it said nothing"
+        return dataclasses.replace(result, state=State.BROKEN, reason=reason)
+    try:
+        submission = read_submission(directory / BUNDLE, trust, now := datetime.now(UTC))
+    except CertifyError as error:
+        return dataclasses.replace(result, state=State.BROKEN, reason=str(error))
+    return _judged(result, submission, certify(submission, now), place, broken=code == BROKEN_CODE)
+
+
+def _judged(
+    result: CellResult, submission: Submission, certificate: Certificate, place: Path, *, broken: bool
+) -> CellResult:
+    bundle = submission.bundle
+    ends = [f"{run.name}: {run.outcome.detail}" for run in bundle.runs.values() if run.outcome.status != "completed"]
+    found = closest(bundle.findings)
+    passed = sum(one.outcome is Outcome.PASS for one in bundle.findings)
+    return dataclasses.replace(
+        result,
+        state=State.BROKEN if broken else State.JUDGED,
+        reason="; ".join(ends) or f"{passed} of {len(bundle.findings)} criteria pass",
+        bundle=bundle.path.relative_to(place).as_posix(),
+        digest=bundle.digest,
+        level=certificate.level,
+        worst=round(found[0], 6) if found and math.isfinite(found[0]) else None,
+        worst_criterion=f"{found[1].standard}/{found[1].criterion}" if found else None,
+        failing=tuple(
+            f"{one.outcome}: {one.message}" for one in bundle.findings if one.outcome in (Outcome.FAIL, Outcome.ERROR)
+        ),
+    )
+
+
+def _beside_the_night_before(
+    result: CellResult, place: Path, earlier: Sequence[tuple[Path, Night]], trust: Trust | None
+) -> CellResult:
+    """What became of a cell since the last night that has a bundle of it."""
+    if result.bundle is None:
+        return dataclasses.replace(result, change=Change.NOT_RUN, why=result.reason)
+    for directory, night in reversed(earlier):
+        before = next((one for one in night.cells if one.cell == result.cell and one.bundle), None)
+        if before is None or before.bundle is None or not (directory / before.bundle / MANIFEST).is_file():
+            continue
+        now = datetime.now(UTC)
+        try:
+            pair = [read_submission(path, trust, now) for path in (directory / before.bundle, place / result.bundle)]
+        except CertifyError as error:
+            why = f"the bundle of {night.name} cannot be compared with: {error}"
+            return dataclasses.replace(result, change=Change.NEW, why=why)
+        first, second = (certify(one, now).level for one in pair)
+        change, why = compared(pair[0].bundle, pair[1].bundle, result.asked, (first, second))
+        return dataclasses.replace(result, change=change, against=night.name, why=why)
+    return dataclasses.replace(result, change=Change.NEW, why="no earlier night has a bundle of this cell")
+
+
+def _command(cell: Cell, described: Path, directory: Path, beside: Path) -> list[str]:
+    out = directory / BUNDLE
+    words = [sys.executable, "-m", "harness.cli", "run", str(described), "--device", cell.device, "--out", str(out)]
+    if (out / INPUTS).is_file() and not (out / MANIFEST).exists():
+        words.append("--resume")
+    elif out.exists():  # killed before there was anything to go on with
+        shutil.rmtree(out)
+    if cell.baseline:
+        words += ["--baseline", "--baselines", str(beside / cell.baseline)]
+    for side in ("subject", "reference", "oracle"):
+        if runner := getattr(cell, side):
+            words += [f"--{side}", runner]
+    return words
+
+
+def _run(command: Sequence[str], log: Path, limit: float) -> int | None:
+    """Runs a command with its output in a file; its exit code, None where it was not done within the limit."""
+    parent = os.getpid()
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=lambda: end_with_parent(parent),
+        )  # fmt: skip
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Has a run end by itself, which leaves no process behind, and else ends it."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(INTERRUPT_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def _locked(history: Path) -> Iterator[None]:
+    """Holds a history against a second night; the lock ends with the process.
+
+    Raises:
+        InputError: a night is at work there.
+    """
+    history.mkdir(parents=True, exist_ok=True)
+    with (history / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            who = lock.read().strip()
+            raise InputError(f"A nightly is at work in {history}{f' ({who})' if who else ''}: one at a time.") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {_now()}")
+        lock.flush()
+        yield
+
+
+def _prune(history: Path, keep: int) -> None:
+    """Bundles of old nights go; what was concluded of them stays."""
+    for place, _ in nights(history)[:-keep]:
+        shutil.rmtree(place / CELLS, ignore_errors=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,63 @@
+"""A night in Markdown, for the page of a job: what failed first, then every cell, then what was missing."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.nightly import CellResult, Change, Night, State
+from harness.report.words import number
+
+# What one wants to read first.
+ORDER = (Change.REGRESSION, Change.NOT_RUN, Change.DRIFT, Change.FIXED, Change.NEW, Change.SAME)
+
+
+def summary(night: Night, failing: Sequence[CellResult]) -> str:
+    """The text; cells that make the night fail are named first."""
+    return "\n".join(_lines(night, failing)) + "\n"
+
+
+def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
+    verdict = f"{len(failing)} of {night.total} cells fail" if failing else f"all {night.total} cells are as asked"
+    yield f"## Nightly {night.name}: {verdict}"
+    yield ""
+    state = f"ended {night.ended}" if night.ended else f"{len(night.cells)} of {night.total} cells concluded"
+    yield f"Revision {(night.revision or 'no checkout')[:12]}, {night.host}, started {night.started}, {state}."
+    for cell in failing:
+        yield ""
+        yield f"**{_text(cell.cell)}**: {_text(_headline(cell))}"
+        yield from (f"- {_text(line)}" for line in cell.failing)
+    yield ""
+    yield "| cell | level | asked | change | worst of its limit | time | what was found |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for cell in sorted(night.cells, key=lambda one: (ORDER.index(one.change), one.cell)):
+        worst = f"{number(cell.worst)} ({cell.worst_criterion})" if cell.worst is not None else "–"
+        level = cell.level or cell.state
+        row = (
+            cell.cell,
+            level,
+            cell.asked,
+            cell.change,
+            worst,
+            f"{cell.seconds / 60:.1f} min",
+            cell.why or cell.reason,
+        )
+        yield "| " + " | ".join(_text(str(one)) for one in row) + " |"
+    for device, found in night.prerequisites.items():
+        missing = [one for one in found if not one.met]
+        if missing:
+            yield ""
+            yield f"**{device} is not ready here**, so none of its cells was run:"
+            yield from (f"- {_text(one.name)}: {_text(one.found)}. {_text(one.mend)}" for one in missing)
+
+
+def _headline(cell: CellResult) -> str:
+    if cell.state is State.NOT_RUN:
+        return f"not run: {cell.reason}"
+    if cell.state is State.BROKEN:
+        return f"broken: {cell.reason}"
+    change = f"{cell.change}: {cell.why}" if cell.change is Change.REGRESSION else cell.reason
+    return f"{cell.level}, {cell.asked} is asked. {change}" if cell.below else change
+
+
+def _text(text: str) -> str:
+    """Text that a table holds as it is: no line ends, bars or markup."""
+    escaped = "".join(f"\\{one}" if one in "\\`*_{}[]<>|#!" else one for one in text)
+    return " ".join(escaped.split())

@@ -1,0 +1,150 @@
+"""The site: bundles to pages that open from a file or from any web server, without a network.
+
+The same bundles on the same day give the same bytes. A directory that is no evidence is named on the first page and
+gives no level.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from harness.attestation import Trust
+from harness.errors import EvidenceError, InputError
+from harness.evidence import MANIFEST
+from harness.power import FORMAT as STUDY_FORMAT
+from harness.power import Study
+from harness.power.page import render_power
+from harness.records import encode_json, read_record
+from harness.report import render_report
+from harness.report.page import own_file, render_template
+from harness.site.badge import badge
+from harness.site.view import SPARK_HEIGHT, SPARK_WIDTH, VERSIONS, Site, SiteCell, build_site, bundle_directories
+from harness.site.words import WORDS
+from harness.submission import Submission, read_submission
+
+SITE_FORMAT = "certify-site/1"
+INDEX, PAGE = "index.json", "index.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a site holds: its cells, and the directories that were refused, each with the reason."""
+
+    site: Site
+    files: tuple[str, ...]
+
+
+def write_site(
+    directories: Sequence[Path], out: Path, studies: Sequence[Path], trust: Trust | None, at: datetime
+) -> Written:
+    """Writes the site of all bundles under some directories; a site that is there is replaced as a whole.
+
+    Raises:
+        InputError: there is no bundle, or the destination holds something that is no site.
+        EvidenceError: a study is not what was recorded.
+    """
+    _check_destination(out)
+    found = bundle_directories(directories, MANIFEST)
+    if not found:
+        raise InputError(f"There is no finished bundle in {', '.join(map(str, directories))}. 'certify run' makes one.")
+    submissions, refused = list[Submission](), list[tuple[str, str]]()
+    for path in found:
+        try:
+            submissions.append(read_submission(path, trust, at))
+        except EvidenceError as error:
+            refused.append((path.name, str(error).replace(str(path), path.name)))
+    read = {path.stem: read_record(Study, path, STUDY_FORMAT) for path in studies}
+    site, pages = build_site(submissions, refused, read, at)
+    files: dict[str, str] = {page: render_report(*pair) for page, pair in pages.items()}
+    files |= {cell.badge: badge(_label(cell), cell.level) for cell in site.cells}
+    files |= {study.page: render_power(read[study.name]) for study in site.studies}
+    files[INDEX] = encode_json(_index(site)).decode()
+    files[PAGE] = render_template(
+        "site.html.j2",
+        site=site,
+        words=WORDS,
+        versions=VERSIONS,
+        spark=(SPARK_WIDTH, SPARK_HEIGHT),
+        script=own_file("site.js"),
+    )
+    _write(files, out)
+    return Written(site=site, files=tuple(sorted(files)))
+
+
+def _label(cell: SiteCell) -> str:
+    return f"{cell.model} {cell.size} · {cell.task} · {cell.device}"
+
+
+def _index(site: Site) -> dict[str, Any]:
+    """The support table for machines."""
+    return {
+        "format": SITE_FORMAT,
+        "as_of": site.day,
+        "cells": [_indexed(cell) for cell in site.cells],
+        "never_run": [name for name, _ in site.never_run],
+        "refused": [{"bundle": name, "reason": why} for name, why in site.unreadable],
+    }
+
+
+def _indexed(cell: SiteCell) -> dict[str, Any]:
+    plain = (
+        "id",
+        "case",
+        "case_digest",
+        "model",
+        "size",
+        "task",
+        "architecture",
+        "device",
+        "layout",
+        "precision",
+        "level",
+    )
+    return {
+        **{name: getattr(cell, name) for name in plain},
+        "run": cell.run,
+        "valid_until": cell.until,
+        "worst_ratio": cell.ratio,
+        "worst_criterion": cell.criterion,
+        "passed": cell.passed,
+        "criteria": cell.criteria,
+        "missing": list(cell.why),
+        "bundle_digest": cell.digest,
+        "versions": dict(zip(VERSIONS, cell.versions, strict=True)),
+        "certificate": cell.page,
+        "badge": cell.badge,
+        "history": [
+            {"run": one.day, "level": one.level, "worst_ratio": one.ratio, "bundle_digest": one.digest}
+            for one in cell.history
+        ],
+    }
+
+
+def _check_destination(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / INDEX).is_file())):
+        raise InputError(f"{out} holds something that is no site. Choose another directory, or an empty one.")
+
+
+def _write(files: Mapping[str, str], out: Path) -> None:
+    """All files beside the destination first, so that a kill leaves the old site or the new one."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        for name, text in files.items():
+            path = fresh / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        fresh.chmod(0o755)
+        if out.exists():
+            old = fresh.with_name(f"{fresh.name}.old")
+            out.rename(old)
+            fresh.rename(out)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(out)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

@@ -1,0 +1,292 @@
+"""The view model of a site: bundles to the cells of the support table, each with its evidence and its history."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from harness.case import Case, load_case, shipped_cases
+from harness.evidence import Bundle
+from harness.judge import Outcome, closest
+from harness.levels import VALID_DAYS, Certificate, Level, best, certify
+from harness.power import Study
+from harness.power.page import RateRow, build_page
+from harness.report.words import number
+from harness.site.words import LEVELS, Text
+from harness.submission import OWN_SUBJECT, Submission, scope
+from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, parameter_shapes
+
+TONES = {
+    Level.RELEASED: "pass",
+    Level.VALIDATED: "pass",
+    Level.PRELIMINARY: "open",
+    Level.UNTESTED: "inconclusive",
+    Level.COMMUNITY: "inconclusive",
+    Level.NONE: "fail",
+}
+# The version table of the model guide; what is not a package of Python is recorded with the machine.
+VERSIONS = ("mindformers", "mindspore", "cann", "driver")
+UNITS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """One run of a cell: the level that it had on its day, and how much of its limit the closest criterion used."""
+
+    day: str
+    level: str
+    tone: str
+    worst: str
+    ratio: float | None
+    criterion: str
+    digest: str
+    revision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteCell:
+    """A row of the support table. `page` and `badge` are paths on the site."""
+
+    id: str
+    case: str
+    case_digest: str
+    model: str
+    size: str
+    task: str
+    architecture: str
+    device: str
+    layout: str
+    precision: str
+    level: str
+    word: Text
+    tone: str
+    run: str
+    until: str
+    worst: str
+    ratio: float | None
+    criterion: str
+    passed: int
+    criteria: int
+    next_level: Text | None
+    missing: int
+    why: tuple[str, ...]
+    digest: str
+    versions: tuple[str | None, ...]
+    page: str
+    badge: str
+    history: tuple[Past, ...]
+    spark: str
+    again: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """A study of what the gate sees."""
+
+    name: str
+    page: str
+    sentence: str
+    rates: tuple[RateRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Everything that the first page shows."""
+
+    day: str
+    cells: tuple[SiteCell, ...]
+    broken: tuple[SiteCell, ...]
+    never_run: tuple[tuple[str, str], ...]
+    unreadable: tuple[tuple[str, str], ...]
+    any_npu: bool
+    studies: tuple[Power, ...]
+
+
+def build_site(
+    submissions: Sequence[Submission], unreadable: Sequence[tuple[str, str]], studies: Mapping[str, Study], at: datetime
+) -> tuple[Site, dict[str, tuple[Submission, Certificate]]]:
+    """The site, and the bundle of each certificate by the path of its page."""
+    chosen = sorted(best(submissions, at), key=lambda pair: _order(pair[0]))
+    pages: dict[str, tuple[Submission, Certificate]] = {}
+    cells = list[SiteCell]()
+    for submission, certificate in chosen:
+        cell = _cell(submission, certificate, submissions)
+        pages[cell.page] = (submission, certificate)
+        cells.append(cell)
+    ran = {submission.bundle.case.name for submission in submissions}
+    shipped = [load_case(name) for name in shipped_cases()]
+    site = Site(
+        day=f"{at:%Y-%m-%d}",
+        cells=tuple(cells),
+        broken=tuple(cell for cell in cells if cell.level in (Level.NONE, Level.UNTESTED)),
+        never_run=tuple((case.name, case.title) for case in shipped if case.name not in ran),
+        unreadable=tuple(unreadable),
+        any_npu=any(cell.device == "Ascend" for cell in cells),
+        studies=tuple(_study(name, study) for name, study in studies.items()),
+    )
+    return site, pages
+
+
+def _order(submission: Submission) -> tuple[Any, ...]:
+    """As the guide lists models: by size, then by device, NPUs first, layout and precision."""
+    bundle, what = submission.bundle, scope(submission.bundle)
+    return _parameters(bundle.case), what.model, what.device != "Ascend", what.layout, what.precision, bundle.case.name
+
+
+def _cell(submission: Submission, certificate: Certificate, submissions: Sequence[Submission]) -> SiteCell:
+    bundle, what = submission.bundle, certificate.scope
+    id_ = _slug(f"{bundle.case.name}-{what.device}-{bundle.case.digest()[:8]}", what.model)
+    found = closest(bundle.findings)
+    started = _started(bundle)
+    next_level = certificate.next_level
+    past = sorted(
+        (one for one in submissions if _same_cell(one.bundle, bundle)),
+        key=lambda one: (_started(one.bundle), one.bundle.digest),
+    )
+    history = tuple(_past(one) for one in past)
+    return SiteCell(
+        id=id_,
+        case=bundle.case.name,
+        case_digest=bundle.case.digest(),
+        model="Qwen3",
+        size=_size(bundle.case),
+        task=what.task,
+        architecture=_architecture(bundle),
+        device=what.device,
+        layout=what.layout,
+        precision=what.precision,
+        level=certificate.level,
+        word=LEVELS[certificate.level],
+        tone=TONES[certificate.level],
+        run=f"{started:%Y-%m-%d}",
+        until=f"{started + timedelta(days=VALID_DAYS):%Y-%m-%d}",
+        worst=_worst(found[0] if found else None),
+        ratio=_finite(found[0] if found else None),
+        criterion=f"{found[1].standard}/{found[1].criterion}" if found else "",
+        passed=sum(one.outcome is Outcome.PASS for one in bundle.findings),
+        criteria=len(bundle.findings),
+        next_level=LEVELS[next_level] if next_level else None,
+        missing=len(certificate.missing),
+        why=tuple(f"{one.text}: {one.detail}" for one in certificate.missing),
+        digest=bundle.digest,
+        versions=tuple(_version(bundle, name) for name in VERSIONS),
+        page=f"certificates/{id_}.html",
+        badge=f"badges/{id_}.svg",
+        history=history,
+        spark=_spark(history),
+        again=f"certify run {bundle.case.name}" + (" --device Ascend" if what.device == "Ascend" else ""),
+    )
+
+
+def _same_cell(a: Bundle, b: Bundle) -> bool:
+    return (scope(a), a.case.digest()) == (scope(b), b.case.digest())
+
+
+def _past(submission: Submission) -> Past:
+    """A run as it stood on its own day: that it has expired since is no news of the run."""
+    bundle = submission.bundle
+    level = certify(submission, _started(bundle)).level
+    found = closest(bundle.findings)
+    revision = bundle.source.revision
+    return Past(
+        day=f"{_started(bundle):%Y-%m-%d %H:%M}",
+        level=level,
+        tone=TONES[level],
+        worst=_worst(found[0] if found else None),
+        ratio=_finite(found[0] if found else None),
+        criterion=f"{found[1].standard}/{found[1].criterion}" if found else "",
+        digest=bundle.digest,
+        revision=f"{revision[:12]}{' +' * bundle.source.dirty}" if revision else "",
+    )
+
+
+def _started(bundle: Bundle) -> datetime:
+    return datetime.fromisoformat(bundle.occasion.started)
+
+
+def _worst(ratio: float | None) -> str:
+    return "–" if ratio is None else number(ratio)
+
+
+def _finite(ratio: float | None) -> float | None:
+    return ratio if ratio is not None and math.isfinite(ratio) else None
+
+
+def _parameters(case: Case) -> int:
+    return sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
+
+
+def _size(case: Case) -> str:
+    """A published size by its name, any other by its parameters."""
+    hf = case.model.to_hf()
+    named = next((name for name, size in {**PUBLISHED, **SMALL}.items() if size.to_hf() == hf), None)
+    count = _parameters(case)
+    unit = next(((value, letter) for value, letter in UNITS if count >= value), (1, ""))
+    words = f"{count / unit[0]:.3g}{unit[1]}"
+    if named in PUBLISHED:
+        return str(named)
+    return f"{named} ({words})" if named else words
+
+
+def _architecture(bundle: Bundle) -> str:
+    runners = {
+        run.trace.header.runner for run in bundle.runs.values() if run.trace and run.trace.header.side == "subject"
+    }
+    if runners <= {OWN_SUBJECT}:
+        return "qwen3_model"
+    model = scope(bundle).model
+    return model.rpartition(" by ")[2]
+
+
+def _version(bundle: Bundle, name: str) -> str | None:
+    if name in bundle.environment.packages:
+        return bundle.environment.packages[name]
+    ascend = bundle.environment.machine.get("ascend")
+    return ascend.get(name) if isinstance(ascend, Mapping) else None
+
+
+def _slug(*parts: str) -> str:
+    """A name for a file: letters, digits and dashes, whatever a bundle says."""
+    own = parts[1].rpartition(" by ")
+    words = f"{parts[0]}-{own[2]}" if own[1] else parts[0]
+    return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.")
+
+
+def _study(name: str, study: Study) -> Power:
+    page = build_page(study)
+    return Power(
+        name=name, page=f"power/{_slug(name, '')}.html", sentence=f"{page.headline} {page.sentence}", rates=page.rates
+    )
+
+
+SPARK_WIDTH, SPARK_HEIGHT, SPARK_EDGE, SPARK_RUNS = 160, 36, 4, 40
+
+
+def _spark(history: Sequence[Past]) -> str:
+    """The worst ratios of the last runs as points of an SVG line, logarithmic, with the limit at the top."""
+    ratios = [one.ratio for one in history[-SPARK_RUNS:]]
+    if len(ratios) < 2:
+        return ""
+    return " ".join(_points(ratios))
+
+
+def _points(ratios: Sequence[float | None]) -> Iterator[str]:
+    step = (SPARK_WIDTH - 2 * SPARK_EDGE) / (len(ratios) - 1)
+    for index, ratio in enumerate(ratios):
+        decades = min(max(math.log10(ratio), -2.0), 1.0) if ratio else (1.0 if ratio is None else -2.0)
+        y = SPARK_EDGE + (1.0 - decades) / 3.0 * (SPARK_HEIGHT - 2 * SPARK_EDGE)
+        yield f"{SPARK_EDGE + index * step:.1f},{y:.1f}"
+
+
+def bundle_directories(directories: Sequence[Path], manifest: str) -> list[Path]:
+    """Every bundle at or under some directories, once, by path."""
+    found = {
+        path.parent.resolve()
+        for one in directories
+        for path in [one / manifest, *one.glob(f"**/{manifest}")]
+        if path.is_file()
+    }
+    return sorted(found)

@@ -28,7 +28,7 @@ class Variation:
         """The case of one run."""
         small: dict[str, dict[str, Any]] = {
             "data": {"seq_length": 32},
-            "training": {"steps": 30, "lr_zero_steps": 5, "checkpoint_every": 100, "floor_repeats": 0},
+            "training": {"steps": 40, "lr_zero_steps": 5, "checkpoint_every": 100, "floor_repeats": 0},
             "lr_schedule": {"warmup_steps": 4},
             "initialization": {"seed": 1000 + seed},
         }
@@ -56,7 +56,7 @@ def _rate(**changes: Any) -> Changes:
 
 
 VARIATIONS = (
-    Variation(name="as-it-is", seeds=30),
+    Variation(name="as-it-is", seeds=16),
     Variation(name="one-layer", changes=_model(num_hidden_layers=1)),
     Variation(name="three-layers", changes=_model(num_hidden_layers=3)),
     Variation(name="six-layers", changes=_model(num_hidden_layers=6), seeds=5),

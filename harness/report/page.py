@@ -18,14 +18,22 @@ from markupsafe import Markup
 
 from harness.report.view import Page
 
+LONG = 2_000_000  # characters of data beyond which a page carries them packed, as it does plotly.js
 # `<` would let `</script>` in a title end the element; the separators are line ends to older script engines.
 SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def render_page(page: Page) -> str:
     """The page of a bundle as HTML."""
+    data = embed_json(page.data)
+    packed = len(data) > LONG
     return render_template(
-        "page.html.j2", page=page, script=own_file("report.js"), data=embed_json(page.data), plotly=_plotly()
+        "page.html.j2",
+        page=page,
+        script=own_file("report.js"),
+        packed=packed,
+        data=pack(data.encode()) if packed else data,
+        plotly=_plotly(),
     )
 
 
@@ -56,8 +64,12 @@ def own_file(name: str) -> Markup:
     return Markup((files("harness.report") / "templates" / name).read_text(encoding="utf-8"))
 
 
+def pack(data: bytes) -> str:
+    """gzip in base64; without a time in it, so that the same bytes give the same text."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
+
+
 @functools.cache
 def _plotly() -> str:
-    """plotly.min.js, gzip in base64; without a time in it, so that the same version gives the same text."""
-    source = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    return base64.b64encode(gzip.compress(source.read_bytes(), 9, mtime=0)).decode("ascii")
+    """plotly.min.js, packed."""
+    return pack((Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes())

@@ -24,28 +24,22 @@ def numbers() -> list[tuple[float, np.float32, np.float32]]:
 
 @pytest.mark.parametrize("sink", [True, False])
 def test_lines_of_mindformers_own_monitor(
-    tmp_path: Path, numbers: list[tuple[float, np.float32, np.float32]], sink: bool
+    tmp_path: Path, numbers: list[tuple[float, np.float32, np.float32]], sink: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     from mindformers.core.callback import callback
 
+    caplog.set_level(logging.INFO)
+    monitor = callback.MFLossMonitor(origin_epochs=2, dataset_size=STEPS // 2)
+    for index, (loss, rate, norm) in enumerate(numbers):
+        monitor.loss_list.append(loss)
+        monitor.learning_rate = np.array(rate)
+        ran = SimpleNamespace(dataset_sink_mode=sink, optimizer=None, network=None)
+        monitor.print_output_info(
+            ran, index // (STEPS // 2) + 1, 2, 1.0, index % (STEPS // 2) + 1, STEPS // 2, loss, 100.0, "False", 1.0, 10,
+            50.0, np.array([norm]), None, None, None, None,
+        )  # fmt: skip
     told = tmp_path / "worker_0.log"
-    handler = logging.FileHandler(told)
-    handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
-    callback.logger.addHandler(handler)
-    try:
-        monitor = callback.MFLossMonitor(origin_epochs=2, dataset_size=STEPS // 2)
-        for index, (loss, rate, norm) in enumerate(numbers):
-            monitor.loss_list.append(loss)
-            monitor.learning_rate = np.array(rate)
-            ran = SimpleNamespace(dataset_sink_mode=sink, optimizer=None, network=None)
-            monitor.print_output_info(
-                ran, index // (STEPS // 2) + 1, 2, 1.0,
-                index % (STEPS // 2) + 1, STEPS // 2, loss, 100.0, "False", 1.0, 10, 50.0, np.array([norm]),
-                None, None, None, None,
-            )  # fmt: skip
-    finally:
-        callback.logger.removeHandler(handler)
-        handler.close()
+    told.write_text(caplog.text)
     run = import_log([told], None, None)
     assert (
         run.source == "mindformers" and run.total == STEPS and [s.step for s in run.steps] == list(range(1, STEPS + 1))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from harness.case import load_case
+from harness.case import Case, load_case
 from harness.trace import Outcome, Step, TraceHeader
 from tests.support.bundles import example_parameters, write_example, write_page_of
 
@@ -28,6 +28,15 @@ def off_from_17(run: str, step: Step) -> Step:
 def nan_at_57(run: str, step: Step) -> Step:
     bad = run in ("subject-1", "subject-2") and step.step == 57
     return dataclasses.replace(step, loss=float("nan")) if bad else step
+
+
+def spike_at_4321(run: str, step: Step) -> Step:
+    return dataclasses.replace(step, loss=step.loss * 1.02) if run == "subject-1" and step.step == 4321 else step
+
+
+def long_case() -> Case:
+    case = load_case("qwen3-tiny-fp32")
+    return case.with_changes(training={**case.training.model_dump(), "steps": 6000})
 
 
 def wrong_base(header: TraceHeader) -> TraceHeader:
@@ -52,6 +61,7 @@ BUNDLES: dict[str, dict[str, Any]] = {
         "outcomes": {"subject-1": CRASH},
     },
     "floored": {"case": load_case("qwen3-tiny-bf16"), "floor": 8},
+    "long": {"case": long_case(), "change": spike_at_4321},
     "misaligned": {"change": off_from_17, "header": wrong_base},
 }
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,19 @@ def test_the_first_tab_stop_skips_to_the_verdict(open_page: Opener) -> None:
     page = open_page("passing").page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#verdict"
+
+
+LONG, SPIKE = 6000, 4321
+DRAWN = "id => document.getElementById(id).data.filter(one => one.yaxis === 'y2').map(one => [one.x, one.y])"
+
+
+def test_a_long_curve_is_thinned_and_keeps_the_one_step_that_stands_out(open_page: Opener) -> None:
+    opened = open_page("long")
+    page = opened.page
+    x, y = max(page.evaluate(DRAWN, "chart-loss"), key=lambda one: len(one[0]))
+    assert len(x) < LONG and y[x.index(SPIKE)] == max(value for value in y if value is not None)
+    before, after = zoom_on_error(page)
+    assert after[1] - after[0] < before[1] - before[0]
+    x, _ = max(page.evaluate(DRAWN, "chart-loss"), key=lambda one: len(one[0]))
+    assert {b - a for a, b in pairwise(x)} == {1}, "what was left out is back"
+    assert opened.complaints == []

@@ -19,6 +19,7 @@ from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, text_case
 from tests.support.processes import processes_of, until
 
+TEXT, ON_ASCEND = (f"text-tests.support.fake_runners-fake-{device}" for device in ("cpu", "ascend"))
 SIDES = dict.fromkeys(("subject", "reference", "oracle"), f"{FAKES}:Fake")
 
 
@@ -51,10 +52,10 @@ def cells_of(certify_: Call, path: Path, code: int) -> dict[str, Any]:
 def test_a_second_night_of_the_same_code_is_the_same(certify_: Call, place: Path) -> None:
     path = matrix(place)
     first = cells_of(certify_, path, 0)
-    assert first["cells"]["text-cpu"]["change"] == "new" and Path(first["summary"]).is_file()
+    assert first["cells"][TEXT]["change"] == "new" and Path(first["summary"]).is_file()
     time.sleep(1.1)  # a night is named by its second
     second = cells_of(certify_, path, 0)
-    assert second["cells"]["text-cpu"] == {"state": "judged", "level": "Preliminary", "change": "same"}
+    assert second["cells"][TEXT] == {"state": "judged", "level": "Preliminary", "change": "same"}
     site = json.loads((place / "nightly" / "site" / "index.json").read_text())
     assert len(site["cells"]) == 1 and len(site["cells"][0]["history"]) == 2
 
@@ -85,8 +86,8 @@ def test_a_cell_without_its_device_is_not_run_and_says_why(
 ) -> None:
     monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
     result = cells_of(certify_, matrix(place, {"device": "Ascend"}, {}), 1)
-    assert result["cells"]["text-ascend"] == {"state": "not run", "level": None, "change": "not run"}
-    assert result["cells"]["text-cpu"]["state"] == "judged" and result["failing"] == ["text-ascend"]
+    assert result["cells"][ON_ASCEND] == {"state": "not run", "level": None, "change": "not run"}
+    assert result["cells"][TEXT]["state"] == "judged" and result["failing"] == [ON_ASCEND]
     text = Path(result["summary"]).read_text()
     assert "**Ascend is not ready here**, so none of its cells was run:" in text
     assert "- devices: npu-smi is not installed. is this machine meant?" in text
@@ -100,7 +101,7 @@ def test_a_cell_that_takes_too_long_is_ended_and_the_next_one_runs(certify_: Cal
     result = cells_of(certify_, matrix(place, slow, {}), 1)
     broken = next(one for name, one in result["cells"].items() if "slow" in name)
     assert broken == {"state": "broken", "level": None, "change": "not run"}
-    assert result["cells"]["text-cpu"]["state"] == "judged"
+    assert result["cells"][TEXT]["state"] == "judged"
     assert processes_of(place / "nightly") == []
 
 

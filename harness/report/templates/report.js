@@ -1,6 +1,12 @@
 "use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+(async () => {
+  const gunzip = async (text) => {
+    const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  };
+  const held = document.getElementById("data");
+  const data = JSON.parse("packed" in held.dataset ? await gunzip(held.textContent) : held.textContent);
   const root = document.documentElement;
   const button = document.getElementById("theme");
   const prefersDark = matchMedia("(prefers-color-scheme: dark)");
@@ -32,6 +38,38 @@
     return { ...trace, x: column(x), y: shown, customdata: keep ? values.map(words) : undefined };
   };
 
+  // A long curve is drawn by what stands out: of the steps that share a place on the screen the lowest, the highest and
+  // one without a number. So a single spike stays, whatever is left out beside it; zooming in brings the others back.
+  const PLACES = 1000;
+  const thinned = (trace, range) => {
+    const { x, y } = trace;
+    const first = range ? x.findIndex((step) => step >= range[0] - 1) : 0;
+    const beyond = range ? x.findIndex((step) => step > range[1] + 1) : -1;
+    const from = Math.max(first, 0);
+    const to = beyond < 0 ? x.length : beyond;
+    if (to - from <= 4 * PLACES) return from === 0 && to === x.length ? trace : pick(trace, from, to, 1);
+    return pick(trace, from, to, Math.ceil((to - from) / PLACES));
+  };
+  const pick = (trace, from, to, size) => {
+    const { y } = trace;
+    const kept = new Set();
+    for (let begin = from; begin < to; begin += size) {
+      let low = -1;
+      let high = -1;
+      let none = -1;
+      for (let at = begin; at < Math.min(begin + size, to); at++) {
+        if (y[at] === null || y[at] === undefined) none = none < 0 ? at : none;
+        else {
+          if (low < 0 || y[at] < y[low]) low = at;
+          if (high < 0 || y[at] > y[high]) high = at;
+        }
+      }
+      for (const at of [low, high, none].sort((a, b) => a - b)) if (at >= 0) kept.add(at);
+    }
+    const of = (values) => values && [...kept].map((at) => values[at]);
+    return { ...trace, x: of(trace.x), y: of(trace.y), customdata: of(trace.customdata) };
+  };
+
   // The style names the colours; the browser resolves them for the theme of the moment.
   const probe = document.createElement("span");
   probe.hidden = true;
@@ -60,7 +98,17 @@
       layout.font.family = getComputedStyle(document.body).fontFamily;
       if (coarse) layout.dragmode = false; // a finger that scrolls the page must not be caught by a chart
       if (width) layout.width = width;
-      Plotly.react(id, figure.data.map((trace) => fill(painted(trace))), layout, config);
+      const traces = figure.data.map((trace) => fill(painted(trace)));
+      const show = (range) => Plotly.react(id, traces.map((trace) => thinned(trace, range)), layout, config);
+      show(null);
+      const element = document.getElementById(id);
+      element.removeAllListeners("plotly_relayout");
+      if (traces.every((trace) => trace.x.length <= 4 * PLACES)) continue;
+      element.on("plotly_relayout", () => {
+        const axis = element.layout.xaxis;
+        Object.assign(layout, element.layout);
+        show(axis.autorange ? null : axis.range);
+      });
     }
   };
 
@@ -128,11 +176,8 @@
     offer(link, link.dataset.findings, "application/json", () => JSON.stringify(data.findings, null, 2));
 
   const unpack = async () => {
-    const packed = document.getElementById("plotly").textContent;
-    const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");
-    script.textContent = await new Response(stream).text();
+    script.textContent = await gunzip(document.getElementById("plotly").textContent);
     document.head.append(script);
     draw();
     root.dataset.charts = "drawn";

@@ -24,7 +24,11 @@ def numbers() -> list[tuple[float, np.float32, np.float32]]:
 
 @pytest.mark.parametrize("sink", [True, False])
 def test_lines_of_mindformers_own_monitor(
-    tmp_path: Path, numbers: list[tuple[float, np.float32, np.float32]], sink: bool, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    numbers: list[tuple[float, np.float32, np.float32]],
+    sink: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     from mindformers.core.callback import callback
 
@@ -39,7 +43,7 @@ def test_lines_of_mindformers_own_monitor(
             50.0, np.array([norm]), None, None, None, None,
         )  # fmt: skip
     told = tmp_path / "worker_0.log"
-    told.write_text(caplog.text)
+    told.write_text(capfd.readouterr().out + caplog.text)
     run = import_log([told], None, None)
     assert (
         run.source == "mindformers" and run.total == STEPS and [s.step for s in run.steps] == list(range(1, STEPS + 1))

@@ -22,9 +22,10 @@ from harness.cli.terminal import (
     out_console,
 )
 from harness.nightly import CellResult, Change, Night, State
+from harness.nightly.branch import attach, commit
 from harness.nightly.matrix import load_matrix
 from harness.nightly.night import NIGHTS, bundles, failing, run_night
-from harness.nightly.summary import summary
+from harness.nightly.summary import headline, summary
 from harness.site import write_site
 
 PowerOption = Annotated[
@@ -64,6 +65,10 @@ def site(
 def nightly(
     matrix: Annotated[Path, typer.Argument(help="The cells (YAML): cases, devices, levels, time limits.")],
     history: Annotated[Path, typer.Option(help="Directory in which nights are kept.")] = Path("nightly"),
+    branch: Annotated[
+        str | None,
+        typer.Option(help="Keep the history on this git branch, checked out at --history: a commit a night."),
+    ] = None,
     power: PowerOption = None,
     trust: TrustOption = None,
     as_json: JsonOption = False,
@@ -74,6 +79,8 @@ def nightly(
     Exit code 0: no cell fails by the matrix's policy. 1: some do. 2: bad input, or a night is at work already.
     """
     chosen, believed = load_matrix(matrix), load_trust(trust) if trust else None
+    if branch:
+        attach(history, branch)
     try:
         night = run_night(chosen, matrix.resolve().parent, history, believed, _quiet if as_json else _told)
     except KeyboardInterrupt:
@@ -88,6 +95,8 @@ def nightly(
         with Path(page).open("a", encoding="utf-8") as file:
             file.write(text)
     published = _publish(history, power or [], believed)
+    if branch:
+        commit(history, f"Night {night.name}: {headline(night, bad)}")
     if as_json:
         cells = {cell.cell: {"state": cell.state, "level": cell.level, "change": cell.change} for cell in night.cells}
         failed = [cell.cell for cell in bad]
@@ -122,7 +131,8 @@ def _told(cell: CellResult) -> None:
 
 
 def _print_night(night: Night, bad: list[CellResult], summary_file: Path, published: str | None) -> None:
-    verdict = f"{len(bad)} of {night.total} cells fail" if bad else f"all {night.total} cells are as asked"
-    out_console.print(f"Nightly {night.name}: {verdict}", style="bold red" if bad else "bold green", markup=False)
+    out_console.print(
+        f"Nightly {night.name}: {headline(night, bad)}", style="bold red" if bad else "bold green", markup=False
+    )
     out_console.print(f"Summary: {summary_file}", markup=False, soft_wrap=True)
     out_console.print(f"Site: {published or 'no bundle yet'}", markup=False, soft_wrap=True)

@@ -25,7 +25,7 @@ import yaml
 from harness import environment
 from harness.attestation import Trust
 from harness.case import Case
-from harness.certify import NEEDS
+from harness.certify import NEEDS, unfinished
 from harness.errors import CertifyError, InputError
 from harness.evidence import INPUTS, MANIFEST
 from harness.jobs import ALL_SIDES, Options
@@ -40,7 +40,6 @@ from harness.submission import Submission, read_submission
 
 NIGHTS, NIGHT, CELLS, BUNDLE, LOG, LOCK = "nights", "night.json", "cells", "bundle", "log.txt", ".lock"
 INTERRUPT_SECONDS = 30.0
-BROKEN_CODE = 3
 
 Listener = Callable[[CellResult], None]
 
@@ -112,10 +111,9 @@ def _faults(cell: CellResult) -> Iterator[str]:
 def _begun(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night, Path]:
     """The night that was begun with this matrix and this code and did not end, or a new one."""
     revision = environment.source().revision
-    for place, night in reversed(nights(history)):
+    for place, night in nights(history)[-1:]:
         if night.ended is None and (night.matrix, night.revision) == (matrix.digest(), revision):
             return night, place
-        break  # an older one that did not end is not gone on with: a later night was made
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}"
     ranks, needed = defaultdict[str, int](int), defaultdict[str, set[str]](set)
@@ -188,19 +186,17 @@ def _concluded(
         submission = read_submission(directory / BUNDLE, trust, now := datetime.now(UTC))
     except CertifyError as error:
         return dataclasses.replace(result, state=State.BROKEN, reason=str(error))
-    return _judged(result, submission, certify(submission, now), place, broken=code == BROKEN_CODE)
+    return _judged(result, submission, certify(submission, now), place)
 
 
-def _judged(
-    result: CellResult, submission: Submission, certificate: Certificate, place: Path, *, broken: bool
-) -> CellResult:
+def _judged(result: CellResult, submission: Submission, certificate: Certificate, place: Path) -> CellResult:
     bundle = submission.bundle
     ends = [f"{run.name}: {run.outcome.detail}" for run in bundle.runs.values() if run.outcome.status != "completed"]
     found = closest(bundle.findings)
     passed = sum(one.outcome is Outcome.PASS for one in bundle.findings)
     return dataclasses.replace(
         result,
-        state=State.BROKEN if broken else State.JUDGED,
+        state=State.BROKEN if unfinished(bundle.path) else State.JUDGED,
         reason="; ".join(ends) or f"{passed} of {len(bundle.findings)} criteria pass",
         bundle=bundle.path.relative_to(place).as_posix(),
         digest=bundle.digest,

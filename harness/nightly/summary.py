@@ -14,15 +14,19 @@ def summary(night: Night, failing: Sequence[CellResult]) -> str:
     return "\n".join(_lines(night, failing)) + "\n"
 
 
+def headline(night: Night, failing: Sequence[CellResult]) -> str:
+    """How the night went, in some words."""
+    return f"{len(failing)} of {night.total} cells fail" if failing else f"all {night.total} cells are as asked"
+
+
 def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
-    verdict = f"{len(failing)} of {night.total} cells fail" if failing else f"all {night.total} cells are as asked"
-    yield f"## Nightly {night.name}: {verdict}"
+    yield f"## Nightly {night.name}: {headline(night, failing)}"
     yield ""
     state = f"ended {night.ended}" if night.ended else f"{len(night.cells)} of {night.total} cells concluded"
     yield f"Revision {(night.revision or 'no checkout')[:12]}, {night.host}, started {night.started}, {state}."
     for cell in failing:
         yield ""
-        yield f"**{_text(cell.cell)}**: {_text(_headline(cell))}"
+        yield f"**{_text(cell.cell)}**: {_text(_fault(cell))}"
         yield from (f"- {_text(line)}" for line in cell.failing)
     yield ""
     yield "| cell | level | asked | change | worst of its limit | time | what was found |"
@@ -48,7 +52,7 @@ def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
             yield from (f"- {_text(one.name)}: {_text(one.found)}. {_text(one.mend)}" for one in missing)
 
 
-def _headline(cell: CellResult) -> str:
+def _fault(cell: CellResult) -> str:
     if cell.state is State.NOT_RUN:
         return f"not run: {cell.reason}"
     if cell.state is State.BROKEN:

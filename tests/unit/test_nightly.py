@@ -169,3 +169,33 @@ def test_a_case_that_is_not_there_is_refused_before_any_cell_runs(certify_: Call
     path = matrix(place, {}, {"case": "no-such-case"})
     result = certify_("nightly", path, "--history", place / "nightly")
     assert result.code == 2 and "no-such-case" in result.err and not (place / "nightly" / "nights").exists()
+
+
+def git(place: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=place, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_branch_holds_a_commit_a_night_and_no_code(certify_: Call, place: Path) -> None:
+    git(place, "init", "--quiet", "--initial-branch", "main")
+    (place / "code.txt").write_text("code")
+    git(place, "add", "code.txt")
+    git(place, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "code")
+    command = ("nightly", matrix(place), "--history", place / "nightly", "--branch", "nights", "--json")
+    assert certify_(*command).code == 0
+    time.sleep(1.1)
+    second = json.loads(certify_(*command).out)
+    assert second["cells"][TEXT]["change"] == "same"
+    titles = git(place, "log", "--format=%s", "nights").splitlines()
+    assert len(titles) == 3 and titles[0] == f"Night {second['night']}: all 1 cells are as asked"
+    held = git(place, "ls-tree", "-r", "--name-only", "nights").splitlines()
+    assert "code.txt" not in held and f"nights/{second['night']}/night.json" in held and "site/index.html" in held
+    assert git(place, "status", "--porcelain", "--untracked-files=no") == ""
+
+
+def test_a_directory_that_is_on_no_branch_is_not_taken(certify_: Call, place: Path) -> None:
+    (place / "nightly").mkdir()
+    (place / "nightly" / "precious.txt").write_text("mine")
+    git(place, "init", "--quiet")
+    result = certify_("nightly", matrix(place), "--history", place / "nightly", "--branch", "nights")
+    assert result.code == 2 and "on no branch" in result.err
+    assert [path.name for path in (place / "nightly").iterdir()] == ["precious.txt"]

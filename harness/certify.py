@@ -39,7 +39,7 @@ from harness.runners import check_mindformers, check_policy
 from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
 from harness.submission import Submission
-from harness.trace import Run, Side
+from harness.trace import ENDED, Run, Side
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
 VOCABULARY_MULTIPLE = 64
@@ -290,7 +290,7 @@ def claim(out: Path, resume: bool) -> None:
 def unfinished(out: Path) -> bool:
     """Whether a directory is of a run that did not come to its end, or holds a run that did not."""
     outcomes = [read_json(path) for path in out.glob(f"runs/*/{OUTCOME}")]
-    broken = any(outcome["status"] not in ("completed", "non_finite") for outcome in outcomes)
+    broken = any(outcome["status"] not in ENDED for outcome in outcomes)
     return broken or not (out / MANIFEST).exists()
 
 

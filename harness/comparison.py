@@ -143,7 +143,7 @@ def _missing(*runs: Run | None) -> str | None:
 
 def _broken(*runs: Run | None) -> str | None:
     """The outcome of a run that did not come to its end by itself; a non-finite number is an end."""
-    bad = [run for run in runs if run and run.outcome.status not in ("completed", "non_finite")]
+    bad = [run for run in runs if run and not run.outcome.ended]
     return "; ".join(f"{run.name}: {run.outcome.detail}" for run in bad) or None
 
 
@@ -204,7 +204,7 @@ def _per_run(name: str, required: Sequence[str], runs: Mapping[str, Run], value:
 
 
 def _missing_steps(run: Run) -> float:
-    if run.trace is None or run.outcome.status not in ("completed", "non_finite"):
+    if run.trace is None or not run.outcome.ended:
         return math.nan
     missing = float(abs(run.trace.header.steps - len(run.trace.steps)))
     return missing if run.trace.footer else missing or math.nan

@@ -103,7 +103,7 @@ def read_side(directory: Path, side: Side) -> Seen:
     """
     name = run_name(side)
     run = read_run(directory / "runs" / name)
-    if run.outcome.status not in ("completed", "non_finite"):
+    if not run.outcome.ended:
         if side != "subject":
             raise EvidenceError(
                 f"{name}: {run.outcome.detail}. Without it nothing can be judged.\n{run.outcome.log_tail}"

@@ -104,6 +104,7 @@ class Trace:
 
 
 Status = Literal["completed", "non_finite", "crashed", "hung", "interrupted", "missing"]
+ENDED: tuple[Status, ...] = ("completed", "non_finite")  # by itself, with all that there was to record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,11 @@ class Outcome:
     detail: str
     log_tail: str = ""
     resumed_after: tuple[int, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run came to an end of its own; else it broke, was interrupted, or never began."""
+        return self.status in ENDED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,7 @@ def _take_part(case: Case, options: Options, judging: int, quiet: bool) -> int:
     except KeyboardInterrupt:
         error_console.print("Interrupted; no process is left behind.")
         raise typer.Exit(INTERRUPTED) from None
-    bad = [run for run in made if run.outcome.status not in ("completed", "non_finite")]
+    bad = [run for run in made if not run.outcome.ended]
     for run in bad:
         error_console.print(f"{run.name}: {run.outcome.detail}\n{run.outcome.log_tail}", markup=False)
     where = f"Judged on node {judging}; what was seen here is in {options.out / 'runs'}"

@@ -32,7 +32,6 @@ from harness.levels import Certificate, Level
 from harness.progress import Progress
 from harness.runners.launcher import variables
 
-BROKEN_ENDS = ("crashed", "hung", "interrupted", "missing")
 DEFAULT_THREADS = 1
 DEFAULT_WORKERS = 2
 
@@ -120,7 +119,7 @@ def _resuming(options: Options) -> list[str]:
 
 def exit_code(bundle: Bundle, certificate: Certificate, level: Level) -> int:
     """What a run of a case ends with."""
-    if any(one.outcome.status in BROKEN_ENDS for one in bundle.runs.values()):
+    if any(not one.outcome.ended for one in bundle.runs.values()):
         return BROKEN
     return MET if certificate.reaches(level) else NOT_MET
 

@@ -90,7 +90,7 @@ def _execute(
     jobs = [job for job in every(bench.case, options) if job.side == "subject"]
     execute(jobs, bench.case)
     for run in (read_run(Path(job.directory)) for job in jobs):
-        if run.outcome.status not in ("completed", "non_finite"):
+        if not run.outcome.ended:
             raise InputError(
                 f"{runner} does not run, so it shows nothing of the gate: {run.name} {run.outcome.detail}.\n"
                 f"{run.outcome.log_tail}"

@@ -92,7 +92,7 @@ def first_step(bundle: Bundle) -> int | None:
 
 def broken_names(bundle: Bundle) -> list[str]:
     """The runs that did not come to their end by themselves, and those that were not made."""
-    stopped = [name for name, run in bundle.runs.items() if run.outcome.status not in ("completed", "non_finite")]
+    stopped = [name for name, run in bundle.runs.items() if not run.outcome.ended]
     return [*stopped, *bundle.absent]
 
 

@@ -25,7 +25,7 @@ from harness.processes import log_tail
 from harness.records import write_json
 from harness.runners import Job
 from harness.runners.worker import CHECKPOINT, resume_step
-from harness.trace import Status, Trace, read_trace
+from harness.trace import ENDED, Outcome, Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
@@ -85,6 +85,7 @@ class _Running:
     resumed_after: tuple[int, ...]
     size: int = 0
     last_step: int = 0
+    status: Status | None = None  # how it ended
     last_change: float = dataclasses.field(default_factory=time.monotonic)
 
     @property
@@ -121,6 +122,8 @@ def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listene
     ended into its directory.
 
     `start` makes the process of a job, told by a file. Outside the main thread SIGTERM is left to whoever runs this.
+    When a run that several nodes make together breaks, another node may be gone: the others of that kind are left out,
+    and their outcome says so, rather than that each waits for it.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; all runs are ended first and can be resumed.
@@ -133,12 +136,24 @@ def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listene
                 while waiting and (not running or _processes(running) + waiting[0].ranks <= workers):
                     running.append(_start(waiting.pop(0), start))
                 time.sleep(POLL_SECONDS)
-                running = [one for one in running if not _look(one, case, listener)]
+                over = [one for one in running if _look(one, case, listener)]
+                running = [one for one in running if one not in over]
+                broken = [one.job.run for one in over if one.job.nodes and one.status not in ENDED]
+                waiting = [job for job in waiting if not (broken and job.nodes and _leave_out(job, broken[0]))]
         finally:
             for one in running:
                 _end(one)
                 _take_note(one, listener)
                 _record(one, "interrupted", f"interrupted after step {one.last_step}")
+
+
+def _leave_out(job: Job, broken: str) -> bool:
+    """Notes that a run was not begun, because one before it broke that several nodes make together."""
+    directory = Path(job.directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    detail = f"not begun: {broken} broke, which several nodes make together, so one of them may be gone"
+    write_json(directory / OUTCOME, dataclasses.asdict(Outcome(status="missing", last_step=0, detail=detail)))
+    return True
 
 
 def _processes(running: Sequence[_Running]) -> int:
@@ -263,16 +278,16 @@ def _try_read(path: Path) -> Trace | None:
         return None
 
 
-def _record(one: _Running, status: str, detail: str) -> None:
-    fine = status in ("completed", "non_finite")
-    outcome = {
-        "status": status,
-        "last_step": one.last_step,
-        "detail": detail,
-        "log_tail": "" if fine else log_tail(one.directory / LOG),
-        "resumed_after": one.resumed_after,
-    }
-    write_json(one.directory / OUTCOME, outcome)
+def _record(one: _Running, status: Status, detail: str) -> None:
+    one.status = status
+    outcome = Outcome(
+        status=status,
+        last_step=one.last_step,
+        detail=detail,
+        log_tail="" if status in ENDED else log_tail(one.directory / LOG),
+        resumed_after=one.resumed_after,
+    )
+    write_json(one.directory / OUTCOME, dataclasses.asdict(outcome))
 
 
 def _end(one: _Running) -> None:

@@ -19,7 +19,7 @@ import yaml
 
 from harness.case import Case, load_case
 from harness.certify import prepare
-from harness.comparison import ROLES_OF_LAYOUT, SUBJECT
+from harness.comparison import ROLES_OF_LAYOUT, SUBJECT, SUBJECT_REPEAT
 from harness.evidence import Bundle, read_bundle, read_run
 from harness.jobs import job
 from harness.judge import Outcome
@@ -62,12 +62,35 @@ def written(case: Case, directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    directory = tmp_path_factory.mktemp("layout")
-    with certify("run", written(short(LAYOUT), directory), "--out", directory / "bundle") as process:
-        said, _ = process.communicate(timeout=900)
-    assert (directory / "bundle" / "manifest.json").is_file(), said
-    return read_bundle(directory / "bundle")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, int, str]]:
+    """Two nodes of one case, both on this machine; where each wrote, how it ended, and what it said."""
+    directory, port = tmp_path_factory.mktemp("nodes"), free_port()
+    case = written(short(LAYOUT), directory)
+    meet = ("--nnodes", 2, "--master", "127.0.0.1", "--port", port)
+    began = [
+        certify("launch", case, *meet, "--node-rank", rank, "--output", directory / f"node-{rank}") for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=900)[0] for process in began]
+    return [(directory / f"node-{rank}", began[rank].returncode, said[rank]) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def bundle(nodes: Any) -> Bundle:
+    """What came of the case on the node of its true loss."""
+    _, (last, _, said) = nodes
+    assert (last / "bundle" / "manifest.json").is_file(), said
+    return read_bundle(last / "bundle")
+
+
+@pytest.fixture(scope="module")
+def on_one_node(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """The subject's first run of the same case with both ranks on one node, as `certify run` makes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        asked = dataclasses.replace(options(tmp_path_factory.mktemp("one") / "out"), subject="mindspore")
+        case, _ = prepare(short(LAYOUT), (), asked)
+        one = job(case, asked, SUBJECT)
+        return Path(one.directory), ended(case, one, lambda run, trace: None)
 
 
 def test_a_layout_keeps_every_limit_beside_one_process_and_beside_the_reference(bundle: Bundle) -> None:
@@ -77,10 +100,10 @@ def test_a_layout_keeps_every_limit_beside_one_process_and_beside_the_reference(
     assert {f.standard for f in bundle.findings} == {"official", "strict-fp32", "layout-fp32"}
 
 
-def test_ranks_are_in_the_evidence_and_their_logs_beside_it(bundle: Bundle) -> None:
-    header = bundle.runs[SUBJECT].trace.header
-    assert header.provenance["ranks"] == 2
-    assert len(list((bundle.path / "runs" / SUBJECT / "ranks" / "log").glob("worker_*.log"))) == 2
+def test_ranks_are_in_the_evidence_and_their_logs_beside_it(bundle: Bundle, on_one_node: tuple[Path, Run]) -> None:
+    directory, run = on_one_node
+    assert run.trace is not None and run.trace.header.provenance["ranks"] == 2
+    assert len(list((directory / "ranks" / "log").glob("worker_*.log"))) == 2
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     assert not [name for name in manifest["files"] if "/ranks/" in name]
 
@@ -149,26 +172,13 @@ def test_another_number_of_ranks_than_the_layout_has_is_an_error(started: Any) -
     assert "has 4 ranks, and 2 were started" in run.outcome.log_tail
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, int, str]]:
-    """Two nodes of one case, both on this machine; where each wrote, how it ended, and what it said."""
-    directory, port = tmp_path_factory.mktemp("nodes"), free_port()
-    case = written(short(LAYOUT), directory)
-    meet = ("--nnodes", 2, "--master", "127.0.0.1", "--port", port)
-    began = [
-        certify("launch", case, *meet, "--node-rank", rank, "--output", directory / f"node-{rank}") for rank in (0, 1)
-    ]
-    said = [process.communicate(timeout=900)[0] for process in began]
-    return [(directory / f"node-{rank}", began[rank].returncode, said[rank]) for rank in (0, 1)]
-
-
-def test_two_nodes_make_one_bundle_where_the_true_loss_is(nodes: Any, bundle: Bundle) -> None:
-    (_, code, said), (last, _, told) = nodes
+def test_two_nodes_make_one_bundle_where_the_true_loss_is_with_the_bits_of_one_node(
+    nodes: Any, bundle: Bundle, on_one_node: tuple[Path, Run]
+) -> None:
+    (_, code, said), (*_, told) = nodes
     assert code == 0 and "Judged on node 1" in said, said + told
-    found = read_bundle(last / "bundle")
-    bad = [f.message for f in found.findings if f.outcome is not Outcome.PASS and f.criterion not in FOR_LONG_RUNS]
-    assert bad == []
-    assert found.runs[SUBJECT].trace.steps == bundle.runs[SUBJECT].trace.steps, "the same bits as on one node"
+    _, alone = on_one_node
+    assert alone.trace is not None and bundle.runs[SUBJECT].trace.steps == alone.trace.steps
 
 
 def test_each_node_has_its_logs_and_its_part_of_the_checkpoint_where_the_guide_says(nodes: Any, bundle: Bundle) -> None:
@@ -184,3 +194,26 @@ def test_each_node_has_its_logs_and_its_part_of_the_checkpoint_where_the_guide_s
 def test_the_other_node_keeps_what_its_ranks_were_told(nodes: Any, bundle: Bundle) -> None:
     (first, *_), _ = nodes
     assert read_run(first / "bundle" / "runs" / SUBJECT).trace.steps == bundle.runs[SUBJECT].trace.steps
+
+
+def test_a_node_that_is_lost_leaves_the_other_with_what_it_had(tmp_path: Path) -> None:
+    case, port = written(short("qwen3-tiny-tp2", steps=400, step_timeout_s=10), tmp_path), free_port()
+    meet = ("--nnodes", 2, "--master", "127.0.0.1", "--port", port)
+    lost, kept = (
+        certify("launch", case, *meet, "--node-rank", rank, "--output", tmp_path / f"node-{rank}") for rank in (1, 0)
+    )
+    runs = tmp_path / "node-0" / "bundle" / "runs"
+    until(lambda: trace_lines(runs / SUBJECT) > 5, "the first run has steps", seconds=120)
+    lost.send_signal(signal.SIGKILL)
+    said, _ = kept.communicate(timeout=300)
+    lost.communicate()
+    assert kept.returncode == 3, said
+    until(lambda: not processes_of(tmp_path), "nothing is left on either node")
+    first, second = (read_run(runs / name) for name in (SUBJECT, SUBJECT_REPEAT))
+    assert first.outcome.status in ("crashed", "hung") and first.trace is not None and len(first.trace.steps) > 4
+    assert second.outcome.status == "missing" and "one of them may be gone" in second.outcome.detail
+
+
+def trace_lines(run: Path) -> int:
+    path = run / "trace.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0

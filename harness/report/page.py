@@ -16,6 +16,7 @@ import plotly
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.report.languages import both, label
 from harness.report.view import Page
 
 LONG = 2_000_000  # characters of data beyond which a page carries them packed, as it does plotly.js
@@ -46,7 +47,10 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name).render(style=own_file("report.css"), **values)
+    environment.globals |= {"t": both, "label": label}
+    return environment.get_template(name).render(
+        style=own_file("report.css"), settings=own_file("settings.js"), **values
+    )
 
 
 def embed_json(value: Any) -> Markup:

@@ -20,10 +20,9 @@ from harness.power import Study
 from harness.power.page import render_power
 from harness.records import encode_json, read_record
 from harness.report import render_report
-from harness.report.page import own_file, render_template
+from harness.report.page import render_template
 from harness.site.badge import badge
 from harness.site.view import SPARK_HEIGHT, SPARK_WIDTH, VERSIONS, Site, SiteCell, build_site, bundle_directories
-from harness.site.words import WORDS
 from harness.submission import Submission, read_submission
 
 SITE_FORMAT = "certify-site/1"
@@ -66,10 +65,8 @@ def write_site(
     files[PAGE] = render_template(
         "site.html.j2",
         site=site,
-        words=WORDS,
         versions=VERSIONS,
         spark=(SPARK_WIDTH, SPARK_HEIGHT),
-        script=own_file("site.js"),
     )
     _write(files, out)
     return Written(site=site, files=tuple(sorted(files)))

@@ -15,7 +15,6 @@ from harness.levels import VALID_DAYS, Certificate, Level, best, certify
 from harness.power import Study
 from harness.power.page import RateRow, build_page
 from harness.report.words import number
-from harness.site.words import LEVELS, Text
 from harness.submission import OWN_SUBJECT, Submission, scope
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, parameter_shapes
 
@@ -61,7 +60,6 @@ class SiteCell:
     layout: str
     precision: str
     level: str
-    word: Text
     tone: str
     run: str
     until: str
@@ -70,8 +68,6 @@ class SiteCell:
     criterion: str
     passed: int
     criteria: int
-    next_level: Text | None
-    missing: int
     why: tuple[str, ...]
     digest: str
     versions: tuple[str | None, ...]
@@ -141,7 +137,6 @@ def _cell(submission: Submission, certificate: Certificate, submissions: Sequenc
     id_ = _slug(f"{bundle.case.name}-{what.device}-{bundle.case.digest()[:8]}", what.model)
     found = closest(bundle.findings)
     started = _started(bundle)
-    next_level = certificate.next_level
     past = sorted(
         (one for one in submissions if _same_cell(one.bundle, bundle)),
         key=lambda one: (_started(one.bundle), one.bundle.digest),
@@ -159,7 +154,6 @@ def _cell(submission: Submission, certificate: Certificate, submissions: Sequenc
         layout=what.layout,
         precision=what.precision,
         level=certificate.level,
-        word=LEVELS[certificate.level],
         tone=TONES[certificate.level],
         run=f"{started:%Y-%m-%d}",
         until=f"{started + timedelta(days=VALID_DAYS):%Y-%m-%d}",
@@ -168,8 +162,6 @@ def _cell(submission: Submission, certificate: Certificate, submissions: Sequenc
         criterion=f"{found[1].standard}/{found[1].criterion}" if found else "",
         passed=sum(one.outcome is Outcome.PASS for one in bundle.findings),
         criteria=len(bundle.findings),
-        next_level=LEVELS[next_level] if next_level else None,
-        missing=len(certificate.missing),
         why=tuple(f"{one.text}: {one.detail}" for one in certificate.missing),
         digest=bundle.digest,
         versions=tuple(_version(bundle, name) for name in VERSIONS),

@@ -8,8 +8,6 @@
   const held = document.getElementById("data");
   const data = JSON.parse("packed" in held.dataset ? await gunzip(held.textContent) : held.textContent);
   const root = document.documentElement;
-  const button = document.getElementById("theme");
-  const prefersDark = matchMedia("(prefers-color-scheme: dark)");
   const coarse = matchMedia("(pointer: coarse)").matches;
 
   // A column that repeats an earlier one is the name of that one.
@@ -112,46 +110,14 @@
     }
   };
 
-  const remembered = () => {
-    try {
-      return localStorage.getItem("certify-theme");
-    } catch {
-      return null; // storage may be forbidden, for files above all
-    }
-  };
-  const remember = (theme) => {
-    try {
-      localStorage.setItem("certify-theme", theme);
-    } catch {
-      // then the choice holds until the page is closed
-    }
-  };
-  let theme = remembered();
-  const isDark = () => (theme ? theme === "dark" : prefersDark.matches);
-  const show = () => {
-    root.style.colorScheme = theme ?? "";
-    button.textContent = isDark() ? "Light" : "Dark";
-    button.setAttribute("aria-pressed", String(isDark()));
-    button.setAttribute("aria-label", isDark() ? "Use light colours" : "Use dark colours");
-    draw();
-  };
-  button.addEventListener("click", () => {
-    theme = isDark() ? "light" : "dark";
-    remember(theme);
-    show();
-  });
-  prefersDark.addEventListener("change", show);
-
   let closed = [];
   addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];
     closed.forEach((details) => (details.open = true));
-    root.style.colorScheme = "light";
     draw(680);
   });
   addEventListener("afterprint", () => {
     closed.forEach((details) => (details.open = false));
-    show();
   });
 
   // RFC 4180 has no quoting to do here: names, numbers and digests hold neither commas nor quotes, and are checked.
@@ -182,7 +148,8 @@
     draw();
     root.dataset.charts = "drawn";
   };
-  show();
+  settings.listen(draw);
+  settings.show();
   unpack().catch((error) => {
     for (const chart of document.querySelectorAll(".chart"))
       chart.textContent = `The chart cannot be drawn in this browser (${error.message}). The raw numbers are below.`;

@@ -1,0 +1,160 @@
+"""What the pages say in Chinese, by what they say in English. What a bundle says is shown as it stands there."""
+
+from collections.abc import Mapping
+
+from markupsafe import Markup, escape
+
+CHINESE: Mapping[str, str] = {
+    "Levels of models": "模型等级",
+    "Skip to the table of levels": "跳到等级表",
+    "Sections": "章节",
+    "Levels": "等级",
+    "Versions": "版本配套",
+    "Not certified": "未认证",
+    "History": "历史",
+    "Detection power": "检出能力",
+    "Check it yourself": "自行核验",
+    "As of": "截至",
+    "Each level is computed from evidence: every step of the model on MindSpore beside PyTorch and "
+    "Hugging Face, judged by limits that were frozen before the run. It holds for one device, one layout "
+    "and one precision. A result from a CPU is never a level on an NPU.": (
+        "每个等级都由证据计算得出:模型在 MindSpore 上与 PyTorch、Hugging Fa"
+        "ce 逐步对比,并按运行前已冻结的阈值判定。等级只对一种设备、一种并行切分和一种精度有效。CPU"
+        " 上的结果绝不作为 NPU 的等级。"
+    ),
+    "Model": "模型",
+    "Size": "规格",
+    "Task": "任务",
+    "Architecture": "架构",
+    "Devices": "设备",
+    "Level": "等级",
+    "Run on": "运行日期",
+    "Valid until": "有效期至",
+    "Closest to its limit": "最接近阈值",
+    "certificate": "证书",
+    "training": "训练",
+    "one process": "单进程",
+    "Cell": "单元",
+    "not recorded": "未记录",
+    "none on a CPU": "CPU 上无",
+    "criteria pass": "项准则通过",
+    "No cell here was run on an NPU. Nothing on this page says how a model does on one.": "此处没有任何单元在 NPU 上运行过。本页不说明任何模型在 NPU 上的表现。",
+    "Shipped cases of which there is no evidence here": "随附用例中此处没有证据者",
+    "Directories that are no evidence: something in them is not what was recorded": "不构成证据的目录:其中内容与记录不符",
+    "Cells that do not work yet": "尚不可用的单元",
+    "Every shipped case has evidence here.": "所有随附用例此处均有证据。",
+    "Every run of a cell: its level on the day of the run, and how much of its limit the closest "
+    "criterion used. 1 is the limit.": "每个单元的历次运行:运行当日的等级,以及最接近阈值的准则用去了阈值的多少。1 即阈值。",
+    "Bundle": "证据包",
+    "Revision": "代码版本",
+    "Faults were planted in the real subject, one at a time, and correct runs were made beside them. A "
+    "gate that has never refused anything may be a gate that cannot.": "在真实被测实现中逐一植入缺陷,同时运行正确的对照。从未拒绝过任何东西的关卡,也许根本不会拒绝。",
+    "Rule": "规则",
+    "Rate": "比例",
+    "95 % interval": "95 % 置信区间",
+    "No study was handed to this site.": "本站未附检出能力研究。",
+    "A certificate is a view of a bundle. The bundle holds every step in full precision, and every "
+    "number on these pages is computed from it again, without MindSpore or PyTorch.": (
+        "证书只是证据包的视图。证据包以全精度保存每一步,本站所有数字都可由其重新计算,无需 MindSpore 或 PyTorch。"
+    ),
+    "Check a bundle offline": "离线核验证据包",
+    "Run it again": "重新运行",
+    "The same table for machines": "供程序读取的同一张表",
+    "Released": "Released(发布级)",
+    "Validated": "Validated(验证级)",
+    "Preliminary": "Preliminary(初步级)",
+    "Untested": "Untested(未测试级)",
+    "Community": "Community(社区级)",
+    "none": "无等级",
+    "Skip to the verdict": "跳到结论",
+    "Verdict": "结论",
+    "Curves": "曲线",
+    "Exact answer": "精确解",
+    "Determinism": "确定性",
+    "Parameters": "参数",
+    "Criteria": "准则",
+    "Provenance": "来源",
+    "Repeat": "复现",
+    "Raw numbers": "原始数据",
+    "What went wrong": "哪里出错",
+    "Why this level": "为何是此等级",
+    "State": "状态",
+    "Requirement": "要求",
+    "What was found": "实际情况",
+    "Statements": "声明",
+    "Who": "谁",
+    "Role": "角色",
+    "What": "内容",
+    "Stated": "声明日期",
+    "Remark": "备注",
+    "The floor, for comparison": "噪声底,供对照",
+    "Relative difference": "相对差",
+    "Subject": "被测",
+    "Floor": "噪声底",
+    "Subject / floor": "被测 / 噪声底",
+    "Against the exact answer": "与精确解对比",
+    "Statistic": "统计量",
+    "Reference’s error": "参考的误差",
+    "Subject’s error": "被测的误差",
+    "Ratio": "比值",
+    "Allowed ratio": "允许的比值",
+    "Used": "已用",
+    "First gradients, parameter by parameter": "第一步梯度,逐参数",
+    "Parameter": "参数名",
+    "Used of the limit": "阈值已用",
+    "Side": "一方",
+    "Two runs": "两次运行",
+    "Where": "位置",
+    "Final parameters": "最终参数",
+    "Tensor": "张量",
+    "‖difference‖ / ‖reference‖": "‖差‖ / ‖参考‖",
+    "largest / rms": "最大 / 均方根",
+    "Every criterion": "全部准则",
+    "Outcome": "结果",
+    "Criterion and its reason": "准则及其理由",
+    "Measured": "实测",
+    "Allowed": "允许",
+    "Inputs": "输入",
+    "Case": "用例",
+    "Source": "源码",
+    "Baseline": "基线",
+    "Machine and versions": "机器与版本",
+    "Runs": "各次运行",
+    "Run": "运行",
+    "What it is for": "用途",
+    "Ended": "结束",
+    "Runner": "运行器",
+    "Steps": "步数",
+    "Time in steps": "步内用时",
+    "Median step": "单步中位用时",
+    "Repeat it": "自行复现",
+    "Standards": "标准",
+    "Each side ran twice, in fresh processes. The same bits are asked for, not close numbers.": "每一方都在全新进程中运行两次。要求逐位相同,而不是数值接近。",
+    "The oracle is the same mathematics in float64, from the same weights and tokens; a case in bfloat16 "
+    "is measured against the same exact answer. A ratio is the subject’s error over the reference’s, "
+    "taken at each step or parameter; the reference’s counts as at least half a unit in the last place "
+    "of float32.": (
+        "精确解是同样的数学运算,以 float64、相同的权重和词元计算;bfloat16 用例也以它为"
+        "准。比值是在每一步或每个参数上被测误差除以参考误差;参考误差至少按 float32 末位的一半计"
+        "。"
+    ),
+    "The floor (perturbed repeats of the reference) was not measured in this case.": "此用例未测噪声底(参考的扰动重复)。",
+    "Every digit that the runs recorded; reading a number back gives the same bits. A step that was not "
+    "taken is empty.": "运行所记录的每一位数字;读回即得相同的位。未走的步为空。",
+    "BUNDLE is the directory that holds this page.": "BUNDLE 是本页所在的目录。",
+    "The whole case": "完整用例",
+    "Environment variables": "环境变量",
+    "The evidence itself is in English.": "证据原文为英文。",
+}
+
+
+def both(text: str) -> Markup:
+    """A text in both languages, of which the style shows one; as it is where it has no translation."""
+    if text not in CHINESE:
+        return escape(text)
+    return Markup('<span lang="en">{}</span><span lang="zh-CN">{}</span>').format(text, CHINESE[text])
+
+
+def label(text: str) -> Markup:
+    """A label for who hears the page; the script changes it with the language."""
+    return Markup('aria-label="{}" data-en="{}" data-zh="{}"').format(text, text, CHINESE[text])

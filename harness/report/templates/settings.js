@@ -1,0 +1,68 @@
+"use strict";
+// Light or dark, English or Chinese: what the reader chose before, else what the system says.
+const settings = (() => {
+  const root = document.documentElement;
+  const buttons = { language: document.getElementById("language"), theme: document.getElementById("theme") };
+  const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+  const english = document.title;
+  const WORDS = {
+    en: { theme: ["Dark", "Light"], use: ["Use dark colours", "Use light colours"], other: ["中文", "zh-CN"] },
+    "zh-CN": { theme: ["深色", "浅色"], use: ["使用深色", "使用浅色"], other: ["English", "en"] },
+  };
+
+  // Storage may be forbidden, for files above all: then a choice holds until the page is closed.
+  const remembered = (key) => {
+    try {
+      return localStorage.getItem(`certify-${key}`);
+    } catch {
+      return null;
+    }
+  };
+  const remember = (key, value) => {
+    try {
+      localStorage.setItem(`certify-${key}`, value);
+    } catch {
+      // see above
+    }
+  };
+
+  let theme = remembered("theme");
+  let listener = () => {};
+  const isDark = () => (theme ? theme === "dark" : prefersDark.matches);
+  const showLanguage = (language) => {
+    root.lang = language;
+    document.title = language === "en" ? english : root.dataset.titleZh ?? english;
+    [buttons.language.textContent, buttons.language.lang] = WORDS[language].other;
+    for (const one of document.querySelectorAll("[data-zh]"))
+      one.setAttribute("aria-label", language === "en" ? one.dataset.en : one.dataset.zh);
+  };
+  const show = () => {
+    root.style.colorScheme = theme ?? "";
+    const words = WORDS[root.lang];
+    buttons.theme.textContent = words.theme[Number(isDark())];
+    buttons.theme.setAttribute("aria-pressed", String(isDark()));
+    buttons.theme.setAttribute("aria-label", words.use[Number(isDark())]);
+    listener();
+  };
+
+  buttons.theme.addEventListener("click", () => {
+    theme = isDark() ? "light" : "dark";
+    remember("theme", theme);
+    show();
+  });
+  buttons.language.addEventListener("click", () => {
+    showLanguage(root.lang === "en" ? "zh-CN" : "en");
+    remember("language", root.lang);
+    show();
+  });
+  prefersDark.addEventListener("change", show);
+  addEventListener("beforeprint", () => (root.style.colorScheme = "light"));
+  addEventListener("afterprint", show);
+  const asked = remembered("language");
+  showLanguage(WORDS[asked] ? asked : navigator.language?.startsWith("zh") ? "zh-CN" : "en");
+  return {
+    show,
+    /** Has a function called whenever colours or language have changed. */
+    listen: (one) => (listener = one),
+  };
+})();

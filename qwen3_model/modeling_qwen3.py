@@ -206,15 +206,19 @@ class PlainAttention(nn.Cell):
         self.mix = ops.BatchMatMul()
 
     def construct(self, query_BNSH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor) -> Tensor:
+        return self.masked(query_BNSH, key_BKSH, value_BKSH, self.causal_mask(query_BNSH.shape[2]))
+
+    def masked(self, query_BNSH: Tensor, key_BKTH: Tensor, value_BKTH: Tensor, mask: Tensor) -> Tensor:
+        """Attention of S queries over T keys, with a mask that is added to the scores [B, N, S, T]."""
         if self.repeats:
-            key_BKSH, value_BKSH = self.repeat(key_BKSH), self.repeat(value_BKSH)
+            key_BKTH, value_BKTH = self.repeat(key_BKTH), self.repeat(value_BKTH)
         B, N, S, H = query_BNSH.shape
         # The query heads that share a key head are consecutive: together they are rows of one product.
-        query = ops.reshape(self.round(query_BNSH), (B, key_BKSH.shape[1], -1, H))
-        scores = self.round(self.round(self.scores(query, self.round(key_BKSH))) * self.scaling)
-        masked_BNSS = ops.reshape(self.round_softmax(scores), (B, N, S, S)) + self.causal_mask(S)
-        weights = ops.reshape(self.round(self.round_softmax(self.softmax(masked_BNSS))), scores.shape)
-        return ops.reshape(self.round(self.mix(weights, self.round(value_BKSH))), (B, N, S, H))
+        query = ops.reshape(self.round(query_BNSH), (B, key_BKTH.shape[1], -1, H))
+        scores = self.round(self.round(self.scores(query, self.round(key_BKTH))) * self.scaling)
+        masked_BNST = ops.reshape(self.round_softmax(scores), (B, N, S, key_BKTH.shape[2])) + mask
+        weights = ops.reshape(self.round(self.round_softmax(self.softmax(masked_BNST))), scores.shape)
+        return ops.reshape(self.round(self.mix(weights, self.round(value_BKTH))), (B, N, S, H))
 
     def causal_mask(self, length: int) -> Tensor:
         """[S, S]: 0 where the key is not later than the query, else the lowest float32, as Hugging Face adds it."""

@@ -1,0 +1,345 @@
+"""Qwen3 for inference: prefill and decode with a key-value cache, over the cells that train.
+
+Prompts of a batch are padded on the left, so the newest token of every row is in the last column and all rows write at
+the same place of the cache. What is padding is masked, and positions count from a row's first token. Lengths and
+capacities are rounded up to buckets: MindSpore compiles one graph for each bucket and none for each length.
+
+The cache goes into a graph and comes out of it; nothing is kept in a cell, so generations do not see each other.
+
+Shape legend: that of `modeling_qwen3`; C capacity of the cache, L layers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+from mindspore import Tensor, nn, ops
+
+from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.modeling_qwen3 import LOWEST, PlainAttention, Qwen3Attention, Qwen3ForCausalLM
+from qwen3_model.weights import load_into, load_safetensors
+
+SMALLEST_BUCKET = 16
+Tokens = Sequence[int]
+Array = npt.NDArray[Any]
+
+
+def bucket(length: int, limit: int) -> int:
+    """The length that is computed with: the next power of two, and never more than the model has positions.
+
+    Raises:
+        ValueError: more positions are asked for than the model has.
+    """
+    if length > limit:
+        raise ValueError(f"{length} positions are asked for, and the model has {limit}")
+    size = SMALLEST_BUCKET
+    while size < length:
+        size *= 2
+    return min(size, limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a token is drawn: scores over `temperature`, of the `top_k` best (0: all) those that make up `top_p`."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ValueError(f"temperature above 0, top_p in (0, 1] and top_k not negative are needed, got {self}")
+
+    def draw(self, logits_V: Array, generator: np.random.Generator) -> int:
+        """One token. Ties of score go by token id, so that a seed gives the same tokens everywhere."""
+        scores = logits_V.astype(np.float64) / self.temperature
+        order = np.argsort(-scores, kind="stable")[: self.top_k or None]
+        chances = np.exp(scores[order] - scores[order[0]])
+        chances /= chances.sum()
+        # the smallest set of the best that reaches top_p: the one that crosses it belongs to it
+        kept = int(np.searchsorted(np.cumsum(chances), self.top_p)) + 1
+        chances = chances[:kept] / chances[:kept].sum()
+        return int(order[min(int(np.searchsorted(np.cumsum(chances), generator.random(), side="right")), kept - 1)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """A continuation.
+
+    `margins` is, of each token, how far its logit was above the second best; `stopped` says whether a stop token ended
+    it, which is not part of `tokens`.
+    """
+
+    tokens: tuple[int, ...]
+    margins: tuple[float, ...]
+    stopped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Keys and values [B, K, C, H] of each layer in turn, of which `filled` columns are written.
+
+    `first` [B] is the column of each row's first token.
+    """
+
+    kept: tuple[Tensor, ...]
+    first: npt.NDArray[np.int32]
+    filled: int
+    capacity: int
+
+
+class CachedForward(nn.Cell):
+    """What prefill and decode share: the layers over given positions, keys and values by way of `keep`."""
+
+    def __init__(self, model: Qwen3ForCausalLM) -> None:
+        super().__init__(auto_prefix=False)
+        self.model = model
+        self.attend = PlainAttention(model.config, model.policy)
+
+    def rotary(self, positions_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin [B, 1, S, H] of each row's own positions."""
+        tables = self.model.model.rotary_emb
+        cos = tables.round(ops.gather(tables.cos, positions_BS, 0))
+        sin = tables.round(ops.gather(tables.sin, positions_BS, 0))
+        return ops.expand_dims(cos, 1), ops.expand_dims(sin, 1)
+
+    def value(self, attention: Qwen3Attention, normed_BSD: Tensor) -> Tensor:
+        """[B, K, S, H]."""
+        return ops.transpose(attention.split_heads(attention.v_proj(normed_BSD)), (0, 2, 1, 3))
+
+    def layer_end(self, layer: nn.Cell, hidden_BSD: Tensor, mixed_BNSH: Tensor) -> Tensor:
+        """The residual stream after a layer, from what its heads have mixed."""
+        mixed_BSNH = ops.transpose(mixed_BNSH, (0, 2, 1, 3))
+        attended = layer.self_attn.o_proj(ops.reshape(mixed_BSNH, (*hidden_BSD.shape[:2], -1)))
+        hidden_BSD = layer.residual(hidden_BSD + layer.residual(attended))
+        return layer.residual(hidden_BSD + layer.residual(layer.mlp(layer.post_attention_layernorm(hidden_BSD))))
+
+    def head(self, hidden_BSD: Tensor) -> Tensor:
+        """Logits of the last column [B, V]."""
+        last_BD = self.model.model.norm(hidden_BSD[:, -1])
+        if self.model.tied:
+            return self.model.project(last_BD, self.model.model.embed_tokens.weight)
+        return self.model.lm_head(last_BD)
+
+
+class Prefill(CachedForward):
+    """Prompts [B, S] -> logits after their last token [B, V], and each layer's keys and values, wide enough for C."""
+
+    def __init__(self, model: Qwen3ForCausalLM, capacity: int) -> None:
+        super().__init__(model)
+        self.capacity = capacity
+
+    def construct(self, tokens_BS: Tensor, positions_BS: Tensor, mask_B1SS: Tensor) -> tuple[Tensor, ...]:
+        inner = self.model.model
+        cos, sin = self.rotary(positions_BS)
+        hidden_BSD = inner.residual(inner.embed_tokens(tokens_BS))
+        kept = ()
+        for layer in inner.layers:
+            normed_BSD = layer.input_layernorm(hidden_BSD)
+            key, value = layer.self_attn.key(normed_BSD, cos, sin), self.value(layer.self_attn, normed_BSD)
+            kept = (*kept, self.widened(key), self.widened(value))  # type: ignore[assignment]
+            mixed = self.attend.masked(layer.self_attn.query(normed_BSD, cos, sin), key, value, mask_B1SS)
+            hidden_BSD = self.layer_end(layer, hidden_BSD, mixed)
+        return (self.head(hidden_BSD), *kept)
+
+    def widened(self, x_BKSH: Tensor) -> Tensor:
+        """[B, K, C, H], zero behind what is there."""
+        B, K, S, H = x_BKSH.shape
+        if self.capacity == S:
+            return x_BKSH
+        return ops.cat((x_BKSH, ops.zeros((B, K, self.capacity - S, H), x_BKSH.dtype)), 2)
+
+
+class Decode(CachedForward):
+    """The newest token of each row [B, 1] and the cache -> logits after it [B, V], and the cache.
+
+    `here` [1, 1, C, 1] is true at the column that is written; the mask [B, 1, 1, C] hides padding and what is to come.
+    """
+
+    def construct(
+        self, tokens_B1: Tensor, positions_B1: Tensor, here: Tensor, mask_B11C: Tensor, *kept: Tensor
+    ) -> tuple[Tensor, ...]:
+        inner = self.model.model
+        cos, sin = self.rotary(positions_B1)
+        hidden_B1D = inner.residual(inner.embed_tokens(tokens_B1))
+        written = ()
+        for index, layer in enumerate(inner.layers):
+            normed_B1D = layer.input_layernorm(hidden_B1D)
+            key = self.placed(here, layer.self_attn.key(normed_B1D, cos, sin), kept[2 * index])
+            value = self.placed(here, self.value(layer.self_attn, normed_B1D), kept[2 * index + 1])
+            written = (*written, key, value)  # type: ignore[assignment]
+            mixed = self.attend.masked(layer.self_attn.query(normed_B1D, cos, sin), key, value, mask_B11C)
+            hidden_B1D = self.layer_end(layer, hidden_B1D, mixed)
+        return (self.head(hidden_B1D), *written)
+
+    def placed(self, here: Tensor, x_BK1H: Tensor, kept_BKCH: Tensor) -> Tensor:
+        """What was kept, with the newest column written."""
+        shape = kept_BKCH.shape
+        return ops.select(ops.broadcast_to(here, shape), ops.broadcast_to(x_BK1H, shape), kept_BKCH)
+
+
+class Qwen3ForInference:
+    """A model that continues prompts. The small methods are what a variant overrides."""
+
+    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy | None = None) -> None:
+        ms.set_context(mode=ms.GRAPH_MODE)
+        self.config = config
+        self.policy = policy or PrecisionPolicy()
+        self.model = self.build_model()
+        self.model.set_train(False)
+        self._prefills: dict[int, Prefill] = {}
+        self._decode = self.build_decode()
+
+    @classmethod
+    def from_directory(cls, directory: str | Path, policy: PrecisionPolicy | None = None) -> "Qwen3ForInference":
+        """The model of a directory with `config.json` and safetensors, as Hugging Face saves it.
+
+        Raises:
+            Qwen3ConfigError: the configuration is not of a Qwen3 that is implemented.
+            WeightsError: weights are missing, left over or misshapen.
+        """
+        found = cls(Qwen3Config.from_hf(directory), policy)
+        found.load_weights(load_safetensors(directory))
+        return found
+
+    def load_weights(self, tensors: dict[str, Array]) -> None:
+        """Sets every parameter; see `load_into` for what is refused."""
+        load_into(self.model, tensors)
+
+    def build_model(self) -> Qwen3ForCausalLM:
+        """The cells that compute."""
+        return Qwen3ForCausalLM(self.config, self.policy)
+
+    def build_prefill(self, capacity: int) -> Prefill:
+        """The graph of prompts, for caches of a capacity."""
+        return Prefill(self.model, capacity)
+
+    def build_decode(self) -> Decode:
+        """The graph of one more token."""
+        return Decode(self.model)
+
+    def pad(self, prompts: Sequence[Tokens], width: int) -> tuple[Array, Array]:
+        """Prompts on the right of [B, width], and the column of each one's first token [B]."""
+        tokens = np.zeros((len(prompts), width), np.int32)
+        for row, prompt in enumerate(prompts):
+            tokens[row, width - len(prompt) :] = prompt
+        return tokens, np.array([width - len(prompt) for prompt in prompts], np.int32)
+
+    def positions(self, columns: Array, first: Array) -> Array:
+        """[B, S]: counted from each row's first token; padding before it is at 0."""
+        return np.maximum(columns[None, :] - first[:, None], 0).astype(np.int32)
+
+    def mask(self, queries: Array, keys: int, first: Array) -> Array:
+        """[B, 1, S, keys]: 0 where a query's column may see a key's, the lowest float32 for the future and for padding.
+
+        A padded query sees itself alone: a row of nothing but the lowest would have no largest score.
+        """
+        columns = np.arange(keys)[None, None, :]
+        ahead = columns > queries[None, :, None]
+        padding = (columns < first[:, None, None]) & (columns != queries[None, :, None])
+        return np.where(ahead | padding, np.float32(LOWEST), np.float32(0.0))[:, None]
+
+    def prefill(self, prompts: Sequence[Tokens], room: int) -> tuple[Array, Cache]:
+        """The logits after each prompt [B, V], and a cache with room for so many tokens more.
+
+        Raises:
+            ValueError: a prompt is empty, or prompt and room exceed the model's positions.
+        """
+        if not prompts or not all(prompts):
+            raise ValueError("every prompt needs a token")
+        limit = self.config.max_position_embeddings
+        longest = max(map(len, prompts))
+        bucket(longest + room, limit)  # refused here, with what was asked for
+        width = bucket(longest, limit)
+        capacity = bucket(min(width + room, limit), limit)
+        width = min(width, capacity - room)
+        tokens, first = self.pad(prompts, width)
+        columns = np.arange(width)
+        if capacity not in self._prefills:
+            self._prefills[capacity] = self.build_prefill(capacity)
+        logits, *kept = self._prefills[capacity](
+            Tensor(tokens), Tensor(self.positions(columns, first)), Tensor(self.mask(columns, width, first))
+        )
+        return logits.astype(ms.float32).asnumpy(), Cache(
+            kept=tuple(kept), first=first, filled=width, capacity=capacity
+        )
+
+    def decode(self, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
+        """The logits after one more token of each row [B, V], and the cache with it.
+
+        Raises:
+            ValueError: the cache is full.
+        """
+        if cache.filled == cache.capacity:
+            raise ValueError(f"the cache is full: {cache.capacity} columns")
+        column = np.array([cache.filled])
+        here = (np.arange(cache.capacity) == cache.filled)[None, None, :, None]
+        logits, *kept = self._decode(
+            Tensor(np.asarray(tokens, np.int32)[:, None]),
+            Tensor(self.positions(column, cache.first)),
+            Tensor(here),
+            Tensor(self.mask(column, cache.capacity, cache.first)),
+            *cache.kept,
+        )
+        after = Cache(kept=tuple(kept), first=cache.first, filled=cache.filled + 1, capacity=cache.capacity)
+        return logits.astype(ms.float32).asnumpy(), after
+
+    def logits(self, rows: Sequence[Tokens]) -> Iterator[Array]:
+        """The logits at every position of each row [S, V], without a cache; padded on the right, where none looks."""
+        width = bucket(max(map(len, rows)), self.config.max_position_embeddings)
+        tokens = np.zeros((len(rows), width), np.int32)
+        for row, found in enumerate(rows):
+            tokens[row, : len(found)] = found
+        whole = self.model(Tensor(tokens)).astype(ms.float32).asnumpy()
+        for row, found in enumerate(rows):
+            yield whole[row, : len(found)]
+
+    def generate(
+        self,
+        prompts: Sequence[Tokens],
+        max_new_tokens: int,
+        stop_tokens: Tokens = (),
+        sampling: Sampling | None = None,
+    ) -> list[Generated]:
+        """Continues each prompt by the best token each time, or by one that is drawn.
+
+        Each row draws from a generator of its own, so that a row's tokens do not depend on who is beside it.
+        """
+        generators = [np.random.default_rng([sampling.seed, row]) for row in range(len(prompts))] if sampling else []
+        tokens, margins = [list[int]() for _ in prompts], [list[float]() for _ in prompts]
+        ended = np.zeros(len(prompts), bool)
+        logits, cache = self.prefill(prompts, max_new_tokens)
+        for step in range(max_new_tokens):
+            chosen = self.choose(logits, sampling, generators)
+            for row, token in enumerate(chosen):
+                if ended[row]:
+                    continue
+                if token in stop_tokens:
+                    ended[row] = True
+                    continue
+                tokens[row].append(int(token))
+                margins[row].append(margin(logits[row], int(token)))
+            if ended.all() or step + 1 == max_new_tokens:
+                break
+            logits, cache = self.decode(chosen, cache)
+        return [
+            Generated(tokens=tuple(tokens[row]), margins=tuple(margins[row]), stopped=bool(ended[row]))
+            for row in range(len(prompts))
+        ]
+
+    def choose(self, logits_BV: Array, sampling: Sampling | None, generators: Sequence[np.random.Generator]) -> Array:
+        """The next token of each row [B]."""
+        if sampling is None:
+            return np.argmax(logits_BV, -1)
+        return np.array([sampling.draw(row, one) for row, one in zip(logits_BV, generators, strict=True)])
+
+
+def margin(logits_V: Array, token: int) -> float:
+    """How far a token's logit is above the best of the others; negative where another one is better."""
+    others = np.delete(logits_V, token)
+    return float(logits_V[token]) - float(others.max())

@@ -28,18 +28,33 @@ Tokens = Sequence[int]
 Array = npt.NDArray[Any]
 
 
+def rounded(length: int) -> int:
+    """The next power of two, from `SMALLEST_BUCKET` on."""
+    return max(SMALLEST_BUCKET, 1 << (length - 1).bit_length())
+
+
+def check_positions(length: int, limit: int) -> None:
+    """Raises ValueError where more positions are asked for than the model has."""
+    if length > limit:
+        raise ValueError(f"{length} positions are asked for, and the model has {limit}")
+
+
 def bucket(length: int, limit: int) -> int:
     """The length that is computed with: the next power of two, and never more than the model has positions.
 
     Raises:
         ValueError: more positions are asked for than the model has.
     """
-    if length > limit:
-        raise ValueError(f"{length} positions are asked for, and the model has {limit}")
-    size = SMALLEST_BUCKET
-    while size < length:
-        size *= 2
-    return min(size, limit)
+    check_positions(length, limit)
+    return min(rounded(length), limit)
+
+
+def columns_for(width: int, room: int, limit: int) -> int:
+    """The capacity of a cache for prompts that are `width` wide with padding, and `room` tokens more.
+
+    Padding takes columns, not positions: near the limit there are more columns than the model has positions.
+    """
+    return bucket(width + room, limit) if width + room <= limit else limit + rounded(room)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,32 +67,75 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError(f"temperature above 0, top_p in (0, 1] and top_k not negative are needed, got {self}")
+        if not self.temperature > 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.seed < 0:
+            raise ValueError(
+                f"temperature above 0, top_p in (0, 1], top_k and seed not negative are needed, got {self}"
+            )
+
+    def kept(self, logits_V: Array) -> tuple[Array, Array]:
+        """The tokens that can be drawn, the best first, and their chances in float64, which add up to 1.
+
+        Ties of score go by token id, so that a seed gives the same tokens everywhere.
+
+        Raises:
+            ValueError: a logit is not a number, or the largest one is infinite.
+        """
+        scores = logits_V.astype(np.float64) / self.temperature
+        if not np.isfinite(scores.max()):
+            raise ValueError("no token can be drawn: the largest logit is not finite")
+        tokens = self._best(scores)
+        chances = np.exp(scores[tokens] - scores[tokens[0]])
+        chances /= chances.sum()
+        if self.top_p < 1:
+            # the smallest set of the best that reaches top_p: the one that crosses it belongs to it
+            count = int(np.searchsorted(np.cumsum(chances), self.top_p)) + 1
+            tokens, chances = tokens[:count], chances[:count] / chances[:count].sum()
+        return tokens, chances
 
     def draw(self, logits_V: Array, generator: np.random.Generator) -> int:
-        """One token. Ties of score go by token id, so that a seed gives the same tokens everywhere."""
-        scores = logits_V.astype(np.float64) / self.temperature
-        order = np.argsort(-scores, kind="stable")[: self.top_k or None]
-        chances = np.exp(scores[order] - scores[order[0]])
-        chances /= chances.sum()
-        # the smallest set of the best that reaches top_p: the one that crosses it belongs to it
-        kept = int(np.searchsorted(np.cumsum(chances), self.top_p)) + 1
-        chances = chances[:kept] / chances[:kept].sum()
-        return int(order[min(int(np.searchsorted(np.cumsum(chances), generator.random(), side="right")), kept - 1)])
+        """One token; see `kept` for the order and for what is refused."""
+        tokens, chances = self.kept(logits_V)
+        place = int(np.searchsorted(np.cumsum(chances), generator.random(), side="right"))
+        return int(tokens[min(place, len(tokens) - 1)])
+
+    def _best(self, scores: Array) -> Array:
+        """The `top_k` best tokens in order, or all."""
+        if not 0 < self.top_k < len(scores):
+            return np.argsort(-scores, kind="stable")
+        # sorts those that can be among them, and not the vocabulary
+        candidates = np.flatnonzero(scores >= np.partition(scores, -self.top_k)[-self.top_k])
+        return candidates[np.argsort(-scores[candidates], kind="stable")[: self.top_k]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
     """A continuation.
 
-    `margins` is, of each token, how far its logit was above the second best; `stopped` says whether a stop token ended
-    it, which is not part of `tokens`.
+    `margins` is, of each token, how far its logit was above the best of the others; `stopped` says whether a stop token
+    ended it, which is not part of `tokens`.
     """
 
     tokens: tuple[int, ...]
     margins: tuple[float, ...]
     stopped: bool
+
+
+class _Growing:
+    """A continuation that gets its tokens one by one."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.margins: list[float] = []
+        self.stopped = False
+
+    def take(self, token: int, logits_V: Array, stop_tokens: Tokens) -> None:
+        self.stopped = self.stopped or token in stop_tokens
+        if not self.stopped:
+            self.tokens.append(token)
+            self.margins.append(margin(logits_V, token))
+
+    def done(self) -> Generated:
+        return Generated(tokens=tuple(self.tokens), margins=tuple(self.margins), stopped=self.stopped)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +157,10 @@ class CachedForward(nn.Cell):
     def __init__(self, model: Qwen3ForCausalLM) -> None:
         super().__init__(auto_prefix=False)
         self.model = model
-        self.attend = PlainAttention(model.config, model.policy)
+        # A fused attention takes no mask that differs from row to row.
+        plain = PlainAttention(model.config, model.policy)
+        own = [layer.self_attn.attend for layer in model.model.layers]
+        self.attends = nn.CellList([cell if isinstance(cell, PlainAttention) else plain for cell in own])
 
     def rotary(self, positions_BS: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [B, 1, S, H] of each row's own positions."""
@@ -120,11 +181,11 @@ class CachedForward(nn.Cell):
         return layer.residual(hidden_BSD + layer.residual(layer.mlp(layer.post_attention_layernorm(hidden_BSD))))
 
     def head(self, hidden_BSD: Tensor) -> Tensor:
-        """Logits of the last column [B, V]."""
+        """Logits of the last column [B, V], float32."""
         last_BD = self.model.model.norm(hidden_BSD[:, -1])
         if self.model.tied:
-            return self.model.project(last_BD, self.model.model.embed_tokens.weight)
-        return self.model.lm_head(last_BD)
+            return ops.cast(self.model.project(last_BD, self.model.model.embed_tokens.weight), ms.float32)
+        return ops.cast(self.model.lm_head(last_BD), ms.float32)
 
 
 class Prefill(CachedForward):
@@ -138,12 +199,12 @@ class Prefill(CachedForward):
         inner = self.model.model
         cos, sin = self.rotary(positions_BS)
         hidden_BSD = inner.residual(inner.embed_tokens(tokens_BS))
-        kept = ()
-        for layer in inner.layers:
+        kept: tuple[Tensor, ...] = ()
+        for index, layer in enumerate(inner.layers):
             normed_BSD = layer.input_layernorm(hidden_BSD)
             key, value = layer.self_attn.key(normed_BSD, cos, sin), self.value(layer.self_attn, normed_BSD)
-            kept = (*kept, self.widened(key), self.widened(value))  # type: ignore[assignment]
-            mixed = self.attend.masked(layer.self_attn.query(normed_BSD, cos, sin), key, value, mask_B1SS)
+            kept = (*kept, self.widened(key), self.widened(value))
+            mixed = self.attends[index].masked(layer.self_attn.query(normed_BSD, cos, sin), key, value, mask_B1SS)
             hidden_BSD = self.layer_end(layer, hidden_BSD, mixed)
         return (self.head(hidden_BSD), *kept)
 
@@ -167,13 +228,13 @@ class Decode(CachedForward):
         inner = self.model.model
         cos, sin = self.rotary(positions_B1)
         hidden_B1D = inner.residual(inner.embed_tokens(tokens_B1))
-        written = ()
+        written: tuple[Tensor, ...] = ()
         for index, layer in enumerate(inner.layers):
             normed_B1D = layer.input_layernorm(hidden_B1D)
             key = self.placed(here, layer.self_attn.key(normed_B1D, cos, sin), kept[2 * index])
             value = self.placed(here, self.value(layer.self_attn, normed_B1D), kept[2 * index + 1])
-            written = (*written, key, value)  # type: ignore[assignment]
-            mixed = self.attend.masked(layer.self_attn.query(normed_B1D, cos, sin), key, value, mask_B11C)
+            written = (*written, key, value)
+            mixed = self.attends[index].masked(layer.self_attn.query(normed_B1D, cos, sin), key, value, mask_B11C)
             hidden_B1D = self.layer_end(layer, hidden_B1D, mixed)
         return (self.head(hidden_B1D), *written)
 
@@ -187,7 +248,7 @@ class Qwen3ForInference:
     """A model that continues prompts. The small methods are what a variant overrides."""
 
     def __init__(self, config: Qwen3Config, policy: PrecisionPolicy | None = None) -> None:
-        ms.set_context(mode=ms.GRAPH_MODE)
+        self._enter_mode()
         self.config = config
         self.policy = policy or PrecisionPolicy()
         self.model = self.build_model()
@@ -248,56 +309,64 @@ class Qwen3ForInference:
         """The logits after each prompt [B, V], and a cache with room for so many tokens more.
 
         Raises:
-            ValueError: a prompt is empty, or prompt and room exceed the model's positions.
+            ValueError: a prompt is empty or holds no token of the model, or prompt and room exceed its positions.
         """
         if not prompts or not all(prompts):
             raise ValueError("every prompt needs a token")
         limit = self.config.max_position_embeddings
         longest = max(map(len, prompts))
-        bucket(longest + room, limit)  # refused here, with what was asked for
+        check_positions(longest + room, limit)
         width = bucket(longest, limit)
-        capacity = bucket(min(width + room, limit), limit)
-        width = min(width, capacity - room)
+        capacity = columns_for(width, room, limit)
         tokens, first = self.pad(prompts, width)
         columns = np.arange(width)
         if capacity not in self._prefills:
             self._prefills[capacity] = self.build_prefill(capacity)
+        self._enter_mode()
         logits, *kept = self._prefills[capacity](
-            Tensor(tokens), Tensor(self.positions(columns, first)), Tensor(self.mask(columns, width, first))
+            self._known(tokens), Tensor(self.positions(columns, first)), Tensor(self.mask(columns, width, first))
         )
-        return logits.astype(ms.float32).asnumpy(), Cache(
-            kept=tuple(kept), first=first, filled=width, capacity=capacity
-        )
+        return logits.asnumpy(), Cache(kept=tuple(kept), first=first, filled=width, capacity=capacity)
 
     def decode(self, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
         """The logits after one more token of each row [B, V], and the cache with it.
 
         Raises:
-            ValueError: the cache is full.
+            ValueError: the cache is full, a row has used all positions of the model, or a token is none of its own.
         """
         if cache.filled == cache.capacity:
             raise ValueError(f"the cache is full: {cache.capacity} columns")
+        check_positions(cache.filled - int(cache.first.min()) + 1, self.config.max_position_embeddings)
         column = np.array([cache.filled])
         here = (np.arange(cache.capacity) == cache.filled)[None, None, :, None]
+        self._enter_mode()
         logits, *kept = self._decode(
-            Tensor(np.asarray(tokens, np.int32)[:, None]),
+            self._known(np.asarray(tokens)[:, None]),
             Tensor(self.positions(column, cache.first)),
             Tensor(here),
             Tensor(self.mask(column, cache.capacity, cache.first)),
             *cache.kept,
         )
         after = Cache(kept=tuple(kept), first=cache.first, filled=cache.filled + 1, capacity=cache.capacity)
-        return logits.astype(ms.float32).asnumpy(), after
+        return logits.asnumpy(), after
 
-    def logits(self, rows: Sequence[Tokens]) -> Iterator[Array]:
-        """The logits at every position of each row [S, V], without a cache; padded on the right, where none looks."""
-        width = bucket(max(map(len, rows)), self.config.max_position_embeddings)
-        tokens = np.zeros((len(rows), width), np.int32)
-        for row, found in enumerate(rows):
-            tokens[row, : len(found)] = found
-        whole = self.model(Tensor(tokens)).astype(ms.float32).asnumpy()
-        for row, found in enumerate(rows):
-            yield whole[row, : len(found)]
+    def logits(self, rows: Sequence[Tokens], batch: int = 8) -> Iterator[Array]:
+        """The logits at every position of each row [S, V], without a cache; `batch` rows are computed at a time.
+
+        Rows are padded on the right, where no token of theirs looks.
+
+        Raises:
+            ValueError: a row has more tokens than the model has positions, or one that is none of the model.
+        """
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            width = bucket(max(map(len, part)), self.config.max_position_embeddings)
+            tokens = np.zeros((len(part), width), np.int32)
+            for row, found in enumerate(part):
+                tokens[row, : len(found)] = found
+            self._enter_mode()
+            whole = self.model(self._known(tokens)).astype(ms.float32).asnumpy()
+            yield from (whole[row, : len(found)] for row, found in enumerate(part))
 
     def generate(
         self,
@@ -311,26 +380,16 @@ class Qwen3ForInference:
         Each row draws from a generator of its own, so that a row's tokens do not depend on who is beside it.
         """
         generators = [np.random.default_rng([sampling.seed, row]) for row in range(len(prompts))] if sampling else []
-        tokens, margins = [list[int]() for _ in prompts], [list[float]() for _ in prompts]
-        ended = np.zeros(len(prompts), bool)
+        rows = [_Growing() for _ in prompts]
         logits, cache = self.prefill(prompts, max_new_tokens)
         for step in range(max_new_tokens):
             chosen = self.choose(logits, sampling, generators)
-            for row, token in enumerate(chosen):
-                if ended[row]:
-                    continue
-                if token in stop_tokens:
-                    ended[row] = True
-                    continue
-                tokens[row].append(int(token))
-                margins[row].append(margin(logits[row], int(token)))
-            if ended.all() or step + 1 == max_new_tokens:
+            for row, token, logits_V in zip(rows, chosen, logits, strict=True):
+                row.take(int(token), logits_V, stop_tokens)
+            if step + 1 == max_new_tokens or all(row.stopped for row in rows):
                 break
             logits, cache = self.decode(chosen, cache)
-        return [
-            Generated(tokens=tuple(tokens[row]), margins=tuple(margins[row]), stopped=bool(ended[row]))
-            for row in range(len(prompts))
-        ]
+        return [row.done() for row in rows]
 
     def choose(self, logits_BV: Array, sampling: Sampling | None, generators: Sequence[np.random.Generator]) -> Array:
         """The next token of each row [B]."""
@@ -338,8 +397,18 @@ class Qwen3ForInference:
             return np.argmax(logits_BV, -1)
         return np.array([sampling.draw(row, one) for row, one in zip(logits_BV, generators, strict=True)])
 
+    def _known(self, tokens: Array) -> Tensor:
+        """Tokens for a graph: a gather on a CPU takes one beyond the vocabulary for a row of zeros."""
+        if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:
+            raise ValueError(f"tokens must be from 0 to {self.config.vocab_size - 1}")
+        return Tensor(tokens.astype(np.int32))
+
+    def _enter_mode(self) -> None:
+        # The mode is the process's, not the cell's: someone else may have changed it since.
+        ms.set_context(mode=ms.GRAPH_MODE)
+
 
 def margin(logits_V: Array, token: int) -> float:
-    """How far a token's logit is above the best of the others; negative where another one is better."""
-    others = np.delete(logits_V, token)
-    return float(logits_V[token]) - float(others.max())
+    """How far a token's logit is above the best of the others; negative where another is better. NaN gives NaN."""
+    below, above = logits_V[:token].max(initial=-np.inf), logits_V[token + 1 :].max(initial=-np.inf)
+    return float(logits_V[token]) - float(np.maximum(below, above))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3_model.modeling_qwen3_infer import Generated, Qwen3ForInference, Sampling, bucket
+from qwen3_model.modeling_qwen3_infer import Generated, Qwen3ForInference, Sampling, bucket, margin
 from tests.model.qwen3_cases import BF16, random_weights, shaped
 
 CONFIG = shaped("tiny", max_position_embeddings=256)
@@ -93,9 +93,9 @@ def test_a_stop_token_ends_its_row_and_no_other(model: Qwen3ForInference) -> Non
 def test_margins_are_those_of_the_best_over_the_next(model: Qwen3ForInference) -> None:
     (found,) = model.generate([prompt(8)], 8)
     (whole,) = model.logits([[*prompt(8), *found.tokens]])
-    for step, (token, margin) in enumerate(zip(found.tokens, found.margins, strict=True)):
+    for step, (token, over) in enumerate(zip(found.tokens, found.margins, strict=True)):
         ordered = np.sort(whole[7 + step])
-        assert token == int(np.argmax(whole[7 + step])) and margin == pytest.approx(ordered[-1] - ordered[-2], abs=1e-3)
+        assert token == int(np.argmax(whole[7 + step])) and over == pytest.approx(ordered[-1] - ordered[-2], abs=1e-3)
 
 
 def test_a_seed_draws_the_same_tokens_and_another_seed_others(model: Qwen3ForInference) -> None:
@@ -109,7 +109,7 @@ def test_a_seed_draws_the_same_tokens_and_another_seed_others(model: Qwen3ForInf
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.floats(-20, 20), min_size=2, max_size=20),
+    st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=20),
     st.floats(0.1, 4),
     st.integers(0, 5),
     st.floats(0.05, 1),
@@ -120,14 +120,11 @@ def test_what_is_drawn_is_among_the_best_that_are_asked_for(
 ) -> None:
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     token = sampling.draw(np.array(scores, np.float32), np.random.default_rng(seed))
-    better = sum(score > scores[token] for score in np.array(scores, np.float32).tolist())
+    better = sum(score > scores[token] for score in scores)
     assert 0 <= token < len(scores) and (top_k == 0 or better < top_k)
-    chances = np.exp((np.array(scores, np.float32).astype(float) - max(scores)) / temperature)
-    chances /= chances.sum()
-    above = sum(
-        chance for chance, score in zip(chances, scores, strict=True) if np.float32(score) > np.float32(scores[token])
-    )
-    assert above < top_p + 1e-6
+    chances = np.exp((np.array(scores) - max(scores)) / temperature)
+    above = sum(chance for chance, score in zip(chances, scores, strict=True) if score > scores[token])
+    assert above < top_p * chances.sum() + 1e-6
 
 
 def test_temperature_near_0_is_greedy(model: Qwen3ForInference) -> None:
@@ -136,12 +133,72 @@ def test_temperature_near_0_is_greedy(model: Qwen3ForInference) -> None:
     assert cold.tokens == greedy.tokens
 
 
-def test_one_graph_serves_every_length_of_a_bucket(model: Qwen3ForInference) -> None:
-    assert [bucket(n, 256) for n in (1, 16, 17, 100, 200, 256)] == [16, 16, 32, 128, 256, 256]
-    before = len(model._prefills)
-    for length in (33, 40, 50, 64):
-        model.prefill([prompt(length)], room=10)
-    assert len(model._prefills) - before <= 1
+def graphs(model: Qwen3ForInference) -> int:
+    """How many graphs were compiled so far."""
+    return sum(len(cell.compile_cache) for cell in (model.model, model._decode, *model._prefills.values()))
+
+
+@pytest.mark.parametrize("lengths", [(33, 40, 50, 64), (200, 210, 216)], ids=["in the middle", "near the limit"])
+def test_a_bucket_is_compiled_once_whatever_the_lengths_in_it(
+    model: Qwen3ForInference, lengths: tuple[int, ...]
+) -> None:
+    before = graphs(model)
+    for length in lengths:
+        model.generate([prompt(length, seed) for seed in range(5)], 40 - length % 3)
+    assert graphs(model) - before == 2, "one of prompts, one of tokens"
+
+
+def test_without_a_cache_a_bucket_is_compiled_once_too(model: Qwen3ForInference) -> None:
+    before = graphs(model)
+    for length in (65, 90, 128):
+        list(model.logits([prompt(length)] * 3))
+    assert graphs(model) - before == 1
+
+
+def test_buckets_are_powers_of_two_within_the_limit() -> None:
+    assert [bucket(n, 250) for n in (0, 1, 16, 17, 100, 200, 250)] == [16, 16, 16, 32, 128, 250, 250]
+
+
+def test_rows_are_computed_some_at_a_time_and_come_back_in_order(model: Qwen3ForInference) -> None:
+    rows = [prompt(length, length) for length in (3, 30, 1, 17, 8)]
+    found = list(model.logits(rows, batch=2))
+    assert [len(one) for one in found] == [3, 30, 1, 17, 8]
+    for row, one in zip(rows, found, strict=True):
+        assert error(one, next(model.logits([row]))) < ERROR
+
+
+def test_weights_that_are_loaded_later_are_used_by_graphs_that_were_compiled_before() -> None:
+    found = Qwen3ForInference(CONFIG)
+    outcomes = []
+    for seed in (0, 1, 0):
+        found.load_weights(random_weights(CONFIG, seed))
+        outcomes.append(found.generate([prompt(8)], 8)[0].tokens)
+    assert outcomes[0] == outcomes[2] != outcomes[1]
+    assert graphs(found) == 2
+
+
+def test_caches_of_one_model_do_not_see_each_other(model: Qwen3ForInference) -> None:
+    (first,), (second,) = model.generate([prompt(8, 1)], 6), model.generate([prompt(9, 2)], 6)
+    rows = [model.prefill([prompt(8, 1)], room=6), model.prefill([prompt(9, 2)], room=6)]
+    tokens: list[list[int]] = [[], []]
+    for _ in range(6):
+        for row, (logits, cache) in enumerate(rows):
+            chosen = model.choose(logits, None, [])
+            tokens[row].append(int(chosen[0]))
+            rows[row] = model.decode(chosen, cache)
+    assert tokens == [list(first.tokens), list(second.tokens)]
+
+
+@pytest.mark.parametrize("token", [-1, CONFIG.vocab_size])
+def test_a_token_beyond_the_vocabulary_is_refused(model: Qwen3ForInference, token: int) -> None:
+    _, cache = model.prefill([prompt(8)], room=1)
+    for refused in (
+        lambda: model.prefill([[token]], room=1),
+        lambda: model.decode(np.array([token]), cache),
+        lambda: list(model.logits([[token]])),
+    ):
+        with pytest.raises(ValueError, match="tokens must be from 0 to 319"):
+            refused()
 
 
 def test_the_last_positions_of_the_model_are_used_and_none_beyond(model: Qwen3ForInference) -> None:
@@ -151,9 +208,52 @@ def test_the_last_positions_of_the_model_are_used_and_none_beyond(model: Qwen3Fo
     for token in tokens[250:]:
         after, cache = model.decode(np.array([token]), cache)
     assert error(after[0], whole[-1]) < ERROR
-    with pytest.raises(ValueError, match="cache is full"):
+    with pytest.raises(ValueError, match="257 positions are asked for, and the model has 256"):
         model.decode(np.array([0]), cache)
     with pytest.raises(ValueError, match="257 positions are asked for, and the model has 256"):
         model.prefill([tokens], room=1)
     with pytest.raises(ValueError, match="every prompt needs a token"):
         model.prefill([[]], room=1)
+
+
+def test_a_full_cache_is_refused(model: Qwen3ForInference) -> None:
+    _, cache = model.prefill([prompt(16)], room=0)
+    with pytest.raises(ValueError, match="the cache is full: 16 columns"):
+        model.decode(np.array([0]), cache)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": 0.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"seed": -1}],
+)
+def test_a_sampling_that_means_nothing_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="are needed, got"):
+        Sampling(**wrong)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_nothing_is_drawn_from_logits_that_are_not_finite(broken: float) -> None:
+    with pytest.raises(ValueError, match="no token can be drawn"):
+        Sampling().draw(np.array([0.0, broken, 1.0]), np.random.default_rng(0))
+
+
+class Always(np.random.Generator):
+    """Draws the largest number there is below 1."""
+
+    def __init__(self) -> None:
+        super().__init__(np.random.PCG64(0))
+
+    def random(self, *_: object, **__: object) -> float:
+        return 1 - 2**-53
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-20, 20), min_size=1, max_size=300), st.sampled_from([1.0, 1 - 2**-53, 0.5]))
+def test_the_largest_random_number_draws_a_token_too(scores: list[float], top_p: float) -> None:
+    assert 0 <= Sampling(top_p=top_p).draw(np.array(scores), Always()) < len(scores)
+
+
+def test_a_margin_is_to_the_best_of_the_others_and_not_a_number_where_one_is() -> None:
+    logits = np.array([1.0, 4.0, 2.5], np.float32)
+    assert [margin(logits, token) for token in range(3)] == [-3.0, 1.5, -1.5]
+    assert np.isnan(margin(np.array([1.0, np.nan], np.float32), 0))

@@ -1,5 +1,6 @@
 """Continuations beside those of Hugging Face's `generate`, from the same weights."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from qwen3_model.weights import save_safetensors
 from tests.model.qwen3_cases import random_weights, shaped
 from tests.parity.hf_reference import reference
 
-CONFIG = shaped("tiny", max_position_embeddings=512, eos_token_id=None)
+CONFIG = shaped("tiny", max_position_embeddings=2048, eos_token_id=None)
 
 
 def prompts(lengths: tuple[int, ...]) -> list[list[int]]:
@@ -21,8 +22,6 @@ def prompts(lengths: tuple[int, ...]) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Qwen3ForInference, torch.nn.Module]:
-    import json
-
     directory: Path = tmp_path_factory.mktemp("weights")
     weights = random_weights(CONFIG)
     (directory / "config.json").write_text(json.dumps(CONFIG.to_hf()))
@@ -55,3 +54,20 @@ def test_256_greedy_tokens_are_those_of_generate(
     for row, found in enumerate(ours.generate(asked, 256)):
         apart = next((n for n, (a, b) in enumerate(zip(found.tokens, expected[row], strict=True)) if a != b), None)
         assert apart is None or found.margins[apart] < 1e-3, "they part, and not at a near tie"
+
+
+def test_no_position_of_a_long_context_is_further_from_theirs_than_another(
+    pair: tuple[Qwen3ForInference, torch.nn.Module],
+) -> None:
+    ours, model = pair
+    (tokens,) = prompts((2048,))
+    with torch.no_grad():
+        expected = model(torch.tensor([tokens])).logits[0].numpy()
+    (whole,) = ours.logits([tokens])
+    apart = np.abs(whole - expected).max(-1) / np.abs(expected).max()
+    assert apart.max() < 2e-5 and apart[-256:].max() < 4 * apart[:256].max()
+    after, cache = ours.prefill([tokens[:2044]], room=4)
+    for position in range(2044, 2048):
+        assert np.abs(after[0] - expected[position - 1]).max() < 2e-5 * np.abs(expected).max()
+        after, cache = ours.decode(np.array([tokens[position]]), cache)
+    assert np.abs(after[0] - expected[-1]).max() < 2e-5 * np.abs(expected).max()

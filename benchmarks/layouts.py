@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from harness.comparison import SUBJECT, SUBJECT_ALONE
 from harness.evidence import MANIFEST, TIMING, Bundle, read_bundle
 from harness.judge import Outcome, statistic
+from harness.roles import SUBJECT, SUBJECT_ALONE
 
 CASES = (
     "qwen3-tiny-dp2",

@@ -34,8 +34,7 @@ def alignment(
         decayed: the parameters to which weight decay applies.
     """
     return {
-        **{f"model.{name}": model[name] for name in MODEL_FIELDS},
-        **{f"shape of {name}": list(shape) for name, shape in shapes.items()},
+        **model_alignment(model, shapes),
         # A decay of 0 is none, whether or not an optimizer keeps such parameters apart.
         **{f"weight decay on {name}": name in decayed and optimizer["weight_decay"] > 0 for name in shapes},
         **{f"optimizer.{name}": optimizer[name] for name in ("beta1", "beta2", "eps", "weight_decay")},
@@ -44,9 +43,22 @@ def alignment(
     }
 
 
+def model_alignment(model: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The keys of the model alone, which are all that one has that is only asked."""
+    return {
+        **{f"model.{name}": model[name] for name in MODEL_FIELDS},
+        **{f"shape of {name}": list(shape) for name, shape in shapes.items()},
+    }
+
+
 def expected_alignment(case: Case) -> dict[str, Any]:
-    """What the case asks for. Weight decay spares the norms, which are the only parameters of one dimension."""
+    """What the case asks for; where it is of inference, of the model alone.
+
+    Weight decay spares the norms, which are the only parameters of one dimension.
+    """
     shapes = dict(parameter_shapes(case.model))
+    if case.inference is not None:
+        return model_alignment(case.model.to_hf(), shapes)
     beta1, beta2 = case.optimizer.betas
     return alignment(
         model=case.model.to_hf(),

@@ -25,7 +25,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.case import Case, parse_case, shipped_cases
-from harness.comparison import REFERENCE, REFERENCE_REPEAT
 from harness.digest import digest_json
 from harness.environment import packages
 from harness.errors import EvidenceError, InputError
@@ -33,6 +32,7 @@ from harness.evidence import CASE, OUTCOME, TRACE, read_run, unusable
 from harness.inputs import Inputs
 from harness.provenance import BASELINE, BASELINE_FORMAT, ENVIRONMENT, SOURCE, Baseline, read_baseline_record
 from harness.records import check_list, list_files, plain_files, read_json, write_json
+from harness.roles import REFERENCE, REFERENCE_REPEAT
 from harness.runners import Job
 from harness.trace import Run, Trace
 

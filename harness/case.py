@@ -32,6 +32,7 @@ from qwen3_model.schedule import ConstantWithWarmup, CosineWithMinLr, ScheduleCo
 CASES_DIR = Path(__file__).parent / "cases"
 DEFAULT_CASE = "qwen3-tiny-fp32"
 BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
+SCORED_TASKS = 2  # of an evaluation: the last word of a passage, and which of some endings is its own
 RESUMED_STEPS = 6  # enough that moments, schedule and order of batches all have to be carried over, or show
 
 
@@ -258,12 +259,56 @@ class Training(Record):
         return shorter.get(arm, self.steps)
 
 
+class Checkpoint(Source):
+    """The weights that are asked: those that the case's own steps train, or those of a Hugging Face directory."""
+
+    kind: Literal["trained", "huggingface"] = "trained"
+
+
+class Inference(Record):
+    """What a model is asked once it has its weights.
+
+    Every logit of `rows` rows of `data.seq_length` tokens is compared. Prompts of the lengths `prompts` are continued
+    together, by `max_new_tokens` greedy tokens and `sampled_tokens` drawn ones. The evaluation has `texts` texts
+    whose perplexity is measured, and `documents` documents for each task that is scored. None of it is among the
+    tokens that the weights were trained on.
+    """
+
+    weights: Checkpoint = Checkpoint()
+    rows: int = Field(default=4, ge=1)
+    prompts: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(3, 17, 40, 64), min_length=2)
+    max_new_tokens: int = Field(default=256, ge=1)
+    sampled_tokens: int = Field(default=32, ge=1)
+    texts: int = Field(default=100, ge=2)
+    documents: int = Field(default=1000, ge=2)
+    batch_size: int = Field(default=32, ge=1)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the case makes the weights that it asks."""
+        return self.weights.kind == "trained"
+
+    def problems(self, model: Qwen3Config, data: Data) -> list[str]:
+        """What cannot be asked of a model of these positions, or from this corpus."""
+        problems, longest = [], max(self.prompts) + max(self.max_new_tokens, self.sampled_tokens)
+        if longest > model.max_position_embeddings:
+            problems.append(
+                f"prompts and their continuations reach position {longest}, model.max_position_embeddings is "
+                f"{model.max_position_embeddings}"
+            )
+        if data.corpus.kind == "megatron":
+            problems.append("data.corpus of kind 'megatron' has no text; an evaluation needs one")
+        if data.packing != "concat":
+            problems.append("data.packing 'paragraph' leaves no text apart from what is trained on")
+        return problems
+
+
 class Case(Record):
     """Everything that fixes a run. Build one with `load_case`; change one with `model_copy_checked`."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str
-    task: Literal["pretrain"] = "pretrain"
+    task: Literal["pretrain", "inference"] = "pretrain"
     model: ModelField
     precision: PrecisionField = PrecisionPolicy()
     initialization: Initialization = Initialization()
@@ -272,6 +317,7 @@ class Case(Record):
     lr_schedule: LrSchedule
     training: Training
     parallel: ParallelConfig = ParallelConfig()
+    inference: Inference | None = None
     standards: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -286,6 +332,12 @@ class Case(Record):
         rows = self.data.global_batch_size // micro_batches
         layout = self.parallel.problems(self.model, rows=rows, seq_length=self.data.seq_length)
         problems += [f"parallel: {problem}" for problem in layout]
+        if (self.task == "inference") != (self.inference is not None):
+            problems.append("task 'inference' and the section inference belong together")
+        elif self.inference is not None:
+            problems += [f"inference: {one}" for one in self.inference.problems(self.model, self.data)]
+            if self.parallel.world_size > 1:
+                problems.append("parallel: a case of inference has one rank")
         if self.data.seq_length > self.model.max_position_embeddings:
             problems.append(
                 f"data.seq_length {self.data.seq_length} exceeds model.max_position_embeddings "
@@ -312,10 +364,15 @@ class Case(Record):
         return self
 
     def record(self) -> dict[str, Any]:
-        """The case as plain JSON values, without the paths of this machine; without a layout where it has one rank."""
+        """The case as plain JSON values, without the paths of this machine; without a layout where it has one rank, and
+        without inference where it is of training."""
         record = self.model_dump(mode="json")
         if self.parallel == ParallelConfig():
             del record["parallel"]
+        if self.inference is None:
+            del record["inference"]
+        else:
+            del record["inference"]["weights"]["path"]
         for source in ("corpus", "tokenizer"):
             del record["data"][source]["path"]
         for part in record["data"]["corpus"]["blend"]:
@@ -330,6 +387,13 @@ class Case(Record):
         for key in ("checkpoint_every", "step_timeout_s", "start_timeout_s", "floor_repeats"):
             del record["training"][key]
         return digest_json(record)
+
+    def steps_of(self, side: str, arm: str) -> int:
+        """How many steps the runs of a side and an arm take: of an evaluation, the documents that are scored. The
+        oracle scores texts alone."""
+        if arm != "infer" or self.inference is None:
+            return self.training.steps_of(arm)
+        return self.inference.texts + (0 if side == "oracle" else SCORED_TASKS * self.inference.documents)
 
     def with_changes(self, **sections: Any) -> "Case":
         """The case with other sections, checked again.

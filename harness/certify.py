@@ -14,7 +14,6 @@ from pathlib import Path
 from harness import environment
 from harness.baseline import Statement, check_drawn, check_new, find_baseline, place, store, workplace
 from harness.case import Case, Corpus, Tokenizer
-from harness.comparison import judges_layout
 from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
 from harness.errors import EvidenceError, InputError, MissingPrerequisite
@@ -35,6 +34,7 @@ from harness.provenance import (
 )
 from harness.records import parse, read_json, write_json
 from harness.report import write_report
+from harness.roles import judges_layout
 from harness.runners import check_mindformers, check_policy
 from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
@@ -155,6 +155,11 @@ def check_same_baseline(out: Path, baseline: Baseline | None) -> None:
 
 # The packages that each named runner needs, each with the extra that installs it; a runner given as MODULE:CLASS
 # states its own needs.
+NEEDS_OF_INFERENCE: Mapping[str, Mapping[str, str]] = {
+    "torch": {"torch": "torch", "transformers": "torch", "lm_eval": "inference"},
+    "oracle": {"torch": "torch", "transformers": "torch", "lm_eval": "inference"},
+    "mindspore": {"mindspore": "mindspore", "transformers": "torch", "lm_eval": "inference"},
+}
 NEEDS: Mapping[str, Mapping[str, str]] = {
     "torch": {"torch": "torch", "transformers": "torch"},
     "oracle": {"torch": "torch"},
@@ -169,9 +174,9 @@ def check_prerequisites(case: Case, options: Options, sides: Sequence[Side]) -> 
     Raises:
         MissingPrerequisite: a framework of a chosen runner is not installed, or the device is not there.
     """
-    installed = environment.packages()
+    installed, needs = environment.packages(), NEEDS if case.inference is None else NEEDS_OF_INFERENCE
     for runner in (getattr(options, side) for side in sides):
-        for package, extra in NEEDS.get(runner, {}).items():
+        for package, extra in needs.get(runner, {}).items():
             if installed[package] is None:
                 raise MissingPrerequisite(
                     f"The {runner!r} runner needs {package}. Install it with: pip install '.[{extra}]'"
@@ -343,6 +348,8 @@ def load_standards(names: Sequence[str], case: Case) -> tuple[Standard, ...]:
     if len(set(found)) < len(found):
         raise InputError(f"Two of the standards have one name: {', '.join(sorted(found))}.")
     for standard in standards:
+        if standard.task != case.task:
+            raise InputError(f"{standard.name} judges {standard.task}; {case.name} is of {case.task}.")
         if standard.compute_dtype not in (None, case.precision.compute_dtype):
             raise InputError(
                 f"The limits of {standard.name} were derived for {standard.compute_dtype}; "

@@ -6,7 +6,6 @@ one side lacks is NaN, never left out; what was not run at all is a measurement 
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,38 +14,27 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.distance import MEASURES, error_ratio, fall, relative, spike, tensor_difference, trend
-from harness.trace import Arm, Run, Side, Step, Trace, TraceHeader
+from harness.roles import (
+    FLOOR,
+    ORACLE,
+    ORACLE_PROBE,
+    REFERENCE,
+    REFERENCE_LR_ZERO,
+    REFERENCE_PROBE,
+    REFERENCE_REPEAT,
+    SUBJECT,
+    SUBJECT_ALONE,
+    SUBJECT_ALONE_PROBE,
+    SUBJECT_LR_ZERO,
+    SUBJECT_PROBE,
+    SUBJECT_REPEAT,
+    SUBJECT_RESUMED,
+)
+from harness.trace import Run, Step, Trace, TraceHeader
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 Place = int | str  # a step, a tensor's name or a run's name
 
-# The runs of a case, by name: what each pair shows is in `measure`.
-REFERENCE, REFERENCE_REPEAT, REFERENCE_LR_ZERO = "reference-1", "reference-2", "reference-lr0"
-SUBJECT, SUBJECT_REPEAT, SUBJECT_LR_ZERO = "subject-1", "subject-2", "subject-lr0"
-ORACLE, SUBJECT_RESUMED = "oracle-1", "subject-resumed"
-REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE = "reference-probe", "subject-probe", "oracle-probe"
-ROLES: Mapping[str, tuple[Side, Arm]] = {
-    REFERENCE: ("reference", "train"),
-    REFERENCE_REPEAT: ("reference", "train"),
-    SUBJECT: ("subject", "train"),
-    SUBJECT_REPEAT: ("subject", "train"),
-    REFERENCE_LR_ZERO: ("reference", "lr_zero"),
-    SUBJECT_LR_ZERO: ("subject", "lr_zero"),
-    SUBJECT_RESUMED: ("subject", "resumed"),
-    ORACLE: ("oracle", "train"),
-    REFERENCE_PROBE: ("reference", "probe"),
-    SUBJECT_PROBE: ("subject", "probe"),
-    ORACLE_PROBE: ("oracle", "probe"),
-}
-REQUIRED_RUNS = tuple(ROLES)
-# What a case has besides whose layout is judged: the same subject in one process.
-SUBJECT_ALONE, SUBJECT_ALONE_PROBE = "subject-alone", "subject-alone-probe"
-ROLES_OF_LAYOUT: Mapping[str, tuple[Side, Arm]] = {
-    SUBJECT_ALONE: ("subject", "alone"),
-    SUBJECT_ALONE_PROBE: ("subject", "alone_probe"),
-}
-FLOOR = "floor"
-FLOOR_RUN = re.compile(rf"{FLOOR}-[1-9][0-9]*")
 GRADIENT, UPDATED = "gradient.", "updated."  # what a probe left begins so
 NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")
 
@@ -80,27 +68,10 @@ class Comparison:
         return name in self.measurements
 
 
-def role(run: str) -> tuple[Side, Arm] | None:
-    """Which side a run is of and what it is for; None where a case has no run of that name."""
-    if FLOOR_RUN.fullmatch(run):
-        return "reference", "floor"
-    return ROLES.get(run) or ROLES_OF_LAYOUT.get(run)
-
-
-def required_runs(standards: Iterable[str]) -> tuple[str, ...]:
-    """The runs that a case judged by these standards has to have."""
-    return (*REQUIRED_RUNS, *(ROLES_OF_LAYOUT if any(map(judges_layout, standards)) else ()))
-
-
-def judges_layout(standard: str) -> bool:
-    """Whether a standard, by its name, compares a run over several ranks with one process."""
-    return standard.startswith("layout-")
-
-
 def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> Iterable[Measurement]:
     """`PREFIX.NUMBER.MEASURE` for each number of a step and each measure, and `PREFIX.batch.differs`."""
     steps = max((run.trace.header.steps for run in (reference, subject) if run and run.trace), default=0)
-    missing, broken = _missing(reference, subject), _broken(reference, subject)
+    missing, broken = why_missing(reference, subject), why_broken(reference, subject)
     places = tuple(range(1, steps + 1)) if missing is None else ()
     left, right = _by_step(reference), _by_step(subject)
     for number in NUMBERS:
@@ -134,14 +105,15 @@ def _by_step(run: Run | None) -> dict[int, Step]:
     return {step.step: step for step in run.trace.steps} if run and run.trace else {}
 
 
-def _missing(*runs: Run | None) -> str | None:
+def why_missing(*runs: Run | None) -> str | None:
+    """Why there is nothing to compare of some runs."""
     if any(run is None for run in runs):
         return "not run"
     without = [run.name for run in runs if run and run.trace is None]
     return f"no trace of {', '.join(without)}" if without else None
 
 
-def _broken(*runs: Run | None) -> str | None:
+def why_broken(*runs: Run | None) -> str | None:
     """The outcome of a run that did not come to its end by itself; a non-finite number is an end."""
     bad = [run for run in runs if run and not run.outcome.ended]
     return "; ".join(f"{run.name}: {run.outcome.detail}" for run in bad) or None
@@ -186,7 +158,7 @@ def _final(run: Run | None) -> Mapping[str, str] | None:
 
 
 def _single(name: str, run: Run | None, value: Callable[[Trace], float]) -> Measurement:
-    missing, broken = _missing(run), _broken(run)
+    missing, broken = why_missing(run), why_broken(run)
     if missing is not None or run is None or run.trace is None:
         return Measurement(name=name, missing=missing, broken=broken)
     return Measurement(name=name, places=(run.name,), values=(value(run.trace),), broken=broken)
@@ -196,17 +168,19 @@ def _of_losses(curve: Callable[[Sequence[float]], float]) -> Callable[[Trace], f
     return lambda trace: curve([step.loss for step in trace.steps])
 
 
-def _per_run(name: str, required: Sequence[str], runs: Mapping[str, Run], value: Callable[[Run], float]) -> Measurement:
+def per_run(name: str, required: Sequence[str], runs: Mapping[str, Run], value: Callable[[Run], float]) -> Measurement:
+    """A value of each run that there has to be; NaN where it is not there."""
     values = tuple(value(runs[run]) if run in runs else math.nan for run in required)
     absent = [f"{run}: not run" for run in required if run not in runs]
-    broken = "; ".join(absent + [text for run in runs.values() if (text := _broken(run))])
+    broken = "; ".join(absent + [text for run in runs.values() if (text := why_broken(run))])
     return Measurement(name=name, places=tuple(required), values=values, broken=broken or None)
 
 
-def _missing_steps(run: Run) -> float:
+def missing_steps(run: Run) -> float:
+    """How many of the steps that a run was asked for it lacks; NaN where it did not come to an end."""
     if run.trace is None or not run.outcome.ended:
         return math.nan
-    missing = float(abs(run.trace.header.steps - len(run.trace.steps)))
+    missing = float(abs(run.trace.header.steps - len(run.trace.lines)))
     return missing if run.trace.footer else missing or math.nan
 
 
@@ -219,7 +193,8 @@ def _foreign_inputs(runs: Mapping[str, Run], inputs: Mapping[str, str]) -> Calla
     return differing
 
 
-def _non_finite(runs: Iterable[Run]) -> Measurement:
+def non_finite(runs: Iterable[Run]) -> Measurement:
+    """1 for each run that recorded a number that is not finite."""
     traces = [(run.name, run.trace) for run in runs if run.trace]
     bad = [(name, trace.first_non_finite) for name, trace in traces]
     return Measurement(
@@ -261,23 +236,23 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
         ("layout", SUBJECT_ALONE, SUBJECT),
     ):
         found += compare_traces(prefix, get(left), get(right))
-        broken = _broken(get(left), get(right))
+        broken = why_broken(get(left), get(right))
         found.append(compare_mappings(f"{prefix}.parameters.differs", _final(get(left)), _final(get(right)), broken))
     found += compare_traces("subject.resumed", _beginning(get(SUBJECT), get(SUBJECT_RESUMED)), get(SUBJECT_RESUMED))
     for prefix, left, right in (("train", REFERENCE, SUBJECT), ("layout", SUBJECT_ALONE, SUBJECT)):
-        found += compare_parameters(prefix, tensors.get(left), tensors.get(right), _broken(get(left), get(right)))
+        found += compare_parameters(prefix, tensors.get(left), tensors.get(right), why_broken(get(left), get(right)))
     found.append(_gradients_of_layout(runs, tensors))
     for side, name in (("reference", REFERENCE), ("subject", SUBJECT)):
         header = _header(get(name))
         for what, wanted in (("initial", expected.weights), ("alignment", expected.alignment)):
             stated = getattr(header, what) if header else None
-            found.append(compare_mappings(f"{side}.{what}.differs", wanted, stated, _broken(get(name))))
+            found.append(compare_mappings(f"{side}.{what}.differs", wanted, stated, why_broken(get(name))))
     for curve in (fall, trend, spike):
         found.append(_single(f"subject.loss.{curve.__name__}", get(SUBJECT), _of_losses(curve)))
     found.append(_single("subject.steps", get(SUBJECT), lambda trace: float(len(trace.steps))))
-    found.append(_per_run("runs.missing_steps", expected.runs, runs, _missing_steps))
-    found.append(_per_run("runs.foreign_inputs", expected.runs, runs, _foreign_inputs(runs, expected.inputs)))
-    found.append(_non_finite(runs.values()))
+    found.append(per_run("runs.missing_steps", expected.runs, runs, missing_steps))
+    found.append(per_run("runs.foreign_inputs", expected.runs, runs, _foreign_inputs(runs, expected.inputs)))
+    found.append(non_finite(runs.values()))
     found += _against_oracle(runs, tensors)
     found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
     return Comparison(measurements={measurement.name: measurement for measurement in found})
@@ -325,7 +300,7 @@ def _against_oracle(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> 
 def _double(
     name: str, places: tuple[Place, ...], errors: Sequence[tuple[float, ...]], runs: Sequence[Run | None]
 ) -> Iterable[Measurement]:
-    missing = _missing(*runs) or (None if places else "nothing was recorded")
+    missing = why_missing(*runs) or (None if places else "nothing was recorded")
     ratios = tuple(map(error_ratio, *errors))
     for part, values in zip(("reference", "subject", "ratio"), (*errors, ratios), strict=True):
         yield Measurement(
@@ -333,7 +308,7 @@ def _double(
             places=places if missing is None else (),
             values=values if missing is None else (),
             missing=missing,
-            broken=_broken(*runs),
+            broken=why_broken(*runs),
         )
 
 
@@ -360,14 +335,14 @@ def _gradients_of_layout(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]
         for probe in probes
     )
     made = [runs.get(name) for name in probes]
-    missing = _missing(*made) or (None if alone and over_ranks else "nothing was recorded")
+    missing = why_missing(*made) or (None if alone and over_ranks else "nothing was recorded")
     names = sorted({*alone, *over_ranks}) if missing is None else []
     return Measurement(
         name="layout.gradients.relative",
         places=tuple(name.removeprefix(GRADIENT) for name in names),
         values=tuple(_tensor_pair(name, alone, over_ranks)[0] for name in names),
         missing=missing,
-        broken=_broken(*made),
+        broken=why_broken(*made),
     )
 
 
@@ -383,7 +358,11 @@ def _probe_norms(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Mea
         values.append(relative(steps[0].grad_norm, norm) if steps and gradients else math.nan)
     probes = [runs.get(name) for name in names]
     return Measurement(
-        name="runs.probe_norm", places=names, values=tuple(values), missing=_missing(*probes), broken=_broken(*probes)
+        name="runs.probe_norm",
+        places=names,
+        values=tuple(values),
+        missing=why_missing(*probes),
+        broken=why_broken(*probes),
     )
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from harness.comparison import REFERENCE, SUBJECT, compare_traces
+from harness.apart import apart
 from harness.evidence import Bundle
 from harness.floor import floor_of
-from harness.judge import Outcome, statistic
+from harness.judge import Outcome
+from harness.roles import REFERENCE, SUBJECT
 
 WORSE = {Outcome.PASS: 0, Outcome.INCONCLUSIVE: 1, Outcome.FAIL: 2, Outcome.ERROR: 3}
 
@@ -72,7 +73,7 @@ def _changes(a: Bundle, b: Bundle) -> Iterator[Change]:
     yield from _mapping("runs", _ends(a), _ends(b))
     yield from _mapping("criteria", _outcomes(a), _outcomes(b))
     for name in (REFERENCE, SUBJECT):
-        for number, value in _apart(a, b, name).items():
+        for number, value in apart(a, b, name).items():
             if value:
                 yield Change(section="numbers", name=f"{name} {number}", before="", after=f"up to {value:.3g} apart")
 
@@ -109,19 +110,12 @@ def _outcomes(bundle: Bundle) -> dict[str, Outcome]:
     return {f"{finding.standard}/{finding.criterion}": finding.outcome for finding in bundle.findings}
 
 
-def _apart(a: Bundle, b: Bundle, run: str) -> dict[str, float]:
-    """The largest relative difference of a run's loss and grad norm; empty where one of the traces is missing."""
-    found = {m.name: m for m in compare_traces("pair", a.runs.get(run), b.runs.get(run))}
-    curves = {number: found[f"pair.{number}.relative"].values for number in ("loss", "grad_norm")}
-    return {number: statistic("maximum", values) for number, values in curves.items() if values}
-
-
 def _judged(a: Bundle, b: Bundle) -> tuple[Kind, str]:
     before, after = _outcomes(a), _outcomes(b)
     shared = [name for name in before if name in after]
     worse = [name for name in shared if WORSE[after[name]] > WORSE[before[name]] and WORSE[after[name]] > 1]
     better = [name for name in shared if WORSE[after[name]] < WORSE[before[name]]]
-    reference, subject = _apart(a, b, REFERENCE), _apart(a, b, SUBJECT)
+    reference, subject = apart(a, b, REFERENCE), apart(a, b, SUBJECT)
     beyond, floor = _beyond_floor(a, subject)
     moved = "the reference moved too" if any(reference.values()) else "the reference has the same bits"
     if worse:
@@ -132,7 +126,7 @@ def _judged(a: Bundle, b: Bundle) -> tuple[Kind, str]:
         return Kind.IMPROVEMENT, f"{', '.join(better)} did not pass before and does now; {floor}"
     if any(reference.values()) or any(subject.values()):
         return Kind.TOOLCHAIN_DRIFT, f"{floor}; {moved}, and no criterion changed for the worse"
-    return Kind.SAME, "every loss and grad norm has the same bits; only what stands beside them differs"
+    return Kind.SAME, "every number has the same bits; only what stands beside them differs"
 
 
 def _beyond_floor(bundle: Bundle, apart: Mapping[str, float]) -> tuple[bool, str]:

@@ -11,7 +11,10 @@ from typing import Any
 from harness.digest import digest_file, digest_json
 from harness.provenance import Environment, Source
 
-PACKAGES = ("mindspore", "mindformers", "torch", "transformers", "numpy", "scipy", "safetensors", "pydantic", "plotly")
+PACKAGES = (
+    "mindspore", "mindformers", "torch", "transformers", "lm_eval", "numpy", "scipy", "safetensors", "pydantic",
+    "plotly",
+)  # fmt: skip
 CANN_HOME, CANN_INFO = "ASCEND_HOME_PATH", Path("compiler") / "version.info"
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 ROOMS = ("harness", "qwen3_model")

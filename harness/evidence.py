@@ -22,10 +22,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness.alignment import expected_alignment
+from harness.answers import Asked, measure_answers
 from harness.case import Case, parse_case
-from harness.comparison import ROLES_OF_LAYOUT, Comparison, Expected, Tensors, measure, required_runs, role
-from harness.digest import digest_bytes, digest_each, digest_file
+from harness.comparison import Comparison, Expected, Tensors, measure
+from harness.digest import digest_bytes, digest_each, digest_file, digest_tensors
 from harness.errors import EvidenceError, InputError
+from harness.evaluation import digest_evaluation, read_evaluation
 from harness.files import whole_file
 from harness.inputs import Inputs, read_inputs, read_tensors
 from harness.judge import Finding, judge
@@ -43,6 +45,7 @@ from harness.provenance import (
     read_source,
 )
 from harness.records import check_list, list_files, parse, plain_files, read_json, write_json
+from harness.roles import TRAINING, required_runs, role
 from harness.standards import Standard, parse_standard
 from harness.trace import Outcome, Run, encode_number, read_trace
 
@@ -84,7 +87,7 @@ class Bundle:
     @property
     def absent(self) -> tuple[str, ...]:
         """The runs that its case has to have and that were not made."""
-        return tuple(name for name in required_runs(self.case.standards) if name not in self.runs)
+        return tuple(name for name in required_runs(self.case) if name not in self.runs)
 
 
 def finish_bundle(directory: Path) -> Bundle:
@@ -147,13 +150,37 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
     weights = read_inputs(directory / "inputs", inputs)
     _check_owners(directory / "tensors", runs)
     left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run)) is not None}
+    if case.inference is not None:
+        return runs, measure_answers(runs, asked_of(directory, case, inputs, weights, left), left)
     return runs, measure(runs, expected_of(case, inputs, weights), {"weights": weights, **left})
+
+
+def asked_of(directory: Path, case: Case, inputs: Inputs, weights: Tensors, left: Mapping[str, Tensors]) -> Asked:
+    """What every run of a case of inference has to start from; `weights` are those of the inputs, `left` what each run
+    left.
+
+    Raises:
+        EvidenceError: what is asked cannot be read.
+    """
+    assert case.inference is not None, "a case of inference"
+    asked = left.get(TRAINING, {}) if case.inference.trains else weights
+    drawn = {"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches}
+    questions = {**drawn, "weights": digest_tensors(asked), "batches": digest_evaluation(directory / "inputs")}
+    evaluation = read_evaluation(directory / "inputs")
+    return Asked(
+        runs=required_runs(case),
+        inputs={name: drawn if name == TRAINING else questions for name in required_runs(case)},
+        weights=digest_each(asked),
+        alignment=expected_alignment(case),
+        unigram_nats=evaluation.unigram_nats,
+        text_tokens=evaluation.text_tokens,
+    )
 
 
 def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:
     """What every run of a case has to start from; `weights` are those of the inputs."""
     return Expected(
-        runs=required_runs(case.standards),
+        runs=required_runs(case),
         inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
         weights=digest_each(weights),
         alignment=expected_alignment(case),
@@ -168,7 +195,7 @@ def _used_baseline(directory: Path, case: Case, runs: Mapping[str, Run]) -> Base
     if baseline.case_digest != case.digest():
         raise EvidenceError(f"{directory / BASELINE} was recorded for another case than that of its bundle.")
     for name in runs:
-        of_run = role(name)
+        of_run = role(name, case)
         if of_run is None or of_run[0] == "subject":
             continue
         paths = (f"runs/{name}/{TRACE}", f"runs/{name}/{OUTCOME}", f"tensors/{name}.safetensors")
@@ -226,13 +253,13 @@ def _read_standard(directory: Path, name: str) -> Standard:
 
 def _check_role(run: Run, case: Case, directory: Path) -> None:
     """Refuses a run that the case does not have, and a trace that is another run's or was asked for other steps."""
-    of_run = role(run.name)
-    if of_run is None or (run.name in ROLES_OF_LAYOUT and run.name not in required_runs(case.standards)):
+    of_run = role(run.name, case)
+    if of_run is None:
         raise EvidenceError(f"{directory} is no run of this case.")
     if run.trace is None:
         return
     side, arm = of_run
-    steps = case.training.steps_of(arm)
+    steps = case.steps_of(side, arm)
     header = run.trace.header
     if (header.run, header.side, header.arm, header.steps) != (run.name, side, arm, steps):
         raise EvidenceError(

@@ -120,7 +120,7 @@ def ceiling(measurement: str, of: str) -> float:
     """The official ceiling of a quantity, infinite where there is none. A bias is never above a mean of sizes."""
     if of == "bias":
         measurement, of = measurement.replace(".signed", ".relative"), "mean"
-    limits = [limit for criterion in load_standard(OFFICIAL).criteria for limit in criterion.limits]
+    limits = [limit for criterion in load_standard(OFFICIAL["pretrain"]).criteria for limit in criterion.limits]
     found = [limit.value for limit in limits if (limit.measurement, limit.statistic) == (measurement, of)]
     return min(found, default=math.inf)
 
@@ -150,8 +150,11 @@ def shipped_studies() -> Mapping[str, Study]:
 def floor_of(bundle: Bundle) -> Mapping[str, float] | None:
     """How far loss and grad norm of two correct runs of a bundle's case may be apart at any step, relative.
 
-    From the perturbed repeats in the bundle, else from the shipped study of its very case; None where neither is.
+    From the perturbed repeats in the bundle, else from the shipped study of its very case; None where neither is, and
+    of a model that is asked, whose answers are held to the bit.
     """
+    if bundle.case.inference is not None:
+        return None
     own = {number: bundle.comparison[f"floor.{number}.relative"].values for number in ("loss", "grad_norm")}
     if all(own.values()):
         return {number: statistic("maximum", values) for number, values in own.items()}

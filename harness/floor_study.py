@@ -12,7 +12,15 @@ from pathlib import Path
 
 from harness.case import Case
 from harness.certify import check_prerequisites, prepare
-from harness.comparison import (
+from harness.comparison import Comparison, Tensors, measure
+from harness.errors import InputError
+from harness.evidence import expected_of, read_run, unusable
+from harness.floor import FORMAT, QUANTITIES, Repeat, Study, quantity
+from harness.inputs import Inputs, read_inputs, read_tensors
+from harness.jobs import RECORDED_SIDES, Options, job
+from harness.judge import statistic
+from harness.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
+from harness.roles import (
     ORACLE,
     ORACLE_PROBE,
     REFERENCE,
@@ -21,17 +29,7 @@ from harness.comparison import (
     SUBJECT,
     SUBJECT_LR_ZERO,
     SUBJECT_PROBE,
-    Comparison,
-    Tensors,
-    measure,
 )
-from harness.errors import InputError
-from harness.evidence import expected_of, read_run, unusable
-from harness.floor import FORMAT, QUANTITIES, Repeat, Study, quantity
-from harness.inputs import Inputs, read_inputs, read_tensors
-from harness.jobs import RECORDED_SIDES, Options, job
-from harness.judge import statistic
-from harness.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
 from harness.runners import Job
 from harness.runners.launcher import Listener, run_jobs
 from harness.trace import Run

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from harness import certify
 from harness.case import Case, load_case
-from harness.comparison import ORACLE, REFERENCE, SUBJECT
 from harness.diagnosis import CURVES, Diagnosis, diagnose, record, run_name
 from harness.errors import InputError
 from harness.evidence import CASE, INPUTS, TRACE, Bundle, read_bundle
@@ -13,6 +12,7 @@ from harness.files import whole_file
 from harness.jobs import ALL_SIDES, Options, job_of
 from harness.records import write_json
 from harness.report.diagnosis import render_diagnosis
+from harness.roles import ORACLE, REFERENCE, SUBJECT
 from harness.runners import Job
 from harness.runners.launcher import Listener, run_jobs
 from harness.trace import Side

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.case import Case
-from harness.comparison import (
+from harness.inputs import WEIGHTS
+from harness.roles import (
     FLOOR,
+    ORACLE,
     ORACLE_PROBE,
     REFERENCE,
     REFERENCE_LR_ZERO,
@@ -15,6 +17,7 @@ from harness.comparison import (
     SUBJECT_ALONE_PROBE,
     SUBJECT_LR_ZERO,
     SUBJECT_PROBE,
+    TRAINING,
     required_runs,
     role,
 )
@@ -23,7 +26,10 @@ from harness.trace import Arm, Side
 
 MSRUN_LOG, CHECKPOINTS = "msrun_log", "checkpoint"
 # The runs whose tensors are compared.
-KEPT = (REFERENCE, SUBJECT, SUBJECT_ALONE, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, SUBJECT_ALONE_PROBE)
+KEPT = (
+    REFERENCE, SUBJECT, SUBJECT_ALONE, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, SUBJECT_ALONE_PROBE, TRAINING,
+)  # fmt: skip
+OWN_TRAINER = "mindspore"
 ALONE: tuple[Arm, ...] = ("alone", "alone_probe")  # in one process, whatever the layout
 ALL_SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
 RECORDED_SIDES: tuple[Side, ...] = ("reference", "oracle")
@@ -70,20 +76,23 @@ def recorded_jobs(case: Case, options: Options) -> list[Job]:
 
 
 def all_jobs(case: Case, options: Options) -> list[Job]:
-    """Every run that `comparison.ROLES` names, and the perturbed repeats that the case asks for."""
+    """Every run that the case has to have, and the perturbed repeats that it asks for. Where it trains the weights that
+    it asks, that is first, and the others wait for it."""
+    if case.inference is not None:
+        return [job(case, options, name) for name in required_runs(case)]
     floor = [f"{FLOOR}-{number}" for number in range(1, case.training.floor_repeats + 1)]
     # Longest first would be quickest; this order shows a difference between the two sides soonest.
     soonest = (REFERENCE, SUBJECT, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO)
-    order = dict.fromkeys((*soonest, *required_runs(case.standards), *floor))
+    order = dict.fromkeys((*soonest, *required_runs(case), *floor))
     return [job(case, options, name) for name in order]
 
 
 def job(case: Case, options: Options, name: str) -> Job:
     """What the process of one run is told."""
-    known = role(name)
+    known = role(name, case)
     assert known is not None, f"{name} is no run of a case"
     side, arm = known
-    return job_of(case, options, name, side, arm, keep=name in KEPT)
+    return job_of(case, options, name, side, arm, keep=name in KEPT or (name == ORACLE and arm == "infer"))
 
 
 def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, keep: bool) -> Job:
@@ -94,14 +103,15 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         run=name,
         side=side,
         arm=arm,
-        runner=find_runner(getattr(options, side)),
+        runner=runner_of(case, getattr(options, side), name),
         device=options.device if side == "subject" else "CPU",
         threads=options.threads,
         ranks=ranks,
-        steps=case.training.steps_of(arm),
+        steps=case.steps_of(side, arm),
         case=case.record(),
         case_digest=case.digest(),
         inputs=str(root / "inputs"),
+        weights=str(weights_of(case, root, arm)),
         directory=str(root / "runs" / name),
         keep_tensors=str(root / "tensors" / f"{name}.safetensors") if keep else None,
         perturbation=int(name.rpartition("-")[2]) if arm == "floor" else None,
@@ -110,6 +120,19 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         logs=_logs(options.output, name) if options.output and ranks > 1 else None,
         checkpoint=str(options.output.resolve() / CHECKPOINTS) if options.output and name == SUBJECT else None,
     )
+
+
+def runner_of(case: Case, name: str, run: str) -> str:
+    """Who makes a run. Weights that are asked are trained by the shipped subject, whoever is asked them."""
+    if case.inference is None:
+        return find_runner(name)
+    return find_runner(OWN_TRAINER) if run == TRAINING else find_runner(name, case.task)
+
+
+def weights_of(case: Case, root: Path, arm: Arm) -> Path:
+    """The file of the weights that a run begins with."""
+    trained = arm == "infer" and case.inference is not None and case.inference.trains
+    return root / "tensors" / f"{TRAINING}.safetensors" if trained else root / "inputs" / WEIGHTS
 
 
 def _logs(output: Path, run: str) -> str:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from harness.apart import apart
 from harness.attestation import Role
-from harness.comparison import SUBJECT, compare_traces
 from harness.evidence import Bundle
 from harness.floor import floor_of
-from harness.judge import Finding, Outcome, statistic
+from harness.judge import Finding, Outcome
 from harness.provenance import Source
+from harness.roles import SUBJECT
 from harness.standards import OFFICIAL, Standard, load_standard, shipped_standards
 from harness.submission import Scope, Submission, believed, contradiction, scope
 from harness.trace import Side
@@ -36,10 +37,16 @@ VALID_DAYS = 180
 # What "complete and usable, trains and converges normally" asks for, by criterion. No waiver touches these.
 WORKS = ("runs-complete", "runs-finite")
 TRAINS = ("inputs-same", "batches-same", "converges")
+# And "complete and usable, outputs make sense".
+ANSWERS = ("inputs-same", "batches-same", "makes-sense")
 # A side that measures the subject has to be one whose code the source revision covers, and never the subject itself.
 MEASURES: Mapping[Side, str] = {
     "reference": "harness.runners.torch_reference:TorchReference",
     "oracle": "harness.runners.oracle:Float64Oracle",
+}
+MEASURES_OF_INFERENCE: Mapping[Side, str] = {
+    "reference": "harness.runners.torch_inference:TorchInference",
+    "oracle": "harness.runners.oracle_inference:OracleInference",
 }
 TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
 
@@ -126,11 +133,11 @@ def _requirements(submission: Submission, at: datetime, others: Sequence[Submiss
     bundle = submission.bundle
     kept = tuple(_kept_by_community_alone(submission))
     lowest = Level.COMMUNITY if kept else Level.UNTESTED
-    yield _official(lowest, bundle.standards)
+    yield _official(lowest, bundle)
     for criterion in WORKS:
         yield _criterion(lowest, criterion, bundle.findings)
     yield from kept
-    for criterion in TRAINS:
+    for criterion in TRAINS if bundle.case.inference is None else ANSWERS:
         yield _criterion(Level.PRELIMINARY, criterion, bundle.findings)
     yield _age(submission, at)
     waived = _waived(submission)
@@ -169,9 +176,9 @@ def _named(standard: Standard) -> str:
     return f"{standard.name} (changed, {version}{standard.digest()[:12]})"
 
 
-def _official(level: Level, standards: Sequence[Standard]) -> Requirement:
+def _official(level: Level, bundle: Bundle) -> Requirement:
     """The published rule and ceilings are always enforced: no level comes from criteria that only bear their names."""
-    found = [standard for standard in standards if standard.name == OFFICIAL]
+    found = [standard for standard in bundle.standards if standard.name == OFFICIAL[bundle.case.task]]
     return Requirement(
         level=level,
         text="Judged against the official standard as it is shipped with this version",
@@ -286,21 +293,24 @@ def _runners(bundle: Bundle, side: Side) -> set[str]:
 
 def _measured(bundle: Bundle) -> Requirement:
     """Closeness to anything but the shipped reference and oracle is no closeness to PyTorch."""
+    training = bundle.case.inference is None
+    shipped_sides = MEASURES if training else MEASURES_OF_INFERENCE
     foreign = [
         f"the {side} is {', '.join(sorted(ran)) or 'not there'}"
-        for side, shipped in MEASURES.items()
+        for side, shipped in shipped_sides.items()
         if (ran := _runners(bundle, side)) != {shipped}
     ]
     # float64 and float32 do not meet in every step: such an oracle was copied, and its errors of 0 would prove nothing
-    errors = {side: bundle.comparison[f"oracle.loss.{side}"].values for side in ("reference", "subject")}
+    what = ("loss", "losses") if training else ("logits", "logits")
+    errors = {side: bundle.comparison[f"oracle.{what[0]}.{side}"].values for side in ("reference", "subject")}
     foreign += [
-        f"the oracle has the {side}'s own losses" for side, values in errors.items() if values and not any(values)
+        f"the oracle has the {side}'s own {what[1]}" for side, values in errors.items() if values and not any(values)
     ]
     return Requirement(
         level=Level.VALIDATED,
         text="Measured by the shipped reference and oracle",
         met=not foreign,
-        detail="; ".join(foreign) or ", ".join(name.rpartition(":")[2] for name in MEASURES.values()),
+        detail="; ".join(foreign) or ", ".join(name.rpartition(":")[2] for name in shipped_sides.values()),
     )
 
 
@@ -354,7 +364,7 @@ def _why_not_second(first: Submission, second: Submission, at: datetime) -> str 
     if _runners(a, "subject") != _runners(b, "subject"):
         return f"{name} is a run of another implementation"
     own = (
-        _official(Level.UNTESTED, b.standards),
+        _official(Level.UNTESTED, b),
         _age(second, at),
         _all_pass(b.findings, {}),
         _committed(b),
@@ -375,16 +385,14 @@ def _why_not_second(first: Submission, second: Submission, at: datetime) -> str 
 
 def _agreement(a: Bundle, b: Bundle) -> tuple[bool, str]:
     """Whether two runs of the subject are the same bits, or apart by no more than the floor; and that in words."""
-    found = {m.name: m for m in compare_traces("second", a.runs.get(SUBJECT), b.runs.get(SUBJECT))}
-    curves = {number: found[f"second.{number}.relative"].values for number in ("loss", "grad_norm")}
-    if not all(curves.values()):
+    worst = apart(a, b, SUBJECT)
+    if not worst:
         return False, f"{b.path.name}: a trace of the subject is missing"
-    worst = {number: statistic("maximum", values) for number, values in curves.items()}
     if all(value == 0 for value in worst.values()):
-        return True, f"{b.path.name}: the same bits in every step"
+        return True, f"{b.path.name}: the same bits in every number"
     floor = floor_of(a)
-    apart = ", ".join(f"{number} {value:.2g}" for number, value in worst.items())
+    words = ", ".join(f"{number} {value:.2g}" for number, value in worst.items())
     if floor is None:
-        return False, f"{b.path.name}: differs ({apart}), and no floor was measured that could explain it"
+        return False, f"{b.path.name}: differs ({words}), and no floor was measured that could explain it"
     within = all(value <= floor[number] for number, value in worst.items())
-    return within, f"{b.path.name}: {'within' if within else 'beyond'} the floor ({apart})"
+    return within, f"{b.path.name}: {'within' if within else 'beyond'} the floor ({words})"

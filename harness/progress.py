@@ -8,7 +8,7 @@ from typing import Self
 from rich import progress
 from rich.console import Console
 
-from harness.trace import Trace
+from harness.trace import Scored, Trace
 
 PLAIN_SECONDS = 10.0
 
@@ -41,10 +41,12 @@ class Progress:
 
     def update(self, run: str, trace: Trace) -> None:
         """Shows the last step of a trace."""
-        if not trace.steps or self._quiet:
+        if not trace.lines or self._quiet:
             return
-        last, total = trace.steps[-1], trace.header.steps
-        numbers = f"loss {last.loss:.4f}  norm {last.grad_norm:.4f}"
+        last, total = trace.lines[-1], trace.header.steps
+        numbers = (
+            f"task {last.task}" if isinstance(last, Scored) else f"loss {last.loss:.4f}  norm {last.grad_norm:.4f}"
+        )
         task = self._tasks[run]
         if not self._bars.tasks[task].started:
             self._bars.start_task(task)

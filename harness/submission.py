@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.attestation import Attestation, Claim, Result, Role, Standing, Trust, standing
-from harness.comparison import SUBJECT
 from harness.evidence import ATTESTATIONS, Bundle, read_bundle
 from harness.judge import Outcome
+from harness.roles import SUBJECT
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config
 
 
@@ -29,6 +29,8 @@ class Scope:
 
 
 OWN_SUBJECT = "harness.runners.mindspore_subject:MindSporeSubject"
+OWN_SUBJECT_OF_INFERENCE = "harness.runners.mindspore_inference:MindSporeInference"
+TASKS = {"pretrain": "training", "inference": "inference"}
 OTHERS = {"harness.runners.mindformers_subject:MindFormersSubject": "mindformers"}
 NOTHING_SIGNED = Standing(attestations=(), waivers=(), withdrawn=(), refused=())
 
@@ -62,7 +64,7 @@ def scope(bundle: Bundle) -> Scope:
     model, sizes = bundle.case.model, {**PUBLISHED, **SMALL}
     named = next((f"Qwen3 {name}" for name, size in sizes.items() if size.to_hf() == model.to_hf()), None)
     return Scope(
-        task="training",
+        task=TASKS[bundle.case.task],
         model=f"{named or sizes_of(model)}{_by_whom(bundle)}",
         device=bundle.environment.device,
         layout=str(bundle.case.parallel),
@@ -76,10 +78,11 @@ def sizes_of(model: Qwen3Config) -> str:
 
 
 def _by_whom(bundle: Bundle) -> str:
-    """Which implementation was trained, where it is not `qwen3_model`: a level of one says nothing of another."""
+    """Which implementation it was, where it is not `qwen3_model`: a level of one says nothing of another."""
     run = bundle.runs.get(SUBJECT)
-    runner = run.trace.header.runner if run and run.trace else OWN_SUBJECT
-    return "" if runner == OWN_SUBJECT else f" by {OTHERS.get(runner, runner)}"
+    own = OWN_SUBJECT if bundle.case.inference is None else OWN_SUBJECT_OF_INFERENCE
+    runner = run.trace.header.runner if run and run.trace else own
+    return "" if runner == own else f" by {OTHERS.get(runner, runner)}"
 
 
 def claim_of(bundle: Bundle, role: Role, stated_at: datetime) -> Claim:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +27,9 @@ NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 NUMBERS = ("loss", "grad_norm", "learning_rate")
 EXACT = 2**53  # every whole number below is one float64
 
-Line = TypeVar("Line", "TraceHeader", "TraceFooter", "Step")
-Arm = Literal["train", "lr_zero", "floor", "resumed", "probe", "taps", "alone", "alone_probe"]
+Line = TypeVar("Line", "TraceHeader", "TraceFooter", "Step", "Scored")
+Arm = Literal["train", "lr_zero", "floor", "resumed", "probe", "taps", "alone", "alone_probe", "infer"]
+Task = Literal["text", "last_word", "ending"]
 Side = Literal["reference", "subject", "oracle"]
 
 
@@ -50,6 +51,27 @@ class Step:
     @property
     def finite(self) -> bool:
         return all(math.isfinite(getattr(self, name)) for name in NUMBERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One document of an evaluation, in full precision; `step` counts them over all tasks.
+
+    `log_likelihoods` are natural logarithms: of a text; of a last word; of each ending of a passage. `score` is 1 where
+    the word or the ending is the right one, else 0, and of a text its log-likelihood. `words` are those of a
+    text, and 1 otherwise. `document` is the digest of what was asked.
+    """
+
+    step: Annotated[int, Field(ge=1, lt=EXACT)]
+    task: Task
+    log_likelihoods: tuple[float, ...]
+    score: float
+    words: Annotated[int, Field(ge=1, lt=EXACT)]
+    document: str
+
+    @property
+    def finite(self) -> bool:
+        return all(math.isfinite(value) for value in (self.score, *self.log_likelihoods))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,21 +108,28 @@ class TraceFooter:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """A run's record as read from its file. `footer` is None where the run did not come to its end."""
+    """A run's record as read from its file: `steps` of a run that trains, `scored` of one that is evaluated. `footer`
+    is None where the run did not come to its end."""
 
     header: TraceHeader
     steps: tuple[Step, ...]
     footer: TraceFooter | None
+    scored: tuple[Scored, ...] = ()
+
+    @property
+    def lines(self) -> Sequence[Step | Scored]:
+        """What it recorded one after the other."""
+        return self.scored if self.header.arm == "infer" else self.steps
 
     @property
     def complete(self) -> bool:
         """All asked steps, each once and in order, and a footer."""
         asked = list(range(1, self.header.steps + 1))
-        return self.footer is not None and [step.step for step in self.steps] == asked
+        return self.footer is not None and [line.step for line in self.lines] == asked
 
     @property
-    def first_non_finite(self) -> Step | None:
-        return next((step for step in self.steps if not step.finite), None)
+    def first_non_finite(self) -> Step | Scored | None:
+        return next((line for line in self.lines if not line.finite), None)
 
 
 Status = Literal["completed", "non_finite", "crashed", "hung", "interrupted", "missing"]
@@ -158,8 +187,14 @@ def decode_number(value: Any) -> float:
 
 def _line(record: Any) -> bytes:
     values = {f.name: getattr(record, f.name) for f in fields(record)}
-    encoded = {key: encode_number(value) if isinstance(value, float) else value for key, value in values.items()}
+    encoded = {key: _encoded(value) for key, value in values.items()}
     return canonical_json(encoded).encode() + b"\n"
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_encoded(item) for item in value]
+    return encode_number(value) if isinstance(value, float) else value
 
 
 class TraceWriter:
@@ -201,7 +236,7 @@ class TraceWriter:
         self._file.flush()
         self._sha.update(data)
 
-    def append(self, step: Step) -> None:
+    def append(self, step: Step | Scored) -> None:
         self._write(_line(step))
         self._last_step = step.step
 
@@ -227,7 +262,7 @@ def _strict(kind: Any) -> type[BaseModel]:
 
 
 # The same fields, checked: a number in quotes, a float for a whole number or true for 1 was not written by a run.
-STRICT: Mapping[Any, type[BaseModel]] = {kind: _strict(kind) for kind in (TraceHeader, TraceFooter, Step)}
+STRICT: Mapping[Any, type[BaseModel]] = {kind: _strict(kind) for kind in (TraceHeader, TraceFooter, Step, Scored)}
 
 
 def _record(kind: type[Line], raw: Any, where: str) -> Line:
@@ -238,6 +273,8 @@ def _record(kind: type[Line], raw: Any, where: str) -> Line:
     try:
         if kind is Step:
             raw = {**raw, **{name: decode_number(raw[name]) for name in NUMBERS}}
+        if kind is Scored:
+            raw = {**raw, "score": decode_number(raw["score"]), "log_likelihoods": _decoded(raw["log_likelihoods"])}
         STRICT[kind].model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
@@ -245,6 +282,12 @@ def _record(kind: type[Line], raw: Any, where: str) -> Line:
     except ValueError as error:
         raise EvidenceError(f"{where}: {error}.") from None
     return kind(**raw)
+
+
+def _decoded(values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list):
+        raise ValueError(f"not a list of numbers: {values!r}")
+    return tuple(map(decode_number, values))
 
 
 def read_trace(path: Path) -> Trace:
@@ -273,9 +316,14 @@ def read_trace(path: Path) -> Trace:
         covered = hashlib.sha256(b"".join(line + b"\n" for line in whole[:-1])).hexdigest()
         if footer.lines != covered or lines[-1]:
             raise EvidenceError(f"{path} was changed after its run ended: its lines do not match its footer's digest.")
-    steps = tuple(_record(Step, raw, f"{path}, line {number}") for number, raw in enumerate(body, 2))
-    _check_order(header, steps, footer, path)
-    return Trace(header=header, steps=steps, footer=footer)
+    if header.arm == "infer":
+        scored = tuple(_record(Scored, raw, f"{path}, line {number}") for number, raw in enumerate(body, 2))
+        trace = Trace(header=header, steps=(), scored=scored, footer=footer)
+    else:
+        steps = tuple(_record(Step, raw, f"{path}, line {number}") for number, raw in enumerate(body, 2))
+        trace = Trace(header=header, steps=steps, footer=footer)
+    _check_order(trace, path)
+    return trace
 
 
 def _parse(line: bytes, where: str) -> Any:
@@ -285,14 +333,15 @@ def _parse(line: bytes, where: str) -> Any:
         raise EvidenceError(f"{where}: not JSON. The trace was cut or edited.") from None
 
 
-def _check_order(header: TraceHeader, steps: tuple[Step, ...], footer: TraceFooter | None, path: Path) -> None:
-    for expected, step in enumerate(steps, 1):
-        if step.step != expected:
+def _check_order(trace: Trace, path: Path) -> None:
+    header, lines, footer = trace.header, trace.lines, trace.footer
+    for expected, line in enumerate(lines, 1):
+        if line.step != expected:
             raise EvidenceError(
-                f"{path} holds step {step.step} where step {expected} belongs: "
+                f"{path} holds step {line.step} where step {expected} belongs: "
                 "a step is missing, repeated or out of order."
             )
-    if len(steps) > header.steps:
-        raise EvidenceError(f"{path} holds {len(steps)} steps; its run was asked for {header.steps}.")
-    if footer is not None and footer.last_step != len(steps):
-        raise EvidenceError(f"{path} ends at step {len(steps)}, its footer says {footer.last_step}.")
+    if len(lines) > header.steps:
+        raise EvidenceError(f"{path} holds {len(lines)} steps; its run was asked for {header.steps}.")
+    if footer is not None and footer.last_step != len(lines):
+        raise EvidenceError(f"{path} ends at step {len(lines)}, its footer says {footer.last_step}.")

@@ -12,6 +12,7 @@ from safetensors.numpy import save, save_file
 
 from harness.case import Case
 from harness.corpus.batches import Batches, draw_batches
+from harness.corpus.held_out import draw_evaluation
 from harness.digest import digest_tensors
 from harness.files import whole_file
 from harness.inputs import BATCHES, WEIGHTS, Inputs, seeded
@@ -56,6 +57,8 @@ def draw_inputs(case: Case, directory: Path, batches: Batches | None = None) -> 
     directory.mkdir(parents=True, exist_ok=True)
     save_file(weights, directory / WEIGHTS)
     save_file(tensors, directory / BATCHES)
+    if case.inference is not None:
+        draw_evaluation(case, directory)
     return Inputs(
         weights=digest_tensors(weights),
         batches=digest_tensors(tensors),

@@ -183,7 +183,7 @@ def other_rules(comparison: Comparison) -> dict[str, bool]:
 
 
 def _ceilings() -> Standard:
-    official = load_standard(OFFICIAL)
+    official = load_standard(OFFICIAL["pretrain"])
     return official.model_copy(update={"criteria": tuple(c for c in official.criteria if c.id in CEILINGS)})
 
 

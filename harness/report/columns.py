@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.comparison import ORACLE, REFERENCE, REFERENCE_LR_ZERO, SUBJECT, SUBJECT_LR_ZERO
 from harness.evidence import Bundle
+from harness.roles import ORACLE, REFERENCE, REFERENCE_LR_ZERO, SUBJECT, SUBJECT_LR_ZERO
 from harness.trace import Run, Step, encode_number
 
 Column = list[Any] | str

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.alignment import expected_alignment
-from harness.comparison import REFERENCE, SUBJECT
 from harness.evidence import LOG, Bundle
 from harness.judge import Finding, Outcome, describe_place
 from harness.report.groups import group_of
 from harness.report.words import Mark, mark, number, purpose
-from harness.trace import Run
+from harness.roles import REFERENCE, SUBJECT
+from harness.trace import Run, Scored
 
 LOG_LINES = 20
 SHOWN = 4  # findings that open unfolded, and keys of a configuration that are told with both values
@@ -141,7 +141,10 @@ def _how_it_ended(run: Run) -> str:
     bad = run.trace.first_non_finite if run.trace else None
     if bad is None:
         return f"{run.outcome.status.replace('_', ' ')}: {run.outcome.detail}"
-    numbers = f"loss {number(bad.loss)}, grad norm {number(bad.grad_norm)}"
+    if isinstance(bad, Scored):
+        numbers = f"score {number(bad.score)}"
+    else:
+        numbers = f"loss {number(bad.loss)}, grad norm {number(bad.grad_norm)}"
     return f"not finite at {describe_place(bad.step)}: {numbers}"
 
 

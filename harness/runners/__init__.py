@@ -7,7 +7,7 @@ A runner trains and reports numbers; it never judges. Each run is a process of i
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from harness.case import Case
 from harness.errors import InputError
-from harness.trace import Arm, Side
+from harness.evaluation import Evaluation
+from harness.trace import Arm, Side, Task
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 SUFFIX = ".py"
@@ -29,6 +30,13 @@ RUNNERS: Mapping[str, str] = {
     "oracle": "harness.runners.oracle:Float64Oracle",
     "mindspore": "harness.runners.mindspore_subject:MindSporeSubject",
     "mindformers": "harness.runners.mindformers_subject:MindFormersSubject",
+}
+
+# The same names in a case of inference.
+RUNNERS_OF_INFERENCE: Mapping[str, str] = {
+    "torch": "harness.runners.torch_inference:TorchInference",
+    "oracle": "harness.runners.oracle_inference:OracleInference",
+    "mindspore": "harness.runners.mindspore_inference:MindSporeInference",
 }
 
 
@@ -81,6 +89,28 @@ class Runner(Protocol):
         """Versions and settings that the numbers depend on, as JSON values without time or host."""
 
 
+Likelihoods = tuple[tuple[float, ...], float]  # of one document: its log-likelihoods, and its score
+
+
+class Answerer(Protocol):
+    """One model that is asked. Built from `(case, weights, setting)`; see `harness.answers` for what it leaves."""
+
+    def evaluate(self, task: Task, documents: Sequence[Any]) -> Iterable[Likelihoods]:
+        """Log-likelihoods and score of every document of a task, in order, by lm-eval."""
+
+    def answers(self, evaluation: Evaluation) -> dict[str, npt.NDArray[Any]]:
+        """What it says to rows, prompts and conversations, by the names of `harness.answers`."""
+
+    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+        """Every parameter by its Hugging Face name."""
+
+    def alignment(self) -> dict[str, Any]:
+        """The configuration as it was built, in the keys of `harness.alignment.model_alignment`."""
+
+    def provenance(self) -> dict[str, Any]:
+        """Versions and settings that the answers depend on, as JSON values without time or host."""
+
+
 @runtime_checkable
 class Tapped(Protocol):
     """A runner that shows what is inside a step. Looking changes no bit of it; without `taps`, a diagnosis goes by
@@ -93,27 +123,32 @@ class Tapped(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """How a runner is to run beside its case. `learning_rate_zero`: the schedule is replaced by 0 in every step.
-    `rank`: which of the ranks of the case's layout this process is; None: it trains alone, whatever the layout."""
+    `rank`: which of the ranks of the case's layout this process is; None: it trains alone, whatever the layout.
+    `tokenizer`: the directory by which one that is asked reads texts."""
 
     device: str
     threads: int
     learning_rate_zero: bool
     rank: int | None = None
+    tokenizer: Path | None = None
 
 
 RunnerFactory = Callable[[Case, Tensors, Setting], Runner]
+AnswererFactory = Callable[[Case, Tensors, Setting], Answerer]
 
 
-def find_runner(name: str) -> str:
-    """The `MODULE:CLASS` or `FILE.py:CLASS` of a runner given by name or already so. Nothing of it is imported here.
+def find_runner(name: str, task: str = "pretrain") -> str:
+    """The `MODULE:CLASS` or `FILE.py:CLASS` of a runner given by its name in a task or already so. Nothing of it is
+    imported here.
 
     Raises:
         InputError: neither a known name nor of those forms, or there is no such module or file.
     """
-    entry = RUNNERS.get(name, name)
+    known = RUNNERS_OF_INFERENCE if task == "inference" else RUNNERS
+    entry = known.get(name, name)
     if entry.count(":") != 1 or not all(entry.split(":")):
         raise InputError(
-            f"There is no runner {name!r}: known are {', '.join(RUNNERS)}, or give MODULE:CLASS or FILE.py:CLASS."
+            f"There is no runner {name!r}: known are {', '.join(known)}, or give MODULE:CLASS or FILE.py:CLASS."
         )
     module = entry.partition(":")[0]
     if module.endswith(SUFFIX):
@@ -163,12 +198,12 @@ def _reasons_against_mindformers(case: Case) -> Iterator[str]:
         yield "mindformers' training graph is compiled, and the case asks for graph_mode false. Leave it out."
 
 
-def load_runner(entry: str) -> RunnerFactory:
-    """The factory behind `MODULE:CLASS` or `FILE.py:CLASS`, imported in this process."""
+def load_runner(entry: str) -> Any:
+    """The factory behind `MODULE:CLASS` or `FILE.py:CLASS`, imported in this process: a `RunnerFactory`, or in a
+    case of inference an `AnswererFactory`."""
     module, _, name = entry.partition(":")
     loaded = _load_file(Path(module)) if module.endswith(SUFFIX) else importlib.import_module(module)
-    factory: RunnerFactory = getattr(loaded, name)
-    return factory
+    return getattr(loaded, name)
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -209,6 +244,7 @@ class Job:
     case: Mapping[str, Any]
     case_digest: str
     inputs: str
+    weights: str
     directory: str
     keep_tensors: str | None
     perturbation: int | None

@@ -23,9 +23,10 @@ from harness.errors import EvidenceError
 from harness.evidence import LOG, OUTCOME, TRACE, read_run
 from harness.processes import log_tail
 from harness.records import write_json
+from harness.roles import TRAINING
 from harness.runners import Job
 from harness.runners.worker import CHECKPOINT, resume_step
-from harness.trace import ENDED, Outcome, Status, Trace, read_trace
+from harness.trace import ENDED, Outcome, Scored, Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
@@ -133,13 +134,15 @@ def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listene
     with terminate_as_interrupt():
         try:
             while waiting or running:
-                while waiting and (not running or _processes(running) + waiting[0].ranks <= workers):
+                while waiting and _may_start(waiting[0], running, workers):
                     running.append(_start(waiting.pop(0), start))
                 time.sleep(POLL_SECONDS)
                 over = [one for one in running if _look(one, case, listener)]
                 running = [one for one in running if one not in over]
-                broken = [one.job.run for one in over if one.job.nodes and one.status not in ENDED]
-                waiting = [job for job in waiting if not (broken and job.nodes and _leave_out(job, broken[0]))]
+                for why, concerned in _consequences(over):
+                    for job in filter(concerned, waiting):
+                        _leave_out(job, why)
+                    waiting = [job for job in waiting if not concerned(job)]
         finally:
             for one in running:
                 _end(one)
@@ -147,17 +150,36 @@ def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listene
                 _record(one, "interrupted", f"interrupted after step {one.last_step}")
 
 
-def _leave_out(job: Job, broken: str) -> bool:
-    """Notes that a run was not begun, because one before it broke that several nodes make together."""
+def _may_start(job: Job, running: Sequence[_Running], workers: int) -> bool:
+    """Whether there is room, and the weights that are asked are there."""
+    trained = job.arm != "infer" or all(one.job.run != TRAINING for one in running)
+    return trained and (not running or sum(one.job.ranks for one in running) + job.ranks <= workers)
+
+
+def _consequences(over: Sequence[_Running]) -> Iterator[tuple[str, Callable[[Job], bool]]]:
+    """Why runs are not begun after these ended, and which: those of several nodes, one of which may be gone, and those
+    that ask weights that were not trained."""
+    for one in over:
+        if one.job.nodes and one.status not in ENDED:
+            yield f"{one.job.run} broke, which several nodes make together, so one of them may be gone", _of_nodes
+        if one.job.run == TRAINING and one.status != "completed":
+            yield f"{one.job.run} did not complete, so there are no weights to ask", _asks
+
+
+def _of_nodes(job: Job) -> bool:
+    return job.nodes is not None
+
+
+def _asks(job: Job) -> bool:
+    return job.arm == "infer"
+
+
+def _leave_out(job: Job, why: str) -> None:
+    """Notes that a run was not begun."""
     directory = Path(job.directory)
     shutil.rmtree(directory, ignore_errors=True)
-    detail = f"not begun: {broken} broke, which several nodes make together, so one of them may be gone"
-    write_json(directory / OUTCOME, dataclasses.asdict(Outcome(status="missing", last_step=0, detail=detail)))
-    return True
-
-
-def _processes(running: Sequence[_Running]) -> int:
-    return sum(one.job.ranks for one in running)
+    outcome = Outcome(status="missing", last_step=0, detail=f"not begun: {why}")
+    write_json(directory / OUTCOME, dataclasses.asdict(outcome))
 
 
 @contextlib.contextmanager
@@ -245,7 +267,7 @@ def _take_note(one: _Running, listener: Listener) -> None:
     one.size, one.last_change = size, time.monotonic()
     read = read_trace(trace) if size and trace.read_bytes().find(b"\n") >= 0 else None
     if read is not None:
-        one.last_step = len(read.steps)
+        one.last_step = len(read.lines)
         listener(one.job.run, read)
 
 
@@ -266,8 +288,9 @@ def own_end(trace: Trace) -> tuple[Status, str]:
     """How a run ended that came to its end by itself, and that in words."""
     bad = trace.first_non_finite
     if bad is None:
-        return "completed", f"{len(trace.steps)} of {trace.header.steps} steps"
-    numbers = ", ".join(f"{name} {getattr(bad, name)}" for name in ("loss", "grad_norm"))
+        return "completed", f"{len(trace.lines)} of {trace.header.steps} steps"
+    named = ("score",) if isinstance(bad, Scored) else ("loss", "grad_norm")
+    numbers = ", ".join(f"{name} {getattr(bad, name)}" for name in named)
     return "non_finite", f"stopped at step {bad.step}, which is not finite: {numbers}"
 
 

@@ -62,15 +62,30 @@ def _whole(parts: Sequence[torch.Tensor], scalars: Callable[[torch.Tensor], torc
     return (torch.cat(wide) if wide[0].ndim else scalars(torch.stack(wide))).numpy()
 
 
+def prepare_torch(case: Case, setting: Setting) -> None:
+    """Determinism and threads of this process."""
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(setting.threads)
+    torch.manual_seed(case.initialization.seed)
+
+
+def torch_provenance() -> dict[str, Any]:
+    """Version and settings that PyTorch's numbers depend on."""
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
 class TorchTrainer(ABC):
     """See `harness.runners.Runner`. `micro_batches` is the number of parts that a global batch is computed in."""
 
     micro_batches = 1
 
     def __init__(self, case: Case, setting: Setting, parameters: Mapping[str, torch.Tensor]) -> None:
-        torch.use_deterministic_algorithms(True)
-        torch.set_num_threads(setting.threads)
-        torch.manual_seed(case.initialization.seed)
+        prepare_torch(case, setting)
         self._case, zero = case, setting.learning_rate_zero
         self.tap: Tap = untapped
         self._parameters = dict(parameters)
@@ -190,12 +205,7 @@ class TorchTrainer(ABC):
 
     def provenance(self) -> dict[str, Any]:
         """Version, threads and the instruction set that torch dispatches to."""
-        return {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "isa": torch.backends.cpu.get_cpu_capability(),
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-        }
+        return torch_provenance()
 
 
 def build_optimizer(case: Case, parameters: Sequence[torch.Tensor], learning_rate: float) -> torch.optim.AdamW:

@@ -16,17 +16,17 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
-from safetensors.numpy import save_file
 
 from harness.case import Case, parse_case
 from harness.comparison import GRADIENT, UPDATED
 from harness.digest import digest_each, digest_tensors
 from harness.evidence import TIMING, TRACE
-from harness.inputs import BATCHES, PROBE_UPDATES, WEIGHTS, probe_gradients, read_tensors
+from harness.inputs import BATCHES, PROBE_UPDATES, probe_gradients, read_tensors
 from harness.look import LOOK, Look
 from harness.processes import end_with_parent
 from harness.records import write_json
-from harness.runners import Job, Runner, RunnerFactory, Setting, Tapped, Tensors, load_runner
+from harness.runners import Job, Runner, Setting, Tapped, Tensors, load_runner
+from harness.runners.asking import ask, keep
 from harness.trace import Step, TraceHeader, TraceWriter
 
 CHECKPOINT = "checkpoint"
@@ -48,16 +48,20 @@ def read_job(job_file: str) -> Job:
     return job
 
 
-def carry_out(job: Job, factory: RunnerFactory, resume: bool, rank: int | None = None) -> bool:
+def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> bool:
     """Makes one run with the runners of a factory; whether it came to its end, or stopped half way as it was asked to.
 
+    `factory` is a `RunnerFactory`, or where the model is asked an `AnswererFactory`.
     `rank` is which of the processes this one is, where several make the run together.
 
     Raises:
         CertifyError: case or inputs cannot be read. Whatever else a runner raises.
     """
     case = parse_case(dict(job.case), f"the job of {job.run}")
-    weights = read_tensors(Path(job.inputs) / WEIGHTS)
+    weights = read_tensors(Path(job.weights))
+    if job.arm == "infer":
+        ask(job, case, factory, weights)
+        return True
     batches = read_tensors(Path(job.inputs) / BATCHES)
     setting = Setting(device=job.device, threads=job.threads, learning_rate_zero=job.arm == "lr_zero", rank=rank)
 
@@ -129,7 +133,7 @@ def probe(
                 look, inside = look_inside(updated, build(), tokens, loss_mask, gradients)
             write_json(directory / LOOK, vars(look))
             left |= inside
-        _keep(left, job)
+        keep(left, job)
         writer.finish(digest_each(left))
 
 
@@ -196,17 +200,11 @@ def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Te
             if number == half:
                 return False
         final = runner.parameters()
-        _keep(final, job)
+        keep(final, job)
         if job.checkpoint:
             runner.save(Path(job.checkpoint))
         writer.finish(digest_each(final))
     return True
-
-
-def _keep(tensors: Tensors, job: Job) -> None:
-    if job.keep_tensors:
-        Path(job.keep_tensors).parent.mkdir(exist_ok=True)
-        save_file(dict(tensors), job.keep_tensors)
 
 
 def _take_step(

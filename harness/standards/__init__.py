@@ -15,7 +15,8 @@ from harness.digest import digest_json
 from harness.errors import InputError
 
 STANDARDS_DIR = Path(__file__).parent
-OFFICIAL = "official"  # the published rule and ceilings of MindSpore Transformers
+# The published rule and ceilings of MindSpore Transformers, by task.
+OFFICIAL = {"pretrain": "official", "inference": "official-inference"}
 
 Statistic = Literal["first", "mean", "rms", "maximum", "minimum", "bias"]
 Comparator = Literal["at_most", "below", "at_least"]
@@ -46,16 +47,21 @@ class Criterion(Record):
 
 
 class Standard(Record):
-    """A set of criteria. `compute_dtype` names the precision that its limits were derived for; None is any."""
+    """A set of criteria for the cases of a task. `compute_dtype` names the precision that its limits were derived for;
+    None is any."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     version: int = Field(ge=1)
     title: str
+    task: Literal["pretrain", "inference"] = "pretrain"
     compute_dtype: Literal["float32", "bfloat16"] | None = None
     criteria: tuple[Criterion, ...] = Field(min_length=1)
 
     def digest(self) -> str:
-        return digest_json(self.model_dump(mode="json"))
+        record = self.model_dump(mode="json")
+        if self.task == "pretrain":  # standards of training are older than tasks, and keep their digests
+            del record["task"]
+        return digest_json(record)
 
 
 def shipped_standards() -> dict[str, Path]:

@@ -18,10 +18,11 @@ import pytest
 import yaml
 
 from harness.case import load_case
-from harness.comparison import REQUIRED_RUNS, Measurement
+from harness.comparison import Measurement
 from harness.defects import load_defect
 from harness.evidence import OUTCOME, TRACE, Bundle, read_bundle
 from harness.judge import Finding, Outcome
+from harness.roles import REQUIRED_RUNS
 from tests.support.bundles import edit_json
 
 ROOT = Path(__file__).resolve().parents[2]

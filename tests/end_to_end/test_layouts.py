@@ -19,10 +19,10 @@ import yaml
 
 from harness.case import Case, load_case
 from harness.certify import prepare
-from harness.comparison import ROLES_OF_LAYOUT, SUBJECT, SUBJECT_REPEAT
 from harness.evidence import Bundle, read_bundle, read_run
 from harness.jobs import job
 from harness.judge import Outcome
+from harness.roles import ROLES_OF_LAYOUT, SUBJECT, SUBJECT_REPEAT
 from harness.runners import Job
 from harness.runners.launcher import run_jobs
 from harness.runners.ranks import free_port

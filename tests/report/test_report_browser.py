@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from harness.comparison import REFERENCE, SUBJECT
 from harness.evidence import read_bundle
+from harness.roles import REFERENCE, SUBJECT
 from harness.trace import Trace
 
 Opener = Callable[..., Any]

@@ -14,7 +14,6 @@ from safetensors.numpy import save_file
 
 from harness.alignment import expected_alignment
 from harness.case import Case, load_case
-from harness.comparison import required_runs, role
 from harness.digest import digest_each, digest_tensors
 from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle
 from harness.inputs import BATCHES, WEIGHTS, Inputs
@@ -23,6 +22,7 @@ from harness.levels import Certificate, certify
 from harness.records import write_json
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
+from harness.roles import required_runs, role
 from harness.standards import Standard, load_standard
 from harness.submission import OWN_SUBJECT, Submission
 from harness.trace import Outcome, Step, TraceHeader, TraceWriter
@@ -173,7 +173,7 @@ def write_example(
     for name, tensors in zip((WEIGHTS, BATCHES), example_inputs(), strict=True):
         save_file(tensors, directory / "inputs" / name)
     (directory / "tensors").mkdir()
-    for run in (*required_runs(case.standards), *(f"floor-{index}" for index in range(1, floor + 1))):
+    for run in (*required_runs(case), *(f"floor-{index}" for index in range(1, floor + 1))):
         outcome = (outcomes or {}).get(run)
         _write_run(directory, case, run, change, outcome, parameters, header)
     return finish_bundle(directory)
@@ -188,10 +188,10 @@ def _write_run(
     parameters: Callable[[str], dict[str, npt.NDArray[np.float32]]],
     header: Callable[[TraceHeader], TraceHeader],
 ) -> None:
-    known = role(run)
+    known = role(run, case)
     assert known is not None
     side, arm = known
-    steps = case.training.steps_of(arm)
+    steps = case.steps_of(side, arm)
     path = directory / "runs" / run
     path.mkdir(parents=True)
     asked = TraceHeader(

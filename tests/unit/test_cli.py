@@ -16,8 +16,8 @@ import yaml
 
 from harness import certify
 from harness.case import load_case, shipped_cases
-from harness.comparison import REQUIRED_RUNS
 from harness.errors import InputError
+from harness.roles import REQUIRED_RUNS
 from tests.support.bundles import edit_json, write_example
 from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case

@@ -12,20 +12,12 @@ from hypothesis import strategies as st
 
 from harness.comparison import (
     NUMBERS,
-    REFERENCE,
-    REQUIRED_RUNS,
-    ROLES_OF_LAYOUT,
-    SUBJECT,
-    SUBJECT_ALONE,
-    SUBJECT_ALONE_PROBE,
-    SUBJECT_PROBE,
     Comparison,
     Expected,
     compare_mappings,
     compare_parameters,
     compare_traces,
     measure,
-    required_runs,
 )
 from harness.distance import (
     HALF_ULP,
@@ -40,8 +32,19 @@ from harness.distance import (
     tensor_difference,
     trend,
 )
+from harness.roles import (
+    REFERENCE,
+    REQUIRED_RUNS,
+    ROLES_OF_LAYOUT,
+    SUBJECT,
+    SUBJECT_ALONE,
+    SUBJECT_ALONE_PROBE,
+    SUBJECT_PROBE,
+    required_runs,
+)
 from harness.trace import Outcome, Run, Step, Trace, TraceFooter, TraceHeader
 from tests.support.bundles import example_step
+from tests.support.examples import small_case
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf])
@@ -346,5 +349,6 @@ def test_without_a_run_in_one_process_a_layout_is_not_measured() -> None:
 
 
 def test_the_runs_in_one_process_belong_to_cases_whose_layout_is_judged() -> None:
-    assert required_runs(["official", "strict-fp32"]) == REQUIRED_RUNS
-    assert set(required_runs(["official", "layout-fp32"])) - set(REQUIRED_RUNS) == set(ROLES_OF_LAYOUT)
+    alone, judged = small_case(), small_case().model_copy(update={"standards": ("official", "layout-fp32")})
+    assert required_runs(alone) == REQUIRED_RUNS
+    assert set(required_runs(judged)) - set(REQUIRED_RUNS) == set(ROLES_OF_LAYOUT)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.comparison import REQUIRED_RUNS
 from harness.errors import InputError
+from harness.roles import REQUIRED_RUNS
 from harness.standards import load_standard, parse_standard, shipped_standards
 from tests.support.bundles import write_example
 from tests.support.examples import small_case

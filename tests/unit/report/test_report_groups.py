@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.comparison import REQUIRED_RUNS
 from harness.judge import Finding, Judged, Outcome
 from harness.report.groups import GROUPS, group_of
 from harness.report.words import purpose
+from harness.roles import REQUIRED_RUNS
 from harness.standards import Limit, load_standard, shipped_standards
 from harness.trace import Step, TraceHeader
 from tests.support.bundles import view_of, write_example

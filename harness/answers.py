@@ -1,0 +1,325 @@
+"""Numbers out of the runs of a case of inference; says nothing about good or bad.
+
+Takes what the sides answered to the same questions, gives named measurements as `harness.comparison` does. What a run
+left, by name (R rows, P prompts, S positions, V vocabulary, T tokens):
+
+    logits.N            [S, V] every logit of row N, computed at once
+    cached.N            [S, V] the same token after token, by a cache
+    batch.N, alone.N    [V]    after prompt N in the batch of all, and by itself
+    greedy.N            [T]    the continuation of prompt N; of the oracle also greedy_logits.N [T, V]
+    stopped.N           [<T]   the same where a token ends it
+    sampled.N           [T]    drawn, by a seed
+    template.N          [T]    the tokens of conversation N
+
+Of two continuations that part, nothing after that is compared; whether they part at a near tie is told by the oracle's
+logits there.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.comparison import (
+    Comparison,
+    Measurement,
+    Place,
+    Tensors,
+    compare_mappings,
+    missing_steps,
+    non_finite,
+    per_run,
+    why_broken,
+    why_missing,
+)
+from harness.distance import error_ratio, relative, tensor_difference
+from harness.paired import Interval, discordance_bound, perplexity_difference
+from harness.roles import ORACLE, REFERENCE, REFERENCE_REPEAT, SUBJECT, SUBJECT_REPEAT
+from harness.trace import Run, Scored, Task
+
+Array = npt.NDArray[Any]
+SIDES = (("reference", REFERENCE), ("subject", SUBJECT))
+SCORED: tuple[Task, ...] = ("last_word", "ending")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Which runs there have to be, and what each starts from: digests of case, weights and questions by run; digest of
+    each weight; the configuration as the case states it; and of each text what a token costs by its frequency."""
+
+    runs: tuple[str, ...]
+    inputs: Mapping[str, Mapping[str, str]]
+    weights: Mapping[str, str]
+    alignment: Mapping[str, Any]
+    unigram_nats: float
+    text_tokens: int
+
+
+def measure_answers(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str, Tensors]) -> Comparison:
+    """All measurements of a case's runs, by name.
+
+    `oracle.*` compares either side with the exact values, `greedy.*` the continuations, `cache.*` and `batch.*` a side
+    with itself, `score.*` the evaluation, `runs.*` is about the runs, `SIDE.repeat.*` about a side's second run.
+    """
+    found = [
+        *_of_runs(runs, asked),
+        *_logits(runs, tensors),
+        *_continuations(runs, tensors),
+        *_with_itself(runs, tensors),
+        *_scores(runs),
+        _sense(runs, asked),
+    ]
+    return Comparison(measurements={measurement.name: measurement for measurement in found})
+
+
+def _of_runs(runs: Mapping[str, Run], asked: Asked) -> Iterator[Measurement]:
+    yield per_run("runs.missing_steps", asked.runs, runs, missing_steps)
+    yield per_run("runs.foreign_inputs", asked.runs, runs, lambda run: _foreign(run, asked.inputs.get(run.name)))
+    yield non_finite(runs.values())
+    for (side, name), again in zip(SIDES, (REFERENCE_REPEAT, SUBJECT_REPEAT), strict=True):
+        run, repeat = runs.get(name), runs.get(again)
+        for what, wanted in (("initial", asked.weights), ("alignment", asked.alignment)):
+            stated = getattr(run.trace.header, what) if run and run.trace else None
+            yield compare_mappings(f"{side}.{what}.differs", wanted, stated, why_broken(run))
+        both = why_broken(run, repeat)
+        yield compare_mappings(f"{side}.repeat.scores.differs", _lines(run), _lines(repeat), both)
+        yield compare_mappings(f"{side}.repeat.answers.differs", _left(run), _left(repeat), both)
+    first, second = (runs.get(name) for _, name in SIDES)
+    yield compare_mappings("train.batch.differs", _documents(first), _documents(second), why_broken(first, second))
+
+
+def _foreign(run: Run, expected: Mapping[str, str] | None) -> float:
+    if run.trace is None or expected is None:
+        return math.nan
+    return float(sum(getattr(run.trace.header, key) != digest for key, digest in expected.items()))
+
+
+def _scored(run: Run | None) -> tuple[Scored, ...]:
+    return run.trace.scored if run and run.trace else ()
+
+
+def _lines(run: Run | None) -> Mapping[str, Any] | None:
+    return {f"{line.task} {line.step}": (line.log_likelihoods, line.score) for line in _scored(run)} or None
+
+
+def _documents(run: Run | None) -> Mapping[str, Any] | None:
+    return {f"{line.task} {line.step}": (line.document, line.words) for line in _scored(run)} or None
+
+
+def _left(run: Run | None) -> Mapping[str, str] | None:
+    return run.trace.footer.parameters if run and run.trace and run.trace.footer else None
+
+
+def _numbered(tensors: Tensors, kind: str) -> dict[int, Array]:
+    """The tensors `KIND.N` by N."""
+    names = (name.partition(".") for name in tensors)
+    return {int(number): tensors[f"{kind}.{number}"] for first, _, number in names if first == kind}
+
+
+def _measured(
+    name: str, places: Sequence[Place], values: Sequence[float], *made: Run | None, why: str | None = None
+) -> Measurement:
+    absent = why_missing(*made) or why or (None if places else "nothing was recorded")
+    return Measurement(
+        name=name,
+        places=tuple(places) if absent is None else (),
+        values=tuple(values) if absent is None else (),
+        missing=absent,
+        broken=why_broken(*made),
+    )
+
+
+def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
+    """Against the oracle, by row: relative error; largest divergence of what is predicted; by how much the oracle holds
+    another token for the best, at worst; and of the double benchmark the ratio of the errors."""
+    exact = _numbered(tensors.get(ORACLE, {}), "logits")
+    errors = []
+    for side, name in SIDES:
+        found, made = _numbered(tensors.get(name, {}), "logits"), (runs.get(ORACLE), runs.get(name))
+        rows = sorted({*exact, *found})
+        places = [f"row {row}" for row in rows]
+        pairs = [(exact.get(row), found.get(row)) for row in rows]
+        errors.append([_both(lambda a, b: tensor_difference(a, b)[0], *pair) for pair in pairs])
+        yield _measured(f"oracle.logits.{side}", places, errors[-1], *made)
+        yield _measured(f"oracle.divergence.{side}", places, [_both(divergence, *pair) for pair in pairs], *made)
+        yield _measured(f"oracle.regret.{side}", places, [_both(largest_regret, *pair) for pair in pairs], *made)
+    same = len(errors[0]) == len(errors[1])
+    ratios = [error_ratio(a, b) for a, b in zip(*errors, strict=True)] if same else []
+    every = [runs.get(name) for name in (ORACLE, REFERENCE, SUBJECT)]
+    yield _measured("oracle.logits.ratio", places if same else [], ratios, *every)
+    yield _top1(runs, tensors)
+
+
+def _both(function: Callable[[Array, Array], float], a: Array | None, b: Array | None) -> float:
+    """NaN where one side has none, or another shape."""
+    return math.nan if a is None or b is None or a.shape != b.shape else function(a, b)
+
+
+def divergence(exact_SV: Array, found_SV: Array) -> float:
+    """The largest Kullback-Leibler divergence over positions of what is predicted from what is exact, in nats, float64.
+    What is not finite gives NaN."""
+    exact, found = (_log_softmax(logits) for logits in (exact_SV, found_SV))
+    return float(np.max((np.exp(exact) * (exact - found)).sum(-1)))
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    result: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result
+
+
+def largest_regret(exact_SV: Array, found_SV: Array) -> float:
+    """By how much the exact logit of the best token is above that of the token found best, at the worst position."""
+    if not np.isfinite(found_SV).all():
+        return math.nan
+    chosen = np.take_along_axis(exact_SV, found_SV.argmax(-1)[:, None], -1)[:, 0]
+    return float(np.max(exact_SV.max(-1) - chosen))
+
+
+def _top1(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
+    """Of each row, the part of the positions at which both sides hold the same token for the best."""
+    sides = [_numbered(tensors.get(name, {}), "logits") for _, name in SIDES]
+    rows = sorted({*sides[0], *sides[1]})
+    values = [_both(_agreement, *(side.get(row) for side in sides)) for row in rows]
+    return _measured("top1.agreement", [f"row {row}" for row in rows], values, *(runs.get(name) for _, name in SIDES))
+
+
+def _agreement(a_SV: Array, b_SV: Array) -> float:
+    return float(np.mean(a_SV.argmax(-1) == b_SV.argmax(-1)))
+
+
+def _continuations(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
+    """`greedy.regret.SIDE`, by prompt: 0 where the side continues as the oracle does, else by how much the oracle's
+    own token was above the side's where they part; `greedy.compared.SIDE`: how many tokens that holds for."""
+    left = tensors.get(ORACLE, {})
+    exact, logits = _numbered(left, "greedy"), _numbered(left, "greedy_logits")
+    for side, name in SIDES:
+        found, made = _numbered(tensors.get(name, {}), "greedy"), (runs.get(ORACLE), runs.get(name))
+        prompts = sorted({*exact, *found})
+        parted = [_parting(exact.get(n), logits.get(n), found.get(n)) for n in prompts]
+        places = [f"prompt {n}" for n in prompts]
+        yield _measured(f"greedy.regret.{side}", places, [regret for regret, _ in parted], *made)
+        yield _measured(f"greedy.compared.{side}", places, [count for _, count in parted], *made)
+    for kind in ("sampled", "template"):
+        yield _same_tokens(kind, runs, tensors)
+    yield _stopped(runs, tensors)
+
+
+def _parting(exact_T: Array | None, logits_TV: Array | None, found_T: Array | None) -> tuple[float, float]:
+    """The regret where two continuations part, and the tokens before that; NaN where there is nothing to compare."""
+    if exact_T is None or logits_TV is None or found_T is None or exact_T.shape != found_T.shape:
+        return math.nan, math.nan
+    at = first_difference(exact_T, found_T)
+    if at is None:
+        return 0.0, float(len(exact_T))
+    return float(logits_TV[at, exact_T[at]] - logits_TV[at, found_T[at]]), float(at)
+
+
+def first_difference(a: Array, b: Array) -> int | None:
+    """The first place at which two rows of tokens differ, also because one ends there; None where they are the same."""
+    common = min(len(a), len(b))
+    differing = np.flatnonzero(a[:common] != b[:common])
+    if differing.size:
+        return int(differing[0])
+    return None if len(a) == len(b) else common
+
+
+def _same_tokens(kind: str, runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
+    """1 for each that the sides have other tokens for, or that one of them lacks."""
+    a, b = (_numbered(tensors.get(name, {}), kind) for _, name in SIDES)
+    names = sorted({*a, *b})
+    values = [float(n not in a or n not in b or first_difference(a[n], b[n]) is not None) for n in names]
+    return _measured(f"{kind}.differs", [f"{kind} {n}" for n in names], values, *(runs.get(name) for _, name in SIDES))
+
+
+def _stopped(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
+    """1 for each prompt that the subject continues, where a token ends it, otherwise than the reference does; what both
+    continue as they do without that token is compared as far as they agree there."""
+    (greedy, stopped), (own_greedy, own_stopped) = (
+        [_numbered(tensors.get(name, {}), kind) for kind in ("greedy", "stopped")] for _, name in SIDES
+    )
+    prompts = sorted({*stopped, *own_stopped})
+
+    def differs(n: int) -> float:
+        if not all(n in one for one in (greedy, stopped, own_greedy, own_stopped)):
+            return 1.0
+        at = first_difference(stopped[n], own_stopped[n])
+        parted = first_difference(greedy[n], own_greedy[n])
+        return float(at is not None and (parted is None or at < parted))
+
+    made = (runs.get(name) for _, name in SIDES)
+    return _measured("stopped.differs", [f"prompt {n}" for n in prompts], [differs(n) for n in prompts], *made)
+
+
+def _with_itself(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
+    """Of each side, how far what it computes by a cache, or in a batch, is from what it computes otherwise."""
+    for name, kinds, what in (("cache", ("logits", "cached"), "row"), ("batch", ("alone", "batch"), "prompt")):
+        for side, run in SIDES:
+            a, b = (_numbered(tensors.get(run, {}), kind) for kind in kinds)
+            numbers = sorted({*a, *b})
+            values = [_both(lambda x, y: tensor_difference(x, y)[0], a.get(n), b.get(n)) for n in numbers]
+            yield _measured(f"{name}.{side}", [f"{what} {n}" for n in numbers], values, runs.get(run))
+
+
+def _scores(runs: Mapping[str, Run]) -> Iterator[Measurement]:
+    """`score.difference`, by task: of texts |perplexity per word / the reference's - 1|, of the others the difference
+    of the parts that are right; `score.bound`: what it is at most, in 95 % of the draws of as many documents;
+    `score.log_likelihood`, by document: the relative difference."""
+    made = [runs.get(name) for _, name in SIDES]
+    reference, subject = (_by_task(run) for run in made)
+    tasks = [task for task in ("text", *SCORED) if reference.get(task) or subject.get(task)]
+    found = [_difference(task, reference.get(task, ()), subject.get(task, ())) for task in tasks]
+    yield _measured("score.difference", tasks, [one.value for one in found], *made)
+    yield _measured("score.bound", tasks, [one.bound for one in found], *made)
+    pairs = [(a, b) for task in tasks for a, b in _pairs(reference.get(task, ()), subject.get(task, ()))]
+    places = [f"{one.task} {one.step}" for a, b in pairs if (one := a or b)]
+    yield _measured("score.log_likelihood", places, [_likelihoods(a, b) for a, b in pairs], *made)
+
+
+def _by_task(run: Run | None) -> dict[str, tuple[Scored, ...]]:
+    lines = _scored(run)
+    return {task: tuple(line for line in lines if line.task == task) for task in {line.task for line in lines}}
+
+
+def _pairs(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scored | None, Scored | None]]:
+    left, right = ({line.step: line for line in lines} for lines in (a, b))
+    return [(left.get(step), right.get(step)) for step in sorted({*left, *right})]
+
+
+def _likelihoods(a: Scored | None, b: Scored | None) -> float:
+    if a is None or b is None or len(a.log_likelihoods) != len(b.log_likelihoods):
+        return math.nan
+    return max(relative(x, y) for x, y in zip(a.log_likelihoods, b.log_likelihoods, strict=True))
+
+
+def _difference(task: str, reference: Sequence[Scored], subject: Sequence[Scored]) -> Interval:
+    pairs = _pairs(reference, subject)
+    if any(a is None or b is None for a, b in pairs):
+        return Interval(value=math.nan, bound=math.nan)
+    left, right = ([line.score for line in lines] for lines in (reference, subject))
+    if not np.isfinite([*left, *right]).all():
+        return Interval(value=math.nan, bound=math.nan)
+    if task == "text":
+        return perplexity_difference(left, right, [line.words for line in reference])
+    return discordance_bound(left, right)
+
+
+def _sense(runs: Mapping[str, Run], asked: Asked) -> Measurement:
+    """What a token of the texts costs the subject, in nats, over what it costs by its frequency alone."""
+    run = runs.get(SUBJECT)
+    texts = [line.score for line in _scored(run) if line.task == "text"]
+    cost = -math.fsum(texts) / asked.text_tokens if texts else math.nan
+    return _measured("subject.sense", [SUBJECT] if texts else [], [cost / asked.unigram_nats], run)
+
+
+def answers_apart(a: Run | None, b: Run | None) -> dict[str, float]:
+    """How far two runs of one side are apart: the largest relative difference of a log-likelihood, and how many of the
+    answers have other bits; empty where one of them left nothing."""
+    lines, left = (_scored(a), _scored(b)), (_left(a), _left(b))
+    if not all(lines) or not all(left):
+        return {}
+    differing = compare_mappings("pair", left[0], left[1], None).values
+    return {"log_likelihood": max(_likelihoods(x, y) for x, y in _pairs(*lines)), "answers": math.fsum(differing)}

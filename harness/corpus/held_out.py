@@ -1,0 +1,235 @@
+"""What a model is asked, drawn from the part of a corpus that its weights were not trained on.
+
+Takes a case of inference; gives rows, prompts, texts, passages without their last word, and passages with several
+ends, of which one is their own. Refuses a corpus of which too little is left.
+"""
+
+import json
+import math
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.case import Case, Inference
+from harness.corpus.documents import read_documents, source_path
+from harness.corpus.tokenizers import TextTokenizer, load_tokenizer
+from harness.errors import InputError
+from harness.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question
+from harness.inputs import seeded
+from harness.records import write_json
+
+WORD = re.compile(r"\S+")
+BLOCK = re.compile(r"\n\s*\n")
+LONGEST, SHORTEST = 400, 120  # characters of a text
+CONTEXT = 240  # characters of a passage before its last word, or its end
+CONTEXT_WORDS, ENDING_WORDS, ENDINGS = 8, 6, 4
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
+    "merges.txt", "added_tokens.json",
+)  # fmt: skip
+CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
+    ({"role": "user", "content": "What is a model?"},),
+    (
+        {"role": "system", "content": "Answer in one word."},
+        {"role": "user", "content": "Is water wet?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "  And  ice?\n"},
+    ),
+    ({"role": "user", "content": '你好，<b>世界</b> & "quotes"\n\n```x = 1```'},),
+)
+# ChatML, as the Qwen models have it, for texts that are read byte by byte.
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+
+def draw_evaluation(case: Case, directory: Path) -> None:
+    """Draws and writes what a case asks, with its tokenizer, into a directory of inputs.
+
+    Raises:
+        InputError: corpus or tokenizer cannot be used, or too little of the corpus is left.
+    """
+    assert case.inference is not None, "a case of inference"
+    tokenizer = load_tokenizer(case.data.tokenizer)
+    texts = _left(case, tokenizer)
+    stream = np.concatenate([part for one in tokenizer.encode(texts) for part in (one, np.array([tokenizer.eod]))])
+    if int(stream.max()) >= case.model.vocab_size:
+        raise InputError(
+            f"The corpus holds the token id {int(stream.max())}, beyond the model's vocabulary of "
+            f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
+        )
+    write_json(directory / EVALUATION, _plain(_evaluation(case, case.inference, texts, stream, tokenizer)))
+    _write_tokenizer(case, tokenizer, directory / TOKENIZER)
+
+
+def _left(case: Case, tokenizer: TextTokenizer) -> list[str]:
+    """The documents of the corpus of which no token is trained on."""
+    assert case.inference is not None
+    documents = read_documents(case.data.corpus)
+    rows = case.training.steps * case.data.global_batch_size if case.inference.trains else 0
+    taken = rows * case.data.seq_length + 1 if rows else 0
+    ends = np.cumsum([len(ids) + 1 for ids in tokenizer.encode(documents.texts)])
+    if rows and taken > ends[-1]:
+        raise InputError(
+            f"{documents.description} has {int(ends[-1])} tokens, and training takes {taken}: nothing is left to ask. "
+            "Take fewer training.steps, or a longer corpus."
+        )
+    first = int(np.searchsorted(ends, taken)) + 1 if rows else 0
+    return list(documents.texts[first:]) or _rest_of(documents.texts[-1], int(ends[-1]) - taken, documents.description)
+
+
+def _rest_of(text: str, tokens: int, description: str) -> list[str]:
+    """The end of a corpus' only or last document, as much as surely was not trained on: a token has one character or
+    more, but for those of several bytes, which make what is left shorter."""
+    rest = text[len(text) - max(tokens, 0) :] if tokens > 0 else ""
+    if not rest.strip():
+        raise InputError(f"{description}: nothing is left to ask. Take fewer training.steps, or a longer corpus.")
+    return [rest]
+
+
+def _evaluation(
+    case: Case, asked: Inference, texts: Sequence[str], stream: npt.NDArray[Any], tokenizer: TextTokenizer
+) -> Evaluation:
+    blocks = [block for text in texts for block in _blocks(text)]
+    pieces = list(_pieces(blocks))
+    random = seeded(f"{case.initialization.seed}/questions")
+    chosen = _spread(pieces, asked.texts, "texts")
+    ids = tokenizer.encode(chosen)
+    return Evaluation(
+        rows=_rows(stream, asked.rows, case.data.seq_length),
+        prompts=tuple(_slices(stream, asked.prompts)),
+        stop_token=Counter(stream.tolist()).most_common(1)[0][0],
+        texts=tuple(chosen),
+        passages=tuple(_spread(list(_passages(blocks)), asked.documents, "passages with a last word")),
+        questions=tuple(_questions(_spread(list(_halves(blocks)), asked.documents, "passages with an end"), random)),
+        conversations=CONVERSATIONS,
+        text_tokens=sum(map(len, ids)),
+        unigram_nats=_entropy(ids),
+    )
+
+
+def _blocks(text: str) -> Iterator[str]:
+    yield from (block.strip("\n") for block in BLOCK.split(text) if block.strip())
+
+
+def _pieces(blocks: Sequence[str]) -> Iterator[str]:
+    """Neighbouring blocks put together until they are a text, each cut where it would be too long."""
+    text = ""
+    for block in blocks:
+        text = f"{text}\n\n{block}" if text else block
+        if len(text) >= SHORTEST:
+            yield text[:LONGEST]
+            text = ""
+
+
+def _passages(blocks: Sequence[str]) -> Iterator[Passage]:
+    for block in blocks:
+        words = list(WORD.finditer(block))[CONTEXT_WORDS:]
+        last = next((match for match in reversed(words) if match.group().isalpha() and len(match.group()) > 2), None)
+        if last is not None:
+            context = block[: last.start()]
+            bare = context.rstrip()
+            yield Passage(context=bare[-CONTEXT:], word=context[len(bare) :] + last.group())
+
+
+def _halves(blocks: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for block in blocks:
+        words = list(WORD.finditer(block))
+        if len(words) >= CONTEXT_WORDS + ENDING_WORDS:
+            begin, end = words[-ENDING_WORDS - 1].end(), words[-1].end()
+            yield block[:begin][-CONTEXT:], block[begin:end]
+
+
+def _questions(halves: Sequence[tuple[str, str]], random: np.random.RandomState) -> Iterator[Question]:
+    """Each with the ends of three others; one whose end is the same as its own is no other."""
+    for index, (context, own) in enumerate(halves):
+        others = [halves[other][1] for other in random.permutation(len(halves)) if other != index]
+        wrong = list(dict.fromkeys(ending for ending in others if ending != own))[: ENDINGS - 1]
+        if len(wrong) < ENDINGS - 1:
+            raise InputError("The corpus has too few passages of their own to make questions of. Give a longer one.")
+        right = int(random.randint(ENDINGS))
+        yield Question(context=context, endings=(*wrong[:right], own, *wrong[right:]), right=right)
+
+
+def _spread(found: Sequence[Any], count: int, what: str) -> list[Any]:
+    """So many of them, from the whole of what is left of the corpus."""
+    if len(found) < count:
+        raise InputError(
+            f"What is left of the corpus has {len(found)} {what}, the case asks for {count}. Take fewer "
+            "training.steps, ask for fewer (inference.texts, inference.documents), or give a longer corpus."
+        )
+    return [found[index * len(found) // count] for index in range(count)]
+
+
+def _rows(stream: npt.NDArray[Any], rows: int, length: int) -> tuple[tuple[int, ...], ...]:
+    if len(stream) < rows * length:
+        raise InputError(f"What is left of the corpus has {len(stream)} tokens, the rows need {rows * length}.")
+    return tuple(tuple(map(int, row)) for row in stream[: rows * length].reshape(rows, length))
+
+
+def _slices(stream: npt.NDArray[Any], lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    for index, length in enumerate(lengths):
+        begin = index * len(stream) // len(lengths)
+        yield tuple(map(int, stream[begin : begin + length]))
+
+
+def _entropy(ids: Sequence[npt.NDArray[Any]]) -> float:
+    counts = Counter(token for one in ids for token in one.tolist())
+    total = sum(counts.values())
+    return -math.fsum(count / total * math.log(count / total) for _, count in sorted(counts.items()))
+
+
+def _plain(evaluation: Evaluation) -> Any:
+    return json.loads(json.dumps(asdict(evaluation)))
+
+
+def _write_tokenizer(case: Case, tokenizer: TextTokenizer, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    if case.data.tokenizer.kind == "huggingface":
+        source = source_path("huggingface", case.data.tokenizer.path)
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, directory / name)
+        return
+    config = {"chat_template": CHAT_TEMPLATE, "clean_up_tokenization_spaces": False, "tokenizer_class": FAST}
+    special = {"eos_token": EOD, "pad_token": EOD}
+    write_json(directory / "tokenizer.json", byte_tokenizer(tokenizer.eod))
+    write_json(directory / "tokenizer_config.json", {**config, **special})
+
+
+FAST, EOD = "PreTrainedTokenizerFast", "<eod>"
+
+
+def byte_tokenizer(eod: int) -> dict[str, Any]:
+    """A `tokenizer.json` by which each UTF-8 byte is its own id: byte-level BPE with nothing to merge.
+
+    Source: the byte-level alphabet of GPT-2, `bytes_to_unicode` in transformers, models/gpt2/tokenization_gpt2.py.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": eod, "content": EOD, **flags}],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+            "vocab": {letters[byte]: byte for byte in range(256)}, "merges": [],
+        },
+    }  # fmt: skip

@@ -1,0 +1,103 @@
+"""The subject that is asked: `qwen3_model` on MindSpore. `model_class` is what a variant overrides."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from harness.alignment import model_alignment
+from harness.case import Case
+from harness.evaluation import Evaluation
+from harness.runners import Likelihoods, Setting, Tensors
+from harness.runners.asking import SEED, TEMPERATURE, TOP_K, TOP_P, answers
+from harness.runners.mindspore_subject import prepare_process
+from harness.trace import Task
+from qwen3_model.chat import ChatTemplate
+from qwen3_model.modeling_qwen3_infer import Qwen3ForInference, Sampling
+
+Array = npt.NDArray[Any]
+Tokens = Sequence[int]
+
+
+class MindSporeInference:
+    """See `harness.runners.Answerer`."""
+
+    model_class: type[Qwen3ForInference] = Qwen3ForInference
+
+    def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
+        assert case.inference is not None and setting.tokenizer is not None, "a case of inference"
+        prepare_process(setting.device, setting.threads)
+        self._case, self._asked, self._setting = case, case.inference, setting
+        self.tokenizer_directory = setting.tokenizer
+        self.model = self.model_class(case.model, case.precision)
+        self.model.load_weights(dict(weights))
+
+    @functools.cached_property
+    def adapter(self) -> Any:
+        """The model for lm-eval, which brings PyTorch into this process."""
+        from transformers import AutoTokenizer
+
+        from harness.runners.lm_evaluation import LogitsLM
+
+        tokenizer = AutoTokenizer.from_pretrained(str(self.tokenizer_directory), local_files_only=True)
+        positions = self._case.model.max_position_embeddings
+        return LogitsLM(self.logits, tokenizer, positions, self._asked.batch_size)
+
+    def evaluate(self, task: Task, documents: Sequence[Any]) -> Iterable[Likelihoods]:
+        from harness.runners.lm_evaluation import evaluate
+
+        return evaluate(self.adapter, task, documents)
+
+    def answers(self, evaluation: Evaluation) -> dict[str, Array]:
+        return answers(self, evaluation, self._asked)
+
+    def logits(self, rows: Sequence[Tokens]) -> list[Array]:
+        return list(self.model.logits(rows))
+
+    def cached_logits(self, rows: Sequence[Tokens]) -> list[Array]:
+        tokens = np.array(rows)
+        after, cache = self.model.prefill([row[:1] for row in rows], room=tokens.shape[1] - 1)
+        found = [after]
+        for position in range(1, tokens.shape[1]):
+            after, cache = self.model.decode(tokens[:, position], cache)
+            found.append(after)
+        return list(np.stack(found, 1))
+
+    def next_logits(self, prompts: Sequence[Tokens]) -> list[Array]:
+        after, _ = self.model.prefill(prompts, room=1)
+        return list(after)
+
+    def continued(self, prompts: Sequence[Tokens], count: int, stop: Tokens) -> list[Tokens]:
+        return [found.tokens for found in self.model.generate(prompts, count, stop_tokens=stop)]
+
+    def sampled(self, prompts: Sequence[Tokens], count: int) -> list[Tokens]:
+        sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K, top_p=TOP_P, seed=SEED)
+        return [found.tokens for found in self.model.generate(prompts, count, sampling=sampling)]
+
+    def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Tokens:
+        text = ChatTemplate.from_directory(self.tokenizer_directory).render(conversation, add_generation_prompt=True)
+        tokenizer = Tokenizer.from_file(str(self.tokenizer_directory / "tokenizer.json"))
+        tokens: Tokens = tokenizer.encode(text, add_special_tokens=False).ids
+        return tokens
+
+    def parameters(self) -> dict[str, Array]:
+        """Copies, by Hugging Face name."""
+        return {one.name: one.asnumpy().copy() for one in self.model.model.get_parameters()}
+
+    def alignment(self) -> dict[str, Any]:
+        shapes = {name: tensor.shape for name, tensor in self.parameters().items()}
+        return model_alignment(self.model.config.to_hf(), shapes)
+
+    def provenance(self) -> dict[str, Any]:
+        emulated = self._setting.device == "CPU" and self._case.precision.compute_dtype == "bfloat16"
+        return {
+            "mindspore": ms.__version__,
+            "device": self._setting.device,
+            "mode": "GRAPH",
+            "threads": self._setting.threads,
+            "bfloat16": "rounding around float32 operators" if emulated else "native",
+        }

@@ -1,0 +1,70 @@
+"""The oracle that is asked: the same mathematics in float64, each token from the whole of what is before it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoTokenizer
+
+from harness.alignment import model_alignment
+from harness.case import Case
+from harness.evaluation import Evaluation
+from harness.runners import Likelihoods, Setting, Tensors
+from harness.runners.asking import GREEDY
+from harness.runners.lm_evaluation import LM_EVAL, LogitsLM, evaluate
+from harness.runners.oracle import logits
+from harness.runners.torch_training import prepare_torch, torch_provenance
+from harness.trace import Task
+
+Array = npt.NDArray[Any]
+Tokens = Sequence[int]
+
+
+class OracleInference:
+    """See `harness.runners.Answerer`. It answers what there is an exact answer to: logits, and greedy continuations."""
+
+    def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
+        assert case.inference is not None and setting.tokenizer is not None, "a case of inference"
+        prepare_torch(case, setting)
+        self._config, self._asked = case.model, case.inference
+        self._weights = {name: torch.from_numpy(np.array(tensor, np.float64)) for name, tensor in weights.items()}
+        self._initial = dict(weights)
+        tokenizer = AutoTokenizer.from_pretrained(str(setting.tokenizer), local_files_only=True)
+        positions = case.model.max_position_embeddings
+        self._adapter = LogitsLM(self.logits, tokenizer, positions, self._asked.batch_size)
+
+    def evaluate(self, task: Task, documents: Sequence[Any]) -> Iterable[Likelihoods]:
+        return evaluate(self._adapter, task, documents)
+
+    def logits(self, rows: Sequence[Tokens]) -> list[Array]:
+        """[S, V] of each row, float64; padded on the right, where nothing looks."""
+        width = max(map(len, rows))
+        tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+        with torch.no_grad():
+            found = logits(self._config, self._weights, tokens).numpy()
+        return [one[: len(row)] for one, row in zip(found, rows, strict=True)]
+
+    def answers(self, evaluation: Evaluation) -> dict[str, Array]:
+        left = {f"logits.{n}": np.ascontiguousarray(one) for n, one in enumerate(self.logits(evaluation.rows))}
+        for n, prompt in enumerate(evaluation.prompts):
+            tokens, steps = list(prompt), []
+            for _ in range(self._asked.max_new_tokens):
+                steps.append(self.logits([tokens])[0][-1])
+                tokens.append(int(np.argmax(steps[-1])))
+            left[f"{GREEDY}.{n}"] = np.array(tokens[len(prompt) :], np.int32)
+            left[f"{GREEDY}_logits.{n}"] = np.stack(steps)
+        return left
+
+    def parameters(self) -> dict[str, Array]:
+        """The weights as they came; float64 holds each of them exactly."""
+        return {name: tensor.numpy().astype(self._initial[name].dtype) for name, tensor in self._weights.items()}
+
+    def alignment(self) -> dict[str, Any]:
+        return model_alignment(
+            self._config.to_hf(), {name: tuple(tensor.shape) for name, tensor in self._weights.items()}
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        return {**torch_provenance(), "dtype": "float64", "lm_eval": LM_EVAL}

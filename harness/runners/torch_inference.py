@@ -1,0 +1,133 @@
+"""The reference that is asked: Hugging Face's Qwen3 with its own `generate`, and lm-eval's own adapter for it."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoTokenizer, DynamicCache
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from harness.alignment import model_alignment
+from harness.case import Case
+from harness.evaluation import Evaluation
+from harness.runners import Likelihoods, Setting, Tensors
+from harness.runners.asking import TEMPERATURE, TOP_K, TOP_P, answers, uniforms
+from harness.runners.lm_evaluation import LM_EVAL, evaluate
+from harness.runners.torch_reference import build_model, precision
+from harness.runners.torch_training import prepare_torch, torch_provenance
+from harness.trace import Task
+
+Array = npt.NDArray[Any]
+Tokens = Sequence[int]
+
+
+class TorchInference:
+    """See `harness.runners.Answerer`."""
+
+    attention = "eager"
+
+    def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
+        assert case.inference is not None and setting.tokenizer is not None, "a case of inference"
+        prepare_torch(case, setting)
+        self._case, self._asked, self._setting = case, case.inference, setting
+        self.model = build_model(case, weights, self.attention).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(str(setting.tokenizer), local_files_only=True)
+
+    @functools.cached_property
+    def adapter(self) -> HFLM:
+        """lm-eval's own."""
+        return HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=self._asked.batch_size, device="cpu")
+
+    def evaluate(self, task: Task, documents: Sequence[Any]) -> Iterable[Likelihoods]:
+        with precision(self._case):
+            yield from list(evaluate(self.adapter, task, documents))
+
+    def answers(self, evaluation: Evaluation) -> dict[str, Array]:
+        with torch.no_grad(), precision(self._case):
+            return answers(self, evaluation, self._asked)
+
+    def logits(self, rows: Sequence[Tokens]) -> list[Array]:
+        return [self.model(input_ids=torch.tensor([row]), use_cache=False).logits[0].float().numpy() for row in rows]
+
+    def cached_logits(self, rows: Sequence[Tokens]) -> list[Array]:
+        cache, found = DynamicCache(config=self.model.config), []
+        tokens = torch.tensor(rows)
+        for position in range(tokens.shape[1]):
+            output = self.model(input_ids=tokens[:, position : position + 1], past_key_values=cache, use_cache=True)
+            found.append(output.logits[:, 0].float())
+        return list(torch.stack(found, 1).numpy())
+
+    def next_logits(self, prompts: Sequence[Tokens]) -> list[Array]:
+        return list(self._generated(prompts, 1, []).logits[0].float().numpy())
+
+    def continued(self, prompts: Sequence[Tokens], count: int, stop: Tokens) -> list[Tokens]:
+        width = max(map(len, prompts))
+        found = self._generated(prompts, count, stop).sequences[:, width:].tolist()
+        return [row[: next((n for n, token in enumerate(row) if token in stop), len(row))] for row in found]
+
+    def sampled(self, prompts: Sequence[Tokens], count: int) -> list[Tokens]:
+        """One token at a time, since `generate` draws by PyTorch's own numbers: what may be drawn, and with which
+        chance, is by Hugging Face's warpers."""
+        rows, numbers = [list(prompt) for prompt in prompts], [uniforms(n) for n in range(len(prompts))]
+        warpers = (TemperatureLogitsWarper(TEMPERATURE), TopKLogitsWarper(TOP_K), TopPLogitsWarper(TOP_P))
+        for _ in range(count):
+            for row, draw in zip(rows, numbers, strict=True):
+                scores = self.model(input_ids=torch.tensor([row]), use_cache=False).logits[:, -1].double()
+                for warper in warpers:
+                    scores = warper(None, scores)
+                row.append(drawn(torch.softmax(scores[0], -1).numpy(), draw.random()))
+        return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
+
+    def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Tokens:
+        tokens: Tokens = self.tokenizer.apply_chat_template(list(conversation), add_generation_prompt=True)
+        return tokens
+
+    def _generated(self, prompts: Sequence[Tokens], count: int, stop: Tokens) -> Any:
+        width = max(map(len, prompts))
+        tokens = torch.tensor([[0] * (width - len(one)) + list(one) for one in prompts])
+        seen = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+        return self.model.generate(
+            tokens,
+            attention_mask=seen,
+            max_new_tokens=count,
+            do_sample=False,
+            eos_token_id=list(stop) or None,
+            pad_token_id=stop[0] if stop else 0,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+
+    def parameters(self) -> dict[str, Array]:
+        """Copies, by Hugging Face name; a tied head is the embedding."""
+        return {name: tensor.detach().numpy().copy() for name, tensor in self.model.named_parameters()}
+
+    def alignment(self) -> dict[str, Any]:
+        return model_alignment(
+            self.model.config.to_dict(), {name: tensor.shape for name, tensor in self.parameters().items()}
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            **torch_provenance(),
+            "transformers": transformers.__version__,
+            "attention": self.attention,
+            "lm_eval": LM_EVAL,
+        }
+
+
+def drawn(chances_V: Array, number: float) -> int:
+    """The token at which the sum of the chances, the largest first, exceeds a number in [0, 1)."""
+    order = np.argsort(-chances_V, kind="stable")
+    at = int(np.searchsorted(np.cumsum(chances_V[order]), number, side="right"))
+    return int(order[min(at, int((chances_V > 0).sum()) - 1)])
+
+
+class FusedAttentionInference(TorchInference):
+    """With PyTorch's fused attention: as correct, with other roundings."""
+
+    attention = "sdpa"

@@ -35,7 +35,7 @@ from harness.comparison import (
     why_broken,
     why_missing,
 )
-from harness.distance import error_ratio, relative, tensor_difference
+from harness.distance import absolute, error_ratio, tensor_difference
 from harness.paired import Interval, discordance_bound, perplexity_difference
 from harness.roles import ORACLE, REFERENCE, REFERENCE_REPEAT, SUBJECT, SUBJECT_REPEAT
 from harness.trace import Run, Scored, Task
@@ -267,7 +267,7 @@ def _with_itself(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Ite
 def _scores(runs: Mapping[str, Run]) -> Iterator[Measurement]:
     """`score.difference`, by task: of texts |perplexity per word / the reference's - 1|, of the others the difference
     of the parts that are right; `score.bound`: what it is at most, in 95 % of the draws of as many documents;
-    `score.log_likelihood`, by document: the relative difference."""
+    `score.log_likelihood`, by document: the difference, relative where it is of more than 1."""
     made = [runs.get(name) for _, name in SIDES]
     reference, subject = (_by_task(run) for run in made)
     tasks = [task for task in ("text", *SCORED) if reference.get(task) or subject.get(task)]
@@ -292,7 +292,8 @@ def _pairs(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scored | None
 def _likelihoods(a: Scored | None, b: Scored | None) -> float:
     if a is None or b is None or len(a.log_likelihoods) != len(b.log_likelihoods):
         return math.nan
-    return max(relative(x, y) for x, y in zip(a.log_likelihoods, b.log_likelihoods, strict=True))
+    # a likelihood near 1 has a logarithm near 0, of which nothing relative can be asked
+    return max(absolute(x, y) / max(1.0, abs(x)) for x, y in zip(a.log_likelihoods, b.log_likelihoods, strict=True))
 
 
 def _difference(task: str, reference: Sequence[Scored], subject: Sequence[Scored]) -> Interval:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import environment
 from harness.baseline import Statement, check_drawn, check_new, find_baseline, place, store, workplace
-from harness.case import Case, Corpus, Tokenizer
+from harness.case import Case, Checkpoint, Corpus, Tokenizer
 from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
 from harness.errors import EvidenceError, InputError, MissingPrerequisite
@@ -40,7 +40,7 @@ from harness.runners.launcher import Listener, run_jobs, variables
 from harness.standards import Standard, load_standard
 from harness.submission import Submission
 from harness.trace import ENDED, Run, Side
-from qwen3_model.configuration_qwen3 import parameter_shapes
+from qwen3_model.configuration_qwen3 import Qwen3Config, Qwen3ConfigError, parameter_shapes
 
 VOCABULARY_MULTIPLE = 64
 GIB = 2**30
@@ -66,6 +66,27 @@ def with_sources(case: Case, text: Path | None, data: Path | None, tokenizer: Pa
         size = load_tokenizer(Tokenizer(kind="huggingface", path=str(tokenizer))).vocab_size
         model["vocab_size"] = max(model["vocab_size"], -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE)
     return case.with_changes(data=changed, model=model)
+
+
+def with_model(case: Case, directory: Path) -> Case:
+    """The case that asks a checkpoint in Hugging Face's form, by its own configuration and tokenizer.
+
+    Raises:
+        InputError: the case is of training, or the directory is of no Qwen3 that is implemented.
+    """
+    if case.inference is None:
+        raise InputError(f"--model {directory} names weights to ask; {case.name} is a case of training.")
+    try:
+        model = Qwen3Config.from_hf(directory)
+    except Qwen3ConfigError as error:
+        raise InputError(f"{directory} cannot be asked: {error}") from None
+    weights = Checkpoint(kind="huggingface", path=str(directory)).model_dump()
+    data = case.data.model_dump()
+    if (directory / "tokenizer.json").is_file():
+        data["tokenizer"] = Tokenizer(kind="huggingface", path=str(directory)).model_dump()
+    return case.with_changes(
+        data=data, model=model.to_hf(), inference={**case.inference.model_dump(), "weights": weights}
+    )
 
 
 def run(case: Case, standards: Sequence[Standard], options: Options, listener: Listener) -> tuple[Bundle, Certificate]:
@@ -300,11 +321,15 @@ def unfinished(out: Path) -> bool:
 
 
 def named_by_digest(case: Case, inputs: Inputs) -> Case:
-    """The case with the digests of its corpus and tokenizer, whichever file they were read from."""
+    """The case with the digests of its corpus, tokenizer and checkpoint, whichever file they were read from."""
     data = case.data.model_dump()
     data["corpus"]["sha256"] = inputs.corpus_sha256
     data["tokenizer"]["sha256"] = inputs.tokenizer_sha256
-    return case.with_changes(data=data)
+    if case.inference is None or case.inference.trains:
+        return case.with_changes(data=data)
+    asked = case.inference.model_dump()
+    asked["weights"]["sha256"] = inputs.weights
+    return case.with_changes(data=data, inference=asked)
 
 
 def find_unfinished(base: Path, case_name: str) -> Path:

@@ -1,5 +1,6 @@
-"""`certify checkpoint`: what several ranks saved, for another layout or for Hugging Face."""
+"""`certify checkpoint`: what several ranks saved, or what a bundle trained, for another layout or for Hugging Face."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -8,12 +9,16 @@ import typer
 from harness.case import load_case
 from harness.cli.terminal import CASE_HELP, MET, out_console
 from harness.errors import InputError
-from qwen3_model.checkpoints import read_checkpoint, write_checkpoint, write_hugging_face
+from harness.evaluation import TOKENIZER
+from harness.evidence import MANIFEST, read_bundle
+from harness.inputs import read_tensors
+from harness.roles import SUBJECT, TRAINING
+from qwen3_model.checkpoints import Checkpoint, read_checkpoint, write_checkpoint, write_hugging_face
 from qwen3_model.weights import WeightsError
 
 
 def checkpoint(
-    source: Annotated[Path, typer.Argument(help="Directory of a checkpoint, with a file of every rank.")],
+    source: Annotated[Path, typer.Argument(help="Directory of a checkpoint, with a file of every rank; or a bundle.")],
     out: Annotated[Path, typer.Argument(help="New directory for what is written.")],
     layout: Annotated[
         str | None, typer.Option(help=f"Write it for the layout of a case. {CASE_HELP} Without it: for transformers.")
@@ -21,16 +26,17 @@ def checkpoint(
 ) -> int:
     """Put a checkpoint's parts together and write them for another layout, or as Hugging Face's safetensors.
 
-    No number changes. Moments and step come along to another layout; Hugging Face's format has the parameters alone.
+    No number changes. Moments and step come along to another layout; Hugging Face's format has the parameters alone. Of
+    a bundle it is the weights that its subject was trained to, with the tokenizer where it has one.
     """
     if out.exists():
         raise InputError(f"{out} exists. Choose a new directory: a checkpoint is not written over.")
     try:
-        whole = read_checkpoint(source)
+        whole = _of_bundle(source, layout) if (source / MANIFEST).is_file() else read_checkpoint(source)
     except WeightsError as error:
         raise InputError(str(error)) from None
     if layout is None:
-        paths, what = write_hugging_face(whole, out), "for transformers"
+        paths, what = [*write_hugging_face(whole, out), *_tokenizer(source, out)], "for transformers"
     else:
         case = load_case(layout)
         if case.model != whole.config:
@@ -43,3 +49,26 @@ def checkpoint(
         soft_wrap=True,
     )
     return MET
+
+
+def _of_bundle(directory: Path, layout: str | None) -> Checkpoint:
+    """The weights that a bundle's subject was trained to.
+
+    Raises:
+        InputError: it has none, or moments are asked for, which a bundle does not hold.
+    """
+    bundle = read_bundle(directory)
+    if layout is not None:
+        raise InputError(f"{directory} is a bundle, which holds no moments to go on training with. Leave out --layout.")
+    name = SUBJECT if bundle.case.inference is None else TRAINING
+    path = directory / "tensors" / f"{name}.safetensors"
+    if not path.is_file():
+        raise InputError(f"{directory} holds no weights that were trained: there is no {path.name}.")
+    steps = bundle.case.training.steps
+    return Checkpoint(config=bundle.case.model, step=steps, parameters=read_tensors(path), moments={})
+
+
+def _tokenizer(source: Path, out: Path) -> list[Path]:
+    """The tokenizer that a bundle of inference brings along."""
+    files = sorted((source / "inputs" / TOKENIZER).glob("*"))
+    return [Path(shutil.copyfile(path, out / path.name)) for path in files]

@@ -50,6 +50,9 @@ def run(
     text: SourceText = None,
     data: SourceData = None,
     tokenizer: SourceTokenizer = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A checkpoint in Hugging Face's form to ask, in a case of inference.")
+    ] = None,
     standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
     level: Annotated[Level, typer.Option(help="The level that has to be met for exit code 0.")] = Level.PRELIMINARY,
     out: Annotated[
@@ -79,6 +82,8 @@ def run(
     if config is not None and case != DEFAULT_CASE:
         raise InputError(f"--config {config} stands for a case; leave {case} out.")
     chosen = certify.with_sources(load_case(case if config is None else str(config)), text, data, tokenizer)
+    if model is not None:
+        chosen = certify.with_model(chosen, model)
     chosen, standards = certify.judged_by(chosen, standard or ())
     base = Path("certify-runs")
     directory = out or (certify.find_unfinished if resume else certify.new_directory)(base, chosen.name)

@@ -98,6 +98,7 @@ def source_path(kind: str, path: str | None) -> Path:
             "text": "--text FILE",
             "megatron": "--data PREFIX",
             "huggingface": "--tokenizer DIR",
+            "checkpoint": "--model DIR",
             "blend": "data.corpus.data_path in the case's file",
         }[kind]
         raise InputError(f"The case names its {kind} source by digest only. Say where it lies with {option}.")

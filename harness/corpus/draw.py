@@ -10,18 +10,43 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save, save_file
 
-from harness.case import Case
+from harness.case import Case, Checkpoint
 from harness.corpus.batches import Batches, draw_batches
+from harness.corpus.documents import check_digest, source_path
 from harness.corpus.held_out import draw_evaluation
 from harness.digest import digest_tensors
+from harness.errors import InputError
 from harness.files import whole_file
 from harness.inputs import BATCHES, WEIGHTS, Inputs, seeded
 from qwen3_model.configuration_qwen3 import parameter_shapes
+from qwen3_model.weights import WeightsError, load_safetensors
 
 
 def draw_weights(case: Case) -> dict[str, npt.NDArray[np.float32]]:
-    """Initial weights, float32. Each tensor has a generator of its own, seeded by case seed and name."""
+    """Initial weights, float32. Each tensor has a generator of its own, seeded by case seed and name. Where a
+    checkpoint is asked, the weights are its own.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or is not of the case's model.
+    """
+    if case.inference is not None and not case.inference.trains:
+        return _checkpoint(case, case.inference.weights)
     return {name: _draw(case, name, shape) for name, shape in parameter_shapes(case.model)}
+
+
+def _checkpoint(case: Case, weights: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:
+    directory, shapes = source_path("checkpoint", weights.path), dict(parameter_shapes(case.model))
+    try:
+        tensors = load_safetensors(directory)
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    if case.model.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)  # some files hold the embedding twice
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if wrong := sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name)):
+        raise InputError(f"{directory} is no checkpoint of the case's model: {', '.join(wrong[:5])} do not fit.")
+    check_digest(weights.sha256, digest_tensors(tensors), f"The checkpoint {directory}")
+    return {name: tensors[name].astype(np.float32) for name in shapes}
 
 
 def _draw(case: Case, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

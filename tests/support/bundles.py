@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from harness.alignment import expected_alignment
 from harness.case import Case, load_case
 from harness.digest import digest_each, digest_tensors
+from harness.evaluation import Evaluation, digest_evaluation
 from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle
 from harness.inputs import BATCHES, WEIGHTS, Inputs
 from harness.jobs import KEPT
@@ -22,12 +23,14 @@ from harness.levels import Certificate, certify
 from harness.records import write_json
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
-from harness.roles import required_runs, role
+from harness.roles import ORACLE, TRAINING, required_runs, role
 from harness.standards import Standard, load_standard
-from harness.submission import OWN_SUBJECT, Submission
-from harness.trace import Outcome, Step, TraceHeader, TraceWriter
+from harness.submission import OWN_SUBJECT, OWN_SUBJECT_OF_INFERENCE, Submission
+from harness.trace import Arm, Outcome, Scored, Side, Step, TraceHeader, TraceWriter
+from tests.support.answering import example_answers, example_evaluation, example_scored, write_evaluation
 
-Change = Callable[[str, Step], Step | None]
+Tensors = dict[str, npt.NDArray[Any]]
+Change = Callable[[str, Any], Any]  # of a run's name and a line of its trace: a Step, or where it is asked a Scored
 
 ENVIRONMENT = {
     "device": "CPU",
@@ -71,7 +74,7 @@ def write_page_of(bundle: Bundle) -> Path:
     return write_report(Submission(bundle=bundle), certified(bundle))
 
 
-def unchanged(run: str, step: Step) -> Step | None:
+def unchanged(run: str, step: Any) -> Any:
     return step
 
 
@@ -149,14 +152,16 @@ def write_example(
     outcomes: Mapping[str, Outcome] | None = None,
     floor: int = 0,
     standards: tuple[Standard, ...] | None = None,
-    parameters: Callable[[str], dict[str, npt.NDArray[np.float32]]] = example_parameters,
+    parameters: Callable[[str], Tensors] = example_parameters,
+    answers: Callable[[str, Case], Tensors] = example_answers,
     header: Callable[[TraceHeader], TraceHeader] = lambda header: header,
     occasion: Mapping[str, Any] | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Writes a bundle. `change` returns the step to record, or None to end that run's trace before it, unfinished.
+    """Writes a bundle. `change` returns the line to record, or None to end that run's trace before it, unfinished.
 
-    `outcomes` replaces how a run ended; a run whose outcome is not `completed` gets no footer.
+    `outcomes` replaces how a run ended; a run whose outcome is not `completed` gets no footer. `parameters` and
+    `answers` are what a run leaves: one that trains, and one that is asked.
     """
     case = case or load_case("qwen3-tiny-fp32")
     standards = standards or tuple(load_standard(name) for name in case.standards)
@@ -168,69 +173,96 @@ def write_example(
     write_json(directory / "environment.json", ENVIRONMENT)
     clean = {"revision": "1234567890abcdef", "dirty": False, "sha256": "d" * 64}
     write_json(directory / "source.json", {**clean, **(source or {})})
-    write_json(directory / "run.json", {**RUN, **(occasion or {})})
+    write_json(directory / "run.json", {**RUN, "command": ["certify", "run", case.name], **(occasion or {})})
     (directory / "inputs").mkdir()
     for name, tensors in zip((WEIGHTS, BATCHES), example_inputs(), strict=True):
         save_file(tensors, directory / "inputs" / name)
+    if case.inference is not None:
+        write_evaluation(directory / "inputs", case)
     (directory / "tensors").mkdir()
+    evaluation = None if case.inference is None else example_evaluation(case)
+    made = _Made(case=case, evaluation=evaluation, change=change, parameters=parameters, answers=answers, header=header)
     for run in (*required_runs(case), *(f"floor-{index}" for index in range(1, floor + 1))):
-        outcome = (outcomes or {}).get(run)
-        _write_run(directory, case, run, change, outcome, parameters, header)
+        _write_run(directory, made, run, (outcomes or {}).get(run))
     return finish_bundle(directory)
 
 
-def _write_run(
-    directory: Path,
-    case: Case,
-    run: str,
-    change: Change,
-    outcome: Outcome | None,
-    parameters: Callable[[str], dict[str, npt.NDArray[np.float32]]],
-    header: Callable[[TraceHeader], TraceHeader],
-) -> None:
-    known = role(run, case)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What the runs of an example are made of; see `write_example`."""
+
+    case: Case
+    evaluation: Evaluation | None
+    change: Change
+    parameters: Callable[[str], Tensors]
+    answers: Callable[[str, Case], Tensors]
+    header: Callable[[TraceHeader], TraceHeader]
+
+    def left(self, run: str, arm: Arm) -> Tensors:
+        if arm == "infer":
+            return self.answers(run, self.case)
+        return example_probe(run) if run.endswith("-probe") else self.parameters(run)
+
+    def header_of(self, directory: Path, run: str, side: Side, arm: Arm) -> TraceHeader:
+        asked = arm == "infer"
+        weights = self.parameters(TRAINING) if asked else example_parameters("weights")
+        return self.header(
+            TraceHeader(
+                run=run,
+                side=side,
+                arm=arm,
+                case=self.case.digest(),
+                weights=digest_tensors(weights),
+                batches=digest_evaluation(directory / "inputs") if asked else INPUTS.batches,
+                steps=self.case.steps_of(side, arm),
+                runner=_runner(side, asked),
+                initial=digest_each(weights),
+                alignment=expected_alignment(self.case),
+                provenance={"threads": 1},
+            )
+        )
+
+    def line(self, run: str, arm: Arm, number: int, left: Tensors) -> Step | Scored:
+        if self.evaluation is not None and arm == "infer":
+            return example_scored(run, number, self.evaluation)
+        steps = self.case.training.steps if arm == "resumed" else self.case.training.steps_of(arm)
+        return _example(run, number, steps, left)
+
+
+def _runner(side: Side, asked: bool) -> str:
+    own = OWN_SUBJECT_OF_INFERENCE if asked else OWN_SUBJECT
+    return {"subject": own, "reference": "torch", "oracle": "oracle"}[side]
+
+
+def _write_run(directory: Path, made: _Made, run: str, outcome: Outcome | None) -> None:
+    known = role(run, made.case)
     assert known is not None
     side, arm = known
-    steps = case.steps_of(side, arm)
+    steps = made.case.steps_of(side, arm)
     path = directory / "runs" / run
     path.mkdir(parents=True)
-    asked = TraceHeader(
-        run=run,
-        side=side,
-        arm=arm,
-        case=case.digest(),
-        weights=INPUTS.weights,
-        batches=INPUTS.batches,
-        steps=steps,
-        runner={"subject": OWN_SUBJECT, "reference": "torch", "oracle": "oracle"}[side],
-        initial=digest_each(example_parameters("weights")),
-        alignment=expected_alignment(case),
-        provenance={"threads": 1},
-    )
-    left = example_probe(run) if run.endswith("-probe") else parameters(run)
-    curve = case.training.steps if arm == "resumed" else steps
-    taken, ended = 0, True
-    with TraceWriter.create(path / TRACE, header(asked)) as writer, (path / TIMING).open("w") as timing:
+    left, taken, ended = made.left(run, arm), 0, True
+    header = made.header_of(directory, run, side, arm)
+    with TraceWriter.create(path / TRACE, header) as writer, (path / TIMING).open("w") as timing:
         for number in range(1, steps + 1):
-            step = change(run, _example(run, number, curve, left))
-            if step is None:
+            line = made.change(run, made.line(run, arm, number, left))
+            if line is None:
                 ended = False
                 break
-            writer.append(step)
+            writer.append(line)
             timing.write(json.dumps({"step": number, "seconds": 0.02}) + "\n")
             taken = number
-            if not step.finite:
+            if not line.finite:
+                left = {} if arm == "infer" else left
                 break
         if ended and (outcome is None or outcome.status in ("completed", "non_finite")):
             writer.finish(digest_each(left))
-            if run in KEPT:
+            if run in KEPT or (run == ORACLE and arm == "infer"):
                 save_file(left, directory / "tensors" / f"{run}.safetensors")
-    if outcome is None:
-        outcome = _outcome(taken, steps, ended)
-    write_json(path / OUTCOME, dataclasses.asdict(outcome))
+    write_json(path / OUTCOME, dataclasses.asdict(outcome or _outcome(taken, steps, ended)))
 
 
-def _example(run: str, number: int, steps: int, left: Mapping[str, npt.NDArray[Any]]) -> Step:
+def _example(run: str, number: int, steps: int, left: Tensors) -> Step:
     """A step; the grad norm of a probe is that of the gradients that it leaves."""
     step = example_step(run, number, steps)
     gradients = [tensor for name, tensor in left.items() if name.startswith("gradient.")]

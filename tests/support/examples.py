@@ -25,6 +25,18 @@ def small_case(**training: Any) -> Case:
     )
 
 
+def inference_case(documents: int = 20, **asked: Any) -> Case:
+    """`qwen3-tiny-inference`, trained for eight steps, with two short rows and prompts and few documents."""
+    case = load_case("qwen3-tiny-inference")
+    few = {"rows": 2, "prompts": [4, 7], "max_new_tokens": 256, "sampled_tokens": 6, "texts": 12}
+    return case.with_changes(
+        data={**case.data.model_dump(), "seq_length": 8, "global_batch_size": 2},
+        lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},
+        training={**case.training.model_dump(), "steps": 8, "lr_zero_steps": 3},
+        inference={**few, "documents": documents, **asked},
+    )
+
+
 def text_case(directory: Path, **training: Any) -> Case:
     """The small case with `TEXT`, written into a directory, as its corpus."""
     path = directory / "corpus.txt"

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.case import Case
+from harness.digest import digest_each
 from harness.errors import InputError
 from harness.evaluation import Evaluation
-from harness.trace import Arm, Side, Task
+from harness.trace import Arm, Side, Task, TraceHeader
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 SUFFIX = ".py"
@@ -213,6 +214,23 @@ def _load_file(path: Path) -> ModuleType:
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def header_of(job: "Job", case: Case, model: Runner | Answerer, *, weights: str, batches: str) -> TraceHeader:
+    """What a trace begins with; the case, and the digests `weights` and `batches`, are of what the run itself read."""
+    return TraceHeader(
+        run=job.run,
+        side=job.side,
+        arm=job.arm,
+        case=case.digest(),
+        weights=weights,
+        batches=batches,
+        steps=job.steps,
+        runner=job.runner,
+        initial=digest_each(model.parameters()),
+        alignment=model.alignment(),
+        provenance={**model.provenance(), "ranks": job.ranks, "perturbation": job.perturbation},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

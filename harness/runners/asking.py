@@ -14,8 +14,8 @@ from harness.case import Case, Inference
 from harness.digest import digest_each, digest_tensors
 from harness.evaluation import TOKENIZER, Evaluation, digest_document, digest_evaluation, read_evaluation
 from harness.evidence import TIMING, TRACE
-from harness.runners import Answerer, AnswererFactory, Job, Setting, Tensors
-from harness.trace import Scored, Task, TraceHeader, TraceWriter
+from harness.runners import Answerer, AnswererFactory, Job, Setting, Tensors, header_of
+from harness.trace import Scored, Task, TraceWriter
 
 Array = npt.NDArray[Any]
 TASKS: tuple[Task, ...] = ("text", "last_word", "ending")
@@ -35,19 +35,8 @@ def ask(job: Job, case: Case, factory: AnswererFactory, weights: Tensors) -> Non
     evaluation = read_evaluation(inputs)
     setting = Setting(device=job.device, threads=job.threads, learning_rate_zero=False, tokenizer=inputs / TOKENIZER)
     answerer = factory(case, weights, setting)
-    header = TraceHeader(
-        run=job.run,
-        side=job.side,
-        arm=job.arm,
-        case=case.digest(),
-        weights=digest_tensors(weights),
-        batches=digest_evaluation(inputs),
-        steps=job.steps,
-        runner=job.runner,
-        initial=digest_each(answerer.parameters()),
-        alignment=answerer.alignment(),
-        provenance=dict(answerer.provenance()),
-    )
+    questions = digest_evaluation(inputs)
+    header = header_of(job, case, answerer, weights=digest_tensors(weights), batches=questions)
     with TraceWriter.create(directory / TRACE, header) as writer, (directory / TIMING).open("w") as timing:
         finite, begun = True, time.perf_counter()
         for line in _scored(answerer, evaluation, TASKS[:1] if job.side == "oracle" else TASKS):

@@ -25,7 +25,7 @@ from harness.inputs import BATCHES, PROBE_UPDATES, probe_gradients, read_tensors
 from harness.look import LOOK, Look
 from harness.processes import end_with_parent
 from harness.records import write_json
-from harness.runners import Job, Runner, Setting, Tapped, Tensors, load_runner
+from harness.runners import Job, Runner, Setting, Tapped, Tensors, header_of, load_runner
 from harness.runners.asking import ask, keep
 from harness.trace import Step, TraceHeader, TraceWriter
 
@@ -69,19 +69,7 @@ def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> 
         return factory(case, perturbed(weights, job.perturbation), setting)
 
     runner = build()
-    header = TraceHeader(
-        run=job.run,
-        side=job.side,
-        arm=job.arm,
-        case=case.digest(),
-        weights=digest_tensors(weights),
-        batches=digest_tensors(batches),
-        steps=job.steps,
-        runner=job.runner,
-        initial=digest_each(runner.parameters()),
-        alignment=runner.alignment(),
-        provenance={**runner.provenance(), "ranks": job.ranks, "perturbation": job.perturbation},
-    )
+    header = header_of(job, case, runner, weights=digest_tensors(weights), batches=digest_tensors(batches))
     if job.arm in ("probe", "alone_probe", "taps"):
         probe(job, case, runner, build, header, weights, batches)
         return True

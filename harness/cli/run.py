@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.table import Table
+from rich.table import Column, Table
 
 from harness import certify, environment
 from harness.baseline import DEFAULT_DIRECTORY
@@ -143,7 +143,8 @@ def cases(
     if as_json:
         print(json.dumps({one.name: {"title": one.title, "digest": one.digest()} for one in loaded}))
         return MET
-    table = Table("case", "what it is", "steps", "standards", "digest", box=None, pad_edge=False)
+    name = Column("case", no_wrap=True)  # it is to be typed again
+    table = Table(name, "what it is", "steps", "standards", "digest", box=None, pad_edge=False)
     for one in loaded:
         table.add_row(one.name, one.title, str(one.training.steps), ", ".join(one.standards), one.digest()[:12])
     out_console.print(table)

@@ -133,7 +133,14 @@ def draw_untaken(figure: Any, taken: int, asked: int) -> None:
 
 
 def layout_of(
-    rows: Rows | None, title: str, *, height: int, steps: int, curves: bool = True, errors: str = "relative difference"
+    rows: Rows | None,
+    title: str,
+    *,
+    height: int,
+    steps: int,
+    curves: bool = True,
+    errors: str = "relative difference",
+    along: str = "step",
 ) -> dict[str, Any]:
     grid = {"gridcolor": "var(--grid)", "zeroline": False, "linecolor": "var(--rule)", "automargin": True}
     layout: dict[str, Any] = {
@@ -154,7 +161,7 @@ def layout_of(
         "hoversubplots": "axis",
         "hoverlabel": {"bgcolor": "var(--panel)", "bordercolor": "var(--rule)", "font": {"color": "var(--ink)"}},
         "uirevision": "kept",  # a change of colours keeps the zoom
-        "xaxis": {**grid, "title": {"text": "step"}, "anchor": "y2" if rows else "y", "range": [0, steps + 1]},
+        "xaxis": {**grid, "title": {"text": along}, "anchor": "y2" if rows else "y", "range": [0, steps + 1]},
     }
     if curves:
         layout["yaxis"] = {

@@ -71,7 +71,7 @@ def curve_chart(bundle: Bundle, field: str, title: str) -> Chart:
         title=title,
         alt=f"{title} of reference and subject by step, and their relative difference; {words if limits else ''}",
         caption=_caption(measured, limits, beyond, taken),
-        figure=_plain(figure),
+        figure=plain(figure),
     )
 
 
@@ -85,7 +85,7 @@ def rate_chart(bundle: Bundle) -> Chart:
         title="Learning rate",
         alt="Learning rate of reference and subject by step",
         caption="What each side's schedule gave its optimizer.",
-        figure=_plain(figure),
+        figure=plain(figure),
     )
 
 
@@ -106,7 +106,7 @@ def lr_zero_chart(bundle: Bundle) -> Chart:
         title="Learning rate 0",
         alt="Relative difference of loss and grad norm by step at learning rate 0",
         caption="With frozen weights no error can grow, so every batch is a first step of its own.",
-        figure=_plain(figure),
+        figure=plain(figure),
     )
 
 
@@ -123,7 +123,7 @@ def oracle_chart(bundle: Bundle) -> Chart:
         title="Error of the loss by step",
         alt="Relative error of the reference's and the subject's loss against the exact loss, by step",
         caption="Two correct implementations keep to one range; neither is asked to be closer.",
-        figure=_plain(figure),
+        figure=plain(figure),
     )
 
 
@@ -157,6 +157,7 @@ def _caption(measured: Measurement, limits: Sequence[tuple[str, Limit]], beyond:
     return f"Allowed in every step: {allowed}. {found}{untaken}"
 
 
-def _plain(figure: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = figure.to_plotly_json()
-    return plain
+def plain(figure: Any) -> dict[str, Any]:
+    """A figure as JSON values."""
+    values: dict[str, Any] = figure.to_plotly_json()
+    return values

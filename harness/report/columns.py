@@ -42,7 +42,7 @@ def step_columns(bundle: Bundle) -> dict[str, Column]:
     for field in ("loss", "grad_norm"):
         floor = bundle.comparison[f"floor.{field}.relative"]
         if floor.values:
-            _add(columns, f"floor.{field}.relative", [encode_number(value) for value in floor.values])
+            add_column(columns, f"floor.{field}.relative", [encode_number(value) for value in floor.values])
     _add_oracle(columns, bundle)
     return columns
 
@@ -53,10 +53,10 @@ def _add_oracle(columns: dict[str, Column], bundle: Bundle) -> None:
     shared = min(len(steps) for steps in (exact, *(_steps(bundle.runs.get(name)) for name in (REFERENCE, SUBJECT))))
     columns["oracle.step"] = list(range(1, asked + 1))
     for field in ("loss", "grad_norm") if asked else ():
-        _add(columns, f"oracle.{field}", _values(exact, field, asked))
+        add_column(columns, f"oracle.{field}", _values(exact, field, asked))
         for side in ("reference", "subject"):
             errors = bundle.comparison[f"oracle.{field}.{side}"].values[:shared]
-            _add(columns, f"oracle.{field}.{side}", [*map(encode_number, errors)] + [None] * (asked - shared))
+            add_column(columns, f"oracle.{field}.{side}", [*map(encode_number, errors)] + [None] * (asked - shared))
 
 
 def step_tables(columns: dict[str, Column]) -> tuple[Table, ...]:
@@ -78,12 +78,12 @@ def _add_arm(columns: dict[str, Column], bundle: Bundle, arm: str, reference: Ru
     taken = {"reference": _steps(reference), "subject": _steps(subject)}
     for field in FIELDS:
         for side, steps in taken.items():
-            _add(columns, f"{arm}.{side}.{field}", _values(steps, field, asked))
+            add_column(columns, f"{arm}.{side}.{field}", _values(steps, field, asked))
     for field in COMPARED:
         measured = bundle.comparison[f"{arm}.{field}.relative"]
         shared = min(len(steps) for steps in taken.values())
         values: Sequence[float] = measured.values[:shared]
-        _add(columns, f"{arm}.{field}.relative", [*map(encode_number, values)] + [None] * (asked - len(values)))
+        add_column(columns, f"{arm}.{field}.relative", [*map(encode_number, values)] + [None] * (asked - len(values)))
 
 
 def _steps(run: Run | None) -> tuple[Step, ...]:
@@ -96,6 +96,7 @@ def _values(steps: tuple[Step, ...], field: str, asked: int) -> list[Any]:
     return encoded + [None] * (asked - len(encoded))
 
 
-def _add(columns: dict[str, Column], name: str, values: list[Any]) -> None:
-    """Two sides that were fed the same batches need not carry their digests twice."""
+def add_column(columns: dict[str, Column], name: str, values: list[Any]) -> None:
+    """Adds a column, or the name of an earlier one that holds the same: two sides that were fed the same batches need
+    not carry their digests twice."""
     columns[name] = next((earlier for earlier, column in columns.items() if column == values), values)

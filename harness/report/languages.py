@@ -15,11 +15,11 @@ CHINESE: Mapping[str, str] = {
     "Detection power": "检出能力",
     "Check it yourself": "自行核验",
     "As of": "截至",
-    "Each level is computed from evidence: every step of the model on MindSpore beside PyTorch and "
-    "Hugging Face, judged by limits that were frozen before the run. It holds for one device, one layout "
+    "Each level is computed from evidence: every step and every answer of the model on MindSpore beside PyTorch and "
+    "Hugging Face, judged by limits that were frozen before the run. It holds for one task, one device, one layout "
     "and one precision. A result from a CPU is never a level on an NPU.": (
-        "每个等级都由证据计算得出:模型在 MindSpore 上与 PyTorch、Hugging Fa"
-        "ce 逐步对比,并按运行前已冻结的阈值判定。等级只对一种设备、一种并行切分和一种精度有效。CPU"
+        "每个等级都由证据计算得出:模型在 MindSpore 上的每一步、每个回答都与 PyTorch、Hugging Face"
+        " 对比,并按运行前已冻结的阈值判定。等级只对一种任务、一种设备、一种并行切分和一种精度有效。CPU"
         " 上的结果绝不作为 NPU 的等级。"
     ),
     "Model": "模型",
@@ -53,9 +53,9 @@ CHINESE: Mapping[str, str] = {
     "Rate": "比例",
     "95 % interval": "95 % 置信区间",
     "No study was handed to this site.": "本站未附检出能力研究。",
-    "A certificate is a view of a bundle. The bundle holds every step in full precision, and every "
+    "A certificate is a view of a bundle. The bundle holds every step and every answer in full precision, and every "
     "number on these pages is computed from it again, without MindSpore or PyTorch.": (
-        "证书只是证据包的视图。证据包以全精度保存每一步,本站所有数字都可由其重新计算,无需 MindSpore 或 PyTorch。"
+        "证书只是证据包的视图。证据包以全精度保存每一步和每个回答,本站所有数字都可由其重新计算,无需 MindSpore 或 PyTorch。"
     ),
     "Check a bundle offline": "离线核验证据包",
     "Run it again": "重新运行",
@@ -139,8 +139,59 @@ CHINESE: Mapping[str, str] = {
         "。"
     ),
     "The floor (perturbed repeats of the reference) was not measured in this case.": "此用例未测噪声底(参考的扰动重复)。",
-    "Every digit that the runs recorded; reading a number back gives the same bits. A step that was not "
-    "taken is empty.": "运行所记录的每一位数字;读回即得相同的位。未走的步为空。",
+    "Every digit that the runs recorded; reading a number back gives the same bits. What was not recorded "
+    "is empty.": "运行所记录的每一位数字;读回即得相同的位。未记录者为空。",
+    "Scores": "得分",
+    "Continuations": "续写",
+    "With itself": "与自身对比",
+    "Both sides score the same documents with lm-eval. A small evaluation cannot show that two models score alike, so "
+    "beside each difference stands what it is at most, at a confidence of 95 %, by paired statistics over the "
+    "documents.": (
+        "双方用 lm-eval 对相同的文档评分。小规模评测无法证明两个模型得分相同,因此每个差值旁都给出按文档"
+        "配对统计、置信度 95 % 时的上界。"
+    ),
+    "Documents": "文档数",
+    "Reference": "参考",
+    "Exact": "精确值",
+    "Difference": "差值",
+    "At most": "上界",
+    "Texts": "文本",
+    "Last words": "末词",
+    "Endings": "结尾",
+    "Every document on both sides": "双方的每个文档",
+    "Difference of every document": "每个文档的差值",
+    "The oracle is the same mathematics in float64, each token from the whole of what is before it, without cache or "
+    "padding. A ratio is the subject’s error over the reference’s; the reference’s counts as at least half a unit in "
+    "the last place of float32.": (
+        "精确解是同样的数学运算,以 float64 计算,每个词元都由其之前的全部词元得出,不用缓存和填充。比值是"
+        "被测误差除以参考误差;参考误差至少按 float32 末位的一半计。"
+    ),
+    "Row": "行",
+    "Divergence, nats": "散度(奈特)",
+    "Regret": "遗憾值",
+    "Same best token": "首选词元相同",
+    "Logits, row by row": "logits,逐行",
+    "Divergence is how far the subject’s prediction is from the exact one at the worst position; regret, by how much "
+    "the exact logit of the best token is above that of the token that the subject holds for the best. At a near tie "
+    "it is tiny, and 0 where both hold the same token.": (
+        "散度是最差位置上被测预测与精确预测的距离;遗憾值是最佳词元的精确 logit 高出被测首选词元的精确 logit "
+        "多少。近似平局时极小,首选相同时为 0。"
+    ),
+    "Each prompt is continued by the likeliest token, again and again. Where two continuations part, nothing after "
+    "that is compared: the next tokens answer another question. Whether they part at a near tie is told by the "
+    "oracle’s logits there.": (
+        "每个提示都逐次以最可能的词元续写。两段续写分开之后不再比较:其后的词元回答的已是另一个问题。是否在"
+        "近似平局处分开,由精确解在该处的 logits 判明。"
+    ),
+    "reference": "参考",
+    "subject": "被测",
+    "Chat template": "对话模板",
+    "What a side computes in one way it has to compute in every other: token after token by a cache, in a batch of "
+    "padded prompts, and again in a fresh process.": (
+        "一方以一种方式算出的,以其他方式也必须算出:用缓存逐词元、在带填充的批中,以及在全新进程中再算一次。"
+    ),
+    "Largest": "最大",
+    "inference": "推理",
     "BUNDLE is the directory that holds this page.": "BUNDLE 是本页所在的目录。",
     "The whole case": "完整用例",
     "Environment variables": "环境变量",

@@ -75,13 +75,14 @@ class AgainstOracle:
 def against_oracle(bundle: Bundle) -> AgainstOracle:
     """What the measurements `oracle.WHAT.reference`, `.subject` and `.ratio` of a bundle say."""
     return AgainstOracle(
-        groups=tuple(_group(bundle, *subject) for subject in SUBJECTS),
+        groups=tuple(error_group(bundle, *subject) for subject in SUBJECTS),
         chart=None if _missing(bundle.comparison["oracle.loss.ratio"]) else oracle_chart(bundle),
         gradients=_gradients(bundle),
     )
 
 
-def _group(bundle: Bundle, what: str, title: str, noun: str) -> ErrorGroup:
+def error_group(bundle: Bundle, what: str, title: str, noun: str) -> ErrorGroup:
+    """Both sides' errors of one measurement against the oracle, by statistic."""
     ratio = bundle.comparison[f"oracle.{what}.ratio"]
     missing = _missing(ratio)
     rows = () if missing else tuple(_error_row(bundle, what, name) for name in STATISTICS)

@@ -7,16 +7,18 @@ import json
 import math
 import shlex
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from harness.case import Case
 from harness.evidence import TIMING, Bundle
 from harness.provenance import Baseline, Source
-from harness.report.words import Fact, Mark, count, duration, number, purpose
+from harness.report.words import Fact, Mark, count, duration, listed, number, purpose
+from harness.roles import SUBJECT
 from harness.trace import Run
 
 UNKNOWN = "not recorded"
@@ -87,7 +89,7 @@ def build_provenance(bundle: Bundle) -> Provenance:
             *(f"{row.name} was {row.resumed}." for row in rows if row.resumed),
         ),
         timed=any(row.per_step != UNKNOWN for row in rows),
-        commands=_commands(bundle.occasion.command),
+        commands=_commands(bundle),
     )
 
 
@@ -104,7 +106,19 @@ def _inputs(bundle: Bundle) -> tuple[Fact, ...]:
         Fact(term="Epochs", text=number(inputs.epochs)),
         Fact(term="Parameters", text=number(inputs.parameters)),
         Fact(term="Target tokens", text=number(inputs.target_tokens)),
+        *_asked(bundle),
     )
+
+
+def _asked(bundle: Bundle) -> Iterator[Fact]:
+    """What a model was asked, and with which weights, by the digests that the subject read."""
+    asked, run = bundle.case.inference, bundle.runs.get(SUBJECT)
+    if asked is None or run is None or run.trace is None:
+        return
+    yield Fact(term="Weights that are asked", text=run.trace.header.weights, code=True)
+    yield Fact(term="Questions", text=run.trace.header.batches, code=True)
+    amounts = (count(asked.rows, "row"), count(len(asked.prompts), "prompt"), count(asked.texts, "text"))
+    yield Fact(term="Asked", text=f"{listed(amounts)}; {count(asked.documents, 'document')} of each other task")
 
 
 def _tokenizer(bundle: Bundle) -> Fact:
@@ -114,13 +128,19 @@ def _tokenizer(bundle: Bundle) -> Fact:
 
 def _case(bundle: Bundle) -> tuple[Fact, ...]:
     case, model = bundle.case, bundle.case.model
-    schedule, training = case.lr_schedule, case.training
     heads = f"{model.num_attention_heads} heads, {model.num_key_value_heads} key-value heads of width {model.head_dim}"
     return (
         Fact(term="Model", text=f"{count(model.num_hidden_layers, 'layer')} of width {model.hidden_size}, {heads}"),
         Fact(term="Vocabulary", text=number(model.vocab_size)),
         Fact(term="Precision", text=", ".join(f"{key} {value}" for key, value in vars(case.precision).items())),
         Fact(term="Rows", text=f"{case.data.global_batch_size} of {case.data.seq_length} tokens, {case.data.packing}"),
+        *(_training(case) if case.inference is None or case.inference.trains else ()),
+    )
+
+
+def _training(case: Case) -> tuple[Fact, ...]:
+    schedule, training = case.lr_schedule, case.training
+    return (
         Fact(term="Steps", text=number(training.steps)),
         Fact(
             term="Learning rate",
@@ -171,7 +191,7 @@ def _run_rows(bundle: Bundle) -> Iterator[RunRow]:
     for name in bundle.absent:
         yield RunRow(
             name=name,
-            purpose=purpose(name),
+            purpose=purpose(name, bundle.case.task),
             runner="",
             mark=Mark(glyph="!", word="not run", tone="error"),
             steps="0",
@@ -184,11 +204,11 @@ def _run_rows(bundle: Bundle) -> Iterator[RunRow]:
 def _run_row(bundle: Bundle, run: Run) -> RunRow:
     status, resumed = run.outcome.status, run.outcome.resumed_after
     seconds = _seconds(bundle.path / "runs" / run.name / TIMING)
-    steps = "no trace" if run.trace is None else f"{len(run.trace.steps)} of {run.trace.header.steps}"
+    steps = "no trace" if run.trace is None else f"{len(run.trace.lines)} of {run.trace.header.steps}"
     after = f"taken up again after step {', '.join(map(str, resumed))}" if resumed else ""
     return RunRow(
         name=run.name,
-        purpose=purpose(run.name),
+        purpose=purpose(run.name, bundle.case.task),
         runner=run.trace.header.runner if run.trace else "",
         mark=MARKS.get(status) or Mark(glyph="!", word=status, tone="error"),
         steps=steps,
@@ -211,10 +231,13 @@ def _seconds(path: Path) -> list[float]:
     return numbers if len(numbers) == len(seconds) else []
 
 
-def _commands(command: Sequence[str]) -> tuple[Command, ...]:
+def _commands(bundle: Bundle) -> tuple[Command, ...]:
+    diagnose = Command(
+        line="certify diagnose BUNDLE", purpose="Names the module, gradient or check that differs first."
+    )
     return (
-        Command(line=shlex.join(command), purpose="Runs this case again."),
-        Command(line="certify diagnose BUNDLE", purpose="Names the module, gradient or check that differs first."),
+        Command(line=shlex.join(bundle.occasion.command), purpose="Runs this case again."),
+        *([diagnose] if bundle.case.inference is None else []),
         Command(line="certify verify BUNDLE", purpose="Checks every byte and computes everything again."),
         Command(line="certify level DIRECTORY --trust TRUST.yaml", purpose="The level on a day, with who signed."),
         Command(

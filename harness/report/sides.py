@@ -14,8 +14,15 @@ from harness.report.words import Mark, count, exact, number
 SAME = Mark(glyph="✓", word="identical bits", tone="pass")
 DIFFER = Mark(glyph="✕", word="differ", tone="fail")
 UNKNOWN = Mark(glyph="?", word="not measured", tone="inconclusive")
-REPEATED = (("loss.differs", "Every loss"), ("grad_norm.differs", "Every grad norm"))
-FINAL = ("parameters.differs", "Final parameters")
+REPEATED = (
+    ("loss.differs", "Every loss", "step"),
+    ("grad_norm.differs", "Every grad norm", "step"),
+    ("parameters.differs", "Final parameters", "tensor"),
+)
+REPEATED_ANSWERS = (
+    ("scores.differs", "Every document's scores", "document"),
+    ("answers.differs", "Logits and tokens", "tensor"),
+)
 SHOWN_TENSORS = 8
 
 
@@ -61,19 +68,18 @@ class FloorRow:
 def repeat_rows(bundle: Bundle) -> tuple[RepeatRow, ...]:
     """Both sides against themselves, bit for bit."""
     return tuple(
-        _repeat_row(bundle.comparison[f"{side}.repeat.{name}"], side, what)
+        _repeat_row(bundle.comparison[f"{side}.repeat.{name}"], side, what, noun)
         for side in ("reference", "subject")
-        for name, what in (*REPEATED, FINAL)
+        for name, what, noun in (REPEATED if bundle.case.inference is None else REPEATED_ANSWERS)
     )
 
 
-def _repeat_row(measured: Measurement, side: str, what: str) -> RepeatRow:
-    state, detail = _repeat(measured)
+def _repeat_row(measured: Measurement, side: str, what: str, noun: str) -> RepeatRow:
+    state, detail = _repeat(measured, noun)
     return RepeatRow(side=side, what=what, mark=state, detail=detail)
 
 
-def _repeat(measured: Measurement) -> tuple[Mark, str]:
-    noun = "tensor" if measured.name.endswith(FINAL[0]) else "step"
+def _repeat(measured: Measurement, noun: str) -> tuple[Mark, str]:
     if not measured.values:
         return UNKNOWN, measured.broken or measured.missing or "no values"
     differing = [place for place, value in zip(measured.places, measured.values, strict=True) if value != 0]

@@ -42,7 +42,7 @@ class Cause:
 class Trouble:
     """Broken runs, then what explains the numbers, then the earliest findings, then the others.
 
-    `diagnosed`: every run came to its end and something failed, so the first place that differs can be named.
+    `diagnosed`: every run trained to its end and something failed, so the first place that differs can be named.
     """
 
     diagnosed: bool
@@ -80,7 +80,9 @@ def build_trouble(bundle: Bundle) -> Trouble | None:
 
 
 def can_be_diagnosed(bundle: Bundle) -> bool:
-    """Whether `certify diagnose` has something to say of a bundle."""
+    """Whether `certify diagnose` has something to say of a bundle: it looks into a step of training."""
+    if bundle.case.inference is not None:
+        return False
     return not broken_names(bundle) and any(finding.outcome is Outcome.FAIL for finding in bundle.findings)
 
 
@@ -128,12 +130,18 @@ def _step(finding: Finding) -> int | None:
 
 def _broken_runs(bundle: Bundle) -> list[BrokenRun]:
     found = [
-        BrokenRun(name=run.name, purpose=purpose(run.name), sentence=_how_it_ended(run), log=_log(bundle, run))
+        BrokenRun(
+            name=run.name,
+            purpose=purpose(run.name, bundle.case.task),
+            sentence=_how_it_ended(run),
+            log=_log(bundle, run),
+        )
         for run in bundle.runs.values()
         if run.outcome.status != "completed"
     ]
     return found + [
-        BrokenRun(name=name, purpose=purpose(name), sentence="was not run", log="") for name in bundle.absent
+        BrokenRun(name=name, purpose=purpose(name, bundle.case.task), sentence="was not run", log="")
+        for name in bundle.absent
     ]
 
 

@@ -1,7 +1,7 @@
 """Numbers, places and outcomes as a reader sees them. All formatting of the page starts here."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judge import Outcome
@@ -9,7 +9,7 @@ from harness.roles import FLOOR
 
 GLYPHS = {Outcome.PASS: "✓", Outcome.FAIL: "✕", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
 
-PURPOSES = {
+PURPOSES: Mapping[str, str] = {
     "reference-1": "compared step by step",
     "subject-1": "compared step by step",
     "reference-2": "the same again, bit for bit",
@@ -24,6 +24,15 @@ PURPOSES = {
     "subject-alone": "the subject in one process: what its layout must not change",
     "subject-alone-probe": "first gradients of the subject in one process",
     FLOOR: "weights one unit in the last place aside",
+}
+# The same names in a case of inference.
+PURPOSES_OF_INFERENCE: Mapping[str, str] = {
+    "training": "trains the weights that are asked",
+    "reference-1": "scores every document, and answers",
+    "subject-1": "scores every document, and answers",
+    "reference-2": "the same again, bit for bit",
+    "subject-2": "the same again, bit for bit",
+    "oracle-1": "the exact answer: the same mathematics in float64, without a cache",
 }
 
 
@@ -62,8 +71,10 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def purpose(run: str) -> str:
-    """What a run of a case is for, in a few words."""
+def purpose(run: str, task: str) -> str:
+    """What a run of a case of a task is for, in a few words."""
+    if task == "inference":
+        return PURPOSES_OF_INFERENCE[run]
     return PURPOSES[FLOOR if run.startswith(FLOOR) else run]
 
 

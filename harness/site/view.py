@@ -15,7 +15,7 @@ from harness.levels import VALID_DAYS, Certificate, Level, best, certify
 from harness.power import Study
 from harness.power.page import RateRow, build_page
 from harness.report.words import number
-from harness.submission import OWN_SUBJECT, Submission, scope
+from harness.submission import Submission, scope
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, parameter_shapes
 
 TONES = {
@@ -127,9 +127,18 @@ def build_site(
 
 
 def _order(submission: Submission) -> tuple[Any, ...]:
-    """As the guide lists models: by size, then by device, NPUs first, layout and precision."""
+    """As the guide lists models: by size, then by task, device, NPUs first, layout and precision."""
     bundle, what = submission.bundle, scope(submission.bundle)
-    return _parameters(bundle.case), what.model, what.device != "Ascend", what.layout, what.precision, bundle.case.name
+    task = what.task != "training"
+    return (
+        _parameters(bundle.case),
+        what.model,
+        task,
+        what.device != "Ascend",
+        what.layout,
+        what.precision,
+        bundle.case.name,
+    )
 
 
 def _cell(submission: Submission, certificate: Certificate, submissions: Sequence[Submission]) -> SiteCell:
@@ -224,13 +233,8 @@ def _size(case: Case) -> str:
 
 
 def _architecture(bundle: Bundle) -> str:
-    runners = {
-        run.trace.header.runner for run in bundle.runs.values() if run.trace and run.trace.header.side == "subject"
-    }
-    if runners <= {OWN_SUBJECT}:
-        return "qwen3_model"
-    model = scope(bundle).model
-    return model.rpartition(" by ")[2]
+    _, by, whose = scope(bundle).model.rpartition(" by ")
+    return whose if by else "qwen3_model"
 
 
 def _version(bundle: Bundle, name: str) -> str | None:

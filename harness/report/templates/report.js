@@ -22,6 +22,7 @@
     equal: (value, at) => (value === 0 ? at : null),
     broken: (value, at) => (typeof value === "string" ? at : null),
     base: (value, at) => (value === null || typeof value === "string" ? null : at),
+    nats: (value) => (value < 0 ? -value : null),
     band: (value, at) => (value === null || typeof value === "string" ? null : Math.max(value, at)),
   };
   const words = (value) =>
@@ -33,14 +34,17 @@
     const shown = keep
       ? values.map((value) => keeps[keep](value, at))
       : values.map((value) => (typeof value === "string" ? null : value));
-    return { ...trace, x: column(x), y: shown, customdata: keep ? values.map(words) : undefined };
+    // Two log-likelihoods over each other: both axes are logarithmic, and both have a sign to lose.
+    const along = keep === "nats" ? column(x).map(keeps.nats) : column(x);
+    return { ...trace, x: along, y: shown, customdata: keep ? values.map(words) : undefined };
   };
 
   // A long curve is drawn by what stands out: of the steps that share a place on the screen the lowest, the highest and
   // one without a number. So a single spike stays, whatever is left out beside it; zooming in brings the others back.
   const PLACES = 1000;
   const thinned = (trace, range) => {
-    const { x, y } = trace;
+    const { x } = trace;
+    if (trace.meta.keep === "nats") return trace; // in no order, so no two points stand for each other
     const first = range ? x.findIndex((step) => step >= range[0] - 1) : 0;
     const beyond = range ? x.findIndex((step) => step > range[1] + 1) : -1;
     const from = Math.max(first, 0);
@@ -101,7 +105,7 @@
       show(null);
       const element = document.getElementById(id);
       element.removeAllListeners("plotly_relayout");
-      if (traces.every((trace) => trace.x.length <= 4 * PLACES)) continue;
+      if (traces.every((trace) => trace.x.length <= 4 * PLACES || trace.meta.keep === "nats")) continue;
       element.on("plotly_relayout", () => {
         const axis = element.layout.xaxis;
         Object.assign(layout, element.layout);

@@ -8,10 +8,11 @@ import pytest
 from harness.judge import Finding, Judged, Outcome
 from harness.report.groups import GROUPS, group_of
 from harness.report.words import purpose
-from harness.roles import REQUIRED_RUNS
+from harness.roles import REQUIRED_RUNS, required_runs
 from harness.standards import Limit, load_standard, shipped_standards
 from harness.trace import Step, TraceHeader
 from tests.support.bundles import view_of, write_example
+from tests.support.examples import inference_case
 
 
 def off_at_17(run: str, step: Step) -> Step:
@@ -81,7 +82,11 @@ def test_a_configuration_of_which_nothing_is_stated_is_told_in_part(tmp_path: Pa
 
 @pytest.mark.parametrize("name", [*REQUIRED_RUNS, "floor-1", "floor-12"])
 def test_every_run_of_a_case_says_what_it_is_for(name: str) -> None:
-    assert purpose(name)
+    assert purpose(name, "pretrain")
+
+
+def test_every_run_of_a_case_of_inference_says_what_it_is_for() -> None:
+    assert all(purpose(name, "inference") for name in required_runs(inference_case()))
 
 
 @pytest.mark.parametrize(

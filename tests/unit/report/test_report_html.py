@@ -126,7 +126,7 @@ def test_hostile_strings_are_text(tmp_path: Path) -> None:
     assert "<script>alert" not in html
     assert "<b onload" not in html
     assert "&lt;/script&gt;&lt;script&gt;alert" in html
-    assert Outline(html).scripts == ["application/json", "application/octet-stream", None]
+    assert Outline(html).scripts == ["application/json", "application/octet-stream", None, None]
     assert HOSTILE in json.dumps(embedded(html), ensure_ascii=False).replace('\\"', '"')
 
 

@@ -86,7 +86,7 @@ def test_who_has_to_sign_is_said_at_lower_levels_too(failing: Bundle) -> None:
 
 def test_steps_that_were_not_taken_are_not_called_beyond_a_limit(tmp_path: Path) -> None:
     bundle = write_example(tmp_path, change=lambda run, s: None if run == "subject-1" and s.step > 83 else s)
-    loss = view_of(bundle).charts[0]
+    loss = view_of(bundle).training.charts[0]
     assert "No step that was taken is beyond it. Steps 84 to 200 were not taken by both sides." in loss.caption
     assert not any("✕" in note["text"] for note in loss.figure["layout"]["annotations"])
 
@@ -117,17 +117,17 @@ def test_exactly_equal_steps_have_a_row_below_all_others(tmp_path: Path) -> None
 
 def test_the_floor_is_a_band_and_a_table_without_a_limit(floored: Bundle) -> None:
     view = view_of(floored)
-    assert [(row.what, row.statistic) for row in view.floor] == [
+    assert [(row.what, row.statistic) for row in view.training.floor] == [
         ("Loss", "mean"), ("Loss", "largest"), ("Grad norm", "mean"), ("Grad norm", "largest"),
     ]  # fmt: skip
-    assert all(row.ratio.endswith("×") for row in view.floor)
+    assert all(row.ratio.endswith("×") for row in view.training.floor)
     keeps = [trace["meta"].get("keep") for trace in figure(floored, "chart-loss")["data"]]
     assert "band" in keeps
-    assert "No standard of this bundle limits single steps" in view.charts[0].caption
+    assert "No standard of this bundle limits single steps" in view.training.charts[0].caption
 
 
 def test_a_floor_that_was_not_measured_has_no_rows(failing: Bundle) -> None:
-    assert view_of(failing).floor == ()
+    assert view_of(failing).training.floor == ()
 
 
 def test_determinism_says_identical_bits_or_the_first_step_that_differs(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_tensors_stand_worst_first_and_not_a_number_before_all(tmp_path: Path) -
             tensors["model.norm.weight"] = tensors["model.norm.weight"] * np.float32("nan")
         return tensors
 
-    table = view_of(write_example(tmp_path, parameters=broken)).tensors
+    table = view_of(write_example(tmp_path, parameters=broken)).training.tensors
     assert table.first[0].name == "model.norm.weight" and table.first[0].relative == "not a number"
     assert table.first[0].bar is not None and table.first[0].bar.over
 

@@ -16,12 +16,14 @@ from harness.evaluation import TOKENIZER, Evaluation, read_evaluation
 from harness.evidence import Bundle
 from harness.inputs import read_tensors
 from harness.report.documents import SIDES, least_limit, value_at
-from harness.report.sides import DIFFER, SAME, UNKNOWN
+from harness.report.sides import DIFFER, UNKNOWN
 from harness.report.token_text import TokenText, read_token_text, shown
 from harness.report.words import Mark, count, number
 
 Tokens = npt.NDArray[Any]
 KINDS = ("greedy", "stopped", "sampled", "template")
+AGREE = Mark(glyph="✓", word="same tokens", tone="pass")
+NEAR_TIE = Mark(glyph="≈", word="part at a near tie", tone="pass")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,8 @@ def _prompt(
 ) -> PromptRow:
     tokens = [left[side].get(f"greedy.{n}") for side, _ in SIDES]
     mark, sentence, at = _parting(tokens)
+    if mark is DIFFER and all(_near_tie(bundle, side, n) for side, _ in SIDES):
+        mark = NEAR_TIE
     return PromptRow(
         title=f"Prompt {n}, {count(len(asked.prompts[n]), 'token')}",
         text=text.text(asked.prompts[n]),
@@ -103,7 +107,7 @@ def _parting(tokens: Sequence[Tokens | None]) -> tuple[Mark, str, int]:
         return UNKNOWN, "A side left no continuation.", 0
     at = first_difference(reference, subject)
     if at is None:
-        return SAME, f"Both sides continue with the same {count(len(reference), 'token')}.", len(reference)
+        return AGREE, f"Both sides continue with the same {count(len(reference), 'token')}.", len(reference)
     return DIFFER, f"Both sides share {count(at, 'token')}; what each says alone after that is marked.", at
 
 
@@ -121,12 +125,18 @@ def _beside_oracle(bundle: Bundle, side: str, length: int, n: int) -> str:
         return "Not compared with the oracle."
     if compared == length:
         return f"The oracle continues with the same {count(length, 'token')}."
-    _, limit = least_limit(bundle, "greedy.regret.subject")
-    tie = ", a near tie" if limit and regret <= limit.value else ""
+    tie = ": a near tie" if _near_tie(bundle, side, n) else ""
     return (
         f"Shares {count(int(compared), 'token')} with the oracle, whose next one is {number(regret)} above this side's "
         f"in its logits{tie}."
     )
+
+
+def _near_tie(bundle: Bundle, side: str, n: int) -> bool:
+    """Whether a side keeps to the oracle's continuation as closely as the subject has to."""
+    regret = value_at(bundle, f"greedy.regret.{side}", f"prompt {n}")
+    _, limit = least_limit(bundle, "greedy.regret.subject")
+    return regret is not None and limit is not None and regret <= limit.value
 
 
 def _others(
@@ -162,6 +172,3 @@ def _mark(bundle: Bundle, kind: str, place: str) -> Mark:
     if value is None:
         return UNKNOWN
     return AGREE if value == 0 else DIFFER
-
-
-AGREE = Mark(glyph="✓", word="same tokens", tone="pass")

@@ -1,6 +1,7 @@
 """The figures of an evaluation: every document on both sides, and how far apart the sides are in it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -14,16 +15,18 @@ from harness.report.words import number
 from harness.trace import Task
 
 COLORS: Mapping[Task, str] = {"text": "subject", "last_word": "second", "ending": "reference"}
-LEAST, MOST = 1e-4, 1e4  # nats: of a word that is nearly certain, of a long text
 
 
 def likelihood_chart(columns: Mapping[str, Column]) -> Chart:
     """What every document costs the subject over what it costs the reference, in nats, on logarithmic axes."""
-    figure = go.Figure(layout=_square_layout())
+    pairs = {task: likelihoods_of(columns, task) for task in TITLES}
+    least, most = _decades(columns, [name for every in pairs.values() for pair in every for name in pair])
+    figure = go.Figure(layout=_square_layout(least, most))
     line = {"color": "var(--muted)", "width": 1, "dash": "dot"}
-    figure.add_shape(type="line", x0=LEAST, y0=LEAST, x1=MOST, y1=MOST, line=line, layer="below")
-    for task in TITLES:
-        figure.add_traces([_points(task, *pair, first=not n) for n, pair in enumerate(likelihoods_of(columns, task))])
+    ends = {"x0": 10.0**least, "y0": 10.0**least, "x1": 10.0**most, "y1": 10.0**most}
+    figure.add_shape(type="line", **ends, line=line, layer="below")
+    for task, every in pairs.items():
+        figure.add_traces([_points(task, *pair, first=not n) for n, pair in enumerate(every)])
     return Chart(
         id="chart-likelihood",
         title="Every document on both sides",
@@ -46,10 +49,17 @@ def _points(task: Task, reference: str, subject: str, first: bool) -> Any:
     )
 
 
-def _square_layout() -> dict[str, Any]:
+def _decades(columns: Mapping[str, Column], names: Sequence[str]) -> tuple[float, float]:
+    """The decimal logarithms between which all costs are."""
+    found = [columns[name] for name in names]
+    costs = [-value for column in found if isinstance(column, list) for value in column if isinstance(value, float)]
+    logarithms = [math.log10(cost) for cost in costs if cost > 0]
+    return min(logarithms, default=0.0) - 0.2, max(logarithms, default=1.0) + 0.2
+
+
+def _square_layout(least: float, most: float) -> dict[str, Any]:
     layout = layout_of(None, "", height=440, steps=1)
-    axis = {**layout["xaxis"], "type": "log", "exponentformat": "power", "dtick": 1}
-    del axis["range"]
+    axis = {**layout["xaxis"], "type": "log", "exponentformat": "power", "dtick": 1, "range": [least, most]}
     layout["xaxis"] = {**axis, "title": {"text": "reference, nats"}}
     layout["yaxis"] = {**axis, "title": {"text": "subject, nats"}, "anchor": "x"}
     layout["hovermode"] = "closest"

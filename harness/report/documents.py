@@ -12,7 +12,6 @@ from harness.case import Inference
 from harness.comparison import Place
 from harness.evidence import Bundle
 from harness.judge import ALLOWED
-from harness.paired import CONFIDENCE
 from harness.report.charts import limits_on
 from harness.report.columns import Column, Table, add_column
 from harness.report.criteria import Bar, used_of_allowed
@@ -32,7 +31,8 @@ SCORES: Mapping[Task, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """One task: what both sides score, how far that is apart, and how far it may be by chance."""
+    """One task: what both sides score, how far that is apart, and how far it is at most. `bound_open`: that is beyond
+    what is allowed, so the evaluation is too small to show that it is not."""
 
     task: str
     score: str
@@ -44,6 +44,7 @@ class ScoreRow:
     bar: Bar | None
     bound: str
     bound_bar: Bar | None
+    bound_open: bool
     allowed: str
 
 
@@ -58,6 +59,7 @@ def _score_row(bundle: Bundle, task: Task) -> ScoreRow:
     scores = {side: _score(task, found) for side, found in lines.items()}
     _, limit = least_limit(bundle, "score.difference")
     _, bound_limit = least_limit(bundle, "score.bound")
+    bound_bar = used_of_allowed(bound_limit, bound) if bound_limit else None
     return ScoreRow(
         task=TITLES[task],
         score=SCORES[task],
@@ -68,14 +70,10 @@ def _score_row(bundle: Bundle, task: Task) -> ScoreRow:
         difference=_percent(difference),
         bar=used_of_allowed(limit, difference) if limit else None,
         bound=_percent(bound),
-        bound_bar=used_of_allowed(bound_limit, bound) if bound_limit else None,
+        bound_bar=bound_bar,
+        bound_open=bound_bar is not None and bound_bar.over,
         allowed=_percent(limit.value) if limit else "",
     )
-
-
-def bound_note() -> str:
-    """What the column of what a difference is at most says."""
-    return f"at most, at {CONFIDENCE:.0%}".replace("%", " %")
 
 
 def _score(task: Task, lines: Sequence[Scored]) -> str:

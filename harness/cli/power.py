@@ -12,10 +12,18 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from harness.case import DEFAULT_CASE
+from harness.case import load_case
 from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
-from harness.defects import AREAS, PARALLEL, Defect, defects_of_file, load_defect, shipped_defects
+from harness.defects import (
+    AREAS,
+    PARALLEL,
+    USUAL_CASES,
+    Defect,
+    defects_of_file,
+    load_defect,
+    shipped_defects,
+)
 from harness.errors import InputError
 from harness.files import whole_file
 from harness.jobs import Options
@@ -34,8 +42,8 @@ def power(
     defects: Annotated[
         list[str] | None,
         typer.Option(
-            help="A defect by id, an area, or FILE.py; may be given several times. Default: all of one process; those "
-            "of several ranks are the area 'parallel'."
+            help="A defect by id, an area, or FILE.py; may be given several times. Default: all of training in one "
+            "process; those of several ranks are the area 'parallel', those of a model that is asked 'inference'."
         ),
     ] = None,
     clean: Annotated[int | None, typer.Option(min=0, help="How many clean runs; all without it.")] = None,
@@ -77,15 +85,18 @@ def power(
 
 
 def _chosen(names: Iterable[str] | None, case: str | None) -> list[Defect]:
-    """The defects that are meant, each once. In a case that is asked for, all but those that ask for another; any that
-    is named is planted there.
+    """The defects that are meant, each once. In a case that is asked for, all of its task but those that ask for
+    another case; any that is named is planted there.
 
     Raises:
-        InputError: one is not known, or its file cannot be used.
+        InputError: one is not known, its file cannot be used, or there is no such case.
     """
-    shipped = [one for one in shipped_defects().values() if case is None or one.case in (case, DEFAULT_CASE)]
+    shipped = list(shipped_defects().values())
+    if case is not None:
+        task = load_case(case).task
+        shipped = [one for one in shipped if one.task == task and one.case in (case, USUAL_CASES[task])]
     if not names:
-        return [one for one in shipped if one.area != PARALLEL]
+        return [one for one in shipped if one.area != PARALLEL and (case or one.task == "pretrain")]
     wanted = list[Defect]()
     for name in names:
         if name in AREAS:

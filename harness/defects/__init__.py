@@ -1,8 +1,9 @@
 """The catalogue of defects: faults planted on purpose in the real subject, to measure whether the gate sees them.
 
-A defect is a runner: a subclass of `MindSporeSubject` under `@defect(...)`, whose docstring begins with what is wrong.
-One that was not shipped is one short file of the same form. What a defect says of itself is read from its source and
-never by running it, so a catalogue is listed without a framework, and listing a file runs nothing of it.
+A defect is a runner: a subclass of `MindSporeSubject`, or in the area `inference` of `MindSporeInference`, under
+`@defect(...)`, whose docstring begins with what is wrong. One that was not shipped is one short file of the same form.
+What a defect says of itself is read from its source and never by running it, so a catalogue is listed without a
+framework, and listing a file runs nothing of it.
 """
 
 import ast
@@ -30,13 +31,18 @@ Area = Literal[
     "precision",
     "resume",
     "parallel",
+    "inference",
 ]
 Direction = Literal["forward", "backward"]
+Task = Literal["pretrain", "inference"]
 AREAS: tuple[Area, ...] = get_args(Area)
 PARALLEL: Area = "parallel"  # the area whose defects need several ranks
+INFERENCE: Area = "inference"  # the area whose defects are of a subject that is asked, and not trained
+# The case of a task in which a defect is planted, unless it or the command says another.
+USUAL_CASES: Mapping[Task, str] = {"pretrain": DEFAULT_CASE, "inference": "qwen3-tiny-inference"}
 DIRECTORY = Path(__file__).parent
-# In the order of the catalogue. The model's own are in four, the other areas in one each.
-MODULES = ("rotary", "norms", "attention", "layers", *AREAS[1:])
+# In the order of the catalogue. The model's own are in four, those of inference in two, the other areas in one each.
+MODULES = ("rotary", "norms", "attention", "layers", *AREAS[1:-1], "decoding", "generation")
 Subject = TypeVar("Subject", bound=type)
 
 
@@ -46,7 +52,7 @@ class Defect:
 
     Attributes:
         id: The class's name in kebab-case; no two shipped ones share one.
-        area: The part of training that is wrong.
+        area: The part of training that is wrong, or inference.
         runner: Runs it: `certify run --subject RUNNER`.
         what: One sentence, what is wrong.
         note: What else is to be known of it, such as where it does not show; may be empty.
@@ -56,7 +62,7 @@ class Defect:
             `direction`; what is inside it computes rightly from what it is given. None where no part of the model is.
         direction: In which pass `place` is first wrong; None exactly where there is no place.
         size: Of a graded defect, how far off it is, as a fraction.
-        case: The shipped case on which it makes a difference.
+        case: The shipped case on which it makes a difference; the usual one of its task where none is given.
     """
 
     id: str
@@ -71,6 +77,16 @@ class Defect:
     size: float | None = None
     case: str = DEFAULT_CASE
 
+    @property
+    def task(self) -> Task:
+        """The task of the cases in which it can be planted."""
+        return task_of(self.area)
+
+
+def task_of(area: str) -> Task:
+    """The task in which an area's defects can be planted."""
+    return "inference" if area == INFERENCE else "pretrain"
+
 
 def defect(
     *,
@@ -80,7 +96,7 @@ def defect(
     place: str | None = None,
     direction: Direction | None = None,
     size: float | None = None,
-    case: str = DEFAULT_CASE,
+    case: str | None = None,
 ) -> Callable[[Subject], Subject]:
     """Marks a runner as a defect; see `Defect`. Every argument is a literal, for it is read from the source."""
     return lambda subject: subject
@@ -154,6 +170,7 @@ def _described(path: Path, node: ast.ClassDef, call: ast.Call, runner: str) -> D
         "note": " ".join(note.split()),
         **_arguments(path, node, call),
     }
+    described.setdefault("case", USUAL_CASES[task_of(described.get("area", ""))])
     problems = list(_problems(described))
     try:
         found: Defect = TypeAdapter(Defect).validate_python(described)

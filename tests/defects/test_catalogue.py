@@ -19,14 +19,16 @@ from mindspore import nn
 from harness.alignment import expected_alignment
 from harness.case import Case, load_case
 from harness.corpus.draw import draw_weights
-from harness.defects import AREAS, MODULES, PARALLEL, Defect, load_defect, shipped_defects
+from harness.defects import AREAS, INFERENCE, MODULES, PARALLEL, Defect, load_defect, shipped_defects
 from harness.inputs import probe_gradients
 from harness.runners import Numbers, RunnerFactory, Setting, load_runner, mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from tests.model.qwen3_cases import Array, differing
 
-# Those of layouts need several ranks: they are planted by a study, tests/end_to_end/test_layouts.py.
-DEFECTS = {name: one for name, one in shipped_defects().items() if one.area != PARALLEL}
+# Those of layouts need several ranks: they are planted by a study, tests/end_to_end/test_layouts.py. Those of inference
+# are asked and not trained: test_catalogue_of_inference.py.
+ELSEWHERE = (PARALLEL, INFERENCE)
+DEFECTS = {name: one for name, one in shipped_defects().items() if one.area not in ELSEWHERE}
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
 STEPS, ROWS, LENGTH = 4, 2, 40
 END = 256  # of a document, among byte tokens
@@ -119,7 +121,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_the_catalogue_has_defects_of_every_area() -> None:
     assert len(DEFECTS) >= 66
     assert list(dict.fromkeys(defect.area for defect in DEFECTS.values())) == [
-        area for area in AREAS if area != PARALLEL
+        area for area in AREAS if area not in ELSEWHERE
     ]
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import DEFAULT_CASE, shipped_cases
-from harness.defects import AREAS, MODULES, Defect, defects_of_file, load_defect, shipped_defects
+from harness.case import DEFAULT_CASE, load_case, shipped_cases
+from harness.defects import AREAS, INFERENCE, MODULES, Defect, defects_of_file, load_defect, shipped_defects
 from harness.errors import InputError
 
 MINE = '''
@@ -55,7 +55,8 @@ def test_every_shipped_defect_says_all_of_itself(defect: Defect) -> None:
     assert defect.case in shipped_cases()
     assert defect.size is None or 0 < defect.size < 1
     own_file = defect.runner.partition(":")[0].removeprefix("harness.defects.")
-    assert own_file in MODULES and (own_file == defect.area or defect.area == "model")
+    assert own_file in MODULES and (own_file == defect.area or defect.area in ("model", INFERENCE))
+    assert load_case(defect.case).task == ("inference" if defect.area == INFERENCE else "pretrain")
 
 
 def test_a_defect_of_ones_own_is_one_file(mine: Path) -> None:

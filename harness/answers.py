@@ -316,6 +316,22 @@ def _sense(runs: Mapping[str, Run], asked: Asked) -> Measurement:
     return _measured("subject.sense", [SUBJECT] if texts else [], [cost / asked.unigram_nats], run)
 
 
+def scores_apart(a: Run, b: Run) -> Measurement:
+    """By document, how far two runs' log-likelihoods are apart: 0 where the lines are the same; NaN where one lacks it,
+    it is another document, or all that differs is what followed from the same likelihoods."""
+    pairs = _pairs(_scored(a), _scored(b))
+    places = [f"{one.task} {one.step}" for x, y in pairs if (one := x or y)]
+    return _measured("scores", places, [_line_apart(x, y) for x, y in pairs], a, b)
+
+
+def _line_apart(a: Scored | None, b: Scored | None) -> float:
+    if a == b:
+        return 0.0
+    if a is None or b is None or a.document != b.document:
+        return math.nan
+    return _likelihoods(a, b) or math.nan
+
+
 def answers_apart(a: Run | None, b: Run | None) -> dict[str, float]:
     """How far two runs of one side are apart: the largest relative difference of a log-likelihood, and how many of the
     answers have other bits; empty where one of them left nothing."""

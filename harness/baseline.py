@@ -100,6 +100,19 @@ def check_new(directory: Path, case_name: str, statement: Statement, *, replace:
         raise InputError(f"{directory / case_name} is no baseline, so none takes its place. Choose other --baselines.")
 
 
+def check_recordable(case: Case) -> None:
+    """Refuses a case whose reference answers for weights that no other machine has.
+
+    Raises:
+        InputError: its weights are trained for it.
+    """
+    if case.inference is not None and case.inference.trains:
+        raise InputError(
+            f"There is no baseline of {case.name}: the weights that it asks are trained on each machine anew, and not "
+            "to the same bits. Ask a checkpoint, the same everywhere: --model DIR ('certify checkpoint' writes one)."
+        )
+
+
 @contextmanager
 def workplace(directory: Path, case_name: str) -> Iterator[Path]:
     """A directory for the runs of a recording, beside where the baseline will be; gone when the block ends.
@@ -160,7 +173,7 @@ def _check_good(runs: Sequence[Run]) -> None:
             raise InputError(f"No baseline: {why}")
     traces = {run.name: run.trace for run in runs if run.trace}
     first, again = traces[REFERENCE], traces[REFERENCE_REPEAT]
-    for one, other in zip(first.steps, again.steps, strict=True):
+    for one, other in zip(first.lines, again.lines, strict=True):
         # repr tells 0.0 from -0.0
         if repr(one) != repr(other):
             raise InputError(
@@ -168,7 +181,7 @@ def _check_good(runs: Sequence[Run]) -> None:
                 "deterministic here. Try --threads 1, or another machine."
             )
     if _final(first) != _final(again):
-        raise InputError(f"No baseline: the final parameters of {REFERENCE_REPEAT} differ from those of {REFERENCE}.")
+        raise InputError(f"No baseline: what {REFERENCE_REPEAT} left differs from what {REFERENCE} left.")
 
 
 def _final(trace: Trace) -> Mapping[str, str]:
@@ -238,16 +251,19 @@ def check_baseline(directory: Path, name: str, case: Case | None, now: datetime,
 
 
 def with_recorded_sources(case: Case, recorded: Case) -> Case:
-    """The case with the corpus and tokenizer of its recording, which the command line may have named.
+    """The case with the corpus, tokenizer and checkpoint of its recording, which the command line may have named.
 
-    A Hugging Face tokenizer may have grown the vocabulary, so that comes with it.
+    A Hugging Face tokenizer may have grown the vocabulary, so that comes with it; a checkpoint has a model of its own.
     """
     then = recorded.data.model_dump()
     data = {**case.data.model_dump(), "corpus": then["corpus"], "tokenizer": then["tokenizer"]}
     model = case.model.to_hf()
     if recorded.data.tokenizer.kind != case.data.tokenizer.kind:
         model["vocab_size"] = recorded.model.vocab_size
-    return case.with_changes(data=data, model=model)
+    if case.inference is None or recorded.inference is None:
+        return case.with_changes(data=data, model=model)
+    asked = {**case.inference.model_dump(), "weights": recorded.inference.weights.model_dump()}
+    return case.with_changes(data=data, model=recorded.model.to_hf(), inference=asked)
 
 
 def find_baseline(directory: Path, case: Case, jobs: Sequence[Job], max_age_days: int = MAX_AGE_DAYS) -> Baseline:

@@ -439,6 +439,16 @@ def _hint(error: Any, content: dict[str, Any]) -> str:
     )
 
 
+def check_trains(case: Case, what: str) -> None:
+    """Refuses a case of inference where something is of training alone; `what` says what that does.
+
+    Raises:
+        InputError: the case is of inference.
+    """
+    if case.inference is not None:
+        raise InputError(f"{what}; {case.name} is a case of inference.")
+
+
 def shipped_cases() -> dict[str, Path]:
     """Name and file of each case that comes with the package."""
     return {path.stem: path for path in sorted(CASES_DIR.glob("*.yaml"))}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness import environment
-from harness.baseline import Statement, check_drawn, check_new, find_baseline, place, store, workplace
+from harness.baseline import Statement, check_drawn, check_new, check_recordable, find_baseline, place, store, workplace
 from harness.case import Case, Checkpoint, Corpus, Tokenizer
 from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
@@ -96,6 +96,8 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         CertifyError: the case, a package, the device or the output directory cannot be used.
         KeyboardInterrupt: the runs were interrupted; `options.resume` goes on with them.
     """
+    if options.baselines is not None:
+        check_recordable(case)
     check_prerequisites(case, options, options.sides)
     recorded = recorded_jobs(case, options) if options.baselines else []
     baseline = find_baseline(options.baselines, case, recorded) if options.baselines else None
@@ -151,6 +153,7 @@ def record(
         CertifyError: something is missing, a baseline is there and `replace` is not set, or a run is no good as one.
         KeyboardInterrupt: the runs were interrupted; nothing is left of them.
     """
+    check_recordable(case)
     check_new(directory, case.name, statement, replace=replace)
     check_prerequisites(case, options, RECORDED_SIDES)
     with workplace(directory, case.name) as work:
@@ -189,15 +192,20 @@ NEEDS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+def needs_of(case: Case, runner: str) -> Mapping[str, str]:
+    """The packages that a runner needs for a case, each with the extra that installs it."""
+    return (NEEDS if case.inference is None else NEEDS_OF_INFERENCE).get(runner, {})
+
+
 def check_prerequisites(case: Case, options: Options, sides: Sequence[Side]) -> None:
     """Refuses what these sides cannot be run with here, before anything is written; the corpus is read later.
 
     Raises:
         MissingPrerequisite: a framework of a chosen runner is not installed, or the device is not there.
     """
-    installed, needs = environment.packages(), NEEDS if case.inference is None else NEEDS_OF_INFERENCE
+    installed = environment.packages()
     for runner in (getattr(options, side) for side in sides):
-        for package, extra in needs.get(runner, {}).items():
+        for package, extra in needs_of(case, runner).items():
             if installed[package] is None:
                 raise MissingPrerequisite(
                     f"The {runner!r} runner needs {package}. Install it with: pip install '.[{extra}]'"

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from harness import certify
-from harness.case import Case, load_case
+from harness.case import Case, check_trains, load_case
 from harness.diagnosis import CURVES, Diagnosis, diagnose, record, run_name
 from harness.errors import InputError
 from harness.evidence import CASE, INPUTS, TRACE, Bundle, read_bundle
@@ -25,9 +25,12 @@ def find(what: str) -> Case | Bundle:
     """The bundle of a directory, checked as `certify verify` checks it, or the case of a name or a file.
 
     Raises:
-        CertifyError: it is neither.
+        CertifyError: it is neither, or of inference.
     """
-    return read_bundle(Path(what)) if Path(what).is_dir() else load_case(what)
+    found = read_bundle(Path(what)) if Path(what).is_dir() else load_case(what)
+    case = found.case if isinstance(found, Bundle) else found
+    check_trains(case, "'certify diagnose' looks into a step of training")
+    return found
 
 
 def runner_of(bundle: Bundle, side: Side) -> str:

@@ -154,8 +154,8 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 
 def failure(certified: Certified) -> str:
-    """What was found and why it is not enough: each finding with its numbers and limit, and the next command."""
-    from harness.judge import Outcome
+    """What was found and why it is not enough: each finding with its numbers and limit, and where to look next."""
+    from harness.judge import Outcome, closest
 
     bundle, certificate = certified.bundle, certified.certificate
     lines = [f"{bundle.case.name} is {certificate.level}, {certified.asked} is asked ({certificate.scope})"]
@@ -164,7 +164,12 @@ def failure(certified: Certified) -> str:
     if certificate.missing:
         missing = "; ".join(f"{one.text.lower()} ({one.detail})" for one in certificate.missing)
         lines.append(f"missing for {certificate.next_level}: {missing}")
-    lines += [f"page: {bundle.path / 'report.html'}", f"which module differs first: certify diagnose {bundle.path}"]
+    lines.append(f"page: {bundle.path / 'report.html'}")
+    if bundle.case.inference is None:
+        lines.append(f"which module differs first: certify diagnose {bundle.path}")
+    elif worst := closest(bundle.findings):
+        where = f"{worst[1].standard}/{worst[1].criterion}"
+        lines.append(f"closest to its limit, or furthest beyond it: {where}, {worst[0]:.4g} of it")
     return "\n".join(lines)
 
 

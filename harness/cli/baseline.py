@@ -20,7 +20,7 @@ from harness.baseline import (
     stored_names,
 )
 from harness.case import Case, load_case, shipped_cases
-from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, SourceData, SourceText, SourceTokenizer
+from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, SourceData, SourceModel, SourceText, SourceTokenizer
 from harness.cli.terminal import (
     BAD_INPUT,
     CASE_HELP,
@@ -46,6 +46,7 @@ def record(
     text: SourceText = None,
     data: SourceData = None,
     tokenizer: SourceTokenizer = None,
+    model: SourceModel = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = DEFAULT_THREADS,
     workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
     reference: Annotated[str, typer.Option(help="Runner of the reference: a name or MODULE:CLASS.")] = "torch",
@@ -56,6 +57,8 @@ def record(
     Exit code 0: recorded. 2: bad input, a missing prerequisite, or runs that are no good as a baseline.
     """
     chosen = certify.with_sources(load_case(case), text, data, tokenizer)
+    if model is not None:
+        chosen = certify.with_model(chosen, model)
     command = ("certify", *sys.argv[1:])
     options = Options(
         out=baselines,

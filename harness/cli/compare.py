@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -9,6 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
+from harness.answers import scores_apart
 from harness.case import load_case
 from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
 from harness.comparison import compare_traces
@@ -84,12 +86,15 @@ def compare(
 ) -> int:
     """Print how far two runs are apart, and the first step at which they differ. Judges nothing.
 
-    Of an imported log only digits are known: a difference that they could hide is INCONCLUSIVE.
+    Of an imported log only digits are known: a difference that they could hide is INCONCLUSIVE. Of runs that scored an
+    evaluation, every document is compared.
     Exit code 0: both runs came to their end, with the same numbers in every step. 1: not so.
     """
     if is_import(reference) or is_import(subject):
         return _compare_logs(reference, subject, as_json)
     runs = [_as_run(path) for path in (reference, subject)]
+    if any(_is_scored(run) for run in runs):
+        return _compare_scored(runs[0], runs[1], as_json)
     found = {m.name.removeprefix("pair."): m for m in compare_traces("pair", *runs)}
     numbers = ("loss", "grad_norm", "learning_rate", "tokens")
     rows = {number: _row(found, number) for number in numbers}
@@ -103,6 +108,29 @@ def compare(
         numbers_shown = [f"{decode_number(row[key]):.3g}" for key in ("mean", "maximum", "bias")]
         table.add_row(number, *numbers_shown, row["first_difference"] or "none")
     out_console.print(table)
+    _say_unfinished(unfinished)
+    return MET if same else NOT_MET
+
+
+def _is_scored(run: Run) -> bool:
+    return run.trace is not None and run.trace.header.arm == "infer"
+
+
+def _compare_scored(reference: Run, subject: Run, as_json: bool) -> int:
+    """Two runs that scored an evaluation, document by document."""
+    runs = (reference, subject)
+    if not all(map(_is_scored, runs)):
+        raise InputError("One of the traces is of training, the other of inference: they have no number in common.")
+    unfinished = [run.name for run in runs if run.trace is None or run.trace.footer is None]
+    found = scores_apart(reference, subject)
+    same = not unfinished and bool(found.values) and not any(value != 0 for value in found.values)
+    first = next((str(p) for p, value in zip(found.places, found.values, strict=True) if value != 0), None)
+    largest = statistic("maximum", found.values) if found.values else math.nan
+    if as_json:
+        numbers = {"documents": len(found.values), "maximum": encode_number(largest), "first_difference": first}
+        print(json.dumps({"same": same, "unfinished": unfinished, "log_likelihoods": numbers}))
+        return MET if same else NOT_MET
+    _say(f"{len(found.values)} documents; log-likelihoods up to {largest:.3g} apart, first in {first or 'none'}")
     _say_unfinished(unfinished)
     return MET if same else NOT_MET
 

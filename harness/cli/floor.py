@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from harness.case import load_case
+from harness.case import check_trains, load_case
 from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import CASE_HELP, INTERRUPTED, MET, JsonOption, error_console, out_console
 from harness.errors import InputError
@@ -39,6 +39,7 @@ def floor(
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is not written over.")
     chosen, perturbed = load_case(case), repeats(seeds)
+    check_trains(chosen, "'certify floor' repeats the training of the reference")
     options = Options(out=out, workers=workers, command=("certify", *sys.argv[1:]))
     try:
         with Progress(error_console, [job.run for job in jobs(chosen, options, perturbed)], quiet=as_json) as progress:

@@ -10,7 +10,7 @@ import typer
 import yaml
 from rich.table import Table
 
-from harness.case import Case, load_case
+from harness.case import Case, check_trains, load_case
 from harness.cli.dry_run import print_dry_run
 from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
 from harness.errors import InputError
@@ -53,6 +53,7 @@ def plan(
     if device not in ("CPU", "Ascend"):
         raise InputError(f"There is no device {device!r}: choose CPU or Ascend.")
     chosen, limit = load_case(case), _bytes(memory_ or _stated_memory(case))
+    check_trains(chosen, "'certify plan' says what a step of training needs")
     fused = device == "Ascend" and chosen.precision.compute_dtype == "bfloat16"
     if cards is not None:
         if limit is None:

@@ -40,6 +40,9 @@ SourceData = Annotated[Path | None, typer.Option("--data", help="Corpus: prefix 
 SourceTokenizer = Annotated[
     Path | None, typer.Option("--tokenizer", help="Hugging Face tokenizer directory; bytes without it.")
 ]
+SourceModel = Annotated[
+    Path | None, typer.Option("--model", help="A checkpoint in Hugging Face's form to ask, in a case of inference.")
+]
 
 
 def run(
@@ -50,9 +53,7 @@ def run(
     text: SourceText = None,
     data: SourceData = None,
     tokenizer: SourceTokenizer = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A checkpoint in Hugging Face's form to ask, in a case of inference.")
-    ] = None,
+    model: SourceModel = None,
     standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
     level: Annotated[Level, typer.Option(help="The level that has to be met for exit code 0.")] = Level.PRELIMINARY,
     out: Annotated[

@@ -25,7 +25,7 @@ import yaml
 from harness import environment
 from harness.attestation import Trust
 from harness.case import Case
-from harness.certify import NEEDS, unfinished
+from harness.certify import needs_of, unfinished
 from harness.errors import CertifyError, InputError
 from harness.evidence import INPUTS, MANIFEST
 from harness.jobs import ALL_SIDES, Options
@@ -120,7 +120,7 @@ def _begun(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night,
     for cell, case in zip(matrix.cells, cases, strict=True):
         ranks[cell.device] = max(ranks[cell.device], case.parallel.world_size)
         for runner in _runners(cell):
-            needed[cell.device] |= set(NEEDS.get(runner, ()))
+            needed[cell.device] |= set(needs_of(case, runner))
     place = history / NIGHTS / name
     night = Night(
         format=NIGHT_FORMAT,

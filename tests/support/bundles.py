@@ -205,7 +205,8 @@ class _Made:
 
     def header_of(self, directory: Path, run: str, side: Side, arm: Arm) -> TraceHeader:
         asked = arm == "infer"
-        weights = self.parameters(TRAINING) if asked else example_parameters("weights")
+        trained = asked and self.case.inference is not None and self.case.inference.trains
+        weights = self.parameters(TRAINING) if trained else example_parameters("weights")
         return self.header(
             TraceHeader(
                 run=run,

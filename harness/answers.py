@@ -43,17 +43,28 @@ from harness.trace import Run, Scored, Task
 Array = npt.NDArray[Any]
 SIDES = (("reference", REFERENCE), ("subject", SUBJECT))
 SCORED: tuple[Task, ...] = ("last_word", "ending")
+# What a run leaves: so many tensors of a kind as there are rows, prompts or conversations.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "rows": ("logits", "cached"),
+    "prompts": ("batch", "alone", "greedy", "stopped", "sampled"),
+    "conversations": ("template",),
+}
+KINDS_OF_ORACLE: Mapping[str, tuple[str, ...]] = {"rows": ("logits",), "prompts": ("greedy", "greedy_logits")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """Which runs there have to be, and what each starts from: digests of case, weights and questions by run; digest of
-    each weight; the configuration as the case states it; and of each text what a token costs by its frequency."""
+    each weight; the configuration as the case states it; the length of each row, and how many prompts and conversations
+    there are; and of each text what a token costs by its frequency."""
 
     runs: tuple[str, ...]
     inputs: Mapping[str, Mapping[str, str]]
     weights: Mapping[str, str]
     alignment: Mapping[str, Any]
+    rows: tuple[int, ...]
+    prompts: int
+    conversations: int
     unigram_nats: float
     text_tokens: int
 
@@ -65,7 +76,7 @@ def measure_answers(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str,
     with itself, `score.*` the evaluation, `runs.*` is about the runs, `SIDE.repeat.*` about a side's second run.
     """
     found = [
-        *_of_runs(runs, asked),
+        *_of_runs(runs, asked, tensors),
         *_logits(runs, tensors),
         *_continuations(runs, tensors),
         *_with_itself(runs, tensors),
@@ -75,8 +86,11 @@ def measure_answers(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str,
     return Comparison(measurements={measurement.name: measurement for measurement in found})
 
 
-def _of_runs(runs: Mapping[str, Run], asked: Asked) -> Iterator[Measurement]:
-    yield per_run("runs.missing_steps", asked.runs, runs, missing_steps)
+def _of_runs(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
+    def missing(run: Run) -> float:
+        return missing_steps(run) + _unanswered(run, asked, tensors.get(run.name, {}))
+
+    yield per_run("runs.missing_steps", asked.runs, runs, missing)
     yield per_run("runs.foreign_inputs", asked.runs, runs, lambda run: _foreign(run, asked.inputs.get(run.name)))
     yield non_finite(runs.values())
     for (side, name), again in zip(SIDES, (REFERENCE_REPEAT, SUBJECT_REPEAT), strict=True):
@@ -89,6 +103,22 @@ def _of_runs(runs: Mapping[str, Run], asked: Asked) -> Iterator[Measurement]:
         yield compare_mappings(f"{side}.repeat.answers.differs", _left(run), _left(repeat), both)
     first, second = (runs.get(name) for _, name in SIDES)
     yield compare_mappings("train.batch.differs", _documents(first), _documents(second), why_broken(first, second))
+
+
+def _unanswered(run: Run, asked: Asked, left: Tensors) -> float:
+    """How many of the tensors of an answer a run lacks, has beyond them, or has of other than a row's length: what all
+    sides lack would be compared as the same. NaN where it did not come to its end."""
+    if run.trace is None or run.trace.footer is None:
+        return math.nan
+    header, stated = run.trace.header, run.trace.footer.parameters
+    if header.arm != "infer":
+        return 0.0
+    amounts = {"rows": len(asked.rows), "prompts": asked.prompts, "conversations": asked.conversations}
+    kinds = KINDS_OF_ORACLE if header.side == "oracle" else KINDS
+    wanted = {f"{kind}.{n}" for what, every in kinds.items() for kind in every for n in range(amounts[what])}
+    rows = {f"{kind}.{n}": length for kind in kinds["rows"] for n, length in enumerate(asked.rows)}
+    cut = [name for name, length in rows.items() if name in left and len(left[name]) != length]
+    return float(len(wanted ^ set(stated)) + len(cut))
 
 
 def _foreign(run: Run, expected: Mapping[str, str] | None) -> float:
@@ -270,7 +300,7 @@ def _scores(runs: Mapping[str, Run]) -> Iterator[Measurement]:
     `score.log_likelihood`, by document: the difference, relative where it is of more than 1."""
     made = [runs.get(name) for _, name in SIDES]
     reference, subject = (_by_task(run) for run in made)
-    tasks = [task for task in ("text", *SCORED) if reference.get(task) or subject.get(task)]
+    tasks: tuple[Task, ...] = ("text", *SCORED)
     found = [_difference(task, reference.get(task, ()), subject.get(task, ())) for task in tasks]
     yield _measured("score.difference", tasks, [one.value for one in found], *made)
     yield _measured("score.bound", tasks, [one.bound for one in found], *made)
@@ -297,12 +327,11 @@ def _likelihoods(a: Scored | None, b: Scored | None) -> float:
 
 
 def _difference(task: str, reference: Sequence[Scored], subject: Sequence[Scored]) -> Interval:
+    """NaN where a side scored nothing, lacks a document of the other, or holds a number that is not finite."""
     pairs = _pairs(reference, subject)
-    if any(a is None or b is None for a, b in pairs):
+    if not pairs or not all(a and b and a.finite and b.finite for a, b in pairs):
         return Interval(value=math.nan, bound=math.nan)
     left, right = ([line.score for line in lines] for lines in (reference, subject))
-    if not np.isfinite([*left, *right]).all():
-        return Interval(value=math.nan, bound=math.nan)
     if task == "text":
         return perplexity_difference(left, right, [line.words for line in reference])
     return discordance_bound(left, right)

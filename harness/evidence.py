@@ -172,6 +172,9 @@ def asked_of(directory: Path, case: Case, inputs: Inputs, weights: Tensors, left
         inputs={name: drawn if name == TRAINING else questions for name in required_runs(case)},
         weights=digest_each(asked),
         alignment=expected_alignment(case),
+        rows=tuple(map(len, evaluation.rows)),
+        prompts=len(evaluation.prompts),
+        conversations=len(evaluation.conversations),
         unigram_nats=evaluation.unigram_nats,
         text_tokens=evaluation.text_tokens,
     )

@@ -1,5 +1,6 @@
 """What the page shows of inference alone: scores, logits against the exact ones, continuations, a side with itself."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -92,7 +93,8 @@ def build_answering(bundle: Bundle) -> Answering:
 def _untold(bundle: Bundle) -> str | None:
     """Why there is no document to draw."""
     measured = bundle.comparison["score.log_likelihood"]
-    return None if measured.values else measured.broken or measured.missing or "no document was scored"
+    told = any(math.isfinite(value) for value in measured.values)
+    return None if told else measured.broken or measured.missing or "no document was scored"
 
 
 def _logits_rows(bundle: Bundle) -> Iterator[LogitsRow]:

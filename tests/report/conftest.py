@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from harness.case import Case, load_case
 from harness.trace import Outcome, Step, TraceHeader
+from tests.support.answering import example_answers
 from tests.support.bundles import example_parameters, write_example, write_page_of
+from tests.support.examples import inference_case
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -51,6 +54,16 @@ def deep(run: str) -> dict[str, Any]:
     return tensors | {f"model.layers.{n}.post_attention_layernorm.weight": one for n in range(12)}
 
 
+def parted(run: str, case: Case) -> dict[str, Any]:
+    """A subject that goes on with tokens of its own, of which some would be markup."""
+    left = example_answers(run, case)
+    if run.startswith("subject"):
+        own = left["greedy.1"].copy()
+        own[40:] = np.frombuffer((b"<script>alert(1)</script>\x00" * 20)[: len(own) - 40], np.uint8)
+        left["greedy.1"] = own
+    return left
+
+
 BUNDLES: dict[str, dict[str, Any]] = {
     "passing": {},
     "deep": {"parameters": deep},
@@ -63,6 +76,9 @@ BUNDLES: dict[str, dict[str, Any]] = {
     "floored": {"case": load_case("qwen3-tiny-bf16"), "floor": 8},
     "long": {"case": long_case(), "change": spike_at_4321},
     "misaligned": {"change": off_from_17, "header": wrong_base},
+    "asked": {"case": inference_case(60)},
+    "parted": {"case": inference_case(60), "answers": parted},
+    "unanswered": {"case": inference_case(60), "change": lambda run, step: None if run == "subject-1" else step},
 }
 
 

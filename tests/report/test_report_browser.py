@@ -41,18 +41,21 @@ def zoom_on_error(page: Page) -> tuple[list[float], list[float]]:
     return before, axis_range(page)
 
 
-@pytest.mark.parametrize("name", ["passing", "failing", "nan", "killed", "floored"])
+CHARTS = {"passing": 5, "failing": 5, "nan": 5, "killed": 5, "floored": 5, "asked": 2, "parted": 2, "unanswered": 0}
+
+
+@pytest.mark.parametrize("name", CHARTS)
 def test_a_page_asks_for_nothing_complains_of_nothing_and_draws_every_chart(open_page: Opener, name: str) -> None:
     opened = open_page(name)
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert len([url for url in opened.requests if url.startswith("file:")]) == 1
     assert opened.complaints == []
     charts = opened.page.locator(".chart").count()
-    assert charts == 5
+    assert charts == CHARTS[name]
     assert opened.page.locator(".chart .main-svg").count() >= charts
 
 
-@pytest.mark.parametrize("name", ["failing", "killed", "floored", "misaligned", "deep"])
+@pytest.mark.parametrize("name", ["failing", "killed", "floored", "misaligned", "deep", "asked", "parted"])
 def test_a_phone_scrolls_in_one_direction_only(open_page: Opener, name: str) -> None:
     page = open_page(name, 390, 844).page
     page.evaluate("document.querySelectorAll('details').forEach(details => (details.open = true))")
@@ -211,3 +214,35 @@ def test_a_long_curve_is_thinned_and_keeps_the_one_step_that_stands_out(open_pag
     x, _ = max(page.evaluate(DRAWN, "chart-loss"), key=lambda one: len(one[0]))
     assert {b - a for a, b in pairwise(x)} == {1}, "what was left out is back"
     assert opened.complaints == []
+
+
+def test_every_document_is_drawn_on_both_sides(open_page: Opener) -> None:
+    page = open_page("asked").page
+    drawn = "document.getElementById('chart-likelihood').data.map(one => one.y.filter(y => y > 0).length)"
+    assert page.evaluate(drawn) == [12, 60, 60, 60, 60, 60]
+    apart = "document.getElementById('chart-difference').data.map(one => one.y.filter(y => y > 0).length)"
+    assert sum(page.evaluate(apart)) == 132
+
+
+def test_what_a_side_says_alone_is_marked_text(open_page: Opener) -> None:
+    opened = open_page("parted")
+    alone = opened.page.locator("#continuations mark")
+    assert alone.count() == 2
+    assert alone.nth(1).text_content().startswith("<script>alert(1)</script>␀<script>")
+    assert opened.complaints == []
+
+
+def test_the_csv_of_a_task_holds_every_document_with_the_very_bits(
+    open_page: Opener, page_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    bundle = read_bundle(page_of("asked").parent)
+    text = download(open_page("asked").page, "Endings, every document, CSV", tmp_path)
+    rows = list(csv.DictReader(text.splitlines()))
+    for side, run in (("reference", REFERENCE), ("subject", SUBJECT)):
+        trace = bundle.runs[run].trace
+        assert isinstance(trace, Trace)
+        lines = [line for line in trace.scored if line.task == "ending"]
+        assert [int(row["ending.step"]) for row in rows] == [line.step for line in lines]
+        for n in range(4):
+            found = [float(row[f"ending.{side}.log_likelihood.{n + 1}"]) for row in rows]
+            assert found == [line.log_likelihoods[n] for line in lines]

@@ -56,7 +56,8 @@ KINDS_OF_ORACLE: Mapping[str, tuple[str, ...]] = {"rows": ("logits",), "prompts"
 class Asked:
     """Which runs there have to be, and what each starts from: digests of case, weights and questions by run; digest of
     each weight; the configuration as the case states it; the length of each row, and how many prompts and conversations
-    there are; and of each text what a token costs by its frequency."""
+    there are; digest and words of each document by task and number, and which of its endings is a question's own; and
+    what a token of the texts costs by its frequency."""
 
     runs: tuple[str, ...]
     inputs: Mapping[str, Mapping[str, str]]
@@ -65,6 +66,8 @@ class Asked:
     rows: tuple[int, ...]
     prompts: int
     conversations: int
+    documents: Mapping[str, tuple[str, int]]
+    right: tuple[int, ...]
     unigram_nats: float
     text_tokens: int
 
@@ -80,7 +83,7 @@ def measure_answers(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str,
         *_logits(runs, tensors),
         *_continuations(runs, tensors),
         *_with_itself(runs, tensors),
-        *_scores(runs),
+        *_scores(runs, asked),
         _sense(runs, asked),
     ]
     return Comparison(measurements={measurement.name: measurement for measurement in found})
@@ -101,8 +104,15 @@ def _of_runs(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str, Tensor
         both = why_broken(run, repeat)
         yield compare_mappings(f"{side}.repeat.scores.differs", _lines(run), _lines(repeat), both)
         yield compare_mappings(f"{side}.repeat.answers.differs", _left(run), _left(repeat), both)
-    first, second = (runs.get(name) for _, name in SIDES)
-    yield compare_mappings("train.batch.differs", _documents(first), _documents(second), why_broken(first, second))
+    yield _same_documents([runs.get(name) for _, name in SIDES], asked)
+
+
+def _same_documents(made: Sequence[Run | None], asked: Asked) -> Measurement:
+    """1 for each document that a side scored otherwise than as it was asked, or not at all."""
+    stated = [_documents(run) for run in made]
+    names = sorted({*asked.documents, *(place for lines in stated for place in lines)})
+    differs = [float(any(lines.get(place) != asked.documents.get(place) for lines in stated)) for place in names]
+    return _measured("train.batch.differs", names, differs, *made)
 
 
 def _unanswered(run: Run, asked: Asked, left: Tensors) -> float:
@@ -135,8 +145,8 @@ def _lines(run: Run | None) -> Mapping[str, Any] | None:
     return {f"{line.task} {line.step}": (line.log_likelihoods, line.score) for line in _scored(run)} or None
 
 
-def _documents(run: Run | None) -> Mapping[str, Any] | None:
-    return {f"{line.task} {line.step}": (line.document, line.words) for line in _scored(run)} or None
+def _documents(run: Run | None) -> Mapping[str, tuple[str, int]]:
+    return {f"{line.task} {line.step}": (line.document, line.words) for line in _scored(run)}
 
 
 def _left(run: Run | None) -> Mapping[str, str] | None:
@@ -294,14 +304,14 @@ def _with_itself(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Ite
             yield _measured(f"{name}.{side}", [f"{what} {n}" for n in numbers], values, runs.get(run))
 
 
-def _scores(runs: Mapping[str, Run]) -> Iterator[Measurement]:
+def _scores(runs: Mapping[str, Run], asked: Asked) -> Iterator[Measurement]:
     """`score.difference`, by task: of texts |perplexity per word / the reference's - 1|, of the others the difference
     of the parts that are right; `score.bound`: what it is at most, in 95 % of the draws of as many documents;
     `score.log_likelihood`, by document: the difference, relative where it is of more than 1."""
     made = [runs.get(name) for _, name in SIDES]
     reference, subject = (_by_task(run) for run in made)
     tasks: tuple[Task, ...] = ("text", *SCORED)
-    found = [_difference(task, reference.get(task, ()), subject.get(task, ())) for task in tasks]
+    found = [_difference(task, reference.get(task, ()), subject.get(task, ()), asked.right) for task in tasks]
     yield _measured("score.difference", tasks, [one.value for one in found], *made)
     yield _measured("score.bound", tasks, [one.bound for one in found], *made)
     pairs = [(a, b) for task in tasks for a, b in _pairs(reference.get(task, ()), subject.get(task, ()))]
@@ -326,15 +336,29 @@ def _likelihoods(a: Scored | None, b: Scored | None) -> float:
     return max(absolute(x, y) / max(1.0, abs(x)) for x, y in zip(a.log_likelihoods, b.log_likelihoods, strict=True))
 
 
-def _difference(task: str, reference: Sequence[Scored], subject: Sequence[Scored]) -> Interval:
-    """NaN where a side scored nothing, lacks a document of the other, or holds a number that is not finite."""
+def _difference(task: Task, reference: Sequence[Scored], subject: Sequence[Scored], right: Sequence[int]) -> Interval:
+    """NaN where a side scored nothing, lacks a document of the other, holds a number that is not finite, or a score
+    that does not follow from its log-likelihoods."""
     pairs = _pairs(reference, subject)
-    if not pairs or not all(a and b and a.finite and b.finite for a, b in pairs):
+    sides = (reference, subject)
+    if not pairs or not all(a and b for a, b in pairs) or not all(_follows(task, lines, right) for lines in sides):
         return Interval(value=math.nan, bound=math.nan)
-    left, right = ([line.score for line in lines] for lines in (reference, subject))
+    scores, own = ([line.score for line in lines] for lines in sides)
     if task == "text":
-        return perplexity_difference(left, right, [line.words for line in reference])
-    return discordance_bound(left, right)
+        return perplexity_difference(scores, own, [line.words for line in reference])
+    return discordance_bound(scores, own)
+
+
+def _follows(task: Task, lines: Sequence[Scored], right: Sequence[int]) -> bool:
+    """Whether every score is what its log-likelihoods say. Whether a word is the greedy one they do not say."""
+    if not all(line.finite for line in lines):
+        return False
+    if task == "text":
+        return all(line.log_likelihoods == (line.score,) for line in lines)
+    if task == "ending":
+        best = [int(np.argmax(line.log_likelihoods)) for line in lines if line.log_likelihoods]
+        return [float(a == b) for a, b in zip(best, right, strict=False)] == [line.score for line in lines]
+    return all(line.score in (0.0, 1.0) and len(line.log_likelihoods) == 1 for line in lines)
 
 
 def _sense(runs: Mapping[str, Run], asked: Asked) -> Measurement:

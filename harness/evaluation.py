@@ -15,6 +15,7 @@ from harness.records import parse, read_json
 from harness.trace import Task
 
 EVALUATION, TOKENIZER = "evaluation.json", "tokenizer"
+TASKS: tuple[Task, ...] = ("text", "last_word", "ending")  # in the order in which they are scored
 Message = Mapping[str, str]
 
 
@@ -57,6 +58,21 @@ class Evaluation:
     def documents(self, task: Task) -> tuple[Any, ...]:
         """What is scored in a task, in its order."""
         return {"text": self.texts, "last_word": self.passages, "ending": self.questions}[task]
+
+
+def words(text: str) -> int:
+    """How many words a text has, as lm-eval's WikiText task counts them."""
+    return max(1, len(text.split()))
+
+
+def documents_of(evaluation: Evaluation) -> dict[str, tuple[str, int]]:
+    """Digest and number of words of every document, as a run that scores them in order states them: by task and
+    number over all tasks."""
+    every = [(task, document) for task in TASKS for document in evaluation.documents(task)]
+    return {
+        f"{task} {number}": (digest_document(document), words(document) if task == "text" else 1)
+        for number, (task, document) in enumerate(every, 1)
+    }
 
 
 def digest_document(document: str | Passage | Question) -> str:

@@ -23,11 +23,11 @@ from pydantic import BaseModel
 
 from harness.alignment import expected_alignment
 from harness.answers import Asked, measure_answers
-from harness.case import Case, parse_case
+from harness.case import Case, Inference, parse_case
 from harness.comparison import Comparison, Expected, Tensors, measure
 from harness.digest import digest_bytes, digest_each, digest_file, digest_tensors
 from harness.errors import EvidenceError, InputError
-from harness.evaluation import digest_evaluation, read_evaluation
+from harness.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
 from harness.files import whole_file
 from harness.inputs import Inputs, read_inputs, read_tensors
 from harness.judge import Finding, judge
@@ -167,6 +167,7 @@ def asked_of(directory: Path, case: Case, inputs: Inputs, weights: Tensors, left
     drawn = {"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches}
     questions = {**drawn, "weights": digest_tensors(asked), "batches": digest_evaluation(directory / "inputs")}
     evaluation = read_evaluation(directory / "inputs")
+    _check_amounts(case, case.inference, evaluation, directory / "inputs" / EVALUATION)
     return Asked(
         runs=required_runs(case),
         inputs={name: drawn if name == TRAINING else questions for name in required_runs(case)},
@@ -175,9 +176,19 @@ def asked_of(directory: Path, case: Case, inputs: Inputs, weights: Tensors, left
         rows=tuple(map(len, evaluation.rows)),
         prompts=len(evaluation.prompts),
         conversations=len(evaluation.conversations),
+        documents=documents_of(evaluation),
+        right=tuple(question.right for question in evaluation.questions),
         unigram_nats=evaluation.unigram_nats,
         text_tokens=evaluation.text_tokens,
     )
+
+
+def _check_amounts(case: Case, asked: Inference, found: Evaluation, path: Path) -> None:
+    """Refuses questions that are fewer, or shorter, than the case asks."""
+    wanted = [case.data.seq_length] * asked.rows, list(asked.prompts), asked.texts, asked.documents, asked.documents
+    rows, prompts = ([len(one) for one in every] for every in (found.rows, found.prompts))
+    if wanted != (rows, prompts, len(found.texts), len(found.passages), len(found.questions)):
+        raise EvidenceError(f"{path} does not ask as much as its case: rows, prompts, texts, passages or questions.")
 
 
 def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:

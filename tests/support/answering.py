@@ -137,7 +137,8 @@ def _likelihoods(task: Task, document: Any, index: int) -> tuple[float, ...]:
         return (-(1.2 + wave) * len(document),)
     if task == "last_word":
         return (-2.5 - wave,)
-    return tuple(-7.0 - wave - 2.0 * (ending != document.right) for ending in range(len(document.endings)))
+    best = document.right if index % 4 != 1 else (document.right + 1) % len(document.endings)
+    return tuple(-7.0 - wave - 2.0 * (ending != best) for ending in range(len(document.endings)))
 
 
 def _logits(label: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

@@ -39,8 +39,9 @@ def test_shipped_cases_have_digests_of_their_own_and_a_default() -> None:
     assert DEFAULT_CASE in SHIPPED
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if load_case(name).inference is None])
 def test_shipped_strict_cases_keep_the_learning_rate_low(name: str) -> None:
+    """Of training alone: weights that are asked have to be learned, and no curve of theirs is compared."""
     assert load_case(name).lr_schedule.learning_rate <= 1e-4
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from harness.attestation import Attestation, Role
 from harness.evidence import Bundle
 from harness.judge import Outcome
-from harness.levels import MEASURES, Certificate, Level, Requirement, certify
+from harness.levels import MEASURES, MEASURES_OF_INFERENCE, Certificate, Level, Requirement, best, certify
 from harness.provenance import Baseline, Source
 from harness.standards import load_standard, parse_standard
 from harness.submission import NOTHING_SIGNED, Submission, claim_of
 from harness.trace import Step, TraceHeader
 from tests.support.bundles import AT, certified, example_step, write_example
-from tests.support.examples import small_case
+from tests.support.examples import inference_case, small_case
 
 ORDER = list(Level)
 
@@ -232,3 +232,77 @@ def test_a_community_statement_about_another_bundle_says_nothing(example: Bundle
     attested = Attestation(statement=foreign, person="Kim", key_id="", digest="")
     standing = dataclasses.replace(NOTHING_SIGNED, attestations=(attested,))
     assert certify(Submission(bundle=example, standing=standing), AT) == certified(example)
+
+
+def answered(header: TraceHeader) -> TraceHeader:
+    """The shipped runners of inference measure, and those of training train."""
+    measures = MEASURES_OF_INFERENCE if header.arm == "infer" else MEASURES
+    return dataclasses.replace(header, runner=measures.get(header.side, header.runner))
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_example(tmp_path_factory.mktemp("asked") / "bundle", case=inference_case(748), header=answered)
+
+
+def test_answers_are_preliminary_without_signatures(asked: Bundle) -> None:
+    certificate = certified(asked)
+    assert (certificate.level, certificate.next_level) == (Level.PRELIMINARY, Level.VALIDATED)
+    assert str(certificate.scope) == "Qwen3 tiny, inference on CPU, one process, float32"
+    assert {r.level for r in certificate.missing} == {Level.VALIDATED}
+    assert all(r.text.startswith("Signed by") for r in certificate.missing)
+
+
+def test_answers_that_the_development_team_signed_are_validated(asked: Bundle) -> None:
+    assert signed(asked, Role.DEVELOPER).level is Level.PRELIMINARY
+    assert signed(asked, Role.DEVELOPER, Role.DEV_TEAM).level is Level.VALIDATED
+    assert signed(asked, Role.DEVELOPER, Role.DEV_TEAM, Role.TEST_TEAM).level is Level.VALIDATED
+
+
+def test_a_small_evaluation_is_preliminary_whoever_signs(tmp_path: Path) -> None:
+    small = write_example(tmp_path / "b", case=inference_case(20), header=answered)
+    certificate = signed(small, Role.DEVELOPER, Role.DEV_TEAM)
+    assert certificate.level is Level.PRELIMINARY
+    assert [r.detail for r in certificate.missing] == ["score-shown INCONCLUSIVE"]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "level"),
+    [
+        ("runs-complete", Level.NONE), ("runs-finite", Level.NONE), ("inputs-same", Level.UNTESTED),
+        ("batches-same", Level.UNTESTED), ("makes-sense", Level.UNTESTED), ("score-ceiling", Level.PRELIMINARY),
+    ],
+)  # fmt: skip
+def test_what_is_not_shown_of_answers_keeps_a_level_down(asked: Bundle, criterion: str, level: Level) -> None:
+    spoiled = with_outcome(asked, criterion, Outcome.INCONCLUSIVE)
+    assert signed(spoiled, Role.DEVELOPER, Role.DEV_TEAM).level is level
+
+
+def test_training_does_not_have_to_converge_for_answers_nor_answers_to_make_sense_for_training(
+    asked: Bundle, example: Bundle
+) -> None:
+    assert not {"converges"} & {finding.criterion for finding in asked.findings}
+    assert not {"makes-sense"} & {finding.criterion for finding in example.findings}
+
+
+def test_a_bundle_of_one_task_carries_no_level_of_the_other(asked: Bundle, example: Bundle) -> None:
+    pairs = best([Submission(bundle=one) for one in (asked, example)], AT)
+    assert [str(certificate.scope).split(",")[1].split()[0] for _, certificate in pairs] == ["inference", "training"]
+
+
+def test_a_run_of_training_is_no_second_run_of_answers(asked: Bundle, example: Bundle) -> None:
+    other = dataclasses.replace(example, occasion=dataclasses.replace(example.occasion, host="elsewhere"), timings={})
+    found = certify(Submission(bundle=asked), AT, [Submission(bundle=other)])
+    (second,) = [r for r in found.requirements if "independent run" in r.text]
+    assert (second.met, second.detail) == (False, f"{example.path.name} is a run of another case")
+
+
+def test_a_cpu_is_never_shown_as_an_npu(asked: Bundle) -> None:
+    certificate = signed(asked, Role.DEVELOPER, Role.DEV_TEAM)
+    assert certificate.scope.device == "CPU" and "Ascend" not in str(certificate.scope)
+    claim = claim_of(asked, Role.DEVELOPER, AT)
+    elsewhere = dataclasses.replace(asked, environment=dataclasses.replace(asked.environment, device="Ascend"))
+    attested = Attestation(statement=claim, person="Dana", key_id="", digest="")
+    standing = dataclasses.replace(NOTHING_SIGNED, attestations=(attested,))
+    found = certify(Submission(bundle=elsewhere, standing=standing), AT)
+    assert any("says something else than the bundle shows" in r.detail for r in found.requirements)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import EvidenceError
-from harness.trace import Step, Trace, TraceHeader, TraceWriter, decode_number, encode_number, read_trace
+from harness.trace import Scored, Step, Trace, TraceHeader, TraceWriter, decode_number, encode_number, read_trace
 
 HEADER = TraceHeader(
     run="subject-1", side="subject", arm="train", case="c", weights="w", batches="b", steps=3, runner="fake",
@@ -246,3 +246,98 @@ def test_resume_of_another_run_is_refused(tmp_path: Path) -> None:
         with pytest.raises(EvidenceError, match="not the beginning of this run"):
             TraceWriter.resume(part, header, after)
     assert part.read_bytes() == before
+
+
+ASKED = dataclasses.replace(HEADER, arm="infer")
+
+
+def scored(number: int, **changes: Any) -> Scored:
+    values = {"task": "ending", "log_likelihoods": (-1.5, -2.5), "score": 1.0, "words": 1, "document": f"{number:04x}"}
+    return Scored(step=number, **{**values, **changes})
+
+
+def write_scored(path: Path, lines: list[Scored], header: TraceHeader = ASKED) -> Path:
+    with TraceWriter.create(path, header) as writer:
+        for line in lines:
+            writer.append(line)
+        writer.finish({"logits.0": "d" * 64})
+    return path
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Path:
+    return write_scored(tmp_path / "trace.jsonl", [scored(1, task="text"), scored(2, task="last_word"), scored(3)])
+
+
+SCORED = st.lists(
+    st.tuples(
+        st.sampled_from(["text", "last_word", "ending"]),
+        st.lists(ANY_FLOAT, max_size=4),
+        ANY_FLOAT,
+        st.integers(1, 2**40),
+        st.text(max_size=5),
+    ),
+    max_size=6,
+)
+
+
+@given(SCORED)
+@settings(max_examples=60)
+def test_scored_documents_read_back_as_they_were_written(rows: list[Any]) -> None:
+    lines = [
+        Scored(step=n, task=task, log_likelihoods=tuple(likelihoods), score=score, words=words, document=document)
+        for n, (task, likelihoods, score, words, document) in enumerate(rows, 1)
+    ]
+    with tempfile.TemporaryDirectory() as directory:
+        header = dataclasses.replace(ASKED, steps=max(1, len(lines)))
+        trace = read_trace(write_scored(Path(directory) / "trace.jsonl", lines, header))
+    assert trace.steps == () and trace.lines == trace.scored and len(trace.scored) == len(lines)
+    for read, written in zip(trace.scored, lines, strict=True):
+        assert (read.task, read.words, read.document) == (written.task, written.words, written.document)
+        pairs = zip((read.score, *read.log_likelihoods), (written.score, *written.log_likelihoods), strict=True)
+        assert all(same(a, b) for a, b in pairs)
+        assert read.finite == written.finite
+    assert trace.complete is bool(lines)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_document_without_a_finite_number_is_the_first_of_its_kind(tmp_path: Path, value: float) -> None:
+    lines = [scored(1), scored(2, log_likelihoods=(-1.0, value)), scored(3, score=value)]
+    bad = read_trace(write_scored(tmp_path / "trace.jsonl", lines)).first_non_finite
+    assert bad is not None and bad.step == 2
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda records: records.pop(2), "holds step 3 where step 2 belongs"),
+        (lambda records: records.append({**records[3], "step": 4}), "holds 4 steps; its run was asked for 3"),
+        (lambda records: records[1].update(task="poem"), "task"),
+        (lambda records: records[1].update(words=0), "words"),
+        (lambda records: records[1].update(words=1.0), "words"),
+        (lambda records: records[1].update(log_likelihoods="-1.5"), "not a list of numbers"),
+        (lambda records: records[1].update(log_likelihoods=["-1.5"]), "not a number"),
+        (lambda records: records[1].update(score=None), "not a number"),
+        (lambda records: records[1].update(score=True), "not a number"),
+        (lambda records: records[1].pop("document"), "expected the keys"),
+        (lambda records: records[1].update(loss=1.0), "expected the keys"),
+        (lambda records: records[0].update(arm="train"), "expected the keys"),
+        (lambda records: records[0].update(arm="guess"), "arm"),
+    ],
+)
+def test_a_scored_document_that_no_run_wrote_is_refused(
+    answered: Path, edit: Callable[[Records], Any], told: str
+) -> None:
+    with pytest.raises(EvidenceError, match=told):
+        read_trace(unfinished(answered, edit))
+
+
+def test_a_digit_of_a_likelihood_is_held_by_the_end(answered: Path) -> None:
+    answered.write_bytes(answered.read_bytes().replace(b"-2.5", b"-2.4", 1))
+    with pytest.raises(EvidenceError, match="changed after its run ended"):
+        read_trace(answered)
+
+
+def test_a_run_that_was_cut_short_is_not_complete(answered: Path) -> None:
+    trace = read_trace(unfinished(answered, lambda records: records.pop()))
+    assert len(trace.scored) == 2 and not trace.complete and trace.footer is None

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -84,7 +84,7 @@ def power(
     return MET if found(study).count == len(study.planted) and not false_alarms(study).count else NOT_MET
 
 
-def _chosen(names: Iterable[str] | None, case: str | None) -> list[Defect]:
+def _chosen(names: Sequence[str] | None, case: str | None) -> list[Defect]:
     """The defects that are meant, each once. In a case that is asked for, all of its task but those that ask for
     another case; any that is named is planted there.
 
@@ -105,6 +105,8 @@ def _chosen(names: Iterable[str] | None, case: str | None) -> list[Defect]:
             wanted += defects_of_file(Path(name))
         else:
             wanted.append(load_defect(name))
+    if not wanted:
+        raise InputError(f"No defect of {', '.join(names)} can be planted in {case}. Name one, or another --case.")
     return list({one.id: one for one in wanted}.values())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from harness.comparison import Comparison, Measurement
-from harness.defects import Defect
+from harness.defects import Defect, Task
 from harness.judge import Finding, Judged, Outcome, judge
 from harness.provenance import Environment, Source
 from harness.records import read_record
@@ -20,15 +20,24 @@ from harness.standards import OFFICIAL, Standard, load_standard
 
 FORMAT = "certify-power/1"
 CEILINGS = ("official-first-loss", "official-mean-loss", "official-grad-norm")
+SCORES, SCORE_CEILING, TEXT = "score.difference", 0.004, "text"
 # What is known of a subject before its first step, and what its first step shows.
 BEFORE = (".initial.differs", ".alignment.differs")
 AT_FIRST = ("oracle.gradients.", "oracle.updates.", "runs.probe_norm", "layout.gradients.")
 # Megatron-LM's functional tests compare a run approximately so: relative 5 % a step, one step in a hundred forgiven.
 APPROXIMATE, FORGIVEN = 0.05, 0.01
-RULES: Mapping[str, str] = {
-    "official ceilings": "first loss, mean loss and mean grad norm within the published ceilings",
-    "first step and mean loss": "first loss and mean loss within the published ceilings",
-    "per step, 5 %": "loss and grad norm of every step within 5 %, one step in a hundred forgiven",
+# The other rules that look at the runs of a task, each with what it asks for.
+RULES: Mapping[Task, Mapping[str, str]] = {
+    "pretrain": {
+        "official ceilings": "first loss, mean loss and mean grad norm within the published ceilings",
+        "first step and mean loss": "first loss and mean loss within the published ceilings",
+        "per step, 5 %": "loss and grad norm of every step within 5 %, one step in a hundred forgiven",
+    },
+    "inference": {
+        "official ceiling": "every score within the published ceiling, 0.4 % of the reference's",
+        "accuracy": "the accuracy of each task within 0.4 % of the reference's",
+        "perplexity": "perplexity per word within 0.4 % of the reference's",
+    },
 }
 
 
@@ -77,7 +86,7 @@ class Clean:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A whole study: what was planted, what was clean, judged by which standards (digest by name)."""
+    """A whole study of one task: what was planted, what was clean, judged by which standards (digest by name)."""
 
     format: str
     recorded: str
@@ -89,6 +98,16 @@ class Study:
     planted: tuple[Planted, ...]
     clean: tuple[Clean, ...]
     seconds: float
+
+    @property
+    def task(self) -> Task:
+        """That of its defects."""
+        return next((one.defect.task for one in self.planted), "pretrain")
+
+    @property
+    def rules(self) -> Mapping[str, str]:
+        """The other rules, each with what it asks for."""
+        return RULES[self.task]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,15 +190,25 @@ def _order(sighting: Sighting) -> float:
     return 2.0**53 if sighting.step is None else sighting.step
 
 
-def other_rules(comparison: Comparison) -> dict[str, bool]:
-    """Whether each of `RULES` refuses a run. What was not measured is not seen by them."""
+def other_rules(comparison: Comparison, task: Task) -> dict[str, bool]:
+    """Whether each of a task's `RULES` refuses a run. What was not measured is not seen by them."""
+    refuse = _rules_of_training if task == "pretrain" else _rules_of_inference
+    return dict(zip(RULES[task], refuse(comparison), strict=True))
+
+
+def _rules_of_training(comparison: Comparison) -> tuple[bool, ...]:
     ceilings = {f.criterion: f.outcome is not Outcome.PASS for f in judge(comparison, _ceilings())}
-    names = list(RULES)
-    return {
-        names[0]: any(ceilings.values()),
-        names[1]: ceilings[CEILINGS[0]] or ceilings[CEILINGS[1]],
-        names[2]: any(_beyond_approximate(comparison[f"train.{name}.relative"]) for name in ("loss", "grad_norm")),
-    }
+    return (
+        any(ceilings.values()),
+        ceilings[CEILINGS[0]] or ceilings[CEILINGS[1]],
+        any(_beyond_approximate(comparison[f"train.{name}.relative"]) for name in ("loss", "grad_norm")),
+    )
+
+
+def _rules_of_inference(comparison: Comparison) -> tuple[bool, ...]:
+    scores = comparison[SCORES]
+    beyond = {place for place, value in zip(scores.places, scores.values, strict=True) if not value <= SCORE_CEILING}
+    return bool(beyond), bool(beyond - {TEXT}), TEXT in beyond
 
 
 def _ceilings() -> Standard:
@@ -226,7 +255,7 @@ def found_by_rules(study: Study) -> dict[str, Rate]:
     """How many defects each of the other rules refuses, on the same traces."""
     return {
         rule: Rate(count=sum(planted.rules[rule] for planted in study.planted), total=len(study.planted))
-        for rule in RULES
+        for rule in study.rules
     }
 
 

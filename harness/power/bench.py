@@ -1,4 +1,5 @@
-"""What planted defects share: a case whose reference half is there, by which a subject is judged and diagnosed."""
+"""What planted defects share: a case whose reference half is there, by which a subject is judged and, where it trains,
+diagnosed. The weights that a case of inference trains to ask belong to the half that is shared."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,44 +17,56 @@ from harness.investigate import jobs as tapped_jobs
 from harness.jobs import Options, all_jobs
 from harness.judge import Finding, judge
 from harness.records import write_json
+from harness.roles import TRAINING
 from harness.runners import Job
 from harness.runners.launcher import run_jobs
 from harness.standards import Standard
 
 Execute = Callable[[Sequence[Job], Case], None]
+Jobs = Callable[[Case, Options], list[Job]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A case with its inputs and the finished runs of reference and oracle: in `plain` those that are judged by, in
-    `tapped` those that show what is inside their first step."""
+    """A case with its inputs and the finished runs that all subjects share: in `plain` those that are judged by, in
+    `tapped` those that show what is inside their first step; None where nothing takes one."""
 
     case: Case
     inputs: Inputs
     standards: tuple[Standard, ...]
     options: Options
     plain: Path
-    tapped: Path
+    tapped: Path | None
 
 
 def set_up(case: Case, standards: Sequence[Standard], options: Options) -> Bench:
-    """Runs reference and oracle of a case under `options.out`; what is finished there from before is taken as it is.
+    """Makes the shared runs of a case under `options.out`; what is finished there from before is taken as it is.
 
     Raises:
         InputError: a run did not complete, or is not finite.
     """
-    plain, tapped = options.out / "plain", options.out / "tapped"
+    plain = options.out / "plain"
+    tapped = options.out / "tapped" if case.inference is None else None
     case, inputs = prepare(case, standards, dataclasses.replace(options, out=plain, resume=plain.exists()))
     write_json(plain / INPUTS, vars(inputs))
-    _share(tapped, plain, (CASE, "inputs"))
-    for directory, every in ((plain, all_jobs), (tapped, tapped_jobs)):
-        jobs = every(case, dataclasses.replace(options, out=directory, resume=True))
-        others = [job for job in jobs if job.side != "subject"]
-        run_jobs(others, case, workers=options.workers, listener=lambda run, trace: None)
-        for job in others:
-            if why := unusable(read_run(Path(job.directory))):
-                raise InputError(f"Nothing can be measured by this reference: {why}")
+    _make_shared(case, all_jobs, dataclasses.replace(options, out=plain, resume=True))
+    if tapped is not None:
+        _share(tapped, plain, (CASE, "inputs"))
+        _make_shared(case, tapped_jobs, dataclasses.replace(options, out=tapped, resume=True))
     return Bench(case=case, inputs=inputs, standards=tuple(standards), options=options, plain=plain, tapped=tapped)
+
+
+def _make_shared(case: Case, every: Jobs, options: Options) -> None:
+    jobs = [job for job in every(case, options) if not _of_subject(job)]
+    run_jobs(jobs, case, workers=options.workers, listener=lambda run, trace: None)
+    for job in jobs:
+        if why := unusable(read_run(Path(job.directory))):
+            raise InputError(f"Nothing can be measured by this reference: {why}")
+
+
+def _of_subject(job: Job) -> bool:
+    """Whether a run is of what is judged. Weights to ask are trained by the shipped subject, whoever is asked them."""
+    return job.side == "subject" and job.run != TRAINING
 
 
 def judge_subject(
@@ -71,23 +84,23 @@ def judge_subject(
 
 
 def name_place(bench: Bench, runner: str, directory: Path, execute: Execute) -> str | None:
-    """The place that a diagnosis of a subject names, None where it finds nothing.
+    """The place that a diagnosis of a subject names, None where it finds nothing or a model is asked and not trained.
 
     Raises:
         InputError: a run broke.
     """
+    if bench.tapped is None:
+        return None
     _share(directory, bench.tapped, (CASE, "inputs", "runs/*", "tensors/*"))
     _execute(bench, tapped_jobs, runner, directory, execute)
     named = first_difference(directory)
     return named.place if named else None
 
 
-def _execute(
-    bench: Bench, every: Callable[[Case, Options], list[Job]], runner: str, directory: Path, execute: Execute
-) -> None:
+def _execute(bench: Bench, every: Jobs, runner: str, directory: Path, execute: Execute) -> None:
     """Makes the subject's runs. One that breaks is no measurement: any gate refuses a run that is not there."""
     options = dataclasses.replace(bench.options, out=directory, subject=runner, resume=False)
-    jobs = [job for job in every(bench.case, options) if job.side == "subject"]
+    jobs = [job for job in every(bench.case, options) if _of_subject(job)]
     execute(jobs, bench.case)
     for run in (read_run(Path(job.directory)) for job in jobs):
         if not run.outcome.ended:

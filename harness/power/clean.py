@@ -15,14 +15,15 @@ from harness.corpus.batches import Batches, draw_batches
 from harness.corpus.draw import draw_inputs
 from harness.evidence import compare_runs
 from harness.jobs import Options, all_jobs
-from harness.judge import Finding, closest, judge
+from harness.judge import Finding, Outcome, closest, judge
 from harness.power import Clean, other_rules, sightings
 from harness.power.pool import Pool
 from harness.power.variations import Variation
 from harness.records import parse, read_json, write_json
 from harness.standards import Standard
 
-AT_ONCE = 4  # while a subject is compiled, the references of the next runs train
+LOG = "clean.log"
+AT_ONCE = 4  # while a subject is compiled, the references of the next runs go on
 
 
 def run_clean(
@@ -34,7 +35,7 @@ def run_clean(
     """
     asked = sorted(chosen(variations, limit), key=lambda run: (run[0].threads, variations.index(run[0])))
     for threads, of_these in itertools.groupby(asked, key=lambda run: run[0].threads):
-        with Pool(threads) as pool, ThreadPoolExecutor(AT_ONCE) as at_once:
+        with Pool(threads, options.out / LOG) as pool, ThreadPoolExecutor(AT_ONCE) as at_once:
             runs = {
                 one.name: _Runs(variation=one, case=case, standards=standards, options=options, pool=pool)
                 for one in variations
@@ -80,7 +81,7 @@ class _Runs:
         _, comparison = compare_runs(directory, case, inputs)
         findings = [finding for one in self.standards for finding in judge(comparison, one)]
         shutil.rmtree(directory)
-        return _concluded(self.variation, seed, case.digest(), comparison, findings)
+        return _concluded(self.variation, seed, case, comparison, findings)
 
     @functools.cached_property
     def _batches(self) -> Batches:
@@ -89,17 +90,18 @@ class _Runs:
 
 
 def _concluded(
-    variation: Variation, seed: int, case_digest: str, comparison: Comparison, findings: Sequence[Finding]
+    variation: Variation, seed: int, case: Case, comparison: Comparison, findings: Sequence[Finding]
 ) -> Clean:
-    nearest = closest(findings)
+    # Too little shown refuses nothing, however far from enough it is.
+    nearest = closest(finding for finding in findings if finding.outcome is not Outcome.INCONCLUSIVE)
     assert nearest is not None, "every shipped standard has limits that allow something"
     used, finding, _ = nearest
     return Clean(
         variation=variation.name,
         seed=seed,
-        case_digest=case_digest,
+        case_digest=case.digest(),
         sightings=sightings(findings),
-        rules=other_rules(comparison),
+        rules=other_rules(comparison, case.task),
         closest=f"{finding.standard}/{finding.criterion}",
         used=round(used, 4),
     )

@@ -1,9 +1,10 @@
 """Runs of planted defects: each in a process of its own, forked from one that has imported MindSpore and done nothing.
 
-Forking is sound only then: the import starts no thread, and device and threads are set by the run itself. What the
-runs of one defect compile is kept for its later runs, in a directory of its own. MindSpore tells what it kept apart by
-the order alone in which a process compiles, so this needs that every run compiles the same in the same order, and some
-more after it: the step, the gradients, the update, the tapped gradients.
+Forking is sound only then: the import starts no thread, and device and threads are set by the run itself. Where a model
+is asked, the same is true of PyTorch and lm-eval. What the runs of one defect compile is kept for its later runs, in a
+directory of its own. MindSpore tells what it kept apart by the order alone in which a process compiles, so this needs
+that every run compiles the same in the same order, and some more after it: the step, the gradients, the update, the
+tapped gradients; of a model that is asked, both runs the same.
 """
 
 import math
@@ -21,13 +22,16 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from harness.case import Case
+from harness.defects import Task
 from harness.errors import CertifyError
 from harness.processes import end_with_parent
 from harness.runners import Job
 from harness.runners.launcher import Process, run_jobs, start_fresh, variables
 from harness.runners.worker import main
 
-PRELOADED = ["harness.power.preload"]
+PRELOADED: Mapping[Task, str] = {"pretrain": "harness.power.preload", "inference": "harness.power.preload_inference"}
+# Arrow comes with lm-eval. What it allocates memory by would start a thread as soon as it is imported.
+WITHOUT_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 COMPILED = "compiled"
 LOOK_SECONDS = 0.02
 HALF_WAY = 64  # how a process ends whose job another has to end, from the checkpoint alone
@@ -38,10 +42,11 @@ class Stopped(CertifyError):
 
 
 class Forks:
-    """Carries out the jobs of defects; may be called from several threads."""
+    """Carries out the jobs of defects of a task; may be called from several threads."""
 
-    def __init__(self, threads: int) -> None:
-        self._variables = variables(threads)
+    def __init__(self, threads: int, task: Task = "pretrain") -> None:
+        self._variables = {**variables(threads), **WITHOUT_THREADS}
+        self._preloaded = PRELOADED[task]
         self._context = get_context("forkserver")
         self._running = set[_Forked]()
         self._stopped = False
@@ -49,7 +54,7 @@ class Forks:
         self._asking = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._context.set_forkserver_preload(PRELOADED)
+        self._context.set_forkserver_preload([self._preloaded])
         # The variables have to be there before the framework is.
         with _environment(self._variables):
             forkserver.ensure_running()

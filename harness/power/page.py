@@ -1,11 +1,10 @@
 """The page of a study: how many defects were refused and by what, how many clean runs were, and every one of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from harness.judge import Outcome
 from harness.power import (
-    RULES,
     Clean,
     Planted,
     Rate,
@@ -82,7 +81,7 @@ class CleanRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PowerPage:
-    """Everything that the page shows."""
+    """Everything that the page shows. `located`: whether a diagnosis was asked for the place of each defect."""
 
     headline: str
     tone: str
@@ -90,6 +89,7 @@ class PowerPage:
     facts: tuple[Fact, ...]
     rates: tuple[RateRow, ...]
     rules: tuple[str, ...]
+    located: bool
     criteria: tuple[CriterionRow, ...]
     missed: tuple[tuple[str, str], ...]
     left: tuple[str, ...]
@@ -114,7 +114,8 @@ def build_page(study: Study) -> PowerPage:
         + (f"{alarms.count} of {count(alarms.total, 'clean run')}." if alarms.total else "no clean run was made."),
         facts=tuple(_facts(study)),
         rates=tuple(_rates(study)),
-        rules=tuple(RULES),
+        rules=tuple(study.rules),
+        located=study.task == "pretrain",
         criteria=tuple(
             CriterionRow(
                 criterion=one.criterion, finds=one.finds.count, first=one.first, only=one.only, redundant=one.redundant
@@ -123,7 +124,7 @@ def build_page(study: Study) -> PowerPage:
         ),
         missed=tuple((one.defect.id, f"{one.defect.what} {one.defect.note}".strip()) for one in misses(study)),
         left=tuple(_left(study)),
-        defects=tuple(_defect(one) for one in study.planted),
+        defects=tuple(_defect(one, study.rules) for one in study.planted),
         clean=tuple(_clean(study)),
         command=" ".join(study.command),
     )
@@ -147,10 +148,10 @@ def _rates(study: Study) -> Iterator[RateRow]:
     for name in study.standards:
         yield _rate(name, "this standard alone", found_by(study, name), own=True)
     for rule, rate in found_by_rules(study).items():
-        yield _rate(rule, RULES[rule], rate)
-    yield _rate(
-        "The place", "of defects that have one, the diagnosis names it or a part of it", places_named(study), own=True
-    )
+        yield _rate(rule, study.rules[rule], rate)
+    if study.task == "pretrain":
+        what = "of defects that have one, the diagnosis names it or a part of it"
+        yield _rate("The place", what, places_named(study), own=True)
     yield _rate("False alarms", "clean runs that any criterion refuses", false_alarms(study), own=True)
 
 
@@ -182,7 +183,7 @@ def _seen(yes: bool, what: tuple[str, str] = ("refused", "not seen")) -> Mark:
     return Mark(glyph=good.glyph, word=what[0] if yes else what[1], tone=good.tone)
 
 
-def _defect(planted: Planted) -> DefectRow:
+def _defect(planted: Planted, rules: Iterable[str]) -> DefectRow:
     first = first_sightings(planted.sightings)
     others = len(planted.sightings) - len(first)
     defect = planted.defect
@@ -197,7 +198,7 @@ def _defect(planted: Planted) -> DefectRow:
         when=_when(first[0].step) if first else "",
         first=listed([one.criterion for one in first]),
         more=f"and {count(others, 'criterion', 'criteria')} later" if others else "",
-        rules=tuple(_seen(planted.rules[rule]) for rule in RULES),
+        rules=tuple(_seen(planted.rules[rule]) for rule in rules),
         place=defect.place or "",
         named=_seen(named_rightly(planted), ("named", "not named")) if defect.place else None,
         said=planted.named or "nothing differs",

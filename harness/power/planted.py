@@ -1,4 +1,4 @@
-"""Planted defects: each is a subject that trains in processes of its own, beside a reference half that ran once."""
+"""Planted defects: each is a subject with processes of its own, beside a reference half that ran once."""
 
 import dataclasses
 import shutil
@@ -22,7 +22,8 @@ def run_planted(
 ) -> Iterator[Planted]:
     """Each defect in its case with what saw it, in order. What a directory holds from before is not run again.
 
-    `standards` are those of a case, by its name. As many defects are at work at a time as there are workers.
+    `standards` are those of a case, by its name; all cases are of one task. As many defects are at work at a time as
+    there are workers.
 
     Raises:
         CertifyError: reference or oracle of a case broke, or a defect does not run.
@@ -41,7 +42,7 @@ def run_planted(
         found: Planted = parse(Planted, read_json(result), result)
         return found
 
-    with ThreadPoolExecutor(options.workers) as at_once, Forks(options.threads) as forks:
+    with ThreadPoolExecutor(options.workers) as at_once, Forks(options.threads, defects[0][1].task) as forks:
         yield from at_once.map(made, *zip(*defects, strict=True))
 
 
@@ -60,6 +61,6 @@ def _planted(defect: Defect, bench: Bench, directory: Path, execute: Execute) ->
         case=bench.case.name,
         named=named,
         sightings=sightings(findings),
-        rules=other_rules(comparison),
+        rules=other_rules(comparison, bench.case.task),
         seconds=round(time.monotonic() - begun, 1),
     )

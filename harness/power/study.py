@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from harness import certify, environment
-from harness.case import DEFAULT_CASE, Case, load_case
-from harness.defects import Defect
+from harness.case import Case, load_case
+from harness.defects import USUAL_CASES, Defect, Task
 from harness.errors import InputError
 from harness.jobs import ALL_SIDES, Options
 from harness.power import FORMAT, Clean, Planted, Study
 from harness.power.clean import chosen, run_clean
 from harness.power.planted import run_planted
-from harness.power.variations import VARIATIONS
+from harness.power.variations import VARIATIONS, Variation
 from harness.provenance import Source
 from harness.records import parse, read_json, write_json
 from harness.runners.launcher import terminate_as_interrupt
@@ -26,8 +26,8 @@ Listener = Callable[[Planted | Clean], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a study is to hold: the defects, the case (None: each defect's own, and the default one for clean runs), by
-    which standards (empty: those of the case), and how many of the clean runs (None: all)."""
+    """What a study is to hold: defects of one task; the case (None: each defect's own, and the task's usual one for
+    clean runs); by which standards (empty: those of the case); and how many of the clean runs (None: all)."""
 
     defects: tuple[Defect, ...]
     case: str | None
@@ -35,18 +35,36 @@ class Asked:
     clean: int | None
 
     @property
+    def task(self) -> Task:
+        """The task of all of its cases."""
+        return self.defects[0].task
+
+    @property
+    def variations(self) -> tuple[Variation, ...]:
+        """What its clean runs vary in."""
+        return VARIATIONS[self.task]
+
+    @property
     def size(self) -> int:
         """How many results the study has."""
-        return len(self.defects) + len(chosen(VARIATIONS, self.clean))
+        return len(self.defects) + len(chosen(self.variations, self.clean))
 
     def cases(self) -> tuple[Case, tuple[Case, ...]]:
         """The case whose variations are clean, and that of each defect.
 
         Raises:
-            InputError: one cannot be read.
+            InputError: one cannot be read, or they are of several tasks.
         """
         read = functools.cache(load_case)
-        return read(self.case or DEFAULT_CASE), tuple(read(self.case or defect.case) for defect in self.defects)
+        ground = read(self.case or USUAL_CASES[self.task])
+        cases = tuple(read(self.case or defect.case) for defect in self.defects)
+        for defect, case in zip(self.defects, cases, strict=True):
+            if not defect.task == case.task == ground.task:
+                raise InputError(
+                    f"{defect.id} is a defect of {defect.task}, {case.name} a case of {case.task}, and the clean runs "
+                    f"are of {ground.task}: a study is of one task. Plant the others in a study of their own."
+                )
+        return ground, cases
 
 
 def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
@@ -74,7 +92,7 @@ def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
         for one in run_planted(list(zip(asked.defects, cases, strict=True)), standards, options):
             planted.append(one)
             told(one)
-        for run in run_clean(VARIATIONS, asked.clean, ground, standards[ground.name], options):
+        for run in run_clean(asked.variations, asked.clean, ground, standards[ground.name], options):
             clean.append(run)
             told(run)
     judged = {standard.name: standard for every in standards.values() for standard in every}

@@ -8,10 +8,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.case import Case
+from harness.defects import Task
 
 SUBJECT = "mindspore"
 FORMULAS = "harness.power.formulas"
 Changes = Mapping[str, Mapping[str, Any]]
+# What makes a case of a task small. A model that is asked is trained until its outputs are no noise.
+SMALL: Mapping[Task, Changes] = {
+    "pretrain": {
+        "data": {"seq_length": 32},
+        "training": {"steps": 40, "lr_zero_steps": 5, "checkpoint_every": 100, "floor_repeats": 0},
+        "lr_schedule": {"warmup_steps": 4},
+    },
+    "inference": {
+        "data": {"seq_length": 64},
+        "training": {"steps": 250, "lr_zero_steps": 1, "checkpoint_every": 1000},
+        "lr_schedule": {"learning_rate": 5e-3, "lr_end": 5e-4},
+        "inference": {
+            "rows": 2, "prompts": (3, 20), "max_new_tokens": 24, "sampled_tokens": 8, "texts": 10, "documents": 20,
+        },
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +43,7 @@ class Variation:
 
     def case(self, base: Case, seed: int) -> Case:
         """The case of one run."""
-        small: dict[str, dict[str, Any]] = {
-            "data": {"seq_length": 32},
-            "training": {"steps": 40, "lr_zero_steps": 5, "checkpoint_every": 100, "floor_repeats": 0},
-            "lr_schedule": {"warmup_steps": 4},
-            "initialization": {"seed": 1000 + seed},
-        }
+        small = {**SMALL[base.task], "initialization": {"seed": 1000 + seed}}
         sections = {}
         for name in {*small, *self.changes}:
             whole = base.model.to_hf() if name == "model" else getattr(base, name).model_dump()
@@ -55,7 +67,11 @@ def _rate(**changes: Any) -> Changes:
     return {"lr_schedule": changes}
 
 
-VARIATIONS = (
+def _asked(**changes: Any) -> Changes:
+    return {"inference": changes}
+
+
+TRAINED = (
     Variation(name="as-it-is", seeds=16),
     Variation(name="one-layer", changes=_model(num_hidden_layers=1)),
     Variation(name="three-layers", changes=_model(num_hidden_layers=3)),
@@ -105,3 +121,43 @@ VARIATIONS = (
     Variation(name="two-threads", threads=2),
     Variation(name="two-threads-batch-8", changes=_data(global_batch_size=8), threads=2),
 )
+# One after the other, so that what is compiled for the shapes of one serves all of its seeds.
+ASKED = (
+    Variation(name="as-it-is", seeds=9),
+    Variation(name="more-steps", changes=_training(steps=400), seeds=2),
+    Variation(name="fewer-steps", changes=_training(steps=200), seeds=2),
+    Variation(name="rate-3e-3", changes=_rate(learning_rate=3e-3), seeds=2),
+    Variation(name="rate-1e-2", changes=_rate(learning_rate=1e-2), seeds=2),
+    Variation(name="constant-rate", changes=_rate(type="constant", lr_end=0.0), seeds=2),
+    Variation(name="wider-initialization", changes=_model(initializer_range=0.05), seeds=2),
+    Variation(name="norms-of-one", changes={"initialization": {"norm_std": 0.0}}, seeds=2),
+    Variation(name="trained-in-pynative", changes=_training(graph_mode=False), seeds=1),
+    Variation(name="one-row", changes=_asked(rows=1), seeds=2),
+    Variation(name="five-rows", changes=_asked(rows=5), seeds=2),
+    Variation(name="rows-of-47", changes=_data(seq_length=47), seeds=2),
+    Variation(name="rows-of-128", changes=_data(seq_length=128), seeds=2),
+    Variation(name="prompts-alike", changes=_asked(prompts=(16, 16, 16)), seeds=2),
+    Variation(name="prompts-of-a-bucket-and-one-more", changes=_asked(prompts=(16, 17, 32, 33)), seeds=2),
+    Variation(name="one-token-prompts", changes=_asked(prompts=(1, 1)), seeds=2),
+    Variation(name="prompts-far-apart", changes=_asked(prompts=(1, 100)), seeds=2),
+    Variation(name="seven-prompts", changes=_asked(prompts=(2, 5, 9, 14, 20, 27, 31)), seeds=2),
+    Variation(name="continued-to-64", changes=_asked(max_new_tokens=64), seeds=2),
+    Variation(name="one-new-token", changes=_asked(max_new_tokens=1, sampled_tokens=1), seeds=2),
+    Variation(name="scored-one-by-one", changes=_asked(batch_size=1), seeds=2),
+    Variation(name="scored-by-five", changes=_asked(batch_size=5), seeds=2),
+    Variation(name="more-documents", changes=_asked(texts=20, documents=60), seeds=2),
+    Variation(name="to-the-last-position", changes=_model(max_position_embeddings=64), seeds=2),
+    Variation(name="one-layer", changes=_model(num_hidden_layers=1), seeds=2),
+    Variation(name="four-layers", changes=_model(num_hidden_layers=4), seeds=2),
+    Variation(name="width-32", changes=_model(hidden_size=32), seeds=2),
+    Variation(name="width-96", changes=_model(hidden_size=96), seeds=2),
+    Variation(name="heads-8-of-8", changes=_model(num_attention_heads=8, num_key_value_heads=8, head_dim=8), seeds=2),
+    Variation(name="one-key-value-head", changes=_model(num_key_value_heads=1), seeds=2),
+    Variation(name="head-width-16", changes=_model(head_dim=16), seeds=2),
+    Variation(name="vocabulary-512", changes=_model(vocab_size=512), seeds=2),
+    Variation(name="tied-head", changes=_model(tie_word_embeddings=True), seeds=2),
+    Variation(name="rotary-base-1e4", changes=_model(rope_theta=1e4), seeds=2),
+    Variation(name="norm-eps-1e-5", changes=_model(rms_norm_eps=1e-5), seeds=2),
+    Variation(name="two-threads", threads=2, seeds=2),
+)
+VARIATIONS: Mapping[Task, tuple[Variation, ...]] = {"pretrain": TRAINED, "inference": ASKED}

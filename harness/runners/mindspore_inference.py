@@ -33,8 +33,12 @@ class MindSporeInference:
         prepare_process(setting.device, setting.threads)
         self._case, self._asked, self._setting = case, case.inference, setting
         self.tokenizer_directory = setting.tokenizer
-        self.model = self.model_class(case.model, case.precision)
+        self.model = self.build_model(case)
         self.model.load_weights(dict(weights))
+
+    def build_model(self, case: Case) -> Qwen3ForInference:
+        """What answers, with weights of its own."""
+        return self.model_class(case.model, case.precision)
 
     @functools.cached_property
     def adapter(self) -> Any:

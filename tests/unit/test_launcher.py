@@ -365,7 +365,7 @@ def test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried
         job(case, options(out, reference=runner), name)
         for runner, name in (("Crashes", "reference-1"), ("Fake", "reference-2"))
     )
-    with Pool(1) as pool:
+    with Pool(1, out / "log.txt") as pool:
         pool.execute([crashing, fine])
     crashed, went_on = (read_run(Path(one.directory)) for one in (crashing, fine))
     assert (crashed.outcome.status, crashed.outcome.detail) == ("crashed", "raised RuntimeError")
@@ -375,7 +375,7 @@ def test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried
 
 def test_a_pool_whose_process_is_killed_says_how_to_go_on(prepared: Prepared) -> None:
     case, out = prepared
-    with Pool(1) as pool, pytest.raises(InputError, match="--resume"):
+    with Pool(1, out / "log.txt") as pool, pytest.raises(InputError, match=r"log\.txt .*--resume"):
         pool.execute([job(case, options(out, reference="Killed"), "reference-1")])
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import power
-from harness.case import DEFAULT_CASE, load_case
+from harness.case import load_case
 from harness.comparison import Comparison, Measurement
-from harness.defects import Defect, shipped_defects
-from harness.errors import EvidenceError
+from harness.defects import INFERENCE, USUAL_CASES, Defect, Task, shipped_defects
+from harness.errors import EvidenceError, InputError
 from harness.judge import Finding, Judged, Outcome
 from harness.power import (
     Planted,
@@ -28,10 +28,11 @@ from harness.power import (
 )
 from harness.power.clean import chosen
 from harness.power.page import build_page, render_power
+from harness.power.study import Asked
 from harness.power.variations import VARIATIONS
 from harness.provenance import Environment, Source
 from harness.records import write_json
-from harness.standards import Limit
+from harness.standards import Limit, load_standard
 from tests.support.bundles import write_example
 from tests.support.examples import small_case
 
@@ -108,11 +109,34 @@ def curve(**values: Any) -> Comparison:
     ],
 )
 def test_the_other_rules_see_what_they_are_known_to_see(comparison: Comparison, seen: tuple[bool, ...]) -> None:
-    assert tuple(other_rules(comparison).values()) == seen
+    assert tuple(other_rules(comparison, "pretrain").values()) == seen
+
+
+@pytest.mark.parametrize(
+    ("apart", "seen"),
+    [
+        ({"text": 0.0, "last_word": 0.004, "ending": 0.0}, (False, False, False)),
+        ({"text": 0.005, "last_word": 0.0, "ending": 0.0}, (True, False, True)),
+        ({"text": 0.0, "last_word": 0.0, "ending": 0.01}, (True, True, False)),
+        ({"text": math.nan, "last_word": math.nan, "ending": 0.0}, (True, True, True)),
+    ],
+)
+def test_the_other_rules_see_scores_alone_where_a_model_is_asked(
+    apart: dict[str, float], seen: tuple[bool, ...]
+) -> None:
+    scores = Measurement(name=power.SCORES, places=tuple(apart), values=tuple(apart.values()))
+    comparison = Comparison(measurements={power.SCORES: scores})
+    assert tuple(other_rules(comparison, "inference").values()) == seen
+
+
+def test_the_ceiling_of_the_other_rules_is_that_of_the_standard() -> None:
+    (limit,) = [c.limits[0] for c in load_standard("official-inference").criteria if c.id == "score-ceiling"]
+    assert (limit.measurement, limit.statistic, limit.value) == (power.SCORES, "maximum", power.SCORE_CEILING)
 
 
 def test_the_other_rules_raise_no_alarm_about_a_good_run(tmp_path: Path) -> None:
-    assert set(other_rules(write_example(tmp_path / "b", case=small_case()).comparison).values()) == {False}
+    comparison = write_example(tmp_path / "b", case=small_case()).comparison
+    assert set(other_rules(comparison, "pretrain").values()) == {False}
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
@@ -132,7 +156,7 @@ def test_nothing_counted_says_nothing() -> None:
 
 def planted(*found: Sighting, place: str | None = None, named: str | None = None, seen: bool = False) -> Planted:
     defect: Defect = dataclasses.replace(DEFECT, place=place)
-    rules = dict.fromkeys(power.RULES, seen)
+    rules = dict.fromkeys(power.RULES["pretrain"], seen)
     return Planted(defect=defect, case="c", named=named, sightings=found, rules=rules, seconds=1.0)
 
 
@@ -186,12 +210,14 @@ def test_a_place_is_named_rightly_only_at_it_or_inside_it(place: str, named: str
     assert power.places_named(study(one, planted(named="optimizer alone"))) == Rate(count=int(right), total=1)
 
 
-def test_there_are_four_hundred_clean_runs_and_a_few_are_one_of_each() -> None:
-    every = chosen(VARIATIONS, None)
-    assert len(every) >= 400 and len({(variation.name, seed) for variation, seed in every}) == len(every)
-    few = chosen(VARIATIONS, len(VARIATIONS))
-    assert {variation.name for variation, _ in few} == {variation.name for variation in VARIATIONS}
-    base, shipped = load_case(DEFAULT_CASE), [run for run in every if run[0].subject == "mindspore"]
+@pytest.mark.parametrize(("task", "count"), [("pretrain", 400), ("inference", 60)])
+def test_there_are_many_clean_runs_and_a_few_are_one_of_each(task: Task, count: int) -> None:
+    variations = VARIATIONS[task]
+    every = chosen(variations, None)
+    assert len(every) >= count and len({(variation.name, seed) for variation, seed in every}) == len(every)
+    few = chosen(variations, len(variations))
+    assert {variation.name for variation, _ in few} == {variation.name for variation in variations}
+    base, shipped = load_case(USUAL_CASES[task]), [run for run in every if run[0].subject == "mindspore"]
     digests = {variation.case(base, seed).digest() for variation, seed in shipped}
     runs = [variation for variation, _ in every if variation.subject == "mindspore" and variation.threads == 1]
     assert len(digests) >= len(runs)
@@ -218,6 +244,27 @@ def test_the_page_shows_every_defect_and_every_variation_and_says_what_was_misse
     assert [(row.variation, row.runs, row.refused.word, row.by) for row in page.clean] == [
         ("wide", 2, "false alarm", "b/z"), ("long", 1, "no alarm", "")
     ]  # fmt: skip
+
+
+def test_a_study_of_inference_has_its_own_rules_and_asks_for_no_place() -> None:
+    rules = power.RULES["inference"]
+    defect = dataclasses.replace(DEFECT, area=INFERENCE)
+    one = dataclasses.replace(planted(sighting("a/x")), defect=defect, rules=dict.fromkeys(rules, False))
+    asked = study(one)
+    page = build_page(asked)
+    assert page.rules == tuple(rules) and not page.located
+    assert not {"The place", *power.RULES["pretrain"]} & {row.name for row in page.rates}
+    assert "Place</th>" not in render_power(asked) and "Place</th>" in render_power(study(planted()))
+
+
+@pytest.mark.parametrize("case", [None, "qwen3-tiny-inference"])
+def test_a_study_is_of_one_task(case: str | None) -> None:
+    asked = next(one for one in shipped_defects().values() if one.area == INFERENCE)
+    both = Asked(defects=(asked, DEFECT), case=case, standards=(), clean=None)
+    with pytest.raises(InputError, match="a study is of one task"):
+        both.cases()
+    ground, (own,) = dataclasses.replace(both, defects=(asked,)).cases()
+    assert ground.task == own.task == "inference"
 
 
 def test_what_a_defect_says_of_itself_is_text_on_the_page() -> None:

@@ -7,11 +7,9 @@ that the evidence is refused: what is refused for another reason than the one th
 
 import dataclasses
 import datetime
-import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,145 +17,59 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.attestation import Role, Trust, Waiver, Withdrawal, keygen, load_trust, read, sign, standing
-from harness.digest import canonical_json, digest_bytes, digest_file
-from harness.errors import AttestationError, CertifyError, EvidenceError
-from harness.evidence import Bundle, finish_bundle, read_bundle
+from harness.attestation import Role, Waiver, Withdrawal, load_trust, read
+from harness.digest import digest_file
+from harness.errors import CertifyError
+from harness.evidence import finish_bundle
 from harness.judge import Outcome
-from harness.levels import MEASURES, Level, certify
-from harness.records import read_json, write_json
+from harness.levels import Level
 from harness.standards import Standard, load_standard, parse_standard
-from harness.submission import Submission, claim_of, read_submission
+from harness.submission import read_submission
 from harness.trace import Step, TraceHeader
 from tests.support.bundles import edit_json, example_step, write_example, write_page_of
 from tests.support.examples import small_case
+from tests.support.fooling import (
+    DAY,
+    NONE,
+    PEOPLE,
+    PRELIMINARY,
+    REFUSED,
+    SECOND,
+    SIGNED,
+    UNTESTED,
+    UTC,
+    VALIDATED,
+    Fooling,
+    Scene,
+    again,
+    as_runner,
+    copied,
+    copy_of,
+    edited,
+    header_of,
+    honest_scene,
+    left_out,
+    lines_of,
+    run_in,
+    second_made,
+    statement,
+    swapped,
+    trust_file,
+)
 
-UTC = datetime.UTC
-DAY = datetime.datetime(2026, 2, 10, 12, tzinfo=UTC)
-SIGNED = datetime.datetime(2026, 2, 5, tzinfo=UTC)
 CASE, SHORT = small_case(steps=1000, lr_zero_steps=20), small_case(steps=200, lr_zero_steps=20)
-SECOND = {"started": "2026-02-02T08:00:00+00:00", "host": "test-runner"}
 SUBJECT_RUNNER = "harness.runners.mindspore_subject:MindSporeSubject"
-PEOPLE = {"dana": ("Dana", Role.DEVELOPER), "li": ("Li Wei", Role.DEV_TEAM), "tess": ("Tess", Role.TEST_TEAM)}
-
-
-def shipped(header: TraceHeader) -> TraceHeader:
-    """The runners as a real run names them."""
-    return dataclasses.replace(header, runner=SUBJECT_RUNNER if header.side == "subject" else MEASURES[header.side])
-
-
-def write(directory: Path, header: Callable[[TraceHeader], TraceHeader] = lambda header: header, **more: Any) -> Bundle:
-    """A bundle of the case, made by the shipped runners unless `header` says otherwise."""
-    return write_example(directory, **{"case": CASE, "header": lambda asked: header(shipped(asked)), **more})
-
-
-def write_second(directory: Path, **more: Any) -> Bundle:
-    """Another occasion, whose steps took other times."""
-    write(directory, **{"occasion": SECOND, **more})
-    for timing in directory.glob("runs/*/timing.jsonl"):
-        timing.write_bytes(timing.read_bytes().replace(b"0.02", b"0.03"))
-    return finish_bundle(directory)
-
-
-def trust_file(directory: Path, **changes: Any) -> Path:
-    """Everybody with one role for a year; `changes` by person replace fields of their entry."""
-    entries = [
-        {"person": person, "public_key": f"{name}.pub", "roles": [str(role)], "valid_from": "2026-01-01",
-         "valid_until": "2026-12-31", **changes.get(name, {})}
-        for name, (person, role) in PEOPLE.items()
-    ]  # fmt: skip
-    path = directory / "trust.yaml"
-    path.write_text(json.dumps({"keys": entries, **changes.get("file", {})}))
-    return path
-
-
-@dataclass
-class Scene:
-    """Two bundles, keys, whom to believe, and the day that is asked for."""
-
-    root: Path
-    at: datetime.datetime = DAY
-    others: bool = True
-    signing: bool = True
-    # what lies in `first`, and what lay in `second`, if it is known: most of the time goes into reading
-    made: Bundle | None = None
-    kept: Bundle | None = None
-    trust: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def first(self) -> Path:
-        return self.root / "first"
-
-    @property
-    def second(self) -> Path:
-        return self.root / "second"
-
-    def put(self, bundle: Path, statement: Any, key: str) -> Path:
-        envelope = sign(statement, self.root / f"{key}.key")
-        path = bundle / "attestations" / f"{digest_bytes(envelope)[:12]}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(envelope)
-        return path
-
-    def attest(
-        self, path: Path, key: str, role: Role | None = None, bundle: Bundle | None = None, **changes: Any
-    ) -> Path:
-        claim = claim_of(bundle or read_bundle(path), role or PEOPLE[key][1], changes.pop("stated_at", SIGNED))
-        return self.put(path, dataclasses.replace(claim, **changes), key)
-
-    def sign_all(self) -> None:
-        """Everybody signs the first bundle, in place of what was signed before."""
-        shutil.rmtree(self.first / "attestations", ignore_errors=True)
-        first = self.made or read_bundle(self.first)
-        for key in PEOPLE:
-            self.attest(self.first, key, bundle=first)
-
-    def forge(self) -> None:
-        """Makes both lists fit what lies there."""
-        where = self.first
-        for name in ("manifest.json", "record.json"):
-            content = read_json(where / name)
-            content["files"] = {
-                file: digest_file(where / file) for file in content["files"] if (where / file).is_file()
-            }
-            if name == "record.json":
-                content["manifest"] = digest_file(where / "manifest.json")
-            write_json(where / name, content)
-
-    def read_second(self, trust: Trust) -> Submission:
-        if self.kept is None or self.kept.record != digest_file(self.second / "record.json"):
-            return read_submission(self.second, trust, self.at)
-        envelopes = [path.read_bytes() for path in (self.second / "attestations").glob("*.json")]
-        return Submission(bundle=self.kept, standing=standing(envelopes, trust, self.at))
-
-    def outcome(self, spoil: Callable[["Scene"], object]) -> Level | None:
-        """What comes out after something was spoiled; None where the evidence is refused."""
-        try:
-            spoil(self)
-            if self.signing:
-                self.sign_all()
-            believed = load_trust(trust_file(self.root, **self.trust))
-            first, second = read_submission(self.first, believed, self.at), self.read_second(believed)
-        except (EvidenceError, AttestationError):
-            return None
-        return certify(first, self.at, [second] if self.others else []).level
+LATE, EARLY = DAY + datetime.timedelta(days=181), datetime.datetime(2026, 1, 30, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    root = tmp_path_factory.mktemp("honest")
-    for name in (*PEOPLE, "other"):
-        keygen(root / name)
-    scene = Scene(root, made=write(root / "first"))
-    scene.sign_all()
-    scene.kept = write_second(scene.second)
-    scene.attest(scene.second, "tess", bundle=scene.kept)
-    return scene
+    return honest_scene(tmp_path_factory.mktemp("honest"), CASE)
 
 
 @pytest.fixture
 def scene(honest: Scene, tmp_path: Path) -> Scene:
-    return Scene(Path(shutil.copytree(honest.root, tmp_path / "scene")), kept=honest.kept)
+    return copy_of(honest, tmp_path / "scene")
 
 
 def untouched(scene: Scene) -> None:
@@ -177,71 +89,13 @@ def test_a_second_run_within_the_floor_is_released_too(scene: Scene) -> None:
     assert scene.outcome(spoil) is Level.RELEASED
 
 
-Fooling = Callable[[Scene], object]
-
-
-def again(**options: Any) -> Fooling:
-    """The first bundle made with other numbers."""
-
-    def spoil(scene: Scene) -> None:
-        shutil.rmtree(scene.first)
-        scene.made = write(scene.first, **options)
-
-    return spoil
-
-
 def at_step(run: str, number: int, **values: Any) -> Fooling:
     return again(change=lambda r, s: dataclasses.replace(s, **values) if r.startswith(run) and s.step == number else s)
-
-
-def header_of(run: str, change: Callable[[TraceHeader], dict[str, Any]]) -> Fooling:
-    return again(header=lambda h: dataclasses.replace(h, **change(h)) if h.run == run else h)
-
-
-def lines_of(run: str, change: Callable[[list[bytes]], list[bytes]]) -> Fooling:
-    """Other lines in a trace, whose end then states their digest, judged as if they had been recorded."""
-
-    def spoil(scene: Scene) -> None:
-        path = scene.first / "runs" / run / "trace.jsonl"
-        *lines, end = change(path.read_bytes().splitlines(keepends=True))
-        content = json.loads(end)
-        if "lines" in content:
-            end = (canonical_json({**content, "lines": digest_bytes(b"".join(lines))}) + "\n").encode()
-        path.write_bytes(b"".join([*lines, end]))
-        scene.made = finish_bundle(scene.first)
-
-    return spoil
 
 
 def emptied(scene: Scene) -> None:
     (scene.first / run_in("subject-1")).write_bytes(b"")
     finish_bundle(scene.first)
-
-
-def swapped(one: str, other: str) -> Fooling:
-    def spoil(scene: Scene) -> None:
-        a, b, aside = scene.first / one, scene.first / other, scene.root / "aside"
-        a.rename(aside), b.rename(a), aside.rename(b)
-        finish_bundle(scene.first)
-
-    return spoil
-
-
-def copied(source: str, target: str) -> Fooling:
-    def spoil(scene: Scene) -> None:
-        shutil.copy(scene.first / source, scene.first / target)
-        scene.made = finish_bundle(scene.first)
-
-    return spoil
-
-
-def edited(name: str, change: Callable[[Any], object], forge: bool = True) -> Fooling:
-    def spoil(scene: Scene) -> None:
-        edit_json(scene.first / name, change)
-        if forge:
-            scene.forge()
-
-    return spoil
 
 
 def digit(forge: bool) -> Fooling:
@@ -273,16 +127,6 @@ def unread(content: dict[str, Any]) -> None:
 
 def older(content: dict[str, Any]) -> None:
     content["version"] = 1
-
-
-def statement(act: Fooling) -> Fooling:
-    """A row about signatures: they are as the row leaves them."""
-
-    def spoil(scene: Scene) -> None:
-        scene.signing = False
-        act(scene)
-
-    return spoil
 
 
 def unsigned(bundle: Path, role: Role) -> None:
@@ -367,46 +211,14 @@ def second_as_redated_copy(scene: Scene) -> None:
     scene.attest(scene.second, "tess")
 
 
-def second_made(*signers: str, **options: Any) -> Fooling:
-    """Another second run, signed by the test team and by who else is named."""
-
-    def spoil(scene: Scene) -> None:
-        shutil.rmtree(scene.second)
-        made = write_second(scene.second, **options)
-        for key in ("tess", *signers):
-            scene.attest(scene.second, key, bundle=made)
-
-    return spoil
-
-
-def as_runner(side: str, name: str) -> Callable[[TraceHeader], TraceHeader]:
-    """One side made by another runner."""
-    return lambda header: dataclasses.replace(header, runner=name) if header.side == side else header
-
-
 def exact_as_the_subject(run: str, step: Step) -> Step:
     """The oracle's numbers are the subject's own, so its error is 0."""
     return example_step(f"subject-{run}", step.step, CASE.training.steps) if run == "oracle-1" else step
 
 
-def left_out(name: str) -> Fooling:
-    def spoil(scene: Scene) -> None:
-        (scene.first / name).unlink()
-        scene.made = finish_bundle(scene.first)
-
-    return spoil
-
-
-def run_in(name: str) -> str:
-    return f"runs/{name}/trace.jsonl"
-
-
 def moved(scene: Scene, at: datetime.datetime) -> None:
     scene.at = at
 
-
-LATE, EARLY = DAY + datetime.timedelta(days=181), datetime.datetime(2026, 1, 30, tzinfo=UTC)
-REFUSED, NONE, UNTESTED, PRELIMINARY, VALIDATED = None, Level.NONE, Level.UNTESTED, Level.PRELIMINARY, Level.VALIDATED
 
 # name: what is done, and the level that comes out, or that the evidence is refused
 FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
@@ -562,7 +374,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, honest: Scene) -> Scene:
     for name in PEOPLE:
         for suffix in (".key", ".pub"):
             shutil.copy(honest.root / f"{name}{suffix}", root)
-    scene = Scene(root)
+    scene = Scene(root, case=small_case())
     bundle = write_example(scene.first, case=small_case())
     write_page_of(bundle)
     withdrawn = scene.attest(scene.first, "dana")

@@ -1,5 +1,6 @@
 """A nightly goes through its matrix whatever happens, and says of each cell what became of it."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -12,11 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.certify import needs_of
 from harness.errors import InputError
+from harness.levels import Level
+from harness.nightly import Change, compared
 from harness.nightly.matrix import load_matrix
 from harness.nightly.night import nights
+from harness.trace import Scored
+from tests.support.bundles import write_example
 from tests.support.command_line import Call, caller
-from tests.support.examples import FAKES, ROOT, text_case
+from tests.support.examples import FAKES, ROOT, inference_case, small_case, text_case
 from tests.support.processes import processes_of, until
 
 TEXT, ON_ASCEND = (f"text-tests.support.fake_runners-fake-{device}" for device in ("cpu", "ascend"))
@@ -199,3 +205,24 @@ def test_a_directory_that_is_on_no_branch_is_not_taken(certify_: Call, place: Pa
     result = certify_("nightly", matrix(place), "--history", place / "nightly", "--branch", "nights")
     assert result.code == 2 and "on no branch" in result.err
     assert [path.name for path in (place / "nightly").iterdir()] == ["precious.txt"]
+
+
+def test_a_cell_of_answers_is_the_same_until_it_regresses(tmp_path: Path) -> None:
+    def wrong(run: str, line: Any) -> Any:
+        spoiled = run.startswith("subject") and isinstance(line, Scored) and line.task == "last_word"
+        return dataclasses.replace(line, score=1.0) if spoiled else line
+
+    first, again = (write_example(tmp_path / name, case=inference_case()) for name in ("first", "again"))
+    worse = write_example(tmp_path / "worse", case=inference_case(), change=wrong)
+    level = (Level.PRELIMINARY, Level.PRELIMINARY)
+    assert compared(first, again, Level.PRELIMINARY, level)[0] is Change.SAME
+    change, why = compared(first, worse, Level.PRELIMINARY, (Level.PRELIMINARY, Level.UNTESTED))
+    assert change is Change.REGRESSION and "official-inference/score-ceiling" in why
+    training = write_example(tmp_path / "training", case=small_case())
+    assert compared(first, training, Level.PRELIMINARY, level)[0] is Change.NEW
+
+
+def test_a_night_looks_for_what_the_task_of_a_cell_needs() -> None:
+    assert "lm_eval" in needs_of(inference_case(), "mindspore")
+    assert "lm_eval" not in needs_of(small_case(), "mindspore")
+    assert needs_of(inference_case(), "mine.py:Mine") == {}

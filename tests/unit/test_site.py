@@ -1,5 +1,6 @@
 """A site is a function of its bundles: the same bytes, every level with its evidence, nothing edited is believed."""
 
+import dataclasses
 import json
 import re
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from harness.site import write_site
 from harness.site.badge import badge
 from tests.support.bundles import write_example
 from tests.support.command_line import Call, caller
-from tests.support.examples import ROOT, small_case
+from tests.support.examples import ROOT, inference_case, small_case
 
 AT = datetime(2026, 2, 1, tzinfo=UTC)
 STUDY = ROOT / "reports" / "power-qwen3-tiny-fp32.json"
@@ -34,9 +35,7 @@ def bundles(tmp_path: Path) -> Path:
 
 
 def _nan(run: str, step: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(step, loss=float("nan")) if run == "subject-1" and step.step == 3 else step
+    return dataclasses.replace(step, loss=float("nan")) if run == "subject-1" and step.step == 3 else step
 
 
 def written(bundles: Path, out: Path, *studies: Path, trust: Trust | None = None) -> dict[str, Any]:
@@ -121,6 +120,33 @@ def test_every_word_of_a_page_is_there_in_chinese(name: str) -> None:
     used = re.findall(r'\b(?:t|label)\("([^"]+)"\)', template)
     assert len(used) > 10 and [text for text in used if text not in CHINESE] == []
     assert {str(level) for level in Level} <= set(CHINESE)
+
+
+def test_training_and_inference_of_one_model_are_two_cells(tmp_path: Path) -> None:
+    place = tmp_path / "bundles"
+    write_example(place / "training")
+    write_example(place / "answers-1", case=inference_case())
+    write_example(place / "answers-2", case=inference_case(), occasion={"started": "2026-01-31T12:00:00+00:00"})
+    index = written(place, tmp_path / "site")
+    training, inference = index["cells"]
+    assert (training["task"], inference["task"]) == ("training", "inference")
+    assert (training["size"], training["architecture"]) == (inference["size"], inference["architecture"])
+    assert training["architecture"] == "qwen3_model" and inference["level"] == "Preliminary"
+    assert [len(cell["history"]) for cell in index["cells"]] == [1, 2]
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert '<span lang="zh-CN">推理</span>' in page and "certify run qwen3-tiny-inference" in page
+    assert "· inference · CPU" in (tmp_path / "site" / inference["badge"]).read_text()
+    assert 'id="continuations"' in (tmp_path / "site" / inference["certificate"]).read_text()
+
+
+def test_another_implementation_that_is_asked_is_named(tmp_path: Path) -> None:
+    def by(header: Any) -> Any:
+        asked = header.side == "subject" and header.arm == "infer"
+        return dataclasses.replace(header, runner="mine.py:Mine") if asked else header
+
+    write_example(tmp_path / "bundles" / "one", case=inference_case(), header=by)
+    (cell,) = written(tmp_path / "bundles", tmp_path / "site")["cells"]
+    assert cell["architecture"] == "mine.py:Mine" and cell["id"].endswith("-mine.py-mine")
 
 
 def test_detection_power_is_on_the_first_page(bundles: Path, tmp_path: Path) -> None:

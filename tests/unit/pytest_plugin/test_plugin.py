@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.support.examples import inference_case
 from tests.unit.pytest_plugin.conftest import FAKE_SIDES, Ran
 
 
@@ -46,6 +48,28 @@ def test_the_summary_has_one_line_a_case(pytester: pytest.Pytester, marked: Call
     result = pytester.runpytest()
     result.stdout.fnmatch_lines(["*certified*", "qwen3-tiny-fp32: Preliminary (*45 of 46 criteria pass*"])
     assert sum("criteria pass, worst" in line for line in result.outlines) == 1
+
+
+def test_a_case_of_inference_is_certified_and_names_what_is_closest_to_its_limit(
+    pytester: pytest.Pytester, ran: Ran
+) -> None:
+    (pytester.path / "asked.yaml").write_text(yaml.safe_dump(inference_case().record()))
+    mark = '@pytest.mark.certify(case="asked.yaml"'
+    pytester.makepyfile(
+        f"import pytest\n\n{mark})\ndef test_works(): pass\n\n{mark}, level='Validated')\ndef test_validated(): pass\n"
+    )
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "qwen3-tiny-inference is Preliminary, Validated is asked (Qwen3 tiny, inference on CPU*",
+            "INCONCLUSIVE score-shown:*",
+            "closest to its limit, or furthest beyond it: official-inference/score-shown,*",
+            "qwen3-tiny-inference: Preliminary (*26 of 27 criteria pass, worst * (official-inference/score-shown)*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*certify diagnose*")
+    assert len(ran) == 1 and ran[0]["standards"] == ["official-inference", "strict-inference-fp32"]
 
 
 def test_processes_of_xdist_share_the_runs_of_a_case(

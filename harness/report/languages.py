@@ -158,6 +158,9 @@ CHINESE: Mapping[str, str] = {
     "Texts": "文本",
     "Last words": "末词",
     "Endings": "结尾",
+    "perplexity per word": "每词困惑度",
+    "of passages, how many words are the greedy ones": "段落的末词是首选词的比例",
+    "of passages, how often the likeliest of several endings is its own": "若干结尾中最可能者即为原文的比例",
     "Every document on both sides": "双方的每个文档",
     "Difference of every document": "每个文档的差值",
     "The oracle is the same mathematics in float64, each token from the whole of what is before it, without cache or "

@@ -238,7 +238,8 @@ def test_what_ran_and_what_was_asked_is_said(bundle: Bundle) -> None:
 
 def test_titles_that_come_from_the_view_are_there_in_chinese(bundle: Bundle) -> None:
     view = shown(bundle)
-    words = [row.task for row in view.scores] + [chart.title for chart in view.charts] + ["reference", "subject"]
+    words = [word for row in view.scores for word in (row.task, row.score)]
+    words += [chart.title for chart in view.charts] + ["reference", "subject"]
     assert [word for word in words if word not in CHINESE] == []
 
 

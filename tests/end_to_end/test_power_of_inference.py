@@ -1,0 +1,110 @@
+"""A small study of a model that is asked, with both real frameworks: planted faults are refused, clean runs are not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.case import Case, load_case
+from harness.certify import load_standards
+from harness.defects import load_defect
+from harness.evidence import TRACE
+from harness.jobs import Options
+from harness.power import Study, first_sightings, read_power
+from harness.power.bench import judge_subject, set_up
+from harness.power.forks import PRELOADED, WITHOUT_THREADS, Forks
+from harness.power.page import build_page
+from harness.runners.launcher import run_jobs, variables
+from tests.support.examples import ROOT
+
+CLEAN = 3
+# One of the cache, one of padding, one of what is drawn; each with what sees it first beside others.
+DEFECTS = {
+    "cache-float16": "cache",
+    "left-padding-unmasked": "cache",
+    "drawn-without-seed": "subject-answers-deterministic",
+}
+
+
+def certify(*words: object, inside: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *map(str, words)],
+        cwd=inside,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+
+
+def small() -> Case:
+    """The shipped case, trained for seconds and asked little: few shapes are compiled."""
+    case = load_case("qwen3-tiny-inference")
+    assert case.inference is not None
+    asked = {"rows": 2, "prompts": [3, 5], "max_new_tokens": 12, "sampled_tokens": 12, "texts": 10, "documents": 20}
+    return case.with_changes(
+        data={**case.data.model_dump(), "seq_length": 16, "global_batch_size": 8},
+        lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},
+        training={**case.training.model_dump(), "steps": 40, "lr_zero_steps": 1},
+        inference={**case.inference.model_dump(), **asked},
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    inside = tmp_path_factory.mktemp("power")
+    (inside / "case.yaml").write_text(yaml.safe_dump(small().record()))
+    planted = [word for defect in DEFECTS for word in ("--defects", defect)]
+    done = certify("power", *planted, "--clean", CLEAN, "--case", "case.yaml", "--out", "power.json", inside=inside)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "it/s]" not in done.stderr, "what lm-eval says is in a log"
+    return read_power(inside / "power.json")
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_planted_fault_is_refused(study: Study, defect: str) -> None:
+    (planted,) = [one for one in study.planted if one.defect.id == defect]
+    assert DEFECTS[defect] in {one.criterion.rpartition("/")[2] for one in first_sightings(planted.sightings)}
+    assert planted.named is None
+
+
+def test_no_clean_run_is_refused(study: Study) -> None:
+    assert len({run.variation for run in study.clean}) == CLEAN, "each is of another kind"
+    assert [run for run in study.clean if run.sightings] == []
+    assert all(run.used < 1 for run in study.clean), "what shows too little is near to no limit"
+
+
+def test_its_page_has_the_rules_of_inference(study: Study) -> None:
+    page = build_page(study)
+    assert (page.headline, page.tone, page.located) == ("3 of 3", "good", False)
+    assert set(study.rules) < {row.name for row in page.rates}
+
+
+def test_what_a_process_has_imported_has_started_no_thread() -> None:
+    """Otherwise forking it would not be sound."""
+    for preloaded in PRELOADED.values():
+        code = f"import os, {preloaded}; print(len(os.listdir('/proc/self/task')))"
+        environment = {**os.environ, **variables(1), **WITHOUT_THREADS, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[-1] == "1"
+
+
+def test_a_forked_answer_with_a_kept_graph_has_the_bits_of_a_fresh_process(tmp_path: Path) -> None:
+    case, runner = small(), load_defect("cache-float16").runner
+    bench = set_up(case, load_standards(case.standards, case), Options(out=tmp_path / "shared", command=()))
+    left = {}
+    with Forks(1, "inference") as forks:
+        for way in ("fresh", "forked"):
+            directory = tmp_path / way / "plain"
+            execute = forks.execute if way == "forked" else in_fresh_processes
+            judge_subject(bench, runner, directory, execute)
+            left[way] = [(directory / "runs" / f"subject-{n}" / TRACE).read_bytes() for n in (1, 2)]
+    assert (tmp_path / "forked" / "compiled").is_dir() and not (tmp_path / "fresh" / "compiled").exists()
+    assert left["forked"] == left["fresh"]
+
+
+def in_fresh_processes(jobs: object, case: Case) -> None:
+    run_jobs(jobs, case, workers=2, listener=lambda run, trace: None)

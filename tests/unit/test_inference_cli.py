@@ -78,7 +78,9 @@ def test_two_bundles_of_one_case_are_compared(certify: Call, bundle: Bundle, tmp
     def moved(run: str, line: object) -> object:
         if not isinstance(line, Scored) or not run.startswith("subject"):
             return line
-        return dataclasses.replace(line, log_likelihoods=tuple(1.0000001 * one for one in line.log_likelihoods))
+        likelihoods = tuple(1.0000001 * one for one in line.log_likelihoods)
+        score = likelihoods[0] if line.task == "text" else line.score
+        return dataclasses.replace(line, log_likelihoods=likelihoods, score=score)
 
     other = write_example(tmp_path / "b", case=inference_case(), change=moved)
     done = certify("diff", bundle.path, other.path, "--json")

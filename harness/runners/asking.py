@@ -12,13 +12,12 @@ from safetensors.numpy import save_file
 
 from harness.case import Case, Inference
 from harness.digest import digest_each, digest_tensors
-from harness.evaluation import TOKENIZER, Evaluation, digest_document, digest_evaluation, read_evaluation
+from harness.evaluation import TASKS, TOKENIZER, Evaluation, digest_document, digest_evaluation, read_evaluation, words
 from harness.evidence import TIMING, TRACE
 from harness.runners import Answerer, AnswererFactory, Job, Setting, Tensors, header_of
 from harness.trace import Scored, Task, TraceWriter
 
 Array = npt.NDArray[Any]
-TASKS: tuple[Task, ...] = ("text", "last_word", "ending")
 STOPPED, SAMPLED, TEMPLATE, GREEDY = "stopped", "sampled", "template", "greedy"
 TEMPERATURE, TOP_K, TOP_P, SEED = 0.8, 40, 0.95, 11  # how tokens are drawn, on all sides
 
@@ -71,11 +70,6 @@ def _scored(answerer: Answerer, evaluation: Evaluation, tasks: Sequence[Task]) -
                 words=words(document) if task == "text" else 1,
                 document=digest_document(document),
             )
-
-
-def words(text: str) -> int:
-    """How many words a text has, as lm-eval's WikiText task counts them."""
-    return max(1, len(text.split()))
 
 
 class Speaking(Protocol):

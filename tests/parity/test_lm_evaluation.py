@@ -12,8 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
 from harness.corpus.held_out import byte_tokenizer
-from harness.evaluation import Passage, Question
-from harness.runners.asking import words
+from harness.evaluation import Passage, Question, words
 from harness.runners.lm_evaluation import LogitsLM, evaluate, likelihood, run_task
 from harness.trace import Task
 from tests.model.qwen3_cases import random_weights, shaped
@@ -68,9 +67,7 @@ def ours(model: torch.nn.Module, tokenizer: Any) -> LogitsLM:
 
 
 @pytest.mark.parametrize("task", ["text", "last_word", "ending"])
-def test_the_adapter_scores_documents_as_the_one_for_hugging_face(
-    task: Task, ours: LogitsLM, theirs: HFLM
-) -> None:
+def test_the_adapter_scores_documents_as_the_one_for_hugging_face(task: Task, ours: LogitsLM, theirs: HFLM) -> None:
     asked = documents(task)
     for (own, score), (other, expected) in zip(evaluate(ours, task, asked), evaluate(theirs, task, asked), strict=True):
         assert own == pytest.approx(other, rel=1e-5)

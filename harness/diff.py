@@ -4,7 +4,7 @@ Takes two bundles of one case, gives the changes by section and a verdict with i
 one was measured: two correct runs are apart by no more than that.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from harness.apart import apart
 from harness.evidence import Bundle
 from harness.floor import floor_of
-from harness.judge import Outcome
+from harness.judge import NAMED, Outcome
 from harness.roles import REFERENCE, SUBJECT
 
 WORSE = {Outcome.PASS: 0, Outcome.INCONCLUSIVE: 1, Outcome.FAIL: 2, Outcome.ERROR: 3}
@@ -119,14 +119,20 @@ def _judged(a: Bundle, b: Bundle) -> tuple[Kind, str]:
     beyond, floor = _beyond_floor(a, subject)
     moved = "the reference moved too" if any(reference.values()) else "the reference has the same bits"
     if worse:
-        return Kind.REGRESSION, f"{', '.join(worse)} passed before and does not now; {moved}; {floor}"
+        return Kind.REGRESSION, f"{_named(worse)} passed before and not now; {moved}; {floor}"
     if beyond:
         return Kind.REGRESSION, f"{floor}; {moved}, and no limit is broken yet"
     if better:
-        return Kind.IMPROVEMENT, f"{', '.join(better)} did not pass before and does now; {floor}"
+        return Kind.IMPROVEMENT, f"{_named(better)} did not pass before and now do; {floor}"
     if any(reference.values()) or any(subject.values()):
         return Kind.TOOLCHAIN_DRIFT, f"{floor}; {moved}, and no criterion changed for the worse"
     return Kind.SAME, "every number has the same bits; only what stands beside them differs"
+
+
+def _named(criteria: Sequence[str]) -> str:
+    """The first of them, and how many more."""
+    more = f" and {len(criteria) - NAMED} more" if len(criteria) > NAMED else ""
+    return ", ".join(criteria[:NAMED]) + more
 
 
 def _beyond_floor(bundle: Bundle, apart: Mapping[str, float]) -> tuple[bool, str]:

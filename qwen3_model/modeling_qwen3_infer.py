@@ -182,7 +182,9 @@ class CachedForward(nn.Cell):
 
     def head(self, hidden_BSD: Tensor) -> Tensor:
         """Logits of the last column [B, V], float32."""
-        last_BD = self.model.model.norm(hidden_BSD[:, -1])
+        B, S, D = hidden_BSD.shape
+        # A slice on a CPU takes as long as six products of numbers.
+        last_BD = self.model.model.norm(ops.reshape(hidden_BSD, (B, D)) if S == 1 else hidden_BSD[:, -1])
         if self.model.tied:
             return ops.cast(self.model.project(last_BD, self.model.model.embed_tokens.weight), ms.float32)
         return ops.cast(self.model.lm_head(last_BD), ms.float32)
@@ -240,8 +242,25 @@ class Decode(CachedForward):
 
     def placed(self, here: Tensor, x_BK1H: Tensor, kept_BKCH: Tensor) -> Tensor:
         """What was kept, with the newest column written."""
-        shape = kept_BKCH.shape
-        return ops.select(ops.broadcast_to(here, shape), ops.broadcast_to(x_BK1H, shape), kept_BKCH)
+        # A select would go over the whole cache several times. The column is the same in all layers: one node for all.
+        column = ops.reshape(ops.argmax(ops.cast(here, ms.float32), 2), (1, 1, 1, 1))
+        return ops.tensor_scatter_elements(kept_BKCH, ops.broadcast_to(column, x_BK1H.shape), x_BK1H, 2)
+
+
+class OneShape(nn.Cell):
+    """A cell that is always called with arguments of the same shapes and dtypes.
+
+    In this phase MindSpore takes the graph of the first call without another look at the arguments or at every cell
+    within, which takes as long as the graph of a small model.
+    """
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.cell = cell
+        self.phase = "increment"
+
+    def construct(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return self.cell(*arguments)
 
 
 class Qwen3ForInference:
@@ -255,6 +274,7 @@ class Qwen3ForInference:
         self.model.set_train(False)
         self._prefills: dict[int, Prefill] = {}
         self._decode = self.build_decode()
+        self._decodes: dict[tuple[int, int], OneShape] = {}
 
     @classmethod
     def from_directory(cls, directory: str | Path, policy: PrecisionPolicy | None = None) -> "Qwen3ForInference":
@@ -324,7 +344,7 @@ class Qwen3ForInference:
             self._prefills[capacity] = self.build_prefill(capacity)
         self._enter_mode()
         logits, *kept = self._prefills[capacity](
-            self._known(tokens), Tensor(self.positions(columns, first)), Tensor(self.mask(columns, width, first))
+            self._known(tokens), _tensor(self.positions(columns, first)), _tensor(self.mask(columns, width, first))
         )
         return logits.asnumpy(), Cache(kept=tuple(kept), first=first, filled=width, capacity=capacity)
 
@@ -339,12 +359,15 @@ class Qwen3ForInference:
         check_positions(cache.filled - int(cache.first.min()) + 1, self.config.max_position_embeddings)
         column = np.array([cache.filled])
         here = (np.arange(cache.capacity) == cache.filled)[None, None, :, None]
+        shape = (len(cache.first), cache.capacity)
+        if shape not in self._decodes:
+            self._decodes[shape] = OneShape(self._decode)
         self._enter_mode()
-        logits, *kept = self._decode(
+        logits, *kept = self._decodes[shape](
             self._known(np.asarray(tokens)[:, None]),
-            Tensor(self.positions(column, cache.first)),
-            Tensor(here),
-            Tensor(self.mask(column, cache.capacity, cache.first)),
+            _tensor(self.positions(column, cache.first)),
+            _tensor(here),
+            _tensor(self.mask(column, cache.capacity, cache.first)),
             *cache.kept,
         )
         after = Cache(kept=tuple(kept), first=cache.first, filled=cache.filled + 1, capacity=cache.capacity)
@@ -399,13 +422,19 @@ class Qwen3ForInference:
 
     def _known(self, tokens: Array) -> Tensor:
         """Tokens for a graph: a gather on a CPU takes one beyond the vocabulary for a row of zeros."""
-        if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:
+        if tokens.astype(np.uint64).max() >= self.config.vocab_size:  # a negative one is very large then
             raise ValueError(f"tokens must be from 0 to {self.config.vocab_size - 1}")
-        return Tensor(tokens.astype(np.int32))
+        return _tensor(tokens.astype(np.int32))
 
     def _enter_mode(self) -> None:
-        # The mode is the process's, not the cell's: someone else may have changed it since.
-        ms.set_context(mode=ms.GRAPH_MODE)
+        # The mode is the process's, not the cell's: someone else may have changed it since. To ask is quicker than to set.
+        if ms.get_context("mode") != ms.GRAPH_MODE:
+            ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def _tensor(array: Array) -> Tensor:
+    """The array's own memory as a tensor: a copy takes seven times as long."""
+    return Tensor.from_numpy(np.ascontiguousarray(array))
 
 
 def margin(logits_V: Array, token: int) -> float:

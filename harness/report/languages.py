@@ -42,6 +42,8 @@ CHINESE: Mapping[str, str] = {
     "Shipped cases of which there is no evidence here": "随附用例中此处没有证据者",
     "Directories that are no evidence: something in them is not what was recorded": "不构成证据的目录:其中内容与记录不符",
     "Cells that do not work yet": "尚不可用的单元",
+    "Cells whose newest run does not reach the level that an earlier one has": "最新一次运行未达到此前等级的单元",
+    "newest run": "最新运行",
     "Every shipped case has evidence here.": "所有随附用例此处均有证据。",
     "Every run of a cell: its level on the day of the run, and how much of its limit the closest "
     "criterion used. 1 is the limit.": "每个单元的历次运行:运行当日的等级,以及最接近阈值的准则用去了阈值的多少。1 即阈值。",

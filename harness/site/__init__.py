@@ -59,7 +59,7 @@ def write_site(
     read = {path.stem: read_record(Study, path, STUDY_FORMAT) for path in studies}
     site, pages = build_site(submissions, refused, read, at)
     files: dict[str, str] = {page: render_report(*pair) for page, pair in pages.items()}
-    files |= {cell.badge: badge(_label(cell), cell.level) for cell in site.cells}
+    files |= {cell.badge: badge(_label(cell), cell.level, _newest(cell)) for cell in site.cells}
     files |= {study.page: render_power(read[study.name]) for study in site.studies}
     files[INDEX] = encode_json(_index(site)).decode()
     files[PAGE] = render_template(
@@ -74,6 +74,11 @@ def write_site(
 
 def _label(cell: SiteCell) -> str:
     return f"{cell.model} {cell.size} · {cell.task} · {cell.device}"
+
+
+def _newest(cell: SiteCell) -> str | None:
+    """What became of a cell since the run that has its level."""
+    return f"newest run {cell.fallen.level}" if cell.fallen else None
 
 
 def _index(site: Site) -> dict[str, Any]:
@@ -100,9 +105,10 @@ def _indexed(cell: SiteCell) -> dict[str, Any]:
         "layout",
         "precision",
         "level",
-    )
+    )  # of the best run that still holds; "newest_level" says what the last one was
     return {
         **{name: getattr(cell, name) for name in plain},
+        "newest_level": cell.history[-1].level,
         "run": cell.run,
         "valid_until": cell.until,
         "worst_ratio": cell.ratio,

@@ -13,11 +13,12 @@ COLOURS = {
 HEIGHT, PADDING, CHARACTER = 20, 10, 6.6
 
 
-def badge(what: str, level: str) -> str:
-    """The SVG text. Its colour repeats what its words say."""
-    left, right = (round(len(text) * CHARACTER + PADDING) for text in (what, level))
+def badge(what: str, level: str, remark: str | None = None) -> str:
+    """The SVG text; a remark stands beside the level. Its colour repeats what its words say."""
+    said = f"{level}, {remark}" if remark else level
+    left, right = (round(len(text) * CHARACTER + PADDING) for text in (what, said))
     whole = left + right
-    label = escape(f"{what}: {level}", quote=True)
+    label = escape(f"{what}: {said}", quote=True)
 
     def words(text: str, begin: int, width: int) -> str:
         middle = begin + width / 2
@@ -30,7 +31,7 @@ def badge(what: str, level: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole}" height="{HEIGHT}" role="img" aria-label="{label}">'
         f"<title>{label}</title>"
         f'<rect width="{left}" height="{HEIGHT}" fill="#3a3f4a"/>'
-        f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="{COLOURS[level]}"/>'
+        f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="{COLOURS["none" if remark else level]}"/>'
         '<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">'
-        f"{words(what, 0, left)}{words(level, left, right)}</g></svg>\n"
+        f"{words(what, 0, left)}{words(said, left, right)}</g></svg>\n"
     )

@@ -27,6 +27,7 @@ TONES = {
     Level.NONE: "fail",
 }
 # The version table of the model guide; what is not a package of Python is recorded with the machine.
+BROKEN = (Level.NONE, Level.UNTESTED)
 VERSIONS = ("mindformers", "mindspore", "cann", "driver")
 UNITS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
 
@@ -47,7 +48,8 @@ class Past:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteCell:
-    """A row of the support table. `page` and `badge` are paths on the site."""
+    """A row of the support table. `page` and `badge` are paths on the site. `fallen` is the newest run of the cell,
+    where it does not even reach Preliminary and the level is one of an earlier run."""
 
     id: str
     case: str
@@ -74,6 +76,7 @@ class SiteCell:
     page: str
     badge: str
     history: tuple[Past, ...]
+    fallen: Past | None
     spark: str
     again: str
 
@@ -95,6 +98,7 @@ class Site:
     day: str
     cells: tuple[SiteCell, ...]
     broken: tuple[SiteCell, ...]
+    fallen: tuple[SiteCell, ...]
     never_run: tuple[tuple[str, str], ...]
     unreadable: tuple[tuple[str, str], ...]
     any_npu: bool
@@ -117,7 +121,8 @@ def build_site(
     site = Site(
         day=f"{at:%Y-%m-%d}",
         cells=tuple(cells),
-        broken=tuple(cell for cell in cells if cell.level in (Level.NONE, Level.UNTESTED)),
+        broken=tuple(cell for cell in cells if cell.level in BROKEN),
+        fallen=tuple(cell for cell in cells if cell.fallen),
         never_run=tuple((case.name, case.title) for case in shipped if case.name not in ran),
         unreadable=tuple(unreadable),
         any_npu=any(cell.device == "Ascend" for cell in cells),
@@ -177,6 +182,7 @@ def _cell(submission: Submission, certificate: Certificate, submissions: Sequenc
         page=f"certificates/{id_}.html",
         badge=f"badges/{id_}.svg",
         history=history,
+        fallen=history[-1] if history[-1].level in BROKEN and certificate.level not in BROKEN else None,
         spark=_spark(history),
         again=f"certify run {bundle.case.name}" + (" --device Ascend" if what.device == "Ascend" else ""),
     )

@@ -76,6 +76,17 @@ def test_a_cell_shows_its_newest_run_and_the_history_of_all(bundles: Path, tmp_p
     assert all(0 < one["worst_ratio"] < 1 for one in cell["history"])
 
 
+def test_a_level_of_an_earlier_run_says_that_the_newest_does_not_reach_it(bundles: Path, tmp_path: Path) -> None:
+    before = written(bundles, tmp_path / "before")["cells"]
+    assert all(one["newest_level"] == one["level"] for one in before)
+    write_example(bundles / "night-3", occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
+    (cell,) = [one for one in written(bundles, tmp_path / "site")["cells"] if one["case"] == "qwen3-tiny-fp32"]
+    assert (cell["level"], cell["newest_level"]) == ("Preliminary", "none")
+    assert "Preliminary, newest run none" in (tmp_path / "site" / cell["badge"]).read_text()
+    page = " ".join((tmp_path / "site" / "index.html").read_text().split())
+    assert page.count("newest run</span>") == 1 and "Cells whose newest run does not reach the level" in page
+
+
 def test_a_bundle_that_was_edited_gives_no_level_and_is_named(bundles: Path, tmp_path: Path) -> None:
     trace = bundles / "night-2" / "runs" / "subject-1" / "trace.jsonl"
     trace.write_bytes(trace.read_bytes().replace(b"5", b"4", 1))

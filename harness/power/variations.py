@@ -21,11 +21,12 @@ SMALL: Mapping[Task, Changes] = {
         "lr_schedule": {"warmup_steps": 4},
     },
     "inference": {
-        "data": {"seq_length": 64},
+        "data": {"seq_length": 64, "global_batch_size": 8},
         "training": {"steps": 250, "lr_zero_steps": 1, "checkpoint_every": 1000},
         "lr_schedule": {"learning_rate": 5e-3, "lr_end": 5e-4},
         "inference": {
-            "rows": 2, "prompts": (3, 20), "max_new_tokens": 24, "sampled_tokens": 8, "texts": 10, "documents": 20,
+            "rows": 2, "prompts": (3, 20), "max_new_tokens": 24, "sampled_tokens": 8, "texts": 10, "documents": 12,
+            "batch_size": 8,
         },
     },
 }  # fmt: skip
@@ -123,7 +124,7 @@ TRAINED = (
 )
 # One after the other, so that what is compiled for the shapes of one serves all of its seeds.
 ASKED = (
-    Variation(name="as-it-is", seeds=9),
+    Variation(name="as-it-is", seeds=5),
     Variation(name="more-steps", changes=_training(steps=400), seeds=2),
     Variation(name="fewer-steps", changes=_training(steps=200), seeds=2),
     Variation(name="rate-3e-3", changes=_rate(learning_rate=3e-3), seeds=2),
@@ -144,8 +145,8 @@ ASKED = (
     Variation(name="continued-to-64", changes=_asked(max_new_tokens=64), seeds=2),
     Variation(name="one-new-token", changes=_asked(max_new_tokens=1, sampled_tokens=1), seeds=2),
     Variation(name="scored-one-by-one", changes=_asked(batch_size=1), seeds=2),
-    Variation(name="scored-by-five", changes=_asked(batch_size=5), seeds=2),
-    Variation(name="more-documents", changes=_asked(texts=20, documents=60), seeds=2),
+    Variation(name="scored-by-32", changes=_asked(batch_size=32), seeds=2),
+    Variation(name="more-documents", changes=_asked(texts=20, documents=40), seeds=2),
     Variation(name="to-the-last-position", changes=_model(max_position_embeddings=64), seeds=2),
     Variation(name="one-layer", changes=_model(num_hidden_layers=1), seeds=2),
     Variation(name="four-layers", changes=_model(num_hidden_layers=4), seeds=2),

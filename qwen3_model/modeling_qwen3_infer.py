@@ -427,7 +427,7 @@ class Qwen3ForInference:
         return _tensor(tokens.astype(np.int32))
 
     def _enter_mode(self) -> None:
-        # The mode is the process's, not the cell's: someone else may have changed it since. To ask is quicker than to set.
+        # The mode is the process's, not the cell's, and someone may have changed it. To ask is quicker than to set.
         if ms.get_context("mode") != ms.GRAPH_MODE:
             ms.set_context(mode=ms.GRAPH_MODE)
 

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from harness.evidence import OUTCOME, TRACE, Bundle, read_bundle
 from harness.judge import Finding, Outcome
 from harness.roles import REQUIRED_RUNS
 from tests.support.bundles import edit_json
+from tests.support.processes import until
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30
@@ -49,7 +49,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def certify(*arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command(*arguments), env=environment(**variables), capture_output=True, text=True, check=False, timeout=600
+        command(*arguments), env=environment(**variables), capture_output=True, text=True, check=False, timeout=900
     )
 
 
@@ -192,11 +192,9 @@ def test_ctrl_c_leaves_no_process_and_resume_goes_on(case: Path, tmp_path: Path)
         text=True,
     )
     trace = out / "runs" / "reference-1" / TRACE
-    deadline = time.monotonic() + 120
-    while not (trace.is_file() and trace.read_bytes().count(b"\n") > 3) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: trace.is_file() and trace.read_bytes().count(b"\n") > 3, "the first run has steps", seconds=600)
     running.send_signal(signal.SIGINT)
-    text, _ = running.communicate(timeout=60)
+    text, _ = running.communicate(timeout=120)
     assert running.returncode == INTERRUPTED, text
     assert "--resume" in text
     assert worker_processes(out) == []

@@ -55,7 +55,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory, case: Path) -> tuple["subpro
     out = tmp_path_factory.mktemp("clean") / "out"
     command = [sys.executable, "-m", "harness.cli", "diagnose", str(case), "--out", str(out), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     return done, out
 
 

@@ -25,11 +25,10 @@ from harness.judge import Outcome
 from harness.roles import ROLES_OF_LAYOUT, SUBJECT, SUBJECT_REPEAT
 from harness.runners import Job
 from harness.runners.launcher import run_jobs
-from harness.runners.ranks import free_port
 from harness.trace import Run, Trace
 from qwen3_model.checkpoints import read_checkpoint
 from tests.support.examples import ROOT, options
-from tests.support.processes import processes_of, until
+from tests.support.processes import free_port, processes_of, until
 
 LAYOUT = "qwen3-tiny-pp2"  # its true loss is on the last rank, so on the second node
 STEPS = 12
@@ -203,9 +202,9 @@ def test_a_node_that_is_lost_leaves_the_other_with_what_it_had(tmp_path: Path) -
         certify("launch", case, *meet, "--node-rank", rank, "--output", tmp_path / f"node-{rank}") for rank in (1, 0)
     )
     runs = tmp_path / "node-0" / "bundle" / "runs"
-    until(lambda: trace_lines(runs / SUBJECT) > 5, "the first run has steps", seconds=120)
+    until(lambda: trace_lines(runs / SUBJECT) > 5, "the first run has steps", seconds=600)
     lost.send_signal(signal.SIGKILL)
-    said, _ = kept.communicate(timeout=300)
+    said, _ = kept.communicate(timeout=900)
     lost.communicate()
     assert kept.returncode == 3, said
     until(lambda: not processes_of(tmp_path), "nothing is left on either node")

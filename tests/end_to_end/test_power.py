@@ -134,7 +134,7 @@ def test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing(
     running = start(*done.args[3:], *one_more, inside=inside)
     wait_for(lambda: any(work.glob("at-work/moments-float16/plain/runs/subject-1/trace.jsonl")), running)
     running.send_signal(number)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=120)
     assert running.returncode == 130, said
     assert "Go on with the same command and --resume" in " ".join(said.split())
     assert not (work / "planted" / "moments-float16.json").exists() and not (inside / "killed.json").exists()
@@ -142,7 +142,7 @@ def test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing(
 
 
 def wait_for(happened: Callable[[], bool], running: "subprocess.Popen[str] | None") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not happened():
         assert time.monotonic() < deadline and (running is None or running.poll() is None)
         time.sleep(0.1)

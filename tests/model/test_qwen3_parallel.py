@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from qwen3_model.sharding import assemble
 from tests.model.qwen3_cases import Array, differing, random_batch, shaped, trainer, worst_relative
 from tests.support import rank_worker
 from tests.support.examples import ROOT
+from tests.support.processes import free_port
 
 # A tied head where there are stages: its gradient comes from both ends of the pipeline. Moments are shared by replicas
 # in one, positions by the ranks that share a model in another.
@@ -64,14 +64,11 @@ def of_kind(kind: str, own: dict[str, Array]) -> dict[str, Array]:
 
 
 def run_ranks(size: str, layout: ParallelConfig, directory: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     ranks = str(layout.world_size)
     command = [
         *(sys.executable, "-m", "mindspore.parallel.cluster.run", "--worker_num", ranks, "--local_worker_num", ranks),
-        *("--master_port", str(port), "--log_dir", str(directory / "log"), "--join", "True"),
-        *("--cluster_time_out", "120", rank_worker.__file__, size, json.dumps(asdict(layout)), str(directory)),
+        *("--master_port", str(free_port()), "--log_dir", str(directory / "log"), "--join", "True"),
+        *("--cluster_time_out", "400", rank_worker.__file__, size, json.dumps(asdict(layout)), str(directory)),
     ]
     # msrun starts the `python` that it finds.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import mindspore  # noqa: F401  # before megatron-core: it says how protobuf is to work in this process
 import pytest
 
 from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
@@ -31,6 +30,7 @@ from harness.trace import Trace
 from tests.support.bundles import edit_json
 from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, options, small_case, text_case
+from tests.support.processes import until
 
 STATEMENT = Statement(author="A. Writer", reason="first recording", command=("certify", "baseline", "record"))
 RECORDED_RUNS = {"reference-1", "reference-2", "reference-lr0", "oracle-1", "reference-probe", "oracle-probe"}
@@ -362,9 +362,7 @@ def test_an_interrupted_recording_leaves_no_baseline(tmp_path: Path) -> None:
     baselines = tmp_path / "baselines"
     words = [*command(tmp_path, "Hangs"), "--baselines", str(baselines), "--author", "A", "--reason", "R"]
     process = subprocess.Popen([sys.executable, "-m", "harness.cli", "baseline", "record", *words], cwd=ROOT)
-    until = time.monotonic() + 60
-    while not list(baselines.glob(".*/runs/runs/*/trace.jsonl")) and time.monotonic() < until:
-        time.sleep(0.1)
+    until(lambda: bool(list(baselines.glob(".*/runs/runs/*/trace.jsonl"))), "a run has begun")
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(120) == 130
     assert os.listdir(baselines) == []

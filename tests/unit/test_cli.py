@@ -283,7 +283,7 @@ def test_an_interrupt_says_how_to_go_on_and_it_goes_on(certify_: Call, tmp_path:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 130 and "--resume" in told and "Traceback" not in told
     assert certify_(*command, "--resume").code == 0
 

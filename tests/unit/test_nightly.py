@@ -55,11 +55,16 @@ def cells_of(certify_: Call, path: Path, code: int) -> dict[str, Any]:
     return json.loads(result.out)
 
 
+def next_second() -> None:
+    """A night is named by its second."""
+    time.sleep(1 - time.time() % 1)
+
+
 def test_a_second_night_of_the_same_code_is_the_same(certify_: Call, place: Path) -> None:
     path = matrix(place)
     first = cells_of(certify_, path, 0)
     assert first["cells"][TEXT]["change"] == "new" and Path(first["summary"]).is_file()
-    time.sleep(1.1)  # a night is named by its second
+    next_second()
     second = cells_of(certify_, path, 0)
     assert second["cells"][TEXT] == {"state": "judged", "level": "Preliminary", "change": "same"}
     site = json.loads((place / "nightly" / "site" / "index.json").read_text())
@@ -68,7 +73,7 @@ def test_a_second_night_of_the_same_code_is_the_same(certify_: Call, place: Path
 
 def test_a_regression_is_found_and_its_repair_too(certify_: Call, place: Path) -> None:
     assert cells_of(certify_, matrix(place), 0)["failing"] == []
-    time.sleep(1.1)
+    next_second()
     # the name of a cell has its subject in it, so the cell stays the same only if the class changes behind its name
     module = place / "changing.py"
     good = "from tests.support.fake_runners import Fake as Changing\n"
@@ -78,7 +83,7 @@ def test_a_regression_is_found_and_its_repair_too(certify_: Call, place: Path) -
     for source in (good, bad, good):
         module.write_text(source)
         found.append(certify_("nightly", path, "--history", path.parent / "nightly", "--json"))
-        time.sleep(1.1)
+        next_second()
     changes = [next(iter(json.loads(one.out)["cells"].values()))["change"] for one in found]
     assert changes == ["new", "regression", "fixed"] and [one.code for one in found] == [0, 1, 0]
     _, night = nights(place / "nightly")[-2]
@@ -97,7 +102,7 @@ def test_a_cell_without_its_device_is_not_run_and_says_why(
     text = Path(result["summary"]).read_text()
     assert "**Ascend is not ready here**, so none of its cells was run:" in text
     assert "- devices: npu-smi is not installed. is this machine meant?" in text
-    time.sleep(1.1)
+    next_second()
     lenient = matrix(place, {"device": "Ascend"}, {}, fail_on=["regression", "below", "broken"])
     assert cells_of(certify_, lenient, 0)["failing"] == []
 
@@ -123,7 +128,7 @@ def one_concluded(place: Path) -> Callable[[], bool]:
 def test_a_night_that_was_killed_goes_on_where_it_was(certify_: Call, place: Path) -> None:
     path = matrix(place, {}, {"reference": f"{FAKES}:Fake", "layout": {}, "subject": f"{FAKES}:Slow"})
     with start(place, path) as process:
-        until(one_concluded(place), "the first cell is concluded", seconds=60)
+        until(one_concluded(place), "the first cell is concluded")
         process.send_signal(signal.SIGKILL)
     until(lambda: not processes_of(place / "nightly"), "nothing of it is left")
     (_, killed) = nights(place / "nightly")[-1]
@@ -137,7 +142,7 @@ def test_a_night_that_was_killed_goes_on_where_it_was(certify_: Call, place: Pat
 def test_two_nights_at_a_time_are_refused(certify_: Call, place: Path) -> None:
     path = matrix(place, {"subject": f"{FAKES}:Slow"})
     with start(place, path) as process:
-        until(lambda: bool(nights(place / "nightly")), "the night has begun", seconds=30)
+        until(lambda: bool(nights(place / "nightly")), "the night has begun")
         second = certify_("nightly", path, "--history", place / "nightly")
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
@@ -188,7 +193,7 @@ def test_a_branch_holds_a_commit_a_night_and_no_code(certify_: Call, place: Path
     git(place, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "code")
     command = ("nightly", matrix(place), "--history", place / "nightly", "--branch", "nights", "--json")
     assert certify_(*command).code == 0
-    time.sleep(1.1)
+    next_second()
     second = json.loads(certify_(*command).out)
     assert second["cells"][TEXT]["change"] == "same"
     titles = git(place, "log", "--format=%s", "nights").splitlines()

@@ -4,6 +4,7 @@ Where only the plugin is looked at, a bundle of invented numbers stands for the 
 of its own, in which fakes run.
 """
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,13 @@ from tests.support.examples import FAKES, ROOT, small_case, text_case
 
 FAKE_SIDES = ", ".join(f'{side}="{FAKES}:Fake"' for side in ("subject", "reference", "oracle"))
 Ran = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def outermost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session inside a test is no process of the session that runs the test."""
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

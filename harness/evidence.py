@@ -30,7 +30,7 @@ from harness.errors import EvidenceError, InputError
 from harness.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
 from harness.files import whole_file
 from harness.inputs import Inputs, read_inputs, read_tensors
-from harness.judge import Finding, judge
+from harness.judge import Finding, judge, restated
 from harness.provenance import (
     BASELINE,
     ENVIRONMENT,
@@ -47,7 +47,7 @@ from harness.provenance import (
 from harness.records import check_list, list_files, parse, plain_files, read_json, write_json
 from harness.roles import TRAINING, required_runs, role
 from harness.standards import Standard, parse_standard
-from harness.trace import Outcome, Run, encode_number, read_trace
+from harness.trace import Outcome, Run, decode_number, encode_number, read_trace
 
 FORMAT, RECORD_FORMAT = "certify-bundle/2", "certify-record/1"
 MANIFEST, RECORD, FINDINGS = "manifest.json", "record.json", "findings.json"
@@ -113,9 +113,28 @@ def read_bundle(directory: Path) -> Bundle:
     _check_files(directory)
     _check_page(directory / PAGE)
     bundle = _compute(directory)
-    if read_json(directory / FINDINGS) != _plain(bundle.findings):
+    if not _follow(read_json(directory / FINDINGS), bundle):
         raise EvidenceError(f"{directory / FINDINGS} does not follow from the traces of its bundle.")
     return bundle
+
+
+def _follow(recorded: Any, bundle: Bundle) -> bool:
+    """Whether findings are those of a bundle's traces, but for the last digits of a number: see `restated`."""
+    try:
+        values = [[decode_optional(judged["value"]) for judged in finding["judged"]] for finding in recorded]
+        standards = {standard.name: standard for standard in bundle.standards}
+        same = [
+            restated(bundle.comparison, standards[finding.standard], finding, found)
+            for finding, found in zip(bundle.findings, values, strict=True)
+        ]
+    except (KeyError, TypeError, ValueError):
+        return False
+    return bool(recorded == _plain(same))
+
+
+def decode_optional(value: Any) -> float | None:
+    """Inverse of how a number, or none, is recorded."""
+    return None if value is None else decode_number(value)
 
 
 def read_run(directory: Path) -> Run:

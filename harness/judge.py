@@ -6,11 +6,13 @@ INCONCLUSIVE, what broke is ERROR, what is not finite FAILS.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.comparison import Comparison, Measurement, Place
 from harness.standards import Criterion, Limit, Standard
+
+ROUNDING = 1e-9  # relative; float64 has 1e-16, and a sum of a million numbers loses some of it
 
 
 class Outcome(StrEnum):
@@ -96,6 +98,28 @@ def holds(value: float, limit: Limit) -> bool:
 def judge(comparison: Comparison, standard: Standard) -> tuple[Finding, ...]:
     """One finding for each criterion of a standard, in its order."""
     return tuple(_judge_criterion(comparison, standard, criterion) for criterion in standard.criteria)
+
+
+def restated(comparison: Comparison, standard: Standard, finding: Finding, values: Sequence[float | None]) -> Finding:
+    """A finding with the numbers that another machine computed, where they are its own but for their last digits.
+
+    Sums of float64 are rounded in the order in which a processor adds them up, so a number that is computed again
+    elsewhere may differ in its last bits. One that differs by more, or that meets a limit otherwise, is left as it is.
+    """
+    criterion = next(one for one in standard.criteria if one.id == finding.criterion)
+    judged = tuple(
+        replace(one, value=value) if _same_number(one, value) else one
+        for one, value in zip(finding.judged, values, strict=True)
+    )
+    message = _message(comparison, standard, criterion, finding.outcome, judged)
+    return replace(finding, judged=judged, message=message)
+
+
+def _same_number(judged: Judged, value: float | None) -> bool:
+    if value is None or judged.value is None or not math.isfinite(value):
+        return False
+    close = math.isclose(value, judged.value, rel_tol=ROUNDING)
+    return close and holds(value, judged.limit) == holds(judged.value, judged.limit)
 
 
 def _judge_criterion(comparison: Comparison, standard: Standard, criterion: Criterion) -> Finding:

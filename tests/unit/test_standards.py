@@ -21,7 +21,14 @@ def content(name: str = "official") -> Any:
 
 
 def test_the_shipped_standards_are_known() -> None:
-    assert SHIPPED == ("layout-fp32", "official", "strict-bf16", "strict-fp32")
+    assert SHIPPED == (
+        "layout-fp32",
+        "official",
+        "official-inference",
+        "strict-bf16",
+        "strict-fp32",
+        "strict-inference-fp32",
+    )
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -194,6 +194,24 @@ def test_findings_that_do_not_follow_from_the_traces_are_refused(copy: Path) -> 
         read_bundle(copy)
 
 
+@pytest.mark.parametrize(("off", "follows"), [(1e-14, True), (1e-7, False)])
+def test_a_number_that_another_machine_rounds_otherwise_is_the_same_number(
+    copy: Path, off: float, follows: bool
+) -> None:
+    def elsewhere(findings: list[dict[str, Any]]) -> None:
+        judged = next(one for one in findings if one["criterion"] == "loss")["judged"][0]
+        judged["value"] *= 1 + off
+
+    before = read_bundle(copy).findings
+    edit_json(copy / "findings.json", elsewhere)
+    forge(copy)
+    if follows:
+        assert read_bundle(copy).findings == before
+    else:
+        with pytest.raises(EvidenceError, match="does not follow from the traces"):
+            read_bundle(copy)
+
+
 def test_an_edited_digit_of_a_trace_is_refused_though_the_manifest_fits(copy: Path) -> None:
     trace = copy / "runs" / "subject-1" / "trace.jsonl"
     trace.write_bytes(trace.read_bytes().replace(b'"tokens":256', b'"tokens":255', 1))

@@ -23,8 +23,8 @@ def content(name: str = "official") -> Any:
 def test_the_shipped_standards_are_known() -> None:
     assert SHIPPED == (
         "layout-fp32",
-        "official",
         "official-inference",
+        "official",
         "strict-bf16",
         "strict-fp32",
         "strict-inference-fp32",

@@ -181,7 +181,7 @@ class WithoutTheCrossing(Sampling):
     imitates="Nucleus sampling that takes the largest set below top_p, not the smallest that reaches it",
     source="https://github.com/ggml-org/llama.cpp/pull/1953",
 )
-class TopPLeavesOneOut(MindSporeInference):
+class NucleusLeavesOneOut(MindSporeInference):
     """The token at which the sum of the chances reaches top_p cannot be drawn."""
 
     class model_class(Qwen3ForInference):

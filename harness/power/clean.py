@@ -23,6 +23,7 @@ from harness.records import parse, read_json, write_json
 from harness.standards import Standard
 
 LOG = "clean.log"
+SENSE = "subject.sense"
 AT_ONCE = 4  # while a subject is compiled, the references of the next runs go on
 
 
@@ -89,11 +90,17 @@ class _Runs:
         return draw_batches(self.variation.case(self.case, 0))
 
 
+def _says_how_near(finding: Finding) -> bool:
+    """Whether a finding can say how near to an alarm a run was. What shows too little refuses nothing, and how well a
+    model predicts says nothing of how rightly it is computed."""
+    measured = {judged.limit.measurement for judged in finding.judged}
+    return finding.outcome is not Outcome.INCONCLUSIVE and SENSE not in measured
+
+
 def _concluded(
     variation: Variation, seed: int, case: Case, comparison: Comparison, findings: Sequence[Finding]
 ) -> Clean:
-    # Too little shown refuses nothing, however far from enough it is.
-    nearest = closest(finding for finding in findings if finding.outcome is not Outcome.INCONCLUSIVE)
+    nearest = closest(filter(_says_how_near, findings))
     assert nearest is not None, "every shipped standard has limits that allow something"
     used, finding, _ = nearest
     return Clean(

@@ -270,8 +270,8 @@ class Inference(Record):
 
     Every logit of `rows` rows of `data.seq_length` tokens is compared. Prompts of the lengths `prompts` are continued
     together, by `max_new_tokens` greedy tokens and `sampled_tokens` drawn ones. The evaluation has `texts` texts
-    whose perplexity is measured, and `documents` documents for each task that is scored. None of it is among the
-    tokens that the weights were trained on.
+    whose perplexity is measured, and `documents` documents for each task that is scored. None of them
+    stands in what the weights were trained on.
     """
 
     weights: Checkpoint = Checkpoint()

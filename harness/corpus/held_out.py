@@ -4,6 +4,7 @@ Takes a case of inference; gives rows, prompts, texts, passages without their la
 ends, of which one is their own. Refuses a corpus of which too little is left.
 """
 
+import itertools
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import Case, Inference
+from harness.case import Case
 from harness.corpus.documents import read_documents, source_path
 from harness.corpus.tokenizers import TextTokenizer, load_tokenizer
 from harness.errors import InputError
@@ -59,57 +60,65 @@ def draw_evaluation(case: Case, directory: Path) -> None:
     """
     assert case.inference is not None, "a case of inference"
     tokenizer = load_tokenizer(case.data.tokenizer)
-    texts = _left(case, tokenizer)
+    trained, texts = _parted(case, tokenizer)
     stream = np.concatenate([part for one in tokenizer.encode(texts) for part in (one, np.array([tokenizer.eod]))])
     if int(stream.max()) >= case.model.vocab_size:
         raise InputError(
             f"The corpus holds the token id {int(stream.max())}, beyond the model's vocabulary of "
             f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
         )
-    write_json(directory / EVALUATION, _plain(_evaluation(case, case.inference, texts, stream, tokenizer)))
+    write_json(directory / EVALUATION, _plain(_evaluation(case, trained, texts, stream, tokenizer)))
     _write_tokenizer(case, tokenizer, directory / TOKENIZER)
 
 
-def _left(case: Case, tokenizer: TextTokenizer) -> list[str]:
-    """The documents of the corpus of which no token is trained on."""
+def _parted(case: Case, tokenizer: TextTokenizer) -> tuple[str, list[str]]:
+    """The text of the corpus that training reads, with what shares its last document's beginning; and the documents, or
+    the end of one, of which no token is trained on."""
     assert case.inference is not None
     documents = read_documents(case.data.corpus)
-    rows = case.training.steps * case.data.global_batch_size if case.inference.trains else 0
-    taken = rows * case.data.seq_length + 1 if rows else 0
-    ends = np.cumsum([len(ids) + 1 for ids in tokenizer.encode(documents.texts)])
-    if rows and taken > ends[-1]:
+    texts, rows = list(documents.texts), case.training.steps * case.data.global_batch_size
+    if not case.inference.trains:
+        return "", texts
+    taken = rows * case.data.seq_length + 1
+    ends = np.cumsum([len(ids) + 1 for ids in tokenizer.encode(texts)])
+    if taken > ends[-1]:
         raise InputError(
             f"{documents.description} has {int(ends[-1])} tokens, and training takes {taken}: nothing is left to ask. "
             "Take fewer training.steps, or a longer corpus."
         )
-    first = int(np.searchsorted(ends, taken)) + 1 if rows else 0
-    return list(documents.texts[first:]) or _rest_of(documents.texts[-1], int(ends[-1]) - taken, documents.description)
-
-
-def _rest_of(text: str, tokens: int, description: str) -> list[str]:
-    """The end of a corpus' only or last document, as much as surely was not trained on: a token has one character or
-    more, but for those of several bytes, which make what is left shorter."""
-    rest = text[len(text) - max(tokens, 0) :] if tokens > 0 else ""
+    first = int(np.searchsorted(ends, taken)) + 1
+    if texts[first:]:
+        return "\n".join(texts[:first]), texts[first:]
+    # A token has one character or more, but for those of several bytes, which make what is left shorter.
+    tokens = int(ends[-1]) - taken
+    rest = texts[-1][len(texts[-1]) - tokens :] if tokens else ""
     if not rest.strip():
-        raise InputError(f"{description}: nothing is left to ask. Take fewer training.steps, or a longer corpus.")
-    return [rest]
+        raise InputError(
+            f"{documents.description}: nothing is left to ask. Take fewer training.steps, or a longer corpus."
+        )
+    return "\n".join([*texts[:-1], texts[-1][: len(texts[-1]) - tokens]]), [rest]
 
 
 def _evaluation(
-    case: Case, asked: Inference, texts: Sequence[str], stream: npt.NDArray[Any], tokenizer: TextTokenizer
+    case: Case, trained: str, texts: Sequence[str], stream: npt.NDArray[Any], tokenizer: TextTokenizer
 ) -> Evaluation:
+    """What stands word for word in what was trained on, as the head of a licence may, is not asked."""
+    asked = case.inference
+    assert asked is not None
     blocks = [block for text in texts for block in _blocks(text)]
-    pieces = list(_pieces(blocks))
+    pieces = [piece for piece in _pieces(blocks) if piece not in trained]
+    passages = [one for one in _passages(blocks) if one.context + one.word not in trained]
+    halves = [(context, ending) for context, ending in _halves(blocks) if context + ending not in trained]
     random = seeded(f"{case.initialization.seed}/questions")
     chosen = _spread(pieces, asked.texts, "texts")
     ids = tokenizer.encode(chosen)
     return Evaluation(
-        rows=_rows(stream, asked.rows, case.data.seq_length),
+        rows=_rows(stream, tokenizer.encode([trained])[0], asked.rows, case.data.seq_length),
         prompts=tuple(_slices(stream, asked.prompts)),
         stop_token=Counter(stream.tolist()).most_common(1)[0][0],
         texts=tuple(chosen),
-        passages=tuple(_spread(list(_passages(blocks)), asked.documents, "passages with a last word")),
-        questions=tuple(_questions(_spread(list(_halves(blocks)), asked.documents, "passages with an end"), random)),
+        passages=tuple(_spread(passages, asked.documents, "passages with a last word")),
+        questions=tuple(_questions(_spread(halves, asked.documents, "passages with an end"), random)),
         conversations=CONVERSATIONS,
         text_tokens=sum(map(len, ids)),
         unigram_nats=_entropy(ids),
@@ -169,10 +178,16 @@ def _spread(found: Sequence[Any], count: int, what: str) -> list[Any]:
     return [found[index * len(found) // count] for index in range(count)]
 
 
-def _rows(stream: npt.NDArray[Any], rows: int, length: int) -> tuple[tuple[int, ...], ...]:
-    if len(stream) < rows * length:
-        raise InputError(f"What is left of the corpus has {len(stream)} tokens, the rows need {rows * length}.")
-    return tuple(tuple(map(int, row)) for row in stream[: rows * length].reshape(rows, length))
+def _rows(stream: npt.NDArray[Any], trained: npt.NDArray[Any], rows: int, length: int) -> tuple[tuple[int, ...], ...]:
+    """The first rows of what is left that training did not read."""
+    read = np.asarray(trained, np.int32).tobytes()
+    cut = np.asarray(stream[: len(stream) // length * length], np.int32).reshape(-1, length)
+    found = tuple(itertools.islice((tuple(map(int, row)) for row in cut if row.tobytes() not in read), rows))
+    if len(found) < rows:
+        raise InputError(
+            f"What is left of the corpus has {len(found)} rows of {length} tokens, the case asks for {rows}."
+        )
+    return found
 
 
 def _slices(stream: npt.NDArray[Any], lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:

@@ -114,9 +114,16 @@ def test_a_corpus_of_which_too_little_is_left_is_refused(
 
 
 def test_passages_that_are_all_the_same_make_no_questions(tmp_path: Path) -> None:
-    case = asked_of(tmp_path, (SENTENCE + "\n\n") * 60)
+    case = asked_of(tmp_path, corpus(12) + (SENTENCE + "\n\n") * 60)
     with pytest.raises(InputError, match="too few passages of their own"):
         drawn(case, tmp_path / "inputs")
+
+
+def test_what_stands_word_for_word_in_what_was_trained_on_is_not_asked(tmp_path: Path) -> None:
+    head = SENTENCE.format(n="of the licence")
+    blocks = [block for line in corpus(60).split("\n\n") for block in (head, line)]
+    asked = said(drawn(asked_of(tmp_path, "\n\n".join(blocks)), tmp_path / "inputs"))
+    assert asked and head not in asked
 
 
 @pytest.mark.parametrize(

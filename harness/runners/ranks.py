@@ -7,6 +7,7 @@ directory of its own under `ranks/`, beside the logs. A process that ends with a
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import shutil
@@ -77,7 +78,10 @@ def start_ranks(job_file: str, job: Job) -> int:
     done = Path(job.directory) / RANKS / DONE
     shutil.rmtree(done, ignore_errors=True)
     done.mkdir(parents=True)
-    with subprocess.Popen([*command, __file__, job_file, str(os.getpid()), RANK], env=environment) as started:
+    # `msrun` does not end with this process by itself, and its ranks end with it.
+    with_this_one = functools.partial(end_with_parent, os.getpid())
+    arguments = [__file__, job_file, str(os.getpid()), RANK]
+    with subprocess.Popen([*command, *arguments], env=environment, preexec_fn=with_this_one) as started:
         code = _end_of(started, nodes.rank == 0, lambda: len(list(done.iterdir())) == job.ranks // nodes.count)
     shutil.rmtree(done)
     return code

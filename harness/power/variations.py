@@ -22,7 +22,7 @@ SMALL: Mapping[Task, Changes] = {
     },
     "inference": {
         "data": {"seq_length": 64, "global_batch_size": 8},
-        "training": {"steps": 250, "lr_zero_steps": 1, "checkpoint_every": 1000},
+        "training": {"steps": 400, "lr_zero_steps": 1, "checkpoint_every": 1000},
         "lr_schedule": {"learning_rate": 5e-3, "lr_end": 5e-4},
         "inference": {
             "rows": 2, "prompts": (3, 20), "max_new_tokens": 24, "sampled_tokens": 8, "texts": 10, "documents": 12,
@@ -125,14 +125,14 @@ TRAINED = (
 # One after the other, so that what is compiled for the shapes of one serves all of its seeds.
 ASKED = (
     Variation(name="as-it-is", seeds=5),
-    Variation(name="more-steps", changes=_training(steps=400), seeds=2),
-    Variation(name="fewer-steps", changes=_training(steps=200), seeds=2),
+    Variation(name="more-steps", changes=_training(steps=600), seeds=2),
+    Variation(name="fewer-steps", changes=_training(steps=300), seeds=2),
     Variation(name="rate-3e-3", changes=_rate(learning_rate=3e-3), seeds=2),
     Variation(name="rate-1e-2", changes=_rate(learning_rate=1e-2), seeds=2),
     Variation(name="constant-rate", changes=_rate(type="constant", lr_end=0.0), seeds=2),
     Variation(name="wider-initialization", changes=_model(initializer_range=0.05), seeds=2),
     Variation(name="norms-of-one", changes={"initialization": {"norm_std": 0.0}}, seeds=2),
-    Variation(name="trained-in-pynative", changes=_training(graph_mode=False), seeds=1),
+    Variation(name="trained-in-pynative", changes=_training(graph_mode=False, steps=300), seeds=1),
     Variation(name="one-row", changes=_asked(rows=1), seeds=2),
     Variation(name="five-rows", changes=_asked(rows=5), seeds=2),
     Variation(name="rows-of-47", changes=_data(seq_length=47), seeds=2),

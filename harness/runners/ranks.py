@@ -88,13 +88,13 @@ def start_ranks(job_file: str, job: Job) -> int:
 
 
 def _end_of(msrun: "subprocess.Popen[bytes]", has_scheduler: bool, all_done: Callable[[], bool]) -> int:
-    """Waits for `msrun`; its exit code, or 0 where the ranks of this node were done and only the scheduler was not.
+    """Waits for `msrun`; its exit code, or 0 where the ranks of this node were done, whatever became of it then.
 
     When a rank dies it ends the others at once, and then waits for the scheduler, which takes more than a minute to
     notice. A scheduler that has been alone for some seconds has nothing left to do, unless the ranks of another node
     still need it.
     """
-    scheduler, alone_since, ended_it = None, math.inf, False
+    scheduler, alone_since = None, math.inf
     while (code := msrun.poll()) is None:
         time.sleep(LOOK_SECONDS)
         living = children_of(msrun.pid)
@@ -103,9 +103,9 @@ def _end_of(msrun: "subprocess.Popen[bytes]", has_scheduler: bool, all_done: Cal
         alone_since = min(alone_since, time.monotonic()) if living == [scheduler] else math.inf
         patience = OTHERS_SECONDS if all_done() else ALONE_SECONDS
         if has_scheduler and scheduler and time.monotonic() - alone_since > patience:
-            ended_it = True
             os.kill(scheduler, signal.SIGKILL)
-    return 0 if ended_it and all_done() else code
+    # MindSpore may crash while it takes itself down, after all that was asked was done and written.
+    return 0 if all_done() else code
 
 
 def children_of(pid: int) -> list[int]:

@@ -1,13 +1,17 @@
 """What processes that are started here have in common: they end with who started them, and their log says why."""
 
+import contextlib
 import ctypes
 import os
+import random
 import re
 import signal
+import socket
 import sys
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOG_TAIL_LINES, LOG_LONGEST = 25, 200
 
 
@@ -17,6 +21,28 @@ def end_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above; a service manager may have taken this process in
             sys.exit("the process that started this one is gone")
+
+
+def free_port() -> int:
+    """A port that nobody listens at, nor at the one after it.
+
+    None of those that the system hands out by itself: seconds go by before somebody listens, and in these every
+    connection on this machine could get it.
+    """
+    end = int(HANDED_OUT.read_text().split()[0]) if HANDED_OUT.exists() else 32_768
+    while True:
+        port = random.SystemRandom().randrange(end - 12_000, end - 1)
+        if _is_free(port) and _is_free(port + 1):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def log_tail(path: Path) -> str:

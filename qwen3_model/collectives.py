@@ -3,8 +3,14 @@
 Everything is made of sums over a group, which both have, in both modes and for parts of the world. What MCCL lacks is
 built from them: a maximum from the sum of a table with one column a rank, a transfer to another rank from a sum to
 which all others add zero. A sum of one number and zeros is exact, so these move bits and round nothing.
+
+MCCL gives up on a rank that sends nothing for 30 seconds, and nothing lengthens that. A rank that still compiles may
+well be longer. So ranks meet before they begin what each of them had to compile, and wait there as long as it takes.
 """
 
+import itertools
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +18,11 @@ import mindspore as ms
 import mindspore.communication as comm
 import numpy as np
 from mindspore import Tensor, nn, ops
+from mindspore.mint.distributed import TCPStore
+
+from qwen3_model.parallel_config import MEETING_PORT
+
+LOOK_SECONDS = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +44,30 @@ class Group:
 
 
 _made: set[str] = set()
+_stores: list[TCPStore] = []
+_meetings = itertools.count(1)
 
 
 def start() -> tuple[int, int]:
-    """Joins the world; the rank of this process, and how many there are. Called once, before any group is made."""
+    """Joins the world; the rank of this process, and how many there are. Called once, before any group is made.
+
+    Without a port for it in `MEETING_PORT` ranks do not meet.
+    """
     comm.init()
-    return comm.get_rank(), comm.get_group_size()
+    rank, size = comm.get_rank(), comm.get_group_size()
+    if port := os.environ.get(MEETING_PORT):
+        _stores.append(TCPStore(os.environ["MS_SCHED_HOST"], int(port), is_master=rank == 0))
+    return rank, size
+
+
+def meet(size: int) -> None:
+    """Waits until all ranks, of which there are so many, are here: each of them calls this as often as the others."""
+    for store in _stores:
+        name = f"meeting-{next(_meetings)}"
+        came = store.add(name, 1)
+        while came < size:
+            time.sleep(LOOK_SECONDS)
+            came = store.add(name, 0)
 
 
 def group(ranks: Sequence[int], rank: int) -> Group:

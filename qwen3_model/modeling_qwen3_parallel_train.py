@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
-from qwen3_model.collectives import Group, Sum, group
+from qwen3_model.collectives import Group, Sum, group, meet
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, parameter_shapes
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
 from qwen3_model.modeling_qwen3_train import (
@@ -198,6 +198,7 @@ class ParallelTrainer(Qwen3Trainer):
         # Whatever a step is split into, a replica's rows go through the stages in so many parts.
         accumulated = others.pop("gradient_accumulation_steps", 1)
         self.micro_batch_num = layout.micro_batch_num
+        self._begun: set[nn.Cell] = set()
         parts = accumulated * layout.micro_batch_num
         super().__init__(config, policy, optimizer, schedule, gradient_accumulation_steps=parts, **others)
         self._shapes = dict(parameter_shapes(config))
@@ -255,6 +256,21 @@ class ParallelTrainer(Qwen3Trainer):
         self._from_previous = Sum(self.ranks.previous) if self.ranks.previous else None
         self._to_next = Sum(self.ranks.next) if self.ranks.next else None
 
+    def run(self, cell: nn.Cell, *arguments: Tensor) -> Any:
+        """What a cell gives, in which ranks add up: before the first time every rank has compiled it."""
+        if cell not in self._begun:
+            self._compile(cell, *arguments)
+            self._begin(cell)
+        return cell(*arguments)
+
+    def _compile(self, cell: nn.Cell, *arguments: Tensor) -> None:
+        if self._mode == ms.GRAPH_MODE:
+            cell.compile(*arguments)
+
+    def _begin(self, cell: nn.Cell) -> None:
+        meet(self.layout.world_size)
+        self._begun.add(cell)
+
     def own_rows(self, batch: Array) -> Array:
         return np.split(batch, self.layout.data_parallel)[self.ranks.where.replica]
 
@@ -298,14 +314,14 @@ class ParallelTrainer(Qwen3Trainer):
     def _sum_of_bits(self, bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         """The sum over all ranks, of patterns of which all but one rank's are zero. MCCL adds up no integers."""
         halves = Tensor(np.stack([bits >> 16, bits & 0xFFFF]).astype(np.float32))
-        high, low = self._sum_of_all(halves).asnumpy().astype(np.uint32)
+        high, low = self.run(self._sum_of_all, halves).asnumpy().astype(np.uint32)
         whole: npt.NDArray[np.uint32] = (high << np.uint32(16)) | low
         return whole
 
     def _on_any_rank(self, names: Collection[str]) -> frozenset[str]:
         """The parameters that at least one rank names."""
         flags = Tensor(np.array([name in names for name in self._shapes], np.float32))
-        counted = self._sum_of_all(flags).asnumpy()
+        counted = self.run(self._sum_of_all, flags).asnumpy()
         return frozenset(name for name, count in zip(self._shapes, counted, strict=True) if count)
 
     def checkpoint_part(self) -> tuple[ParallelConfig, int]:
@@ -314,7 +330,8 @@ class ParallelTrainer(Qwen3Trainer):
     def _summed(self) -> Sequence[Tensor]:
         if self.layout.pipeline_stage == 1:
             return super()._summed()
-        reduced: Sequence[Tensor] = self._reduction(ms.mutable(tuple(total + 0.0 for total in self._sums)))
+        sums = ms.mutable(tuple(total + 0.0 for total in self._sums))
+        reduced: Sequence[Tensor] = self.run(self._reduction, sums)
         return reduced
 
     def _accumulate(self, tokens: Array, loss_mask: Array) -> float:
@@ -322,12 +339,24 @@ class ParallelTrainer(Qwen3Trainer):
             return super()._accumulate(tokens, loss_mask)
         return self._through_the_stages(tokens, loss_mask)
 
+    def _compile_stage(self, nothing: Tensor, inputs: Tensor, *others: Tensor) -> None:
+        """Compiles what micro batches go through: while they do, no rank has to wait for another that still does."""
+        x = nothing if self._from_previous else inputs
+        if self._to_next is None:
+            self._compile(self._stage, x, *others)
+        else:
+            self._compile(self.model, x)
+            self._compile(self._stage, x, nothing)
+
     def _through_the_stages(self, tokens: Array, loss_mask: Array) -> float:
         """Every micro batch forward, then every one back; gradients are in the sums. The loss of the global batch."""
         batches, kept, loss = list(self.micro_batches(tokens, loss_mask)), [], np.float32(0)
         rows, length = batches[0][0].shape
         own_length = length // (self.layout.model_parallel if self.layout.use_seq_parallel else 1)
         nothing = Tensor(np.zeros((rows, own_length, self.config.hidden_size), np.float32))
+        if self._stage not in self._begun:
+            self._compile_stage(nothing, *batches[0])
+            self._begin(self._stage)
         for inputs, *others in batches:
             x = inputs if self._from_previous is None else self._from_previous(nothing)
             if self._to_next is None:
@@ -347,4 +376,5 @@ class ParallelTrainer(Qwen3Trainer):
                 self._from_previous(of_input)
         # Every rank that shares the last stage has its replica's part of the loss; the first of them tells it.
         tells = self.ranks.last and self.ranks.where.shard == 0
-        return float(self._sum_of_all(Tensor([loss if tells else 0.0], ms.float32)).asnumpy()[0])
+        own = Tensor([loss if tells else 0.0], ms.float32)
+        return float(self.run(self._sum_of_all, own).asnumpy()[0])

@@ -250,6 +250,10 @@ class Qwen3Trainer:
         """Tokens [B, S+1] -> inputs [B, S] and the token that follows each of them [B, S]."""
         return tokens[:, :-1], tokens[:, 1:]
 
+    def run(self, cell: nn.Cell, *arguments: Tensor) -> Any:
+        """What a cell gives."""
+        return cell(*arguments)
+
     def own_rows(self, batch: Array) -> Array:
         """The rows of a global batch that this process computes."""
         return batch
@@ -295,10 +299,10 @@ class Qwen3Trainer:
         scalars = Tensor(self.scalars(step))
         if self.gradient_accumulation_steps == 1:
             (batch,) = self.micro_batches(tokens, loss_mask)
-            loss, norm = (float(x.asnumpy()) for x in self._whole_step(*batch, scalars))
+            loss, norm = (float(x.asnumpy()) for x in self.run(self._whole_step, *batch, scalars))
         else:
             loss = self._accumulate(tokens, loss_mask)
-            norm = float(self._update_step(scalars).asnumpy())
+            norm = float(self.run(self._update_step, scalars).asnumpy())
         self.step = step
         return StepResult(
             step=step,
@@ -316,7 +320,7 @@ class Qwen3Trainer:
         self._enter_mode()
         if self.gradient_accumulation_steps == 1:
             (batch,) = self.micro_batches(tokens, loss_mask)
-            _, found = self._gradients(*batch)
+            _, found = self.run(self._gradients, *batch)
         else:
             self._accumulate(tokens, loss_mask)
             found = self._summed()
@@ -329,7 +333,8 @@ class Qwen3Trainer:
 
     def _accumulate(self, tokens: Array, loss_mask: Array) -> float:
         """Adds the gradients of every micro-batch to the sums; the loss of the global batch."""
-        parts = [self._accumulate_step(*batch).asnumpy() for batch in self.micro_batches(tokens, loss_mask)]
+        batches = self.micro_batches(tokens, loss_mask)
+        parts = [self.run(self._accumulate_step, *batch).asnumpy() for batch in batches]
         return float(np.sum(parts, dtype=np.float32))
 
     def _summed(self) -> Sequence[Tensor]:
@@ -344,7 +349,7 @@ class Qwen3Trainer:
         scalars = Tensor(self.scalars(step))
         # Not mutable, a tuple is a constant of the graph: every update would be compiled anew around its gradients.
         given = ms.mutable(tuple(Tensor(gradients[parameter.name], ms.float32) for parameter in self._parameters))
-        self._optimizer(given, Tensor(1.0, ms.float32), scalars)
+        self.run(self._optimizer, given, Tensor(1.0, ms.float32), scalars)
         self.step = step
 
     def decayed(self) -> frozenset[str]:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
+# A variable: a port that is free on the host of rank 0. There ranks wait for those that compile for longer.
+MEETING_PORT = "QWEN3_MEETING_PORT"
+
 
 class Coordinates(NamedTuple):
     """Where a rank stands: its pipeline stage, its data-parallel replica, its share of the model."""

@@ -235,7 +235,8 @@ def header_of(job: "Job", case: Case, model: Runner | Answerer, *, weights: str,
 
 @dataclass(frozen=True, kw_only=True)
 class Nodes:
-    """The machines that make a run together, which of them this one is, and where their processes meet."""
+    """The machines that make a run together, which of them this one is, and where their processes meet: at a port of
+    the first and at the next."""
 
     count: int
     rank: int

@@ -5,14 +5,12 @@ The one that holds the true loss, on the last stage, writes what the job asks fo
 directory of its own under `ranks/`, beside the logs. A process that ends with an error ends the others.
 """
 
-import contextlib
 import dataclasses
 import functools
 import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,15 +20,15 @@ from pathlib import Path
 from harness.case import parse_case
 from harness.errors import InputError
 from harness.evidence import RANKS
-from harness.processes import end_with_parent, log_tail
+from harness.processes import end_with_parent, free_port, log_tail
 from harness.runners import Job, Nodes, load_runner
 from harness.runners.worker import carry_out, read_job
-from qwen3_model.parallel_config import Coordinates, ParallelConfig
+from qwen3_model.parallel_config import MEETING_PORT, Coordinates, ParallelConfig
 
 LOGS = "log"
 HALF_WAY = "half-way"  # the file that says: what is left is for processes that have nothing but the checkpoints
 RANK = "rank"
-# How long a process waits for the others to come, and for what another one sends: that one may be compiling.
+# How long a process waits for the others to come, and for an answer of the one that leads them.
 CLUSTER_SECONDS, MESSAGE_SECONDS = 600, 600
 LOOK_SECONDS = 0.2
 # How long the scheduler may live on when no rank of this node does: the ranks of the other nodes may not be done yet.
@@ -74,7 +72,12 @@ def start_ranks(job_file: str, job: Job) -> int:
     command = [sys.executable, "-m", "mindspore.parallel.cluster.run", *arguments]
     # It starts the `python` that it finds.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    environment = {**os.environ, "PATH": path, "MS_RECEIVE_MSG_TIMEOUT": str(MESSAGE_SECONDS)}
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "MS_RECEIVE_MSG_TIMEOUT": str(MESSAGE_SECONDS),
+        MEETING_PORT: str(nodes.port + 1),
+    }
     done = Path(job.directory) / RANKS / DONE
     shutil.rmtree(done, ignore_errors=True)
     done.mkdir(parents=True)
@@ -140,14 +143,6 @@ def msrun_arguments(ranks: int, nodes: Nodes, logs: str) -> list[str]:
 def log_directory(job: Job) -> Path:
     """Where the logs of this node's ranks are."""
     return Path(job.logs or Path(job.directory) / RANKS / LOGS)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def print_ends(logs: Path) -> None:

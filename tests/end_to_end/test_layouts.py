@@ -22,13 +22,14 @@ from harness.certify import prepare
 from harness.evidence import Bundle, read_bundle, read_run
 from harness.jobs import job
 from harness.judge import Outcome
+from harness.processes import free_port
 from harness.roles import ROLES_OF_LAYOUT, SUBJECT, SUBJECT_REPEAT
 from harness.runners import Job
 from harness.runners.launcher import run_jobs
 from harness.trace import Run, Trace
 from qwen3_model.checkpoints import read_checkpoint
 from tests.support.examples import ROOT, options
-from tests.support.processes import free_port, processes_of, until
+from tests.support.processes import processes_of, until
 
 LAYOUT = "qwen3-tiny-pp2"  # its true loss is on the last rank, so on the second node
 STEPS = 12

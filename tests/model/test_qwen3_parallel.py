@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
+from harness.processes import free_port
 from qwen3_model.checkpoints import read_checkpoint, write_checkpoint, write_hugging_face
 from qwen3_model.configuration_qwen3 import Qwen3Config
-from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.parallel_config import MEETING_PORT, ParallelConfig
 from qwen3_model.sharding import assemble
 from tests.model.qwen3_cases import Array, differing, random_batch, shaped, trainer, worst_relative
 from tests.support import rank_worker
 from tests.support.examples import ROOT
-from tests.support.processes import free_port
 
 # A tied head where there are stages: its gradient comes from both ends of the pipeline. Moments are shared by replicas
 # in one, positions by the ranks that share a model in another.
@@ -63,16 +63,16 @@ def of_kind(kind: str, own: dict[str, Array]) -> dict[str, Array]:
     return {name.removeprefix(f"{kind}."): own[name] for name in own if name.startswith(f"{kind}.")}
 
 
-def run_ranks(size: str, layout: ParallelConfig, directory: Path) -> None:
-    ranks = str(layout.world_size)
+def run_ranks(size: str, layout: ParallelConfig, directory: Path, late: str = "") -> None:
+    ranks, port = str(layout.world_size), free_port()
     command = [
         *(sys.executable, "-m", "mindspore.parallel.cluster.run", "--worker_num", ranks, "--local_worker_num", ranks),
-        *("--master_port", str(free_port()), "--log_dir", str(directory / "log"), "--join", "True"),
-        *("--cluster_time_out", "400", rank_worker.__file__, size, json.dumps(asdict(layout)), str(directory)),
+        *("--master_port", str(port), "--log_dir", str(directory / "log"), "--join", "True"),
+        *("--cluster_time_out", "400", rank_worker.__file__, size, json.dumps(asdict(layout)), str(directory), late),
     ]
     # msrun starts the `python` that it finds.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, MEETING_PORT: str(port + 1)}
     done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True, timeout=500)
     logs = "\n".join(log.read_text(errors="replace")[-2000:] for log in directory.glob("log/worker_*.log"))
     assert done.returncode == 0, done.stderr[-1000:] + logs
@@ -116,3 +116,10 @@ def test_the_checkpoint_of_all_ranks_is_read_by_transformers(ran: Run, tmp_path:
     found = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="float32").state_dict()
     for name, tensor in ran.parameters.items():
         assert found[name].numpy().tobytes() == tensor.tobytes(), name
+
+
+def test_a_rank_that_compiles_for_longer_than_the_collectives_wait_is_waited_for(tmp_path: Path) -> None:
+    """The first stage comes late with what it sends to the second."""
+    run_ranks("tiny", ParallelConfig(pipeline_stage=2, micro_batch_num=2), tmp_path, late="0")
+    first, second = (dict(np.load(tmp_path / f"{rank}.npz"))["loss"].tolist() for rank in (0, 1))
+    assert first == second and np.isfinite(first).all()

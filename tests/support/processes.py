@@ -1,9 +1,6 @@
-"""Processes of this machine, waiting for them, and ports for them to meet at."""
+"""Processes of this machine, and waiting for them."""
 
-import contextlib
 import os
-import random
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,17 +27,3 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> N
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that nobody listens at.
-
-    None of those that the system hands out by itself: seconds go by before somebody listens, and in these every
-    connection on this machine could get it.
-    """
-    handed_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(handed_out - 12_000, handed_out)
-        with contextlib.closing(socket.socket()) as free, contextlib.suppress(OSError):
-            free.bind(("127.0.0.1", port))
-            return port

@@ -3,17 +3,19 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from harness.runners.launcher import variables
 
 STEPS = 3
 LENGTH = 16  # of a row; several ranks may share its positions
+LATE_SECONDS = 33  # longer than MCCL waits for a rank, which is 30 s
 
 
-def main(size: str, layout_json: str, out: str) -> None:
-    # Before the framework is imported. A rank waits for another while that one compiles.
-    os.environ.update({**variables(1), "MS_RECEIVE_MSG_TIMEOUT": "300"})
+def main(size: str, layout_json: str, out: str, late: str) -> None:
+    os.environ.update({**variables(1), "MS_RECEIVE_MSG_TIMEOUT": "300"})  # before the framework is imported
     import mindspore as ms
     import numpy as np
 
@@ -22,13 +24,22 @@ def main(size: str, layout_json: str, out: str) -> None:
     from qwen3_model.parallel_config import ParallelConfig
     from tests.model.qwen3_cases import random_batch, shaped, trainer
 
+    class LateTrainer(ParallelTrainer):
+        """One that takes long to compile what it runs first."""
+
+        def _compile(self, cell: Any, *arguments: Any) -> None:
+            if not self._begun:
+                time.sleep(LATE_SECONDS)
+            super()._compile(cell, *arguments)
+
     ms.set_device("CPU")
     ms.set_deterministic(True)
     layout = ParallelConfig(**json.loads(layout_json))
     rank, ranks = collectives.start()
     assert ranks == layout.world_size
     config = shaped(size)
-    subject = trainer(config, kind=ParallelTrainer, layout=layout, rank=rank)
+    kind = LateTrainer if late == str(rank) else ParallelTrainer
+    subject = trainer(config, kind=kind, layout=layout, rank=rank)
     gradients = subject.gradients(*random_batch(config, length=LENGTH))
     steps = [subject.train_step(*random_batch(config, length=LENGTH, seed=step)) for step in range(1, STEPS + 1)]
     left = {f"gradient.{name}": tensor for name, tensor in gradients.items()}

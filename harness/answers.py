@@ -191,6 +191,17 @@ def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator
     every = [runs.get(name) for name in (ORACLE, REFERENCE, SUBJECT)]
     yield _measured("oracle.logits.ratio", places if same else [], ratios, *every)
     yield _top1(runs, tensors)
+    yield from _after_prompts(runs, tensors)
+
+
+def _after_prompts(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
+    """Against the oracle, by prompt: relative error of the logits after it, as they come out of a prefill."""
+    exact = {n: every[0] for n, every in _numbered(tensors.get(ORACLE, {}), "greedy_logits").items() if len(every)}
+    for side, name in SIDES:
+        found, made = _numbered(tensors.get(name, {}), "alone"), (runs.get(ORACLE), runs.get(name))
+        prompts = sorted({*exact, *found})
+        errors = [_both(lambda a, b: tensor_difference(a, b)[0], exact.get(n), found.get(n)) for n in prompts]
+        yield _measured(f"oracle.prompt.{side}", [f"prompt {n}" for n in prompts], errors, *made)
 
 
 def _both(function: Callable[[Array, Array], float], a: Array | None, b: Array | None) -> float:

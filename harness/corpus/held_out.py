@@ -29,7 +29,8 @@ from harness.records import write_json
 WORD = re.compile(r"\S+")
 BLOCK = re.compile(r"\n\s*\n")
 LONGEST, SHORTEST = 400, 120  # characters of a text
-CONTEXT = 240  # characters of a passage before its last word, or its end
+# Characters of a passage before its last word, or its end: byte by byte, with its end in 256 tokens.
+CONTEXT = 200
 CONTEXT_WORDS, ENDING_WORDS, ENDINGS = 8, 6, 4
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",

@@ -1,6 +1,7 @@
 """Defects of prefill, cache and decode: what is computed from what is kept is not what is computed at once."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -204,6 +205,25 @@ class CacheRowsMixed(MindSporeInference):
         def prefill(self, prompts: Sequence[Tokens], room: int) -> tuple[Array, Cache]:
             logits, cache = super().prefill(prompts, room)
             kept = tuple(Tensor(np.roll(one.asnumpy(), 1, axis=0)) for one in cache.kept)
+            return logits, dataclasses.replace(cache, kept=kept)
+
+
+@defect(
+    area="inference",
+    imitates="A pool of caches that hands out what a finished conversation has left there",
+    source="https://github.com/ggml-org/llama.cpp/issues/27148",
+)
+class CacheOfAnEarlierBatch(MindSporeInference):
+    """A batch that is continued takes up the keys and values of the first one of its size, if there was one."""
+
+    class model_class(Qwen3ForInference):
+        @functools.cached_property
+        def pool(self) -> dict[tuple[int, int], tuple[Tensor, ...]]:
+            return {}
+
+        def prefill(self, prompts: Sequence[Tokens], room: int) -> tuple[Array, Cache]:
+            logits, cache = super().prefill(prompts, room)
+            kept = self.pool.setdefault((len(prompts), cache.capacity), cache.kept)
             return logits, dataclasses.replace(cache, kept=kept)
 
 

@@ -19,7 +19,7 @@ GROUPS = (
     ("First step and gradients", ("train.* first", "lr_zero.*", "oracle.gradients.*", "runs.probe_norm *")),
     ("Layout", ("layout.*",)),
     ("Scores", ("score.*", "subject.sense *")),
-    ("Logits", ("oracle.logits.*", "oracle.divergence.*", "oracle.regret.*", "top1.*")),
+    ("Logits", ("oracle.logits.*", "oracle.divergence.*", "oracle.regret.*", "oracle.prompt.*", "top1.*")),
     ("Continuations", ("greedy.*", "stopped.*", "sampled.*", "template.*")),
     ("Cache and batch", ("cache.*", "batch.*")),
     ("Trajectory", ("train.*", "oracle.loss.*", "oracle.grad_norm.*")),

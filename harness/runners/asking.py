@@ -106,7 +106,8 @@ def answers(side: Speaking, evaluation: Evaluation, asked: Inference) -> dict[st
     batch = side.next_logits(prompts)
     tokens = {
         GREEDY: side.continued(prompts, asked.max_new_tokens, []),
-        STOPPED: side.continued(prompts, asked.max_new_tokens, [evaluation.stop_token]),
+        # The other way round: what a row has kept of the generation before is of another prompt.
+        STOPPED: side.continued(prompts[::-1], asked.max_new_tokens, [evaluation.stop_token])[::-1],
         SAMPLED: side.sampled(prompts, asked.sampled_tokens),
         TEMPLATE: [side.rendered(one) for one in evaluation.conversations],
     }

@@ -112,7 +112,7 @@ KINDS = {
                "top1.agreement", "cache.subject"),
     "cached": ("cache.subject",),
     "batch": ("batch.subject",),
-    "alone": ("batch.subject",),
+    "alone": ("batch.subject", "oracle.prompt.subject"),
     "greedy": ("greedy.regret.subject", "greedy.compared.subject"),
 }  # fmt: skip
 

@@ -29,8 +29,7 @@ from harness.records import write_json
 WORD = re.compile(r"\S+")
 BLOCK = re.compile(r"\n\s*\n")
 LONGEST, SHORTEST = 400, 120  # characters of a text
-# Characters of a passage before its last word, or its end: byte by byte, with its end in 256 tokens.
-CONTEXT = 200
+CONTEXT, LONGEST_ENDING = 200, 56  # characters of a passage before its last word or its end: byte by byte 256 tokens
 CONTEXT_WORDS, ENDING_WORDS, ENDINGS = 8, 6, 4
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
@@ -113,13 +112,17 @@ def _evaluation(
     random = seeded(f"{case.initialization.seed}/questions")
     chosen = _spread(pieces, asked.texts, "texts")
     ids = tokenizer.encode(chosen)
+    last_words = _spread(passages, asked.documents, "passages with a last word")
+    questions = tuple(_questions(_spread(halves, asked.documents, "passages with an end"), random))
+    scored = [one.word for one in last_words] + [ending for one in questions for ending in one.endings]
+    _check_lengths(scored, case.model.max_position_embeddings, tokenizer)
     return Evaluation(
         rows=_rows(stream, tokenizer.encode([trained])[0], asked.rows, case.data.seq_length),
         prompts=tuple(_slices(stream, asked.prompts)),
         stop_token=Counter(stream.tolist()).most_common(1)[0][0],
         texts=tuple(chosen),
-        passages=tuple(_spread(passages, asked.documents, "passages with a last word")),
-        questions=tuple(_questions(_spread(halves, asked.documents, "passages with an end"), random)),
+        passages=tuple(last_words),
+        questions=questions,
         conversations=CONVERSATIONS,
         text_tokens=sum(map(len, ids)),
         unigram_nats=_entropy(ids),
@@ -155,7 +158,8 @@ def _halves(blocks: Sequence[str]) -> Iterator[tuple[str, str]]:
         words = list(WORD.finditer(block))
         if len(words) >= CONTEXT_WORDS + ENDING_WORDS:
             begin, end = words[-ENDING_WORDS - 1].end(), words[-1].end()
-            yield block[:begin][-CONTEXT:], block[begin:end]
+            if end - begin <= LONGEST_ENDING:
+                yield block[:begin][-CONTEXT:], block[begin:end]
 
 
 def _questions(halves: Sequence[tuple[str, str]], random: np.random.RandomState) -> Iterator[Question]:
@@ -167,6 +171,17 @@ def _questions(halves: Sequence[tuple[str, str]], random: np.random.RandomState)
             raise InputError("The corpus has too few passages of their own to make questions of. Give a longer one.")
         right = int(random.randint(ENDINGS))
         yield Question(context=context, endings=(*wrong[:right], own, *wrong[right:]), right=right)
+
+
+def _check_lengths(scored: Sequence[str], positions: int, tokenizer: TextTokenizer) -> None:
+    """What is scored has to be seen whole, whatever of its context is cut off."""
+    longest = max(scored, key=len)
+    tokens = max(map(len, tokenizer.encode(scored)))
+    if tokens > positions:
+        raise InputError(
+            f"What is left of the corpus has a word or an end of {tokens} tokens, such as {longest!r}, and the model "
+            f"has {positions} positions. Choose a larger model.max_position_embeddings."
+        )
 
 
 def _spread(found: Sequence[Any], count: int, what: str) -> list[Any]:

@@ -73,7 +73,7 @@ class Planted:
 @dataclass(frozen=True, kw_only=True)
 class Clean:
     """A correct run that varies in something that does not matter. `closest` is the criterion that used most of its
-    limit, and `used` how much of it."""
+    limit, and `used` how much of it: None where what it measured is not finite."""
 
     variation: str
     seed: int
@@ -81,7 +81,7 @@ class Clean:
     sightings: tuple[Sighting, ...]
     rules: Mapping[str, bool]
     closest: str
-    used: float
+    used: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -110,5 +111,5 @@ def _concluded(
         sightings=sightings(findings),
         rules=other_rules(comparison, case.task),
         closest=f"{finding.standard}/{finding.criterion}",
-        used=round(used, 4),
+        used=round(used, 4) if math.isfinite(used) else None,
     )

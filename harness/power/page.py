@@ -1,5 +1,6 @@
 """The page of a study: how many defects were refused and by what, how many clean runs were, and every one of them."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -215,12 +216,16 @@ def _clean(study: Study) -> Iterator[CleanRow]:
         groups.setdefault(one.variation, []).append(one)
     for variation, runs in groups.items():
         refused = sorted({sighting.criterion for one in runs for sighting in one.sightings})
-        worst = max(runs, key=lambda one: one.used)
+        worst = max(runs, key=_used)
         yield CleanRow(
             variation=variation,
             runs=len(runs),
             refused=_seen(not refused, ("no alarm", "false alarm")),
             by=listed(refused),
             closest=worst.closest,
-            used=f"{worst.used:.0%}",
+            used="not finite" if worst.used is None else f"{worst.used:.0%}",
         )
+
+
+def _used(one: Clean) -> float:
+    return math.inf if one.used is None else one.used

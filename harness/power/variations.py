@@ -147,7 +147,11 @@ ASKED = (
     Variation(name="scored-one-by-one", changes=_asked(batch_size=1), seeds=2),
     Variation(name="scored-by-32", changes=_asked(batch_size=32), seeds=2),
     Variation(name="more-documents", changes=_asked(texts=20, documents=40), seeds=2),
-    Variation(name="to-the-last-position", changes=_model(max_position_embeddings=64), seeds=2),
+    Variation(
+        name="to-the-last-position",
+        changes={**_model(max_position_embeddings=128), **_asked(prompts=(3, 104))},
+        seeds=2,
+    ),
     Variation(name="one-layer", changes=_model(num_hidden_layers=1), seeds=2),
     Variation(name="four-layers", changes=_model(num_hidden_layers=4), seeds=2),
     Variation(name="width-32", changes=_model(hidden_size=32), seeds=2),

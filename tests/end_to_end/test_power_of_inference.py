@@ -74,7 +74,9 @@ def test_a_planted_fault_is_refused(study: Study, defect: str) -> None:
 def test_no_clean_run_is_refused(study: Study) -> None:
     assert len({run.variation for run in study.clean}) == CLEAN, "each is of another kind"
     assert [run for run in study.clean if run.sightings] == []
-    assert all(run.used < 1 for run in study.clean), "what shows too little is near to no limit"
+    assert all(run.used is not None and run.used < 1 for run in study.clean), (
+        "what shows too little is near to no limit"
+    )
 
 
 def test_its_page_has_the_rules_of_inference(study: Study) -> None:

@@ -167,3 +167,19 @@ def test_by_the_tokenizer_of_bytes_every_byte_is_its_own_id() -> None:
     vocabulary = byte_tokenizer(256)["model"]["vocab"]
     assert sorted(vocabulary.values()) == list(range(256)) and len(json.dumps(vocabulary)) > 256
     assert all(len(letter) == 1 and not letter.isspace() for letter in vocabulary)
+
+
+def test_an_end_of_more_tokens_than_the_model_has_positions_is_refused(tmp_path: Path) -> None:
+    """The evaluation harness would stop with an assertion in the middle of a run."""
+    case = asked_of(tmp_path, corpus(60), max_new_tokens=8)
+    short = case.with_changes(model={**case.model.to_hf(), "max_position_embeddings": 20})
+    with pytest.raises(InputError, match=r"tokens, such as .*, and the model has 20 positions\. Choose"):
+        drawn(short, tmp_path / "inputs")
+
+
+def test_no_end_is_mostly_white_space(tmp_path: Path) -> None:
+    """Six words of a table may be two hundred characters."""
+    blocks = corpus(60).split("\n\n")
+    blocks[::2] = [block.replace("evening of", " " * 60 + "evening of") for block in blocks[::2]]
+    evaluation = drawn(asked_of(tmp_path, "\n\n".join(blocks)), tmp_path / "inputs")
+    assert max(len(ending) for one in evaluation.questions for ending in one.endings) < 60

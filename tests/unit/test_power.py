@@ -223,7 +223,7 @@ def test_there_are_many_clean_runs_and_a_few_are_one_of_each(task: Task, count: 
     assert len(digests) >= len(runs)
 
 
-def clean(variation: str, seed: int, *found: Sighting, used: float = 0.5) -> power.Clean:
+def clean(variation: str, seed: int, *found: Sighting, used: float | None = 0.5) -> power.Clean:
     return power.Clean(
         variation=variation, seed=seed, case_digest="", sightings=found, rules={}, closest="a/x", used=used
     )
@@ -244,6 +244,12 @@ def test_the_page_shows_every_defect_and_every_variation_and_says_what_was_misse
     assert [(row.variation, row.runs, row.refused.word, row.by) for row in page.clean] == [
         ("wide", 2, "false alarm", "b/z"), ("long", 1, "no alarm", "")
     ]  # fmt: skip
+
+
+def test_a_clean_run_that_measured_no_number_is_the_nearest_to_an_alarm() -> None:
+    runs = (clean("wide", 0, used=0.9), clean("wide", 1, sighting("b/z"), used=None))
+    (row,) = build_page(dataclasses.replace(study(planted()), clean=runs)).clean
+    assert (row.refused.word, row.used) == ("false alarm", "not finite")
 
 
 def test_a_study_of_inference_has_its_own_rules_and_asks_for_no_place() -> None:

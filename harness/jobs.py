@@ -1,5 +1,6 @@
 """The runs of a case as jobs: what the process of each is told, from the case and from what the command line says."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from harness.roles import (
     required_runs,
     role,
 )
-from harness.runners import Job, Nodes, find_runner
+from harness.runners import PORTS_OF_A_START, Job, Nodes, find_runner
 from harness.trace import Arm, Side
 
 MSRUN_LOG, CHECKPOINTS = "msrun_log", "checkpoint"
@@ -67,7 +68,18 @@ def plan(case: Case, options: Options) -> list[Job]:
     """The jobs of a case that run here, in their order."""
     jobs = [one for one in all_jobs(case, options) if one.side in options.sides]
     # What several nodes make together comes first, so that none waits while another does what it does alone.
-    return sorted(jobs, key=lambda job: job.nodes is None)
+    ordered = sorted(jobs, key=lambda job: job.nodes is None)
+    return [_at_own_ports(job, number) for number, job in enumerate(ordered)]
+
+
+def _at_own_ports(job: Job, number: int) -> Job:
+    """A run of several nodes, away from the run before: one node may begin it while that one still ends on another, and
+    would be taken for one of its processes."""
+    if job.nodes is None:
+        return job
+    return dataclasses.replace(
+        job, nodes=dataclasses.replace(job.nodes, port=job.nodes.port + number * 2 * PORTS_OF_A_START)
+    )
 
 
 def recorded_jobs(case: Case, options: Options) -> list[Job]:

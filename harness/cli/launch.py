@@ -40,7 +40,9 @@ def launch(
     nnodes: Annotated[int, typer.Option("--nnodes", min=1, help="Machines.")] = 1,
     node_rank: Annotated[int, typer.Option("--node-rank", min=0, help="Which of them this one is, from 0.")] = 0,
     master: Annotated[str, typer.Option(help="Address of node 0.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1024, max=65534, help="A free port of node 0; the next is used too.")] = PORT,
+    port: Annotated[
+        int, typer.Option(min=1024, max=65000, help="A port of node 0. Each run takes four, from here on.")
+    ] = PORT,
     output: Annotated[Path, typer.Option(help="Directory for bundle, msrun_log and checkpoint.")] = Path("output"),
     device: Annotated[str, typer.Option(help="What the subject runs on: CPU or Ascend.")] = "CPU",
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = DEFAULT_THREADS,

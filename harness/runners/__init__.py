@@ -233,10 +233,13 @@ def header_of(job: "Job", case: Case, model: Runner | Answerer, *, weights: str,
     )
 
 
+PORTS_OF_A_START = 2  # of `msrun`, and where the ranks wait for each other
+
+
 @dataclass(frozen=True, kw_only=True)
 class Nodes:
     """The machines that make a run together, which of them this one is, and where their processes meet: at a port of
-    the first and at the next."""
+    the first and at those after it, `PORTS_OF_A_START` each time that they are started, which may be twice."""
 
     count: int
     rank: int

@@ -21,7 +21,7 @@ from harness.case import parse_case
 from harness.errors import InputError
 from harness.evidence import RANKS
 from harness.processes import end_with_parent, free_port, log_tail
-from harness.runners import Job, Nodes, load_runner
+from harness.runners import PORTS_OF_A_START, Job, Nodes, load_runner
 from harness.runners.worker import carry_out, read_job
 from qwen3_model.parallel_config import MEETING_PORT, Coordinates, ParallelConfig
 
@@ -54,7 +54,9 @@ def main(job_file: str, parent: int) -> int:
     half_way.unlink(missing_ok=True)
     code = start_ranks(job_file, job)
     if code == 0 and half_way.exists():
-        code = start_ranks(job_file, job)
+        # On another node the first half may still be ending.
+        nodes = job.nodes and dataclasses.replace(job.nodes, port=job.nodes.port + PORTS_OF_A_START)
+        code = start_ranks(job_file, dataclasses.replace(job, nodes=nodes))
         half_way.unlink()
     if code:
         print_ends(log_directory(job))

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.case import load_case
+from harness.jobs import Options, plan
+from harness.runners import PORTS_OF_A_START, Nodes
 from tests.support.command_line import Call, caller
 from tests.support.examples import ROOT
 
@@ -56,3 +59,13 @@ def test_printing_writes_nothing(launch: Call, tmp_path: Path, monkeypatch: pyte
 def test_what_cannot_be_launched_is_refused(launch: Call, arguments: tuple[object, ...], why: str) -> None:
     done = launch(*arguments)
     assert done.code == 2 and why in done.err
+
+
+def test_no_run_of_several_nodes_meets_where_another_does(tmp_path: Path) -> None:
+    """One node may begin a run while the one before still ends on another node."""
+    nodes = Nodes(count=2, rank=1, master="192.168.1.1", port=8118)
+    jobs = plan(load_case("qwen3-tiny-tp2"), Options(out=tmp_path, command=(), nodes=nodes))
+    ports = [job.nodes.port for job in jobs if job.nodes]
+    # Twice, where a run is taken up again, and two each time.
+    taken = [port + more for port in ports for more in range(2 * PORTS_OF_A_START)]
+    assert ports[0] == 8118 and len(ports) > 3 and len(set(taken)) == len(taken)

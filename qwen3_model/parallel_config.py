@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
-# A variable: a port that is free on the host of rank 0. There ranks wait for those that compile for longer.
+# The environment variable with a free port of the host of rank 0, where ranks wait for those that compile for longer.
 MEETING_PORT = "QWEN3_MEETING_PORT"
 
 

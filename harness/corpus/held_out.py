@@ -175,8 +175,7 @@ def _questions(halves: Sequence[tuple[str, str]], random: np.random.RandomState)
 
 def _check_lengths(scored: Sequence[str], positions: int, tokenizer: TextTokenizer) -> None:
     """What is scored has to be seen whole, whatever of its context is cut off."""
-    longest = max(scored, key=len)
-    tokens = max(map(len, tokenizer.encode(scored)))
+    tokens, longest = max((len(ids), text) for ids, text in zip(tokenizer.encode(scored), scored, strict=True))
     if tokens > positions:
         raise InputError(
             f"What is left of the corpus has a word or an end of {tokens} tokens, such as {longest!r}, and the model "

@@ -80,7 +80,8 @@ class HuggingFaceTokenizer:
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
             self._encoder = _encoder(self._tokenizer) if self._tokenizer.is_fast else None
-        # The Rust library raises bare Exception for a damaged file, so nothing narrower holds it.
+        # The Rust library raises bare Exception for a damaged file, so nothing narrower holds it. Some damage shows
+        # only where our encoder reads what that library has taken.
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{directory} holds no Hugging Face tokenizer that can be loaded: {reason}") from None

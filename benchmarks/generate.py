@@ -10,22 +10,19 @@ difference is the rest. Building, compiling and two calls to warm up come before
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from children import Child
 
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config, parameter_shapes
 
-ROOT = Path(__file__).resolve().parent.parent
 Array = npt.NDArray[Any]
 # The continuation of each prompt by so many tokens.
 Generate = Callable[[int], list[list[int]]]
@@ -45,12 +42,12 @@ def main() -> None:
     if arguments.worker:
         _work(arguments)
         return
-    children = {name: _Child(name, arguments.threads) for name in WORKERS}
+    children = {name: Child(__file__, name, sys.argv[1:], _pools(arguments.threads)) for name in WORKERS}
     firsts = {name: child.answer() for name, child in children.items()}
     rounds: dict[str, list[Round]] = {name: [] for name in WORKERS}
     for number in range(arguments.rounds):
         for name in _order(number):
-            rounds[name].append(Round(**children[name].ask()))
+            rounds[name].append(Round(**children[name].ask("")))
     for child in children.values():
         child.close()
     _report(arguments, firsts, rounds)
@@ -93,49 +90,15 @@ def _agree(name: str, firsts: Mapping[str, Any]) -> None:
     print(f"tokens before the first that {name} has otherwise: {same}")
 
 
+def _pools(threads: int) -> dict[str, str]:
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+
+
 def _order(number: int) -> list[str]:
     """Another subject begins every round, so that a drift of the machine's clock favours none."""
     names = list(WORKERS)
     turned = names[number % len(names) :] + names[: number % len(names)]
     return turned if number % 2 == 0 else list(reversed(turned))
-
-
-class _Child:
-    """One subject's process, asked over pipes."""
-
-    def __init__(self, worker: str, threads: int) -> None:
-        self.worker = worker
-        pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", worker, *sys.argv[1:]],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, **pools, "PYTHONPATH": str(ROOT)},
-        )
-
-    def ask(self) -> dict[str, float]:
-        """One round."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        """The next line of JSON; a child that died is an error with its exit status."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-        raise SystemExit(f"the {self.worker} child ended with status {self.process.wait()}")
-
-    def close(self) -> None:
-        """Ends the child by closing its input."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def _work(arguments: argparse.Namespace) -> None:

@@ -9,19 +9,16 @@ and AdamW, and print their first loss, so that the comparison is of the same wor
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from children import Child
 
-ROOT = Path(__file__).resolve().parent.parent
 Array = npt.NDArray[Any]
 Step = Callable[[Array], float]
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-4, 0.1, 1.0
@@ -33,14 +30,14 @@ def main() -> None:
     if arguments.worker:
         _work(arguments)
         return
-    children = {name: _Child(name, sys.argv[1:]) for name in WORKERS}
+    children = {name: Child(__file__, name, sys.argv[1:]) for name in WORKERS}
     for name, child in children.items():
         ready = child.answer()
         print(f"{name:10} first loss {ready['loss']:.6f}, first step {ready['first_step']:.1f} s (build and compile)")
     times: dict[str, list[float]] = {name: [] for name in WORKERS}
     for number in range(arguments.rounds):
         for name in _order(number):
-            times[name].append(children[name].ask(arguments.steps)["seconds"])
+            times[name].append(children[name].ask(str(arguments.steps))["seconds"])
         print(f"round {number + 1}: " + ", ".join(f"{name} {times[name][-1] * 1e3:.1f} ms" for name in WORKERS))
     for child in children.values():
         child.close()
@@ -61,45 +58,6 @@ def _report(arguments: argparse.Namespace, times: dict[str, list[float]]) -> Non
 def _order(number: int) -> list[str]:
     """Turns change sides every round, so that a drift of the machine's clock favours neither."""
     return list(WORKERS) if number % 2 == 0 else list(reversed(WORKERS))
-
-
-class _Child:
-    """One framework's process, asked over pipes."""
-
-    def __init__(self, worker: str, arguments: list[str]) -> None:
-        self.worker = worker
-        command = [sys.executable, __file__, "--worker", worker, *arguments]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-
-    def ask(self, steps: int) -> dict[str, float]:
-        """Seconds per step over `steps` steps."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def answer(self) -> dict[str, float]:
-        """The next line of JSON; a child that died is an error with its exit status."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                answer: dict[str, float] = json.loads(line)
-                return answer
-        raise SystemExit(f"the {self.worker} child ended with status {self.process.wait()}")
-
-    def close(self) -> None:
-        """Ends the child by closing its input."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def _work(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,49 @@
+"""The subjects of a benchmark that are timed in turns: each is a child process of its own, asked over pipes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Child:
+    """A benchmark's own file, started again with `--worker NAME`. It answers in lines of JSON: one when it is ready,
+    then one for each line that it is asked."""
+
+    def __init__(self, file: str, worker: str, arguments: Sequence[str], variables: Mapping[str, str] = {}) -> None:
+        self.worker = worker
+        self.process = subprocess.Popen(
+            [sys.executable, file, "--worker", worker, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
+        )
+
+    def ask(self, question: str) -> dict[str, Any]:
+        """What the child makes of a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{question}\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line of JSON; a child that died is an error with its exit status."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                answer: dict[str, Any] = json.loads(line)
+                return answer
+        raise SystemExit(f"the {self.worker} child ended with status {self.process.wait()}")
+
+    def close(self) -> None:
+        """Ends the child by closing its input."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()

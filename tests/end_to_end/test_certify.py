@@ -4,12 +4,9 @@ The clean run is made once; a run with a planted defect takes over its reference
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +20,11 @@ from harness.evidence import OUTCOME, TRACE, Bundle, read_bundle
 from harness.judge import Finding, Outcome
 from harness.roles import REQUIRED_RUNS
 from tests.support.bundles import edit_json
+from tests.support.certify_process import certify, start_certify
 from tests.support.processes import until
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30
 MET, NOT_MET, BROKEN, INTERRUPTED = 0, 1, 3, 130
-Certify = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def write_case(path: Path, name: str, **training: Any) -> Path:
@@ -37,20 +33,6 @@ def write_case(path: Path, name: str, **training: Any) -> Path:
     record["training"].update(steps=STEPS, lr_zero_steps=12, checkpoint_every=10, **training)
     path.write_text(yaml.safe_dump(record))
     return path
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "harness.cli", *map(str, arguments)]
-
-
-def environment(**variables: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-
-
-def certify(*arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(*arguments), env=environment(**variables), capture_output=True, text=True, check=False, timeout=900
-    )
 
 
 def worker_processes(out: Path) -> list[str]:
@@ -184,17 +166,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint_with_the_same_bits(clean: Any,
 
 def test_ctrl_c_leaves_no_process_and_resume_goes_on(case: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    running = subprocess.Popen(
-        command("run", case, "--out", out),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    running = start_certify("run", case, "--out", out)
     trace = out / "runs" / "reference-1" / TRACE
     until(lambda: trace.is_file() and trace.read_bytes().count(b"\n") > 3, "the first run has steps", seconds=600)
     running.send_signal(signal.SIGINT)
-    text, _ = running.communicate(timeout=120)
+    text = "".join(running.communicate(timeout=120))
     assert running.returncode == INTERRUPTED, text
     assert "--resume" in text
     assert worker_processes(out) == []

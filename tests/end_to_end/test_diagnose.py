@@ -5,10 +5,8 @@ Reference and oracle run once; of each fault only the subject does.
 
 import dataclasses
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,9 @@ from harness.diagnosis import Named, diagnose, run_name
 from harness.investigate import PAGE, RECORD, jobs
 from harness.jobs import Options
 from harness.runners.launcher import run_jobs
+from tests.support.certify_process import certify
+from tests.support.examples import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NOTHING = 0
 FAULTS = {
     "harness.defects.rotary:RotaryBase": (
@@ -53,10 +52,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory, case: Path) -> tuple["subprocess.CompletedProcess[str]", Path]:
     out = tmp_path_factory.mktemp("clean") / "out"
-    command = [sys.executable, "-m", "harness.cli", "diagnose", str(case), "--out", str(out), "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
-    return done, out
+    return certify("diagnose", case, "--out", out, "--json"), out
 
 
 @pytest.fixture(scope="module")

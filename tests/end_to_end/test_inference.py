@@ -1,10 +1,7 @@
 """A model that is trained, asked and certified through the command line; and the same weights as a checkpoint."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ from harness.case import Case, load_case
 from harness.evidence import Bundle, read_bundle
 from harness.judge import Outcome
 from harness.roles import ORACLE, REFERENCE, SUBJECT, TRAINING
-from tests.support.examples import ROOT
+from tests.support.certify_process import certify
 
 FOR_LARGE_EVALUATIONS = ("score-shown", "greedy-length")
 
@@ -32,17 +29,11 @@ def small(**changes: object) -> Case:
     )
 
 
-def certify(*words: object) -> tuple[int, str]:
-    command = [sys.executable, "-m", "harness.cli", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    return done.returncode, " ".join(f"{done.stdout} {done.stderr}".split())
-
-
 def run(case: Case, directory: Path, *words: object) -> tuple[int, str]:
     path = directory / "case.yaml"
     path.write_text(yaml.safe_dump(case.model_dump(mode="json")))
-    return certify("run", path, "--out", directory / "bundle", *words)
+    done = certify("run", path, "--out", directory / "bundle", *words)
+    return done.returncode, " ".join(f"{done.stdout} {done.stderr}".split())
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +65,8 @@ def test_the_same_weights_as_a_checkpoint_have_the_same_answers(
     trained: tuple[int, str, Bundle], tmp_path: Path
 ) -> None:
     _, _, bundle = trained
-    code, said = certify("checkpoint", bundle.path, tmp_path / "model")
-    assert code == 0, said
+    saved = certify("checkpoint", bundle.path, tmp_path / "model")
+    assert saved.returncode == 0, saved.stderr
     code, said = run(small(), tmp_path, "--model", tmp_path / "model")
     assert code == 0, said
     again = read_bundle(tmp_path / "bundle")

@@ -7,8 +7,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +26,7 @@ from harness.runners import Job
 from harness.runners.launcher import run_jobs
 from harness.trace import Run, Trace
 from qwen3_model.checkpoints import read_checkpoint
+from tests.support.certify_process import start_certify
 from tests.support.examples import ROOT, options
 from tests.support.processes import processes_of, until
 
@@ -45,16 +44,6 @@ def short(name: str, **training: Any) -> Case:
     )
 
 
-def certify(*words: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def written(case: Case, directory: Path) -> Path:
     path = directory / f"{case.name}.yaml"
     path.write_text(yaml.safe_dump(case.model_dump(mode="json")))
@@ -66,11 +55,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, int, str
     """Two nodes of one case, both on this machine; where each wrote, how it ended, and what it said."""
     directory, port = tmp_path_factory.mktemp("nodes"), free_port()
     case = written(short(LAYOUT), directory)
-    meet = ("--nnodes", 2, "--master", "127.0.0.1", "--port", port)
-    began = [
-        certify("launch", case, *meet, "--node-rank", rank, "--output", directory / f"node-{rank}") for rank in (0, 1)
-    ]
-    said = [process.communicate(timeout=900)[0] for process in began]
+    asked = ("launch", case, "--nnodes", 2, "--master", "127.0.0.1", "--port", port, "--node-rank")
+    began = [start_certify(*asked, rank, "--output", directory / f"node-{rank}") for rank in (0, 1)]
+    said = ["".join(process.communicate(timeout=900)) for process in began]
     return [(directory / f"node-{rank}", began[rank].returncode, said[rank]) for rank in (0, 1)]
 
 
@@ -198,14 +185,12 @@ def test_the_other_node_keeps_what_its_ranks_were_told(nodes: Any, bundle: Bundl
 
 def test_a_node_that_is_lost_leaves_the_other_with_what_it_had(tmp_path: Path) -> None:
     case, port = written(short("qwen3-tiny-tp2", steps=400, step_timeout_s=10), tmp_path), free_port()
-    meet = ("--nnodes", 2, "--master", "127.0.0.1", "--port", port)
-    lost, kept = (
-        certify("launch", case, *meet, "--node-rank", rank, "--output", tmp_path / f"node-{rank}") for rank in (1, 0)
-    )
+    asked = ("launch", case, "--nnodes", 2, "--master", "127.0.0.1", "--port", port, "--node-rank")
+    lost, kept = (start_certify(*asked, rank, "--output", tmp_path / f"node-{rank}") for rank in (1, 0))
     runs = tmp_path / "node-0" / "bundle" / "runs"
     until(lambda: trace_lines(runs / SUBJECT) > 5, "the first run has steps", seconds=600)
     lost.send_signal(signal.SIGKILL)
-    said, _ = kept.communicate(timeout=900)
+    said = "".join(kept.communicate(timeout=900))
     lost.communicate()
     assert kept.returncode == 3, said
     until(lambda: not processes_of(tmp_path), "nothing is left on either node")

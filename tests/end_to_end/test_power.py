@@ -10,7 +10,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from harness.jobs import Options, all_jobs
 from harness.power import Study, named_rightly, read_power
 from harness.power.forks import Forks
 from harness.runners.launcher import run_jobs
+from tests.support.certify_process import certify, start_certify
 from tests.support.examples import ROOT
 
 DOCUMENT = (ROOT / "docs" / "add-a-defect.md").read_text(encoding="utf-8")
@@ -46,23 +46,6 @@ DEFECTS = (
     "one-norm-bfloat16",
     "moments-lost",
 )
-
-
-def start(*words: object, inside: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", *map(str, words)],
-        cwd=inside,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def certify(*words: object, inside: Path) -> "subprocess.CompletedProcess[str]":
-    with start(*words, inside=inside) as process:
-        out, said = process.communicate(timeout=1200)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +114,7 @@ def test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing(
     one_more = ["--defects", "moments-float16", "--resume", "--out", "killed.json"]
     work = inside / "certify-runs" / "power"
     shutil.rmtree(work / "at-work", ignore_errors=True)
-    running = start(*done.args[3:], *one_more, inside=inside)
+    running = start_certify(*done.args[3:], *one_more, inside=inside)
     wait_for(lambda: any(work.glob("at-work/moments-float16/plain/runs/subject-1/trace.jsonl")), running)
     running.send_signal(number)
     _, said = running.communicate(timeout=120)

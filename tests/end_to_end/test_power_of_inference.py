@@ -18,6 +18,7 @@ from harness.power.bench import judge_subject, set_up
 from harness.power.forks import PRELOADED, WITHOUT_THREADS, Forks
 from harness.power.page import build_page
 from harness.runners.launcher import run_jobs, variables
+from tests.support.certify_process import certify
 from tests.support.examples import ROOT
 
 CLEAN = 3
@@ -27,17 +28,6 @@ DEFECTS = {
     "left-padding-unmasked": "cache",
     "drawn-without-seed": "subject-answers-deterministic",
 }
-
-
-def certify(*words: object, inside: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "harness.cli", *map(str, words)],
-        cwd=inside,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
 
 
 def small() -> Case:

@@ -98,14 +98,15 @@ def _print_plan(own: Candidate, fused: bool, limit: int | None) -> None:
     out_console.print(f"{case.name}: {_layout(case)}; {ranks} rank{'s' * (ranks > 1)}", markup=False, soft_wrap=True)
     table = Table("stage", "layers", "parameters", *HELD, "kept", "total", "sent", box=None, pad_edge=False)
     for stage, sent in zip(memory(case, fused), traffic(case), strict=True):
-        kept = stage.copies + stage.activations + stage.logits
+        kept = stage.total - sum(getattr(stage, name) for name in HELD)
         amounts = (*(getattr(stage, name) for name in HELD), kept, stage.total, sent.total)
         layers, millions = f"{stage.layers.start}-{stage.layers.stop - 1}", f"{stage.parameters / 1e6:,.2f} M"
         table.add_row(str(stage.stage), layers, millions, *(f"{amount / GIB:.2f}" for amount in amounts))
     out_console.print(table)
     exact = (
-        "GiB a rank. Weights, gradients and moments are exact; kept is what the derivative asks for, a lower bound: "
-        "processes on a CPU held 1.3 to 7.5 times the total, and no device was measured."
+        "GiB a rank. Weights, gradients and moments are exact; kept is what the derivative asks for, or clipping where "
+        "that is more. On a CPU the total is within 8 % of what MindSpore allocates; no device was measured, and what "
+        "kernels and collectives take for themselves comes on top."
     )
     out_console.print(exact, soft_wrap=True)
     if limit is not None:

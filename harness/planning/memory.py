@@ -21,7 +21,8 @@ class StageMemory:
     """Bytes of a rank of one stage; all ranks of a stage hold the same amounts.
 
     `moments` are the optimizer's. `copies` are weights rounded to the compute dtype. `activations` are what is kept for
-    the derivative, `logits` what the last stage keeps of head and loss.
+    the derivative, `logits` what the last stage keeps of head and loss. `scaled` are the gradients as clipping scales
+    them, when what the derivative asks for is gone again.
     """
 
     stage: int
@@ -33,12 +34,13 @@ class StageMemory:
     copies: int
     activations: int
     logits: int
+    scaled: int
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The most that is there at a time: in the backward pass, or in the update after it."""
         held = self.weights + self.gradients + self.moments
-        return held + self.copies + self.activations + self.logits
+        return held + max(self.copies + self.activations + self.logits, self.scaled)
 
 
 def layer_parameters(config: Qwen3Config, shards: int) -> int:
@@ -64,24 +66,39 @@ def stage_parameters(case: Case, stage: int) -> int:
     return count
 
 
-def layer_activations(case: Case, fused: bool) -> int:
-    """Bytes that one layer keeps of one micro batch for its derivative, on one rank."""
+@dataclass(frozen=True, kw_only=True)
+class LayerActivations:
+    """Bytes that one layer keeps of one micro batch for its derivative, on one rank.
+
+    `written_out` is what the derivatives that `qwen3_model` writes out ask for. MindSpore takes those for part of the
+    forward pass, so it keeps this also where a layer is computed again; `other` is then there for one layer at a time.
+    """
+
+    written_out: int
+    other: int
+
+
+def layer_activations(case: Case, fused: bool) -> LayerActivations:
+    """What a layer keeps; its input is not counted."""
     config, layout, precision = case.model, case.parallel, case.precision
     compute, norm, softmax = (
         BYTES[name]
         for name in (precision.compute_dtype, precision.layernorm_compute_dtype, precision.softmax_compute_dtype)
     )
     rows, length, shards = micro_rows(case), case.data.seq_length, layout.model_parallel
-    tokens, D, F = rows * length, config.hidden_size, config.intermediate_size
+    tokens, D, F = rows * length, config.hidden_size, config.intermediate_size // shards
     query, key = (
         heads * config.head_dim // shards for heads in (config.num_attention_heads, config.num_key_value_heads)
     )
     # Between the products of a layer each rank keeps its positions, or all of them.
     own = tokens // shards if layout.use_seq_parallel else tokens
-    norms = 2 * own * D * norm + 2 * tokens * D * compute  # normalized rows, and what the projections take
-    heads = tokens * (query + key) * norm + tokens * (2 * query + 2 * key) * compute
+    normalized = 2 * own * D * norm + tokens * (query + key) * norm
     scores = rows * (config.num_attention_heads // shards) * length * (4 * STATISTICS if fused else length * softmax)
-    return norms + heads + scores + 4 * tokens * (F // shards) * compute
+    gate = tokens * F * compute
+    taken = 2 * tokens * D * compute + tokens * (2 * query + 2 * key) * compute  # by the projections and the attention
+    return LayerActivations(
+        written_out=normalized + gate + (0 if fused else scores), other=taken + 3 * gate + (scores if fused else 0)
+    )
 
 
 def micro_rows(case: Case) -> int:
@@ -103,7 +120,11 @@ def memory(case: Case, fused: bool) -> Iterator[StageMemory]:
     for stage, layers in enumerate(layout.layers(config.num_hidden_layers)):
         parameters = stage_parameters(case, stage)
         begun = min(layout.micro_batch_num, layout.pipeline_stage - stage)
-        kept = len(layers) * stream * begun + one_layer if training.recompute else len(layers) * one_layer * begun
+        kept = len(layers) * begun * one_layer.written_out
+        if training.recompute:
+            kept += len(layers) * begun * stream + one_layer.other
+        else:
+            kept += len(layers) * begun * one_layer.other
         copied = min(1, len(layers)) if training.recompute else len(layers)
         last = stage == layout.pipeline_stage - 1
         yield StageMemory(
@@ -115,6 +136,7 @@ def memory(case: Case, fused: bool) -> Iterator[StageMemory]:
             moments=2 * parameters * 4 // (layout.data_parallel if layout.enable_parallel_optimizer else 1),
             copies=0 if compute == parameter else copied * layer_parameters(config, layout.model_parallel) * compute,
             activations=kept,
+            scaled=parameters * parameter,
             # logits, their probabilities and their gradient, in float32: the loss is not computed in less
             logits=3 * tokens * (config.vocab_size // layout.model_parallel) * 4 if last else 0,
         )

@@ -1,0 +1,17 @@
+"""What `certify plan` says a step needs is near what MindSpore allocates for it, measured as the benchmark does."""
+
+import pytest
+
+from benchmarks.memory import MIB, Shape, case_of, measured
+from harness.planning.memory import memory
+
+GOAL = 0.15
+SMALL = Shape(layers=4, width=128, rows=8, length=256, vocabulary=512)
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+def test_the_estimate_is_near_the_peak_of_the_pool(recompute: bool) -> None:
+    shape = Shape(**{**vars(SMALL), "recompute": recompute})
+    (stage,) = memory(case_of(shape), fused=False)
+    peak, _ = measured(shape)
+    assert abs(stage.total / MIB / peak - 1) <= GOAL

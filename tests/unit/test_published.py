@@ -48,3 +48,9 @@ def test_the_float32_study_holds_what_is_claimed_of_it() -> None:
     assert len(study.clean) >= 400 and false_alarms(study).count == 0
     assert places_named(study).count >= 0.9 * places_named(study).total
     assert all(one.defect.note for one in misses(study)), "every miss is explained"
+
+
+def test_the_study_of_inference_holds_what_is_claimed_of_it() -> None:
+    study = read_power(REPORTS / "power-qwen3-tiny-inference.json")
+    assert len(study.planted) >= 40 and found(study).count == len(study.planted)
+    assert len(study.clean) >= 60 and false_alarms(study).count == 0

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from harness import environment
 from harness.baseline import Statement, check_drawn, check_new, check_recordable, find_baseline, place, store, workplace
-from harness.case import Case, Checkpoint, Corpus, Tokenizer
+from harness.case import Case, Checkpoint
+from harness.case_data import Corpus, Tokenizer
 from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
 from harness.errors import EvidenceError, InputError, MissingPrerequisite

@@ -8,9 +8,9 @@ from securesystemslib.dsse import Envelope
 
 from harness.attestation.statements import Sha256, Statement, checked, decode, encode, problems_of
 from harness.attestation.trust import signer_of
-from harness.case import Record
 from harness.digest import canonical_json, digest_bytes
 from harness.errors import AttestationError
+from harness.strict import Record
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_BYTES = 1 << 16  # an attestation of a hundred criteria is about 10 kB

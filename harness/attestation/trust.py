@@ -21,8 +21,8 @@ from pydantic import AfterValidator, PlainValidator, ValidationError, Validation
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from harness.attestation.statements import Line, Role, Sha256, not_empty, problems_of
-from harness.case import Record
 from harness.errors import InputError
+from harness.strict import Record
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

@@ -12,7 +12,8 @@ import typer
 from rich import progress
 from rich.table import Table
 
-from harness.case import DEFAULT_CASE, Tokenizer, load_case
+from harness.case import DEFAULT_CASE, load_case
+from harness.case_data import Tokenizer
 from harness.certify import with_sources
 from harness.cli.run import SourceData, SourceText, SourceTokenizer
 from harness.cli.terminal import CASE_HELP, MET, JsonOption, error_console, out_console

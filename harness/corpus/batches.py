@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import Case, Corpus
+from harness.case import Case
+from harness.case_data import Corpus
 from harness.corpus.documents import check_digest, read_documents, source_path
 from harness.corpus.indexed import open_indexed
 from harness.corpus.samples import Part, Sampling, draw_samples

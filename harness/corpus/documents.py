@@ -7,7 +7,7 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.case import Corpus
+from harness.case_data import Corpus
 from harness.corpus.wikitext import read_articles, read_lines
 from harness.digest import digest_bytes, digest_file, digest_json
 from harness.errors import InputError, MissingPrerequisite

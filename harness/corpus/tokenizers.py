@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import BYTE_VOCABULARY, Tokenizer
+from harness.case_data import BYTE_VOCABULARY, Tokenizer
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.fast_bpe import BackendEncoder
 from harness.digest import digest_file, digest_json

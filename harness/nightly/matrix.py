@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from harness.case import Case, Record, load_case
+from harness.case import Case, load_case
 from harness.digest import digest_json
 from harness.errors import InputError
 from harness.levels import Level
+from harness.strict import Record
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 Failing = Literal["regression", "below", "broken", "not run"]

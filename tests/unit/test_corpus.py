@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.case import Case, Corpus, Tokenizer, load_case, shipped_cases
+from harness.case import Case, load_case, shipped_cases
+from harness.case_data import Corpus, Tokenizer
 from harness.corpus.batches import draw_batches
 from harness.corpus.documents import read_documents, text_documents
 from harness.corpus.draw import draw_weights

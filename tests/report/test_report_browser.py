@@ -63,6 +63,17 @@ def test_a_phone_scrolls_in_one_direction_only(open_page: Opener, name: str) -> 
     assert page.evaluate(SCROLLING_TABLES) == []
 
 
+@pytest.mark.parametrize("name", ["failing", "floored", "asked"])
+def test_on_a_phone_the_buttons_of_a_chart_do_not_lie_on_its_legend(open_page: Opener, name: str) -> None:
+    page = open_page(name, 390, 844, is_mobile=True, has_touch=True).page
+    for chart in page.locator(".chart").all():
+        buttons, legends = chart.locator(".modebar"), chart.locator(".legend").all()
+        bar = buttons.bounding_box()
+        assert bar is not None and buttons.is_visible()
+        for box in filter(None, (legend.bounding_box() for legend in legends)):
+            assert bar["y"] + bar["height"] <= box["y"]
+
+
 @pytest.mark.parametrize("name", ["passing", "failing", "misaligned"])
 def test_groups_in_which_all_pass_are_folded_and_open(open_page: Opener, name: str) -> None:
     opened = open_page(name)

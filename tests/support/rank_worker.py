@@ -46,7 +46,9 @@ def main(size: str, layout_json: str, out: str, late: str) -> None:
     left |= {f"parameter.{name}": tensor for name, tensor in subject.parameters().items()}
     left |= {name: np.array([getattr(step, name) for step in steps]) for name in ("loss", "grad_norm", "tokens")}
     subject.save_checkpoint(out)
-    np.savez(Path(out) / f"{rank}.npz", **left)
+    unfinished = Path(out) / f"unfinished-{rank}.npz"
+    np.savez(unfinished, **left)
+    unfinished.rename(Path(out) / f"{rank}.npz")  # the last thing that is done, and what it is known by
 
 
 if __name__ == "__main__":

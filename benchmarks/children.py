@@ -15,7 +15,7 @@ class Child:
     """A benchmark's own file, started again with `--worker NAME`. It answers in lines of JSON: one when it is ready,
     then one for each line that it is asked."""
 
-    def __init__(self, file: str, worker: str, arguments: Sequence[str], variables: Mapping[str, str] = {}) -> None:
+    def __init__(self, file: str, worker: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         self.worker = worker
         self.process = subprocess.Popen(
             [sys.executable, file, "--worker", worker, *arguments],

@@ -30,7 +30,7 @@ def main() -> None:
     if arguments.worker:
         _work(arguments)
         return
-    children = {name: Child(__file__, name, sys.argv[1:]) for name in WORKERS}
+    children = {name: Child(__file__, name, sys.argv[1:], {}) for name in WORKERS}
     for name, child in children.items():
         ready = child.answer()
         print(f"{name:10} first loss {ready['loss']:.6f}, first step {ready['first_step']:.1f} s (build and compile)")

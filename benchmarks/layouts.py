@@ -5,6 +5,7 @@ of how far they are apart, whether a repeat has the same bits, and time per step
 that is there already is read, not made again.
 """
 
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from harness.digest import digest_json
 from harness.evidence import MANIFEST, TIMING, Bundle, read_bundle
 from harness.judge import Outcome, statistic
 from harness.roles import SUBJECT, SUBJECT_ALONE
@@ -35,7 +37,11 @@ COLUMNS = {
 
 def main(directory: Path) -> None:
     began = time.monotonic()
-    print("| case | layout | level |", *(f"{name} |" for name in COLUMNS), "repeat | parameters | ms a step | ratio |")
+    print(
+        "| case | layout | level |",
+        *(f"{name} |" for name in COLUMNS),
+        "repeat | digest of the run | ms a step | ratio |",
+    )
     print("|" + " --- |" * (len(COLUMNS) + 7))
     for case in CASES:
         bundle = certified(case, directory / case)
@@ -55,9 +61,10 @@ def certified(case: str, out: Path) -> Bundle:
 def row(case: str, bundle: Bundle) -> str:
     measured = [statistic(how, bundle.comparison[name].values) for name, how in COLUMNS.values()]
     bad = [f.criterion for f in bundle.findings if f.outcome is not Outcome.PASS]
-    first, second = (bundle.runs[name].trace for name in (SUBJECT, "subject-2"))
-    same = first and second and first.footer == second.footer
-    digest = first.footer.lines[:12] if first and first.footer else "-"
+    repeats = [
+        bundle.comparison[f"subject.repeat.{what}.differs"].values for what in ("loss", "grad_norm", "parameters")
+    ]
+    same = all(values and not any(values) for values in repeats)
     ranks, alone = (per_step(bundle, name) for name in (SUBJECT, SUBJECT_ALONE))
     cells = [
         case,
@@ -65,11 +72,19 @@ def row(case: str, bundle: Bundle) -> str:
         "all pass" if not bad else ", ".join(bad),
         *(f"{value:.1e}" if value < 0.01 else f"{value:.2f}" for value in measured),
         "same bits" if same else "DIFFERS",
-        digest,
+        numbers(bundle)[:12],
         f"{1000 * ranks:.0f}",
         f"{ranks / alone:.1f}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def numbers(bundle: Bundle) -> str:
+    """Digest of every number of the first run over ranks: each step's, and each final parameter's."""
+    trace = bundle.runs[SUBJECT].trace
+    if trace is None or trace.footer is None:
+        return "-"
+    return digest_json([[dataclasses.astuple(step) for step in trace.steps], trace.footer.parameters])
 
 
 def per_step(bundle: Bundle, run: str) -> float:

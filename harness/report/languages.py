@@ -211,6 +211,11 @@ def both(text: str) -> Markup:
     return Markup('<span lang="en">{}</span><span lang="zh-CN">{}</span>').format(text, CHINESE[text])
 
 
+def column(text: str) -> Markup:
+    """A cell's column, which the style writes before the cell where a phone hides the head of the table."""
+    return Markup('data-label="{}" data-label-zh="{}"').format(text, CHINESE.get(text, text))
+
+
 def label(text: str) -> Markup:
     """A label for who hears the page; the script changes it with the language."""
     return Markup('aria-label="{}" data-en="{}" data-zh="{}"').format(text, text, CHINESE[text])

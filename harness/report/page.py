@@ -16,7 +16,7 @@ import plotly
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.report.languages import both, label
+from harness.report.languages import both, column, label
 from harness.report.view import Page
 
 LONG = 2_000_000  # characters of data beyond which a page carries them packed, as it does plotly.js
@@ -47,7 +47,7 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"t": both, "label": label}
+    environment.globals |= {"t": both, "column": column, "label": label}
     return environment.get_template(name).render(
         style=own_file("report.css"), settings=own_file("settings.js"), **values
     )

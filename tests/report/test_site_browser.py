@@ -107,6 +107,15 @@ def test_a_phone_scrolls_in_one_direction_only(open_site: Callable[..., Opened],
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize(("language", "name"), [("en", "Level"), ("zh-CN", "等级")])
+def test_a_phone_says_of_every_value_what_it_is(open_site: Callable[..., Opened], language: str, name: str) -> None:
+    page = open_site(390, 844, locale=language).page
+    said = "all => all.map(one => getComputedStyle(one, '::before').content)"
+    names = page.eval_on_selector_all("#levels td, #versions td, #history td, #power td", said)
+    assert f'"{name} "' in names and '"MindSpore "' in names
+    assert "none" not in names
+
+
 def test_everything_can_be_reached_with_the_keyboard(open_site: Callable[..., Opened]) -> None:
     page = open_site().page
     page.keyboard.press("Tab")

@@ -361,7 +361,7 @@ class ParallelTrainer(Qwen3Trainer):
             x = inputs if self._from_previous is None else self._from_previous(nothing)
             if self._to_next is None:
                 part, of_input, of_parameters = self._stage(x, *others)
-                self._add(of_parameters)
+                self._add(ms.mutable(of_parameters))
                 loss += part.asnumpy()
                 kept.append(of_input)
             else:
@@ -371,7 +371,7 @@ class ParallelTrainer(Qwen3Trainer):
             of_input = x
             if self._to_next is not None:
                 of_input, of_parameters = self._stage(x, self._to_next(nothing))
-                self._add(of_parameters)
+                self._add(ms.mutable(of_parameters))
             if self._from_previous is not None:
                 self._from_previous(of_input)
         # Every rank that shares the last stage has its replica's part of the loss; the first of them tells it.

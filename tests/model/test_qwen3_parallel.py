@@ -45,7 +45,7 @@ class Run:
             for kind in ("gradient", "parameter")
         )
         self.saved = directory
-        self.told = [{name: own[name] for name in ("loss", "grad_norm", "tokens")} for own in left.values()]
+        self.told = [{name: own[name] for name in ("loss", "grad_norm", "tokens", "compiled")} for own in left.values()]
         self.one = trainer(self.config)
         self.one_gradients = self.one.gradients(*batch(self.config))
         steps = range(1, rank_worker.STEPS + 1)
@@ -91,6 +91,12 @@ def test_several_ranks_make_the_steps_of_one_process(ran: Run) -> None:
         assert told["tokens"].tolist() == [step.tokens for step in ran.one_steps]
         np.testing.assert_allclose(told["loss"], [step.loss for step in ran.one_steps], rtol=1e-6)
         np.testing.assert_allclose(told["grad_norm"], [step.grad_norm for step in ran.one_steps], rtol=2e-6)
+
+
+def test_after_its_first_step_no_rank_compiles_anything(ran: Run) -> None:
+    """A tuple of tensors that is not mutable is a constant of a graph, which is then compiled for each micro batch."""
+    for told in ran.told:
+        assert told["compiled"].tolist() == [told["compiled"][0]] * rank_worker.STEPS
 
 
 def test_the_gradient_of_every_parameter_is_that_of_one_process(ran: Run) -> None:

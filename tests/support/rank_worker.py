@@ -18,6 +18,7 @@ def main(size: str, layout_json: str, out: str, late: str) -> None:
     os.environ.update({**variables(1), "MS_RECEIVE_MSG_TIMEOUT": "300"})  # before the framework is imported
     import mindspore as ms
     import numpy as np
+    from mindspore import nn
 
     from qwen3_model import collectives
     from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
@@ -41,10 +42,14 @@ def main(size: str, layout_json: str, out: str, late: str) -> None:
     kind = LateTrainer if late == str(rank) else ParallelTrainer
     subject = trainer(config, kind=kind, layout=layout, rank=rank)
     gradients = subject.gradients(*random_batch(config, length=LENGTH))
-    steps = [subject.train_step(*random_batch(config, length=LENGTH, seed=step)) for step in range(1, STEPS + 1)]
+    steps, compiled = [], []
+    for step in range(1, STEPS + 1):
+        steps.append(subject.train_step(*random_batch(config, length=LENGTH, seed=step)))
+        compiled.append(sum(len(cell.compile_cache) for cell in vars(subject).values() if isinstance(cell, nn.Cell)))
     left = {f"gradient.{name}": tensor for name, tensor in gradients.items()}
     left |= {f"parameter.{name}": tensor for name, tensor in subject.parameters().items()}
     left |= {name: np.array([getattr(step, name) for step in steps]) for name in ("loss", "grad_norm", "tokens")}
+    left["compiled"] = np.array(compiled)
     subject.save_checkpoint(out)
     unfinished = Path(out) / f"unfinished-{rank}.npz"
     np.savez(unfinished, **left)

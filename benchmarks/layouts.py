@@ -38,7 +38,7 @@ COLUMNS = {
 def main(directory: Path) -> None:
     began = time.monotonic()
     print(
-        "| case | layout | level |",
+        "| case | layout | not passing |",
         *(f"{name} |" for name in COLUMNS),
         "repeat | digest of the run | ms a step | ratio |",
     )
@@ -69,7 +69,7 @@ def row(case: str, bundle: Bundle) -> str:
     cells = [
         case,
         str(bundle.case.parallel),
-        "all pass" if not bad else ", ".join(bad),
+        "none" if not bad else ", ".join(bad),
         *(f"{value:.1e}" if value < 0.01 else f"{value:.2f}" for value in measured),
         "same bits" if same else "DIFFERS",
         numbers(bundle)[:12],

@@ -2,15 +2,16 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from harness import certify
 from harness.baseline import DEFAULT_DIRECTORY
-from harness.case import Case, load_case
+from harness.case import Case, load_case, shipped_cases
 from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, exit_code, run_shown
 from harness.cli.terminal import (
     BROKEN,
@@ -26,6 +27,7 @@ from harness.cli.verdict import print_verdict
 from harness.errors import InputError
 from harness.jobs import MSRUN_LOG, Options, plan
 from harness.levels import Level
+from harness.mindformers_config import is_configuration
 from harness.progress import Progress
 from harness.runners import Nodes
 from harness.runners.launcher import DETERMINISM
@@ -33,9 +35,15 @@ from harness.runners.ranks import CLUSTER_SECONDS, msrun_arguments, node_of, tel
 
 BUNDLE = "bundle"
 PORT = 8118  # msrun's own
+OF_EVERY_LINE = ("case", "nnodes", "node_rank", "master", "port", "print_", "as_json")
+NO_CONFIGURATION = (
+    "Not a configuration of mindformers, so run_mindformer.py cannot read it. Where you have one: "
+    "certify launch FILE.yaml --print"
+)
 
 
 def launch(
+    context: typer.Context,
     case: Annotated[str, typer.Argument(help=CASE_HELP)],
     nnodes: Annotated[int, typer.Option("--nnodes", min=1, help="Machines.")] = 1,
     node_rank: Annotated[int, typer.Option("--node-rank", min=0, help="Which of them this one is, from 0.")] = 0,
@@ -67,7 +75,7 @@ def launch(
     _check(chosen, ranks, nnodes, node_rank)
     nodes = Nodes(count=nnodes, rank=node_rank, master=master, port=port)
     if print_:
-        for line in commands(case, nodes, ranks, output):
+        for line in commands(case, nodes, ranks, output, given(context)):
             print(line)
         return MET
     options = Options(
@@ -118,24 +126,39 @@ def _take_part(case: Case, options: Options, judging: int, quiet: bool) -> int:
     return BROKEN if bad else MET
 
 
-def commands(case: str, nodes: Nodes, ranks: int, output: Path) -> Iterator[str]:
-    """The lines that start a case on every node: by `certify launch`, and those of mindformers' own training by its
-    script and by `msrun`."""
+def given(context: typer.Context) -> list[str]:
+    """The options of this command line that are the same on every node, but for those that every line has."""
+    found = []
+    for one in context.command.params:
+        source = context.get_parameter_source(one.name)
+        if source is None or source.name != "COMMANDLINE" or one.name in OF_EVERY_LINE:
+            continue
+        value = context.params[one.name]
+        found += [one.opts[0]] if value is True else [one.opts[0], str(value)]
+    return found
+
+
+def commands(case: str, nodes: Nodes, ranks: int, output: Path, options: Sequence[str]) -> Iterator[str]:
+    """The lines that start a case on every node: by `certify launch`, and, of a configuration of mindformers, those of
+    its own training by its script and by `msrun`."""
     logs = str(output / MSRUN_LOG)
+    own = case not in shipped_cases() and is_configuration(yaml.safe_load(Path(case).read_text(encoding="utf-8")))
+    if not own:
+        yield f"# {NO_CONFIGURATION}"
     for node in range(nodes.count):
         here = Nodes(count=nodes.count, rank=node, master=nodes.master, port=nodes.port)
         yield f"# node {node}, ranks {node * ranks // nodes.count} to {(node + 1) * ranks // nodes.count - 1}"
         yield from (f"export {name}={value}" for name, value in DETERMINISM.items())
-        script = f"run_mindformer.py --config {shlex.quote(case)}"
-        local = ranks // nodes.count
-        yield shlex.join(
-            [
-                *("bash", "scripts/msrun_launcher.sh", script, str(ranks), str(local), here.master, str(here.port)),
-                *(str(node), logs, "False", str(CLUSTER_SECONDS)),
-            ]
-        )
-        arguments = [one.replace("--join=True", "--join=False") for one in msrun_arguments(ranks, here, logs)]
-        yield f"msrun {shlex.join(arguments)} {script}"
+        if own:
+            yield from _of_mindformers(case, here, ranks, logs)
         certified = ["certify", "launch", case, "--nnodes", str(nodes.count), "--node-rank", str(node)]
-        yield shlex.join([*certified, "--master", here.master, "--port", str(here.port), "--device", "Ascend"])
+        yield shlex.join([*certified, "--master", here.master, "--port", str(here.port), *options])
         yield ""
+
+
+def _of_mindformers(case: str, here: Nodes, ranks: int, logs: str) -> Iterator[str]:
+    script = f"run_mindformer.py --config {shlex.quote(case)}"
+    numbers = (str(ranks), str(ranks // here.count), here.master, str(here.port), str(here.rank))
+    yield shlex.join(["bash", "scripts/msrun_launcher.sh", script, *numbers, logs, "False", str(CLUSTER_SECONDS)])
+    arguments = [one.replace("--join=True", "--join=False") for one in msrun_arguments(ranks, here, logs)]
+    yield f"msrun {shlex.join(arguments)} {script}"

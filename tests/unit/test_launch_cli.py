@@ -1,6 +1,7 @@
 """`certify launch`: which commands it prints, and what it refuses before anything runs."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,22 @@ def test_the_commands_of_the_guide_are_printed_for_both_nodes(launch: Call) -> N
     first, second = re.split(r"^# node 1.*\n", done.out, flags=re.MULTILINE)
     same = first.partition("\n")[2].strip().replace("node_rank=0", "node_rank=1").replace(" 0 output", " 1 output")
     assert same.replace("--node-rank 0", "--node-rank 1") == second.strip()
+
+
+def test_a_case_that_mindformers_cannot_read_is_given_no_command_of_mindformers(launch: Call) -> None:
+    done = launch("qwen3-tiny-tp2", "--nnodes", 2, "--print")
+    assert "run_mindformer.py cannot read it" in done.out
+    assert not re.search("^(msrun|bash) ", done.out, re.MULTILINE)
+
+
+def test_what_was_asked_for_is_in_the_command_of_every_node(launch: Call, tmp_path: Path) -> None:
+    asked = ["--device", "Ascend", "--output", str(tmp_path / "o u t"), "--level", "Validated", "--baseline"]
+    done = launch("qwen3-tiny-tp2", "--nnodes", 2, "--node-rank", 1, "--print", *asked)
+    lines = [shlex.split(line) for line in done.out.splitlines() if line.startswith("certify launch")]
+    assert [line[line.index("--node-rank") + 1] for line in lines] == ["0", "1"]
+    for line in lines:
+        assert {*asked} < {*line} and "--print" not in line
+        assert line.count("--node-rank") == 1 and line[line.index("--output") + 1] == str(tmp_path / "o u t")
 
 
 def test_the_variables_of_determinism_come_before_what_imports_the_framework(launch: Call) -> None:

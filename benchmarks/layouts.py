@@ -13,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
+from harness.bundle_files import MANIFEST, TIMING
 from harness.digest import digest_json
-from harness.evidence import MANIFEST, TIMING, Bundle, read_bundle
+from harness.evidence import Bundle, read_bundle
 from harness.judge import Outcome, statistic
 from harness.roles import SUBJECT, SUBJECT_ALONE
 

@@ -24,11 +24,12 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from harness.bundle_files import CASE, OUTCOME, TRACE
 from harness.case import Case, parse_case, shipped_cases
 from harness.digest import digest_json
 from harness.environment import packages
 from harness.errors import EvidenceError, InputError
-from harness.evidence import CASE, OUTCOME, TRACE, read_run, unusable
+from harness.evidence import read_run, unusable
 from harness.inputs import Inputs
 from harness.provenance import BASELINE, BASELINE_FORMAT, ENVIRONMENT, SOURCE, Baseline, read_baseline_record
 from harness.records import check_list, list_files, plain_files, read_json, write_json

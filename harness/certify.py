@@ -13,12 +13,13 @@ from pathlib import Path
 
 from harness import environment
 from harness.baseline import Statement, check_drawn, check_new, check_recordable, find_baseline, place, store, workplace
+from harness.bundle_files import CASE, INPUTS, MANIFEST, OUTCOME, RUN
 from harness.case import Case, Checkpoint
 from harness.case_data import Corpus, Tokenizer
 from harness.corpus.draw import draw_inputs
 from harness.corpus.tokenizers import load_tokenizer
 from harness.errors import EvidenceError, InputError, MissingPrerequisite
-from harness.evidence import CASE, INPUTS, MANIFEST, OUTCOME, RUN, Bundle, finish_bundle, read_run
+from harness.evidence import Bundle, finish_bundle, read_run
 from harness.inputs import Inputs, read_inputs
 from harness.jobs import RECORDED_SIDES, Options, plan, recorded_jobs
 from harness.levels import Certificate, certify

@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 
 from harness.alignment import expected_alignment
+from harness.bundle_files import CASE
 from harness.case import Case, parse_case
 from harness.digest import digest_each
 from harness.distance import relative, tensor_difference
 from harness.errors import EvidenceError
-from harness.evidence import CASE, read_run
+from harness.evidence import read_run
 from harness.inputs import BATCHES, WEIGHTS, read_tensors
 from harness.look import LOOK, Look, read_look
 from harness.naming import Named, name_first, shown

@@ -1,20 +1,10 @@
 """The evidence bundle: a directory from which every number, finding and level can be computed again.
 
-Written by a run, read by everything after it. Reading checks every byte of every file, then computes comparison and
-findings anew from the traces and refuses a bundle that states others. Two runs of one case on one machine have the same
-manifest: what depends on time or host has a list of its own.
-
-    manifest.json                 format, path and SHA-256 of what follows from the case and the code
-      case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
-      runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
-      baseline.json               where reference and oracle were recorded before: by whom, why, on what
-    record.json                   digest of the manifest, and path and SHA-256 of what depends on time or host
-      run.json  runs/NAME/{log.txt, timing.jsonl, ranks/}
-    report.html                   written anew at will; its last line is the digest of the lines before
-    attestations/*.json           signed statements about manifest and record, checked with their signatures
+Written by a run, read by everything after it. Reading checks every byte of every file (`harness.bundle_files`), then
+computes comparison and findings anew from the traces and refuses a bundle that states others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +13,26 @@ from pydantic import BaseModel
 
 from harness.alignment import expected_alignment
 from harness.answers import Asked, measure_answers
+from harness.bundle_files import (
+    CASE,
+    FINDINGS,
+    INPUTS,
+    MANIFEST,
+    OUTCOME,
+    PAGE,
+    RECORD,
+    RUN,
+    TIMING,
+    TRACE,
+    check_files,
+    check_page,
+    seal,
+)
 from harness.case import Case, Inference, parse_case
 from harness.comparison import Comparison, Expected, Tensors, measure
-from harness.digest import digest_bytes, digest_each, digest_file, digest_tensors
+from harness.digest import digest_each, digest_file, digest_tensors
 from harness.errors import EvidenceError, InputError
 from harness.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
-from harness.files import whole_file
 from harness.inputs import Inputs, read_inputs, read_tensors
 from harness.judge import Finding, judge, restated
 from harness.provenance import (
@@ -44,20 +48,10 @@ from harness.provenance import (
     read_occasion,
     read_source,
 )
-from harness.records import check_list, list_files, parse, plain_files, read_json, write_json
+from harness.records import parse, read_json, write_json
 from harness.roles import TRAINING, required_runs, role
 from harness.standards import Standard, parse_standard
 from harness.trace import Outcome, Run, decode_number, encode_number, read_trace
-
-FORMAT, RECORD_FORMAT = "certify-bundle/2", "certify-record/1"
-MANIFEST, RECORD, FINDINGS = "manifest.json", "record.json", "findings.json"
-CASE, INPUTS = "case.json", "inputs.json"
-RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
-TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
-RECORDED = (RUN,)  # depends on time or host
-RANKS = "ranks"  # of a run of several processes: what each but the one that tells left, and the logs of all
-RECORDED_OF_RUN = (LOG, TIMING, RANKS)  # and so does this of each run
-PAGE_SEAL = "<!-- sha256 {} -->\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +88,7 @@ def finish_bundle(directory: Path) -> Bundle:
     """Judges what a run left in a directory, writes findings and manifest, and reads it all back."""
     bundle = _compute(directory)
     write_json(directory / FINDINGS, _plain(bundle.findings))
-    digested, recorded = _files(directory)
-    write_json(directory / MANIFEST, {"format": FORMAT, "files": list_files(directory, digested)})
-    record = {"format": RECORD_FORMAT, "manifest": digest_file(directory / MANIFEST)}
-    write_json(directory / RECORD, {**record, "files": list_files(directory, recorded)})
+    seal(directory)
     return read_bundle(directory)
 
 
@@ -110,8 +101,8 @@ def read_bundle(directory: Path) -> Bundle:
         EvidenceError: no bundle, another format, a file extra, missing or changed, or a finding that does
             not follow from the traces.
     """
-    _check_files(directory)
-    _check_page(directory / PAGE)
+    check_files(directory)
+    check_page(directory / PAGE)
     bundle = _compute(directory)
     if not _follow(read_json(directory / FINDINGS), bundle):
         raise EvidenceError(f"{directory / FINDINGS} does not follow from the traces of its bundle.")
@@ -322,70 +313,6 @@ def _left_tensors(directory: Path, run: Run) -> Tensors | None:
     if digest_each(tensors) != run.trace.footer.parameters:
         raise EvidenceError(f"{path} does not hold the tensors whose digests the trace of {run.name} states.")
     return tensors
-
-
-def _files(directory: Path) -> tuple[list[str], list[str]]:
-    """The relative POSIX paths of the files that the manifest covers, and of those that the record covers.
-
-    Raises:
-        EvidenceError: something is no plain file.
-    """
-    covered = [name for name in plain_files(directory) if not _stands_for_itself(name.split("/"))]
-    recorded = [name for name in covered if _is_recorded(name.split("/"))]
-    return [name for name in covered if name not in recorded], recorded
-
-
-def _stands_for_itself(parts: Sequence[str]) -> bool:
-    if len(parts) == 1:
-        return parts[0] in (MANIFEST, RECORD, PAGE)
-    return len(parts) == 2 and parts[0] == ATTESTATIONS and parts[1].endswith(".json")
-
-
-def _is_recorded(parts: Sequence[str]) -> bool:
-    if len(parts) >= 3 and parts[0] == "runs":
-        return parts[2] in RECORDED_OF_RUN
-    return len(parts) == 1 and parts[0] in RECORDED
-
-
-def _check_files(directory: Path) -> None:
-    if not (directory / MANIFEST).is_file():
-        raise EvidenceError(
-            f"{directory} is not a finished bundle: it holds no {MANIFEST}. 'certify run --resume' ends a run."
-        )
-    digested, recorded = _files(directory)
-    manifest = _read_list(directory / MANIFEST, FORMAT, {"format", "files"})
-    check_list(directory, manifest["files"], digested)
-    record = _read_list(directory / RECORD, RECORD_FORMAT, {"format", "manifest", "files"})
-    if record["manifest"] != digest_file(directory / MANIFEST):
-        raise EvidenceError(f"{directory / RECORD} belongs to another {MANIFEST}.")
-    check_list(directory, record["files"], recorded)
-
-
-def _read_list(path: Path, form: str, keys: set[str]) -> dict[str, Any]:
-    value: Any = read_json(path)
-    known = isinstance(value, dict) and set(value) == keys and value["format"] == form
-    if not known or not isinstance(value["files"], dict):
-        raise EvidenceError(f"{path} does not have the format {form!r}: it was written by another version, or edited.")
-    return dict(value)
-
-
-def write_page(directory: Path, page: str) -> Path:
-    """Writes the page of a bundle with the digest of its content as its last line."""
-    path = directory / PAGE
-    content = (page.rstrip("\n") + "\n").encode("utf-8")
-    with whole_file(path, overwrite=True) as file:
-        file.write(content + PAGE_SEAL.format(digest_bytes(content)).encode())
-    return path
-
-
-def _check_page(path: Path) -> None:
-    """A page may be left out, but not changed."""
-    if not path.is_file():
-        return
-    content = path.read_bytes()
-    end = content.rfind(b"\n", 0, len(content) - 1) + 1
-    if content[end:] != PAGE_SEAL.format(digest_bytes(content[:end])).encode():
-        raise EvidenceError(f"{path} was changed since it was written. Write it again: certify report {path.parent}")
 
 
 def _plain(value: Any) -> Any:

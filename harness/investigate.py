@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 from harness import certify
+from harness.bundle_files import CASE, INPUTS, TRACE
 from harness.case import Case, check_trains, load_case
 from harness.diagnosis import CURVES, Diagnosis, diagnose, record, run_name
 from harness.errors import InputError
-from harness.evidence import CASE, INPUTS, TRACE, Bundle, read_bundle
+from harness.evidence import Bundle, read_bundle
 from harness.files import whole_file
 from harness.jobs import ALL_SIDES, Options, job_of
 from harness.records import write_json

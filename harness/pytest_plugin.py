@@ -215,7 +215,7 @@ def _found(out: Path) -> "tuple[Bundle, Certificate] | None":
     """What another process of this session has certified in the meantime, read from its files and judged anew."""
     from datetime import UTC, datetime
 
-    from harness.evidence import MANIFEST
+    from harness.bundle_files import MANIFEST
     from harness.levels import certify
     from harness.submission import read_submission
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.attestation import Attestation, Claim, Result, Role, Standing, Trust, standing
-from harness.evidence import ATTESTATIONS, Bundle, read_bundle
+from harness.bundle_files import ATTESTATIONS
+from harness.evidence import Bundle, read_bundle
 from harness.judge import Outcome
 from harness.roles import SUBJECT
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config

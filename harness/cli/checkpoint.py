@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from harness.bundle_files import MANIFEST
 from harness.case import load_case
 from harness.cli.terminal import CASE_HELP, MET, out_console
 from harness.errors import InputError
 from harness.evaluation import TOKENIZER
-from harness.evidence import MANIFEST, read_bundle
+from harness.evidence import read_bundle
 from harness.inputs import read_tensors
 from harness.roles import SUBJECT, TRAINING
 from qwen3_model.checkpoints import Checkpoint, read_checkpoint, write_checkpoint, write_hugging_face

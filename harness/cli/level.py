@@ -9,6 +9,7 @@ import typer
 
 from harness.attestation import Role, Statement, Waiver, Withdrawal, load_trust, read, sign
 from harness.attestation import keygen as make_key
+from harness.bundle_files import ATTESTATIONS, MANIFEST
 from harness.cli.terminal import (
     MET,
     NOT_MET,
@@ -20,7 +21,7 @@ from harness.cli.terminal import (
     out_console,
 )
 from harness.errors import InputError
-from harness.evidence import ATTESTATIONS, MANIFEST, read_bundle
+from harness.evidence import read_bundle
 from harness.files import whole_file
 from harness.levels import Certificate, Level, best
 from harness.submission import Submission, claim_of, read_submission

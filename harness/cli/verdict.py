@@ -4,8 +4,9 @@ import json
 import shlex
 from typing import Any
 
+from harness.bundle_files import PAGE
 from harness.cli.terminal import out_console
-from harness.evidence import PAGE, Bundle
+from harness.evidence import Bundle
 from harness.judge import Outcome as Verdict
 from harness.levels import Certificate
 from harness.report.trouble import can_be_diagnosed

@@ -24,10 +24,10 @@ import yaml
 
 from harness import environment
 from harness.attestation import Trust
+from harness.bundle_files import INPUTS, MANIFEST
 from harness.case import Case
 from harness.certify import needs_of, unfinished
 from harness.errors import CertifyError, InputError
-from harness.evidence import INPUTS, MANIFEST
 from harness.jobs import ALL_SIDES, Options
 from harness.judge import Outcome, closest
 from harness.levels import Certificate, certify

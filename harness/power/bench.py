@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.bundle_files import CASE, INPUTS
 from harness.case import Case
 from harness.certify import prepare
 from harness.comparison import Comparison
 from harness.diagnosis import first_difference
 from harness.errors import InputError
-from harness.evidence import CASE, INPUTS, compare_runs, read_run, unusable
+from harness.evidence import compare_runs, read_run, unusable
 from harness.inputs import Inputs
 from harness.investigate import jobs as tapped_jobs
 from harness.jobs import Options, all_jobs

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from harness.bundle_files import OUTCOME, TRACE
 from harness.case import Case
 from harness.digest import canonical_json
 from harness.errors import InputError
-from harness.evidence import OUTCOME, TRACE
 from harness.processes import end_with_parent
 from harness.records import write_json
 from harness.roles import TRAINING

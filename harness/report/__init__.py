@@ -7,7 +7,7 @@ gives the same bytes wherever it lies.
 
 from pathlib import Path
 
-from harness.evidence import write_page
+from harness.bundle_files import write_page
 from harness.levels import Certificate
 from harness.report.page import render_page
 from harness.report.view import build_view

@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
+from harness.bundle_files import TIMING
 from harness.case import Case
-from harness.evidence import TIMING, Bundle
+from harness.evidence import Bundle
 from harness.provenance import Baseline, Source
 from harness.report.words import Fact, Mark, count, duration, listed, number, purpose
 from harness.roles import SUBJECT

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.alignment import expected_alignment
-from harness.evidence import LOG, Bundle
+from harness.bundle_files import LOG
+from harness.evidence import Bundle
 from harness.judge import Finding, Outcome, describe_place
 from harness.report.groups import group_of
 from harness.report.words import Mark, mark, number, purpose

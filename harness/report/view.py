@@ -6,7 +6,7 @@ The template only loops over these records; a number that is to be shown is made
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evidence import FINDINGS
+from harness.bundle_files import FINDINGS
 from harness.levels import Certificate
 from harness.records import read_json
 from harness.report.answering import Answering, build_answering

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from harness.bundle_files import TIMING, TRACE
 from harness.case import Case, Inference
 from harness.digest import digest_each, digest_tensors
 from harness.evaluation import TASKS, TOKENIZER, Evaluation, digest_document, digest_evaluation, read_evaluation, words
-from harness.evidence import TIMING, TRACE
 from harness.runners import Answerer, AnswererFactory, Job, Setting, Tensors, header_of
 from harness.trace import Scored, Task, TraceWriter
 

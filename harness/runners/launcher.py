@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from harness.bundle_files import LOG, OUTCOME, TRACE
 from harness.case import Case
 from harness.errors import EvidenceError
-from harness.evidence import LOG, OUTCOME, TRACE, read_run
+from harness.evidence import read_run
 from harness.processes import log_tail
 from harness.records import write_json
 from harness.roles import TRAINING

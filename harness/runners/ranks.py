@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.bundle_files import RANKS
 from harness.case import parse_case
 from harness.errors import InputError
-from harness.evidence import RANKS
 from harness.processes import end_with_parent, free_port, log_tail
 from harness.runners import PORTS_OF_A_START, Job, Nodes, load_runner
 from harness.runners.worker import carry_out, read_job

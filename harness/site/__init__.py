@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.attestation import Trust
+from harness.bundle_files import MANIFEST
 from harness.errors import EvidenceError, InputError
-from harness.evidence import MANIFEST
 from harness.power import FORMAT as STUDY_FORMAT
 from harness.power import Study
 from harness.power.page import render_power

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.bundle_files import OUTCOME, TRACE
 from harness.case import load_case
 from harness.comparison import Measurement
 from harness.defects import load_defect
-from harness.evidence import OUTCOME, TRACE, Bundle, read_bundle
+from harness.evidence import Bundle, read_bundle
 from harness.judge import Finding, Outcome
 from harness.roles import REQUIRED_RUNS
 from tests.support.bundles import edit_json

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.bundle_files import TRACE
 from harness.case import load_case
 from harness.certify import prepare
 from harness.defects import load_defect
-from harness.evidence import TRACE
 from harness.jobs import Options, all_jobs
 from harness.power import Study, named_rightly, read_power
 from harness.power.forks import Forks

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.bundle_files import TRACE
 from harness.case import Case, load_case
 from harness.certify import load_standards
 from harness.defects import load_defect
-from harness.evidence import TRACE
 from harness.jobs import Options
 from harness.power import Study, first_sightings, read_power
 from harness.power.bench import judge_subject, set_up

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from harness.alignment import expected_alignment
+from harness.bundle_files import OUTCOME, TIMING, TRACE
 from harness.case import Case, load_case
 from harness.digest import digest_each, digest_tensors
 from harness.evaluation import Evaluation, digest_evaluation
-from harness.evidence import OUTCOME, TIMING, TRACE, Bundle, finish_bundle
+from harness.evidence import Bundle, finish_bundle
 from harness.inputs import BATCHES, WEIGHTS, Inputs
 from harness.jobs import KEPT
 from harness.levels import Certificate, certify

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from harness.alignment import expected_alignment
+from harness.bundle_files import CASE, OUTCOME, TRACE
 from harness.case import Case, load_case
 from harness.clues import exact_loss
 from harness.digest import digest_each
-from harness.evidence import CASE, OUTCOME, TRACE
 from harness.inputs import BATCHES, WEIGHTS, seeded
 from harness.look import LOOK, Look
 from harness.places import places

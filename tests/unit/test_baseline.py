@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from harness import certify
 from harness.baseline import State, Statement, check_baseline, find_baseline, read_baseline
+from harness.bundle_files import FINDINGS, MANIFEST
 from harness.case import Case
 from harness.digest import digest_json
 from harness.errors import EvidenceError, InputError
-from harness.evidence import FINDINGS, MANIFEST, Bundle, read_bundle
+from harness.evidence import Bundle, read_bundle
 from harness.provenance import BASELINE, Baseline
 from harness.records import read_json, write_json
 from harness.trace import Trace

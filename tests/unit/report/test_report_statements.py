@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from harness.attestation import Claim, Role, Statement, Waiver, Withdrawal, keygen, load_trust, read, sign
-from harness.evidence import ATTESTATIONS, Bundle
+from harness.bundle_files import ATTESTATIONS
+from harness.evidence import Bundle
 from harness.levels import certify
 from harness.report import render_report
 from harness.report.statements import Statements, build_statements

@@ -126,7 +126,8 @@ def _quiet(cell: CellResult) -> None:
 def _told(cell: CellResult) -> None:
     found = cell.level if cell.state is State.JUDGED else cell.state
     why = cell.why or cell.reason
-    line = f"{cell.cell}: {found}, {cell.change} ({cell.seconds / 60:.1f} min): {why}"
+    said = ", ".join(dict.fromkeys([str(found), str(cell.change)]))  # a cell that was not run is "not run" twice
+    line = f"{cell.cell}: {said} ({cell.seconds / 60:.1f} min): {why}"
     error_console.print(line, style=STYLES.get(cell.change, ""), markup=False, soft_wrap=True)
 
 

@@ -105,6 +105,9 @@ def test_a_cell_without_its_device_is_not_run_and_says_why(
     next_second()
     lenient = matrix(place, {"device": "Ascend"}, {}, fail_on=["regression", "below", "broken"])
     assert cells_of(certify_, lenient, 0)["failing"] == []
+    next_second()
+    told = certify_("nightly", lenient, "--history", place / "nightly")
+    assert f"{ON_ASCEND}: not run (0.0 min): devices: npu-smi is not installed" in told.err
 
 
 def test_a_cell_that_takes_too_long_is_ended_and_the_next_one_runs(certify_: Call, place: Path) -> None:

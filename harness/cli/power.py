@@ -27,7 +27,7 @@ from harness.defects import (
 from harness.errors import InputError
 from harness.files import whole_file
 from harness.jobs import Options
-from harness.power import Clean, Planted, false_alarms, first_sightings, found
+from harness.power import Clean, Planted, false_alarms, first_sightings, found, read_power
 from harness.power.page import PowerPage, build_page, render_power
 from harness.power.study import Asked, run_study
 from harness.records import encode_json
@@ -73,6 +73,7 @@ def power(
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
         file.write(encode_json(asdict(study)))
+    study = read_power(out)  # the page is what anyone makes of the file, also where that orders names otherwise
     with whole_file(out.with_suffix(".html"), overwrite=True) as file:
         file.write(render_power(study).encode())
     page = build_page(study)

@@ -34,6 +34,7 @@ from harness.provenance import Environment, Source
 from harness.records import write_json
 from harness.standards import Limit, load_standard
 from tests.support.bundles import write_example
+from tests.support.command_line import caller
 from tests.support.examples import small_case
 
 STEPS = st.none() | st.integers(0, 10**6)
@@ -279,6 +280,17 @@ def test_what_a_defect_says_of_itself_is_text_on_the_page() -> None:
     defect = dataclasses.replace(DEFECT, id=hostile, what=hostile, imitates=hostile, source=f"javascript:{hostile}")
     page = render_power(dataclasses.replace(study(dataclasses.replace(one, defect=defect)), command=(hostile,)))
     assert "<script" not in page and page.count("&lt;script&gt;") >= 5 and 'href="javascript' not in page
+
+
+def test_the_page_beside_a_study_is_the_one_that_its_file_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file orders names; what was recorded may hold them in another order."""
+    made = dataclasses.replace(study(planted(sighting("b/x", 1), sighting("a/x", 1))), standards={"b": "", "a": ""})
+    monkeypatch.setattr("harness.cli.power.run_study", lambda *_: made)
+    out = tmp_path / "power.json"
+    assert caller(capsys, monkeypatch, "power")("--out", out).code == 0
+    assert out.with_suffix(".html").read_text(encoding="utf-8") == render_power(read_power(out))
 
 
 def test_a_study_survives_its_file_and_an_edit_is_refused(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_the_study_of_inference_holds_what_is_claimed_of_it() -> None:
     assert len(study.clean) >= 60 and false_alarms(study).count == 0
 
 
+def test_the_study_of_layouts_holds_what_is_claimed_of_it() -> None:
+    study = read_power(REPORTS / "power-layouts.json")
+    assert len(study.planted) == found(study).count == 10 and not study.clean
+
+
 def test_what_the_study_of_bfloat16_shows_is_said_where_it_is_published() -> None:
     study = read_power(REPORTS / "power-qwen3-tiny-bf16.json")
     refused, alarms = found(study), false_alarms(study)

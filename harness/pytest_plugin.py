@@ -156,6 +156,7 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 def failure(certified: Certified) -> str:
     """What was found and why it is not enough: each finding with its numbers and limit, and where to look next."""
     from harness.judge import Outcome, closest
+    from harness.report.trouble import can_be_diagnosed
 
     bundle, certificate = certified.bundle, certified.certificate
     lines = [f"{bundle.case.name} is {certificate.level}, {certified.asked} is asked ({certificate.scope})"]
@@ -165,7 +166,7 @@ def failure(certified: Certified) -> str:
         missing = "; ".join(f"{one.text.lower()} ({one.detail})" for one in certificate.missing)
         lines.append(f"missing for {certificate.next_level}: {missing}")
     lines.append(f"page: {bundle.path / 'report.html'}")
-    if bundle.case.inference is None:
+    if can_be_diagnosed(bundle):
         lines.append(f"which module differs first: certify diagnose {bundle.path}")
     elif worst := closest(bundle.findings):
         where = f"{worst[1].standard}/{worst[1].criterion}"

@@ -16,7 +16,7 @@ import yaml
 from harness import certify
 from harness.levels import certify as level_of
 from harness.submission import Submission
-from tests.support.bundles import write_example
+from tests.support.bundles import Change, unchanged, write_example
 from tests.support.examples import FAKES, ROOT, small_case, text_case
 
 FAKE_SIDES = ", ".join(f'{side}="{FAKES}:Fake"' for side in ("subject", "reference", "oracle"))
@@ -31,14 +31,21 @@ def outermost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
+def change() -> Change:
+    """What becomes of each step of the example, where a test is given no other."""
+    return unchanged
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, change: Change) -> Ran:
     """What was asked of each run, in place of which an example is written; its steps are those of the case."""
     asked: Ran = []
 
     def run(case: Any, standards: Any, options: Any, listener: Any) -> Any:
         asked.append({"case": case, "standards": [one.name for one in standards], "options": options})
         now = datetime.now(UTC)
-        bundle = write_example(options.out, case=case, standards=standards, occasion={"started": now.isoformat()})
+        occasion = {"started": now.isoformat()}
+        bundle = write_example(options.out, case=case, standards=standards, occasion=occasion, change=change)
         return bundle, level_of(Submission(bundle=bundle), now)
 
     monkeypatch.setattr(certify, "run", run)

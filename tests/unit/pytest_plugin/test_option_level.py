@@ -1,10 +1,12 @@
 """`--certify-level`: for marked tests that name none. Below it a test fails with the findings."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from harness.trace import Step
 from tests.unit.pytest_plugin.conftest import Ran
 
 
@@ -25,6 +27,26 @@ def test_the_level_of_a_marker_counts_and_preliminary_without_any(
     pytester.runpytest("--certify-level", "Untested").assert_outcomes(failed=1)
 
 
+def one_step_off(run: str, step: Step) -> Step:
+    return dataclasses.replace(step, loss=step.loss * 1.01) if run == "subject-1" and step.step == 5 else step
+
+
+@pytest.mark.parametrize("change", [one_step_off])
+def test_where_something_differs_the_failure_names_both_numbers_and_the_command_that_names_the_module(
+    pytester: pytest.Pytester, marked: Callable[..., Path], ran: Ran
+) -> None:
+    marked('case="small.yaml"')
+    result = pytester.runpytest()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*is Untested, Preliminary is asked*",
+            "FAIL         loss: *at most 1e-05 allowed*beyond the limit at step 5: subject-1 has *, reference-1 has*",
+            "which module differs first: certify diagnose *",
+        ]
+    )
+
+
 def test_a_failure_names_level_findings_what_is_missing_and_the_next_command(
     pytester: pytest.Pytester, marked: Callable[..., Path], ran: Ran
 ) -> None:
@@ -37,10 +59,10 @@ def test_a_failure_names_level_findings_what_is_missing_and_the_next_command(
             "INCONCLUSIVE official-steps: *smallest 8, at least 1000 required*",
             "missing for Validated: *",
             "page: *report.html",
-            "*certify diagnose *",
+            "closest to its limit, or furthest beyond it: *",
         ]
     )
-    for text in ("*Traceback*", "*the body ran*", "*pytest_plugin.py*"):
+    for text in ("*certify diagnose*", "*Traceback*", "*the body ran*", "*pytest_plugin.py*"):
         result.stdout.no_fnmatch_line(text)
 
 

@@ -316,16 +316,25 @@ def load_case(name_or_path: str) -> Case:
     Raises:
         InputError: no such case, not YAML, or not valid.
     """
+    path, content = _read(name_or_path)
+    if is_configuration(content):
+        name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-") or "case"
+        return parse_case(read_configuration(content, name, str(path)).case, str(path))
+    return parse_case(content, str(path))
+
+
+def written_for_mindformers(name_or_path: str) -> bool:
+    """Whether what `load_case` takes is a configuration of mindformers, which its own training reads too."""
+    return is_configuration(_read(name_or_path)[1])
+
+
+def _read(name_or_path: str) -> tuple[Path, Any]:
     path = shipped_cases().get(name_or_path, Path(name_or_path))
     if not path.is_file():
         raise InputError(
             f"There is no case {name_or_path!r}: neither a shipped case ({', '.join(shipped_cases())}) nor a file."
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return path, yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} cannot be read as YAML: {error}") from None
-    if is_configuration(content):
-        name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-") or "case"
-        return parse_case(read_configuration(content, name, str(path)).case, str(path))
-    return parse_case(content, str(path))

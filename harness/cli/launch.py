@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from harness import certify
 from harness.baseline import DEFAULT_DIRECTORY
-from harness.case import Case, load_case, shipped_cases
+from harness.case import Case, load_case, written_for_mindformers
 from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, exit_code, run_shown
 from harness.cli.terminal import (
     BROKEN,
@@ -27,7 +26,6 @@ from harness.cli.verdict import print_verdict
 from harness.errors import InputError
 from harness.jobs import MSRUN_LOG, Options, plan
 from harness.levels import Level
-from harness.mindformers_config import is_configuration
 from harness.progress import Progress
 from harness.runners import Nodes
 from harness.runners.launcher import DETERMINISM
@@ -142,7 +140,7 @@ def commands(case: str, nodes: Nodes, ranks: int, output: Path, options: Sequenc
     """The lines that start a case on every node: by `certify launch`, and, of a configuration of mindformers, those of
     its own training by its script and by `msrun`."""
     logs = str(output / MSRUN_LOG)
-    own = case not in shipped_cases() and is_configuration(yaml.safe_load(Path(case).read_text(encoding="utf-8")))
+    own = written_for_mindformers(case)
     if not own:
         yield f"# {NO_CONFIGURATION}"
     for node in range(nodes.count):

@@ -156,12 +156,13 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 def failure(certified: Certified) -> str:
     """What was found and why it is not enough: each finding with its numbers and limit, and where to look next."""
     from harness.judge import Outcome, closest
-    from harness.report.trouble import can_be_diagnosed
+    from harness.report.trouble import can_be_diagnosed, remarks
 
     bundle, certificate = certified.bundle, certified.certificate
     lines = [f"{bundle.case.name} is {certificate.level}, {certified.asked} is asked ({certificate.scope})"]
     lines += [f"{one.name}: {one.outcome.detail}" for one in bundle.runs.values() if one.outcome.status != "completed"]
     lines += [f"{f.outcome:<12} {f.criterion}: {f.message}" for f in bundle.findings if f.outcome is not Outcome.PASS]
+    lines += remarks(bundle)
     if certificate.missing:
         missing = "; ".join(f"{one.text.lower()} ({one.detail})" for one in certificate.missing)
         lines.append(f"missing for {certificate.next_level}: {missing}")

@@ -9,7 +9,7 @@ from harness.cli.terminal import out_console
 from harness.evidence import Bundle
 from harness.judge import Outcome as Verdict
 from harness.levels import Certificate
-from harness.report.trouble import can_be_diagnosed
+from harness.report.trouble import can_be_diagnosed, remarks
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.ERROR: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 
@@ -26,6 +26,8 @@ def print_verdict(bundle: Bundle, certificate: Certificate, as_json: bool) -> No
     for finding in bundle.findings:
         if finding.outcome is not Verdict.PASS:
             out_console.print(f"{finding.outcome:<12} {finding.message}", style=STYLES[finding.outcome], markup=False)
+    for remark in remarks(bundle):
+        out_console.print(remark, style="yellow", markup=False)
     if (used := bundle.baseline) is not None:
         out_console.print(
             f"Reference and oracle: baseline {used.seal[:12]}, recorded {used.recorded} by {used.author}", markup=False
@@ -63,5 +65,6 @@ def _summary(bundle: Bundle, certificate: Certificate) -> dict[str, Any]:
             {"standard": f.standard, "criterion": f.criterion, "outcome": f.outcome, "message": f.message}
             for f in bundle.findings
         ],
+        "remarks": remarks(bundle),
         "page": str(bundle.path / PAGE),
     }

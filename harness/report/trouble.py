@@ -44,9 +44,11 @@ class Trouble:
     """Broken runs, then what explains the numbers, then the earliest findings, then the others.
 
     `diagnosed`: every run trained to its end and something failed, so the first place that differs can be named.
+    `remarks`: see `remarks`.
     """
 
     diagnosed: bool
+    remarks: tuple[str, ...]
     broken: tuple[BrokenRun, ...]
     causes: tuple[Cause, ...]
     first: str | None
@@ -72,6 +74,7 @@ def build_trouble(bundle: Bundle) -> Trouble | None:
     others.sort(key=lambda finding: (finding.outcome is Outcome.ERROR, _step(finding) or 0))
     return Trouble(
         diagnosed=can_be_diagnosed(bundle),
+        remarks=remarks(bundle),
         broken=broken,
         causes=tuple(_cause(bundle, finding) for finding in causes),
         first=None if step is None else f"The first step beyond a limit is step {number(step)}.",
@@ -85,6 +88,19 @@ def can_be_diagnosed(bundle: Bundle) -> bool:
     if bundle.case.inference is not None:
         return False
     return not broken_names(bundle) and any(finding.outcome is Outcome.FAIL for finding in bundle.findings)
+
+
+def remarks(bundle: Bundle) -> tuple[str, ...]:
+    """Of each standard of which something failed: that its limits were derived for lower learning rates, if so."""
+    failed = {finding.standard for finding in bundle.findings if finding.outcome is Outcome.FAIL}
+    highest = bundle.case.lr_schedule.learning_rate
+    return tuple(
+        f"The limits of {standard.name} were derived for learning rates up to {standard.learning_rate:g}, and this "
+        f"case goes up to {highest:g}. Training amplifies the last bit there, so a correct run may fail at a late "
+        "step. What is found at step 1 and at learning rate 0 holds at any rate."
+        for standard in bundle.standards
+        if standard.name in failed and standard.learning_rate is not None and highest > standard.learning_rate
+    )
 
 
 def first_step(bundle: Bundle) -> int | None:

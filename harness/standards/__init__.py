@@ -47,18 +47,23 @@ class Criterion(Record):
 
 
 class Standard(Record):
-    """A set of criteria for the cases of a task. `compute_dtype` names the precision that its limits were derived for;
-    None is any."""
+    """A set of criteria for the cases of a task. `compute_dtype` names the precision that its limits were derived for,
+    `learning_rate` the highest rate; None is any.
+
+    A case of another precision is refused. One with a higher rate is judged all the same, and what fails then comes
+    with a remark: the rate decides nothing, and is no part of the digest.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     version: int = Field(ge=1)
     title: str
     task: Literal["pretrain", "inference"] = "pretrain"
     compute_dtype: Literal["float32", "bfloat16"] | None = None
+    learning_rate: float | None = Field(default=None, gt=0)
     criteria: tuple[Criterion, ...] = Field(min_length=1)
 
     def digest(self) -> str:
-        record = self.model_dump(mode="json")
+        record = self.model_dump(mode="json", exclude={"learning_rate"})
         if self.task == "pretrain":  # standards of training are older than tasks, and keep their digests
             del record["task"]
         return digest_json(record)

@@ -313,3 +313,18 @@ def test_report_with_trust_writes_who_signed_and_stays_a_bundle(certify_: Call, 
     assert certify_("report", "bundle", "--trust", "trust.yaml").code == 0
     assert "Dana" in (here / "bundle" / "report.html").read_text(encoding="utf-8")
     assert certify_("verify", "bundle", "--trust", "trust.yaml").code == 0
+
+
+def test_a_failure_beyond_the_rate_that_limits_were_derived_for_is_printed_with_that_remark(
+    tmp_path: Path, certify_: Call
+) -> None:
+    case = small_case()
+    case = case.with_changes(lr_schedule={**case.lr_schedule.model_dump(), "learning_rate": 1e-3})
+    write_example(tmp_path / "bundle", case=case, change=_off)
+    assert "derived for learning rates up to 0.0001" in certify_("report", tmp_path / "bundle").said
+    (remark,) = json.loads(certify_("report", tmp_path / "bundle", "--json").out)["remarks"]
+    assert "this case goes up to 0.001" in remark
+
+
+def _off(run: str, step: Step) -> Step:
+    return dataclasses.replace(step, loss=step.loss * 1.01) if run == "subject-1" else step

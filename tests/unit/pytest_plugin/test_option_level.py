@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness.trace import Step
 from tests.unit.pytest_plugin.conftest import Ran
@@ -45,6 +46,19 @@ def test_where_something_differs_the_failure_names_both_numbers_and_the_command_
             "which module differs first: certify diagnose *",
         ]
     )
+
+
+@pytest.mark.parametrize("change", [one_step_off])
+def test_where_the_rate_is_beyond_what_limits_were_derived_for_the_failure_says_so(
+    pytester: pytest.Pytester, marked: Callable[..., Path], ran: Ran
+) -> None:
+    marked('case="small.yaml"')
+    case = yaml.safe_load((pytester.path / "small.yaml").read_text())
+    case["lr_schedule"]["learning_rate"] = 1e-3
+    (pytester.path / "small.yaml").write_text(yaml.safe_dump(case))
+    result = pytester.runpytest()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*limits of strict-fp32 were derived for learning rates up to 0.0001*up to 0.001*"])
 
 
 def test_a_failure_names_level_findings_what_is_missing_and_the_next_command(

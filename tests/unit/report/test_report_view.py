@@ -12,16 +12,24 @@ from harness.evidence import Bundle
 from harness.judge import Outcome
 from harness.report.columns import step_columns, step_tables
 from harness.report.criteria import used_of_allowed
+from harness.report.trouble import remarks
 from harness.report.words import duration, exact, listed, number
 from harness.standards import Limit, load_standard
 from harness.trace import Outcome as RunOutcome
 from harness.trace import Step
-from tests.support.bundles import example_parameters, example_step, view_of, write_example
+from tests.support.bundles import Change, example_parameters, example_step, page_of, view_of, write_example
+from tests.support.examples import small_case
 
 
-def off_from_17(run: str, step: Step) -> Step:
-    bad = run in ("subject-1", "subject-2") and step.step >= 17
-    return dataclasses.replace(step, loss=step.loss * 1.0058) if bad else step
+def off_from(first: int) -> Change:
+    def change(run: str, step: Step) -> Step:
+        bad = run in ("subject-1", "subject-2") and step.step >= first
+        return dataclasses.replace(step, loss=step.loss * 1.0058) if bad else step
+
+    return change
+
+
+off_from_17 = off_from(17)
 
 
 def equal_every_third(run: str, step: Step) -> Step:
@@ -61,6 +69,18 @@ def test_every_finding_that_failed_is_told_at_the_top(failing: Bundle) -> None:
     assert trouble is not None
     told = {message for _, message in (*trouble.earliest, *trouble.others)}
     assert told == {f.message for f in failing.findings if f.outcome in (Outcome.FAIL, Outcome.ERROR)}
+
+
+@pytest.mark.parametrize(("rate", "remarked"), [(1e-4, False), (1e-3, True)])
+def test_what_fails_beyond_the_rate_that_limits_were_derived_for_is_said_to(
+    tmp_path: Path, rate: float, remarked: bool
+) -> None:
+    case = small_case()
+    case = case.with_changes(lr_schedule={**case.lr_schedule.model_dump(), "learning_rate": rate})
+    bundle = write_example(tmp_path / "failing", case=case, change=off_from(7))
+    assert any("derived for learning rates up to 0.0001" in one for one in remarks(bundle)) == remarked
+    assert ("this case goes up to 0.001" in page_of(bundle)) == remarked
+    assert remarks(write_example(tmp_path / "passing", case=case)) == (), "what passes needs no excuse"
 
 
 def test_inconclusive_is_never_shown_as_passed(tmp_path: Path) -> None:

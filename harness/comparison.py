@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.distance import MEASURES, error_ratio, fall, relative, spike, tensor_difference, trend
+from harness.distance import (
+    HALF_ULP,
+    MEASURES,
+    error_ratio,
+    fall,
+    relative,
+    root_mean_square,
+    spike,
+    tensor_difference,
+    trend,
+)
 from harness.roles import (
     FLOOR,
     ORACLE,
@@ -254,6 +264,9 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
     found.append(per_run("runs.foreign_inputs", expected.runs, runs, _foreign_inputs(runs, expected.inputs)))
     found.append(non_finite(runs.values()))
     found += _against_oracle(runs, tensors)
+    measured = {measurement.name: measurement for measurement in found}
+    for number in ("loss", "grad_norm"):
+        found += _in_errors_of_the_reference(number, measured)
     found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
     return Comparison(measurements={measurement.name: measurement for measurement in found})
 
@@ -309,6 +322,36 @@ def _double(
             values=values if missing is None else (),
             missing=missing,
             broken=why_broken(*runs),
+        )
+
+
+def _in_errors_of_the_reference(number: str, measured: Mapping[str, Measurement]) -> Iterable[Measurement]:
+    """Distances of the loss or the grad norm in errors of the reference: over the root mean square of its relative
+    error against the oracle over the training run. Depth, widths, tokens and precision change both alike.
+
+    `train.NUMBER.scaled` and `lr_zero.NUMBER.scaled` are by step, between the sides; `oracle.NUMBER.scaled` between the
+    subject and the oracle; `train.NUMBER.drift` holds signed distances times the root of how many there are, so that
+    their mean is in standard errors of a mean of as many errors of that size.
+    """
+    yardstick = measured[f"oracle.{number}.reference"]
+    size = root_mean_square(yardstick.values) if yardstick.values else math.nan
+    unit = max(size, HALF_ULP) if math.isfinite(size) else math.nan
+    for name, of in (
+        (f"train.{number}.scaled", measured[f"train.{number}.relative"]),
+        (f"train.{number}.drift", measured[f"train.{number}.signed"]),
+        (f"lr_zero.{number}.scaled", measured[f"lr_zero.{number}.relative"]),
+        (f"oracle.{number}.scaled", measured[f"oracle.{number}.subject"]),
+    ):
+        factor = (math.sqrt(len(of.values)) if name.endswith(".drift") else 1.0) / unit
+        missing = of.missing or yardstick.missing
+        yield dataclasses.replace(
+            of,
+            name=name,
+            places=of.places if missing is None else (),
+            values=tuple(value * factor for value in of.values) if missing is None else (),
+            sides=of.sides if missing is None else (),
+            missing=missing,
+            broken=of.broken or yardstick.broken,
         )
 
 

@@ -72,6 +72,11 @@ def tensor_difference(reference: npt.NDArray[Any], subject: npt.NDArray[Any]) ->
     return float(np.linalg.norm(difference)) / norm, float(np.abs(difference).max()) / rms
 
 
+def root_mean_square(values: Sequence[float]) -> float:
+    """The root of the mean of the squares of one or more values. NaN or infinity anywhere gives NaN or infinity."""
+    return math.hypot(*values) / math.sqrt(len(values))
+
+
 def fall(losses: Sequence[float]) -> float:
     """How much a loss fell: 1 - mean of its last tenth / mean of its first tenth. NaN if any step is not finite."""
     if not losses or not all(map(math.isfinite, losses)):

@@ -1,10 +1,12 @@
 """The floor: how far apart two correct implementations are, as it was measured, and the limits that follow from it.
 
 A study repeats the reference with what no correct implementation is free of: another order of sums (threads), another
-attention, weights that are one unit in the last place aside. Each repeat is compared as if it was the subject. Reads
-such studies, says how wide they are, and derives limits from them; judges nothing.
+attention, weights that are one unit in the last place aside; of the case as it is and, where that was asked, in other
+shapes. Each repeat is compared as if it was the subject. Reads such studies, says how wide they are, and derives limits
+from them; judges nothing.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,17 +33,31 @@ QUANTITIES: tuple[tuple[str, str], ...] = (
     ("train.loss.relative", "mean"),
     ("train.loss.relative", "maximum"),
     ("train.loss.signed", "mean"),
+    ("train.loss.scaled", "first"),
+    ("train.loss.scaled", "mean"),
+    ("train.loss.scaled", "maximum"),
+    ("train.loss.drift", "mean"),
     ("train.grad_norm.relative", "first"),
     ("train.grad_norm.relative", "mean"),
     ("train.grad_norm.relative", "maximum"),
     ("train.grad_norm.signed", "mean"),
+    ("train.grad_norm.scaled", "first"),
+    ("train.grad_norm.scaled", "mean"),
+    ("train.grad_norm.scaled", "maximum"),
+    ("train.grad_norm.drift", "mean"),
     ("lr_zero.loss.relative", "maximum"),
     ("lr_zero.grad_norm.relative", "maximum"),
+    ("lr_zero.loss.scaled", "maximum"),
+    ("lr_zero.grad_norm.scaled", "maximum"),
     ("train.parameters.relative", "maximum"),
     ("oracle.loss.subject", "mean"),
     ("oracle.loss.subject", "maximum"),
     ("oracle.grad_norm.subject", "mean"),
     ("oracle.grad_norm.subject", "maximum"),
+    ("oracle.loss.scaled", "mean"),
+    ("oracle.loss.scaled", "maximum"),
+    ("oracle.grad_norm.scaled", "mean"),
+    ("oracle.grad_norm.scaled", "maximum"),
     ("oracle.gradients.subject", "maximum"),
     ("oracle.gradients.ratio", "mean"),
     ("oracle.gradients.ratio", "rms"),
@@ -52,15 +68,17 @@ QUANTITIES: tuple[tuple[str, str], ...] = (
 @dataclass(frozen=True, kw_only=True)
 class Repeat:
     """One repeat of the reference: its attention, its threads, and the seed by which each weight was moved by one unit
-    in the last place (None: not moved)."""
+    in the last place (None: not moved). `shape` names what the case was varied to (None: as it is)."""
 
     attention: str
     threads: int
     seed: int | None
+    shape: str | None = None
 
     def __str__(self) -> str:
         moved = "weights as they are" if self.seed is None else f"weights moved by seed {self.seed}"
-        return f"{self.attention} attention, {self.threads} thread{'s' * (self.threads > 1)}, {moved}"
+        shape = f"{self.shape}, " if self.shape else ""
+        return f"{shape}{self.attention} attention, {self.threads} thread{'s' * (self.threads > 1)}, {moved}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +94,12 @@ class Study:
     source: Source
     repeats: tuple[Repeat, ...]
     values: Mapping[str, tuple[float, ...]]
+
+    def of_its_case(self) -> "Study":
+        """The repeats of the case as it is."""
+        kept = [number for number, repeat in enumerate(self.repeats) if repeat.shape is None]
+        values = {name: tuple(each[number] for number in kept) for name, each in self.values.items()}
+        return dataclasses.replace(self, repeats=tuple(self.repeats[number] for number in kept), values=values)
 
     def envelope(self, measurement: str, of: str) -> tuple[float, float]:
         """The lowest and the highest value of any repeat.
@@ -160,5 +184,6 @@ def floor_of(bundle: Bundle) -> Mapping[str, float] | None:
         return {number: statistic("maximum", values) for number, values in own.items()}
     for study in shipped_studies().values():
         if study.case_digest == bundle.case.digest():
-            return {number: study.envelope(f"train.{number}.relative", "maximum")[1] for number in own}
+            as_it_is = study.of_its_case()
+            return {number: as_it_is.envelope(f"train.{number}.relative", "maximum")[1] for number in own}
     return None

@@ -1,10 +1,12 @@
 """The study of a case's floor: perturbed repeats of the reference, each compared as if it was the subject.
 
 Every repeat makes the runs that a subject makes to be compared: the training run, the run at learning rate 0 and the
-probe. The recorded study holds numbers alone; the command that made it makes them again.
+probe. Limits that are to hold for other shapes than that of the case need repeats of such. The recorded study holds
+numbers alone; the command that made it makes them again.
 """
 
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from harness.floor import FORMAT, QUANTITIES, Repeat, Study, quantity
 from harness.inputs import Inputs, read_inputs, read_tensors
 from harness.jobs import RECORDED_SIDES, Options, job
 from harness.judge import statistic
+from harness.power.variations import TRAINED
 from harness.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
 from harness.roles import (
     ORACLE,
@@ -32,13 +35,19 @@ from harness.roles import (
 )
 from harness.runners import Job
 from harness.runners.launcher import Listener, run_jobs
-from harness.trace import Run
+from harness.trace import Run, Trace
 
 ATTENTION = {
     "eager": "harness.runners.torch_reference:TorchReference",
     "sdpa": "harness.runners.torch_reference:FusedAttentionReference",
 }
 THREADS = (1, 2)
+# The ends of what decides how large rounding is: depth, width, outputs, tokens a step, sizes of weights and of epsilon.
+SHAPES = (
+    "one-layer", "six-layers", "width-32", "vocabulary-1024", "norm-eps-1e-5", "wider-initialization", "seq-16",
+    "batch-1",
+)  # fmt: skip
+SEED = 100  # of the weights of a shape: no clean run of a study of power begins with them
 MEASURED_BY = (REFERENCE, REFERENCE_LR_ZERO, REFERENCE_PROBE, ORACLE, ORACLE_PROBE)
 # What a repeat runs, and what it stands for in the comparison.
 STANDS_FOR = {REFERENCE: SUBJECT, REFERENCE_LR_ZERO: SUBJECT_LR_ZERO, REFERENCE_PROBE: SUBJECT_PROBE}
@@ -55,8 +64,40 @@ def repeats(seeds: int) -> tuple[Repeat, ...]:
     return tuple(found[1:])
 
 
-def jobs(case: Case, options: Options, perturbed: Sequence[Repeat]) -> list[Job]:
-    """The runs of a study: reference and oracle, then three a repeat."""
+def repeats_of_shapes() -> tuple[Repeat, ...]:
+    """With each shape: the other attention as it is, and each attention with weights moved by a seed of its own."""
+    moved = (("sdpa", False), ("eager", True), ("eager", True), ("sdpa", True))
+    numbers = itertools.count(1001)
+    return tuple(
+        Repeat(attention=attention, threads=THREADS[0], seed=next(numbers) if seeded else None, shape=shape)
+        for shape in SHAPES
+        for attention, seeded in moved
+    )
+
+
+def names_of_runs(case: Case, options: Options, perturbed: Sequence[Repeat]) -> list[str]:
+    """The runs of a study as a listener is told of them."""
+    return [
+        _shown(shape, one.run)
+        for shape, of_these in _by_shape(perturbed)
+        for one in _jobs(_varied(case, shape), options, of_these)
+    ]
+
+
+def _by_shape(perturbed: Sequence[Repeat]) -> list[tuple[str | None, list[Repeat]]]:
+    return [(shape, list(group)) for shape, group in itertools.groupby(perturbed, key=lambda repeat: repeat.shape)]
+
+
+def _varied(case: Case, shape: str | None) -> Case:
+    return next(one for one in TRAINED if one.name == shape).case(case, SEED) if shape else case
+
+
+def _shown(shape: str | None, run: str) -> str:
+    return f"{shape}/{run}" if shape else run
+
+
+def _jobs(case: Case, options: Options, perturbed: Sequence[Repeat]) -> list[Job]:
+    """The runs with one shape: reference and oracle, then three a repeat."""
     own = [job(case, options, name) for name in MEASURED_BY]
     return own + [
         one for number, repeat in enumerate(perturbed, 1) for one in _of_repeat(case, options, number, repeat)
@@ -91,11 +132,17 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
         KeyboardInterrupt: the runs were interrupted; nothing is left of them.
     """
     check_prerequisites(case, options, RECORDED_SIDES)
+    compared: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix=f"floor-{case.name}-") as work:
-        inside = dataclasses.replace(options, out=Path(work) / "runs")
-        case, inputs = prepare(case, (), inside)
-        run_jobs(jobs(case, inside, perturbed), case, workers=options.workers, listener=listener)
-        compared = list(_compared(case, inputs, inside.out, perturbed))
+        for shape, of_these in _by_shape(perturbed):
+            inside = dataclasses.replace(options, out=Path(work) / (shape or "as-it-is"))
+            varied, inputs = prepare(_varied(case, shape), (), inside)
+
+            def told(run: str, trace: Trace, shape: str | None = shape) -> None:
+                listener(_shown(shape, run), trace)
+
+            run_jobs(_jobs(varied, inside, of_these), varied, workers=options.workers, listener=told)
+            compared += _compared(varied, inputs, inside.out, of_these)
         had, source = read_environment(inside.out / ENVIRONMENT), read_source(inside.out / SOURCE)
     return Study(
         format=FORMAT,

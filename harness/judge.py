@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.comparison import Comparison, Measurement, Place
+from harness.distance import root_mean_square
 from harness.standards import Criterion, Limit, Standard
 
 ROUNDING = 1e-9  # relative; float64 has 1e-16, and a sum of a million numbers loses some of it
@@ -57,14 +58,10 @@ def _mean(values: Sequence[float]) -> float:
         return math.fsum(value / len(values) for value in values)
 
 
-def _root_mean_square(values: Sequence[float]) -> float:
-    return math.hypot(*values) / math.sqrt(len(values))
-
-
 STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "first": lambda values: values[0],
     "mean": _mean,
-    "rms": _root_mean_square,
+    "rms": root_mean_square,
     "maximum": max,
     "minimum": min,
     "bias": lambda values: abs(_mean(values)),

@@ -15,7 +15,7 @@ from harness.cli.terminal import CASE_HELP, INTERRUPTED, MET, JsonOption, error_
 from harness.errors import InputError
 from harness.files import whole_file
 from harness.floor import QUANTITIES, Study
-from harness.floor_study import jobs, repeats
+from harness.floor_study import names_of_runs, repeats, repeats_of_shapes
 from harness.floor_study import study as run_study
 from harness.jobs import Options
 from harness.progress import Progress
@@ -26,6 +26,10 @@ def floor(
     case: Annotated[str, typer.Argument(help=CASE_HELP)],
     out: Annotated[Path, typer.Option(help="File for the study, such as floors/my-case.json; it must be new.")],
     seeds: Annotated[int, typer.Option(min=0, help="How often the weights are moved, for each attention.")] = 10,
+    shapes: Annotated[
+        bool,
+        typer.Option("--shapes", help="Repeat the case in other shapes too, made small, for limits that hold there."),
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
     as_json: JsonOption = False,
 ) -> int:
@@ -38,11 +42,11 @@ def floor(
     """
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is not written over.")
-    chosen, perturbed = load_case(case), repeats(seeds)
+    chosen, perturbed = load_case(case), repeats(seeds) + (repeats_of_shapes() if shapes else ())
     check_trains(chosen, "'certify floor' repeats the training of the reference")
     options = Options(out=out, workers=workers, command=("certify", *sys.argv[1:]))
     try:
-        with Progress(error_console, [job.run for job in jobs(chosen, options, perturbed)], quiet=as_json) as progress:
+        with Progress(error_console, names_of_runs(chosen, options, perturbed), quiet=as_json) as progress:
             made = run_study(chosen, options, perturbed, progress.update)
     except KeyboardInterrupt:
         error_console.print("Interrupted; nothing was recorded and no run is left behind.")

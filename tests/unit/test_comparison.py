@@ -33,6 +33,7 @@ from harness.distance import (
     trend,
 )
 from harness.roles import (
+    ORACLE,
     REFERENCE,
     REQUIRED_RUNS,
     ROLES_OF_LAYOUT,
@@ -352,3 +353,67 @@ def test_the_runs_in_one_process_belong_to_cases_whose_layout_is_judged() -> Non
     alone, judged = small_case(), small_case().model_copy(update={"standards": ("official", "layout-fp32")})
     assert required_runs(alone) == REQUIRED_RUNS
     assert set(required_runs(judged)) - set(REQUIRED_RUNS) == set(ROLES_OF_LAYOUT)
+
+
+def apart(reference: float, subject: float, steps: tuple[int, ...] = tuple(range(1, STEPS + 1))) -> Comparison:
+    """An oracle at 2 in every step; the sides by these parts of it above and, at every second step, below."""
+
+    def change(run: str, step: Step) -> Step | None:
+        part = {"reference": reference, "subject": subject}.get(run.partition("-")[0], 0.0)
+        value = 2.0 * (1 + part * (-1) ** step.step)
+        kept = run != SUBJECT or step.step in steps
+        return dataclasses.replace(step, loss=value, grad_norm=value) if kept else None
+
+    return compared(change)
+
+
+@pytest.mark.parametrize("number", ["loss", "grad_norm"])
+@given(st.floats(1e-6, 1e-2), st.floats(0.5, 5), st.floats(0.5, 5))
+def test_in_errors_of_the_reference_a_noise_that_both_share_goes_away(
+    number: str, noise: float, times: float, more: float
+) -> None:
+    one, other = apart(noise, times * noise), apart(more * noise, times * more * noise)
+    for name in ("train.{}.scaled", "train.{}.drift", "oracle.{}.scaled"):
+        a, b = (comparison[name.format(number)].values for comparison in (one, other))
+        assert a == pytest.approx(b, rel=0.2, abs=1e-6)
+    assert one[f"oracle.{number}.scaled"].values == pytest.approx([times] * STEPS, rel=1e-6)
+
+
+def test_a_drift_is_in_standard_errors_of_a_mean() -> None:
+    noise, steady = 1e-4, 1e-5
+
+    def change(run: str, step: Step) -> Step:
+        value = 2.0 * (1 + noise * (-1) ** step.step)
+        factor = 1 + steady if run.startswith("subject") else 1
+        exact = run.startswith("oracle")
+        return dataclasses.replace(step, loss=2.0 if exact else value * factor, grad_norm=1.0)
+
+    drift = compared(change)["train.loss.drift"].values
+    assert sum(drift) / STEPS == pytest.approx(steady * math.sqrt(STEPS) / noise, rel=1e-3)
+
+
+@pytest.mark.parametrize("number", ["loss", "grad_norm"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("runs", [("reference-1",), ("oracle-1",)])
+def test_without_a_finite_error_of_the_reference_nothing_is_within_any_number_of_them(
+    number: str, value: float, runs: tuple[str, ...]
+) -> None:
+    found = compared(at(3, runs, **{number: value}))
+    for name in (f"train.{number}.scaled", f"train.{number}.drift", f"lr_zero.{number}.scaled"):
+        assert all(map(math.isnan, found[name].values)) and found[name].values
+
+
+def test_an_exact_number_of_zero_is_no_unit_of_infinite_length() -> None:
+    found = compared(at(3, (ORACLE,), loss=0.0))
+    assert all(map(math.isnan, found["train.loss.scaled"].values))
+
+
+def test_without_an_oracle_nothing_is_measured_in_errors_of_the_reference() -> None:
+    found = compared(runs=tuple(name for name in REQUIRED_RUNS if name != ORACLE))
+    for name in ("train.loss.scaled", "train.loss.drift", "lr_zero.loss.scaled", "oracle.loss.scaled"):
+        assert (found[name].values, found[name].missing) == ((), "not run")
+
+
+def test_a_step_that_the_subject_lacks_is_within_no_number_of_errors() -> None:
+    found = apart(1e-4, 1e-4, steps=(1, 2, 3, 4, 5))["train.loss.scaled"].values
+    assert len(found) == STEPS and math.isnan(found[-1])

@@ -26,6 +26,7 @@ from harness.floor import (
     rounded_up,
     shipped_studies,
 )
+from harness.power.variations import TRAINED
 from harness.records import write_json
 from harness.standards import Limit, Standard, load_standard, shipped_standards
 from tests.support.bundles import write_example
@@ -179,6 +180,29 @@ def test_a_repeat_that_is_not_moved_is_no_distance_away_and_a_moved_one_is(
     values = found.values["maximum of train.loss.relative"]
     assert [value > 0 for value in values] == [repeat.seed is not None for repeat in repeats]
     assert list(tmp_path.iterdir()) == [], "what was run is gone"
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_study_of_shapes_holds_each_and_keeps_them_apart_from_the_case(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floor_study, "SHAPES", ("batch-1", "seq-16"))
+    perturbed = floor_study.repeats(0) + floor_study.repeats_of_shapes()
+    assert str(perturbed[-1]) == "seq-16, sdpa attention, 1 thread, weights moved by seed 1006"
+    case = text_case(tmp_path_factory.mktemp("inputs"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    told: set[str] = set()
+    found = floor_study.study(case, options(tmp_path), perturbed, lambda run, trace: told.add(run))
+    assert told == set(floor_study.names_of_runs(case, options(tmp_path), perturbed))
+    assert "seq-16/repeat-4-probe" in told and "reference-1" in told
+    assert found.repeats == perturbed and all(len(values) == len(perturbed) for values in found.values.values())
+    own = found.of_its_case()
+    assert own.repeats == floor_study.repeats(0)
+    assert own.values == {name: values[: len(own.repeats)] for name, values in found.values.items()}
+
+
+def test_the_shapes_of_a_floor_begin_with_weights_of_their_own() -> None:
+    assert max(variation.seeds for variation in TRAINED) <= floor_study.SEED
 
 
 @pytest.mark.usefixtures("fakes")

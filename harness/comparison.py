@@ -326,16 +326,23 @@ def _double(
 
 
 def _in_errors_of_the_reference(number: str, measured: Mapping[str, Measurement]) -> Iterable[Measurement]:
-    """Distances of the loss or the grad norm in errors of the reference: over the root mean square of its relative
-    error against the oracle over the training run. Depth, widths, tokens and precision change both alike.
+    """Distances of the loss or the grad norm in errors of the reference. Depth, widths, tokens and precision change the
+    distances and the errors alike.
 
-    `train.NUMBER.scaled` and `lr_zero.NUMBER.scaled` are by step, between the sides; `oracle.NUMBER.scaled` between the
-    subject and the oracle; `train.NUMBER.drift` holds signed distances times the root of how many there are, so that
-    their mean is in standard errors of a mean of as many errors of that size.
+    `oracle.NUMBER.unit` is the error: the root mean square of the reference's relative error against the oracle over
+    the training run. In it, by step, are `train.NUMBER.scaled` and `lr_zero.NUMBER.scaled` between the sides, and
+    `oracle.NUMBER.scaled` between subject and oracle. `train.NUMBER.drift` holds signed distances times the root of how
+    many there are, so that their mean is in standard errors of a mean of as many errors of that size.
     """
     yardstick = measured[f"oracle.{number}.reference"]
     size = root_mean_square(yardstick.values) if yardstick.values else math.nan
     unit = max(size, HALF_ULP) if math.isfinite(size) else math.nan
+    yield dataclasses.replace(
+        yardstick,
+        name=f"oracle.{number}.unit",
+        places=(REFERENCE,) if yardstick.values else (),
+        values=(unit,) if yardstick.values else (),
+    )
     for name, of in (
         (f"train.{number}.scaled", measured[f"train.{number}.relative"]),
         (f"train.{number}.drift", measured[f"train.{number}.signed"]),

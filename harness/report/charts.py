@@ -5,6 +5,7 @@ none for what is not a number: both get a row of their own, below and above all 
 Colours are the style's variables; the script resolves them, so that a figure follows light and dark.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,13 +40,21 @@ class Chart:
 
 
 def limits_on(bundle: Bundle, measurement: str, statistic: str = "maximum") -> list[tuple[str, Limit]]:
-    """The limits on a statistic of a measurement, with their standards; those on `maximum` hold for every place."""
+    """The limits on a statistic of a measurement, with their standards; those on `maximum` hold for every place.
+
+    A limit of a `.scaled` measurement, which is in errors of the reference, limits the `.relative` one too.
+    """
+    units = {measurement: 1.0}
+    prefix, _, measure = measurement.rpartition(".")
+    unit = f"oracle.{prefix.rpartition('.')[2]}.unit"
+    if measure == "relative" and unit in bundle.comparison:
+        units.update((f"{prefix}.scaled", value) for value in bundle.comparison[unit].values if math.isfinite(value))
     return [
-        (standard.name, limit)
+        (standard.name, limit.model_copy(update={"value": limit.value * units[limit.measurement]}))
         for standard in bundle.standards
         for criterion in standard.criteria
         for limit in criterion.limits
-        if limit.measurement == measurement and limit.statistic == statistic
+        if limit.measurement in units and limit.statistic == statistic
     ]
 
 

@@ -376,6 +376,7 @@ def test_in_errors_of_the_reference_a_noise_that_both_share_goes_away(
     for name in ("train.{}.scaled", "train.{}.drift", "oracle.{}.scaled"):
         a, b = (comparison[name.format(number)].values for comparison in (one, other))
         assert a == pytest.approx(b, rel=0.2, abs=1e-6)
+    assert one[f"oracle.{number}.unit"].values == pytest.approx([noise], rel=1e-6)
     assert one[f"oracle.{number}.scaled"].values == pytest.approx([times] * STEPS, rel=1e-6)
 
 

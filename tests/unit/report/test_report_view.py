@@ -10,6 +10,7 @@ import pytest
 from harness.case import load_case
 from harness.evidence import Bundle
 from harness.judge import Outcome
+from harness.report.charts import limits_on
 from harness.report.columns import step_columns, step_tables
 from harness.report.criteria import used_of_allowed
 from harness.report.trouble import remarks
@@ -69,6 +70,18 @@ def test_every_finding_that_failed_is_told_at_the_top(failing: Bundle) -> None:
     assert trouble is not None
     told = {message for _, message in (*trouble.earliest, *trouble.others)}
     assert told == {f.message for f in failing.findings if f.outcome in (Outcome.FAIL, Outcome.ERROR)}
+
+
+def test_a_limit_in_errors_of_the_reference_is_drawn_where_it_lies(tmp_path: Path) -> None:
+    standards = (load_standard("strict-bf16"),)
+    bundle = write_example(tmp_path, case=load_case("qwen3-tiny-bf16"), standards=standards)
+    for arm, number in (("train", "loss"), ("train", "grad_norm"), ("lr_zero", "loss")):
+        apart, scaled = (bundle.comparison[f"{arm}.{number}.{measure}"].values for measure in ("relative", "scaled"))
+        ((name, drawn),) = limits_on(bundle, f"{arm}.{number}.relative")
+        ((_, own),) = limits_on(bundle, f"{arm}.{number}.scaled")
+        assert name == "strict-bf16" and drawn.value != own.value
+        assert [one <= drawn.value for one in apart] == [one <= own.value for one in scaled]
+        assert 0 < min(drawn.value, own.value) and max(apart) > 0
 
 
 @pytest.mark.parametrize(("rate", "remarked"), [(1e-4, False), (1e-3, True)])

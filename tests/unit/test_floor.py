@@ -126,10 +126,28 @@ def test_no_strict_limit_is_looser_than_the_published_ceiling(name: str) -> None
             assert limit.value <= ceiling(limit.measurement, limit.statistic), criterion.id
 
 
+def test_in_the_longest_unit_that_is_allowed_no_limit_is_looser_than_the_published_ceiling() -> None:
+    limits = [limit for criterion in load_standard("strict-bf16").criteria for limit in criterion.limits]
+    longest = {limit.measurement: limit.value for limit in limits if limit.measurement.endswith(".unit")}
+    scaled = [limit for limit in limits if limit.measurement.startswith("train.") and ".scaled" in limit.measurement]
+    assert len(scaled) == 6
+    for limit in scaled:
+        number = limit.measurement.split(".")[1]
+        allowed = limit.value * longest[f"oracle.{number}.unit"]
+        assert allowed < ceiling(f"train.{number}.relative", limit.statistic)
+
+
+def test_the_floor_of_a_case_is_that_of_its_own_shape() -> None:
+    shipped = shipped_studies()["qwen3-tiny-bf16"]
+    own = shipped.of_its_case()
+    assert len(own.repeats) == 23 and {repeat.shape for repeat in own.repeats} == {None}
+    assert own.envelope("train.grad_norm.relative", "maximum") < shipped.envelope("train.grad_norm.relative", "maximum")
+
+
 def test_a_bundle_without_repeats_takes_the_floor_of_its_very_case(tmp_path: Path) -> None:
     bundle = write_example(tmp_path / "bundle", case=small_case())
     assert floor_of(bundle) is None
-    shipped = shipped_studies()["qwen3-tiny-bf16"]
+    shipped = shipped_studies()["qwen3-tiny-bf16"].of_its_case()
     floor = floor_of(dataclasses.replace(bundle, case=load_case("qwen3-tiny-bf16")))
     assert floor == {
         "loss": max(shipped.values["maximum of train.loss.relative"]),

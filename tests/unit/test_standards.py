@@ -1,5 +1,6 @@
 """The standards: shipped ones are sound, each limit has a reason, and any change is another digest."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.case import load_case
 from harness.errors import InputError
+from harness.judge import Outcome
+from harness.levels import Level
 from harness.roles import REQUIRED_RUNS
 from harness.standards import load_standard, parse_standard, shipped_standards
-from tests.support.bundles import write_example
+from harness.trace import Step
+from tests.support.bundles import certified, write_example
 from tests.support.examples import small_case
 
 SHIPPED = tuple(shipped_standards())
@@ -122,3 +127,17 @@ def test_a_file_that_is_no_standard_is_refused(tmp_path: Path, text: str) -> Non
 def test_an_unknown_standard_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="official, strict-bf16, strict-fp32"):
         load_standard("strict")
+
+
+def test_a_reference_that_is_far_from_exact_is_nothing_to_measure_with(tmp_path: Path) -> None:
+    def both_off(run: str, step: Step) -> Step:
+        exact = run.startswith("oracle")
+        return step if exact else dataclasses.replace(step, loss=step.loss * (1 + 0.002 * (-1) ** step.step))
+
+    standards = (load_standard("official"), load_standard("strict-bf16"))
+    made = write_example(tmp_path, case=load_case("qwen3-tiny-bf16"), standards=standards, change=both_off)
+    found = {finding.criterion: finding for finding in made.findings if finding.standard == "strict-bf16"}
+    assert found["loss"].outcome is Outcome.PASS, "the two are as near as ever"
+    assert found["reference-loss-error"].outcome is Outcome.INCONCLUSIVE
+    assert found["reference-grad-norm-error"].outcome is Outcome.PASS
+    assert certified(made).level is Level.UNTESTED

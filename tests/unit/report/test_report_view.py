@@ -75,13 +75,13 @@ def test_every_finding_that_failed_is_told_at_the_top(failing: Bundle) -> None:
 def test_a_limit_in_errors_of_the_reference_is_drawn_where_it_lies(tmp_path: Path) -> None:
     standards = (load_standard("strict-bf16"),)
     bundle = write_example(tmp_path, case=load_case("qwen3-tiny-bf16"), standards=standards)
-    for arm, number in (("train", "loss"), ("train", "grad_norm"), ("lr_zero", "loss")):
-        apart, scaled = (bundle.comparison[f"{arm}.{number}.{measure}"].values for measure in ("relative", "scaled"))
-        ((name, drawn),) = limits_on(bundle, f"{arm}.{number}.relative")
-        ((_, own),) = limits_on(bundle, f"{arm}.{number}.scaled")
+    for arm, field in (("train", "loss"), ("train", "grad_norm"), ("lr_zero", "loss")):
+        apart, scaled = (bundle.comparison[f"{arm}.{field}.{measure}"].values for measure in ("relative", "scaled"))
+        ((name, drawn),) = limits_on(bundle, f"{arm}.{field}.relative")
+        ((_, own),) = limits_on(bundle, f"{arm}.{field}.scaled")
         assert name == "strict-bf16" and drawn.value != own.value
         assert [one <= drawn.value for one in apart] == [one <= own.value for one in scaled]
-        assert 0 < min(drawn.value, own.value) and max(apart) > 0
+        assert min(drawn.value, own.value) > 0 and max(apart) > 0
 
 
 @pytest.mark.parametrize(("rate", "remarked"), [(1e-4, False), (1e-3, True)])

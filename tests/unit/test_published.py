@@ -20,7 +20,7 @@ def test_a_published_bundle_is_whole_and_of_a_clean_checkout(path: Path) -> None
     bundle = read_bundle(path)
     assert not bundle.source.dirty
     for standard in bundle.standards:
-        assert standard == load_standard(standard.name), "published again when a standard changes"
+        assert standard.digest() == load_standard(standard.name).digest(), "published again when a standard changes"
 
 
 def test_a_certificate_and_a_study_are_published() -> None:

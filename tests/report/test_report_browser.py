@@ -62,6 +62,13 @@ def test_a_phone_scrolls_in_one_direction_only(open_page: Opener, name: str) -> 
     assert page.evaluate(SCROLLING_TABLES) == []
 
 
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+def test_on_a_phone_the_name_of_a_level_stays_on_its_rung(open_page: Opener, locale: str) -> None:
+    page = open_page("passing", 390, 844, locale=locale).page
+    wide = "all => all.map(one => one.scrollWidth - one.clientWidth)"
+    assert page.eval_on_selector_all(".ladder li", wide) == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("name", ["failing", "floored", "asked"])
 def test_on_a_phone_the_buttons_of_a_chart_do_not_lie_on_its_legend(open_page: Opener, name: str) -> None:
     page = open_page(name, 390, 844, is_mobile=True, has_touch=True).page

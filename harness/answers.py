@@ -23,19 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.comparison import (
-    Comparison,
-    Measurement,
-    Place,
-    Tensors,
-    compare_mappings,
-    missing_steps,
-    non_finite,
-    per_run,
-    why_broken,
-    why_missing,
-)
+from harness.comparison import compare_mappings, missing_steps, non_finite, per_run
 from harness.distance import absolute, error_ratio, tensor_difference
+from harness.measurement import Comparison, Measurement, Place, Tensors, why_broken, why_missing
 from harness.paired import Interval, discordance_bound, perplexity_difference
 from harness.roles import ORACLE, REFERENCE, REFERENCE_REPEAT, SUBJECT, SUBJECT_REPEAT
 from harness.trace import Run, Scored, Task

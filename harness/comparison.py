@@ -11,26 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from harness.distance import (
-    HALF_ULP,
-    MEASURES,
-    error_ratio,
-    fall,
-    relative,
-    root_mean_square,
-    spike,
-    tensor_difference,
-    trend,
-)
+from harness.distance import MEASURES, fall, spike, tensor_difference, trend
+from harness.exactness import GRADIENT, against_oracle
+from harness.measurement import Comparison, Measurement, Tensors, why_broken, why_missing
 from harness.roles import (
     FLOOR,
-    ORACLE,
-    ORACLE_PROBE,
     REFERENCE,
     REFERENCE_LR_ZERO,
-    REFERENCE_PROBE,
     REFERENCE_REPEAT,
     SUBJECT,
     SUBJECT_ALONE,
@@ -42,40 +30,7 @@ from harness.roles import (
 )
 from harness.trace import Run, Step, Trace, TraceHeader
 
-Tensors = Mapping[str, npt.NDArray[Any]]
-Place = int | str  # a step, a tensor's name or a run's name
-
-GRADIENT, UPDATED = "gradient.", "updated."  # what a probe left begins so
 NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """Values at places (steps, tensors, runs). `missing` says why there are none; `broken` that a run did not end.
-
-    `sides` holds, where two numbers were compared at a place, both of them, and `between` the names of their runs.
-    """
-
-    name: str
-    places: tuple[Place, ...] = ()
-    values: tuple[float, ...] = ()
-    sides: tuple[tuple[float, float], ...] = ()
-    between: tuple[str, str] | None = None
-    missing: str | None = None
-    broken: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Every measurement of a case's runs, by name."""
-
-    measurements: Mapping[str, Measurement]
-
-    def __getitem__(self, name: str) -> Measurement:
-        return self.measurements[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.measurements
 
 
 def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> Iterable[Measurement]:
@@ -113,20 +68,6 @@ def _number(step: Step | None, number: str) -> float:
 
 def _by_step(run: Run | None) -> dict[int, Step]:
     return {step.step: step for step in run.trace.steps} if run and run.trace else {}
-
-
-def why_missing(*runs: Run | None) -> str | None:
-    """Why there is nothing to compare of some runs."""
-    if any(run is None for run in runs):
-        return "not run"
-    without = [run.name for run in runs if run and run.trace is None]
-    return f"no trace of {', '.join(without)}" if without else None
-
-
-def why_broken(*runs: Run | None) -> str | None:
-    """The outcome of a run that did not come to its end by itself; a non-finite number is an end."""
-    bad = [run for run in runs if run and not run.outcome.ended]
-    return "; ".join(f"{run.name}: {run.outcome.detail}" for run in bad) or None
 
 
 def compare_parameters(
@@ -263,10 +204,8 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
     found.append(per_run("runs.missing_steps", expected.runs, runs, missing_steps))
     found.append(per_run("runs.foreign_inputs", expected.runs, runs, _foreign_inputs(runs, expected.inputs)))
     found.append(non_finite(runs.values()))
-    found += _against_oracle(runs, tensors)
-    measured = {measurement.name: measurement for measurement in found}
-    for number in ("loss", "grad_norm"):
-        found += _in_errors_of_the_reference(number, measured)
+    distances = {measurement.name: measurement for measurement in found}
+    found += against_oracle(runs, tensors, distances)
     found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
     return Comparison(measurements={measurement.name: measurement for measurement in found})
 
@@ -283,98 +222,6 @@ def _beginning(run: Run | None, other: Run | None) -> Run | None:
     kept = tuple(step for step in run.trace.steps if step.step <= header.steps)
     cut = dataclasses.replace(run.trace, steps=kept, header=dataclasses.replace(run.trace.header, steps=header.steps))
     return dataclasses.replace(run, trace=cut)
-
-
-def _against_oracle(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterable[Measurement]:
-    """`oracle.WHAT.reference` and `.subject`: the relative error of either side against the oracle; `.ratio`: the
-    subject's as a multiple of the reference's. WHAT is `loss` and `grad_norm`, by step; `gradients`, of the first batch
-    by tensor; `updates`, what the optimizer alone made of given gradients, by tensor."""
-    trained, probes = (ORACLE, REFERENCE, SUBJECT), (ORACLE_PROBE, REFERENCE_PROBE, SUBJECT_PROBE)
-    for number in ("loss", "grad_norm"):
-        curves = [{step.step: float(getattr(step, number)) for step in _steps(runs.get(name))} for name in trained]
-        places = tuple(sorted(set().union(*curves)))
-        errors = [
-            tuple(relative(curves[0].get(place, math.nan), curve.get(place, math.nan)) for place in places)
-            for curve in curves[1:]
-        ]
-        yield from _double(f"oracle.{number}", places, errors, [runs.get(name) for name in trained])
-    sources = [tensors.get(name) for name in probes]
-    for what, prefix in (("gradients", GRADIENT), ("updates", UPDATED)):
-        names = tuple(sorted({name for source in sources if source for name in source if name.startswith(prefix)}))
-        errors = [
-            tuple(_tensor_error(name, prefix, sources[0], source, tensors.get("weights")) for name in names)
-            for source in sources[1:]
-        ]
-        bare = tuple(name.removeprefix(prefix) for name in names)
-        yield from _double(f"oracle.{what}", bare, errors, [runs.get(name) for name in probes])
-    yield _probe_norms(runs, tensors)
-
-
-def _double(
-    name: str, places: tuple[Place, ...], errors: Sequence[tuple[float, ...]], runs: Sequence[Run | None]
-) -> Iterable[Measurement]:
-    missing = why_missing(*runs) or (None if places else "nothing was recorded")
-    ratios = tuple(map(error_ratio, *errors))
-    for part, values in zip(("reference", "subject", "ratio"), (*errors, ratios), strict=True):
-        yield Measurement(
-            name=f"{name}.{part}",
-            places=places if missing is None else (),
-            values=values if missing is None else (),
-            missing=missing,
-            broken=why_broken(*runs),
-        )
-
-
-def _in_errors_of_the_reference(number: str, measured: Mapping[str, Measurement]) -> Iterable[Measurement]:
-    """Distances of the loss or the grad norm in errors of the reference. Depth, widths, tokens and precision change the
-    distances and the errors alike.
-
-    `oracle.NUMBER.unit` is the error: the root mean square of the reference's relative error against the oracle over
-    the training run. In it, by step, are `train.NUMBER.scaled` and `lr_zero.NUMBER.scaled` between the sides, and
-    `oracle.NUMBER.scaled` between subject and oracle. `train.NUMBER.drift` holds signed distances times the root of how
-    many there are, so that their mean is in standard errors of a mean of as many errors of that size.
-    """
-    yardstick = measured[f"oracle.{number}.reference"]
-    size = root_mean_square(yardstick.values) if yardstick.values else math.nan
-    unit = max(size, HALF_ULP) if math.isfinite(size) else math.nan
-    yield dataclasses.replace(
-        yardstick,
-        name=f"oracle.{number}.unit",
-        places=(REFERENCE,) if yardstick.values else (),
-        values=(unit,) if yardstick.values else (),
-    )
-    for name, of in (
-        (f"train.{number}.scaled", measured[f"train.{number}.relative"]),
-        (f"train.{number}.drift", measured[f"train.{number}.signed"]),
-        (f"lr_zero.{number}.scaled", measured[f"lr_zero.{number}.relative"]),
-        (f"oracle.{number}.scaled", measured[f"oracle.{number}.subject"]),
-    ):
-        factor = (math.sqrt(len(of.values)) if name.endswith(".drift") else 1.0) / unit
-        missing = of.missing or yardstick.missing
-        yield dataclasses.replace(
-            of,
-            name=name,
-            places=of.places if missing is None else (),
-            values=tuple(value * factor for value in of.values) if missing is None else (),
-            sides=of.sides if missing is None else (),
-            missing=missing,
-            broken=of.broken or yardstick.broken,
-        )
-
-
-def _tensor_error(
-    name: str, prefix: str, exact: Tensors | None, found: Tensors | None, weights: Tensors | None
-) -> float:
-    """Norm of the error over norm of the exact gradient, or of the exact change of the parameter."""
-    if exact is None or found is None or name not in exact or name not in found:
-        return math.nan
-    a, b = exact[name].astype(np.float64), found[name].astype(np.float64)
-    if prefix == UPDATED:
-        start = (weights or {}).get(name.removeprefix(prefix))
-        if start is None or start.shape != a.shape or b.shape != a.shape:
-            return math.nan
-        a, b = a - start, b - start
-    return tensor_difference(a, b)[0]
 
 
 def _gradients_of_layout(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
@@ -394,30 +241,6 @@ def _gradients_of_layout(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]
         missing=missing,
         broken=why_broken(*made),
     )
-
-
-def _probe_norms(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
-    """How far the norm of the recorded gradients is from the norm that the training step itself reported: what the
-    probe shows must be what training uses."""
-    names = (REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE)
-    values = []
-    for name in names:
-        recorded, steps = tensors.get(name), _steps(runs.get(name))
-        gradients = [tensor for key, tensor in (recorded or {}).items() if key.startswith(GRADIENT)]
-        norm = math.sqrt(math.fsum(float(np.square(g, dtype=np.float64).sum()) for g in gradients))
-        values.append(relative(steps[0].grad_norm, norm) if steps and gradients else math.nan)
-    probes = [runs.get(name) for name in names]
-    return Measurement(
-        name="runs.probe_norm",
-        places=names,
-        values=tuple(values),
-        missing=why_missing(*probes),
-        broken=why_broken(*probes),
-    )
-
-
-def _steps(run: Run | None) -> tuple[Step, ...]:
-    return run.trace.steps if run and run.trace else ()
 
 
 def _floor(reference: Run | None, repeats: Sequence[Run]) -> Iterable[Measurement]:

@@ -29,12 +29,13 @@ from harness.bundle_files import (
     seal,
 )
 from harness.case import Case, Inference, parse_case
-from harness.comparison import Comparison, Expected, Tensors, measure
+from harness.comparison import Expected, measure
 from harness.digest import digest_each, digest_file, digest_tensors
 from harness.errors import EvidenceError, InputError
 from harness.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
 from harness.inputs import Inputs, read_inputs, read_tensors
 from harness.judge import Finding, judge, restated
+from harness.measurement import Comparison, Tensors
 from harness.provenance import (
     BASELINE,
     ENVIRONMENT,

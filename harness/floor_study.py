@@ -14,13 +14,14 @@ from pathlib import Path
 
 from harness.case import Case
 from harness.certify import check_prerequisites, prepare
-from harness.comparison import Comparison, Tensors, measure
+from harness.comparison import measure
 from harness.errors import InputError
 from harness.evidence import expected_of, read_run, unusable
 from harness.floor import FORMAT, QUANTITIES, Repeat, Study, quantity
 from harness.inputs import Inputs, read_inputs, read_tensors
 from harness.jobs import RECORDED_SIDES, Options, job
 from harness.judge import statistic
+from harness.measurement import Comparison, Tensors
 from harness.power.variations import TRAINED
 from harness.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
 from harness.roles import (

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from harness.comparison import Comparison, Measurement, Place
 from harness.distance import root_mean_square
+from harness.measurement import Comparison, Measurement, Place
 from harness.standards import Criterion, Limit, Standard
 
 ROUNDING = 1e-9  # relative; float64 has 1e-16, and a sum of a million numbers loses some of it

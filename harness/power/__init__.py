@@ -11,9 +11,9 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
-from harness.comparison import Comparison, Measurement
 from harness.defects import Defect, Task
 from harness.judge import Finding, Judged, Outcome, judge
+from harness.measurement import Comparison, Measurement
 from harness.provenance import Environment, Source
 from harness.records import read_record
 from harness.standards import OFFICIAL, Standard, load_standard

@@ -9,7 +9,6 @@ from pathlib import Path
 from harness.bundle_files import CASE, INPUTS
 from harness.case import Case
 from harness.certify import prepare
-from harness.comparison import Comparison
 from harness.diagnosis import first_difference
 from harness.errors import InputError
 from harness.evidence import compare_runs, read_run, unusable
@@ -17,6 +16,7 @@ from harness.inputs import Inputs
 from harness.investigate import jobs as tapped_jobs
 from harness.jobs import Options, all_jobs
 from harness.judge import Finding, judge
+from harness.measurement import Comparison
 from harness.records import write_json
 from harness.roles import TRAINING
 from harness.runners import Job

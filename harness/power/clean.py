@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from harness.case import Case
 from harness.certify import named_by_digest
-from harness.comparison import Comparison
 from harness.corpus.batches import Batches, draw_batches
 from harness.corpus.draw import draw_inputs
 from harness.evidence import compare_runs
 from harness.jobs import Options, all_jobs
 from harness.judge import Finding, Outcome, closest, judge
+from harness.measurement import Comparison
 from harness.power import Clean, other_rules, sightings
 from harness.power.pool import Pool
 from harness.power.variations import Variation

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from harness.comparison import Comparison
 from harness.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, asks, describe_place, holds
+from harness.measurement import Comparison
 from harness.report.words import Mark, exact, mark, number
 from harness.standards import Limit
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.case import Inference
-from harness.comparison import Place
 from harness.evidence import Bundle
 from harness.judge import ALLOWED
+from harness.measurement import Place
 from harness.report.charts import limits_on
 from harness.report.columns import Column, Table, add_column
 from harness.report.criteria import Bar, used_of_allowed

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 
 from harness.bundle_files import TIMING, TRACE
 from harness.case import Case, parse_case
-from harness.comparison import GRADIENT, UPDATED
 from harness.digest import digest_each, digest_tensors
+from harness.exactness import GRADIENT, UPDATED
 from harness.inputs import BATCHES, PROBE_UPDATES, probe_gradients, read_tensors
 from harness.look import LOOK, Look
 from harness.processes import end_with_parent

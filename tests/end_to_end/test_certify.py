@@ -15,10 +15,10 @@ import yaml
 
 from harness.bundle_files import OUTCOME, TRACE
 from harness.case import load_case
-from harness.comparison import Measurement
 from harness.defects import load_defect
 from harness.evidence import Bundle, read_bundle
 from harness.judge import Finding, Outcome
+from harness.measurement import Measurement
 from harness.roles import REQUIRED_RUNS
 from tests.support.bundles import edit_json
 from tests.support.certify_process import certify, start_certify

@@ -8,10 +8,10 @@ import torch
 
 from harness.alignment import expected_alignment
 from harness.case import Case, load_case
-from harness.comparison import Tensors
 from harness.corpus.draw import draw_weights
 from harness.distance import relative, signed, tensor_difference
 from harness.inputs import PROBE_UPDATES, probe_gradients
+from harness.measurement import Tensors
 from harness.runners import Setting, mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.oracle import Float64Oracle

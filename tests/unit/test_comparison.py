@@ -10,15 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.comparison import (
-    NUMBERS,
-    Comparison,
-    Expected,
-    compare_mappings,
-    compare_parameters,
-    compare_traces,
-    measure,
-)
+from harness.comparison import NUMBERS, Expected, compare_mappings, compare_parameters, compare_traces, measure
 from harness.distance import (
     HALF_ULP,
     MEASURES,
@@ -32,6 +24,7 @@ from harness.distance import (
     tensor_difference,
     trend,
 )
+from harness.measurement import Comparison
 from harness.roles import (
     ORACLE,
     REFERENCE,

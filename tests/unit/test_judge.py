@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.comparison import Comparison, Measurement
 from harness.judge import Finding, Outcome, holds, judge, statistic
+from harness.measurement import Comparison, Measurement
 from harness.standards import Criterion, Limit, Standard
 
 STATISTICS = ("first", "mean", "maximum", "minimum", "bias")

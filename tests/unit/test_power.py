@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from harness import power
 from harness.case import load_case
-from harness.comparison import Comparison, Measurement
 from harness.defects import INFERENCE, USUAL_CASES, Defect, Task, shipped_defects
 from harness.errors import EvidenceError, InputError
 from harness.judge import Finding, Judged, Outcome
+from harness.measurement import Comparison, Measurement
 from harness.power import (
     Planted,
     Rate,

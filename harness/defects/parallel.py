@@ -5,6 +5,7 @@ They differ from a sound subject only where there are several ranks.
 
 from collections.abc import Iterator, Sequence
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
@@ -12,10 +13,11 @@ from harness.defects import defect
 from harness.runners.mindspore_subject import MindSporeSubject
 from qwen3_model.collectives import Group, Sum
 from qwen3_model.modeling_qwen3_parallel import StageModel
-from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer, Ranks, Reduction
+from qwen3_model.modeling_qwen3_parallel_train import NORMS, OF_HEADS, ParallelTrainer, Ranks, Reduction
 from qwen3_model.modeling_qwen3_train import Array
+from qwen3_model.optimizer import AdamW, AdamWConfig
 from qwen3_model.parallel_config import ParallelConfig
-from qwen3_model.parallel_optimizer import SharedClip
+from qwen3_model.parallel_optimizer import SharedAdamW, SharedClip
 from qwen3_model.sharding import EMBEDDING
 
 
@@ -237,3 +239,102 @@ class LastMicroBatchLost(MindSporeSubject):
             *others, (inputs, targets, mask, count) = super().micro_batches(tokens, loss_mask)
             yield from others
             yield inputs, targets, ops.zeros_like(mask), count
+
+
+class SumsOverHeadsAlone(Reduction):
+    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
+        super().__init__(names, ranks, layout)
+        between = [name.endswith(NORMS) and not name.endswith(OF_HEADS) for name in names]
+        self.in_part = tuple(part and not left for part, left in zip(self.in_part, between, strict=True))
+
+
+@defect(
+    area="parallel",
+    imitates="Sequence parallelism that was added without the sum of the norms' gradients",
+    source="https://github.com/EleutherAI/gpt-neox/pull/1257",
+    place="model.norm.weight",
+    direction="backward",
+    case="qwen3-tiny-dp2-tp2-sharded",
+)
+class PositionsOfNormsNotSummed(MindSporeSubject):
+    """The gradients of the norms between the shared products are those of each rank's own positions."""
+
+    class parallel_trainer(WithReduction):
+        reduction_cell = SumsOverHeadsAlone
+
+
+@defect(
+    area="parallel",
+    imitates="An entrance to shared products whose gradient is not summed over the ranks",
+    source="https://github.com/NovaSky-AI/SkyRL/pull/1886",
+    place="model.layers.1.mlp",
+    direction="backward",
+    case="qwen3-tiny-tp2",
+)
+class GradientsOfPartsNotSummed(MindSporeSubject):
+    """Behind the last layer's products each rank goes back with the gradient of its own part of them."""
+
+    class parallel_trainer(ParallelTrainer):
+        def build_model(self) -> StageModel:
+            model = super().build_model()
+            model.model.layers[1].enter = nn.Identity()
+            return model
+
+
+class LogitsOfEveryRank(nn.Cell):
+    """Sums of [exponentials, target's logit], where each rank has the exponentials of all."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.sum, self.times = Sum(over), Tensor(np.array([[over.size, 1]], np.float32))
+
+    def construct(self, both_R2: Tensor) -> Tensor:
+        return self.sum(both_R2) * self.times
+
+
+@defect(
+    area="parallel",
+    imitates="A loss over a shared vocabulary that is given gathered logits",
+    source="https://github.com/NVIDIA/Megatron-LM/issues/7452",
+    case="qwen3-tiny-tp2",
+)
+class LogitsCountedByEveryRank(MindSporeSubject):
+    """The sum of exponentials has every logit once a rank: the loss is off by the logarithm of their number."""
+
+    class parallel_trainer(ParallelTrainer):
+        def build_loss(self) -> nn.Cell:
+            loss = super().build_loss()
+            loss.negative_log_likelihood.sum = LogitsOfEveryRank(self.ranks.shards)
+            return loss
+
+
+class RowsOfOthers(SharedAdamW):
+    """Moves one down projection's rows by those of the gradient that belong to another replica."""
+
+    def __init__(self, parameters: ms.ParameterTuple, config: AdamWConfig, over: Group) -> None:
+        super().__init__(parameters, config, over)
+        self.mixed = tuple(parameter.name.endswith("layers.1.mlp.down_proj.weight") for parameter in parameters)
+
+    def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
+        handed = []
+        for i in range(len(self.mixed)):
+            gradient = gradients[i]
+            if self.mixed[i]:
+                half = gradient.shape[0] // 2
+                gradient = ops.cat((gradient[half:], gradient[:half]), 0)
+            handed.append(gradient)
+        return super().construct(tuple(handed), scale, scalars)
+
+
+@defect(
+    area="parallel",
+    imitates="A shared optimizer that is handed gradients in an order which is not that of its parts",
+    source="https://github.com/deepspeedai/DeepSpeed/issues/2343",
+    case="qwen3-tiny-dp2-tp2-sharded",
+)
+class RowsOfAnotherReplica(MindSporeSubject):
+    """Each replica moves its rows of one down projection by the other one's rows of the gradient."""
+
+    class parallel_trainer(ParallelTrainer):
+        def build_optimizer(self, parameters: ms.ParameterTuple) -> AdamW:
+            return RowsOfOthers(parameters, self.optimizer_config, self.ranks.replicas)

@@ -1,4 +1,5 @@
-"""Clean runs by the hundred: two processes, one a framework, that import it once and carry out job after job.
+"""Clean runs by the hundred: two processes, one a framework, that import it once and carry out job after job; and where
+there are ranks, those that stay from run to run.
 
 A compiled training step serves every run of its shapes: the trainer goes back to before its first step and takes other
 weights. So do the compiled graphs of a model that is asked. What only a fresh process shows (that a run repeats itself
@@ -8,41 +9,38 @@ process for each.
 
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from harness.bundle_files import OUTCOME, TRACE
-from harness.case import Case
-from harness.digest import canonical_json
 from harness.errors import InputError
+from harness.power.reuse import factory_of, forget
+from harness.power.standing import carry_out_together
 from harness.processes import end_with_parent
 from harness.records import write_json
 from harness.roles import TRAINING
-from harness.runners import AnswererFactory, Job, RunnerFactory, Setting, load_runner
+from harness.runners import Job
 from harness.runners.launcher import own_end, variables
 from harness.runners.worker import carry_out
 from harness.trace import Outcome, Status, read_trace
 
-COMPILED_FOR = ("clip_grad", "gradient_accumulation_steps", "recompute", "graph_mode")
-_built: dict[str, tuple[str, Any]] = {}  # what trains and what answers, each with what it was built for
-
 
 class Pool:
-    """Carries out jobs: the subject's in one process, those of reference and oracle in another. What either says is
-    added to a log."""
+    """Carries out jobs: the subject's in one process, those of reference and oracle in another, those of several ranks
+    by processes that a third one starts. What they say is added to a log."""
 
     def __init__(self, threads: int, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         spawn, told = get_context("spawn"), (variables(threads), os.getpid(), log)
-        self._subject, self._others = (
-            ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=told) for _ in range(2)
+        self._subject, self._others, self._ranks = (
+            ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=told) for _ in range(3)
         )
 
     def __enter__(self) -> Self:
@@ -51,8 +49,13 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for executor in (self._subject, self._others):
+        for executor in (self._subject, self._others, self._ranks):
             executor.shutdown(cancel_futures=True)
+
+    def _of(self, job: Job) -> ProcessPoolExecutor:
+        if job.side != "subject":
+            return self._others
+        return self._ranks if job.ranks > 1 else self._subject
 
     def execute(self, jobs: Sequence[Job]) -> None:
         """Carries out jobs and waits for all of them, those that ask weights after the one that trains them. What a
@@ -64,10 +67,7 @@ class Pool:
         training = [job for job in jobs if job.run == TRAINING]
         try:
             for part in (training, [job for job in jobs if job not in training]):
-                waiting = [
-                    (self._subject if job.side == "subject" else self._others).submit(_carry_out, job) for job in part
-                ]
-                for future in waiting:
+                for future in [self._of(job).submit(_carry_out, job) for job in part]:
                     future.result()
         except BrokenProcessPool:
             raise InputError(
@@ -89,67 +89,18 @@ def _carry_out(job: Job) -> None:
     directory = Path(job.directory)
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        factory = _factory(job)
-        if not carry_out(job, factory, resume=False):
-            carry_out(job, factory, resume=True)
+        if job.ranks > 1:
+            carry_out_together(job)
+        elif not carry_out(job, factory_of(job), resume=False):
+            carry_out(job, factory_of(job), resume=True)
         trace = read_trace(directory / TRACE)
         _record(directory, *own_end(trace), len(trace.lines), "")
     # In a process of its own a run would crash by any of them, and that is an outcome. Here the process goes on.
     except Exception as error:
-        _built.clear()  # where it stands now is not known
+        forget()
         _record(directory, "crashed", f"raised {type(error).__name__}", 0, traceback.format_exc())
 
 
 def _record(directory: Path, status: Status, detail: str, last_step: int, log: str) -> None:
     outcome = Outcome(status=status, last_step=last_step, detail=detail, log_tail=log)
     write_json(directory / OUTCOME, asdict(outcome))
-
-
-def _factory(job: Job) -> Any:
-    if job.side != "subject":
-        return load_runner(job.runner)
-    return _reusing_model(job.runner) if job.arm == "infer" else _reusing_trainer(job.runner)
-
-
-def _kept(kind: str, asked: Any, build: Callable[[], Any]) -> Any:
-    """What was built the last time, where that was for the same; what came before that does not come again."""
-    key = canonical_json(asked)
-    if _built.get(kind, ("", None))[0] != key:
-        _built[kind] = key, build()
-    return _built[kind][1]
-
-
-def _reusing_trainer(entry: str) -> RunnerFactory:
-    """A subject whose trainer is taken from the run before, where that was compiled for the same."""
-    from harness.runners.mindspore_subject import MindSporeSubject, build_schedule
-
-    subject: Any = load_runner(entry)
-    assert issubclass(subject, MindSporeSubject), f"{entry} is no variant of the shipped subject"
-
-    def build_trainer(self: Any, case: Case, setting: Setting) -> Any:
-        asked = [entry, setting.threads, _compiled_for(case)]
-        trainer = _kept("trainer", asked, lambda: subject.build_trainer(self, case, setting))
-        trainer.restart(build_schedule(case, setting))
-        return trainer
-
-    return type(f"Reusing{subject.__name__}", (subject,), {"build_trainer": build_trainer})
-
-
-def _reusing_model(entry: str) -> AnswererFactory:
-    """A subject that is asked, whose model is taken from the run before, where that was compiled for the same."""
-    from harness.runners.mindspore_inference import MindSporeInference
-
-    subject: Any = load_runner(entry)
-    assert issubclass(subject, MindSporeInference), f"{entry} is no variant of the shipped subject"
-
-    def build_model(self: Any, case: Case) -> Any:
-        record = case.record()
-        return _kept("model", [entry, record["model"], record["precision"]], lambda: subject.build_model(self, case))
-
-    return type(f"Reusing{subject.__name__}", (subject,), {"build_model": build_model})
-
-
-def _compiled_for(case: Case) -> dict[str, Any]:
-    record = case.record()
-    training = {name: record["training"][name] for name in COMPILED_FOR}
-    return {"training": training, **{name: record[name] for name in ("model", "precision", "optimizer")}}

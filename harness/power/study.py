@@ -8,18 +8,20 @@ from datetime import UTC, datetime
 
 from harness import certify, environment
 from harness.case import Case, load_case
-from harness.defects import USUAL_CASES, Defect, Task
+from harness.defects import PARALLEL, USUAL_CASES, Defect, Task
 from harness.errors import InputError
 from harness.jobs import ALL_SIDES, Options
 from harness.power import FORMAT, Clean, Planted, Study
 from harness.power.clean import chosen, run_clean
 from harness.power.planted import run_planted
-from harness.power.variations import VARIATIONS, Variation
+from harness.power.variations import Variation, variations_of
 from harness.provenance import Source
 from harness.records import parse, read_json, write_json
 from harness.runners.launcher import terminate_as_interrupt
 from harness.standards import Standard
 
+# What clean runs vary whose defects need several ranks.
+USUAL_LAYOUT = "qwen3-tiny-dp2-tp2"
 BEGUN, TOOK = "begun.json", "took.json"
 Listener = Callable[[Planted | Clean], None]
 
@@ -39,24 +41,33 @@ class Asked:
         """The task of all of its cases."""
         return self.defects[0].task
 
+    @functools.cached_property
+    def ground(self) -> Case:
+        """The case whose variations are its clean runs.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        over_ranks = all(defect.area == PARALLEL for defect in self.defects)
+        return load_case(self.case or (USUAL_LAYOUT if over_ranks else USUAL_CASES[self.task]))
+
     @property
     def variations(self) -> tuple[Variation, ...]:
         """What its clean runs vary in."""
-        return VARIATIONS[self.task]
+        return variations_of(self.ground)
 
     @property
     def size(self) -> int:
         """How many results the study has."""
         return len(self.defects) + len(chosen(self.variations, self.clean))
 
-    def cases(self) -> tuple[Case, tuple[Case, ...]]:
-        """The case whose variations are clean, and that of each defect.
+    def cases(self) -> tuple[Case, ...]:
+        """The case of each defect.
 
         Raises:
             InputError: one cannot be read, or they are of several tasks.
         """
-        read = functools.cache(load_case)
-        ground = read(self.case or USUAL_CASES[self.task])
+        read, ground = functools.cache(load_case), self.ground
         cases = tuple(read(self.case or defect.case) for defect in self.defects)
         for defect, case in zip(self.defects, cases, strict=True):
             if not defect.task == case.task == ground.task:
@@ -64,7 +75,7 @@ class Asked:
                     f"{defect.id} is a defect of {defect.task}, {case.name} a case of {case.task}, and the clean runs "
                     f"are of {ground.task}: a study is of one task. Plant the others in a study of their own."
                 )
-        return ground, cases
+        return cases
 
 
 def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
@@ -74,7 +85,7 @@ def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
         CertifyError: a package is missing, a case cannot be run, or the directory is of another study.
         KeyboardInterrupt: the runs were interrupted; what was concluded stays.
     """
-    ground, cases = asked.cases()
+    ground, cases = asked.ground, asked.cases()
     standards: dict[str, tuple[Standard, ...]] = {}
     for case in (ground, *cases):
         if case.name not in standards:

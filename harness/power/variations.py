@@ -4,11 +4,12 @@ Each is a change of one case, made small. Several seeds of initial weights make 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.case import Case
 from harness.defects import Task
+from qwen3_model.parallel_config import ParallelConfig
 
 SUBJECT = "mindspore"
 FORMULAS = "harness.power.formulas"
@@ -47,9 +48,16 @@ class Variation:
         small = {**SMALL[base.task], "initialization": {"seed": 1000 + seed}}
         sections = {}
         for name in {*small, *self.changes}:
-            whole = base.model.to_hf() if name == "model" else getattr(base, name).model_dump()
-            sections[name] = {**whole, **small.get(name, {}), **self.changes.get(name, {})}
+            sections[name] = {**_whole(base, name), **small.get(name, {}), **self.changes.get(name, {})}
         return base.with_changes(name=self.name, **sections)
+
+
+def _whole(base: Case, name: str) -> Mapping[str, Any]:
+    """A section of a case; a layout is never a change of another."""
+    if name == "parallel":
+        return {}
+    whole: Mapping[str, Any] = base.model.to_hf() if name == "model" else getattr(base, name).model_dump()
+    return whole
 
 
 def _model(**changes: Any) -> Changes:
@@ -165,4 +173,66 @@ ASKED = (
     Variation(name="norm-eps-1e-5", changes=_model(rms_norm_eps=1e-5), seeds=2),
     Variation(name="two-threads", threads=2, seeds=2),
 )
-VARIATIONS: Mapping[Task, tuple[Variation, ...]] = {"pretrain": TRAINED, "inference": ASKED}
+
+
+def _over(*changes: Changes, **layout: Any) -> Changes:
+    """A layout, in a case changed besides."""
+    return {"parallel": asdict(ParallelConfig(**layout)), **{name: of for one in changes for name, of in one.items()}}
+
+
+DP2, TP2 = {"data_parallel": 2}, {"model_parallel": 2}
+PP2 = {"pipeline_stage": 2, "micro_batch_num": 2}
+THREE_LAYERS, FOUR_HEADS = _model(num_hidden_layers=3), _model(num_key_value_heads=4)
+TIED, WHOLE_ROWS = _model(tie_word_embeddings=True), _data(packing="concat")
+# Two ranks, then four: those that stand serve all of as many. What is the case's own has rows of unequal length.
+OVER_RANKS = tuple(
+    Variation(name=name, changes=changes, seeds=3)
+    for name, changes in {
+        "dp2": _over(**DP2),
+        "dp2-whole-rows": _over(WHOLE_ROWS, **DP2),
+        "dp2-batch-8": _over(_data(global_batch_size=8), **DP2),
+        "dp2-document-ends-masked": _over(_data(eod_mask_loss=True), **DP2),
+        "dp2-two-micro-batches": _over(_training(gradient_accumulation_steps=2), **DP2),
+        "dp2-shared-moments": _over(enable_parallel_optimizer=True, **DP2),
+        "dp2-no-clipping": _over(_training(clip_grad=None), **DP2),
+        "dp2-tied-head": _over(TIED, **DP2),
+        "tp2": _over(**TP2),
+        "tp2-by-positions": _over(use_seq_parallel=True, **TP2),
+        "tp2-whole-embedding": _over(vocab_emb_dp=True, **TP2),
+        "tp2-by-positions-whole-embedding": _over(use_seq_parallel=True, vocab_emb_dp=True, **TP2),
+        "tp2-recompute": _over(_training(recompute=True), **TP2),
+        "tp2-clipped-to-a-tenth": _over(_training(clip_grad=0.1), **TP2),
+        "tp2-tied-head": _over(TIED, **TP2),
+        "tp2-six-layers": _over(_model(num_hidden_layers=6), **TP2),
+        "tp2-width-32": _over(_model(hidden_size=32), **TP2),
+        "tp2-heads-8-of-8": _over(_model(num_attention_heads=8, num_key_value_heads=8, head_dim=8), **TP2),
+        "tp2-vocabulary-512": _over(_model(vocab_size=512), **TP2),
+        "tp2-seq-64": _over(_data(seq_length=64), **TP2),
+        "tp2-pynative": _over(_training(graph_mode=False, steps=20, lr_zero_steps=5), **TP2),
+        "pp2": _over(**PP2),
+        "pp2-four-micro-batches": _over(pipeline_stage=2, micro_batch_num=4),
+        "pp2-longer-at-the-end": _over(THREE_LAYERS, offset=(0, 1), **PP2),
+        "pp2-longer-at-the-beginning": _over(THREE_LAYERS, offset=(1, 0), **PP2),
+        "pp2-tied-head": _over(TIED, **PP2),
+        "pp2-recompute": _over(_training(recompute=True), **PP2),
+        "dp4": _over(data_parallel=4),
+        "dp4-shared-moments": _over(data_parallel=4, enable_parallel_optimizer=True),
+        "tp4": _over(FOUR_HEADS, model_parallel=4),
+        "tp4-by-positions": _over(FOUR_HEADS, model_parallel=4, use_seq_parallel=True),
+        "pp4": _over(_model(num_hidden_layers=4), pipeline_stage=4, micro_batch_num=4),
+        "dp2-tp2": _over(**DP2, **TP2),
+        "dp2-tp2-all-that-is-shared": _over(
+            enable_parallel_optimizer=True, use_seq_parallel=True, vocab_emb_dp=True, **DP2, **TP2
+        ),
+        "dp2-pp2": _over(**DP2, **PP2),
+        "tp2-pp2": _over(**TP2, **PP2),
+        "tp2-pp2-tied-head-by-positions": _over(TIED, use_seq_parallel=True, **TP2, **PP2),
+    }.items()
+)
+
+
+def variations_of(case: Case) -> tuple[Variation, ...]:
+    """What may vary in a case of its kind."""
+    if case.inference is not None:
+        return ASKED
+    return TRAINED if case.parallel.world_size == 1 else OVER_RANKS

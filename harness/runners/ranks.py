@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.bundle_files import RANKS
@@ -31,7 +31,8 @@ RANK = "rank"
 # How long a process waits for the others to come, and for an answer of the one that leads them.
 CLUSTER_SECONDS, MESSAGE_SECONDS = 600, 600
 LOOK_SECONDS = 0.2
-# How long the scheduler may live on when no rank of this node does: the ranks of the other nodes may not be done yet.
+# How long the scheduler may live on when no rank of this node does: after one died; and after all were done, for those
+# of other nodes may not be.
 ALONE_SECONDS, OTHERS_SECONDS = 5.0, 60.0
 DONE = "done"  # holds a file for each rank of this node that has done its part
 
@@ -65,13 +66,27 @@ def main(job_file: str, parent: int) -> int:
 
 def start_ranks(job_file: str, job: Job) -> int:
     """Has `msrun` carry out a job; its exit code."""
-    logs = log_directory(job)
+    done = Path(job.directory) / RANKS / DONE
+    shutil.rmtree(done, ignore_errors=True)
+    done.mkdir(parents=True)
+    nodes = job.nodes or this_node()
+    with start_msrun(job.ranks, nodes, log_directory(job), [__file__, job_file, str(os.getpid()), RANK]) as started:
+        code = _end_of(started, nodes, lambda: len(list(done.iterdir())) == job.ranks // nodes.count)
+    shutil.rmtree(done)
+    return code
+
+
+def this_node() -> Nodes:
+    """This machine alone, at a port of its own."""
+    return Nodes(count=1, rank=0, master="127.0.0.1", port=free_port())
+
+
+def start_msrun(ranks: int, nodes: Nodes, logs: Path, script: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Has `msrun` start this node's part of so many processes, each with a script and its arguments. It ends with this
+    process; the script sees to it that the others end with `msrun`."""
     logs.mkdir(parents=True, exist_ok=True)
-    nodes = job.nodes or Nodes(count=1, rank=0, master="127.0.0.1", port=free_port())
     # The logs of ranks are files; without this it would copy all of them here. There is no rank of that number.
-    silent = f"--tail_worker_log={job.ranks}"
-    arguments = [*msrun_arguments(job.ranks, nodes, str(logs)), silent]
-    command = [sys.executable, "-m", "mindspore.parallel.cluster.run", *arguments]
+    arguments = [*msrun_arguments(ranks, nodes, str(logs)), f"--tail_worker_log={ranks}", *script]
     # It starts the `python` that it finds.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = {
@@ -80,24 +95,18 @@ def start_ranks(job_file: str, job: Job) -> int:
         "MS_RECEIVE_MSG_TIMEOUT": str(MESSAGE_SECONDS),
         MEETING_PORT: str(nodes.port + 1),
     }
-    done = Path(job.directory) / RANKS / DONE
-    shutil.rmtree(done, ignore_errors=True)
-    done.mkdir(parents=True)
     # `msrun` does not end with this process by itself, and its ranks end with it.
     with_this_one = functools.partial(end_with_parent, os.getpid())
-    arguments = [__file__, job_file, str(os.getpid()), RANK]
-    with subprocess.Popen([*command, *arguments], env=environment, preexec_fn=with_this_one) as started:
-        code = _end_of(started, nodes.rank == 0, lambda: len(list(done.iterdir())) == job.ranks // nodes.count)
-    shutil.rmtree(done)
-    return code
+    command = [sys.executable, "-m", "mindspore.parallel.cluster.run", *arguments]
+    return subprocess.Popen(command, env=environment, preexec_fn=with_this_one)
 
 
-def _end_of(msrun: "subprocess.Popen[bytes]", has_scheduler: bool, all_done: Callable[[], bool]) -> int:
+def _end_of(msrun: "subprocess.Popen[bytes]", nodes: Nodes, all_done: Callable[[], bool]) -> int:
     """Waits for `msrun`; its exit code, or 0 where the ranks of this node were done, whatever became of it then.
 
     When a rank dies it ends the others at once, and then waits for the scheduler, which takes more than a minute to
-    notice. A scheduler that has been alone for some seconds has nothing left to do, unless the ranks of another node
-    still need it.
+    notice, and five seconds where all ranks came to their end. A scheduler that is alone has nothing left to do, unless
+    the ranks of another node still need it.
     """
     scheduler, alone_since = None, math.inf
     while (code := msrun.poll()) is None:
@@ -106,8 +115,9 @@ def _end_of(msrun: "subprocess.Popen[bytes]", has_scheduler: bool, all_done: Cal
         if scheduler is None and len(living) > 1:
             scheduler = living[0]
         alone_since = min(alone_since, time.monotonic()) if living == [scheduler] else math.inf
-        patience = OTHERS_SECONDS if all_done() else ALONE_SECONDS
-        if has_scheduler and scheduler and time.monotonic() - alone_since > patience:
+        after_all = OTHERS_SECONDS if nodes.count > 1 else 0.0
+        patience = after_all if all_done() else ALONE_SECONDS
+        if nodes.rank == 0 and scheduler and time.monotonic() - alone_since > patience:
             os.kill(scheduler, signal.SIGKILL)
     # MindSpore may crash while it takes itself down, after all that was asked was done and written.
     return 0 if all_done() else code
@@ -174,16 +184,21 @@ def carry_out_rank(job_file: str) -> None:
     rank, started = collectives.start()
     if started != layout.world_size:
         raise InputError(f"The layout {layout} has {layout.world_size} ranks, and {started} were started.")
-    tells = rank == _telling_here(layout, job)
-    if not tells:
-        own = Path(job.directory) / RANKS / str(rank)
-        if not resume:
-            shutil.rmtree(own, ignore_errors=True)
-        own.mkdir(parents=True, exist_ok=True)
-        job = dataclasses.replace(job, directory=str(own), keep_tensors=None)
-    if not carry_out(job, factory, resume, rank) and tells:
+    part = part_of(job, layout, rank, resume)
+    if not carry_out(part, factory, resume, rank) and part is job:
         half_way.touch()
     (done / str(rank)).touch()
+
+
+def part_of(job: Job, layout: ParallelConfig, rank: int, resume: bool) -> Job:
+    """What one rank of a job is told. Those that do not tell the others' loss write into a directory of their own."""
+    if rank == _telling_here(layout, job):
+        return job
+    own = Path(job.directory) / RANKS / str(rank)
+    if not resume:
+        shutil.rmtree(own, ignore_errors=True)
+    own.mkdir(parents=True, exist_ok=True)
+    return dataclasses.replace(job, directory=str(own), keep_tensors=None)
 
 
 def _telling_here(layout: ParallelConfig, job: Job) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness import power
 from harness.case import load_case
-from harness.defects import INFERENCE, USUAL_CASES, Defect, Task, shipped_defects
+from harness.defects import INFERENCE, PARALLEL, USUAL_CASES, Defect, shipped_defects
 from harness.errors import EvidenceError, InputError
 from harness.judge import Finding, Judged, Outcome
 from harness.measurement import Comparison, Measurement
@@ -28,11 +28,13 @@ from harness.power import (
 )
 from harness.power.clean import chosen
 from harness.power.page import build_page, render_power
-from harness.power.study import Asked
-from harness.power.variations import VARIATIONS
+from harness.power.study import USUAL_LAYOUT, Asked
+from harness.power.variations import variations_of
 from harness.provenance import Environment, Source
 from harness.records import write_json
+from harness.roles import judges_layout
 from harness.standards import Limit, load_standard
+from qwen3_model.parallel_config import ParallelConfig
 from tests.support.bundles import write_example
 from tests.support.command_line import caller
 from tests.support.examples import small_case
@@ -211,14 +213,17 @@ def test_a_place_is_named_rightly_only_at_it_or_inside_it(place: str, named: str
     assert power.places_named(study(one, planted(named="optimizer alone"))) == Rate(count=int(right), total=1)
 
 
-@pytest.mark.parametrize(("task", "count"), [("pretrain", 400), ("inference", 60)])
-def test_there_are_many_clean_runs_and_a_few_are_one_of_each(task: Task, count: int) -> None:
-    variations = VARIATIONS[task]
+@pytest.mark.parametrize(
+    ("case", "count"), [(USUAL_CASES["pretrain"], 400), (USUAL_CASES["inference"], 60), (USUAL_LAYOUT, 70)]
+)
+def test_there_are_many_clean_runs_and_a_few_are_one_of_each(case: str, count: int) -> None:
+    base = load_case(case)
+    variations = variations_of(base)
     every = chosen(variations, None)
     assert len(every) >= count and len({(variation.name, seed) for variation, seed in every}) == len(every)
     few = chosen(variations, len(variations))
     assert {variation.name for variation, _ in few} == {variation.name for variation in variations}
-    base, shipped = load_case(USUAL_CASES[task]), [run for run in every if run[0].subject == "mindspore"]
+    shipped = [run for run in every if run[0].subject == "mindspore"]
     digests = {variation.case(base, seed).digest() for variation, seed in shipped}
     runs = [variation for variation, _ in every if variation.subject == "mindspore" and variation.threads == 1]
     assert len(digests) >= len(runs)
@@ -270,8 +275,21 @@ def test_a_study_is_of_one_task(case: str | None) -> None:
     both = Asked(defects=(asked, DEFECT), case=case, standards=(), clean=None)
     with pytest.raises(InputError, match="a study is of one task"):
         both.cases()
-    ground, (own,) = dataclasses.replace(both, defects=(asked,)).cases()
-    assert ground.task == own.task == "inference"
+    alone = dataclasses.replace(both, defects=(asked,))
+    (own,) = alone.cases()
+    assert alone.ground.task == own.task == "inference"
+
+
+@pytest.mark.parametrize("layout", ["qwen3-tiny-tp2", None])
+def test_clean_runs_of_a_study_of_layouts_are_over_ranks_and_of_every_kind(layout: str | None) -> None:
+    """Also where any defect is planted into a case of several ranks."""
+    defects = tuple(one for one in shipped_defects().values() if (one.area == PARALLEL) != bool(layout))
+    asked = Asked(defects=defects, case=layout, standards=(), clean=None)
+    cases = [variation.case(asked.ground, 0) for variation in asked.variations]
+    assert all(case.parallel.world_size > 1 and judges_layout(case.standards[-1]) for case in cases)
+    for used in dataclasses.fields(ParallelConfig):
+        assert any(getattr(case.parallel, used.name) != used.default for case in cases), used.name
+    assert {case.parallel.world_size for case in cases} == {2, 4}
 
 
 def test_what_a_defect_says_of_itself_is_text_on_the_page() -> None:

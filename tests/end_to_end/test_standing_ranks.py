@@ -1,0 +1,53 @@
+"""Ranks that stay from one clean run to the next, real ones: what a run leaves is what ranks of its own would leave."""
+
+from pathlib import Path
+from typing import Any
+
+from harness.bundle_files import TRACE
+from harness.case import Case, load_case
+from harness.certify import prepare
+from harness.evidence import read_run
+from harness.jobs import Options, job
+from harness.power.pool import Pool
+from harness.power.variations import OVER_RANKS
+from harness.roles import SUBJECT, SUBJECT_RESUMED
+from harness.runners import Job
+from harness.runners.launcher import run_jobs
+from harness.runners.mindspore_subject import MindSporeSubject
+
+
+class BreaksOnOneRank(MindSporeSubject):
+    """Goes as far as the first step."""
+
+    def train_step(self, *batch: Any) -> Any:
+        if self._setting.rank == 1:
+            raise OSError("the second rank has no room left")
+        return super().train_step(*batch)
+
+
+def asked(case: Case, directory: Path, run: str, subject: str = "mindspore") -> tuple[Case, Job]:
+    options = Options(out=directory, command=(), subject=subject)
+    named, _ = prepare(case, (), options)
+    return named, job(named, options, run)
+
+
+def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own_also_after_they_broke(tmp_path: Path) -> None:
+    (variation,) = [one for one in OVER_RANKS if one.name == "dp2-shared-moments"]
+    first, second = (variation.case(load_case("qwen3-tiny-dp2-tp2"), seed) for seed in (0, 1))
+    short = {"training": {**first.training.model_dump(), "steps": 6, "lr_zero_steps": 2}, "lr_schedule": {
+        **first.lr_schedule.model_dump(), "warmup_steps": 2}}  # fmt: skip
+    first, second = first.with_changes(**short), second.with_changes(**short)
+    _, breaks = asked(first, tmp_path / "breaks", SUBJECT, f"{__file__}:BreaksOnOneRank")
+    _, before = asked(first, tmp_path / "before", SUBJECT)
+    _, stayed = asked(second, tmp_path / "stayed", SUBJECT_RESUMED)
+    with Pool(1, tmp_path / "log.txt") as pool:
+        for one in (breaks, before, stayed):
+            pool.execute([one])
+    broken = read_run(Path(breaks.directory)).outcome
+    assert (broken.status, broken.detail) == ("crashed", "raised RanksBroke")
+    assert "the second rank has no room left" in broken.log_tail
+    case, own = asked(second, tmp_path / "own", SUBJECT_RESUMED)
+    run_jobs([own], case, workers=2, listener=lambda run, trace: None)
+    left = [(Path(one.directory) / TRACE).read_bytes() for one in (before, stayed, own)]
+    assert left[0] != left[1] == left[2]
+    assert [read_run(Path(one.directory)).outcome.status for one in (before, stayed, own)] == ["completed"] * 3

@@ -1,4 +1,4 @@
-"""The six layouts, certified one after the other on this machine: `python benchmarks/layouts.py DIRECTORY`.
+"""The seven layouts, certified one after the other on this machine: `python benchmarks/layouts.py DIRECTORY`.
 
 Each case over its ranks stands beside the same subject in one process and beside the PyTorch reference. Prints a table
 of how far they are apart, whether a repeat has the same bits, and time per step over ranks and in one process; a bundle
@@ -25,6 +25,7 @@ CASES = (
     "qwen3-tiny-tp4",
     "qwen3-tiny-pp2",
     "qwen3-tiny-dp2-tp2",
+    "qwen3-tiny-dp2-tp2-sharded",
     "qwen3-tied-tp2-pp2",
 )
 COLUMNS = {

@@ -24,15 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.comparison import compare_mappings, missing_steps, non_finite, per_run
-from harness.distance import absolute, error_ratio, tensor_difference
-from harness.measurement import Comparison, Measurement, Place, Tensors, why_broken, why_missing
-from harness.paired import Interval, discordance_bound, perplexity_difference
+from harness.distance import error_ratio, tensor_difference
+from harness.measurement import Comparison, Measurement, Tensors, why_broken
 from harness.roles import ORACLE, REFERENCE, REFERENCE_REPEAT, SUBJECT, SUBJECT_REPEAT
-from harness.trace import Run, Scored, Task
+from harness.scores import likelihoods_apart, measure_scores, measure_sense, measured, pairs_of, scored
+from harness.trace import Run
 
 Array = npt.NDArray[Any]
 SIDES = (("reference", REFERENCE), ("subject", SUBJECT))
-SCORED: tuple[Task, ...] = ("last_word", "ending")
 # What a run leaves: so many tensors of a kind as there are rows, prompts or conversations.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "rows": ("logits", "cached"),
@@ -66,15 +65,16 @@ def measure_answers(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str,
     """All measurements of a case's runs, by name.
 
     `oracle.*` compares either side with the exact values, `greedy.*` the continuations, `cache.*` and `batch.*` a side
-    with itself, `score.*` the evaluation, `runs.*` is about the runs, `SIDE.repeat.*` about a side's second run.
+    with itself, `score.*` the evaluation (see `harness.scores`), `runs.*` is about the runs, `SIDE.repeat.*` about a
+    side's second run.
     """
     found = [
         *_of_runs(runs, asked, tensors),
         *_logits(runs, tensors),
         *_continuations(runs, tensors),
         *_with_itself(runs, tensors),
-        *_scores(runs, asked),
-        _sense(runs, asked),
+        *measure_scores(runs.get(REFERENCE), runs.get(SUBJECT), asked.right),
+        measure_sense(runs.get(SUBJECT), asked.unigram_nats, asked.text_tokens),
     ]
     return Comparison(measurements={measurement.name: measurement for measurement in found})
 
@@ -102,7 +102,7 @@ def _same_documents(made: Sequence[Run | None], asked: Asked) -> Measurement:
     stated = [_documents(run) for run in made]
     names = sorted({*asked.documents, *(place for lines in stated for place in lines)})
     differs = [float(any(lines.get(place) != asked.documents.get(place) for lines in stated)) for place in names]
-    return _measured("train.batch.differs", names, differs, *made)
+    return measured("train.batch.differs", names, differs, *made)
 
 
 def _unanswered(run: Run, asked: Asked, left: Tensors) -> float:
@@ -127,16 +127,12 @@ def _foreign(run: Run, expected: Mapping[str, str] | None) -> float:
     return float(sum(getattr(run.trace.header, key) != digest for key, digest in expected.items()))
 
 
-def _scored(run: Run | None) -> tuple[Scored, ...]:
-    return run.trace.scored if run and run.trace else ()
-
-
 def _lines(run: Run | None) -> Mapping[str, Any] | None:
-    return {f"{line.task} {line.step}": (line.log_likelihoods, line.score) for line in _scored(run)} or None
+    return {f"{line.task} {line.step}": (line.log_likelihoods, line.score) for line in scored(run)} or None
 
 
 def _documents(run: Run | None) -> Mapping[str, tuple[str, int]]:
-    return {f"{line.task} {line.step}": (line.document, line.words) for line in _scored(run)}
+    return {f"{line.task} {line.step}": (line.document, line.words) for line in scored(run)}
 
 
 def _left(run: Run | None) -> Mapping[str, str] | None:
@@ -147,19 +143,6 @@ def _numbered(tensors: Tensors, kind: str) -> dict[int, Array]:
     """The tensors `KIND.N` by N."""
     names = (name.partition(".") for name in tensors)
     return {int(number): tensors[f"{kind}.{number}"] for first, _, number in names if first == kind}
-
-
-def _measured(
-    name: str, places: Sequence[Place], values: Sequence[float], *made: Run | None, why: str | None = None
-) -> Measurement:
-    absent = why_missing(*made) or why or (None if places else "nothing was recorded")
-    return Measurement(
-        name=name,
-        places=tuple(places) if absent is None else (),
-        values=tuple(values) if absent is None else (),
-        missing=absent,
-        broken=why_broken(*made),
-    )
 
 
 def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
@@ -173,13 +156,13 @@ def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator
         places = [f"row {row}" for row in rows]
         pairs = [(exact.get(row), found.get(row)) for row in rows]
         errors.append([_both(lambda a, b: tensor_difference(a, b)[0], *pair) for pair in pairs])
-        yield _measured(f"oracle.logits.{side}", places, errors[-1], *made)
-        yield _measured(f"oracle.divergence.{side}", places, [_both(divergence, *pair) for pair in pairs], *made)
-        yield _measured(f"oracle.regret.{side}", places, [_both(largest_regret, *pair) for pair in pairs], *made)
+        yield measured(f"oracle.logits.{side}", places, errors[-1], *made)
+        yield measured(f"oracle.divergence.{side}", places, [_both(divergence, *pair) for pair in pairs], *made)
+        yield measured(f"oracle.regret.{side}", places, [_both(largest_regret, *pair) for pair in pairs], *made)
     same = len(errors[0]) == len(errors[1])
     ratios = [error_ratio(a, b) for a, b in zip(*errors, strict=True)] if same else []
     every = [runs.get(name) for name in (ORACLE, REFERENCE, SUBJECT)]
-    yield _measured("oracle.logits.ratio", places if same else [], ratios, *every)
+    yield measured("oracle.logits.ratio", places if same else [], ratios, *every)
     yield _top1(runs, tensors)
     yield from _after_prompts(runs, tensors)
 
@@ -191,7 +174,7 @@ def _after_prompts(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> I
         found, made = _numbered(tensors.get(name, {}), "alone"), (runs.get(ORACLE), runs.get(name))
         prompts = sorted({*exact, *found})
         errors = [_both(lambda a, b: tensor_difference(a, b)[0], exact.get(n), found.get(n)) for n in prompts]
-        yield _measured(f"oracle.prompt.{side}", [f"prompt {n}" for n in prompts], errors, *made)
+        yield measured(f"oracle.prompt.{side}", [f"prompt {n}" for n in prompts], errors, *made)
 
 
 def _both(function: Callable[[Array, Array], float], a: Array | None, b: Array | None) -> float:
@@ -225,7 +208,7 @@ def _top1(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measuremen
     sides = [_numbered(tensors.get(name, {}), "logits") for _, name in SIDES]
     rows = sorted({*sides[0], *sides[1]})
     values = [_both(_agreement, *(side.get(row) for side in sides)) for row in rows]
-    return _measured("top1.agreement", [f"row {row}" for row in rows], values, *(runs.get(name) for _, name in SIDES))
+    return measured("top1.agreement", [f"row {row}" for row in rows], values, *(runs.get(name) for _, name in SIDES))
 
 
 def _agreement(a_SV: Array, b_SV: Array) -> float:
@@ -242,8 +225,8 @@ def _continuations(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> I
         prompts = sorted({*exact, *found})
         parted = [_parting(exact.get(n), logits.get(n), found.get(n)) for n in prompts]
         places = [f"prompt {n}" for n in prompts]
-        yield _measured(f"greedy.regret.{side}", places, [regret for regret, _ in parted], *made)
-        yield _measured(f"greedy.compared.{side}", places, [count for _, count in parted], *made)
+        yield measured(f"greedy.regret.{side}", places, [regret for regret, _ in parted], *made)
+        yield measured(f"greedy.compared.{side}", places, [count for _, count in parted], *made)
     for kind in ("sampled", "template"):
         yield _same_tokens(kind, runs, tensors)
     yield _stopped(runs, tensors)
@@ -273,7 +256,7 @@ def _same_tokens(kind: str, runs: Mapping[str, Run], tensors: Mapping[str, Tenso
     a, b = (_numbered(tensors.get(name, {}), kind) for _, name in SIDES)
     names = sorted({*a, *b})
     values = [float(n not in a or n not in b or first_difference(a[n], b[n]) is not None) for n in names]
-    return _measured(f"{kind}.differs", [f"{kind} {n}" for n in names], values, *(runs.get(name) for _, name in SIDES))
+    return measured(f"{kind}.differs", [f"{kind} {n}" for n in names], values, *(runs.get(name) for _, name in SIDES))
 
 
 def _stopped(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
@@ -292,7 +275,7 @@ def _stopped(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measure
         return float(at is not None and (parted is None or at < parted))
 
     made = (runs.get(name) for _, name in SIDES)
-    return _measured("stopped.differs", [f"prompt {n}" for n in prompts], [differs(n) for n in prompts], *made)
+    return measured("stopped.differs", [f"prompt {n}" for n in prompts], [differs(n) for n in prompts], *made)
 
 
 def _with_itself(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
@@ -302,95 +285,17 @@ def _with_itself(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Ite
             a, b = (_numbered(tensors.get(run, {}), kind) for kind in kinds)
             numbers = sorted({*a, *b})
             values = [_both(lambda x, y: tensor_difference(x, y)[0], a.get(n), b.get(n)) for n in numbers]
-            yield _measured(f"{name}.{side}", [f"{what} {n}" for n in numbers], values, runs.get(run))
-
-
-def _scores(runs: Mapping[str, Run], asked: Asked) -> Iterator[Measurement]:
-    """`score.difference`, by task: of texts |perplexity per word / the reference's - 1|, of the others the difference
-    of the parts that are right; `score.bound`: what it is at most, in 95 % of the draws of as many documents;
-    `score.log_likelihood`, by document: the difference, relative where it is of more than 1."""
-    made = [runs.get(name) for _, name in SIDES]
-    reference, subject = (_by_task(run) for run in made)
-    tasks: tuple[Task, ...] = ("text", *SCORED)
-    found = [_difference(task, reference.get(task, ()), subject.get(task, ()), asked.right) for task in tasks]
-    yield _measured("score.difference", tasks, [one.value for one in found], *made)
-    yield _measured("score.bound", tasks, [one.bound for one in found], *made)
-    pairs = [(a, b) for task in tasks for a, b in _pairs(reference.get(task, ()), subject.get(task, ()))]
-    places = [f"{one.task} {one.step}" for a, b in pairs if (one := a or b)]
-    yield _measured("score.log_likelihood", places, [_likelihoods(a, b) for a, b in pairs], *made)
-
-
-def _by_task(run: Run | None) -> dict[str, tuple[Scored, ...]]:
-    lines = _scored(run)
-    return {task: tuple(line for line in lines if line.task == task) for task in {line.task for line in lines}}
-
-
-def _pairs(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scored | None, Scored | None]]:
-    left, right = ({line.step: line for line in lines} for lines in (a, b))
-    return [(left.get(step), right.get(step)) for step in sorted({*left, *right})]
-
-
-def _likelihoods(a: Scored | None, b: Scored | None) -> float:
-    if a is None or b is None or len(a.log_likelihoods) != len(b.log_likelihoods):
-        return math.nan
-    # a likelihood near 1 has a logarithm near 0, of which nothing relative can be asked
-    return max(absolute(x, y) / max(1.0, abs(x)) for x, y in zip(a.log_likelihoods, b.log_likelihoods, strict=True))
-
-
-def _difference(task: Task, reference: Sequence[Scored], subject: Sequence[Scored], right: Sequence[int]) -> Interval:
-    """NaN where a side scored nothing, lacks a document of the other, holds a number that is not finite, or a score
-    that does not follow from its log-likelihoods."""
-    pairs = _pairs(reference, subject)
-    sides = (reference, subject)
-    if not pairs or not all(a and b for a, b in pairs) or not all(_follows(task, lines, right) for lines in sides):
-        return Interval(value=math.nan, bound=math.nan)
-    scores, own = ([line.score for line in lines] for lines in sides)
-    if task == "text":
-        return perplexity_difference(scores, own, [line.words for line in reference])
-    return discordance_bound(scores, own)
-
-
-def _follows(task: Task, lines: Sequence[Scored], right: Sequence[int]) -> bool:
-    """Whether every score is what its log-likelihoods say. Whether a word is the greedy one they do not say."""
-    if not all(line.finite for line in lines):
-        return False
-    if task == "text":
-        return all(line.log_likelihoods == (line.score,) for line in lines)
-    if task == "ending":
-        best = [int(np.argmax(line.log_likelihoods)) for line in lines if line.log_likelihoods]
-        return [float(a == b) for a, b in zip(best, right, strict=False)] == [line.score for line in lines]
-    return all(line.score in (0.0, 1.0) and len(line.log_likelihoods) == 1 for line in lines)
-
-
-def _sense(runs: Mapping[str, Run], asked: Asked) -> Measurement:
-    """What a token of the texts costs the subject, in nats, over what it costs by its frequency alone."""
-    run = runs.get(SUBJECT)
-    texts = [line.score for line in _scored(run) if line.task == "text"]
-    cost = -math.fsum(texts) / asked.text_tokens if texts else math.nan
-    return _measured("subject.sense", [SUBJECT] if texts else [], [cost / asked.unigram_nats], run)
-
-
-def scores_apart(a: Run, b: Run) -> Measurement:
-    """By document, how far two runs' log-likelihoods are apart: 0 where the lines are the same; NaN where one lacks it,
-    it is another document, or all that differs is what followed from the same likelihoods."""
-    pairs = _pairs(_scored(a), _scored(b))
-    places = [f"{one.task} {one.step}" for x, y in pairs if (one := x or y)]
-    return _measured("scores", places, [_line_apart(x, y) for x, y in pairs], a, b)
-
-
-def _line_apart(a: Scored | None, b: Scored | None) -> float:
-    if a == b:
-        return 0.0
-    if a is None or b is None or a.document != b.document:
-        return math.nan
-    return _likelihoods(a, b) or math.nan
+            yield measured(f"{name}.{side}", [f"{what} {n}" for n in numbers], values, runs.get(run))
 
 
 def answers_apart(a: Run | None, b: Run | None) -> dict[str, float]:
     """How far two runs of one side are apart: the largest relative difference of a log-likelihood, and how many of the
     answers have other bits; empty where one of them left nothing."""
-    lines, left = (_scored(a), _scored(b)), (_left(a), _left(b))
+    lines, left = (scored(a), scored(b)), (_left(a), _left(b))
     if not all(lines) or not all(left):
         return {}
     differing = compare_mappings("pair", left[0], left[1], None).values
-    return {"log_likelihood": max(_likelihoods(x, y) for x, y in _pairs(*lines)), "answers": math.fsum(differing)}
+    return {
+        "log_likelihood": max(likelihoods_apart(x, y) for x, y in pairs_of(*lines)),
+        "answers": math.fsum(differing),
+    }

@@ -10,7 +10,6 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from harness.answers import scores_apart
 from harness.case import load_case
 from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
 from harness.comparison import compare_traces
@@ -21,6 +20,7 @@ from harness.logs import PRINTED, Format, ImportedRun, encode, is_import, read_i
 from harness.logs.differences import Difference, differences
 from harness.logs.imports import FORMATS, contradictions, import_log
 from harness.records import encode_json
+from harness.scores import scores_apart
 from harness.trace import Outcome, Run, decode_number, encode_number, read_trace
 
 STYLES = {"same": "green", "differs": "bold red", "INCONCLUSIVE": "yellow"}

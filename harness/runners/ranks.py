@@ -71,7 +71,7 @@ def start_ranks(job_file: str, job: Job) -> int:
     done.mkdir(parents=True)
     nodes = job.nodes or this_node()
     with start_msrun(job.ranks, nodes, log_directory(job), [__file__, job_file, str(os.getpid()), RANK]) as started:
-        code = _end_of(started, nodes, lambda: len(list(done.iterdir())) == job.ranks // nodes.count)
+        code = end_of(started, nodes, lambda: len(list(done.iterdir())) == job.ranks // nodes.count)
     shutil.rmtree(done)
     return code
 
@@ -101,7 +101,7 @@ def start_msrun(ranks: int, nodes: Nodes, logs: Path, script: Sequence[str]) -> 
     return subprocess.Popen(command, env=environment, preexec_fn=with_this_one)
 
 
-def _end_of(msrun: "subprocess.Popen[bytes]", nodes: Nodes, all_done: Callable[[], bool]) -> int:
+def end_of(msrun: "subprocess.Popen[bytes]", nodes: Nodes, all_done: Callable[[], bool]) -> int:
     """Waits for `msrun`; its exit code, or 0 where the ranks of this node were done, whatever became of it then.
 
     When a rank dies it ends the others at once, and then waits for the scheduler, which takes more than a minute to

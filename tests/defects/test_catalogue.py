@@ -25,8 +25,8 @@ from harness.runners import Numbers, RunnerFactory, Setting, load_runner, mindsp
 from harness.runners.mindspore_subject import MindSporeSubject
 from tests.model.qwen3_cases import Array, differing
 
-# Those of layouts need several ranks: they are planted by a study, tests/end_to_end/test_layouts.py. Those of inference
-# are asked and not trained: test_catalogue_of_inference.py.
+# Those of layouts need several ranks: test_catalogue_of_layouts.py. Those of inference are asked and not trained:
+# test_catalogue_of_inference.py.
 ELSEWHERE = (PARALLEL, INFERENCE)
 DEFECTS = {name: one for name, one in shipped_defects().items() if one.area not in ELSEWHERE}
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)

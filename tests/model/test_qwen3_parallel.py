@@ -1,9 +1,7 @@
 """Training over several real ranks, started by msrun, is the training of one process."""
 
 import json
-import os
-import subprocess
-import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
-from harness.processes import free_port
+from harness.runners.ranks import end_of, start_msrun, this_node
 from qwen3_model.checkpoints import read_checkpoint, write_checkpoint, write_hugging_face
 from qwen3_model.configuration_qwen3 import Qwen3Config
-from qwen3_model.parallel_config import MEETING_PORT, ParallelConfig
+from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.sharding import assemble
 from tests.model.qwen3_cases import Array, differing, random_batch, shaped, trainer, worst_relative
 from tests.support import rank_worker
@@ -64,20 +62,17 @@ def of_kind(kind: str, own: dict[str, Array]) -> dict[str, Array]:
 
 
 def run_ranks(size: str, layout: ParallelConfig, directory: Path, late: str = "") -> None:
-    ranks, port = str(layout.world_size), free_port()
-    command = [
-        *(sys.executable, "-m", "mindspore.parallel.cluster.run", "--worker_num", ranks, "--local_worker_num", ranks),
-        *("--master_port", str(port), "--log_dir", str(directory / "log"), "--join", "True"),
-        *("--cluster_time_out", "400", rank_worker.__file__, size, json.dumps(asdict(layout)), str(directory), late),
-    ]
-    # msrun starts the `python` that it finds.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, MEETING_PORT: str(port + 1)}
-    done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True, timeout=500)
-    logs = "\n".join(log.read_text(errors="replace")[-2000:] for log in directory.glob("log/worker_*.log"))
-    # Not the exit code: MindSpore may crash while it takes itself down (1 of 48), after all was done and written.
-    ended = [(directory / f"{rank}.npz").is_file() for rank in range(layout.world_size)]
-    assert all(ended), done.stderr[-1000:] + logs
+    left = [directory / f"{rank}.npz" for rank in range(layout.world_size)]
+    script = [rank_worker.__file__, size, json.dumps(asdict(layout)), str(directory), late]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setenv("PYTHONPATH", str(ROOT))
+        with start_msrun(layout.world_size, this_node(), directory / "log", script) as started:
+            too_long = threading.Timer(500, started.kill)
+            too_long.start()
+            code = end_of(started, this_node(), lambda: all(path.is_file() for path in left))
+            too_long.cancel()
+    assert code == 0, "\n".join(log.read_text(errors="replace")[-2000:] for log in directory.glob("log/worker_*.log"))
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)

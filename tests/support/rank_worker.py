@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.processes import end_with_parent
 from harness.runners.launcher import variables
 
 STEPS = 3
@@ -15,6 +16,7 @@ LATE_SECONDS = 33  # longer than MCCL waits for a rank, which is 30 s
 
 
 def main(size: str, layout_json: str, out: str, late: str) -> None:
+    end_with_parent(os.getppid())
     os.environ.update({**variables(1), "MS_RECEIVE_MSG_TIMEOUT": "300"})  # before the framework is imported
     import mindspore as ms
     import numpy as np

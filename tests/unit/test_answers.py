@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from harness.answers import answers_apart, divergence, first_difference, largest_regret, scores_apart
+from harness.answers import answers_apart, divergence, first_difference, largest_regret
 from harness.evidence import Bundle
 from harness.judge import Outcome
 from harness.measurement import Measurement
+from harness.scores import scores_apart
 from harness.trace import Run, Scored
 from tests.support.answering import Tensors, example_answers
 from tests.support.bundles import write_example

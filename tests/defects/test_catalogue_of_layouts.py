@@ -1,0 +1,71 @@
+"""Every shipped defect of layouts is really planted: over real ranks its subject leaves something else than the sound
+one, and states the same.
+
+All are carried out by ranks that stay, four steps each, without a graph compiler: what is planted does not depend on
+the mode.
+"""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.bundle_files import TRACE
+from harness.case import Case, load_case
+from harness.certify import prepare
+from harness.defects import PARALLEL, Defect, shipped_defects
+from harness.jobs import Options, job
+from harness.power.pool import Pool
+from harness.roles import SUBJECT
+from harness.trace import Trace, read_trace
+
+STEPS = 4
+# Two ranks, then four: those that stand serve all of as many.
+DEFECTS = sorted(
+    (one for one in shipped_defects().values() if one.area == PARALLEL),
+    key=lambda one: load_case(one.case).parallel.world_size,
+)
+
+
+@functools.cache
+def small(name: str) -> Case:
+    whole = load_case(name)
+    return whole.with_changes(
+        lr_schedule={**whole.lr_schedule.model_dump(), "warmup_steps": 1},
+        training={**whole.training.model_dump(), "steps": STEPS, "lr_zero_steps": 1, "graph_mode": False},
+    )
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What the first training run of a subject leaves, by case and runner."""
+    directory = tmp_path_factory.mktemp("layouts")
+    with Pool(1, directory / "log.txt") as pool:
+
+        @functools.cache
+        def trained(name: str, runner: str) -> Trace:
+            out = directory / f"{len(list(directory.iterdir()))}"
+            case, _ = prepare(small(name), (), Options(out=out, command=(), subject=runner))
+            asked = job(case, Options(out=out, command=(), subject=runner), SUBJECT)
+            pool.execute([asked])
+            return read_trace(Path(asked.directory) / TRACE)
+
+        yield trained
+
+
+def test_the_catalogue_has_defects_of_every_kind_of_sharing() -> None:
+    layouts = [load_case(one.case).parallel for one in DEFECTS]
+    assert len(DEFECTS) >= 14
+    for shared in ("data_parallel", "model_parallel", "pipeline_stage"):
+        assert any(getattr(layout, shared) > 1 for layout in layouts), shared
+    assert any(layout.use_seq_parallel and layout.enable_parallel_optimizer for layout in layouts)
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda one: one.id)
+def test_a_defect_changes_what_its_ranks_leave_and_states_what_was_asked_for(left: Any, defect: Defect) -> None:
+    sound, planted = left(defect.case, "mindspore"), left(defect.case, defect.runner)
+    assert sound.complete and planted.footer is not None
+    assert planted.header.alignment == sound.header.alignment, "it would be found without a number being compared"
+    assert (planted.lines, planted.footer) != (sound.lines, sound.footer)

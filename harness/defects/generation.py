@@ -17,7 +17,8 @@ from harness.defects.precision import RoundedResult
 from harness.runners.mindspore_inference import MindSporeInference
 from qwen3_model.chat import ChatTemplate
 from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM, Qwen3RotaryEmbedding
-from qwen3_model.modeling_qwen3_infer import Cache, Generated, Qwen3ForInference, Sampling, bucket
+from qwen3_model.modeling_qwen3_infer import Cache, Qwen3ForInference, bucket
+from qwen3_model.sampling import Generated, Sampling
 
 Array = npt.NDArray[Any]
 Tokens = Sequence[int]

@@ -17,7 +17,8 @@ from harness.runners.asking import SEED, TEMPERATURE, TOP_K, TOP_P, answers
 from harness.runners.mindspore_subject import prepare_process
 from harness.trace import Task
 from qwen3_model.chat import ChatTemplate
-from qwen3_model.modeling_qwen3_infer import Qwen3ForInference, Sampling
+from qwen3_model.modeling_qwen3_infer import Qwen3ForInference
+from qwen3_model.sampling import Sampling
 
 Array = npt.NDArray[Any]
 Tokens = Sequence[int]

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3_model.modeling_qwen3_infer import Generated, Qwen3ForInference, Sampling, bucket, margin
+from qwen3_model.modeling_qwen3_infer import Qwen3ForInference, bucket
+from qwen3_model.sampling import Generated, Sampling, margin
 from tests.model.qwen3_cases import BF16, random_weights, shaped
 
 CONFIG = shaped("tiny", max_position_embeddings=256)

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from qwen3_model.modeling_qwen3_infer import Sampling
+from qwen3_model.sampling import Sampling
 
 # Of each dtype that transformers may warp in: how near a rank or a sum may come to a limit before rounding decides,
 # and how far apart chances may be.

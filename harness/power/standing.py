@@ -35,7 +35,7 @@ class StandingRanks:
     def __init__(self, ranks: int, device: str, threads: int) -> None:
         self.ranks = ranks
         self._connections = list[Connection]()
-        self._directory = tempfile.TemporaryDirectory(prefix="certify-ranks-")
+        self._directory = tempfile.TemporaryDirectory(prefix="certify-ranks-", ignore_cleanup_errors=True)
         self._logs = Path(self._directory.name) / LOGS
         address = str(Path(self._directory.name) / SOCKET)
         with socket.socket(socket.AF_UNIX) as listening:

@@ -58,7 +58,8 @@ def test_the_study_of_inference_holds_what_is_claimed_of_it() -> None:
 
 def test_the_study_of_layouts_holds_what_is_claimed_of_it() -> None:
     study = read_power(REPORTS / "power-layouts.json")
-    assert len(study.planted) == found(study).count == 10 and not study.clean
+    assert len(study.planted) == found(study).count >= 14
+    assert len(study.clean) >= 111 and false_alarms(study).count == 0
 
 
 def test_what_the_study_of_bfloat16_shows_is_said_where_it_is_published() -> None:

@@ -37,6 +37,10 @@ def test_a_published_study_is_of_a_clean_checkout_and_of_the_shipped_standards(s
     assert dict(study.standards) == {name: load_standard(name).digest() for name in study.standards}
 
 
+def test_the_command_of_a_published_study_can_be_given_on_any_machine(study: Study) -> None:
+    assert study.command[0] == "certify" and not any(Path(word).is_absolute() for word in study.command)
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_page_of_a_study_is_what_the_study_says(path: Path) -> None:
     assert path.with_suffix(".html").read_text(encoding="utf-8") == render_power(read_power(path))

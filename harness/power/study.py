@@ -28,8 +28,9 @@ Listener = Callable[[Planted | Clean], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a study is to hold: defects of one task; the case (None: each defect's own, and the task's usual one for
-    clean runs); by which standards (empty: those of the case); and how many of the clean runs (None: all)."""
+    """What a study is to hold: defects of one task; the case (None: each defect's own, and for clean runs the usual one
+    of the task, or of layouts where all defects are of those); by which standards (empty: those of the case); and how
+    many of the clean runs (None: all)."""
 
     defects: tuple[Defect, ...]
     case: str | None

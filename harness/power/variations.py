@@ -175,9 +175,9 @@ ASKED = (
 )
 
 
-def _over(*changes: Changes, **layout: Any) -> Changes:
+def _over(changes: Changes | None = None, /, **layout: Any) -> Changes:
     """A layout, in a case changed besides."""
-    return {"parallel": asdict(ParallelConfig(**layout)), **{name: of for one in changes for name, of in one.items()}}
+    return {**(changes or {}), "parallel": asdict(ParallelConfig(**layout))}
 
 
 DP2, TP2 = {"data_parallel": 2}, {"model_parallel": 2}

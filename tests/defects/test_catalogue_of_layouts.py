@@ -46,9 +46,9 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
         @functools.cache
         def trained(name: str, runner: str) -> Trace:
-            out = directory / f"{len(list(directory.iterdir()))}"
-            case, _ = prepare(small(name), (), Options(out=out, command=(), subject=runner))
-            asked = job(case, Options(out=out, command=(), subject=runner), SUBJECT)
+            options = Options(out=directory / name / runner.rpartition(":")[2], command=(), subject=runner)
+            case, _ = prepare(small(name), (), options)
+            asked = job(case, options, SUBJECT)
             pool.execute([asked])
             return read_trace(Path(asked.directory) / TRACE)
 

@@ -25,6 +25,13 @@ class BreaksOnOneRank(MindSporeSubject):
         return super().train_step(*batch)
 
 
+def shortened(case: Case) -> Case:
+    return case.with_changes(
+        training={**case.training.model_dump(), "steps": 6, "lr_zero_steps": 2},
+        lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},
+    )
+
+
 def asked(case: Case, directory: Path, run: str, subject: str = "mindspore") -> tuple[Case, Job]:
     options = Options(out=directory, command=(), subject=subject)
     named, _ = prepare(case, (), options)
@@ -33,10 +40,7 @@ def asked(case: Case, directory: Path, run: str, subject: str = "mindspore") -> 
 
 def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own_also_after_they_broke(tmp_path: Path) -> None:
     (variation,) = [one for one in OVER_RANKS if one.name == "dp2-shared-moments"]
-    first, second = (variation.case(load_case("qwen3-tiny-dp2-tp2"), seed) for seed in (0, 1))
-    short = {"training": {**first.training.model_dump(), "steps": 6, "lr_zero_steps": 2}, "lr_schedule": {
-        **first.lr_schedule.model_dump(), "warmup_steps": 2}}  # fmt: skip
-    first, second = first.with_changes(**short), second.with_changes(**short)
+    first, second = (shortened(variation.case(load_case("qwen3-tiny-dp2-tp2"), seed)) for seed in (0, 1))
     _, breaks = asked(first, tmp_path / "breaks", SUBJECT, f"{__file__}:BreaksOnOneRank")
     _, before = asked(first, tmp_path / "before", SUBJECT)
     _, stayed = asked(second, tmp_path / "stayed", SUBJECT_RESUMED)

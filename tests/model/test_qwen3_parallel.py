@@ -63,14 +63,15 @@ def of_kind(kind: str, own: dict[str, Array]) -> dict[str, Array]:
 
 def run_ranks(size: str, layout: ParallelConfig, directory: Path, late: str = "") -> None:
     left = [directory / f"{rank}.npz" for rank in range(layout.world_size)]
+    here = this_node()
     script = [rank_worker.__file__, size, json.dumps(asdict(layout)), str(directory), late]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("PYTHONPATH", str(ROOT))
-        with start_msrun(layout.world_size, this_node(), directory / "log", script) as started:
+        with start_msrun(layout.world_size, here, directory / "log", script) as started:
             too_long = threading.Timer(500, started.kill)
             too_long.start()
-            code = end_of(started, this_node(), lambda: all(path.is_file() for path in left))
+            code = end_of(started, here, lambda: all(path.is_file() for path in left))
             too_long.cancel()
     assert code == 0, "\n".join(log.read_text(errors="replace")[-2000:] for log in directory.glob("log/worker_*.log"))
 

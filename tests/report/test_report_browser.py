@@ -69,6 +69,18 @@ def test_on_a_phone_the_name_of_a_level_stays_on_its_rung(open_page: Opener, loc
     assert page.eval_on_selector_all(".ladder li", wide) == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+def test_on_a_phone_a_long_name_of_a_case_breaks_no_button(open_page: Opener, locale: str) -> None:
+    page = open_page("passing", 390, 844, locale=locale).page
+    heights = "all => all.map(one => one.clientHeight)"
+    before = page.eval_on_selector_all(".bar button", heights)
+    page.eval_on_selector(
+        ".case-name", "one => (one.textContent = 'qwen3-of-a-rather-long-name-' + 'and-more-'.repeat(4))"
+    )
+    assert page.eval_on_selector_all(".bar button", heights) == before and len(before) == 2
+    assert page.evaluate(WIDTH) <= 390
+
+
 @pytest.mark.parametrize("name", ["failing", "floored", "asked"])
 def test_on_a_phone_the_buttons_of_a_chart_do_not_lie_on_its_legend(open_page: Opener, name: str) -> None:
     page = open_page(name, 390, 844, is_mobile=True, has_touch=True).page

@@ -15,7 +15,6 @@ from harness.attestation import Role
 from harness.evidence import Bundle
 from harness.floor import floor_of
 from harness.judge import Finding, Outcome
-from harness.provenance import Source
 from harness.roles import SUBJECT
 from harness.standards import OFFICIAL, Standard, load_standard, shipped_standards
 from harness.submission import Scope, Submission, believed, contradiction, scope
@@ -278,12 +277,8 @@ def _committed(bundle: Bundle) -> Requirement:
         level=Level.VALIDATED,
         text="Run from a committed source revision",
         met=all(source.revision is not None and not source.dirty for _, source in sources),
-        detail="; ".join(f"{of}{_state(source)}" for of, source in sources),
+        detail="; ".join(f"{of}{source.state}" for of, source in sources),
     )
-
-
-def _state(source: Source) -> str:
-    return f"{source.revision[:12]}{', with uncommitted changes' * source.dirty}" if source.revision else "no checkout"
 
 
 def _runners(bundle: Bundle, side: Side) -> set[str]:

@@ -40,6 +40,11 @@ class Source:
     dirty: bool
     sha256: str
 
+    @property
+    def state(self) -> str:
+        """The revision and whether that is what ran, in words."""
+        return f"{self.revision[:12]}{', with uncommitted changes' * self.dirty}" if self.revision else "no checkout"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Occasion:

@@ -74,7 +74,7 @@ class Night:
     format: str
     name: str
     matrix: str  # digest
-    revision: str | None
+    revision: str | None  # of the code, in words; where that is not all of it with a digest of the files
     started: str
     ended: str | None
     host: str

@@ -110,7 +110,10 @@ def _faults(cell: CellResult) -> Iterator[str]:
 
 def _begun(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night, Path]:
     """The night that was begun with this matrix and this code and did not end, or a new one."""
-    revision = environment.source().revision
+    source = environment.source()
+    # Where files differ from the revision, or there is none, only their digest says which code it is.
+    committed = source.revision is not None and not source.dirty
+    revision = source.state if committed else f"{source.state} ({source.sha256[:12]})"
     for place, night in nights(history)[-1:]:
         if night.ended is None and (night.matrix, night.revision) == (matrix.digest(), revision):
             return night, place

@@ -23,7 +23,7 @@ def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
     yield f"## Nightly {night.name}: {headline(night, failing)}"
     yield ""
     state = f"ended {night.ended}" if night.ended else f"{len(night.cells)} of {night.total} cells concluded"
-    yield f"Revision {(night.revision or 'no checkout')[:12]}, {night.host}, started {night.started}, {state}."
+    yield f"Revision {night.revision}, {night.host}, started {night.started}, {state}."
     for cell in failing:
         yield ""
         yield f"**{_text(cell.cell)}**: {_text(_fault(cell))}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from harness.certify import needs_of
+from harness.environment import source
 from harness.errors import InputError
 from harness.levels import Level
 from harness.nightly import Change, compared
@@ -140,6 +142,30 @@ def test_a_night_that_was_killed_goes_on_where_it_was(certify_: Call, place: Pat
     assert result["night"] == killed.name and len(result["cells"]) == 2
     (_, ended) = nights(place / "nightly")[-1]
     assert ended.cells[0] == killed.cells[0], "what was concluded is not run again"
+
+
+def test_a_night_goes_on_with_no_other_code_than_it_was_begun_with(
+    certify_: Call, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = matrix(place, {}, {"reference": f"{FAKES}:Fake", "layout": {}, "subject": f"{FAKES}:Slow"})
+    with start(place, path) as process:
+        until(one_concluded(place), "the first cell is concluded")
+        process.send_signal(signal.SIGKILL)
+    until(lambda: not processes_of(place / "nightly"), "nothing of it is left")
+    (_, killed) = nights(place / "nightly")[-1]
+    edited = dataclasses.replace(source(), dirty=True, sha256="e" * 64)
+    monkeypatch.setattr("harness.environment.source", lambda: edited)
+    next_second()
+    result = cells_of(certify_, path, 0)
+    assert result["night"] != killed.name and len(result["cells"]) == 2
+    summary = (place / "nightly" / "nights" / result["night"] / "summary.md").read_text()
+    assert "eeeeeeeeeeee" in summary and (edited.state in summary)
+
+
+@pytest.mark.parametrize("workflow", [".github/workflows/nightly-ascend.yml", ".gitlab-ci.yml"])
+def test_the_environment_that_a_workflow_makes_is_no_file_of_the_checkout(workflow: str) -> None:
+    (name,) = re.findall(r"-m venv (\S+)", (ROOT / workflow).read_text(encoding="utf-8"))
+    assert not (ROOT / name).is_file()
 
 
 def test_two_nights_at_a_time_are_refused(certify_: Call, place: Path) -> None:

@@ -13,11 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from harness.bundle_files import MANIFEST, TIMING
-from harness.digest import digest_json
-from harness.evidence import Bundle, read_bundle
-from harness.judge import Outcome, statistic
-from harness.roles import SUBJECT, SUBJECT_ALONE
+from harness.base.digest import digest_json
+from harness.cases.runs_of_a_case import SUBJECT, SUBJECT_ALONE
+from harness.evidence.bundle import Bundle, read_bundle
+from harness.evidence.bundle_files import MANIFEST, TIMING
+from harness.evidence.judge import Outcome, statistic
 
 CASES = (
     "qwen3-tiny-dp2",

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from harness.case import load_case
-from harness.submission import Submission
-from harness.trace import Step
+from harness.cases.case import load_case
+from harness.levels.submission import Submission
+from harness.runs.trace import Step
 from tests.support.bundles import certified, write_example, write_page_of
 
 HIGHEST = "Math.max(...document.getElementById('chart-loss').data.flatMap(one => one.yaxis === 'y2' ? one.y : []))"

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from harness.case import Case, load_case
+from harness.cases.case import Case, load_case
 from harness.planning.memory import memory
 from qwen3_model.configuration_qwen3 import SMALL
 
@@ -75,8 +75,8 @@ def train(shape: Shape) -> None:
     """In a process of its own: trains the shape; prints the bytes that the trainer holds, and the largest resident."""
     import numpy as np
 
-    from harness.runners import Setting
     from harness.runners.mindspore_subject import MindSporeSubject
+    from harness.runners.protocol import Setting
 
     case, setting = case_of(shape), Setting(device="CPU", threads=1, learning_rate_zero=False)
     subject = MindSporeSubject.__new__(MindSporeSubject)

@@ -18,16 +18,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.case import load_case
+from harness.cases.case import load_case
+from harness.certify.jobs import Options, plan
 from harness.corpus.draw import draw_inputs
-from harness.jobs import Options, plan
 from harness.runners.launcher import variables
 
 BARE = """
 import json, sys
 from pathlib import Path
-from harness.case import parse_case
-from harness.inputs import BATCHES, WEIGHTS, read_tensors
+from harness.cases import parse_case
+from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
 from harness.runners import Setting, load_runner
 
 def main():

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from harness.evidence import Bundle
-    from harness.levels import Certificate
+    from harness.evidence.bundle import Bundle
+    from harness.levels.rule import Certificate
 
 MARKER, FIXTURE, CASE = "certify", "certificate", "certify_case"
 NAMED = ("case", "level", "standard", "device", "subject", "reference", "oracle")
@@ -83,7 +83,7 @@ def _check_options(config: pytest.Config) -> None:
 
 
 def _level(text: str) -> Any:
-    from harness.levels import Level
+    from harness.levels.rule import Level
 
     try:
         return Level(text)
@@ -112,7 +112,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.fixture
 def certify_case(request: pytest.FixtureRequest) -> str:
     """The case of this test: that of its marker, else each of `--certify-case`, else the default one."""
-    from harness.case import DEFAULT_CASE
+    from harness.cases.case import DEFAULT_CASE
 
     named: str = getattr(request, "param", None) or _marked(request.node).get("case", DEFAULT_CASE)
     return named
@@ -121,7 +121,7 @@ def certify_case(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def certificate(request: pytest.FixtureRequest, certify_case: str) -> "Certificate":
     """The certificate of this test's case: level, requirements, scope. See `harness.levels.Certificate`."""
-    from harness.errors import CertifyError
+    from harness.base.errors import CertifyError
 
     try:
         certified = _certified(request.config, certify_case, _marked(request.node))
@@ -155,8 +155,8 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 def failure(certified: Certified) -> str:
     """What was found and why it is not enough: each finding with its numbers and limit, and where to look next."""
-    from harness.judge import Outcome, closest
-    from harness.report.trouble import can_be_diagnosed, remarks
+    from harness.evidence.judge import Outcome, closest
+    from harness.evidence.summary import can_be_diagnosed, remarks
 
     bundle, certificate = certified.bundle, certified.certificate
     lines = [f"{bundle.case.name} is {certificate.level}, {certified.asked} is asked ({certificate.scope})"]
@@ -181,15 +181,15 @@ def _certified(config: pytest.Config, name: str, asked: Mapping[str, Any]) -> Ce
     Raises:
         CertifyError: it cannot be run.
     """
-    from harness import certify
-    from harness.case import load_case
-    from harness.digest import digest_json
-    from harness.jobs import Options
+    from harness.base.digest import digest_json
+    from harness.cases.case import load_case
+    from harness.certify import case_options, flow
+    from harness.certify.jobs import Options
 
     wanted = str(asked.get("level") or config.getoption("certify_level") or "Preliminary")
     _level(wanted)
     standards = asked.get("standard") or config.getoption("certify_standard") or ()
-    case, judged = certify.judged_by(load_case(name), [standards] if isinstance(standards, str) else standards)
+    case, judged = case_options.judged_by(load_case(name), [standards] if isinstance(standards, str) else standards)
     baselines = config.getoption("certify_baseline")
     runners = {side: asked[side] for side in ("subject", "reference", "oracle") if side in asked}
     device = asked.get("device") or config.getoption("certify_device") or "CPU"
@@ -207,7 +207,7 @@ def _certified(config: pytest.Config, name: str, asked: Mapping[str, Any]) -> Ce
             **runners,
         )
         with _one_at_a_time(base):
-            bundle, certificate = _found(out) or certify.run(case, judged, options, lambda run, trace: None)
+            bundle, certificate = _found(out) or flow.run(case, judged, options, lambda run, trace: None)
         shared[key] = Certified(bundle=bundle, certificate=certificate, asked=wanted)
     first = shared[key]
     return Certified(bundle=first.bundle, certificate=first.certificate, asked=wanted)
@@ -217,9 +217,9 @@ def _found(out: Path) -> "tuple[Bundle, Certificate] | None":
     """What another process of this session has certified in the meantime, read from its files and judged anew."""
     from datetime import UTC, datetime
 
-    from harness.bundle_files import MANIFEST
-    from harness.levels import certify
-    from harness.submission import read_submission
+    from harness.evidence.bundle_files import MANIFEST
+    from harness.levels.rule import certify
+    from harness.levels.submission import read_submission
 
     if not (out / MANIFEST).is_file():
         return None
@@ -243,7 +243,7 @@ def _one_at_a_time(base: Path) -> Iterator[None]:
 
 def _properties(certified: Certified) -> Iterator[tuple[str, object]]:
     """For JUnit's file, and from the processes of pytest-xdist to the one that prints."""
-    from harness.judge import Outcome, closest
+    from harness.evidence.judge import Outcome, closest
 
     bundle, level = certified.bundle, certified.certificate.level
     passed = sum(one.outcome is Outcome.PASS for one in bundle.findings)

@@ -8,10 +8,11 @@ Times are UTC. A day given as a date counts in full, from 00:00:00 UTC to the en
 from a directory without a trace, a withdrawal too: what must not be forgotten belongs into the trust file.
 """
 
-from harness.attestation.belief import Attestation, Refused, Signed, Standing, Withdrawn, standing, verify
 from harness.attestation.envelope import MAX_BYTES, PAYLOAD_TYPE, Unverified, read, sign
+from harness.attestation.keys import keygen
 from harness.attestation.statements import Claim, Result, Role, Statement, Waiver, Withdrawal
-from harness.attestation.trust import Trust, TrustedKey, WithdrawnKey, keygen, load_trust
+from harness.attestation.trust import Trust, TrustedKey, WithdrawnKey, load_trust
+from harness.attestation.verification import Attestation, Refused, Signed, Standing, Withdrawn, standing, verify
 
 __all__ = [
     "MAX_BYTES",

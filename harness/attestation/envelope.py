@@ -6,11 +6,11 @@ from pathlib import Path
 from pydantic import ValidationError
 from securesystemslib.dsse import Envelope
 
+from harness.attestation.keys import signer_of
 from harness.attestation.statements import Sha256, Statement, checked, decode, encode, problems_of
-from harness.attestation.trust import signer_of
-from harness.digest import canonical_json, digest_bytes
-from harness.errors import AttestationError
-from harness.strict import Record
+from harness.base.digest import canonical_json, digest_bytes
+from harness.base.errors import AttestationError
+from harness.base.yaml_records import Record
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_BYTES = 1 << 16  # an attestation of a hundred criteria is about 10 kB

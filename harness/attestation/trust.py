@@ -1,7 +1,5 @@
 """Keys, and whose word counts: pairs of ed25519 keys, and the trust file that names people, roles and days."""
 
-import os
-import stat
 import unicodedata
 from collections import Counter
 from datetime import date
@@ -10,95 +8,16 @@ from typing import Annotated, Any, Self
 
 import yaml
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
     load_pem_public_key,
 )
 from pydantic import AfterValidator, PlainValidator, ValidationError, ValidationInfo, model_validator
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import SSlibKey
 
 from harness.attestation.statements import Line, Role, Sha256, not_empty, problems_of
-from harness.errors import InputError
-from harness.strict import Record
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except FileExistsError:
-        raise InputError(f"{path} exists, and a key is never overwritten. Choose another name.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}. Name a directory that can be written.") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-    except OSError as error:
-        path.unlink()
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-
-
-def keygen(name: Path) -> str:
-    """Makes an ed25519 key pair and gives its key id.
-
-    Writes NAME.key (PKCS #8 PEM, unencrypted, readable by the owner only) and NAME.pub (PEM). The id is the SHA-256
-    that securesystemslib computes of the public key.
-
-    Raises:
-        InputError: one of the files exists already, or cannot be written. Neither is there then, or as it was.
-    """
-    private = Ed25519PrivateKey.generate()
-    signer = CryptoSigner(private)
-    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    key_file, public_file = Path(f"{name}.key"), Path(f"{name}.pub")
-    _write_new(key_file, signer.private_bytes, 0o600)
-    try:
-        _write_new(public_file, public, 0o644)
-    except InputError:
-        key_file.unlink()
-        raise
-    return signer.public_key.keyid
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise InputError(f"{path} is not a file. Name the NAME.key that 'certify keygen' wrote.")
-        if mode & 0o077:
-            raise InputError(
-                f"{path} can be read or written by others (permissions {stat.S_IMODE(mode):03o}), so a signature with "
-                f"it names nobody. If nobody had it: chmod 600 {path}. Else make a new key with 'certify keygen'."
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"The key file {path} cannot be read: {error.strerror}. Make a key with 'certify keygen'."
-        ) from None
-
-
-def signer_of(path: Path) -> CryptoSigner:
-    """The signer of a private key's file.
-
-    Raises:
-        InputError: no such file, not an unencrypted ed25519 key, or others may read it.
-    """
-    pem = _read_key(path)
-    if b"PUBLIC KEY-----" in pem:
-        raise InputError(f"{path} holds a public key, which cannot sign. Name the NAME.key beside it.")
-    try:
-        private = load_pem_private_key(pem, password=None)
-    except TypeError:
-        raise InputError(
-            f"{path} is encrypted. Decrypt it for this use: openssl pkey -in {path} -out NAME.key"
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise InputError(f"{path} holds no private key in PEM. Make one with 'certify keygen'.") from None
-    if not isinstance(private, Ed25519PrivateKey):
-        raise InputError(f"{path} holds a key of another algorithm than ed25519. Make one with 'certify keygen'.")
-    return CryptoSigner(private)
+from harness.base.errors import InputError
+from harness.base.yaml_records import Record
 
 
 def _public_key(value: Any, info: ValidationInfo) -> SSlibKey:

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness import certify
-from harness.baseline import (
+from harness.base.errors import InputError
+from harness.cases.case import Case, load_case, shipped_cases
+from harness.certify import case_options, flow
+from harness.certify.baseline import (
     DEFAULT_DIRECTORY,
     MAX_AGE_DAYS,
     Checked,
@@ -19,7 +21,8 @@ from harness.baseline import (
     record_command,
     stored_names,
 )
-from harness.case import Case, load_case, shipped_cases
+from harness.certify.jobs import Options, recorded_jobs
+from harness.cli.progress import Progress
 from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, SourceData, SourceModel, SourceText, SourceTokenizer
 from harness.cli.terminal import (
     BAD_INPUT,
@@ -32,9 +35,6 @@ from harness.cli.terminal import (
     error_console,
     out_console,
 )
-from harness.errors import InputError
-from harness.jobs import Options, recorded_jobs
-from harness.progress import Progress
 
 
 def record(
@@ -56,9 +56,9 @@ def record(
 
     Exit code 0: recorded. 2: bad input, a missing prerequisite, or runs that are no good as a baseline.
     """
-    chosen = certify.with_sources(load_case(case), text, data, tokenizer)
+    chosen = case_options.with_sources(load_case(case), text, data, tokenizer)
     if model is not None:
-        chosen = certify.with_model(chosen, model)
+        chosen = case_options.with_model(chosen, model)
     command = ("certify", *sys.argv[1:])
     options = Options(
         out=baselines,
@@ -71,7 +71,7 @@ def record(
     statement = Statement(author=author, reason=reason, command=command)
     try:
         with Progress(error_console, [job.run for job in recorded_jobs(chosen, options)], False) as progress:
-            made = certify.record(chosen, options, statement, baselines, progress.update, replace=replace)
+            made = flow.record(chosen, options, statement, baselines, progress.update, replace=replace)
     except KeyboardInterrupt:
         error_console.print("Interrupted; nothing was recorded and no run is left behind.")
         raise typer.Exit(INTERRUPTED) from None

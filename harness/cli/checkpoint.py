@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from harness.bundle_files import MANIFEST
-from harness.case import load_case
+from harness.base.errors import InputError
+from harness.cases.case import load_case
+from harness.cases.runs_of_a_case import SUBJECT, TRAINING
 from harness.cli.terminal import CASE_HELP, MET, out_console
-from harness.errors import InputError
-from harness.evaluation import TOKENIZER
-from harness.evidence import read_bundle
-from harness.inputs import read_tensors
-from harness.roles import SUBJECT, TRAINING
+from harness.evidence.bundle import read_bundle
+from harness.evidence.bundle_files import MANIFEST
+from harness.runs.evaluation import TOKENIZER
+from harness.runs.inputs import read_tensors
 from qwen3_model.checkpoints import Checkpoint, read_checkpoint, write_checkpoint, write_hugging_face
 from qwen3_model.weights import WeightsError
 

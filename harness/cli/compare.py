@@ -10,18 +10,18 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from harness.case import load_case
+from harness.base.errors import InputError
+from harness.base.records import encode_json
+from harness.base.whole_files import whole_file
+from harness.cases.case import load_case
 from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
-from harness.comparison import compare_traces
-from harness.errors import InputError
-from harness.files import whole_file
-from harness.judge import describe_place, statistic
+from harness.comparison.scores import scores_apart
+from harness.comparison.training import compare_traces
+from harness.evidence.judge import describe_place, statistic
 from harness.logs import PRINTED, Format, ImportedRun, encode, is_import, read_import
 from harness.logs.differences import Difference, differences
 from harness.logs.imports import FORMATS, contradictions, import_log
-from harness.records import encode_json
-from harness.scores import scores_apart
-from harness.trace import Outcome, Run, decode_number, encode_number, read_trace
+from harness.runs.trace import Outcome, Run, decode_number, encode_number, read_trace
 
 STYLES = {"same": "green", "differs": "bold red", "INCONCLUSIVE": "yellow"}
 

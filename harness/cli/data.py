@@ -12,9 +12,11 @@ import typer
 from rich import progress
 from rich.table import Table
 
-from harness.case import DEFAULT_CASE, load_case
-from harness.case_data import Tokenizer
-from harness.certify import with_sources
+from harness.base.digest import digest_array, digest_tensors
+from harness.base.errors import InputError
+from harness.cases.case import DEFAULT_CASE, load_case
+from harness.cases.data import Tokenizer
+from harness.certify.case_options import with_sources
 from harness.cli.run import SourceData, SourceText, SourceTokenizer
 from harness.cli.terminal import CASE_HELP, MET, JsonOption, error_console, out_console
 from harness.corpus.batches import draw_batches
@@ -26,8 +28,6 @@ from harness.corpus.preprocess import preprocess as preprocess_documents
 from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer
 from harness.corpus.tokenizers import TextTokenizer, load_tokenizer
 from harness.corpus.wikitext import write_jsonl
-from harness.digest import digest_array, digest_tensors
-from harness.errors import InputError
 
 SHOWN_TOKENS = 48
 BAR_WIDTH = 40

@@ -10,19 +10,19 @@ import typer
 from rich.table import Table
 from rich.tree import Tree
 
-from harness import certify
-from harness.case import DEFAULT_CASE, Case
+from harness.base.errors import InputError
+from harness.cases.case import DEFAULT_CASE, Case
+from harness.certify import workspace
+from harness.certify.diagnose import PAGE, find, investigate, jobs, runner_of
+from harness.certify.jobs import Options
+from harness.cli.progress import Progress
 from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS
 from harness.cli.terminal import BROKEN, INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
-from harness.diagnosis import Check, Diagnosis, record
-from harness.errors import InputError
-from harness.evidence import Bundle
-from harness.investigate import PAGE, find, investigate, jobs, runner_of
-from harness.jobs import Options
-from harness.progress import Progress
-from harness.readings import FACTOR, Reading
+from harness.diagnosis.diagnosis import Check, Diagnosis, record
+from harness.diagnosis.errors_by_place import FACTOR, Reading
+from harness.evidence.bundle import Bundle
 from harness.report.words import number
-from harness.trace import Side
+from harness.runs.trace import Side
 
 STYLES = {"agrees": "green", "differs": "bold red", "not seen": "yellow"}
 SHOWN = 6  # readings beside the first that differs
@@ -55,7 +55,7 @@ def diagnose(
     if on not in ("CPU", "Ascend"):
         raise InputError(f"There is no device {on!r}: choose CPU or Ascend.")
     options = Options(
-        out=out or certify.new_directory(Path("certify-runs"), f"{case.name}-diagnosis"),
+        out=out or workspace.new_directory(Path("certify-runs"), f"{case.name}-diagnosis"),
         resume=False,
         device=on,
         threads=threads,

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from harness.case import Case
+from harness.cases.case import Case
 from harness.cli.terminal import MET, error_console, out_console
 from harness.planning.dry_run import NOT_SHOWN, CompiledRank, described, dry_run
 from harness.planning.memory import GIB

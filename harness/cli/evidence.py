@@ -20,11 +20,11 @@ from harness.cli.terminal import (
     out_console,
 )
 from harness.cli.verdict import print_verdict
-from harness.diff import Kind, diff_bundles
-from harness.evidence import Bundle, read_bundle
-from harness.levels import certify
+from harness.evidence.bundle import Bundle, read_bundle
+from harness.evidence.diff import Kind, diff_bundles
+from harness.levels.rule import certify
+from harness.levels.submission import contradiction, read_submission, statement_files
 from harness.report import write_report
-from harness.submission import contradiction, read_submission, statement_files
 
 
 def report(

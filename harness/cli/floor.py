@@ -9,17 +9,17 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from harness.case import check_trains, load_case
+from harness.base.errors import InputError
+from harness.base.records import encode_json
+from harness.base.whole_files import whole_file
+from harness.cases.case import check_trains, load_case
+from harness.certify.jobs import Options
+from harness.cli.progress import Progress
 from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import CASE_HELP, INTERRUPTED, MET, JsonOption, error_console, out_console
-from harness.errors import InputError
-from harness.files import whole_file
-from harness.floor import QUANTITIES, Study
-from harness.floor_study import names_of_runs, repeats, repeats_of_shapes
-from harness.floor_study import study as run_study
-from harness.jobs import Options
-from harness.progress import Progress
-from harness.records import encode_json
+from harness.evidence.floor import QUANTITIES, Study
+from harness.studies.floor import names_of_runs, repeats, repeats_of_shapes
+from harness.studies.floor import study as run_study
 
 
 def floor(

@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
-from harness import certify
-from harness.baseline import DEFAULT_DIRECTORY
-from harness.case import Case, load_case, written_for_mindformers
+from harness.base.errors import InputError
+from harness.cases.case import Case, load_case, written_for_mindformers
+from harness.certify import case_options, flow
+from harness.certify.baseline import DEFAULT_DIRECTORY
+from harness.certify.jobs import MSRUN_LOG, Options, plan
+from harness.cli.progress import Progress
 from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, exit_code, run_shown
 from harness.cli.terminal import (
     BROKEN,
@@ -23,11 +26,8 @@ from harness.cli.terminal import (
     out_console,
 )
 from harness.cli.verdict import print_verdict
-from harness.errors import InputError
-from harness.jobs import MSRUN_LOG, Options, plan
-from harness.levels import Level
-from harness.progress import Progress
-from harness.runners import Nodes
+from harness.levels.rule import Level
+from harness.runners.job import Nodes
 from harness.runners.launcher import DETERMINISM
 from harness.runners.ranks import CLUSTER_SECONDS, msrun_arguments, node_of, telling_rank
 
@@ -89,7 +89,7 @@ def launch(
     judging = node_of(telling_rank(chosen.parallel), ranks, nnodes)
     if node_rank != judging:
         return _take_part(chosen, options, judging, quiet=as_json)
-    standards = certify.load_standards(chosen.standards, chosen)
+    standards = case_options.load_standards(chosen.standards, chosen)
     bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)
     return exit_code(bundle, certificate, level)
@@ -112,7 +112,7 @@ def _take_part(case: Case, options: Options, judging: int, quiet: bool) -> int:
     runs = [job.run for job in plan(case, options) if job.nodes]
     try:
         with Progress(error_console, runs, quiet=quiet) as progress:
-            made = certify.take_part(case, options, progress.update)
+            made = flow.take_part(case, options, progress.update)
     except KeyboardInterrupt:
         error_console.print("Interrupted; no process is left behind.")
         raise typer.Exit(INTERRUPTED) from None

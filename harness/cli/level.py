@@ -9,22 +9,13 @@ import typer
 
 from harness.attestation import Role, Statement, Waiver, Withdrawal, load_trust, read, sign
 from harness.attestation import keygen as make_key
-from harness.bundle_files import ATTESTATIONS, MANIFEST
-from harness.cli.terminal import (
-    MET,
-    NOT_MET,
-    AtOption,
-    BundleArgument,
-    JsonOption,
-    TrustOption,
-    moment,
-    out_console,
-)
-from harness.errors import InputError
-from harness.evidence import read_bundle
-from harness.files import whole_file
-from harness.levels import Certificate, Level, best
-from harness.submission import Submission, claim_of, read_submission
+from harness.base.errors import InputError
+from harness.base.whole_files import whole_file
+from harness.cli.terminal import MET, NOT_MET, AtOption, BundleArgument, JsonOption, TrustOption, moment, out_console
+from harness.evidence.bundle import read_bundle
+from harness.evidence.bundle_files import ATTESTATIONS, MANIFEST
+from harness.levels.rule import Certificate, Level, best
+from harness.levels.submission import Submission, claim_of, read_submission
 
 KeyOption = Annotated[Path, typer.Option("--key", help="Private key: the NAME.key that 'certify keygen' wrote.")]
 RoleOption = Annotated[Role, typer.Option("--role", help="In which role you speak.")]

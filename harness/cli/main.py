@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from harness.base.errors import CertifyError
 from harness.cli import (
     baseline,
     checkpoint,
@@ -22,7 +23,6 @@ from harness.cli import (
     site,
 )
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
-from harness.errors import CertifyError
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None}
 app = typer.Typer(

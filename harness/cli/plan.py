@@ -10,11 +10,11 @@ import typer
 import yaml
 from rich.table import Table
 
-from harness.case import Case, check_trains, load_case
+from harness.base.errors import InputError
+from harness.cases.case import Case, check_trains, load_case
+from harness.cases.mindformers import is_configuration, read_configuration
 from harness.cli.dry_run import print_dry_run
 from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
-from harness.errors import InputError
-from harness.mindformers_config import is_configuration, read_configuration
 from harness.planning.memory import GIB, StageMemory, memory
 from harness.planning.search import Candidate, candidate, search
 from harness.planning.traffic import traffic

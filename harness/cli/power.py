@@ -12,25 +12,18 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from harness.case import load_case
+from harness.base.errors import InputError
+from harness.base.records import encode_json
+from harness.base.whole_files import whole_file
+from harness.cases.case import load_case
+from harness.certify.jobs import Options
 from harness.cli.run import DEFAULT_WORKERS
 from harness.cli.terminal import INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
-from harness.defects import (
-    AREAS,
-    PARALLEL,
-    USUAL_CASES,
-    Defect,
-    defects_of_file,
-    load_defect,
-    shipped_defects,
-)
-from harness.errors import InputError
-from harness.files import whole_file
-from harness.jobs import Options
-from harness.power import Clean, Planted, false_alarms, first_sightings, found, read_power
+from harness.defects import AREAS, PARALLEL, USUAL_CASES, Defect, defects_of_file, load_defect, shipped_defects
 from harness.power.page import PowerPage, build_page, render_power
-from harness.power.study import Asked, run_study
-from harness.records import encode_json
+from harness.power.rates import false_alarms, found
+from harness.power.record import Clean, Planted, first_sightings, read_power
+from harness.studies.power import Asked, run_study
 
 WORK = Path("certify-runs") / "power"
 # What a clean run takes of a defect's time, until one was made. What takes less than a moment was there already.

@@ -10,9 +10,12 @@ import typer
 import yaml
 from rich.table import Column, Table
 
-from harness import certify, environment
-from harness.baseline import DEFAULT_DIRECTORY
-from harness.case import DEFAULT_CASE, Case, load_case, shipped_cases
+from harness.base.errors import InputError
+from harness.cases.case import DEFAULT_CASE, Case, load_case, shipped_cases
+from harness.certify import case_options, environment, flow, workspace
+from harness.certify.baseline import DEFAULT_DIRECTORY
+from harness.certify.jobs import Options, plan
+from harness.cli.progress import Progress
 from harness.cli.terminal import (
     BROKEN,
     CASE_HELP,
@@ -25,11 +28,8 @@ from harness.cli.terminal import (
     out_console,
 )
 from harness.cli.verdict import print_verdict
-from harness.errors import InputError
-from harness.evidence import Bundle
-from harness.jobs import Options, plan
-from harness.levels import Certificate, Level
-from harness.progress import Progress
+from harness.evidence.bundle import Bundle
+from harness.levels.rule import Certificate, Level
 from harness.runners.launcher import variables
 
 DEFAULT_THREADS = 1
@@ -82,12 +82,12 @@ def run(
         raise InputError(f"There is no device {device!r}: choose CPU or Ascend.")
     if config is not None and case != DEFAULT_CASE:
         raise InputError(f"--config {config} stands for a case; leave {case} out.")
-    chosen = certify.with_sources(load_case(case if config is None else str(config)), text, data, tokenizer)
+    chosen = case_options.with_sources(load_case(case if config is None else str(config)), text, data, tokenizer)
     if model is not None:
-        chosen = certify.with_model(chosen, model)
-    chosen, standards = certify.judged_by(chosen, standard or ())
+        chosen = case_options.with_model(chosen, model)
+    chosen, standards = case_options.judged_by(chosen, standard or ())
     base = Path("certify-runs")
-    directory = out or (certify.find_unfinished if resume else certify.new_directory)(base, chosen.name)
+    directory = out or (workspace.find_unfinished if resume else workspace.new_directory)(base, chosen.name)
     options = Options(
         out=directory,
         resume=resume,
@@ -109,7 +109,7 @@ def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tupl
     """Runs a case with its progress on the terminal."""
     try:
         with Progress(error_console, [job.run for job in plan(case, options)], quiet=quiet) as progress:
-            return certify.run(case, standards, options, progress.update)
+            return flow.run(case, standards, options, progress.update)
     except KeyboardInterrupt:
         again = shlex.join(_resuming(options))
         error_console.print(f"Interrupted; no run is left behind. Nothing is lost, go on with: {again}")

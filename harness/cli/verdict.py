@@ -4,12 +4,12 @@ import json
 import shlex
 from typing import Any
 
-from harness.bundle_files import PAGE
 from harness.cli.terminal import out_console
-from harness.evidence import Bundle
-from harness.judge import Outcome as Verdict
-from harness.levels import Certificate
-from harness.report.trouble import can_be_diagnosed, remarks
+from harness.evidence.bundle import Bundle
+from harness.evidence.bundle_files import PAGE
+from harness.evidence.judge import Outcome as Verdict
+from harness.evidence.summary import can_be_diagnosed, remarks
+from harness.levels.rule import Certificate
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.ERROR: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import Case
-from harness.case_data import Corpus
+from harness.base.digest import digest_json
+from harness.base.errors import InputError
+from harness.cases.case import Case
+from harness.cases.data import Corpus
 from harness.corpus.documents import check_digest, read_documents, source_path
 from harness.corpus.indexed import open_indexed
 from harness.corpus.samples import Part, Sampling, draw_samples
 from harness.corpus.tokenizers import TokenIds, load_tokenizer
-from harness.digest import digest_json
-from harness.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.case_data import Corpus
+from harness.base.digest import digest_bytes, digest_file, digest_json
+from harness.base.errors import InputError, MissingPrerequisite
+from harness.cases.data import Corpus
 from harness.corpus.wikitext import read_articles, read_lines
-from harness.digest import digest_bytes, digest_file, digest_json
-from harness.errors import InputError, MissingPrerequisite
 
 TRANSFORMERS_VERSION = "4.57.1"
 # Digest over name and content of the sources below, as `transformers_sources` computes it for that wheel.

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save, save_file
 
-from harness.case import Case, Checkpoint
+from harness.base.digest import digest_tensors
+from harness.base.errors import InputError
+from harness.base.whole_files import whole_file
+from harness.cases.case import Case, Checkpoint
 from harness.corpus.batches import Batches, draw_batches
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.held_out import draw_evaluation
-from harness.digest import digest_tensors
-from harness.errors import InputError
-from harness.files import whole_file
-from harness.inputs import BATCHES, WEIGHTS, Inputs, seeded
+from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, seeded
 from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, load_safetensors
 

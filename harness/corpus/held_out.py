@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import Case
+from harness.base.errors import InputError
+from harness.base.records import write_json
+from harness.cases.case import Case
 from harness.corpus.documents import read_documents, source_path
 from harness.corpus.tokenizers import TextTokenizer, load_tokenizer
-from harness.errors import InputError
-from harness.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question
-from harness.inputs import seeded
-from harness.records import write_json
+from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question
+from harness.runs.inputs import seeded
 
 WORD = re.compile(r"\S+")
 BLOCK = re.compile(r"\n\s*\n")

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from harness.digest import CHUNK_BYTES, digest_file, digest_json
-from harness.errors import InputError
-from harness.files import whole_file
+from harness.base.digest import CHUNK_BYTES, digest_file, digest_json
+from harness.base.errors import InputError
+from harness.base.whole_files import whole_file
 
 MAGIC = b"MMIDIDX\x00\x00"
 LEGACY_MAGIC = b"TNTIDX\x00\x00"

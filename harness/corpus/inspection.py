@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.errors import InputError
 from harness.corpus.indexed import IndexedDataset
-from harness.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.errors import InputError
 from harness.corpus.indexed import IndexedWriter, paths
 from harness.corpus.tokenizers import TextTokenizer
-from harness.errors import InputError
 
 BLOCK_BYTES = 1 << 20
 DTYPES = ("int32", "uint16")

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import InputError, MissingPrerequisite
 from harness.corpus.fast_bpe import QWEN_SPLIT
-from harness.errors import InputError, MissingPrerequisite
 
 VOCABULARY_SIZE = 151_643
 MODEL_MAX_LENGTH = 131_072

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.errors import InputError
 from harness.corpus.indexed import IndexedDataset
-from harness.errors import InputError
 
 Index = npt.NDArray[np.integer[Any]]
 SPLITS = 3  # train, validation, test

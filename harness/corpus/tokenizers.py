@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from harness.case_data import BYTE_VOCABULARY, Tokenizer
+from harness.base.digest import digest_file, digest_json
+from harness.base.errors import InputError, MissingPrerequisite
+from harness.cases.data import BYTE_VOCABULARY, Tokenizer
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.fast_bpe import BackendEncoder
-from harness.digest import digest_file, digest_json
-from harness.errors import InputError, MissingPrerequisite
 
 TokenIds = npt.NDArray[np.int32]
 

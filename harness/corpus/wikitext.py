@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import InputError
-from harness.files import whole_file
+from harness.base.errors import InputError
+from harness.base.whole_files import whole_file
 
 # Each run of signs is tried once, from its start: the time must not grow with the square of a line's length.
 HEADING = re.compile(r"^ ((?:= )++)(.+?)(?<! =)((?: =)++) ?$")

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.case import DEFAULT_CASE
-from harness.errors import InputError
+from harness.base.errors import InputError
+from harness.cases.case import DEFAULT_CASE
 
 Area = Literal[
     "model",

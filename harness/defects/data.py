@@ -8,10 +8,10 @@ from abc import abstractmethod
 
 import numpy as np
 
-from harness.case import Case
+from harness.cases.case import Case
 from harness.defects import defect
 from harness.defects.planting import Array, FedWrongly
-from harness.runners import Setting, Tensors
+from harness.runners.protocol import Setting, Tensors
 
 
 class Remembering(FedWrongly):

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 
-from harness.runners import Numbers
 from harness.runners.mindspore_subject import MindSporeSubject
+from harness.runners.protocol import Numbers
 from qwen3_model.modeling_qwen3 import Precision, Qwen3DecoderLayer, Qwen3ForCausalLM
 from qwen3_model.modeling_qwen3_train import ForwardLoss, Gradients, Qwen3Trainer
 from qwen3_model.optimizer import AdamW

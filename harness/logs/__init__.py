@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, ValidationError
 
-from harness.digest import canonical_json
-from harness.errors import EvidenceError
-from harness.records import read_json
-from harness.trace import decode_number, encode_number
+from harness.base.digest import canonical_json
+from harness.base.errors import EvidenceError
+from harness.base.records import read_json
+from harness.runs.trace import decode_number, encode_number
 
 FORM = "certify-import/1"
 PRINTED = ("loss", "grad_norm", "learning_rate")  # the numbers that logs have

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from harness.distance import HALF_ULP, relative, signed
+from harness.comparison.distance import HALF_ULP, relative, signed
 from harness.logs import PRINTED, ImportedRun, Printed
-from harness.trace import Trace
+from harness.runs.trace import Trace
 
 Result = Literal["same", "differs", "INCONCLUSIVE"]
 

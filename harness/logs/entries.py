@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from harness.errors import InputError
+from harness.base.errors import InputError
 from harness.logs import PRINTED, LoggedStep, Printed
-from harness.trace import encode_number
+from harness.runs.trace import encode_number
 
 SHOWN = 3  # places that a sentence lists
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
+from harness.base.errors import InputError
 from harness.logs import Printed
 from harness.logs.entries import Entry, Stream
-from harness.trace import EXACT
+from harness.runs.trace import EXACT
 
 ROUNDED_DECIMALS = 4
 ROUNDED = 0.5 * 10.0**-ROUNDED_DECIMALS

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from harness.case import Case
-from harness.digest import digest_file
-from harness.distance import HALF_ULP
-from harness.errors import InputError
+from harness.base.digest import digest_file
+from harness.base.errors import InputError
+from harness.cases.case import Case
+from harness.comparison.distance import HALF_ULP
 from harness.logs import Format, ImportedRun, hf_trainer, megatron, mindformers, tensorboard
 from harness.logs.entries import Stream, choose, merge
 from harness.logs.text import lines_of

@@ -4,7 +4,7 @@ import math
 import re
 import sys
 
-from harness.distance import HALF_ULP
+from harness.comparison.distance import HALF_ULP
 from harness.logs import Printed
 
 NUMBER = re.compile(r"[+-]?(?:\d+\.?(?P<behind>\d*)|\.(?P<bare>\d+))(?:[eE](?P<exponent>[+-]?\d{1,3}))?", re.ASCII)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError, MissingPrerequisite
+from harness.base.errors import InputError, MissingPrerequisite
 from harness.logs import Printed
 from harness.logs.entries import Entry, Stream
 from harness.logs.hf_trainer import ROUNDED, ROUNDED_DECIMALS

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from harness.errors import InputError
+from harness.base.errors import InputError
 from harness.logs.entries import Entry, Stream
 
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.diff import Kind, diff_bundles
-from harness.evidence import Bundle
-from harness.levels import Level
-from harness.prerequisites import Prerequisite
+from harness.certify.prerequisites import Prerequisite
+from harness.evidence.bundle import Bundle
+from harness.evidence.diff import Kind, diff_bundles
+from harness.levels.rule import Level
 
 NIGHT_FORMAT = "certify-night/1"
 

@@ -6,7 +6,7 @@ The branch begins empty, so that it holds nights and no code. Pushing it is left
 import subprocess
 from pathlib import Path
 
-from harness.errors import InputError, MissingPrerequisite
+from harness.base.errors import InputError, MissingPrerequisite
 
 IGNORED = ".lock\n*.part\n"  # what belongs to a night that is at work
 AUTHOR = ("-c", "user.name=certify", "-c", "user.email=certify@localhost")

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from harness.case import Case, load_case
-from harness.digest import digest_json
-from harness.errors import InputError
-from harness.levels import Level
-from harness.strict import Record
+from harness.base.digest import digest_json
+from harness.base.errors import InputError
+from harness.base.yaml_records import Record
+from harness.cases.case import Case, load_case
+from harness.levels.rule import Level
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 Failing = Literal["regression", "below", "broken", "not run"]

@@ -22,21 +22,21 @@ from pathlib import Path
 
 import yaml
 
-from harness import environment
 from harness.attestation import Trust
-from harness.bundle_files import INPUTS, MANIFEST
-from harness.case import Case
-from harness.certify import needs_of, unfinished
-from harness.errors import CertifyError, InputError
-from harness.jobs import ALL_SIDES, Options
-from harness.judge import Outcome, closest
-from harness.levels import Certificate, certify
+from harness.base.errors import CertifyError, InputError
+from harness.base.records import read_record, write_json
+from harness.cases.case import Case
+from harness.certify import environment
+from harness.certify.jobs import ALL_SIDES, Options
+from harness.certify.prerequisites import needs_of, prerequisites
+from harness.certify.workspace import unfinished
+from harness.evidence.bundle_files import INPUTS, MANIFEST
+from harness.evidence.judge import Outcome, closest
+from harness.levels.rule import Certificate, certify
+from harness.levels.submission import Submission, read_submission
 from harness.nightly import NIGHT_FORMAT, CellResult, Change, Night, State, compared
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
-from harness.prerequisites import prerequisites
-from harness.processes import end_with_parent, log_error
-from harness.records import read_record, write_json
-from harness.submission import Submission, read_submission
+from harness.runners.processes import end_with_parent, log_error
 
 NIGHTS, NIGHT, CELLS, BUNDLE, LOG, LOCK = "nights", "night.json", "cells", "bundle", "log.txt", ".lock"
 INTERRUPT_SECONDS = 30.0

@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.digest import digest_file, digest_json
-from harness.errors import MissingPrerequisite
+from harness.base.digest import digest_file, digest_json
+from harness.base.errors import MissingPrerequisite
 
 SOURCE = Path(__file__).with_name("cann_stub.cc")
 TOOLS = {"g++": "g++", "nm": "binutils", "readelf": "binutils"}

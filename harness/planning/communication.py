@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.errors import InputError
+from harness.base.errors import InputError
 
 KINDS = (
     "AllGather|AllGatherV|AllReduce|AlltoAll|AlltoAllV|AlltoAllVC|Barrier|BatchISendIRecv|Broadcast|CollectiveGather|"

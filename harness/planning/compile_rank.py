@@ -21,7 +21,7 @@ from mindspore.communication import GlobalComm, management
 from mindspore.dataset import GeneratorDataset
 
 from harness.planning.dry_run import CONFIGURATION, DONE
-from harness.processes import end_with_parent
+from harness.runners.processes import end_with_parent
 
 
 class Zeros:

@@ -29,13 +29,13 @@ from typing import Any
 import yaml
 
 import qwen3_model
-from harness.case import Case, load_case, shipped_cases
-from harness.errors import InputError, MissingPrerequisite
-from harness.mindformers_config import CONFIG, DATA, MODEL, UNTIED, is_configuration, known_fields
+from harness.base.errors import InputError, MissingPrerequisite
+from harness.cases.case import Case, load_case, shipped_cases
+from harness.cases.mindformers import CONFIG, DATA, MODEL, UNTIED, is_configuration, known_fields
 from harness.planning.cann_stubs import stub_libraries
 from harness.planning.communication import Communication, read_communication
 from harness.planning.memory import micro_rows
-from harness.processes import log_error
+from harness.runners.processes import log_error
 
 GUIDE = Path(qwen3_model.__file__).parent / "configs" / "pretrain_qwen3_32b_4k.yaml"
 LIMIT_SECONDS = 900.0
@@ -89,7 +89,7 @@ def described(case_or_yaml: str, layers: int | None = None) -> tuple[Case, dict[
     recomputation are its own; the rates of the steps are those of the file of the pretraining guide.
 
     Args:
-        case_or_yaml: as `harness.case.load_case` takes it.
+        case_or_yaml: as `harness.cases.case.load_case` takes it.
         layers: other than the case has, for a quick look; they are dealt out evenly then.
 
     Raises:

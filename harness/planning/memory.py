@@ -8,7 +8,7 @@ not ended (1F1B). Not counted: workspace of kernels and of collectives, and what
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.case import Case
+from harness.cases.case import Case
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
 BYTES = {"float32": 4, "bfloat16": 2}

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.case import Case
-from harness.errors import InputError
+from harness.base.errors import InputError
+from harness.cases.case import Case
 from harness.planning.memory import GIB, memory
 from harness.planning.traffic import traffic
 from qwen3_model.parallel_config import ParallelConfig

@@ -6,7 +6,7 @@ An all-reduce over n ranks sends 2 (n - 1) / n of its size; a reduce-scatter or 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.case import Case
+from harness.cases.case import Case
 from harness.planning.memory import BYTES, micro_rows, stage_parameters
 
 FLOAT32 = 4

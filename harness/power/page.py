@@ -4,15 +4,11 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from harness.judge import Outcome
-from harness.power import (
-    Clean,
-    Planted,
+from harness.evidence.judge import Outcome
+from harness.power.rates import (
     Rate,
-    Study,
     criterion_power,
     false_alarms,
-    first_sightings,
     found,
     found_by,
     found_by_rules,
@@ -21,6 +17,7 @@ from harness.power import (
     places_named,
     seen_by,
 )
+from harness.power.record import Clean, Planted, Study, first_sightings
 from harness.report.page import render_template
 from harness.report.words import Fact, Mark, count, listed, mark
 

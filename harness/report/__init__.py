@@ -7,11 +7,11 @@ gives the same bytes wherever it lies.
 
 from pathlib import Path
 
-from harness.bundle_files import write_page
-from harness.levels import Certificate
+from harness.evidence.bundle_files import write_page
+from harness.levels.rule import Certificate
+from harness.levels.submission import Submission
 from harness.report.page import render_page
 from harness.report.view import build_view
-from harness.submission import Submission
 
 
 def render_report(submission: Submission, certificate: Certificate) -> str:

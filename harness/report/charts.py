@@ -12,8 +12,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from harness.evidence import Bundle
-from harness.measurement import Measurement
+from harness.comparison.measurement import Measurement
+from harness.evidence.bundle import Bundle
 from harness.report.chart_parts import (
     curve,
     draw_beyond,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evidence import Bundle
-from harness.roles import ORACLE, REFERENCE, REFERENCE_LR_ZERO, SUBJECT, SUBJECT_LR_ZERO
-from harness.trace import Run, Step, encode_number
+from harness.cases.runs_of_a_case import ORACLE, REFERENCE, REFERENCE_LR_ZERO, SUBJECT, SUBJECT_LR_ZERO
+from harness.evidence.bundle import Bundle
+from harness.runs.trace import Run, Step, encode_number
 
 Column = list[Any] | str
 FIELDS = ("loss", "grad_norm", "learning_rate", "tokens", "batch")

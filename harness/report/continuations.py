@@ -1,6 +1,6 @@
 """What both sides say to the same prompts, side by side, and where one leaves the other or the oracle.
 
-Reads tokens that runs left; what is judged of them is measured in `harness.answers`.
+Reads tokens that runs left; what is judged of them is measured in `harness.comparison.inference`.
 """
 
 import math
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.answers import first_difference
-from harness.evaluation import TOKENIZER, Evaluation, read_evaluation
-from harness.evidence import Bundle
-from harness.inputs import read_tensors
+from harness.comparison.inference import first_difference
+from harness.evidence.bundle import Bundle
 from harness.report.documents import SIDES, least_limit, value_at
 from harness.report.sides import DIFFER, UNKNOWN
 from harness.report.token_text import TokenText, read_token_text, shown
 from harness.report.words import Mark, count, number
+from harness.runs.evaluation import TOKENIZER, Evaluation, read_evaluation
+from harness.runs.inputs import read_tensors
 
 Tokens = npt.NDArray[Any]
 KINDS = ("greedy", "stopped", "sampled", "template")

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from harness.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, asks, describe_place, holds
-from harness.measurement import Comparison
+from harness.comparison.measurement import Comparison
+from harness.evidence.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, asks, describe_place, holds
 from harness.report.words import Mark, exact, mark, number
 from harness.standards import Limit
 

@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.diagnosis import Check, Diagnosis
-from harness.judge import Outcome
-from harness.places import Direction
-from harness.readings import FACTOR, Reading, State
+from harness.diagnosis.diagnosis import Check, Diagnosis
+from harness.diagnosis.errors_by_place import FACTOR, Reading, State
+from harness.evidence.judge import Outcome
 from harness.report.page import render_template
 from harness.report.words import Fact, Mark, mark, number
+from harness.runs.places import Direction
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.?(.*)")
 LAYER_OUTPUT = "layer output"

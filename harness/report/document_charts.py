@@ -6,13 +6,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from harness.evidence import Bundle
+from harness.evidence.bundle import Bundle
 from harness.report.chart_parts import draw_limits, error, layout_of, rows_for
 from harness.report.charts import Chart, limits_on, plain
 from harness.report.columns import Column
 from harness.report.documents import TITLES, likelihoods_of
 from harness.report.words import number
-from harness.trace import Task
+from harness.runs.trace import Task
 
 COLORS: Mapping[Task, str] = {"text": "subject", "last_word": "second", "ending": "reference"}
 

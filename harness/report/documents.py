@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.case import Inference
-from harness.evidence import Bundle
-from harness.judge import ALLOWED
-from harness.measurement import Place
+from harness.cases.case import Inference
+from harness.cases.runs_of_a_case import ORACLE, REFERENCE, SUBJECT
+from harness.comparison.measurement import Place
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import ALLOWED
 from harness.report.charts import limits_on
 from harness.report.columns import Column, Table, add_column
 from harness.report.criteria import Bar, used_of_allowed
 from harness.report.words import number
-from harness.roles import ORACLE, REFERENCE, SUBJECT
-from harness.trace import Scored, Task, encode_number
+from harness.runs.trace import Scored, Task, encode_number
 
 SIDES = (("reference", REFERENCE), ("subject", SUBJECT))
 EVERY_SIDE = (*SIDES, ("oracle", ORACLE))

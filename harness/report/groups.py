@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from harness.evidence import Bundle
-from harness.judge import Finding, Outcome, closest
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import Finding, Outcome, closest
 from harness.report.criteria import CriterionRow, criterion_row, used_of_allowed
 from harness.report.words import Mark, mark
 from harness.standards import Standard

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.evidence import Bundle
-from harness.judge import ALLOWED, STATISTIC_WORDS, statistic
-from harness.measurement import Comparison, Measurement
+from harness.comparison.measurement import Comparison, Measurement
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import ALLOWED, STATISTIC_WORDS, statistic
 from harness.report.charts import Chart, limits_on, oracle_chart
 from harness.report.criteria import Bar, used_of_allowed
 from harness.report.sides import SHOWN_TENSORS, badness

@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
-from harness.bundle_files import TIMING
-from harness.case import Case
-from harness.evidence import Bundle
-from harness.provenance import Baseline, Source
+from harness.cases.case import Case
+from harness.cases.runs_of_a_case import SUBJECT
+from harness.evidence.bundle import Bundle
+from harness.evidence.bundle_files import TIMING
+from harness.evidence.provenance import Baseline, Source
 from harness.report.words import Fact, Mark, count, duration, listed, number, purpose
-from harness.roles import SUBJECT
-from harness.trace import Run
+from harness.runs.trace import Run
 
 UNKNOWN = "not recorded"
 MARKS = {

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.evidence import Bundle
-from harness.judge import describe_place, statistic
-from harness.measurement import Comparison, Measurement, Place
+from harness.comparison.measurement import Comparison, Measurement, Place
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import describe_place, statistic
 from harness.report.charts import limits_on
 from harness.report.criteria import Bar, used_of_allowed
 from harness.report.words import Mark, count, exact, number

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.attestation import Attestation, Claim, Refused, Signed, Waiver, Withdrawn
-from harness.evidence import Bundle
+from harness.evidence.bundle import Bundle
+from harness.levels.submission import Submission, objection, statement_files
 from harness.report.words import Mark, count
-from harness.submission import Submission, objection, statement_files
 
 STANDS = Mark(glyph="✓", word="stands", tone="pass")
 IDLE = Mark(glyph="✕", word="does not count", tone="fail")

@@ -9,8 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from harness.errors import EvidenceError
-from harness.records import read_json
+from harness.base.errors import EvidenceError
+from harness.base.records import read_json
 
 PICTURES = 0x2400  # Unicode's pictures of the control characters, in their order
 SHOWN_AS_THEY_ARE = "\n\t"

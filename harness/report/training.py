@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.evidence import Bundle
+from harness.evidence.bundle import Bundle
 from harness.report.charts import Chart, curve_chart, lr_zero_chart, rate_chart
 from harness.report.columns import Column, Table, step_columns, step_tables
 from harness.report.oracle import AgainstOracle, against_oracle

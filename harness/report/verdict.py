@@ -4,10 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from harness.evidence import Bundle
-from harness.judge import Outcome
-from harness.levels import VALID_DAYS, Certificate, Level, Requirement
-from harness.report.trouble import REFUSED, Trouble, broken_names, build_trouble, first_step
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import Outcome
+from harness.evidence.summary import broken_names, first_step
+from harness.levels.rule import VALID_DAYS, Certificate, Level, Requirement
+from harness.report.failures import REFUSED, Trouble, build_trouble
 from harness.report.words import Mark, count, listed, mark
 
 MET = Mark(glyph="✓", word="met", tone="pass")

@@ -6,18 +6,18 @@ The template only loops over these records; a number that is to be shown is made
 from dataclasses import dataclass
 from typing import Any
 
-from harness.bundle_files import FINDINGS
-from harness.levels import Certificate
-from harness.records import read_json
-from harness.report.answering import Answering, build_answering
+from harness.base.records import read_json
+from harness.evidence.bundle_files import FINDINGS
+from harness.levels.rule import Certificate
+from harness.levels.submission import Submission
 from harness.report.columns import Table
 from harness.report.groups import StandardTable, standard_tables
+from harness.report.inference import Answering, build_answering
 from harness.report.provenance import Provenance, build_provenance
 from harness.report.sides import RepeatRow, repeat_rows
 from harness.report.statements import Statements, build_statements
 from harness.report.training import Training, build_training
 from harness.report.verdict import Verdict, build_verdict
-from harness.submission import Submission
 
 
 @dataclass(frozen=True, kw_only=True)

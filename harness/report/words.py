@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judge import Outcome
-from harness.roles import FLOOR
+from harness.cases.runs_of_a_case import FLOOR
+from harness.evidence.judge import Outcome
 
 GLYPHS = {Outcome.PASS: "✓", Outcome.FAIL: "✕", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
 

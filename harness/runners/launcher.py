@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from harness.bundle_files import LOG, OUTCOME, TRACE
-from harness.case import Case
-from harness.errors import EvidenceError
-from harness.evidence import read_run
-from harness.processes import log_tail
-from harness.records import write_json
-from harness.roles import TRAINING
-from harness.runners import Job
+from harness.base.errors import EvidenceError
+from harness.base.records import write_json
+from harness.cases.case import Case
+from harness.cases.runs_of_a_case import TRAINING
+from harness.evidence.bundle import read_run
+from harness.evidence.bundle_files import LOG, OUTCOME, TRACE
+from harness.runners.job import Job
+from harness.runners.processes import log_tail
 from harness.runners.worker import CHECKPOINT, resume_step
-from harness.trace import ENDED, Outcome, Scored, Status, Trace, read_trace
+from harness.runs.trace import ENDED, Outcome, Scored, Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0

@@ -20,8 +20,8 @@ from lm_eval.evaluator import evaluate as run_lm_eval
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from harness.runners import Likelihoods
-from harness.trace import Task
+from harness.runners.protocol import Likelihoods
+from harness.runs.trace import Task
 
 Array = npt.NDArray[Any]
 Logits = Callable[[Sequence[Sequence[int]]], Sequence[Array]]  # rows of tokens -> [S, V] each

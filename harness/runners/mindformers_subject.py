@@ -29,11 +29,12 @@ from mindformers.parallel_core.training_graph.transformer.norm import FusedRMSNo
 from mindspore import Parameter, Tensor, nn, ops
 from safetensors.numpy import load_file, save_file
 
-from harness.alignment import alignment
-from harness.case import Case
-from harness.runners import Numbers, Setting, Tensors, check_mindformers
+from harness.cases.alignment import alignment
+from harness.cases.case import Case
 from harness.runners.mindformers_on_cpu import replace_operators
 from harness.runners.mindspore_subject import build_schedule, prepare_process
+from harness.runners.protocol import Numbers, Setting, Tensors
+from harness.runners.registry import check_mindformers
 from qwen3_model.weights import set_parameters
 
 Array = npt.NDArray[Any]
@@ -85,7 +86,7 @@ class Update(nn.Cell):
 
 
 class MindFormersSubject:
-    """See `harness.runners.Runner`. A variant overrides `model_config`.
+    """See `harness.runners.protocol.Runner`. A variant overrides `model_config`.
 
     Raises:
         InputError: the case asks for what it cannot do; see `check_mindformers`.
@@ -154,7 +155,7 @@ class MindFormersSubject:
         return self._by_hugging_face_name(self._parameters)
 
     def alignment(self) -> dict[str, Any]:
-        """What was built, read off its cells: see `harness.alignment`."""
+        """What was built, read off its cells: see `harness.cases.alignment`."""
         optimizer, asked, clip_grad = self._optimizer, self._case.optimizer, self._case.training.clip_grad
         decay = {p.name: float(rate) for p, rate in zip(optimizer.parameters, optimizer.weight_decay, strict=True)}
         return alignment(

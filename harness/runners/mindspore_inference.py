@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from harness.alignment import model_alignment
-from harness.case import Case
-from harness.evaluation import Evaluation
-from harness.runners import Likelihoods, Setting, Tensors
-from harness.runners.asking import SEED, TEMPERATURE, TOP_K, TOP_P, answers
+from harness.cases.alignment import model_alignment
+from harness.cases.case import Case
+from harness.runners.inference_worker import SEED, TEMPERATURE, TOP_K, TOP_P, answers
 from harness.runners.mindspore_subject import prepare_process
-from harness.trace import Task
+from harness.runners.protocol import Likelihoods, Setting, Tensors
+from harness.runs.evaluation import Evaluation
+from harness.runs.trace import Task
 from qwen3_model.chat import ChatTemplate
 from qwen3_model.modeling_qwen3_infer import Qwen3ForInference
 from qwen3_model.sampling import Sampling
@@ -25,7 +25,7 @@ Tokens = Sequence[int]
 
 
 class MindSporeInference:
-    """See `harness.runners.Answerer`."""
+    """See `harness.runners.protocol.Answerer`."""
 
     model_class: type[Qwen3ForInference] = Qwen3ForInference
 

@@ -8,10 +8,10 @@ import mindspore as ms
 import numpy as np
 import numpy.typing as npt
 
-from harness.alignment import alignment
-from harness.case import Case
-from harness.runners import Numbers, Setting, Taps, Tensors
+from harness.cases.alignment import alignment
+from harness.cases.case import Case
 from harness.runners.mindspore_taps import MindSporeTaps
+from harness.runners.protocol import Numbers, Setting, Taps, Tensors
 from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamWConfig
@@ -19,8 +19,8 @@ from qwen3_model.schedule import ConstantSchedule, ScheduleConfig
 
 
 class MindSporeSubject:
-    """See `harness.runners.Runner`. A variant overrides `trainer` or `parallel_trainer`, the class that it trains with
-    alone or as one of several ranks."""
+    """See `harness.runners.protocol.Runner`. A variant overrides `trainer` or `parallel_trainer`, the class that it
+    trains with alone or as one of several ranks."""
 
     trainer: type[Qwen3Trainer] = Qwen3Trainer
     parallel_trainer: type[ParallelTrainer] = ParallelTrainer
@@ -71,7 +71,7 @@ class MindSporeSubject:
         self._trainer.apply_gradients(gradients)
 
     def alignment(self) -> dict[str, Any]:
-        """What was built: see `harness.alignment`."""
+        """What was built: see `harness.cases.alignment`."""
         trainer = self._trainer
         return alignment(
             model=trainer.model.config.to_hf(),

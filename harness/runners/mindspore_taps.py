@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 
-from harness.places import HEAD, LOSS, TABLES, Place, places
-from harness.runners import Taps
+from harness.runners.protocol import Taps
+from harness.runs.places import HEAD, LOSS, TABLES, Place, places
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 
 Array = npt.NDArray[Any]

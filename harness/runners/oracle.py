@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.case import Case
-from harness.places import TABLES
-from harness.runners import Setting, Tensors
+from harness.cases.case import Case
+from harness.runners.protocol import Setting, Tensors
 from harness.runners.torch_training import Tap, TorchTrainer, untapped
+from harness.runs.places import TABLES
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
 Weights = Mapping[str, torch.Tensor]
 
 
 class Float64Oracle(TorchTrainer):
-    """See `harness.runners.Runner`."""
+    """See `harness.runners.protocol.Runner`."""
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         tensors = {name: torch.from_numpy(np.array(w, np.float64)).requires_grad_() for name, w in weights.items()}
@@ -42,7 +42,7 @@ class Float64Oracle(TorchTrainer):
 
 
 def logits(config: Qwen3Config, weights: Weights, tokens: torch.Tensor, tap: Tap = untapped) -> torch.Tensor:
-    """Tokens [B, S] -> logits [B, S, V]. `tap` is shown every place of `harness.places` by name and gives it back."""
+    """Tokens [B, S] -> logits [B, S, V]. `tap` receives every place of `harness.runs.places` by name and returns it."""
     x = tap("model.embed_tokens", weights["model.embed_tokens.weight"][tokens])
     cos, sin = tap(TABLES, torch.stack(rotary(config, tokens.shape[1])))
     for layer in range(config.num_hidden_layers):

@@ -8,22 +8,22 @@ import numpy.typing as npt
 import torch
 from transformers import AutoTokenizer
 
-from harness.alignment import model_alignment
-from harness.case import Case
-from harness.evaluation import Evaluation
-from harness.runners import Likelihoods, Setting, Tensors
-from harness.runners.asking import GREEDY
+from harness.cases.alignment import model_alignment
+from harness.cases.case import Case
+from harness.runners.inference_worker import GREEDY
 from harness.runners.lm_evaluation import LM_EVAL, LogitsLM, evaluate
 from harness.runners.oracle import logits
+from harness.runners.protocol import Likelihoods, Setting, Tensors
 from harness.runners.torch_training import prepare_torch, torch_provenance
-from harness.trace import Task
+from harness.runs.evaluation import Evaluation
+from harness.runs.trace import Task
 
 Array = npt.NDArray[Any]
 Tokens = Sequence[int]
 
 
 class OracleInference:
-    """See `harness.runners.Answerer`. It answers what there is an exact answer to: logits, and greedy continuations."""
+    """See `harness.runners.protocol.Answerer`. Gives what has an exact value: logits, and greedy continuations."""
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         assert case.inference is not None and setting.tokenizer is not None, "a case of inference"

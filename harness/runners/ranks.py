@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.bundle_files import RANKS
-from harness.case import parse_case
-from harness.errors import InputError
-from harness.processes import end_with_parent, free_port, log_tail
-from harness.runners import PORTS_OF_A_START, Job, Nodes, load_runner
+from harness.base.errors import InputError
+from harness.cases.case import parse_case
+from harness.evidence.bundle_files import RANKS
+from harness.runners.job import PORTS_OF_A_START, Job, Nodes
+from harness.runners.processes import end_with_parent, free_port, log_tail
+from harness.runners.registry import load_runner
 from harness.runners.worker import carry_out, read_job
 from qwen3_model.parallel_config import MEETING_PORT, Coordinates, ParallelConfig
 

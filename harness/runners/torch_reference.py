@@ -18,10 +18,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen3 import modeling_qwen3
 
-from harness.case import Case
-from harness.places import TABLES
-from harness.runners import Setting, Tensors, check_policy
+from harness.cases.case import Case
+from harness.runners.protocol import Setting, Tensors
+from harness.runners.registry import check_policy
 from harness.runners.torch_training import Tap, TorchTrainer
+from harness.runs.places import TABLES
 
 # The modules of a layer whose results are places, and the places that one of them takes and no module gives.
 OF_A_LAYER = re.compile(
@@ -33,7 +34,7 @@ IGNORE_INDEX = -100  # the label that Hugging Face's loss leaves out
 
 
 class TorchReference(TorchTrainer):
-    """See `harness.runners.Runner`.
+    """See `harness.runners.protocol.Runner`.
 
     Raises:
         InputError: the case asks for a precision policy that the reference cannot follow.

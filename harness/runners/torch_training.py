@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.optimization import get_constant_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup
 
-from harness.alignment import alignment
-from harness.case import Case
-from harness.places import LOSS, TABLES
-from harness.runners import Numbers, Setting, Taps, Tensors
+from harness.cases.alignment import alignment
+from harness.cases.case import Case
+from harness.runners.protocol import Numbers, Setting, Taps, Tensors
+from harness.runs.places import LOSS, TABLES
 
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
 STATE, POSITION = "state.safetensors", "position.json"
@@ -80,7 +80,7 @@ def torch_provenance() -> dict[str, Any]:
 
 
 class TorchTrainer(ABC):
-    """See `harness.runners.Runner`. `micro_batches` is the number of parts that a global batch is computed in."""
+    """See `harness.runners.protocol.Runner`. `micro_batches`: in how many parts a global batch is computed."""
 
     micro_batches = 1
 
@@ -162,7 +162,7 @@ class TorchTrainer(ABC):
         """The fields of `config.json` as the model was built with them."""
 
     def alignment(self) -> dict[str, Any]:
-        """What was built: see `harness.alignment`."""
+        """What was built: see `harness.cases.alignment`."""
         decayed = {id(p) for group in self._optimizer.param_groups if group["weight_decay"] for p in group["params"]}
         group = self._optimizer.param_groups[0]
         beta1, beta2 = group["betas"]

@@ -17,17 +17,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from harness.bundle_files import TIMING, TRACE
-from harness.case import Case, parse_case
-from harness.digest import digest_each, digest_tensors
-from harness.exactness import GRADIENT, UPDATED
-from harness.inputs import BATCHES, PROBE_UPDATES, probe_gradients, read_tensors
-from harness.look import LOOK, Look
-from harness.processes import end_with_parent
-from harness.records import write_json
-from harness.runners import Job, Runner, Setting, Tapped, Tensors, header_of, load_runner
-from harness.runners.asking import ask, keep
-from harness.trace import Step, TraceHeader, TraceWriter
+from harness.base.digest import digest_each, digest_tensors
+from harness.base.records import write_json
+from harness.cases.case import Case, parse_case
+from harness.comparison.against_oracle import GRADIENT, UPDATED
+from harness.evidence.bundle_files import TIMING, TRACE
+from harness.runners.inference_worker import ask, keep
+from harness.runners.job import Job, header_of
+from harness.runners.processes import end_with_parent
+from harness.runners.protocol import Runner, Setting, Tapped, Tensors
+from harness.runners.registry import load_runner
+from harness.runs.inputs import BATCHES, PROBE_UPDATES, probe_gradients, read_tensors
+from harness.runs.taps import LOOK, Look
+from harness.runs.trace import Step, TraceHeader, TraceWriter
 
 CHECKPOINT = "checkpoint"
 CHECKPOINT_STEP = "step.json"

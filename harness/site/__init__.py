@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.attestation import Trust
-from harness.bundle_files import MANIFEST
-from harness.errors import EvidenceError, InputError
-from harness.power import FORMAT as STUDY_FORMAT
-from harness.power import Study
+from harness.base.errors import EvidenceError, InputError
+from harness.base.records import encode_json, read_record
+from harness.evidence.bundle_files import MANIFEST
+from harness.levels.submission import Submission, read_submission
 from harness.power.page import render_power
-from harness.records import encode_json, read_record
+from harness.power.record import FORMAT as STUDY_FORMAT
+from harness.power.record import Study
 from harness.report import render_report
 from harness.report.page import render_template
 from harness.site.badge import badge
 from harness.site.view import SPARK_HEIGHT, SPARK_WIDTH, VERSIONS, Site, SiteCell, build_site, bundle_directories
-from harness.submission import Submission, read_submission
 
 SITE_FORMAT = "certify-site/1"
 INDEX, PAGE = "index.json", "index.html"

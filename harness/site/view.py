@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from harness.case import Case, load_case, shipped_cases
-from harness.evidence import Bundle
-from harness.judge import Outcome, closest
-from harness.levels import VALID_DAYS, Certificate, Level, best, certify
-from harness.power import Study
+from harness.cases.case import Case, load_case, shipped_cases
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import Outcome, closest
+from harness.levels.rule import VALID_DAYS, Certificate, Level, best, certify
+from harness.levels.submission import Submission, scope
 from harness.power.page import RateRow, build_page
+from harness.power.record import Study
 from harness.report.words import number
-from harness.submission import Submission, scope
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, parameter_shapes
 
 TONES = {

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from harness.digest import digest_json
-from harness.errors import InputError
-from harness.strict import Record
+from harness.base.digest import digest_json
+from harness.base.errors import InputError
+from harness.base.yaml_records import Record
 
 STANDARDS_DIR = Path(__file__).parent
 # The published rule and ceilings of MindSpore Transformers, by task.

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from harness.alignment import expected_alignment
-from harness.case import Case, load_case
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case, load_case
 from harness.corpus.draw import draw_weights
 from harness.defects import AREAS, INFERENCE, MODULES, PARALLEL, Defect, load_defect, shipped_defects
-from harness.inputs import probe_gradients
-from harness.runners import Numbers, RunnerFactory, Setting, load_runner, mindspore_subject
+from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
+from harness.runners.protocol import Numbers, RunnerFactory, Setting
+from harness.runners.registry import load_runner
+from harness.runs.inputs import probe_gradients
 from tests.model.qwen3_cases import Array, differing
 
 # Those of layouts need several ranks: test_catalogue_of_layouts.py. Those of inference are asked and not trained:

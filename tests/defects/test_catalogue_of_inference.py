@@ -14,14 +14,16 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from harness.alignment import expected_alignment
-from harness.case import Case, load_case
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case, load_case
 from harness.corpus.draw import draw_weights
 from harness.corpus.held_out import draw_evaluation
 from harness.defects import INFERENCE, Defect, shipped_defects
-from harness.evaluation import TOKENIZER, Evaluation, read_evaluation
-from harness.runners import AnswererFactory, Setting, load_runner, mindspore_inference
+from harness.runners import mindspore_inference
 from harness.runners.mindspore_inference import MindSporeInference
+from harness.runners.protocol import AnswererFactory, Setting
+from harness.runners.registry import load_runner
+from harness.runs.evaluation import TOKENIZER, Evaluation, read_evaluation
 from qwen3_model.modeling_qwen3_infer import Qwen3ForInference
 from tests.model.qwen3_cases import Array
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from harness.bundle_files import TRACE
-from harness.case import Case, load_case
-from harness.certify import prepare
+from harness.cases.case import Case, load_case
+from harness.cases.runs_of_a_case import SUBJECT
+from harness.certify.flow import prepare
+from harness.certify.jobs import Options, job
 from harness.defects import PARALLEL, Defect, shipped_defects
-from harness.jobs import Options, job
-from harness.power.pool import Pool
-from harness.roles import SUBJECT
-from harness.trace import Trace, read_trace
+from harness.evidence.bundle_files import TRACE
+from harness.runs.trace import Trace, read_trace
+from harness.studies.pool import Pool
 
 STEPS = 4
 # Two ranks, then four: those that stand serve all of as many.

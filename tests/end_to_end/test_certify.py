@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.bundle_files import OUTCOME, TRACE
-from harness.case import load_case
+from harness.cases.case import load_case
+from harness.cases.runs_of_a_case import REQUIRED_RUNS
+from harness.comparison.measurement import Measurement
 from harness.defects import load_defect
-from harness.evidence import Bundle, read_bundle
-from harness.judge import Finding, Outcome
-from harness.measurement import Measurement
-from harness.roles import REQUIRED_RUNS
+from harness.evidence.bundle import Bundle, read_bundle
+from harness.evidence.bundle_files import OUTCOME, TRACE
+from harness.evidence.judge import Finding, Outcome
 from tests.support.bundles import edit_json
 from tests.support.certify_process import certify, start_certify
 from tests.support.processes import until

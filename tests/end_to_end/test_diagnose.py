@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.case import load_case
-from harness.diagnosis import Named, diagnose, run_name
-from harness.investigate import PAGE, RECORD, jobs
-from harness.jobs import Options
+from harness.cases.case import load_case
+from harness.certify.diagnose import PAGE, RECORD, jobs
+from harness.certify.jobs import Options
+from harness.diagnosis.diagnosis import Named, diagnose, run_name
 from harness.runners.launcher import run_jobs
 from tests.support.certify_process import certify
 from tests.support.examples import ROOT

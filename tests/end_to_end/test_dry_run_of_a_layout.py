@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.errors import InputError
 from harness.cli.dry_run import print_dry_run
-from harness.errors import InputError
 from harness.planning.dry_run import STUBS, described, dry_run
 from tests.support.processes import processes_of, until
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import floor_study
-from harness.floor import FACTOR, read_study
+from harness.evidence.floor import FACTOR, read_study
+from harness.studies import floor
 from tests.support.command_line import caller
 from tests.support.examples import small_case
 
@@ -18,7 +18,7 @@ def test_the_floor_of_a_case_is_measured_and_recorded_once(
     (tmp_path / "case.yaml").write_text(yaml.safe_dump(small_case().record()))
     out = tmp_path / "floors" / "mine.json"
     certify = caller(capsys, monkeypatch)
-    monkeypatch.setattr(floor_study, "SHAPES", ("batch-1",))
+    monkeypatch.setattr(floor, "SHAPES", ("batch-1",))
     done = certify("floor", tmp_path / "case.yaml", "--seeds", 0, "--shapes", "--out", out, "--json")
     assert done.code == 0, done.said
     study = read_study(out)

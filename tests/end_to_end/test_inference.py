@@ -9,10 +9,10 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from harness.case import Case, load_case
-from harness.evidence import Bundle, read_bundle
-from harness.judge import Outcome
-from harness.roles import ORACLE, REFERENCE, SUBJECT, TRAINING
+from harness.cases.case import Case, load_case
+from harness.cases.runs_of_a_case import ORACLE, REFERENCE, SUBJECT, TRAINING
+from harness.evidence.bundle import Bundle, read_bundle
+from harness.evidence.judge import Outcome
 from tests.support.certify_process import certify
 
 FOR_LARGE_EVALUATIONS = ("score-shown", "greedy-length")

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.case import Case, load_case
-from harness.certify import prepare
-from harness.evidence import Bundle, read_bundle, read_run
-from harness.jobs import job
-from harness.judge import Outcome
-from harness.processes import free_port
-from harness.roles import ROLES_OF_LAYOUT, SUBJECT, SUBJECT_REPEAT
-from harness.runners import Job
+from harness.cases.case import Case, load_case
+from harness.cases.runs_of_a_case import ROLES_OF_LAYOUT, SUBJECT, SUBJECT_REPEAT
+from harness.certify.flow import prepare
+from harness.certify.jobs import job
+from harness.evidence.bundle import Bundle, read_bundle, read_run
+from harness.evidence.judge import Outcome
+from harness.runners.job import Job
 from harness.runners.launcher import run_jobs
-from harness.trace import Run, Trace
+from harness.runners.processes import free_port
+from harness.runs.trace import Run, Trace
 from qwen3_model.checkpoints import read_checkpoint
 from tests.support.certify_process import start_certify
 from tests.support.examples import ROOT, options

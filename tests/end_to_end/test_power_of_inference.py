@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.bundle_files import TRACE
-from harness.case import Case, load_case
-from harness.certify import load_standards
+from harness.cases.case import Case, load_case
+from harness.certify.case_options import load_standards
+from harness.certify.jobs import Options
 from harness.defects import load_defect
-from harness.jobs import Options
-from harness.power import Study, first_sightings, read_power
-from harness.power.bench import judge_subject, set_up
-from harness.power.forks import PRELOADED, WITHOUT_THREADS, Forks
+from harness.evidence.bundle_files import TRACE
 from harness.power.page import build_page
+from harness.power.record import Study, first_sightings, read_power
 from harness.runners.launcher import run_jobs, variables
+from harness.studies.bench import judge_subject, set_up
+from harness.studies.forks import PRELOADED, WITHOUT_THREADS, Forks
 from tests.support.certify_process import certify
 from tests.support.examples import ROOT
 

@@ -6,11 +6,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from harness.case import load_case
-from harness.certify import with_sources
+from harness.base.errors import InputError
+from harness.cases.case import load_case
+from harness.certify.case_options import with_sources
 from harness.corpus.batches import draw_batches
 from harness.corpus.documents import TRANSFORMERS_SOURCES_SHA256, transformers_sources
-from harness.errors import InputError
 
 TEXT = " = A title = \n\n Some words of an article , some often . \n\n = Another = \n\n Other words . \n\n" * 200
 

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from harness.bundle_files import TRACE
-from harness.case import Case, load_case
-from harness.certify import prepare
-from harness.evidence import read_run
-from harness.jobs import Options, job
-from harness.power.pool import Pool
-from harness.power.variations import OVER_RANKS
-from harness.roles import SUBJECT, SUBJECT_RESUMED
-from harness.runners import Job
+from harness.cases.case import Case, load_case
+from harness.cases.runs_of_a_case import SUBJECT, SUBJECT_RESUMED
+from harness.certify.flow import prepare
+from harness.certify.jobs import Options, job
+from harness.evidence.bundle import read_run
+from harness.evidence.bundle_files import TRACE
+from harness.runners.job import Job
 from harness.runners.launcher import run_jobs
 from harness.runners.mindspore_subject import MindSporeSubject
+from harness.studies.pool import Pool
+from harness.studies.variations import OVER_RANKS
 
 
 class BreaksOnOneRank(MindSporeSubject):

@@ -13,13 +13,14 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from harness.alignment import expected_alignment
-from harness.case import Case, load_case
+from harness.base.errors import InputError
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case, load_case
 from harness.corpus.draw import draw_weights
-from harness.errors import InputError
-from harness.inputs import probe_gradients
-from harness.runners import Numbers, Setting, mindspore_subject
 from harness.runners import mindformers_subject as subject
+from harness.runners import mindspore_subject
+from harness.runners.protocol import Numbers, Setting
+from harness.runs.inputs import probe_gradients
 from tests.model.qwen3_cases import Array, differing, worst_relative
 
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)

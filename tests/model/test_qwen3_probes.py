@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from harness.case import Case, load_case
+from harness.cases.case import Case, load_case
 from harness.corpus.draw import draw_weights
 from harness.defects.clipping import ClippingOff
 from harness.defects.loss import LabelsNotShifted
@@ -18,8 +18,9 @@ from harness.defects.norms import MissingKeyNorm, NormEpsilon
 from harness.defects.optimizer import Beta2, DecayOnNorms
 from harness.defects.rotary import RotaryBase
 from harness.defects.schedule import ScheduleLate
-from harness.runners import Setting, mindspore_subject
+from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
+from harness.runners.protocol import Setting
 from qwen3_model.modeling_qwen3_train import NegativeLogLikelihood, Qwen3Trainer, TokenLoss
 from tests.model.qwen3_cases import Array, differing, random_batch, random_weights, shaped, trainer, worst_relative
 

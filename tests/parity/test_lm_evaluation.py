@@ -12,9 +12,9 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
 from harness.corpus.held_out import byte_tokenizer
-from harness.evaluation import Passage, Question, words
 from harness.runners.lm_evaluation import LogitsLM, evaluate, likelihood, run_task
-from harness.trace import Task
+from harness.runs.evaluation import Passage, Question, words
+from harness.runs.trace import Task
 from tests.model.qwen3_cases import random_weights, shaped
 from tests.parity.hf_reference import reference
 

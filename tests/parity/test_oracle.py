@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from harness.alignment import expected_alignment
-from harness.case import Case, load_case
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case, load_case
+from harness.comparison.distance import relative, signed, tensor_difference
+from harness.comparison.measurement import Tensors
 from harness.corpus.draw import draw_weights
-from harness.distance import relative, signed, tensor_difference
-from harness.inputs import PROBE_UPDATES, probe_gradients
-from harness.measurement import Tensors
-from harness.runners import Setting, mindspore_subject
+from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.oracle import Float64Oracle
+from harness.runners.protocol import Setting
 from harness.runners.torch_reference import TorchReference
+from harness.runs.inputs import PROBE_UPDATES, probe_gradients
 
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
 CASES = ("qwen3-tiny-fp32", "qwen3-tied-fp32")

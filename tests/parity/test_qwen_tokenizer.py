@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, Qwen2TokenizerFast
 
+from harness.base.digest import digest_file
+from harness.base.errors import InputError
 from harness.corpus.fast_bpe import QWEN_SPLIT
 from harness.corpus.qwen import ADDED_TOKENS, SPECIAL_TOKENS, find_qwen_vocabulary, read_ranks, write_qwen_tokenizer
 from harness.corpus.tokenizers import HuggingFaceTokenizer
-from harness.digest import digest_file
-from harness.errors import InputError
 from tests.support.tokenizers import SOURCES, is_known
 
 

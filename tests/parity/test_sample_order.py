@@ -21,7 +21,7 @@ from mindformers.dataset.blended_datasets.blended_megatron_dataset_builder impor
 from mindformers.dataset.blended_datasets.gpt_dataset import GPTDataset as MindformersGPTDataset
 from mindformers.dataset.blended_datasets.gpt_dataset import GPTDatasetConfig as MindformersConfig
 
-from harness.case import Case, load_case
+from harness.cases.case import Case, load_case
 from harness.corpus.batches import draw_batches
 from harness.corpus.indexed import IndexedWriter
 

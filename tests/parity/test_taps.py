@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.case import Case, load_case
+from harness.cases.case import Case, load_case
+from harness.comparison.distance import tensor_difference
 from harness.corpus.draw import draw_weights
-from harness.distance import tensor_difference
-from harness.places import Place, places
-from harness.runners import RunnerFactory, Setting, Tapped, Taps, mindspore_subject
+from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.oracle import Float64Oracle
+from harness.runners.protocol import RunnerFactory, Setting, Tapped, Taps
 from harness.runners.torch_reference import TorchReference
+from harness.runs.places import Place, places
 from tests.support.places_at_fault import IdleKeyNorm
 
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)

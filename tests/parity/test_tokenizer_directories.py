@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
+from harness.base.errors import InputError
 from harness.corpus.fast_bpe import GPT2_SPLIT
 from harness.corpus.tokenizers import HuggingFaceTokenizer
-from harness.errors import InputError
 from tests.support.tokenizers import template, trained
 
 

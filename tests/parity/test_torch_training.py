@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.case import load_case
+from harness.cases.case import load_case
 from harness.corpus.draw import draw_weights
-from harness.runners import Setting
 from harness.runners.oracle import Float64Oracle
+from harness.runners.protocol import Setting
 from harness.runners.torch_reference import TorchReference
 from harness.runners.torch_training import TorchTrainer
 

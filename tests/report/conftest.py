@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from harness.case import Case, load_case
-from harness.trace import Outcome, Step, TraceHeader
+from harness.cases.case import Case, load_case
+from harness.runs.trace import Outcome, Step, TraceHeader
 from tests.support.answering import example_answers
 from tests.support.bundles import example_parameters, write_example, write_page_of
 from tests.support.examples import inference_case

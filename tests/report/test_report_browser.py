@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.evidence import read_bundle
-from harness.roles import REFERENCE, SUBJECT
-from harness.trace import Trace
+from harness.cases.runs_of_a_case import REFERENCE, SUBJECT
+from harness.evidence.bundle import read_bundle
+from harness.runs.trace import Trace
 
 Opener = Callable[..., Any]
 WIDTH = "document.documentElement.scrollWidth"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import Case, Inference
+from harness.base.records import write_json
+from harness.cases.case import Case, Inference
 from harness.corpus.held_out import CHAT_TEMPLATE, CONVERSATIONS, EOD, FAST, byte_tokenizer
-from harness.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question, digest_document
-from harness.records import write_json
-from harness.trace import Scored, Task
+from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question, digest_document
+from harness.runs.trace import Scored, Task
 
 Tensors = dict[str, npt.NDArray[Any]]
 

@@ -12,22 +12,22 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from harness.alignment import expected_alignment
-from harness.bundle_files import OUTCOME, TIMING, TRACE
-from harness.case import Case, load_case
-from harness.digest import digest_each, digest_tensors
-from harness.evaluation import Evaluation, digest_evaluation
-from harness.evidence import Bundle, finish_bundle
-from harness.inputs import BATCHES, WEIGHTS, Inputs
-from harness.jobs import KEPT
-from harness.levels import Certificate, certify
-from harness.records import write_json
+from harness.base.digest import digest_each, digest_tensors
+from harness.base.records import write_json
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case, load_case
+from harness.cases.runs_of_a_case import ORACLE, TRAINING, required_runs, role
+from harness.certify.jobs import KEPT
+from harness.evidence.bundle import Bundle, finish_bundle
+from harness.evidence.bundle_files import OUTCOME, TIMING, TRACE
+from harness.levels.rule import Certificate, certify
+from harness.levels.submission import OWN_SUBJECT, OWN_SUBJECT_OF_INFERENCE, Submission
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
-from harness.roles import ORACLE, TRAINING, required_runs, role
+from harness.runs.evaluation import Evaluation, digest_evaluation
+from harness.runs.inputs import BATCHES, WEIGHTS, Inputs
+from harness.runs.trace import Arm, Outcome, Scored, Side, Step, TraceHeader, TraceWriter
 from harness.standards import Standard, load_standard
-from harness.submission import OWN_SUBJECT, OWN_SUBJECT_OF_INFERENCE, Submission
-from harness.trace import Arm, Outcome, Scored, Side, Step, TraceHeader, TraceWriter
 from tests.support.answering import example_answers, example_evaluation, example_scored, write_evaluation
 
 Tensors = dict[str, npt.NDArray[Any]]

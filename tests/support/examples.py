@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from harness.case import Case, load_case
-from harness.jobs import Options
+from harness.cases.case import Case, load_case
+from harness.certify.jobs import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKES = "tests.support.fake_runners"

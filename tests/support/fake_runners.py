@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-from harness.alignment import expected_alignment
-from harness.case import Case
-from harness.runners import Numbers, Setting, Tensors
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case
+from harness.runners.protocol import Numbers, Setting, Tensors
 
 AT = 5
 FLAG = "FAKE_RUNNER_FLAG"  # names a file: what happens once leaves it behind
 
 
 class Fake:
-    """See `harness.runners.Runner`."""
+    """See `harness.runners.protocol.Runner`."""
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         self.case, self.zero, self.step = case, setting.learning_rate_zero, 0

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import Case
-from harness.runners import Numbers, Setting, Tensors
+from harness.cases.case import Case
 from harness.runners.mindspore_subject import MindSporeSubject
+from harness.runners.protocol import Numbers, Setting, Tensors
 
 
 class _AtStep(MindSporeSubject, ABC):

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.attestation import Role, Trust, keygen, load_trust, sign, standing
-from harness.case import Case
-from harness.digest import canonical_json, digest_bytes, digest_file
-from harness.errors import AttestationError, EvidenceError
-from harness.evidence import Bundle, finish_bundle, read_bundle
-from harness.levels import MEASURES, MEASURES_OF_INFERENCE, Level, certify
-from harness.records import read_json, write_json
-from harness.submission import Submission, claim_of, read_submission
-from harness.trace import TraceHeader
+from harness.base.digest import canonical_json, digest_bytes, digest_file
+from harness.base.errors import AttestationError, EvidenceError
+from harness.base.records import read_json, write_json
+from harness.cases.case import Case
+from harness.evidence.bundle import Bundle, finish_bundle, read_bundle
+from harness.levels.rule import MEASURES, MEASURES_OF_INFERENCE, Level, certify
+from harness.levels.submission import Submission, claim_of, read_submission
+from harness.runs.trace import TraceHeader
 from tests.support.bundles import edit_json, write_example
 
 UTC = datetime.UTC

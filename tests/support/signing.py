@@ -14,19 +14,9 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
-from harness.attestation import (
-    PAYLOAD_TYPE,
-    Claim,
-    Role,
-    Trust,
-    Waiver,
-    load_trust,
-    read,
-    sign,
-    verify,
-)
-from harness.digest import canonical_json
-from harness.errors import AttestationError
+from harness.attestation import PAYLOAD_TYPE, Claim, Role, Trust, Waiver, load_trust, read, sign, verify
+from harness.base.digest import canonical_json
+from harness.base.errors import AttestationError
 
 NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
 YEAR = {"valid_from": date(2026, 1, 1), "valid_until": date(2026, 12, 31)}

@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from harness.alignment import expected_alignment
-from harness.bundle_files import CASE, OUTCOME, TRACE
-from harness.case import Case, load_case
-from harness.clues import exact_loss
-from harness.digest import digest_each
-from harness.inputs import BATCHES, WEIGHTS, seeded
-from harness.look import LOOK, Look
-from harness.places import places
-from harness.readings import SIDES, Seen
-from harness.records import write_json
-from harness.trace import Outcome, Run, Side, Step, Trace, TraceFooter, TraceHeader, TraceWriter
+from harness.base.digest import digest_each
+from harness.base.records import write_json
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case, load_case
+from harness.diagnosis.clues import exact_loss
+from harness.diagnosis.errors_by_place import SIDES, Seen
+from harness.evidence.bundle_files import CASE, OUTCOME, TRACE
+from harness.runs.inputs import BATCHES, WEIGHTS, seeded
+from harness.runs.places import places
+from harness.runs.taps import LOOK, Look
+from harness.runs.trace import Outcome, Run, Side, Step, Trace, TraceFooter, TraceHeader, TraceWriter
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
 Array = npt.NDArray[Any]

@@ -5,11 +5,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from harness.attestation import (
-    Trust,
-    keygen,
-    sign,
-)
+from harness.attestation import Trust, keygen, sign
 from tests.support.signing import CLAIM, PEOPLE, trusted
 
 

@@ -12,19 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.attestation import (
-    MAX_BYTES,
-    PAYLOAD_TYPE,
-    Claim,
-    Result,
-    Role,
-    Trust,
-    read,
-    sign,
-    verify,
-)
-from harness.digest import canonical_json, digest_bytes
-from harness.errors import AttestationError
+from harness.attestation import MAX_BYTES, PAYLOAD_TYPE, Claim, Result, Role, Trust, read, sign, verify
+from harness.base.digest import canonical_json, digest_bytes
+from harness.base.errors import AttestationError
 from tests.support.signing import (
     CLAIM,
     NOON,

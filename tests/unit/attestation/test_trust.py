@@ -19,13 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from harness.attestation import (
-    keygen,
-    load_trust,
-    sign,
-    verify,
-)
-from harness.errors import InputError
+from harness.attestation import keygen, load_trust, sign, verify
+from harness.base.errors import InputError
 from tests.support.signing import CLAIM, NOON, entry, key_id, signer, trusted
 
 

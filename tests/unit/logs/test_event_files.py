@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tensorboard.summary import Writer
 
-from harness.errors import InputError
+from harness.base.errors import InputError
 from harness.logs import ImportedRun
 from harness.logs.imports import import_log
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import CertifyError, InputError
+from harness.base.errors import CertifyError, InputError
+from harness.base.records import write_json
 from harness.logs import ImportedRun, encode, read_import
 from harness.logs.imports import contradictions, detect, import_log
-from harness.records import write_json
 from tests.support.examples import small_case
 from tests.support.logs import RATE, lines, losses, megatron, mindformers, mindformers_2
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import certify
-from harness.levels import certify as level_of
-from harness.submission import Submission
+from harness.certify import flow
+from harness.levels.rule import certify as level_of
+from harness.levels.submission import Submission
 from tests.support.bundles import Change, unchanged, write_example
 from tests.support.examples import FAKES, ROOT, small_case, text_case
 
@@ -48,7 +48,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, change: Change) -> Ran:
         bundle = write_example(options.out, case=case, standards=standards, occasion=occasion, change=change)
         return bundle, level_of(Submission(bundle=bundle), now)
 
-    monkeypatch.setattr(certify, "run", run)
+    monkeypatch.setattr(flow, "run", run)
     return asked
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.trace import Step
+from harness.runs.trace import Step
 from tests.unit.pytest_plugin.conftest import Ran
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence import read_bundle
+from harness.evidence.bundle import read_bundle
 from tests.unit.pytest_plugin.conftest import FAKE_SIDES, Ran
 
 

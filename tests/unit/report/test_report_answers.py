@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.case import Case
-from harness.errors import EvidenceError
-from harness.evaluation import TOKENIZER
-from harness.evidence import Bundle, read_bundle
-from harness.judge import statistic
-from harness.report.answering import Answering
+from harness.base.errors import EvidenceError
+from harness.cases.case import Case
+from harness.evidence.bundle import Bundle, read_bundle
+from harness.evidence.judge import statistic
 from harness.report.documents import document_columns, document_tables
+from harness.report.inference import Answering
 from harness.report.languages import CHINESE
 from harness.report.token_text import read_token_text
 from harness.report.words import number
-from harness.trace import Outcome, Scored
+from harness.runs.evaluation import TOKENIZER
+from harness.runs.trace import Outcome, Scored
 from tests.support.answering import Tensors, example_answers
 from tests.support.bundles import edit_json, page_of, view_of, write_example, write_page_of
 from tests.support.examples import inference_case

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from harness.diagnosis import Diagnosis, judge_sides
-from harness.look import Look
+from harness.diagnosis.diagnosis import Diagnosis, judge_sides
 from harness.report.diagnosis import build_page, render_diagnosis
+from harness.runs.taps import Look
 from tests.support.tapped import CASE_OF_ALL, WEIGHTS_OF_ALL, batches, seen, three
 
 

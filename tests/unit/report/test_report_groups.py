@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.judge import Finding, Judged, Outcome
+from harness.cases.runs_of_a_case import REQUIRED_RUNS, required_runs
+from harness.evidence.judge import Finding, Judged, Outcome
 from harness.report.groups import GROUPS, group_of
 from harness.report.words import purpose
-from harness.roles import REQUIRED_RUNS, required_runs
+from harness.runs.trace import Step, TraceHeader
 from harness.standards import Limit, load_standard, shipped_standards
-from harness.trace import Step, TraceHeader
 from tests.support.bundles import view_of, write_example
 from tests.support.examples import inference_case
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import load_case
-from harness.errors import EvidenceError
-from harness.evidence import read_bundle
+from harness.base.errors import EvidenceError
+from harness.cases.case import load_case
+from harness.evidence.bundle import read_bundle
 from harness.report.page import embed_json
-from harness.trace import Outcome, Step
+from harness.runs.trace import Outcome, Step
 from tests.support.bundles import certified, edit_json, page_of, write_example, write_page_of
 
 HOSTILE = "</script><script>alert('x')</script>&<b onload=\"1\">\u2028"

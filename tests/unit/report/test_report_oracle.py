@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import load_case
-from harness.evidence import Bundle
-from harness.judge import statistic
+from harness.cases.case import load_case
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import statistic
 from harness.report.columns import step_columns, step_tables
 from harness.report.words import number
+from harness.runs.trace import Step
 from harness.standards import load_standard
-from harness.trace import Step
 from tests.support.bundles import view_of, write_example
 
 WHATS = ["Loss", "Grad norm", "First gradients", "Optimizer alone"]

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from harness.attestation import Claim, Role, Statement, Waiver, Withdrawal, keygen, load_trust, read, sign
-from harness.bundle_files import ATTESTATIONS
-from harness.evidence import Bundle
-from harness.levels import certify
+from harness.evidence.bundle import Bundle
+from harness.evidence.bundle_files import ATTESTATIONS
+from harness.levels.rule import certify
+from harness.levels.submission import Submission, claim_of, read_submission
 from harness.report import render_report
 from harness.report.statements import Statements, build_statements
-from harness.submission import Submission, claim_of, read_submission
 from tests.support.bundles import AT, write_example
 from tests.support.examples import small_case
 

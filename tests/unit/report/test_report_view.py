@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.case import load_case
-from harness.evidence import Bundle
-from harness.judge import Outcome
+from harness.cases.case import load_case
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import Outcome
+from harness.evidence.summary import remarks
 from harness.report.charts import limits_on
 from harness.report.columns import step_columns, step_tables
 from harness.report.criteria import used_of_allowed
-from harness.report.trouble import remarks
 from harness.report.words import duration, exact, listed, number
+from harness.runs.trace import Outcome as RunOutcome
+from harness.runs.trace import Step
 from harness.standards import Limit, load_standard
-from harness.trace import Outcome as RunOutcome
-from harness.trace import Step
 from tests.support.bundles import Change, example_parameters, example_step, page_of, view_of, write_example
 from tests.support.examples import small_case
 

@@ -1,0 +1,117 @@
+"""What is recorded, as files that show when they were edited: canonical JSON, and lists of files by digest."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.base.digest import canonical_json, digest_file
+from harness.base.errors import EvidenceError
+
+
+def encode_json(value: Any) -> bytes:
+    """A JSON file's bytes in the one form that `read_json` takes."""
+    return (canonical_json(value) + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes canonical JSON so that a kill leaves the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of one name each time, so that a run that goes on after a kill writes over what the kill left.
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(encode_json(value))
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file that `write_json` wrote.
+
+    Raises:
+        EvidenceError: the file is missing, not JSON, or a byte of it is not as it would be written.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        value = json.loads(text)
+        same = text.encode() == encode_json(value)
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise EvidenceError(f"{path} is not JSON: {error}.") from None
+    if not same:
+        raise EvidenceError(f"{path} is not in canonical form: it was edited.")
+    return value
+
+
+def parse(kind: Any, value: Any, origin: Path) -> Any:
+    """A frozen record from JSON values; `kind` is its dataclass.
+
+    Raises:
+        EvidenceError: a field is missing, unknown or of another type.
+    """
+    try:
+        record = TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise EvidenceError(f"{origin} does not hold what it should: {where}: {first['msg']}.") from None
+    # pydantic drops unknown fields of a dataclass and turns "1" into 1; what is believed is what stands there
+    if canonical_json(asdict(record)) != canonical_json(value):
+        names = ", ".join(field.name for field in fields(kind))
+        raise EvidenceError(f"{origin} does not hold what it should: {names}, each of its type, and nothing else.")
+    return record
+
+
+def read_record(kind: Any, path: Path, form: str) -> Any:
+    """A frozen record from its file, whose field `format` says of what form it is.
+
+    Raises:
+        EvidenceError: it is missing, of another format, or does not hold what it should.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("format") != form:
+        raise EvidenceError(f"{path} does not have the format {form!r}.")
+    return parse(kind, value, path)
+
+
+def plain_files(directory: Path) -> list[str]:
+    """The relative POSIX paths of all files under a directory, sorted by their parts.
+
+    Raises:
+        EvidenceError: something that is neither a file nor a directory, a symbolic link above all, or two names that
+            some file systems take for one.
+    """
+    names, seen = list[str](), set[str]()
+    for path in sorted(directory.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise EvidenceError(f"{path} is not a plain file: what is recorded holds no links.")
+        name = path.relative_to(directory).as_posix()
+        if name.casefold() in seen:
+            raise EvidenceError(f"{path} differs from another name beside it only by upper and lower case.")
+        seen.add(name.casefold())
+        if path.is_file():
+            names.append(name)
+    return names
+
+
+def list_files(directory: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each file by its name, which is a path relative to the directory."""
+    return {name: digest_file(directory / name) for name in names}
+
+
+def check_list(directory: Path, files: Mapping[str, str], found: Sequence[str]) -> None:
+    """Refuses a directory whose files are not those of a list of paths and digests.
+
+    Raises:
+        EvidenceError: every file that is missing, extra or changed.
+    """
+    missing = sorted(set(files) - set(found))
+    extra = sorted(set(found) - set(files))
+    changed = [name for name in found if name in files and digest_file(directory / name) != files[name]]
+    if missing or extra or changed:
+        lists = (("missing", missing), ("extra", extra), ("changed", changed))
+        parts = [f"{what}: {', '.join(names)}" for what, names in lists if names]
+        raise EvidenceError(f"{directory} is not what was recorded. " + "; ".join(parts) + ".")

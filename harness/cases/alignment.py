@@ -1,0 +1,72 @@
+"""What both sides have to agree in before a number is compared: configuration, parameters, optimizer.
+
+Stated here from the case and asked of neither side, so that what both lack or both have wrong is noticed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.cases.case import Case
+from qwen3_model.configuration_qwen3 import parameter_shapes
+
+# The fields of `config.json` that carry mathematics of a training step.
+MODEL_FIELDS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "hidden_act", "tie_word_embeddings",
+    "attention_bias", "attention_dropout",
+)  # fmt: skip
+
+
+def alignment(
+    model: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    optimizer: Mapping[str, Any],
+    decayed: frozenset[str],
+    clip_grad: float | None,
+    gradient_accumulation_steps: int,
+) -> dict[str, Any]:
+    """The keys that are compared, in one flat mapping of JSON values. Both sides and the case go through here.
+
+    Args:
+        model: fields of `config.json`; those that carry mathematics are taken.
+        shapes: shape of every parameter by name.
+        optimizer: `beta1`, `beta2`, `eps`, `weight_decay`.
+        decayed: the parameters to which weight decay applies.
+    """
+    return {
+        **model_alignment(model, shapes),
+        # A decay of 0 is none, whether or not an optimizer keeps such parameters apart.
+        **{f"weight decay on {name}": name in decayed and optimizer["weight_decay"] > 0 for name in shapes},
+        **{f"optimizer.{name}": optimizer[name] for name in ("beta1", "beta2", "eps", "weight_decay")},
+        "clip_grad": clip_grad,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+    }
+
+
+def model_alignment(model: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The keys of the model alone, which are all that one has that is only asked."""
+    return {
+        **{f"model.{name}": model[name] for name in MODEL_FIELDS},
+        **{f"shape of {name}": list(shape) for name, shape in shapes.items()},
+    }
+
+
+def expected_alignment(case: Case) -> dict[str, Any]:
+    """What the case asks for; where it is of inference, of the model alone.
+
+    Weight decay spares the norms, which are the only parameters of one dimension.
+    """
+    shapes = dict(parameter_shapes(case.model))
+    if case.inference is not None:
+        return model_alignment(case.model.to_hf(), shapes)
+    beta1, beta2 = case.optimizer.betas
+    return alignment(
+        model=case.model.to_hf(),
+        shapes=shapes,
+        optimizer={
+            "beta1": beta1, "beta2": beta2, "eps": case.optimizer.eps, "weight_decay": case.optimizer.weight_decay,
+        },
+        decayed=frozenset(name for name, shape in shapes.items() if len(shape) > 1),
+        clip_grad=case.training.clip_grad,
+        gradient_accumulation_steps=case.training.gradient_accumulation_steps,
+    )  # fmt: skip

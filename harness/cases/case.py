@@ -1,0 +1,340 @@
+"""The case: everything that fixes a run, and its digest.
+
+Takes a YAML file that a person wrote, gives a frozen record, and refuses the file with all of its errors at
+once. What does not change a run (name, title, time limits, where a file lies) is outside the digest; the standards
+have digests of their own.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, ValidationInfo, model_validator
+
+from harness.base.digest import digest_json
+from harness.base.errors import InputError
+from harness.base.yaml_records import Record
+from harness.cases.data import BYTE_VOCABULARY, Data, Source
+from harness.cases.mindformers import is_configuration, read_configuration
+from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Qwen3Config
+from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.schedule import ConstantWithWarmup, CosineWithMinLr, ScheduleConfig
+
+CASES_DIR = Path(__file__).parent
+DEFAULT_CASE = "qwen3-tiny-fp32"
+SCORED_TASKS = 2  # of an evaluation: the last word of a passage, and which of some endings is its own
+RESUMED_STEPS = 6  # enough that moments, schedule and order of batches all have to be carried over, or show
+
+
+def _model_config(value: Any, info: ValidationInfo) -> Qwen3Config:
+    if isinstance(value, Qwen3Config):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("expected {size: NAME} or the keys of a Hugging Face config.json")
+    if "size" not in value:
+        return Qwen3Config.from_hf(value)
+    sizes = {**SMALL, **PUBLISHED}
+    if not isinstance(value["size"], str) or value["size"] not in sizes:
+        raise ValueError(f"unknown size {value['size']!r}; known sizes: {', '.join(sizes)}")
+    changes = {key: change for key, change in value.items() if key != "size"}
+    return Qwen3Config.from_hf({**sizes[value["size"]].to_hf(), **changes})
+
+
+def _precision(value: Any) -> PrecisionPolicy:
+    if isinstance(value, PrecisionPolicy):
+        return value
+    known = PrecisionPolicy.__dataclass_fields__
+    if not isinstance(value, dict) or (unknown := sorted(set(value) - set(known))):
+        raise ValueError(f"unknown keys {unknown if isinstance(value, dict) else value!r}; known: {sorted(known)}")
+    return PrecisionPolicy(**value)
+
+
+ModelField = Annotated[
+    Qwen3Config,
+    PlainValidator(_model_config),
+    PlainSerializer(lambda config: config.to_hf(), return_type=dict),
+]
+PrecisionField = Annotated[
+    PrecisionPolicy,
+    PlainValidator(_precision),
+    PlainSerializer(lambda policy: vars(policy), return_type=dict),
+]
+
+
+class Initialization(Record):
+    """How the initial weights are drawn: matrices N(0, initializer_range), norm weights 1 + N(0, norm_std).
+
+    A norm whose weights are all one hides faults (an exchanged q and k norm), so they are spread a little.
+    """
+
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    norm_std: float = Field(default=0.05, ge=0)
+
+
+class Optimizer(Record):
+    type: Literal["AdamW"] = "AdamW"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+
+
+class LrSchedule(Record):
+    """Learning rate by step: linear warm-up from 0, then constant, or a cosine down to `lr_end`."""
+
+    type: Literal["constant", "cosine"] = "constant"
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    lr_end: float = Field(default=0.0, ge=0)
+
+    def over(self, steps: int) -> ScheduleConfig:
+        """The schedule of a run of so many steps, in the model's words."""
+        if self.type == "cosine":
+            return CosineWithMinLr(
+                peak=self.learning_rate, warmup_steps=self.warmup_steps, total_steps=steps, min_lr=self.lr_end
+            )
+        return ConstantWithWarmup(peak=self.learning_rate, warmup_steps=self.warmup_steps)
+
+
+class Training(Record):
+    steps: int = Field(ge=2)
+    clip_grad: float | None = Field(default=1.0, gt=0)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    recompute: bool = False
+    graph_mode: bool = True
+    lr_zero_steps: int = Field(default=20, ge=1)
+    floor_repeats: int = Field(default=0, ge=0)
+    checkpoint_every: int = Field(default=50, ge=1)
+    step_timeout_s: float = Field(default=120.0, gt=0)
+    start_timeout_s: float = Field(default=600.0, gt=0)
+
+    def steps_of(self, arm: str) -> int:
+        """How many steps the runs of an arm take."""
+        few = min(self.steps, RESUMED_STEPS)
+        shorter = {"lr_zero": self.lr_zero_steps, "resumed": few, "probe": 1, "alone_probe": 1, "taps": few}
+        return shorter.get(arm, self.steps)
+
+
+class Checkpoint(Source):
+    """The weights that are asked: those that the case's own steps train, or those of a Hugging Face directory."""
+
+    kind: Literal["trained", "huggingface"] = "trained"
+
+
+class Inference(Record):
+    """What a model is asked once it has its weights.
+
+    Every logit of `rows` rows of `data.seq_length` tokens is compared. Prompts of the lengths `prompts` are continued
+    together, by `max_new_tokens` greedy tokens and `sampled_tokens` drawn ones. The evaluation has `texts` texts
+    whose perplexity is measured, and `documents` documents for each task that is scored. None of them
+    stands in what the weights were trained on.
+    """
+
+    weights: Checkpoint = Checkpoint()
+    rows: int = Field(default=4, ge=1)
+    prompts: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(3, 17, 40, 64), min_length=2)
+    max_new_tokens: int = Field(default=256, ge=1)
+    sampled_tokens: int = Field(default=32, ge=1)
+    texts: int = Field(default=100, ge=2)
+    documents: int = Field(default=1000, ge=2)
+    batch_size: int = Field(default=32, ge=1)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the case makes the weights that it asks."""
+        return self.weights.kind == "trained"
+
+    def problems(self, model: Qwen3Config, data: Data) -> list[str]:
+        """What cannot be asked of a model of these positions, or from this corpus."""
+        problems, longest = [], max(self.prompts) + max(self.max_new_tokens, self.sampled_tokens)
+        if longest > model.max_position_embeddings:
+            problems.append(
+                f"prompts and their continuations reach position {longest}, model.max_position_embeddings is "
+                f"{model.max_position_embeddings}"
+            )
+        if data.corpus.kind == "megatron":
+            problems.append("data.corpus of kind 'megatron' has no text; an evaluation needs one")
+        if data.packing != "concat":
+            problems.append("data.packing 'paragraph' leaves no text apart from what is trained on")
+        return problems
+
+
+class Case(Record):
+    """Everything that fixes a run. Build one with `load_case`; change one with `with_changes`."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str
+    task: Literal["pretrain", "inference"] = "pretrain"
+    model: ModelField
+    precision: PrecisionField = PrecisionPolicy()
+    initialization: Initialization = Initialization()
+    data: Data
+    optimizer: Optimizer = Optimizer()
+    lr_schedule: LrSchedule
+    training: Training
+    parallel: ParallelConfig = ParallelConfig()
+    inference: Inference | None = None
+    standards: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> "Case":
+        problems = []
+        micro_batches = self.training.gradient_accumulation_steps
+        if self.data.global_batch_size % micro_batches:
+            problems.append(
+                f"data.global_batch_size {self.data.global_batch_size} is not a multiple of "
+                f"training.gradient_accumulation_steps {micro_batches}"
+            )
+        rows = self.data.global_batch_size // micro_batches
+        layout = self.parallel.problems(self.model, rows=rows, seq_length=self.data.seq_length)
+        problems += [f"parallel: {problem}" for problem in layout]
+        if (self.task == "inference") != (self.inference is not None):
+            problems.append("task 'inference' and the section inference belong together")
+        elif self.inference is not None:
+            problems += [f"inference: {one}" for one in self.inference.problems(self.model, self.data)]
+            if self.parallel.world_size > 1:
+                problems.append("parallel: a case of inference has one rank")
+        if self.data.seq_length > self.model.max_position_embeddings:
+            problems.append(
+                f"data.seq_length {self.data.seq_length} exceeds model.max_position_embeddings "
+                f"{self.model.max_position_embeddings}"
+            )
+        if self.lr_schedule.warmup_steps >= self.training.steps:
+            problems.append(
+                f"lr_schedule.warmup_steps {self.lr_schedule.warmup_steps} leaves none of the "
+                f"{self.training.steps} training.steps"
+            )
+        if self.lr_schedule.lr_end > self.lr_schedule.learning_rate:
+            problems.append("lr_schedule.lr_end is above lr_schedule.learning_rate")
+        if self.training.lr_zero_steps > self.training.steps:
+            problems.append("training.lr_zero_steps exceeds training.steps")
+        one_step, built_for = self.data.global_batch_size, self.data.num_samples
+        rows = one_step if self.data.order == "mindformers" else one_step * self.training.steps
+        if built_for is not None and built_for < rows:
+            problems.append(f"data.num_samples {built_for} is below the {rows} rows that the steps take")
+        tokenized_as_bytes = self.data.tokenizer.kind == "bytes" and self.data.corpus.kind != "megatron"
+        if tokenized_as_bytes and self.model.vocab_size < BYTE_VOCABULARY:
+            problems.append(f"model.vocab_size {self.model.vocab_size} is below the {BYTE_VOCABULARY} byte tokens")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """The case as plain JSON values, without the paths of this machine; without a layout where it has one rank, and
+        without inference where it is of training."""
+        record = self.model_dump(mode="json")
+        if self.parallel == ParallelConfig():
+            del record["parallel"]
+        if self.inference is None:
+            del record["inference"]
+        else:
+            del record["inference"]["weights"]["path"]
+        for source in ("corpus", "tokenizer"):
+            del record["data"][source]["path"]
+        for part in record["data"]["corpus"]["blend"]:
+            del part["path"]
+        return record
+
+    def digest(self) -> str:
+        """Digest of all that changes a run."""
+        record = self.record()
+        for key in ("name", "title", "standards"):
+            del record[key]
+        for key in ("checkpoint_every", "step_timeout_s", "start_timeout_s", "floor_repeats"):
+            del record["training"][key]
+        return digest_json(record)
+
+    def steps_of(self, side: str, arm: str) -> int:
+        """How many steps the runs of a side and an arm take: of an evaluation, the documents that are scored. The
+        oracle scores texts alone."""
+        if arm != "infer" or self.inference is None:
+            return self.training.steps_of(arm)
+        return self.inference.texts + (0 if side == "oracle" else SCORED_TASKS * self.inference.documents)
+
+    def with_changes(self, **sections: Any) -> "Case":
+        """The case with other sections, checked again.
+
+        Raises:
+            InputError: the changed case is not valid.
+        """
+        return parse_case({**self.model_dump(), **sections}, f"the changed case {self.name}")
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "(whole file)"
+
+
+def parse_case(content: Any, origin: str) -> Case:
+    """A case from the content of its file.
+
+    Raises:
+        InputError: every problem of the content, one a line.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{origin} is not a case: expected a YAML mapping. 'certify cases --show' prints an example.")
+    try:
+        return Case.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {_where(e['loc'])}: {_hint(e, content)}" for e in error.errors()]
+        raise InputError(
+            f"{origin} is not a valid case ({len(lines)} problem{'s' * (len(lines) > 1)}):\n" + "\n".join(lines)
+        ) from None
+
+
+def _hint(error: Any, content: dict[str, Any]) -> str:
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"]).removeprefix("Value error, ")
+    import difflib
+
+    section: Any = Case
+    for part in error["loc"][:-1]:
+        section = section.model_fields[part].annotation
+    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1)
+    return (
+        f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known: {', '.join(section.model_fields)}"
+    )
+
+
+def check_trains(case: Case, what: str) -> None:
+    """Refuses a case of inference where something is of training alone; `what` says what that does.
+
+    Raises:
+        InputError: the case is of inference.
+    """
+    if case.inference is not None:
+        raise InputError(f"{what}; {case.name} is a case of inference.")
+
+
+def shipped_cases() -> dict[str, Path]:
+    """Name and file of each case that comes with the package."""
+    return {path.stem: path for path in sorted(CASES_DIR.glob("*.yaml"))}
+
+
+def load_case(name_or_path: str) -> Case:
+    """A shipped case by name, or any case by the path of its YAML file, which may be a configuration of mindformers.
+
+    Raises:
+        InputError: no such case, not YAML, or not valid.
+    """
+    path, content = _read(name_or_path)
+    if is_configuration(content):
+        name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-") or "case"
+        return parse_case(read_configuration(content, name, str(path)).case, str(path))
+    return parse_case(content, str(path))
+
+
+def written_for_mindformers(name_or_path: str) -> bool:
+    """Whether what `load_case` takes is a configuration of mindformers, which its own training reads too."""
+    return is_configuration(_read(name_or_path)[1])
+
+
+def _read(name_or_path: str) -> tuple[Path, Any]:
+    path = shipped_cases().get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise InputError(
+            f"There is no case {name_or_path!r}: neither a shipped case ({', '.join(shipped_cases())}) nor a file."
+        )
+    try:
+        return path, yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {error}") from None

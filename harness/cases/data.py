@@ -1,0 +1,139 @@
+"""The section `data` of a case: which tokens a run sees, out of which files, in which order."""
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from harness.base.yaml_records import Record
+
+BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
+
+
+class Source(Record):
+    """A file that a run reads. `path` says where it lies here; `sha256` is what counts."""
+
+    kind: str
+    path: str | None = None
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> "Source":
+        if self.kind in ("text", "megatron", "huggingface") and not self.named:
+            raise ValueError(f"kind {self.kind!r} needs a path")
+        return self
+
+    @property
+    def named(self) -> bool:
+        """Whether it is said which files are meant."""
+        return self.path is not None or self.sha256 is not None
+
+
+class Part(Record):
+    """A data set of a blend. `weight` is None where the weights follow from the sizes."""
+
+    weight: float | None = Field(default=None, gt=0)
+    path: str | None = None
+
+
+class Corpus(Source):
+    """Where the tokens come from. `blend` holds several Megatron data sets; a file says it as mindformers does:
+    `data_path: ['0.3', PREFIX, '0.7', PREFIX]`, or prefixes without weights."""
+
+    kind: Literal["transformers-sources", "text", "megatron"] = "transformers-sources"
+    blend: tuple[Part, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blend_of_data_path(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "data_path" not in value:
+            return value
+        others = {key: given for key, given in value.items() if key != "data_path"}
+        if others.get("path") is not None or others.get("blend"):
+            raise ValueError("data_path stands for itself; leave path and blend out")
+        return {**others, "blend": [part.model_dump() for part in _parts(value["data_path"])]}
+
+    @model_validator(mode="after")
+    def _blend_fits(self) -> "Corpus":
+        if self.blend and (self.kind != "megatron" or self.path is not None):
+            raise ValueError("a blend is of kind 'megatron' and has no path of its own")
+        if len({part.weight is None for part in self.blend}) > 1:
+            raise ValueError("either every part of a blend has a weight, or none has")
+        return self
+
+    @property
+    def named(self) -> bool:
+        return bool(self.blend) or super().named
+
+
+def _parts(data_path: Any) -> list[Part]:
+    """The parts of a flat list: weight and prefix in turn, or prefixes alone."""
+    words = [str(word).strip() for word in data_path] if isinstance(data_path, list) and data_path else None
+    if words is None:
+        raise ValueError("data_path is a list: ['0.3', PREFIX, '0.7', PREFIX], or prefixes without weights")
+    try:
+        weights = [float(word) for word in words[::2]] if len(words) % 2 == 0 else []
+    except ValueError:
+        weights = []
+    if not weights:
+        return [Part(path=word) for word in words]
+    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise ValueError("a weight of data_path is above 0")
+    return [Part(weight=weight, path=path) for weight, path in zip(weights, words[1::2], strict=True)]
+
+
+class Tokenizer(Source):
+    kind: Literal["bytes", "huggingface"] = "bytes"
+
+
+class Data(Record):
+    """Which tokens a run sees, in which order.
+
+    packing `concat` joins the documents with end-of-document tokens and cuts rows of `seq_length` (pretraining);
+    `paragraph` gives every paragraph its own row, padded, so that rows hold unequal numbers of tokens.
+    Padding never counts in the loss. With `eod_mask_loss`, as with Megatron's, neither does a position whose input is
+    the end-of-document token: what follows it is another document.
+
+    order `sequential` takes the rows as they come; `megatron` and `mindformers` take them as the GPTDataset of
+    Megatron-LM or mindformers would, shuffled by `seed`, from the training part of `split`, for a data set that was
+    built for `num_samples` rows (mindformers' `sizes`; those of the run where it is left out). mindformers takes them
+    again in the same order when they are used up, without those that fill no step. `eod` says which id ends a document
+    of Megatron files, which do not say it themselves.
+    """
+
+    corpus: Corpus = Corpus()
+    tokenizer: Tokenizer = Tokenizer()
+    packing: Literal["concat", "paragraph"] = "concat"
+    order: Literal["sequential", "megatron", "mindformers"] = "sequential"
+    seed: int = Field(default=1234, ge=0, lt=2**32)
+    split: str = "1, 0, 0"
+    num_samples: int | None = Field(default=None, ge=1)
+    eod: int | None = Field(default=None, ge=0)
+    eod_mask_loss: bool = False
+    seq_length: int = Field(ge=2)
+    global_batch_size: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _order_fits(self) -> "Data":
+        megatron = self.corpus.kind == "megatron"
+        problems = []
+        if self.order == "sequential":
+            # They would change nothing, and yet the digest of the case.
+            idle = [name for name in ("seed", "split", "num_samples") if getattr(self, name) != _default(name)]
+            if idle:
+                problems.append(f"{', '.join(idle)}: without meaning for order 'sequential'")
+            if self.corpus.blend:
+                problems.append("a blend needs order 'megatron' or 'mindformers'")
+        elif not megatron or self.packing != "concat":
+            problems.append(f"order {self.order!r} needs a corpus of kind 'megatron' and packing 'concat'")
+        if self.eod is not None and not megatron:
+            problems.append("eod: the tokenizer says which id ends a document")
+        if self.eod_mask_loss and megatron and self.eod is None:
+            problems.append("eod_mask_loss needs eod: Megatron files do not say which id ends a document")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _default(name: str) -> Any:
+    return Data.model_fields[name].default

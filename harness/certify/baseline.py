@@ -1,0 +1,347 @@
+"""Baselines: the reference half of a case, recorded once, so that a subject is judged where no reference can run.
+
+Takes the directory of a case's finished reference and oracle runs; gives `DIR/CASE/`, whole or not at all:
+
+    baseline.json                 who, why, when, on what; the digest of every other file, and of itself
+    case.json                     the case, its corpus and tokenizer by digest
+    runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors
+
+Weights and batches are left out: a judging run draws them again from the case, and they must have the recorded digests.
+Refuses to record what did not complete, is not finite or does not repeat, and to judge by what was changed, is of
+another case, or is stale.
+"""
+
+import importlib.metadata
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from harness.base.digest import digest_json
+from harness.base.errors import EvidenceError, InputError
+from harness.base.records import check_list, list_files, plain_files, read_json, write_json
+from harness.cases.case import Case, parse_case, shipped_cases
+from harness.cases.runs_of_a_case import REFERENCE, REFERENCE_REPEAT
+from harness.certify.environment import packages
+from harness.evidence.bundle import read_run, unusable
+from harness.evidence.bundle_files import CASE, OUTCOME, TRACE
+from harness.evidence.provenance import BASELINE, BASELINE_FORMAT, ENVIRONMENT, SOURCE, Baseline, read_baseline_record
+from harness.runners.job import Job
+from harness.runs.inputs import Inputs
+from harness.runs.trace import Run, Trace
+
+PROJECT = "mindspore-certify"
+PINNED = ("torch", "transformers")
+MAX_AGE_DAYS = 365
+DEFAULT_DIRECTORY = Path("baselines")
+
+
+class State(StrEnum):
+    """What a stored baseline is good for."""
+
+    USABLE = "usable"
+    STALE = "stale"
+    UNUSED = "unused"
+    UNVERIFIED = "unverified"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """Who records a baseline, why, and with which command."""
+
+    author: str
+    reason: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A stored baseline and its state on a day. `detail` says why it cannot be used and which command mends that;
+    `baseline` is None where it could not be read."""
+
+    name: str
+    state: State
+    detail: str
+    baseline: Baseline | None
+
+
+def record_command(case_name: str, directory: Path, *, replace: bool) -> str:
+    """The command that records the baseline of a case; it has to name the file of one that is not shipped."""
+    named = case_name if case_name in shipped_cases() else f"FILE_OF_{case_name}"
+    where = [] if directory == DEFAULT_DIRECTORY else ["--baselines", str(directory)]
+    again = ["--replace"] if replace else []
+    return shlex.join(["certify", "baseline", "record", named, *where, *again, "--author", "NAME", "--reason", "WHY"])
+
+
+def check_new(directory: Path, case_name: str, statement: Statement, *, replace: bool) -> None:
+    """Refuses a recording before anything is run for it.
+
+    Raises:
+        InputError: author or reason is empty, a pinned package has another version, or the name is taken: by a baseline
+            without `replace`, or by something else.
+    """
+    empty = [name for name in ("author", "reason") if not getattr(statement, name).strip()]
+    if empty:
+        raise InputError(f"A baseline needs its {' and '.join(empty)}: give --author NAME --reason WHY.")
+    if other := _other_versions(packages()):
+        raise InputError(f"A baseline is recorded with what the project pins, but {other}. pip install '.[torch]'")
+    if os.path.lexists(directory / case_name) and not replace:
+        raise InputError(
+            f"{directory / case_name} exists. To record another in its place: "
+            f"{record_command(case_name, directory, replace=True)}"
+        )
+    if os.path.lexists(directory / case_name) and not (directory / case_name / BASELINE).is_file():
+        raise InputError(f"{directory / case_name} is no baseline, so none takes its place. Choose other --baselines.")
+
+
+def check_recordable(case: Case) -> None:
+    """Refuses a case whose reference answers for weights that no other machine has.
+
+    Raises:
+        InputError: its weights are trained for it.
+    """
+    if case.inference is not None and case.inference.trains:
+        raise InputError(
+            f"There is no baseline of {case.name}: the weights that it asks are trained on each machine anew, and not "
+            "to the same bits. Ask a checkpoint, the same everywhere: --model DIR ('certify checkpoint' writes one)."
+        )
+
+
+@contextmanager
+def workplace(directory: Path, case_name: str) -> Iterator[Path]:
+    """A directory for the runs of a recording, beside where the baseline will be; gone when the block ends.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # No case has a name that begins with a dot, so what a kill leaves is never taken for a baseline.
+        path = Path(tempfile.mkdtemp(prefix=f".{case_name}.", suffix=".partial", dir=directory))
+    except OSError as error:
+        raise InputError(f"The directory {directory} cannot be written: {error.strerror}.") from None
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def store(work: Path, runs: Path, case: Case, inputs: Inputs, statement: Statement, destination: Path) -> Baseline:
+    """Makes the finished runs of a directory the baseline `destination`, in place of one that is there.
+
+    `work` is a directory on the same file system, for what is not whole yet.
+
+    Raises:
+        InputError: a run did not complete or is not finite, or the repeat differs.
+    """
+    found = [read_run(path) for path in sorted((runs / "runs").iterdir())]
+    _check_good(found)
+    kept = [f"runs/{run.name}/{name}" for run in found for name in (TRACE, OUTCOME)]
+    kept += [path.relative_to(runs).as_posix() for path in sorted((runs / "tensors").glob("*.safetensors"))]
+    whole = work / "whole"
+    for name in (CASE, *kept):
+        (whole / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(runs / name, whole / name)
+    fields = {
+        "format": BASELINE_FORMAT,
+        "case": case.name,
+        "case_digest": case.digest(),
+        "author": statement.author.strip(),
+        "reason": statement.reason.strip(),
+        "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(statement.command),
+        "inputs": asdict(inputs),
+        "environment": read_json(runs / ENVIRONMENT),
+        "source": read_json(runs / SOURCE),
+        "files": list_files(whole, (CASE, *kept)),
+    }
+    write_json(whole / BASELINE, {**fields, "seal": digest_json(fields)})
+    baseline = read_baseline(whole)
+    _take_place(whole, destination, aside=work / "before")
+    return baseline
+
+
+def _check_good(runs: Sequence[Run]) -> None:
+    for run in runs:
+        if why := unusable(run):
+            raise InputError(f"No baseline: {why}")
+    traces = {run.name: run.trace for run in runs if run.trace}
+    first, again = traces[REFERENCE], traces[REFERENCE_REPEAT]
+    for one, other in zip(first.lines, again.lines, strict=True):
+        # repr tells 0.0 from -0.0
+        if repr(one) != repr(other):
+            raise InputError(
+                f"No baseline: {REFERENCE_REPEAT} differs from {REFERENCE} at step {one.step}, so the reference is not "
+                "deterministic here. Try --threads 1, or another machine."
+            )
+    if _final(first) != _final(again):
+        raise InputError(f"No baseline: what {REFERENCE_REPEAT} left differs from what {REFERENCE} left.")
+
+
+def _final(trace: Trace) -> Mapping[str, str]:
+    return trace.footer.parameters if trace.footer else {}
+
+
+def _take_place(whole: Path, destination: Path, aside: Path) -> None:
+    """Renames a directory to its name; what had that name comes back if that fails."""
+    there = os.path.lexists(destination)
+    if there:
+        destination.rename(aside)
+    try:
+        whole.rename(destination)
+    except BaseException:
+        if there:
+            aside.rename(destination)
+        raise
+
+
+def read_baseline(directory: Path) -> Baseline:
+    """The baseline of a directory, every byte of its files checked.
+
+    Raises:
+        EvidenceError: it is no baseline, or a file is missing, extra, changed or no plain file.
+    """
+    baseline = read_baseline_record(directory / BASELINE)
+    found = [name for name in plain_files(directory) if name != BASELINE]
+    check_list(directory, baseline.files, found)
+    return baseline
+
+
+def stored_names(directory: Path) -> list[str]:
+    """The names under which a directory holds baselines.
+
+    Raises:
+        InputError: there is no such directory.
+    """
+    if not directory.is_dir():
+        raise InputError(f"There is no directory {directory} of baselines. Name another: --baselines DIR.")
+    return sorted(path.name for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def check_baseline(directory: Path, name: str, case: Case | None, now: datetime, max_age_days: int) -> Checked:
+    """The state of the baseline `name` of a directory. `case` is the case of that name as it is now, None if it is
+    gone. A usable baseline has nothing to mend."""
+    path = directory / name
+    mend = f"Record it anew: {record_command(name, directory, replace=True)}"
+    try:
+        baseline = read_baseline(path)
+        recorded = parse_case(read_json(path / CASE), str(path / CASE))
+    except (EvidenceError, InputError) as error:
+        return Checked(name=name, state=State.UNVERIFIED, detail=f"{error} {mend}", baseline=None)
+
+    def checked(state: State, detail: str) -> Checked:
+        return Checked(name=name, state=state, detail=detail, baseline=baseline)
+
+    if case is None:
+        return checked(State.UNUSED, f"{path} is of no shipped case. Name the case's file, or remove the directory.")
+    if with_recorded_sources(case, recorded).digest() != baseline.case_digest:
+        return checked(State.UNUSED, f"{path} was recorded for another case than {case.name} is now. {mend}")
+    age = now - datetime.fromisoformat(baseline.recorded)
+    if age > timedelta(days=max_age_days):
+        return checked(State.STALE, f"{path} was recorded {age.days} days ago, allowed {max_age_days}. {mend}")
+    if other := _other_versions(baseline.environment.packages):
+        return checked(State.STALE, f"{path} was recorded with other versions than the project pins: {other}. {mend}")
+    return checked(State.USABLE, f"recorded {baseline.recorded} by {baseline.author}: {baseline.reason}")
+
+
+def with_recorded_sources(case: Case, recorded: Case) -> Case:
+    """The case with the corpus, tokenizer and checkpoint of its recording, which the command line may have named.
+
+    A Hugging Face tokenizer may have grown the vocabulary, so that comes with it; a checkpoint has a model of its own.
+    """
+    then = recorded.data.model_dump()
+    data = {**case.data.model_dump(), "corpus": then["corpus"], "tokenizer": then["tokenizer"]}
+    model = case.model.to_hf()
+    if recorded.data.tokenizer.kind != case.data.tokenizer.kind:
+        model["vocab_size"] = recorded.model.vocab_size
+    if case.inference is None or recorded.inference is None:
+        return case.with_changes(data=data, model=model)
+    asked = {**case.inference.model_dump(), "weights": recorded.inference.weights.model_dump()}
+    return case.with_changes(data=data, model=recorded.model.to_hf(), inference=asked)
+
+
+def find_baseline(directory: Path, case: Case, jobs: Sequence[Job], max_age_days: int = MAX_AGE_DAYS) -> Baseline:
+    """The baseline to judge a case by. `jobs` are the runs that it has to stand for.
+
+    Raises:
+        InputError: there is none, it is not usable, or it lacks a run or was recorded with another runner.
+    """
+    path = directory / case.name
+    if not path.is_dir():
+        command = record_command(case.name, directory, replace=False)
+        raise InputError(f"There is no baseline {path}. Where the reference can run, record one: {command}")
+    found = check_baseline(directory, case.name, case, datetime.now(UTC), max_age_days)
+    if found.baseline is None or found.state is not State.USABLE:
+        raise InputError(found.detail)
+    command = record_command(case.name, directory, replace=True)
+    for job in jobs:
+        if f"runs/{job.run}/{TRACE}" not in found.baseline.files:
+            raise InputError(f"{path} holds no {job.run}, which {case.name} asks for. Record it anew: {command}")
+        trace = read_run(path / "runs" / job.run).trace
+        if trace is None or trace.header.runner != job.runner:
+            ran = trace.header.runner if trace else "nothing"
+            raise InputError(f"{job.run} of {path} was run by {ran}, not by {job.runner}. Record it anew: {command}")
+    return found.baseline
+
+
+def check_drawn(baseline: Baseline, case: Case, inputs: Inputs) -> None:
+    """Refuses inputs that are not those of the recording.
+
+    Raises:
+        InputError: the case, its weights or its batches have other digests.
+    """
+    pairs = (
+        ("corpus", inputs.corpus_sha256, baseline.inputs.corpus_sha256),
+        ("tokenizer", inputs.tokenizer_sha256, baseline.inputs.tokenizer_sha256),
+        ("weights", inputs.weights, baseline.inputs.weights),
+        ("batches", inputs.batches, baseline.inputs.batches),
+        ("case", case.digest(), baseline.case_digest),
+    )
+    for what, drawn, recorded in pairs:
+        if drawn != recorded:
+            raise InputError(
+                f"The {what} of {case.name} is not that of its baseline: {_short(drawn)} against {_short(recorded)}. "
+                "Give the corpus and tokenizer of the recording, or run without --baseline."
+            )
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none"
+
+
+def place(directory: Path, name: str, out: Path, jobs: Sequence[Job]) -> None:
+    """Copies the recorded runs of the jobs, their tensors and the record of the baseline into a bundle's directory."""
+    (out / "tensors").mkdir(parents=True, exist_ok=True)
+    for job in jobs:
+        (out / "runs" / job.run).mkdir(parents=True, exist_ok=True)
+        kept = (f"runs/{job.run}/{TRACE}", f"runs/{job.run}/{OUTCOME}", f"tensors/{job.run}.safetensors")
+        for path in kept:
+            if (directory / name / path).is_file():
+                shutil.copyfile(directory / name / path, out / path)
+    shutil.copyfile(directory / name / BASELINE, out / BASELINE)
+
+
+def _other_versions(installed: Mapping[str, str | None]) -> str:
+    """What differs from the pinned versions; empty where nothing does. A package that was not there took no part."""
+    pinned = _pinned()
+    # a local label such as +cpu says how it was built, not what version it is
+    found = {name: version.partition("+")[0] for name in PINNED if (version := installed.get(name))}
+    return ", ".join(f"{name} {found[name]}, pinned {pinned[name]}" for name in found if found[name] != pinned[name])
+
+
+def _pinned() -> dict[str, str]:
+    try:
+        wanted = importlib.metadata.requires(PROJECT) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(
+            "The versions that the project pins are not known, as it is not installed. Run: pip install ."
+        ) from None
+    pins = (re.match(r"([a-z]+)==([^; ]+)", line) for line in wanted)
+    return {pin[1]: pin[2] for pin in pins if pin}

@@ -1,0 +1,99 @@
+"""What machine, packages and sources a run had; nothing here depends on time or host."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.base.digest import digest_file, digest_json
+from harness.evidence.provenance import Environment, Source
+
+PACKAGES = (
+    "mindspore", "mindformers", "torch", "transformers", "lm_eval", "numpy", "scipy", "safetensors", "pydantic",
+    "plotly",
+)  # fmt: skip
+CANN_HOME, CANN_INFO = "ASCEND_HOME_PATH", Path("compiler") / "version.info"
+DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
+ROOMS = ("harness", "qwen3_model")
+SOURCE_SUFFIXES = (".py", ".yaml")
+ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+
+
+def describe(device: str, threads: int, variables: dict[str, str]) -> Environment:
+    """What runs on a device get here."""
+    return Environment(
+        device=device,
+        python=platform.python_version(),
+        threads=threads,
+        machine=machine(),
+        packages=packages(),
+        variables=variables,
+    )
+
+
+def packages() -> dict[str, str | None]:
+    """Installed version of each package that the numbers or the page depend on; None where it is not installed."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and instruction sets; of a machine with NPUs also the versions of CANN and driver."""
+    info = _proc_cpuinfo()
+    flags = set(re.findall(r"\w+", info.get("flags", info.get("Features", ""))))
+    return {
+        "processor": info.get("model name", platform.processor() or platform.machine()),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "system": f"{platform.system()} {platform.machine()}",
+        **({"ascend": found} if any((found := ascend()).values()) else {}),
+    }
+
+
+def ascend() -> dict[str, str | None]:
+    """Versions of CANN and driver as their packages state them; None where there is none."""
+    home = os.environ.get(CANN_HOME)
+    return {"cann": _stated_version(Path(home) / CANN_INFO) if home else None, "driver": _stated_version(DRIVER_INFO)}
+
+
+def _stated_version(path: Path) -> str | None:
+    """The value of `Version=` in a file as the Ascend packages write it."""
+    if not path.is_file():
+        return None
+    found = re.search(r"^\s*version\s*=\s*\[?([^\s\]]+)", path.read_text(errors="replace"), re.M | re.I)
+    return found[1] if found else None
+
+
+def _proc_cpuinfo() -> dict[str, str]:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines) if value}
+
+
+def source() -> Source:
+    """Revision, state and digest of the code that this process runs."""
+    root = Path(harness.__file__).resolve().parent.parent
+    revision = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    changes = _git(root, "status", "--porcelain", "--", *ROOMS, "pyproject.toml") if revision else None
+    files = sorted(path for room in ROOMS for path in (root / room).rglob("*") if path.suffix in SOURCE_SUFFIXES)
+    sha256 = digest_json({path.relative_to(root).as_posix(): digest_file(path) for path in files})
+    return Source(revision=revision or None, dirty=bool(changes), sha256=sha256)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

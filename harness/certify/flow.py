@@ -1,0 +1,183 @@
+"""The flow on one screen: case -> inputs -> runs -> bundle -> level -> page."""
+
+import dataclasses
+import datetime
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.base.errors import EvidenceError, InputError
+from harness.base.records import parse, read_json, write_json
+from harness.cases.case import Case
+from harness.certify import environment
+from harness.certify.baseline import (
+    Statement,
+    check_drawn,
+    check_new,
+    check_recordable,
+    find_baseline,
+    place,
+    store,
+    workplace,
+)
+from harness.certify.case_options import named_by_digest
+from harness.certify.jobs import RECORDED_SIDES, Options, plan, recorded_jobs
+from harness.certify.prerequisites import check_prerequisites
+from harness.certify.workspace import claim, locked
+from harness.corpus.draw import draw_inputs
+from harness.evidence.bundle import Bundle, finish_bundle, read_run
+from harness.evidence.bundle_files import CASE, INPUTS, MANIFEST, RUN
+from harness.evidence.provenance import (
+    BASELINE,
+    ENVIRONMENT,
+    SOURCE,
+    Baseline,
+    Environment,
+    Occasion,
+    read_baseline_record,
+    read_environment,
+    read_source,
+)
+from harness.levels.rule import Certificate, certify
+from harness.levels.submission import Submission
+from harness.report import write_report
+from harness.runners.launcher import Listener, run_jobs, variables
+from harness.runs.inputs import Inputs, read_inputs
+from harness.runs.trace import Run
+from harness.standards import Standard
+
+
+def run(case: Case, standards: Sequence[Standard], options: Options, listener: Listener) -> tuple[Bundle, Certificate]:
+    """Runs a case, judges it and writes bundle and page.
+
+    Raises:
+        CertifyError: the case, a package, the device or the output directory cannot be used.
+        KeyboardInterrupt: the runs were interrupted; `options.resume` goes on with them.
+    """
+    if options.baselines is not None:
+        check_recordable(case)
+    check_prerequisites(case, options, options.sides)
+    recorded = recorded_jobs(case, options) if options.baselines else []
+    baseline = find_baseline(options.baselines, case, recorded) if options.baselines else None
+    if options.resume:
+        check_same_baseline(options.out, baseline)
+    started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
+    case, inputs = prepare(case, standards, options)
+    if baseline is not None:
+        check_drawn(baseline, case, inputs)
+    with locked(options.out):
+        # A bundle with a broken run is complete as evidence, but its runs go on now, so what was concluded goes.
+        (options.out / MANIFEST).unlink(missing_ok=True)
+        if options.baselines is not None:
+            place(options.baselines, case.name, options.out, recorded)
+        write_json(options.out / INPUTS, vars(inputs))
+        run_jobs(plan(case, options), case, workers=options.workers, listener=listener)
+    occasion = Occasion(
+        command=tuple(options.command),
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - begun, 1),
+        host=socket.gethostname(),
+    )
+    write_json(options.out / RUN, vars(occasion))
+    submission = Submission(bundle=finish_bundle(options.out))
+    certificate = certify(submission, datetime.datetime.now(datetime.UTC))
+    write_report(submission, certificate)
+    return submission.bundle, certificate
+
+
+def take_part(case: Case, options: Options, listener: Listener) -> list[Run]:
+    """Makes this node's part of the runs that several nodes make together; another one judges them.
+
+    Raises:
+        CertifyError: the case, a package, the device or the output directory cannot be used.
+        KeyboardInterrupt: the runs were interrupted.
+    """
+    check_prerequisites(case, options, ("subject",))
+    case, _ = prepare(case, (), options)
+    jobs = [job for job in plan(case, options) if job.nodes]
+    with locked(options.out):
+        run_jobs(jobs, case, workers=options.workers, listener=listener)
+    return [read_run(Path(job.directory)) for job in jobs]
+
+
+def record(
+    case: Case, options: Options, statement: Statement, directory: Path, listener: Listener, *, replace: bool
+) -> Baseline:
+    """Runs reference and oracle of a case and stores them as its baseline under `directory`, all or nothing.
+
+    Of the options, runners, threads and workers count.
+
+    Raises:
+        CertifyError: something is missing, a baseline is there and `replace` is not set, or a run is no good as one.
+        KeyboardInterrupt: the runs were interrupted; nothing is left of them.
+    """
+    check_recordable(case)
+    check_new(directory, case.name, statement, replace=replace)
+    check_prerequisites(case, options, RECORDED_SIDES)
+    with workplace(directory, case.name) as work:
+        inside = dataclasses.replace(options, out=work / "runs")
+        case, inputs = prepare(case, (), inside)
+        run_jobs(recorded_jobs(case, inside), case, workers=options.workers, listener=listener)
+        return store(work, inside.out, case, inputs, statement, directory / case.name)
+
+
+def check_same_baseline(out: Path, baseline: Baseline | None) -> None:
+    """Refuses to go on with runs that were begun against another reference.
+
+    Raises:
+        InputError: the directory was begun with another baseline, without one, or with one that is not asked for now.
+    """
+    begun_with = read_baseline_record(out / BASELINE) if (out / BASELINE).is_file() else None
+    if (out / INPUTS).is_file() and begun_with != baseline:
+        raise InputError(
+            f"{out} was begun with another baseline, or one of both without any; it cannot be resumed so. "
+            "Give --baseline as then, or begin again with another --out."
+        )
+
+
+def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tuple[Case, Inputs]:
+    """Draws the inputs into the output directory, or on resume takes those that are there.
+
+    The case that comes back names its corpus and tokenizer by digest.
+
+    Raises:
+        InputError: the directory holds something else, cannot be written, or belongs to another case.
+    """
+    claim(options.out, options.resume)
+    stored = options.out / INPUTS
+    if options.resume and stored.is_file():
+        inputs = parse(Inputs, read_json(stored), stored)
+        case = named_by_digest(case, inputs)
+        if read_json(options.out / CASE) != case.record():
+            raise InputError(
+                f"{options.out} was begun with another case or other options; it cannot be resumed with these."
+            )
+        if read_environment(options.out / ENVIRONMENT) != described(options):
+            raise InputError(
+                f"{options.out} was begun with another device, number of threads, machine or set of packages. "
+                "Its runs cannot go on with these; begin again with another --out."
+            )
+        if read_source(options.out / SOURCE) != environment.source():
+            raise InputError(
+                f"The code has changed since {options.out} was begun, so its runs cannot go on. "
+                "Begin again with another --out."
+            )
+        try:
+            read_inputs(options.out / "inputs", inputs)
+        except EvidenceError as error:
+            raise InputError(f"{error} Begin again with another --out.") from None
+        return case, inputs
+    inputs = draw_inputs(case, options.out / "inputs")
+    case = named_by_digest(case, inputs)
+    write_json(options.out / CASE, case.record())
+    for standard in standards:
+        write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
+    write_json(options.out / ENVIRONMENT, vars(described(options)))
+    write_json(options.out / SOURCE, vars(environment.source()))
+    return case, inputs
+
+
+def described(options: Options) -> Environment:
+    """What the runs have here, as the bundle records it."""
+    return environment.describe(options.device, options.threads, variables(options.threads))

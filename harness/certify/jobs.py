@@ -1,0 +1,154 @@
+"""The runs of a case as jobs: what the process of each is told, from the case and from what the command line says."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.cases.case import Case
+from harness.cases.runs_of_a_case import (
+    FLOOR,
+    ORACLE,
+    ORACLE_PROBE,
+    REFERENCE,
+    REFERENCE_LR_ZERO,
+    REFERENCE_PROBE,
+    SUBJECT,
+    SUBJECT_ALONE,
+    SUBJECT_ALONE_PROBE,
+    SUBJECT_LR_ZERO,
+    SUBJECT_PROBE,
+    TRAINING,
+    required_runs,
+    role,
+)
+from harness.runners.job import PORTS_OF_A_START, Job, Nodes
+from harness.runners.registry import find_runner
+from harness.runs.inputs import WEIGHTS
+from harness.runs.trace import Arm, Side
+
+MSRUN_LOG, CHECKPOINTS = "msrun_log", "checkpoint"
+# The runs whose tensors are compared.
+KEPT = (
+    REFERENCE, SUBJECT, SUBJECT_ALONE, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, SUBJECT_ALONE_PROBE, TRAINING,
+)  # fmt: skip
+OWN_TRAINER = "mindspore"
+ALONE: tuple[Arm, ...] = ("alone", "alone_probe")  # in one process, whatever the layout
+ALL_SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
+RECORDED_SIDES: tuple[Side, ...] = ("reference", "oracle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line may say besides the case. `subject`, `reference` and `oracle` are runners.
+
+    `baselines` is the directory whose baseline stands for the runs of reference and oracle; without it they run.
+    `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
+    checkpoint under `output`.
+    """
+
+    out: Path
+    command: tuple[str, ...]
+    resume: bool = False
+    device: str = "CPU"
+    threads: int = 1
+    workers: int = 2
+    subject: str = "mindspore"
+    reference: str = "torch"
+    oracle: str = "oracle"
+    baselines: Path | None = None
+    nodes: Nodes | None = None
+    output: Path | None = None
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides that run here."""
+        return ALL_SIDES if self.baselines is None else ("subject",)
+
+
+def plan(case: Case, options: Options) -> list[Job]:
+    """The jobs of a case that run here, in their order."""
+    jobs = [one for one in all_jobs(case, options) if one.side in options.sides]
+    # What several nodes make together comes first, so that none waits while another does what it does alone.
+    ordered = sorted(jobs, key=lambda job: job.nodes is None)
+    return [_at_own_ports(job, number) for number, job in enumerate(ordered)]
+
+
+def _at_own_ports(job: Job, number: int) -> Job:
+    """A run of several nodes, away from the run before: one node may begin it while that one still ends on another, and
+    would be taken for one of its processes."""
+    if job.nodes is None:
+        return job
+    return dataclasses.replace(
+        job, nodes=dataclasses.replace(job.nodes, port=job.nodes.port + number * 2 * PORTS_OF_A_START)
+    )
+
+
+def recorded_jobs(case: Case, options: Options) -> list[Job]:
+    """The jobs of a case whose runs make its baseline."""
+    return [one for one in all_jobs(case, options) if one.side in RECORDED_SIDES]
+
+
+def all_jobs(case: Case, options: Options) -> list[Job]:
+    """Every run that the case has to have, and the perturbed repeats that it asks for. Where it trains the weights that
+    it asks, that is first, and the others wait for it."""
+    if case.inference is not None:
+        return [job(case, options, name) for name in required_runs(case)]
+    floor = [f"{FLOOR}-{number}" for number in range(1, case.training.floor_repeats + 1)]
+    # Longest first would be quickest; this order shows a difference between the two sides soonest.
+    soonest = (REFERENCE, SUBJECT, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO)
+    order = dict.fromkeys((*soonest, *required_runs(case), *floor))
+    return [job(case, options, name) for name in order]
+
+
+def job(case: Case, options: Options, name: str) -> Job:
+    """What the process of one run is told."""
+    known = role(name, case)
+    assert known is not None, f"{name} is no run of a case"
+    side, arm = known
+    return job_of(case, options, name, side, arm, keep=name in KEPT or (name == ORACLE and arm == "infer"))
+
+
+def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, keep: bool) -> Job:
+    """What the process of a run of that name is told; `keep`: it leaves its tensors."""
+    root = options.out.resolve()
+    ranks = 1 if side != "subject" or arm in ALONE else case.parallel.world_size
+    return Job(
+        run=name,
+        side=side,
+        arm=arm,
+        runner=runner_of(case, getattr(options, side), name),
+        device=options.device if side == "subject" else "CPU",
+        threads=options.threads,
+        ranks=ranks,
+        steps=case.steps_of(side, arm),
+        case=case.record(),
+        case_digest=case.digest(),
+        inputs=str(root / "inputs"),
+        weights=str(weights_of(case, root, arm)),
+        directory=str(root / "runs" / name),
+        keep_tensors=str(root / "tensors" / f"{name}.safetensors") if keep else None,
+        perturbation=int(name.rpartition("-")[2]) if arm == "floor" else None,
+        resume=options.resume,
+        nodes=options.nodes if ranks > 1 else None,
+        logs=_logs(options.output, name) if options.output and ranks > 1 else None,
+        checkpoint=str(options.output.resolve() / CHECKPOINTS) if options.output and name == SUBJECT else None,
+    )
+
+
+def runner_of(case: Case, name: str, run: str) -> str:
+    """Who makes a run. Weights that are asked are trained by the shipped subject, whoever is asked them."""
+    if case.inference is None:
+        return find_runner(name)
+    return find_runner(OWN_TRAINER) if run == TRAINING else find_runner(name, case.task)
+
+
+def weights_of(case: Case, root: Path, arm: Arm) -> Path:
+    """The file of the weights that a run begins with."""
+    trained = arm == "infer" and case.inference is not None and case.inference.trains
+    return root / "tensors" / f"{TRAINING}.safetensors" if trained else root / "inputs" / WEIGHTS
+
+
+def _logs(output: Path, run: str) -> str:
+    """Where the processes of a run log: those of the first training run where MindSpore Transformers puts its own."""
+    base = output.resolve() / MSRUN_LOG
+    return str(base if run == SUBJECT else base / run)

@@ -1,0 +1,136 @@
+"""Both sides against the oracle: errors, the subject's in the reference's, and distances in errors of the reference.
+
+Takes the runs that were made and what probes left, gives measurements; says nothing about good or bad.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from harness.cases.runs_of_a_case import ORACLE, ORACLE_PROBE, REFERENCE, REFERENCE_PROBE, SUBJECT, SUBJECT_PROBE
+from harness.comparison.distance import HALF_ULP, error_ratio, relative, root_mean_square, tensor_difference
+from harness.comparison.measurement import Measurement, Place, Tensors, steps_of, why_broken, why_missing
+from harness.runs.trace import Run
+
+GRADIENT, UPDATED = "gradient.", "updated."  # what a probe left begins so
+
+
+def against_oracle(
+    runs: Mapping[str, Run], tensors: Mapping[str, Tensors], distances: Mapping[str, Measurement]
+) -> Iterable[Measurement]:
+    """`oracle.WHAT.reference` and `.subject`: the relative error of either side against the oracle; `.ratio`: the
+    subject's as a multiple of the reference's. WHAT is `loss` and `grad_norm`, by step; `gradients`, of the first batch
+    by tensor; `updates`, what the optimizer alone made of given gradients, by tensor.
+
+    `distances` holds what the sides are apart (`train.*` and `lr_zero.*`), which comes back in errors of the reference.
+    """
+    trained, probes = (ORACLE, REFERENCE, SUBJECT), (ORACLE_PROBE, REFERENCE_PROBE, SUBJECT_PROBE)
+    for number in ("loss", "grad_norm"):
+        curves = [{step.step: float(getattr(step, number)) for step in steps_of(runs.get(name))} for name in trained]
+        places = tuple(sorted(set().union(*curves)))
+        errors = [
+            tuple(relative(curves[0].get(place, math.nan), curve.get(place, math.nan)) for place in places)
+            for curve in curves[1:]
+        ]
+        found = {one.name: one for one in _double(f"oracle.{number}", places, errors, list(map(runs.get, trained)))}
+        yield from found.values()
+        yield from _in_errors_of_the_reference(number, {**distances, **found})
+    sources = [tensors.get(name) for name in probes]
+    for what, prefix in (("gradients", GRADIENT), ("updates", UPDATED)):
+        names = tuple(sorted({name for source in sources if source for name in source if name.startswith(prefix)}))
+        errors = [
+            tuple(_tensor_error(name, prefix, sources[0], source, tensors.get("weights")) for name in names)
+            for source in sources[1:]
+        ]
+        bare = tuple(name.removeprefix(prefix) for name in names)
+        yield from _double(f"oracle.{what}", bare, errors, [runs.get(name) for name in probes])
+    yield _probe_norms(runs, tensors)
+
+
+def _double(
+    name: str, places: tuple[Place, ...], errors: Sequence[tuple[float, ...]], runs: Sequence[Run | None]
+) -> Iterable[Measurement]:
+    missing = why_missing(*runs) or (None if places else "nothing was recorded")
+    ratios = tuple(map(error_ratio, *errors))
+    for part, values in zip(("reference", "subject", "ratio"), (*errors, ratios), strict=True):
+        yield Measurement(
+            name=f"{name}.{part}",
+            places=places if missing is None else (),
+            values=values if missing is None else (),
+            missing=missing,
+            broken=why_broken(*runs),
+        )
+
+
+def _in_errors_of_the_reference(number: str, measured: Mapping[str, Measurement]) -> Iterable[Measurement]:
+    """Distances of the loss or the grad norm in errors of the reference. Depth, widths, tokens and precision change the
+    distances and the errors alike.
+
+    `oracle.NUMBER.unit` is the error: the root mean square of the reference's relative error against the oracle over
+    the training run. In it, by step, are `train.NUMBER.scaled` and `lr_zero.NUMBER.scaled` between the sides, and
+    `oracle.NUMBER.scaled` between subject and oracle. `train.NUMBER.drift` holds signed distances times the root of how
+    many there are, so that their mean is in standard errors of a mean of as many errors of that size.
+    """
+    yardstick = measured[f"oracle.{number}.reference"]
+    size = root_mean_square(yardstick.values) if yardstick.values else math.nan
+    unit = max(size, HALF_ULP) if math.isfinite(size) else math.nan
+    yield dataclasses.replace(
+        yardstick,
+        name=f"oracle.{number}.unit",
+        places=(REFERENCE,) if yardstick.values else (),
+        values=(unit,) if yardstick.values else (),
+    )
+    for name, of in (
+        (f"train.{number}.scaled", measured[f"train.{number}.relative"]),
+        (f"train.{number}.drift", measured[f"train.{number}.signed"]),
+        (f"lr_zero.{number}.scaled", measured[f"lr_zero.{number}.relative"]),
+        (f"oracle.{number}.scaled", measured[f"oracle.{number}.subject"]),
+    ):
+        factor = (math.sqrt(len(of.values)) if name.endswith(".drift") else 1.0) / unit
+        missing = of.missing or yardstick.missing
+        yield dataclasses.replace(
+            of,
+            name=name,
+            places=of.places if missing is None else (),
+            values=tuple(value * factor for value in of.values) if missing is None else (),
+            sides=of.sides if missing is None else (),
+            missing=missing,
+            broken=of.broken or yardstick.broken,
+        )
+
+
+def _tensor_error(
+    name: str, prefix: str, exact: Tensors | None, found: Tensors | None, weights: Tensors | None
+) -> float:
+    """Norm of the error over norm of the exact gradient, or of the exact change of the parameter."""
+    if exact is None or found is None or name not in exact or name not in found:
+        return math.nan
+    a, b = exact[name].astype(np.float64), found[name].astype(np.float64)
+    if prefix == UPDATED:
+        start = (weights or {}).get(name.removeprefix(prefix))
+        if start is None or start.shape != a.shape or b.shape != a.shape:
+            return math.nan
+        a, b = a - start, b - start
+    return tensor_difference(a, b)[0]
+
+
+def _probe_norms(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
+    """How far the norm of the recorded gradients is from the norm that the training step itself reported: what the
+    probe shows must be what training uses."""
+    names = (REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE)
+    values = []
+    for name in names:
+        recorded, steps = tensors.get(name), steps_of(runs.get(name))
+        gradients = [tensor for key, tensor in (recorded or {}).items() if key.startswith(GRADIENT)]
+        norm = math.sqrt(math.fsum(float(np.square(g, dtype=np.float64).sum()) for g in gradients))
+        values.append(relative(steps[0].grad_norm, norm) if steps and gradients else math.nan)
+    probes = [runs.get(name) for name in names]
+    return Measurement(
+        name="runs.probe_norm",
+        places=names,
+        values=tuple(values),
+        missing=why_missing(*probes),
+        broken=why_broken(*probes),
+    )

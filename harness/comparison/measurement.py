@@ -1,0 +1,60 @@
+"""A measurement: named values at places, or why there are none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from harness.runs.trace import Run, Step
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+Place = int | str  # a step, a tensor's name or a run's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Values at places (steps, tensors, runs). `missing` says why there are none; `broken` that a run did not end.
+
+    `sides` holds, where two numbers were compared at a place, both of them, and `between` the names of their runs.
+    """
+
+    name: str
+    places: tuple[Place, ...] = ()
+    values: tuple[float, ...] = ()
+    sides: tuple[tuple[float, float], ...] = ()
+    between: tuple[str, str] | None = None
+    missing: str | None = None
+    broken: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Every measurement of a case's runs, by name."""
+
+    measurements: Mapping[str, Measurement]
+
+    def __getitem__(self, name: str) -> Measurement:
+        return self.measurements[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.measurements
+
+
+def why_missing(*runs: Run | None) -> str | None:
+    """Why there is nothing to compare of some runs."""
+    if any(run is None for run in runs):
+        return "not run"
+    without = [run.name for run in runs if run and run.trace is None]
+    return f"no trace of {', '.join(without)}" if without else None
+
+
+def why_broken(*runs: Run | None) -> str | None:
+    """The outcome of a run that did not come to its end by itself; a non-finite number is an end."""
+    bad = [run for run in runs if run and not run.outcome.ended]
+    return "; ".join(f"{run.name}: {run.outcome.detail}" for run in bad) or None
+
+
+def steps_of(run: Run | None) -> tuple[Step, ...]:
+    """The steps that a run took; none where it was not made."""
+    return run.trace.steps if run and run.trace else ()

@@ -1,0 +1,265 @@
+"""Numbers out of the runs of a case; says nothing about good or bad.
+
+Takes the runs that were made, gives named measurements: a value per step, per tensor or per run. A step that
+one side lacks is NaN, never left out; what was not run at all is a measurement without values that says why.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.cases.runs_of_a_case import (
+    FLOOR,
+    REFERENCE,
+    REFERENCE_LR_ZERO,
+    REFERENCE_REPEAT,
+    SUBJECT,
+    SUBJECT_ALONE,
+    SUBJECT_ALONE_PROBE,
+    SUBJECT_LR_ZERO,
+    SUBJECT_PROBE,
+    SUBJECT_REPEAT,
+    SUBJECT_RESUMED,
+)
+from harness.comparison.against_oracle import GRADIENT, against_oracle
+from harness.comparison.distance import MEASURES, fall, spike, tensor_difference, trend
+from harness.comparison.measurement import Comparison, Measurement, Tensors, why_broken, why_missing
+from harness.runs.trace import Run, Step, Trace, TraceHeader
+
+NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")
+
+
+def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> Iterable[Measurement]:
+    """`PREFIX.NUMBER.MEASURE` for each number of a step and each measure, and `PREFIX.batch.differs`."""
+    steps = max((run.trace.header.steps for run in (reference, subject) if run and run.trace), default=0)
+    missing, broken = why_missing(reference, subject), why_broken(reference, subject)
+    places = tuple(range(1, steps + 1)) if missing is None else ()
+    left, right = _by_step(reference), _by_step(subject)
+    for number in NUMBERS:
+        sides = tuple((_number(left.get(step), number), _number(right.get(step), number)) for step in places)
+        for measure, function in MEASURES.items():
+            yield Measurement(
+                name=f"{prefix}.{number}.{measure}",
+                places=places,
+                values=tuple(
+                    function(a, b) if s in left and s in right else math.nan
+                    for s, (a, b) in zip(places, sides, strict=True)
+                ),
+                sides=sides,
+                between=(reference.name, subject.name) if reference and subject else None,
+                missing=missing,
+                broken=broken,
+            )
+    batches = tuple(_differs(left.get(step), right.get(step)) for step in places)
+    yield Measurement(name=f"{prefix}.batch.differs", places=places, values=batches, missing=missing, broken=broken)
+
+
+def _differs(a: Step | None, b: Step | None) -> float:
+    return math.nan if a is None or b is None else float(a.batch != b.batch)
+
+
+def _number(step: Step | None, number: str) -> float:
+    return math.nan if step is None else float(getattr(step, number))
+
+
+def _by_step(run: Run | None) -> dict[int, Step]:
+    return {step.step: step for step in run.trace.steps} if run and run.trace else {}
+
+
+def compare_parameters(
+    prefix: str, reference: Tensors | None, subject: Tensors | None, broken: str | None
+) -> Iterable[Measurement]:
+    """`PREFIX.parameters.relative` and `.maximum`, a value a tensor; a tensor that one side lacks is NaN."""
+    names = tuple(sorted({*(reference or {}), *(subject or {})}))
+    missing = "final parameters were not kept" if reference is None or subject is None else None
+    pairs = [_tensor_pair(name, reference, subject) for name in names] if reference and subject else []
+    for index, measure in enumerate(("relative", "maximum")):
+        yield Measurement(
+            name=f"{prefix}.parameters.{measure}",
+            places=names if missing is None else (),
+            values=tuple(pair[index] for pair in pairs),
+            missing=missing,
+            broken=broken,
+        )
+
+
+def _tensor_pair(name: str, reference: Tensors, subject: Tensors) -> tuple[float, float]:
+    if name not in reference or name not in subject:
+        return math.nan, math.nan
+    return tensor_difference(reference[name], subject[name])
+
+
+def compare_mappings(
+    name: str, a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, broken: str | None
+) -> Measurement:
+    """0 for each key whose values are the same on both sides, 1 otherwise, also where one side lacks it."""
+    if a is None or b is None:
+        return Measurement(name=name, missing="a run did not state them", broken=broken)
+    names = tuple(sorted({*a, *b}))
+    values = tuple(float(key not in a or key not in b or a[key] != b[key]) for key in names)
+    return Measurement(name=name, places=names, values=values, broken=broken)
+
+
+def _final(run: Run | None) -> Mapping[str, str] | None:
+    return run.trace.footer.parameters if run and run.trace and run.trace.footer else None
+
+
+def _single(name: str, run: Run | None, value: Callable[[Trace], float]) -> Measurement:
+    missing, broken = why_missing(run), why_broken(run)
+    if missing is not None or run is None or run.trace is None:
+        return Measurement(name=name, missing=missing, broken=broken)
+    return Measurement(name=name, places=(run.name,), values=(value(run.trace),), broken=broken)
+
+
+def _of_losses(curve: Callable[[Sequence[float]], float]) -> Callable[[Trace], float]:
+    return lambda trace: curve([step.loss for step in trace.steps])
+
+
+def per_run(name: str, required: Sequence[str], runs: Mapping[str, Run], value: Callable[[Run], float]) -> Measurement:
+    """A value of each run that there has to be; NaN where it is not there."""
+    values = tuple(value(runs[run]) if run in runs else math.nan for run in required)
+    absent = [f"{run}: not run" for run in required if run not in runs]
+    broken = "; ".join(absent + [text for run in runs.values() if (text := why_broken(run))])
+    return Measurement(name=name, places=tuple(required), values=values, broken=broken or None)
+
+
+def missing_steps(run: Run) -> float:
+    """How many of the steps that a run was asked for it lacks; NaN where it did not come to an end."""
+    if run.trace is None or not run.outcome.ended:
+        return math.nan
+    missing = float(abs(run.trace.header.steps - len(run.trace.lines)))
+    return missing if run.trace.footer else missing or math.nan
+
+
+def _foreign_inputs(runs: Mapping[str, Run], inputs: Mapping[str, str]) -> Callable[[Run], float]:
+    def differing(run: Run) -> float:
+        if run.trace is None:
+            return math.nan
+        return float(sum(getattr(run.trace.header, key) != digest for key, digest in inputs.items()))
+
+    return differing
+
+
+def non_finite(runs: Iterable[Run]) -> Measurement:
+    """1 for each run that recorded a number that is not finite."""
+    traces = [(run.name, run.trace) for run in runs if run.trace]
+    bad = [(name, trace.first_non_finite) for name, trace in traces]
+    return Measurement(
+        name="runs.non_finite",
+        places=tuple(name for name, _ in bad),
+        values=tuple(float(step is not None) for _, step in bad),
+        missing=None if bad else "no trace",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """Which runs there have to be, and what every one has to start from: digests of `case`, `weights` and `batches`;
+    the digest of each weight; and configuration and optimizer as the case states them, key by key."""
+
+    runs: tuple[str, ...]
+    inputs: Mapping[str, str]
+    weights: Mapping[str, str]
+    alignment: Mapping[str, Any]
+
+
+def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, Tensors]) -> Comparison:
+    """All measurements of a case's runs.
+
+    `tensors` holds, by run, what it left: the final parameters of `reference-1` and `subject-1`, and the gradients and
+    updated parameters of the probes (`gradient.NAME`, `updated.NAME`); and the initial weights as `weights`. Names:
+    `train.*` compares subject with reference, `lr_zero.*` the same with learning rate 0, `reference.*` and `subject.*`
+    are about one side, `oracle.*` compares both with the exact values, `floor.*` is the widest of the perturbed repeats
+    of the reference, `layout.*` compares the subject over several ranks with itself in one process, `runs.*` is about
+    the runs.
+    """
+    get = runs.get
+    found: list[Measurement] = []
+    for prefix, left, right in (
+        ("train", REFERENCE, SUBJECT),
+        ("lr_zero", REFERENCE_LR_ZERO, SUBJECT_LR_ZERO),
+        ("reference.repeat", REFERENCE, REFERENCE_REPEAT),
+        ("subject.repeat", SUBJECT, SUBJECT_REPEAT),
+        ("layout", SUBJECT_ALONE, SUBJECT),
+    ):
+        found += compare_traces(prefix, get(left), get(right))
+        broken = why_broken(get(left), get(right))
+        found.append(compare_mappings(f"{prefix}.parameters.differs", _final(get(left)), _final(get(right)), broken))
+    found += compare_traces("subject.resumed", _beginning(get(SUBJECT), get(SUBJECT_RESUMED)), get(SUBJECT_RESUMED))
+    for prefix, left, right in (("train", REFERENCE, SUBJECT), ("layout", SUBJECT_ALONE, SUBJECT)):
+        found += compare_parameters(prefix, tensors.get(left), tensors.get(right), why_broken(get(left), get(right)))
+    found.append(_gradients_of_layout(runs, tensors))
+    for side, name in (("reference", REFERENCE), ("subject", SUBJECT)):
+        header = _header(get(name))
+        for what, wanted in (("initial", expected.weights), ("alignment", expected.alignment)):
+            stated = getattr(header, what) if header else None
+            found.append(compare_mappings(f"{side}.{what}.differs", wanted, stated, why_broken(get(name))))
+    for curve in (fall, trend, spike):
+        found.append(_single(f"subject.loss.{curve.__name__}", get(SUBJECT), _of_losses(curve)))
+    found.append(_single("subject.steps", get(SUBJECT), lambda trace: float(len(trace.steps))))
+    found.append(per_run("runs.missing_steps", expected.runs, runs, missing_steps))
+    found.append(per_run("runs.foreign_inputs", expected.runs, runs, _foreign_inputs(runs, expected.inputs)))
+    found.append(non_finite(runs.values()))
+    distances = {measurement.name: measurement for measurement in found}
+    found += against_oracle(runs, tensors, distances)
+    found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
+    return Comparison(measurements={measurement.name: measurement for measurement in found})
+
+
+def _header(run: Run | None) -> TraceHeader | None:
+    return run.trace.header if run and run.trace else None
+
+
+def _beginning(run: Run | None, other: Run | None) -> Run | None:
+    """A run as far as another one was asked to go."""
+    header = _header(other)
+    if run is None or run.trace is None or header is None:
+        return run
+    kept = tuple(step for step in run.trace.steps if step.step <= header.steps)
+    cut = dataclasses.replace(run.trace, steps=kept, header=dataclasses.replace(run.trace.header, steps=header.steps))
+    return dataclasses.replace(run, trace=cut)
+
+
+def _gradients_of_layout(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
+    """Norm of the difference over norm of each gradient of the first batch, over several ranks and in one process."""
+    probes = (SUBJECT_ALONE_PROBE, SUBJECT_PROBE)
+    alone, over_ranks = (
+        {name: tensor for name, tensor in tensors.get(probe, {}).items() if name.startswith(GRADIENT)}
+        for probe in probes
+    )
+    made = [runs.get(name) for name in probes]
+    missing = why_missing(*made) or (None if alone and over_ranks else "nothing was recorded")
+    names = sorted({*alone, *over_ranks}) if missing is None else []
+    return Measurement(
+        name="layout.gradients.relative",
+        places=tuple(name.removeprefix(GRADIENT) for name in names),
+        values=tuple(_tensor_pair(name, alone, over_ranks)[0] for name in names),
+        missing=missing,
+        broken=why_broken(*made),
+    )
+
+
+def _floor(reference: Run | None, repeats: Sequence[Run]) -> Iterable[Measurement]:
+    """Step by step, the largest relative difference of any perturbed repeat of the reference from the reference."""
+    each = [{m.name: m for m in compare_traces("floor", reference, run)} for run in repeats]
+    for number in ("loss", "grad_norm"):
+        name = f"floor.{number}.relative"
+        if not each:
+            yield Measurement(name=name, missing="not run")
+            continue
+        series = [measurements[name] for measurements in each]
+        values = np.array([m.values for m in series]) if len({len(m.values) for m in series}) == 1 else np.array([])
+        widest = tuple(float(value) for value in values.max(axis=0)) if values.size else ()
+        missing = None if values.size else "a perturbed repeat has no trace"
+        broken = "; ".join(m.broken for m in series if m.broken) or None
+        yield Measurement(
+            name=name,
+            places=series[0].places if widest else (),
+            values=widest,
+            missing=missing,
+            broken=broken,
+        )

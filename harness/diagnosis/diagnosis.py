@@ -1,0 +1,273 @@
+"""The first place at which a subject differs, from three finished tapped runs: pure numbers, no framework.
+
+Laws:
+
+- The subject's error at a place is judged against the oracle, as a multiple of what the reference's own errors allow
+  there (`allowance`). A difference that two correct implementations may have is none.
+- An error goes on to everything that is computed from it. So the first wrong place in the order of the pass is the
+  cause, and what comes after it is its consequence: values first, in the order of the forward pass, then gradients from
+  the loss down, each parameter's right after its module's.
+- What no side shows is not judged, and never reads as right: it is listed.
+- Only where step 1 agrees everywhere is it asked what comes after: the optimizer alone, what was built, the rate of
+  each step, the number of targets, the loss of the first steps.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.base.digest import digest_each
+from harness.base.errors import EvidenceError
+from harness.base.records import read_json
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case, parse_case
+from harness.comparison.distance import relative, tensor_difference
+from harness.diagnosis.errors_by_place import FACTOR, SIDES, Inside, Reading, Seen, State, Tensors, allowance
+from harness.diagnosis.first_difference import Named, name_first, shown
+from harness.evidence.bundle import read_run
+from harness.evidence.bundle_files import CASE
+from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
+from harness.runs.taps import LOOK, Look, read_look
+from harness.runs.trace import Side, Step, encode_number, read_trace
+
+CURVES = "curves"  # traces of longer runs, SIDE.jsonl
+
+
+def run_name(side: Side) -> str:
+    """The name of a side's tapped run."""
+    return f"{side}-taps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What was asked after another; `detail` says what was found."""
+
+    name: str
+    state: State
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """Everything that was compared, in the order in which it was asked; `named` is None where nothing differs."""
+
+    case: str
+    subject: str
+    named: Named | None
+    readings: tuple[Reading, ...]
+    checks: tuple[Check, ...]
+    built: tuple[str, ...]
+    looks: Mapping[str, Look]
+    broken: str | None
+
+    @property
+    def sentence(self) -> str:
+        if self.named is not None:
+            return self.named.sentence
+        return self.broken or "nothing differs"
+
+
+def first_difference(directory: Path) -> Named | None:
+    """The first wrong place of three finished tapped runs in a directory, or None.
+
+    Raises:
+        EvidenceError: a run or its tensors are missing or cannot be read.
+    """
+    return diagnose(directory).named
+
+
+def diagnose(directory: Path) -> Diagnosis:
+    """The diagnosis of a directory that holds `case.json`, `inputs/`, `runs/SIDE-taps/` and `tensors/`.
+
+    Raises:
+        EvidenceError: a run or its tensors are missing or cannot be read.
+    """
+    case = parse_case(read_json(directory / CASE), str(directory / CASE))
+    inputs = directory / "inputs"
+    sides = {side: read_side(directory, side) for side in SIDES}
+    curves = {
+        side: read_trace(path).steps for side in SIDES if (path := directory / CURVES / f"{side}.jsonl").is_file()
+    }
+    return judge_sides(case, sides, read_tensors(inputs / WEIGHTS), read_tensors(inputs / BATCHES), curves)
+
+
+def read_side(directory: Path, side: Side) -> Seen:
+    """One side's tapped run.
+
+    Raises:
+        EvidenceError: it is missing or cannot be read, or it is not the subject's and did not come to its end.
+    """
+    name = run_name(side)
+    run = read_run(directory / "runs" / name)
+    if not run.outcome.ended:
+        if side != "subject":
+            raise EvidenceError(
+                f"{name}: {run.outcome.detail}. Without it nothing can be judged.\n{run.outcome.log_tail}"
+            )
+        return Seen(run=run, tensors={}, look=Look(missing=run.outcome.detail))
+    tensors = read_tensors(directory / "tensors" / f"{name}.safetensors")
+    look = directory / "runs" / name
+    return Seen(run=run, tensors=tensors, look=read_look(look) if (look / LOOK).is_file() else Look(missing="no look"))
+
+
+def judge_sides(
+    case: Case,
+    sides: Mapping[Side, Seen],
+    weights: Tensors,
+    batches: Tensors,
+    curves: Mapping[Side, Sequence[Step]],
+) -> Diagnosis:
+    """The diagnosis of what three sides left; `curves` are longer runs of theirs, where there are some."""
+    inside = Inside(case, sides, {name: batches[name][0] for name in ("tokens", "loss_mask")})
+    subject, header = sides["subject"], sides["subject"].run.trace
+    broken = None if subject.tensors else f"the subject's run broke: {subject.run.outcome.detail}"
+    built = (*_loaded(weights, header.header.initial), *_built(case, header.header.alignment)) if header else ()
+    short = {side: seen.steps() for side, seen in sides.items()}
+    readings = tuple(inside.readings()) if subject.tensors else ()
+    checks = tuple(_checks(readings, sides, weights, built, {**short, **curves})) if subject.tensors else ()
+    named = name_first(inside, readings) or _named_check(checks)
+    return Diagnosis(
+        case=case.name,
+        subject=header.header.runner if header else "",
+        named=_with_built(named, built),
+        readings=readings,
+        checks=checks,
+        built=built,
+        looks={side: seen.look for side, seen in sides.items()},
+        broken=broken,
+    )
+
+
+def _loaded(weights: Tensors, initial: Mapping[str, str]) -> tuple[str, ...]:
+    """The parameters that the subject did not begin with as they were given."""
+    given = digest_each(weights)
+    names = sorted({*given, *initial})
+    return tuple(f"{name} does not begin as it was given" for name in names if given.get(name) != initial.get(name))
+
+
+def _built(case: Case, stated: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where what the subject says it has built differs from what the case asks for."""
+    asked = expected_alignment(case)
+    return tuple(
+        f"built with {key} {stated.get(key)}, the case has {asked.get(key)}"
+        for key in sorted({*asked, *stated})
+        if asked.get(key) != stated.get(key)
+    )
+
+
+def _with_built(named: Named | None, built: Sequence[str]) -> Named | None:
+    """What was built otherwise is the best clue of all."""
+    if named is None or not built or named.place == "what was built":
+        return named
+    more = f" (and {len(built) - 1} more)" if len(built) > 1 else ""
+    return dataclasses.replace(named, says=f"{named.says}; {built[0]}{more}")
+
+
+def _checks(
+    readings: Sequence[Reading],
+    sides: Mapping[Side, Seen],
+    weights: Tensors,
+    built: Sequence[str],
+    curves: Mapping[Side, Sequence[Step]],
+) -> Iterator[Check]:
+    words = {"forward": "values", "backward": "gradients by place", "parameter": "gradients of parameters"}
+    for direction, name in words.items():
+        of_one = [reading for reading in readings if reading.direction == direction]
+        yield _summed(name, of_one)
+    # The rate is part of an update, so it is asked for first.
+    numbers = {check.name: check for check in _numbers(curves)}
+    yield numbers.pop("number of targets")
+    yield numbers.pop("learning rate")
+    yield _summed("optimizer alone", list(_updates(sides, weights)))
+    yield Check(name="what was built", state="differs" if built else "agrees", detail="; ".join(built) or "as asked")
+    yield from numbers.values()
+
+
+def _summed(name: str, readings: Sequence[Reading]) -> Check:
+    wrong = [reading for reading in readings if reading.state == "differs"]
+    judged = [reading for reading in readings if reading.state != "not seen"]
+    unseen = f"; {len(readings) - len(judged)} not seen" if len(judged) < len(readings) else ""
+    if not judged:
+        return Check(name=name, state="not seen", detail="nothing was seen")
+    if not wrong:
+        largest = max(reading.ratio for reading in judged)
+        return Check(name=name, state="agrees", detail=f"{len(judged)}, largest ratio {shown(largest)}{unseen}")
+    first = wrong[0]
+    detail = f"{len(wrong)} of {len(judged)} differ{unseen}; first {first.name}, {shown(first.subject)} off"
+    return Check(name=name, state="differs", detail=detail)
+
+
+def _updates(sides: Mapping[Side, Seen], weights: Tensors) -> Iterator[Reading]:
+    """The change that the same gradients make to each parameter by the optimizer alone."""
+    for name, start in weights.items():
+        found = [sides[side].tensors.get(f"updated.{name}") for side in ("oracle", *SIDES[:2])]
+        changes = [None if one is None or one.shape != start.shape else one - start.astype(np.float64) for one in found]
+        exact, *others = changes
+        errors = [None if exact is None or one is None else tensor_difference(exact, one)[0] for one in others]
+        own = allowance(errors[0], [])
+        yield Reading(name=name, direction="parameter", reference=errors[0], subject=errors[1], allowance=own)
+
+
+def _numbers(curves: Mapping[Side, Sequence[Step]]) -> Iterator[Check]:
+    """Rate, targets, loss and norm by step. What the reference's largest error of all steps allows is allowed at each:
+    at one step it may be exact by chance."""
+    steps = {side: {step.step: step for step in curve} for side, curve in curves.items()}
+    words = {"learning_rate": "learning rate", "tokens": "number of targets", "loss": "loss", "grad_norm": "grad norm"}
+    every = sorted({*steps["oracle"], *steps["subject"]})
+    for number, name in words.items():
+        errors, own = (
+            [_apart(steps["oracle"].get(at), steps[side].get(at), number) for at in every]
+            for side in ("subject", "reference")
+        )
+        allowed = FACTOR * allowance(None, own)
+        wrong = next((at for at, error in zip(every, errors, strict=True) if not error <= allowed), None)
+        if wrong is None:
+            detail = f"{len(every)} steps, at most {shown(max(errors, default=math.nan))} off"
+            yield Check(name=name, state="agrees" if every else "not seen", detail=detail)
+            continue
+        found, exact = (getattr(steps[side].get(wrong), number, None) for side in ("subject", "oracle"))
+        is_, should = ("missing" if value is None else f"{value:.9g}" for value in (found, exact))
+        yield Check(name=name, state="differs", detail=f"wrong from step {wrong} on, {is_} where it should be {should}")
+
+
+def _apart(exact: Step | None, step: Step | None, number: str) -> float:
+    if exact is None or step is None:
+        return math.nan
+    return relative(float(getattr(exact, number)), float(getattr(step, number)))
+
+
+def _named_check(checks: Sequence[Check]) -> Named | None:
+    """The first of what comes after step 1 that differs."""
+    wrong = next((check for check in checks if check.state == "differs"), None)
+    return Named(place=wrong.name, says=wrong.detail, clue=None) if wrong else None
+
+
+def record(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as JSON values, numbers that are not finite by name."""
+    named = diagnosis.named
+    return {
+        "case": diagnosis.case,
+        "subject": diagnosis.subject,
+        "sentence": diagnosis.sentence,
+        "named": named and {
+            "place": named.place,
+            "says": named.says,
+            "clue": named.clue,
+            "reading": named.reading and _plain(named.reading),
+        },
+        "readings": [_plain(reading) for reading in diagnosis.readings],
+        "checks": [vars(check) for check in diagnosis.checks],
+        "built": list(diagnosis.built),
+        "looks": {side: {**vars(look), "cost": look.cost} for side, look in diagnosis.looks.items()},
+        "broken": diagnosis.broken,
+    }  # fmt: skip
+
+
+def _plain(reading: Reading) -> dict[str, Any]:
+    values = {**vars(reading), "ratio": reading.ratio, "state": reading.state}
+    return {key: encode_number(value) if isinstance(value, float) else value for key, value in values.items()}

@@ -1,0 +1,141 @@
+"""Both sides' errors at every place of step 1, against the oracle, and what a correct implementation may have there.
+
+The order is that in which they are judged: values in the order of the forward pass, then gradients from the loss down,
+each parameter's right after that of its module's output. So the first that differs has nothing wrong before it.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from harness.cases.case import Case
+from harness.comparison.distance import HALF_ULP, relative, tensor_difference
+from harness.diagnosis.clues import exact_loss
+from harness.runs.places import HEAD, LOSS, Direction, places
+from harness.runs.taps import Look
+from harness.runs.trace import Run, Side, Step
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+State = Literal["agrees", "differs", "not seen"]
+
+# A correct subject's error was at most 2.8 times what the reference's allow, at any place of the four shipped cases in
+# float32 and bfloat16 (docs/design/diagnosis.md); `strict-fp32` allows 10 for the largest ratio of a gradient too.
+FACTOR = 10.0
+SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a tapped run of one side left."""
+
+    run: Run
+    tensors: Tensors
+    look: Look
+
+    def steps(self) -> tuple[Step, ...]:
+        return self.run.trace.steps if self.run.trace else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Both sides' relative errors at one place, and what the reference's errors allow there before the factor.
+
+    `subject` or `reference` is None where that side does not show the place.
+    """
+
+    name: str
+    direction: Direction
+    subject: float | None
+    reference: float | None
+    allowance: float
+
+    @property
+    def ratio(self) -> float:
+        """The subject's error as a multiple of what is allowed to a correct one before the factor; NaN: not finite."""
+        return math.nan if self.subject is None else self.subject / self.allowance
+
+    @property
+    def state(self) -> State:
+        if self.subject is None or self.reference is None:
+            return "not seen"
+        return "agrees" if self.ratio <= FACTOR else "differs"
+
+
+def allowance(own: float | None, before: Sequence[float]) -> float:
+    """What a correct implementation's error at a place is measured by: the reference's own error there, or if that is
+    larger, the reference's at what it is computed from, and never less than half a unit in the last place of float32.
+
+    A reference may be exact at a place by chance; that its input carries errors is no chance. Not a number counts as
+    none: a reference that breaks allows nothing.
+    """
+    return max([HALF_ULP, *(error for error in (own, *before) if error is not None and math.isfinite(error))])
+
+
+class Inside:
+    """Step 1 of three sides, place by place; `places` by name, and by name the places that take a value."""
+
+    def __init__(self, case: Case, sides: Mapping[Side, Seen], batch: Tensors) -> None:
+        rows, length = case.data.global_batch_size, case.data.seq_length
+        self.places = {place.name: place for place in places(case.model, rows, length)}
+        self.sides, self.batch = sides, batch
+        self.tied = case.model.tie_word_embeddings
+        self.consumers: dict[str, list[str]] = {name: [] for name in self.places}
+        for place in self.places.values():
+            for name in place.inputs:
+                self.consumers[name].append(place.name)
+
+    def readings(self) -> Iterator[Reading]:
+        """In the order in which they are judged: forward, then backward with the parameters in between."""
+        own: dict[tuple[Direction, str], float | None] = {}
+
+        def reading(direction: Direction, name: str, before: Sequence[tuple[Direction, str]]) -> Reading:
+            errors = self._errors(direction, name)
+            own[direction, name] = errors[0]
+            known = [own.get(one) for one in before]
+            return Reading(
+                name=name,
+                direction=direction,
+                reference=errors[0],
+                subject=errors[1],
+                allowance=allowance(errors[0], [error for error in known if error is not None]),
+            )
+
+        for place in self.places.values():
+            yield reading("forward", place.name, [] if place.name == LOSS else [("forward", i) for i in place.inputs])
+        for place in reversed([place for place in self.places.values() if place.gradient]):
+            yield reading("backward", place.name, [("backward", name) for name in self.consumers[place.name]])
+            if place.parameter is not None:
+                before: list[tuple[Direction, str]] = [("backward", place.name)]
+                yield reading("parameter", place.parameter, [*before, *(("forward", i) for i in place.inputs)])
+
+    def _errors(self, direction: Direction, name: str) -> tuple[float | None, float | None]:
+        """The relative errors of reference and subject.
+
+        The loss's is that against the exact loss of its own logits: its sum averages errors away, by chance to nothing,
+        so that the reference's says little about what is allowed.
+        """
+        if (direction, name) == ("forward", LOSS) and all(
+            self.tensor(side, "forward", HEAD) is not None for side in SIDES
+        ):
+            return self._loss_error("reference"), self._loss_error("subject")
+        exact = self.tensor("oracle", direction, name)
+        found = [self.tensor(side, direction, name) for side in ("reference", "subject")]
+        errors = [None if exact is None or one is None else tensor_difference(exact, one)[0] for one in found]
+        return errors[0], errors[1]
+
+    def _loss_error(self, side: Side) -> float | None:
+        loss = self.tensor(side, "forward", LOSS)
+        return None if loss is None else relative(self.loss_of_own_logits(side), float(loss))
+
+    def loss_of_own_logits(self, side: Side) -> float:
+        """The exact loss of the logits that a side gave."""
+        logits, mask = self.sides[side].tensors[f"forward.{HEAD}"], self.batch["loss_mask"]
+        return exact_loss(logits, self.batch["tokens"][:, 1:], mask, float(mask.sum()))
+
+    def tensor(self, side: Side, direction: Direction, name: str) -> npt.NDArray[Any] | None:
+        """What a side shows at a place, if it does."""
+        prefix = "gradient" if direction == "parameter" else direction
+        return self.sides[side].tensors.get(f"{prefix}.{name}")

@@ -1,0 +1,332 @@
+"""The evidence bundle: a directory from which every number, finding and level can be computed again.
+
+Written by a run, read by everything after it. Reading checks every byte of every file
+(`harness.evidence.bundle_files`), computes comparison and findings anew from the traces, and refuses a bundle that
+states others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from harness.base.digest import digest_each, digest_file, digest_tensors
+from harness.base.errors import EvidenceError, InputError
+from harness.base.records import parse, read_json, write_json
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case, Inference, parse_case
+from harness.cases.runs_of_a_case import TRAINING, required_runs, role
+from harness.comparison.inference import Asked, measure_answers
+from harness.comparison.measurement import Comparison, Tensors
+from harness.comparison.training import Expected, measure
+from harness.evidence.bundle_files import (
+    CASE,
+    FINDINGS,
+    INPUTS,
+    MANIFEST,
+    OUTCOME,
+    PAGE,
+    RECORD,
+    RUN,
+    TIMING,
+    TRACE,
+    check_files,
+    check_page,
+    seal,
+)
+from harness.evidence.judge import Finding, judge, restated
+from harness.evidence.provenance import (
+    BASELINE,
+    ENVIRONMENT,
+    SOURCE,
+    Baseline,
+    Environment,
+    Occasion,
+    Source,
+    read_baseline_record,
+    read_environment,
+    read_occasion,
+    read_source,
+)
+from harness.runs.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
+from harness.runs.inputs import Inputs, read_inputs, read_tensors
+from harness.runs.trace import Outcome, Run, decode_number, encode_number, read_trace
+from harness.standards import Standard, parse_standard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What a bundle holds and what follows from it.
+
+    `digest` is the digest of its manifest, `record` that of its record; both are empty before it is finished.
+    `baseline` is what reference and oracle were taken from; None where they ran with the subject. `timings` holds, by
+    run, the digest of the file that says how long each step took.
+    """
+
+    path: Path
+    digest: str
+    record: str
+    case: Case
+    standards: tuple[Standard, ...]
+    inputs: Inputs
+    environment: Environment
+    source: Source
+    occasion: Occasion
+    baseline: Baseline | None
+    timings: Mapping[str, str]
+    runs: Mapping[str, Run]
+    comparison: Comparison
+    findings: tuple[Finding, ...]
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The runs that its case has to have and that were not made."""
+        return tuple(name for name in required_runs(self.case) if name not in self.runs)
+
+
+def finish_bundle(directory: Path) -> Bundle:
+    """Judges what a run left in a directory, writes findings and manifest, and reads it all back."""
+    bundle = _compute(directory)
+    write_json(directory / FINDINGS, _plain(bundle.findings))
+    seal(directory)
+    return read_bundle(directory)
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Reads a bundle, checks every byte of its files and every finding against the traces.
+
+    The signatures under `attestations/` are not looked at; `harness.attestation` does.
+
+    Raises:
+        EvidenceError: no bundle, another format, a file extra, missing or changed, or a finding that does
+            not follow from the traces.
+    """
+    check_files(directory)
+    check_page(directory / PAGE)
+    bundle = _compute(directory)
+    if not _follow(read_json(directory / FINDINGS), bundle):
+        raise EvidenceError(f"{directory / FINDINGS} does not follow from the traces of its bundle.")
+    return bundle
+
+
+def _follow(recorded: Any, bundle: Bundle) -> bool:
+    """Whether findings are those of a bundle's traces, but for the last digits of a number: see `restated`."""
+    try:
+        values = [[decode_optional(judged["value"]) for judged in finding["judged"]] for finding in recorded]
+        standards = {standard.name: standard for standard in bundle.standards}
+        same = [
+            restated(bundle.comparison, standards[finding.standard], finding, found)
+            for finding, found in zip(bundle.findings, values, strict=True)
+        ]
+    except (KeyError, TypeError, ValueError):
+        return False
+    return bool(recorded == _plain(same))
+
+
+def decode_optional(value: Any) -> float | None:
+    """Inverse of how a number, or none, is recorded."""
+    return None if value is None else decode_number(value)
+
+
+def read_run(directory: Path) -> Run:
+    """One run as its directory holds it: how it ended, and its trace where there is one.
+
+    Raises:
+        EvidenceError: the trace was edited, or the record of how it ended cannot be read.
+    """
+    outcome = parse(Outcome, read_json(directory / OUTCOME), directory / OUTCOME)
+    trace = directory / TRACE
+    return Run(name=directory.name, outcome=outcome, trace=read_trace(trace) if trace.is_file() else None)
+
+
+def unusable(run: Run) -> str | None:
+    """Why nothing can be measured by a run: it did not complete, or a number of it is not finite."""
+    if run.outcome.status != "completed" or run.trace is None or not run.trace.complete:
+        tail = f"\n{run.outcome.log_tail}" if run.outcome.log_tail else ""
+        return f"{run.name} did not complete. {run.outcome.detail}.{tail}"
+    bad = run.trace.first_non_finite
+    return f"{run.name} is not finite at step {bad.step}." if bad else None
+
+
+def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str, Run], Comparison]:
+    """The runs of a case that a directory holds, and all that is measured of them.
+
+    Raises:
+        EvidenceError: inputs, traces or tensors are not what was recorded, or a run is none of this case.
+    """
+    runs = {path.name: read_run(path) for path in _children(directory / "runs")}
+    for run in runs.values():
+        _check_role(run, case, directory / "runs" / run.name)
+    weights = read_inputs(directory / "inputs", inputs)
+    _check_owners(directory / "tensors", runs)
+    left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run)) is not None}
+    if case.inference is not None:
+        return runs, measure_answers(runs, asked_of(directory, case, inputs, weights, left), left)
+    return runs, measure(runs, expected_of(case, inputs, weights), {"weights": weights, **left})
+
+
+def asked_of(directory: Path, case: Case, inputs: Inputs, weights: Tensors, left: Mapping[str, Tensors]) -> Asked:
+    """What every run of a case of inference has to start from; `weights` are those of the inputs, `left` what each run
+    left.
+
+    Raises:
+        EvidenceError: what is asked cannot be read.
+    """
+    assert case.inference is not None, "a case of inference"
+    asked = left.get(TRAINING, {}) if case.inference.trains else weights
+    drawn = {"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches}
+    questions = {**drawn, "weights": digest_tensors(asked), "batches": digest_evaluation(directory / "inputs")}
+    evaluation = read_evaluation(directory / "inputs")
+    _check_amounts(case, case.inference, evaluation, directory / "inputs" / EVALUATION)
+    return Asked(
+        runs=required_runs(case),
+        inputs={name: drawn if name == TRAINING else questions for name in required_runs(case)},
+        weights=digest_each(asked),
+        alignment=expected_alignment(case),
+        rows=tuple(map(len, evaluation.rows)),
+        prompts=len(evaluation.prompts),
+        conversations=len(evaluation.conversations),
+        documents=documents_of(evaluation),
+        right=tuple(question.right for question in evaluation.questions),
+        unigram_nats=evaluation.unigram_nats,
+        text_tokens=evaluation.text_tokens,
+    )
+
+
+def _check_amounts(case: Case, asked: Inference, found: Evaluation, path: Path) -> None:
+    """Refuses questions that are fewer, or shorter, than the case asks."""
+    wanted = [case.data.seq_length] * asked.rows, list(asked.prompts), asked.texts, asked.documents, asked.documents
+    rows, prompts = ([len(one) for one in every] for every in (found.rows, found.prompts))
+    if wanted != (rows, prompts, len(found.texts), len(found.passages), len(found.questions)):
+        raise EvidenceError(f"{path} does not ask as much as its case: rows, prompts, texts, passages or questions.")
+
+
+def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:
+    """What every run of a case has to start from; `weights` are those of the inputs."""
+    return Expected(
+        runs=required_runs(case),
+        inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
+        weights=digest_each(weights),
+        alignment=expected_alignment(case),
+    )
+
+
+def _used_baseline(directory: Path, case: Case, runs: Mapping[str, Run]) -> Baseline | None:
+    """The baseline that a bundle names, if it does; every run but the subject's must be as recorded there."""
+    if not (directory / BASELINE).exists():
+        return None
+    baseline = read_baseline_record(directory / BASELINE)
+    if baseline.case_digest != case.digest():
+        raise EvidenceError(f"{directory / BASELINE} was recorded for another case than that of its bundle.")
+    for name in runs:
+        of_run = role(name, case)
+        if of_run is None or of_run[0] == "subject":
+            continue
+        paths = (f"runs/{name}/{TRACE}", f"runs/{name}/{OUTCOME}", f"tensors/{name}.safetensors")
+        for path in paths:
+            found = digest_file(directory / path) if (directory / path).is_file() else None
+            if found != baseline.files.get(path):
+                raise EvidenceError(f"{directory / path} is not what the baseline of its bundle recorded.")
+    return baseline
+
+
+def _compute(directory: Path) -> Bundle:
+    """Everything that follows from a directory's case, standards, inputs and traces."""
+    case = _read_case(directory / CASE)
+    standards = tuple(_read_standard(directory / "standards", name) for name in case.standards)
+    inputs = parse(Inputs, read_json(directory / INPUTS), directory / INPUTS)
+    runs, comparison = compare_runs(directory, case, inputs)
+    findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
+    return Bundle(
+        path=directory,
+        digest=digest_file(directory / MANIFEST) if (directory / MANIFEST).is_file() else "",
+        record=digest_file(directory / RECORD) if (directory / RECORD).is_file() else "",
+        case=case,
+        standards=standards,
+        inputs=inputs,
+        environment=read_environment(directory / ENVIRONMENT),
+        source=read_source(directory / SOURCE),
+        occasion=read_occasion(directory / RUN),
+        baseline=_used_baseline(directory, case, runs),
+        timings={name: digest_file(path) for name in runs if (path := directory / "runs" / name / TIMING).is_file()},
+        runs=runs,
+        comparison=comparison,
+        findings=findings,
+    )
+
+
+def _read_case(path: Path) -> Case:
+    try:
+        return parse_case(read_json(path), str(path))
+    except InputError as error:
+        raise EvidenceError(f"The bundle's case cannot be read: {error}") from None
+
+
+def _read_standard(directory: Path, name: str) -> Standard:
+    if name != Path(name).name:
+        raise EvidenceError(f"The bundle's case names the standard {name!r}, which is no name.")
+    path = directory / f"{name}.json"
+    try:
+        standard = parse_standard(read_json(path), str(path))
+    except InputError as error:
+        raise EvidenceError(f"The bundle's standard cannot be read: {error}") from None
+    if standard.name != name:
+        raise EvidenceError(f"{path} holds the standard {standard.name}.")
+    return standard
+
+
+def _check_role(run: Run, case: Case, directory: Path) -> None:
+    """Refuses a run that the case does not have, and a trace that is another run's or was asked for other steps."""
+    of_run = role(run.name, case)
+    if of_run is None:
+        raise EvidenceError(f"{directory} is no run of this case.")
+    if run.trace is None:
+        return
+    side, arm = of_run
+    steps = case.steps_of(side, arm)
+    header = run.trace.header
+    if (header.run, header.side, header.arm, header.steps) != (run.name, side, arm, steps):
+        raise EvidenceError(
+            f"{directory / TRACE} is the trace of {header.run} ({header.side}, {header.arm}, {header.steps} steps), "
+            f"not of {run.name} ({side}, {arm}, {steps} steps)."
+        )
+
+
+def _children(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise EvidenceError(f"{directory.parent} is not a bundle: it holds no {directory.name}/.")
+    return sorted(path for path in directory.iterdir() if path.is_dir())
+
+
+def _check_owners(directory: Path, runs: Mapping[str, Run]) -> None:
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if path.suffix != ".safetensors" or path.stem not in runs:
+            raise EvidenceError(f"{path} was left by no run of this bundle.")
+
+
+def _left_tensors(directory: Path, run: Run) -> Tensors | None:
+    """The tensors that a run left, if they were kept; they must be those whose digests its trace states."""
+    path = directory / "tensors" / f"{run.name}.safetensors"
+    if not path.is_file() or run.trace is None or run.trace.footer is None:
+        return None
+    tensors = read_tensors(path)
+    if digest_each(tensors) != run.trace.footer.parameters:
+        raise EvidenceError(f"{path} does not hold the tensors whose digests the trace of {run.name} states.")
+    return tensors
+
+
+def _plain(value: Any) -> Any:
+    """A record as JSON values; non-finite numbers by name."""
+    if isinstance(value, float):
+        return encode_number(value)
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(mode="json"))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

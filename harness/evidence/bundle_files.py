@@ -1,0 +1,109 @@
+"""The files of an evidence bundle: what each is called, and whether each is still what was sealed.
+
+Two runs of one case on one machine have the same manifest: what depends on time or host has a list of its own.
+
+    manifest.json                 format, path and SHA-256 of what follows from the case and the code
+      case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
+      runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
+      baseline.json               where reference and oracle were recorded before: by whom, why, on what
+    record.json                   digest of the manifest, and path and SHA-256 of what depends on time or host
+      run.json  runs/NAME/{log.txt, timing.jsonl, ranks/}
+    report.html                   written anew at will; its last line is the digest of the lines before
+    attestations/*.json           signed statements about manifest and record, checked with their signatures
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.base.digest import digest_bytes, digest_file
+from harness.base.errors import EvidenceError
+from harness.base.records import check_list, list_files, plain_files, read_json, write_json
+from harness.base.whole_files import whole_file
+
+FORMAT, RECORD_FORMAT = "certify-bundle/2", "certify-record/1"
+MANIFEST, RECORD, FINDINGS = "manifest.json", "record.json", "findings.json"
+CASE, INPUTS = "case.json", "inputs.json"
+RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
+TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
+RECORDED = (RUN,)  # depends on time or host
+RANKS = "ranks"  # of a run of several processes: what each but the one that tells left, and the logs of all
+RECORDED_OF_RUN = (LOG, TIMING, RANKS)  # and so does this of each run
+PAGE_SEAL = "<!-- sha256 {} -->\n"
+
+
+def seal(directory: Path) -> None:
+    """Writes manifest and record: from here on a changed byte is seen."""
+    digested, recorded = _files(directory)
+    write_json(directory / MANIFEST, {"format": FORMAT, "files": list_files(directory, digested)})
+    record = {"format": RECORD_FORMAT, "manifest": digest_file(directory / MANIFEST)}
+    write_json(directory / RECORD, {**record, "files": list_files(directory, recorded)})
+
+
+def _files(directory: Path) -> tuple[list[str], list[str]]:
+    """The relative POSIX paths of the files that the manifest covers, and of those that the record covers.
+
+    Raises:
+        EvidenceError: something is no plain file.
+    """
+    covered = [name for name in plain_files(directory) if not _stands_for_itself(name.split("/"))]
+    recorded = [name for name in covered if _is_recorded(name.split("/"))]
+    return [name for name in covered if name not in recorded], recorded
+
+
+def _stands_for_itself(parts: Sequence[str]) -> bool:
+    if len(parts) == 1:
+        return parts[0] in (MANIFEST, RECORD, PAGE)
+    return len(parts) == 2 and parts[0] == ATTESTATIONS and parts[1].endswith(".json")
+
+
+def _is_recorded(parts: Sequence[str]) -> bool:
+    if len(parts) >= 3 and parts[0] == "runs":
+        return parts[2] in RECORDED_OF_RUN
+    return len(parts) == 1 and parts[0] in RECORDED
+
+
+def check_files(directory: Path) -> None:
+    """Checks every byte of a bundle's files, but for its page and what is signed about it.
+
+    Raises:
+        EvidenceError: no finished bundle, another format, or a file extra, missing or changed.
+    """
+    if not (directory / MANIFEST).is_file():
+        raise EvidenceError(
+            f"{directory} is not a finished bundle: it holds no {MANIFEST}. 'certify run --resume' ends a run."
+        )
+    digested, recorded = _files(directory)
+    manifest = _read_list(directory / MANIFEST, FORMAT, {"format", "files"})
+    check_list(directory, manifest["files"], digested)
+    record = _read_list(directory / RECORD, RECORD_FORMAT, {"format", "manifest", "files"})
+    if record["manifest"] != digest_file(directory / MANIFEST):
+        raise EvidenceError(f"{directory / RECORD} belongs to another {MANIFEST}.")
+    check_list(directory, record["files"], recorded)
+
+
+def _read_list(path: Path, form: str, keys: set[str]) -> dict[str, Any]:
+    value: Any = read_json(path)
+    known = isinstance(value, dict) and set(value) == keys and value["format"] == form
+    if not known or not isinstance(value["files"], dict):
+        raise EvidenceError(f"{path} does not have the format {form!r}: it was written by another version, or edited.")
+    return dict(value)
+
+
+def write_page(directory: Path, page: str) -> Path:
+    """Writes the page of a bundle with the digest of its content as its last line."""
+    path = directory / PAGE
+    content = (page.rstrip("\n") + "\n").encode("utf-8")
+    with whole_file(path, overwrite=True) as file:
+        file.write(content + PAGE_SEAL.format(digest_bytes(content)).encode())
+    return path
+
+
+def check_page(path: Path) -> None:
+    """A page may be left out, but not changed."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    end = content.rfind(b"\n", 0, len(content) - 1) + 1
+    if content[end:] != PAGE_SEAL.format(digest_bytes(content[:end])).encode():
+        raise EvidenceError(f"{path} was changed since it was written. Write it again: certify report {path.parent}")

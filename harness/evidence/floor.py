@@ -1,0 +1,189 @@
+"""The floor: how far apart two correct implementations are, as it was measured, and the limits that follow from it.
+
+A study repeats the reference with what no correct implementation is free of: another order of sums (threads), another
+attention, weights that are one unit in the last place aside; of the case as it is and, where that was asked, in other
+shapes. Each repeat is compared as if it was the subject. Reads such studies, says how wide they are, and derives limits
+from them; judges nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from harness.base.errors import EvidenceError, InputError
+from harness.base.records import read_record
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import statistic
+from harness.evidence.provenance import Environment, Source
+from harness.standards import OFFICIAL, STANDARDS_DIR, load_standard
+
+FORMAT = "certify-floor/1"
+FLOORS_DIR = STANDARDS_DIR / "floors"
+# The reference is one of the correct implementations and not their centre: two of them can be twice as far apart as
+# the furthest of them is from it.
+FACTOR = 2.0
+
+# What a study records of each repeat: measurement and statistic. Signed means keep their sign, so that the envelope
+# has two sides; a limit of their bias allows as much on either.
+QUANTITIES: tuple[tuple[str, str], ...] = (
+    ("train.loss.relative", "first"),
+    ("train.loss.relative", "mean"),
+    ("train.loss.relative", "maximum"),
+    ("train.loss.signed", "mean"),
+    ("train.loss.scaled", "first"),
+    ("train.loss.scaled", "mean"),
+    ("train.loss.scaled", "maximum"),
+    ("train.loss.drift", "mean"),
+    ("train.grad_norm.relative", "first"),
+    ("train.grad_norm.relative", "mean"),
+    ("train.grad_norm.relative", "maximum"),
+    ("train.grad_norm.signed", "mean"),
+    ("train.grad_norm.scaled", "first"),
+    ("train.grad_norm.scaled", "mean"),
+    ("train.grad_norm.scaled", "maximum"),
+    ("train.grad_norm.drift", "mean"),
+    ("lr_zero.loss.relative", "maximum"),
+    ("lr_zero.grad_norm.relative", "maximum"),
+    ("lr_zero.loss.scaled", "maximum"),
+    ("lr_zero.grad_norm.scaled", "maximum"),
+    ("train.parameters.relative", "maximum"),
+    ("oracle.loss.subject", "mean"),
+    ("oracle.loss.subject", "maximum"),
+    ("oracle.grad_norm.subject", "mean"),
+    ("oracle.grad_norm.subject", "maximum"),
+    ("oracle.loss.scaled", "mean"),
+    ("oracle.loss.scaled", "maximum"),
+    ("oracle.grad_norm.scaled", "mean"),
+    ("oracle.grad_norm.scaled", "maximum"),
+    ("oracle.gradients.subject", "maximum"),
+    ("oracle.gradients.ratio", "mean"),
+    ("oracle.gradients.ratio", "rms"),
+    ("oracle.gradients.ratio", "maximum"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat:
+    """One repeat of the reference: its attention, its threads, and the seed by which each weight was moved by one unit
+    in the last place (None: not moved). `shape` names what the case was varied to (None: as it is)."""
+
+    attention: str
+    threads: int
+    seed: int | None
+    shape: str | None = None
+
+    def __str__(self) -> str:
+        moved = "weights as they are" if self.seed is None else f"weights moved by seed {self.seed}"
+        shape = f"{self.shape}, " if self.shape else ""
+        return f"{shape}{self.attention} attention, {self.threads} thread{'s' * (self.threads > 1)}, {moved}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What was measured: `values` holds, by quantity (`STATISTIC of MEASUREMENT`), one value a repeat."""
+
+    format: str
+    case: str
+    case_digest: str
+    recorded: str
+    command: tuple[str, ...]
+    environment: Environment
+    source: Source
+    repeats: tuple[Repeat, ...]
+    values: Mapping[str, tuple[float, ...]]
+
+    def of_its_case(self) -> "Study":
+        """The repeats of the case as it is."""
+        kept = [number for number, repeat in enumerate(self.repeats) if repeat.shape is None]
+        values = {name: tuple(each[number] for number in kept) for name, each in self.values.items()}
+        return dataclasses.replace(self, repeats=tuple(self.repeats[number] for number in kept), values=values)
+
+    def envelope(self, measurement: str, of: str) -> tuple[float, float]:
+        """The lowest and the highest value of any repeat.
+
+        Raises:
+            InputError: the study did not record this quantity.
+        """
+        try:
+            values = self.values[quantity(measurement, of)]
+        except KeyError:
+            raise InputError(
+                f"The floor of {self.case} does not record the {of} of {measurement}. Known: {', '.join(self.values)}."
+            ) from None
+        return min(values), max(values)
+
+    def limit(self, measurement: str, of: str) -> float:
+        """What may be allowed: twice the widest value on either side, rounded up to two digits, and never more than an
+        official ceiling of the same quantity.
+
+        Raises:
+            InputError: the study did not record this quantity.
+        """
+        widest = max(map(abs, self.envelope(measurement, "mean" if of == "bias" else of)))
+        return min(rounded_up(FACTOR * widest), ceiling(measurement, of))
+
+
+def quantity(measurement: str, of: str) -> str:
+    """The name under which a study records a statistic of a measurement."""
+    return f"{of} of {measurement}"
+
+
+def rounded_up(value: float) -> float:
+    """The next number of two significant digits that is not below a value."""
+    if value == 0:
+        return 0.0
+    exponent = math.floor(math.log10(value)) - 1
+    digits = math.ceil(value / 10.0**exponent - 1e-9)
+    return float(f"{digits}e{exponent}")
+
+
+def ceiling(measurement: str, of: str) -> float:
+    """The official ceiling of a quantity, infinite where there is none. A bias is never above a mean of sizes."""
+    if of == "bias":
+        measurement, of = measurement.replace(".signed", ".relative"), "mean"
+    limits = [limit for criterion in load_standard(OFFICIAL["pretrain"]).criteria for limit in criterion.limits]
+    found = [limit.value for limit in limits if (limit.measurement, limit.statistic) == (measurement, of)]
+    return min(found, default=math.inf)
+
+
+def read_study(path: Path) -> Study:
+    """A recorded study.
+
+    Raises:
+        EvidenceError: it is missing, of another format, or does not hold what it should.
+    """
+    study: Study = read_record(Study, path, FORMAT)
+    wanted = {quantity(*one) for one in QUANTITIES}
+    numbers = [number for values in study.values.values() for number in values]
+    if set(study.values) != wanted or any(len(values) != len(study.repeats) for values in study.values.values()):
+        raise EvidenceError(f"{path} does not hold one value a repeat of each quantity.")
+    if not study.repeats or not all(map(math.isfinite, numbers)):
+        raise EvidenceError(f"{path} holds no repeat, or a value that is not finite.")
+    return study
+
+
+@cache
+def shipped_studies() -> Mapping[str, Study]:
+    """The studies that come with the package, by the name of their case."""
+    return {path.stem: read_study(path) for path in sorted(FLOORS_DIR.glob("*.json"))}
+
+
+def floor_of(bundle: Bundle) -> Mapping[str, float] | None:
+    """How far loss and grad norm of two correct runs of a bundle's case may be apart at any step, relative.
+
+    From the perturbed repeats in the bundle, else from the shipped study of its very case; None where neither is, and
+    of a model that is asked, whose answers are held to the bit.
+    """
+    if bundle.case.inference is not None:
+        return None
+    own = {number: bundle.comparison[f"floor.{number}.relative"].values for number in ("loss", "grad_norm")}
+    if all(own.values()):
+        return {number: statistic("maximum", values) for number, values in own.items()}
+    for study in shipped_studies().values():
+        if study.case_digest == bundle.case.digest():
+            as_it_is = study.of_its_case()
+            return {number: as_it_is.envelope(f"train.{number}.relative", "maximum")[1] for number in own}
+    return None

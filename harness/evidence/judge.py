@@ -1,0 +1,280 @@
+"""Measurements against a standard: findings.
+
+Takes numbers and limits, gives one finding a criterion, and has no default outcome: what was not measured is
+INCONCLUSIVE, what broke is ERROR, what is not finite FAILS.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from harness.comparison.distance import root_mean_square
+from harness.comparison.measurement import Comparison, Measurement, Place
+from harness.standards import Criterion, Limit, Standard
+
+ROUNDING = 1e-9  # relative; float64 has 1e-16, and a sum of a million numbers loses some of it
+
+
+class Outcome(StrEnum):
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One limit beside what was measured.
+
+    `value` is None where nothing was measured. `worst` is the place of the value furthest from what is allowed,
+    `first_beyond` the first place at which a single value already exceeds the limit.
+    """
+
+    limit: Limit
+    outcome: Outcome
+    value: float | None = None
+    worst: Place | None = None
+    first_beyond: Place | None = None
+    explanation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One criterion's outcome with the measured numbers; `message` says where, how much and what is allowed."""
+
+    standard: str
+    criterion: str
+    title: str
+    outcome: Outcome
+    judged: tuple[Judged, ...]
+    message: str
+
+
+def _mean(values: Sequence[float]) -> float:
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:  # the sum is beyond every float, the mean is not
+        largest = max(map(abs, values))
+        return largest * (math.fsum(value / largest for value in values) / len(values))
+
+
+STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "first": lambda values: values[0],
+    "mean": _mean,
+    "rms": root_mean_square,
+    "maximum": max,
+    "minimum": min,
+    "bias": lambda values: abs(_mean(values)),
+}
+
+
+def statistic(name: str, values: Sequence[float]) -> float:
+    """A statistic in float64, in whatever order the values stand.
+
+    Where any value that it looks at is not finite, so is the statistic: NaN, or the infinity if there is only one.
+    """
+    looked_at = values[:1] if name == "first" else values
+    if bad := [value for value in looked_at if not math.isfinite(value)]:
+        return bad[0] if len(set(bad)) == 1 else math.nan
+    return STATISTICS[name](looked_at)
+
+
+def holds(value: float, limit: Limit) -> bool:
+    """Whether a value keeps a limit. What is not finite never does."""
+    if not math.isfinite(value):
+        return False
+    match limit.comparator:
+        case "at_most":
+            return value <= limit.value
+        case "below":
+            return value < limit.value
+        case "at_least":
+            return value >= limit.value
+
+
+def judge(comparison: Comparison, standard: Standard) -> tuple[Finding, ...]:
+    """One finding for each criterion of a standard, in its order."""
+    return tuple(_judge_criterion(comparison, standard, criterion) for criterion in standard.criteria)
+
+
+def restated(comparison: Comparison, standard: Standard, finding: Finding, values: Sequence[float | None]) -> Finding:
+    """A finding with the numbers that another machine computed, where they are its own but for their last digits.
+
+    Sums of float64 are rounded in the order in which a processor adds them up, so a number that is computed again
+    elsewhere may differ in its last bits. One that differs by more, or that meets a limit otherwise, is left as it is.
+    """
+    criterion = next(one for one in standard.criteria if one.id == finding.criterion)
+    judged = tuple(
+        replace(one, value=value) if _same_number(one, value) else one
+        for one, value in zip(finding.judged, values, strict=True)
+    )
+    message = _message(comparison, standard, criterion, finding.outcome, judged)
+    return replace(finding, judged=judged, message=message)
+
+
+def _same_number(judged: Judged, value: float | None) -> bool:
+    if value is None or judged.value is None or not math.isfinite(value):
+        return False
+    close = math.isclose(value, judged.value, rel_tol=ROUNDING)
+    return close and holds(value, judged.limit) == holds(judged.value, judged.limit)
+
+
+def _judge_criterion(comparison: Comparison, standard: Standard, criterion: Criterion) -> Finding:
+    judged = tuple(_judge_limit(comparison, limit) for limit in criterion.limits)
+    outcome = _combine(criterion, [one.outcome for one in judged])
+    return Finding(
+        standard=standard.name,
+        criterion=criterion.id,
+        title=criterion.title,
+        outcome=outcome,
+        judged=judged,
+        message=_message(comparison, standard, criterion, outcome, judged),
+    )
+
+
+def _combine(criterion: Criterion, outcomes: Sequence[Outcome]) -> Outcome:
+    """Any one limit suffices; without one, what broke comes before what failed before what was not measured."""
+    if Outcome.PASS in outcomes:
+        return Outcome.PASS
+    if Outcome.FAIL in outcomes:
+        return Outcome(criterion.unmet)
+    return Outcome.ERROR if Outcome.ERROR in outcomes else Outcome.INCONCLUSIVE
+
+
+def _judge_limit(comparison: Comparison, limit: Limit) -> Judged:
+    if limit.measurement not in comparison:
+        return Judged(limit=limit, outcome=Outcome.ERROR, explanation=f"nothing measures {limit.measurement!r}")
+    measurement = comparison[limit.measurement]
+    if not measurement.values or measurement.missing is not None:
+        reason = measurement.broken or measurement.missing or "no values"
+        outcome = Outcome.ERROR if measurement.broken else Outcome.INCONCLUSIVE
+        return Judged(limit=limit, outcome=outcome, explanation=reason)
+    value = statistic(limit.statistic, measurement.values)
+    broken = measurement.broken
+    outcome = Outcome.PASS if holds(value, limit) else Outcome.FAIL
+    first_beyond = _first_beyond(limit, measurement)
+    if broken is not None and (outcome is Outcome.PASS or not _exceeded_by_a_number(limit, measurement)):
+        outcome = Outcome.ERROR  # the steps that were taken are fine, the others were not taken
+    return Judged(
+        limit=limit,
+        outcome=outcome,
+        value=value,
+        worst=_worst(limit, measurement),
+        first_beyond=first_beyond if outcome is not Outcome.PASS else None,
+        explanation=broken or "",
+    )
+
+
+def _single(limit: Limit, value: float) -> float:
+    return abs(value) if limit.statistic == "bias" else value
+
+
+def _looked_at(limit: Limit, measurement: Measurement) -> Iterable[tuple[Place, float]]:
+    pairs = list(zip(measurement.places, measurement.values, strict=True))
+    return pairs[:1] if limit.statistic == "first" else pairs
+
+
+def _first_beyond(limit: Limit, measurement: Measurement) -> Place | None:
+    places = (place for place, value in _looked_at(limit, measurement) if not holds(_single(limit, value), limit))
+    return next(places, None)
+
+
+def _exceeded_by_a_number(limit: Limit, measurement: Measurement) -> bool:
+    """Whether a step that was taken already breaks a limit that holds for every single step."""
+    if limit.statistic not in ("first", "maximum"):
+        return False
+    return any(not math.isnan(value) and not holds(value, limit) for _, value in _looked_at(limit, measurement))
+
+
+def _worst(limit: Limit, measurement: Measurement) -> Place:
+    def badness(pair: tuple[Place, float]) -> float:
+        value = _single(limit, pair[1])
+        if math.isnan(value):
+            return math.inf
+        return -value if limit.comparator == "at_least" else value
+
+    return max(_looked_at(limit, measurement), key=badness)[0]
+
+
+NAMED = 3  # places in a message
+ALLOWED = {"at_most": "at most {:g} allowed", "below": "less than {:g} allowed", "at_least": "at least {:g} required"}
+
+
+def share_of_allowed(judged: Judged) -> float | None:
+    """Value over limit; None where the limit asks for something, or allows nothing, and where nothing was measured."""
+    if judged.value is None or judged.limit.value == 0 or asks(judged.limit):
+        return None
+    return judged.value / judged.limit.value
+
+
+def asks(limit: Limit) -> bool:
+    """Whether more is better: what may be at most a negative number has to be there, as what must be at least one."""
+    return limit.comparator == "at_least" or limit.value < 0
+
+
+def closest(findings: Iterable[Finding]) -> tuple[float, Finding, Judged] | None:
+    """What uses most of its limit, or is furthest beyond it, and how much; None where all that is allowed is exact."""
+    shares = [
+        (share if math.isfinite(share) else math.inf, finding, judged)
+        for finding in findings
+        for judged in finding.judged
+        if (share := share_of_allowed(judged)) is not None
+    ]
+    return max(shares, key=lambda one: one[0], default=None)
+
+
+def describe_place(place: Place) -> str:
+    """A place in words: `step 17` or the name of a tensor or run."""
+    return f"step {place}" if isinstance(place, int) else place
+
+
+def _message(
+    comparison: Comparison,
+    standard: Standard,
+    criterion: Criterion,
+    outcome: Outcome,
+    judged: Sequence[Judged],
+) -> str:
+    decisive = next((one for one in judged if one.outcome is outcome), judged[0])
+    if decisive.value is None:
+        return f"{criterion.title}: {decisive.explanation} ({standard.name})"
+    limit = decisive.limit
+    found = f"{STATISTIC_WORDS[limit.statistic]} {decisive.value:.3g}, {ALLOWED[limit.comparator].format(limit.value)}"
+    summary = f"{criterion.title}: {found} ({standard.name})"
+    if outcome is Outcome.PASS:
+        return summary
+    located = _located(comparison[limit.measurement], decisive)
+    return "; ".join(part for part in (summary, located, decisive.explanation) if part)
+
+
+def _located(measurement: Measurement, judged: Judged) -> str:
+    """Steps have an order, so the first beyond the limit is named; of what is the same or not, all that differ, up to a
+    few; of tensors and runs the worst."""
+    if judged.first_beyond is None:
+        return ""
+    if isinstance(judged.first_beyond, int):
+        sides = _sides(measurement, judged.first_beyond)
+        return f"first beyond the limit at {describe_place(judged.first_beyond)}{sides}"
+    if measurement.name.endswith(".differs"):
+        return f"differs: {_differing(measurement)}"
+    return f"worst: {judged.worst}" if len(measurement.places) > 1 else ""
+
+
+def _differing(measurement: Measurement) -> str:
+    names = [str(place) for place, value in zip(measurement.places, measurement.values, strict=True) if value != 0]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+STATISTIC_WORDS = {
+    "first": "step 1", "mean": "mean", "rms": "root mean square", "maximum": "largest", "minimum": "smallest",
+    "bias": "bias",
+}  # fmt: skip
+
+
+def _sides(measurement: Measurement, place: Place) -> str:
+    if not measurement.sides or measurement.between is None:
+        return ""
+    (a, b), (name_a, name_b) = measurement.sides[measurement.places.index(place)], measurement.between
+    return f": {name_b} has {b:.9g}, {name_a} has {a:.9g}"

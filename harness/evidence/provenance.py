@@ -1,0 +1,134 @@
+"""Where the numbers of a bundle come from: its code, its occasion, its machine, and a baseline that stood in.
+
+Each is a record that is written where the runs are and read by everything after them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from harness.base.digest import digest_json
+from harness.base.errors import EvidenceError
+from harness.base.records import parse, read_json
+from harness.runs.inputs import Inputs
+
+SOURCE, ENVIRONMENT = "source.json", "environment.json"
+BASELINE, BASELINE_FORMAT = "baseline.json", "certify-baseline/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What the runs had: the subject's device, Python, threads of each run, processor and memory, version of each
+    package (None where it is not installed), and the environment variables that they were given."""
+
+    device: str
+    python: str
+    threads: int
+    machine: Mapping[str, Any]
+    packages: Mapping[str, str | None]
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The code that ran: its revision (None outside a git checkout), whether files differed from that (`dirty`), and
+    the digest of the files of both packages."""
+
+    revision: str | None
+    dirty: bool
+    sha256: str
+
+    @property
+    def state(self) -> str:
+        """The revision and whether that is what ran, in words."""
+        return f"{self.revision[:12]}{', with uncommitted changes' * self.dirty}" if self.revision else "no checkout"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occasion:
+    """When and how a bundle was made: the command, its start (ISO 8601, UTC), how long it took, and on what host."""
+
+    command: tuple[str, ...]
+    started: str
+    seconds: float
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A recorded reference half of a case: who recorded it, why, when (ISO 8601, UTC), how, and on what.
+
+    `case` and `inputs` are what its runs computed, `environment` and `source` what they ran on. `files` gives the
+    SHA-256 of every other file by relative POSIX path, `seal` the digest of all the other fields.
+    """
+
+    format: str
+    case: str
+    case_digest: str
+    author: str
+    reason: str
+    recorded: str
+    command: tuple[str, ...]
+    inputs: Inputs
+    environment: Environment
+    source: Source
+    files: Mapping[str, str]
+    seal: str
+
+
+def read_source(path: Path) -> Source:
+    """The code that ran.
+
+    Raises:
+        EvidenceError: it is missing, or does not hold what it should.
+    """
+    source: Source = parse(Source, read_json(path), path)
+    return source
+
+
+def read_occasion(path: Path) -> Occasion:
+    """When and how a bundle was made.
+
+    Raises:
+        EvidenceError: it is missing, does not hold what it should, or states no time in UTC.
+    """
+    occasion: Occasion = parse(Occasion, read_json(path), path)
+    if not _in_utc(occasion.started):
+        raise EvidenceError(f"{path} states no UTC time at which the run started, but {occasion.started!r}.")
+    return occasion
+
+
+def read_environment(path: Path) -> Environment:
+    """What the runs had.
+
+    Raises:
+        EvidenceError: it is missing, or does not hold what it should.
+    """
+    environment: Environment = parse(Environment, read_json(path), path)
+    return environment
+
+
+def read_baseline_record(path: Path) -> Baseline:
+    """The record of a baseline.
+
+    Raises:
+        EvidenceError: it is missing, of another format, or not as it was sealed.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("format") != BASELINE_FORMAT:
+        raise EvidenceError(f"{path} does not have the format {BASELINE_FORMAT!r}.")
+    if value.get("seal") != digest_json({key: given for key, given in value.items() if key != "seal"}):
+        raise EvidenceError(f"{path} was changed since it was recorded.")
+    baseline: Baseline = parse(Baseline, value, path)
+    if not _in_utc(baseline.recorded):
+        raise EvidenceError(f"{path} states no UTC time at which it was recorded, but {baseline.recorded!r}.")
+    return baseline
+
+
+def _in_utc(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).utcoffset() == timedelta(0)
+    except ValueError:
+        return False

@@ -1,0 +1,44 @@
+"""A bundle in short: what can be diagnosed, what failed first, what needs a remark."""
+
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import Finding, Outcome
+
+
+def can_be_diagnosed(bundle: Bundle) -> bool:
+    """Whether `certify diagnose` has something to say of a bundle: it looks into a step of training."""
+    if bundle.case.inference is not None:
+        return False
+    return not broken_names(bundle) and any(finding.outcome is Outcome.FAIL for finding in bundle.findings)
+
+
+def remarks(bundle: Bundle) -> tuple[str, ...]:
+    """Of each standard of which something failed: that its limits were derived for lower learning rates, if so."""
+    failed = {finding.standard for finding in bundle.findings if finding.outcome is Outcome.FAIL}
+    highest = bundle.case.lr_schedule.learning_rate
+    return tuple(
+        f"The limits of {standard.name} were derived for learning rates up to {standard.learning_rate:g}, and this "
+        f"case goes up to {highest:g}. Training amplifies the last bit there, so a correct run may fail at a late "
+        "step. What is found at step 1 and at learning rate 0 holds at any rate."
+        for standard in bundle.standards
+        if standard.name in failed and standard.learning_rate is not None and highest > standard.learning_rate
+    )
+
+
+def first_step(bundle: Bundle) -> int | None:
+    """The earliest step at which a failed finding exceeds its limit; None where none is about steps."""
+    failed = [_step(finding) for finding in bundle.findings if finding.outcome is Outcome.FAIL]
+    return min((step for step in failed if step is not None), default=None)
+
+
+def broken_names(bundle: Bundle) -> list[str]:
+    """The runs that did not come to their end by themselves, and those that were not made."""
+    stopped = [name for name, run in bundle.runs.items() if not run.outcome.ended]
+    return [*stopped, *bundle.absent]
+
+
+def _step(finding: Finding) -> int | None:
+    """The first step at which a failed finding exceeds its limit; None where it is not about steps."""
+    steps = [
+        one.first_beyond for one in finding.judged if one.outcome is Outcome.FAIL and isinstance(one.first_beyond, int)
+    ]
+    return min(steps, default=None)

@@ -1,0 +1,6 @@
+"""The level of a bundle: a pure function of bundles, attestations and date."""
+
+from harness.levels.rule import Certificate, Level, Requirement, certify
+from harness.levels.submission import Scope, Submission, read_submission
+
+__all__ = ["Certificate", "Level", "Requirement", "Scope", "Submission", "certify", "read_submission"]

@@ -1,0 +1,396 @@
+"""The rule of the levels as code: a pure function of bundles, of what is signed about them, and of a day.
+
+Takes a bundle with its standing statements, and other bundles of the same case; gives the level with every requirement
+and its state. A level holds for one model, device, layout and precision; nothing here carries it to another.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from harness.attestation import Role
+from harness.cases.runs_of_a_case import SUBJECT
+from harness.evidence.agreement import apart
+from harness.evidence.bundle import Bundle
+from harness.evidence.floor import floor_of
+from harness.evidence.judge import Finding, Outcome
+from harness.levels.submission import Scope, Submission, believed, contradiction, scope
+from harness.runs.trace import Side
+from harness.standards import OFFICIAL, Standard, load_standard, shipped_standards
+
+
+class Level(StrEnum):
+    """MindSpore Transformers' levels, highest first. `NONE`: not even shown to work."""
+
+    RELEASED = "Released"
+    VALIDATED = "Validated"
+    PRELIMINARY = "Preliminary"
+    UNTESTED = "Untested"
+    COMMUNITY = "Community"
+    NONE = "none"
+
+
+VALID_DAYS = 180
+# What "complete and usable, trains and converges normally" asks for, by criterion. No waiver touches these.
+WORKS = ("runs-complete", "runs-finite")
+TRAINS = ("inputs-same", "batches-same", "converges")
+# And "complete and usable, outputs make sense".
+ANSWERS = ("inputs-same", "batches-same", "makes-sense")
+# A side that measures the subject has to be one whose code the source revision covers, and never the subject itself.
+MEASURES: Mapping[Side, str] = {
+    "reference": "harness.runners.torch_reference:TorchReference",
+    "oracle": "harness.runners.oracle:Float64Oracle",
+}
+MEASURES_OF_INFERENCE: Mapping[Side, str] = {
+    "reference": "harness.runners.torch_inference:TorchInference",
+    "oracle": "harness.runners.oracle_inference:OracleInference",
+}
+TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """One thing that a level asks for, whether it is met, and what was found."""
+
+    level: Level
+    text: str
+    met: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """The level with its reasons. `standards` names what it was judged against, `scope` what it holds for, `at` the
+    moment for which it was asked."""
+
+    level: Level
+    standards: tuple[str, ...]
+    scope: Scope
+    at: datetime
+    requirements: tuple[Requirement, ...]
+
+    @property
+    def ladder(self) -> tuple[Level, ...]:
+        """The levels that ask for something, lowest first."""
+        return _ladder(self.requirements)
+
+    @property
+    def next_level(self) -> Level | None:
+        """The lowest computed level that is not reached."""
+        unmet = {requirement.level for requirement in self.requirements if not requirement.met}
+        return next((level for level in self.ladder if level in unmet), None)
+
+    @property
+    def missing(self) -> tuple[Requirement, ...]:
+        """What the next level still asks for."""
+        return tuple(r for r in self.requirements if r.level is self.next_level and not r.met)
+
+    def reaches(self, asked: Level) -> bool:
+        """Whether this level is the asked one or a higher one."""
+        order = list(Level)
+        return order.index(self.level) <= order.index(asked)
+
+
+def certify(submission: Submission, at: datetime, others: Sequence[Submission] = ()) -> Certificate:
+    """The level that a bundle carries at a moment (with time zone), beside other bundles of its case."""
+    requirements = tuple(_requirements(submission, at, others))
+    reached = Level.NONE
+    for level in _ladder(requirements):
+        if not all(r.met for r in requirements if r.level is level):
+            break
+        reached = level
+    return Certificate(
+        level=reached,
+        standards=tuple(map(_named, submission.bundle.standards)),
+        scope=scope(submission.bundle),
+        at=at,
+        requirements=requirements,
+    )
+
+
+def _ladder(requirements: Sequence[Requirement]) -> tuple[Level, ...]:
+    asked = {requirement.level for requirement in requirements}
+    return tuple(level for level in reversed(Level) if level in asked)
+
+
+def best(submissions: Sequence[Submission], at: datetime) -> tuple[tuple[Submission, Certificate], ...]:
+    """For each scope and case the bundle that carries the highest level, the newest of several, in the order given."""
+    groups: dict[tuple[Scope, str], list[Submission]] = {}
+    for submission in submissions:
+        groups.setdefault((scope(submission.bundle), submission.bundle.case.digest()), []).append(submission)
+    found = []
+    for group in groups.values():
+        rated = [(one, certify(one, at, [other for other in group if other is not one])) for one in group]
+        highest = min(rated, key=lambda pair: (list(Level).index(pair[1].level), -_started(pair[0]).timestamp()))
+        found.append(highest)
+    return tuple(found)
+
+
+def _requirements(submission: Submission, at: datetime, others: Sequence[Submission]) -> Iterator[Requirement]:
+    bundle = submission.bundle
+    kept = tuple(_kept_by_community_alone(submission))
+    lowest = Level.COMMUNITY if kept else Level.UNTESTED
+    yield _official(lowest, bundle)
+    for criterion in WORKS:
+        yield _criterion(lowest, criterion, bundle.findings)
+    yield from kept
+    for criterion in TRAINS if bundle.case.inference is None else ANSWERS:
+        yield _criterion(Level.PRELIMINARY, criterion, bundle.findings)
+    yield _age(submission, at)
+    waived = _waived(submission)
+    yield _none_broken(bundle.findings, waived)
+    yield _all_pass(bundle.findings, waived)
+    yield _committed(bundle)
+    yield _measured(bundle)
+    yield _signed(Level.VALIDATED, submission, Role.DEVELOPER)
+    yield _signed(Level.VALIDATED, submission, Role.DEV_TEAM, {Role.DEVELOPER})
+    yield _signed(Level.RELEASED, submission, Role.TEST_TEAM, {Role.DEVELOPER, Role.DEV_TEAM})
+    yield _second_run(submission, others, at)
+    yield Requirement(
+        level=Level.RELEASED,
+        text="Nothing is waived",
+        met=not waived,
+        detail="; ".join(waived.values()) or "no waiver",
+    )
+
+
+@functools.cache
+def _shipped(name: str) -> Standard | None:
+    return load_standard(name) if name in shipped_standards() else None
+
+
+def _as_shipped(standard: Standard) -> bool:
+    shipped = _shipped(standard.name)
+    return shipped is not None and standard.digest() == shipped.digest()
+
+
+def _named(standard: Standard) -> str:
+    """Its name, and the digest of one that is not what its name says: a looser standard must show."""
+    shipped = _shipped(standard.name)
+    if shipped is None or _as_shipped(standard):
+        return standard.name
+    version = f"version {standard.version}, now {shipped.version}, " if standard.version != shipped.version else ""
+    return f"{standard.name} (changed, {version}{standard.digest()[:12]})"
+
+
+def _official(level: Level, bundle: Bundle) -> Requirement:
+    """The published rule and ceilings are always enforced: no level comes from criteria that only bear their names."""
+    found = [standard for standard in bundle.standards if standard.name == OFFICIAL[bundle.case.task]]
+    return Requirement(
+        level=level,
+        text="Judged against the official standard as it is shipped with this version",
+        met=any(map(_as_shipped, found)),
+        detail=", ".join(map(_named, found)) or "the official standard is not in this bundle",
+    )
+
+
+def _kept_by_community_alone(submission: Submission) -> Iterator[Requirement]:
+    """Community says who keeps a model, whatever it measured: a maintainer of the community signed for it, no team did.
+
+    Nothing at all where that is not so. A signature in this role can lower a level and never raises one above.
+    """
+    signed = [one for one in submission.standing.attestations if not contradiction(one.statement, submission.bundle)]
+    community = [one for one in signed if one.statement.role is Role.COMMUNITY]
+    if community and len(community) == len(signed):
+        yield Requirement(
+            level=Level.UNTESTED,
+            text="Kept by a team, not by the community alone",
+            met=False,
+            detail=f"{community[0].person} signed for the community, and nobody of a team",
+        )
+
+
+def _criterion(level: Level, criterion: str, findings: Sequence[Finding]) -> Requirement:
+    found = [finding for finding in findings if finding.criterion == criterion]
+    if not found:
+        return Requirement(level=level, text=criterion, met=False, detail="no standard in this bundle asks for it")
+    met = all(finding.outcome is Outcome.PASS for finding in found)
+    return Requirement(level=level, text=found[0].title, met=met, detail=found[0].message)
+
+
+def _started(submission: Submission) -> datetime:
+    return datetime.fromisoformat(submission.bundle.occasion.started)
+
+
+def _age(submission: Submission, at: datetime) -> Requirement:
+    started = _started(submission)
+    until = started + timedelta(days=VALID_DAYS)
+    if started > at:
+        day = f"{started:%Y-%m-%d}, after {at:%Y-%m-%d}"
+        detail = f"run on {day}: a clock is wrong, or an earlier day was asked for"
+    elif at > until:
+        detail = f"it expired on {until:%Y-%m-%d}; run it again: certify run {submission.bundle.case.name}"
+    else:
+        detail = f"run on {started:%Y-%m-%d}, valid until {until:%Y-%m-%d}"
+    return Requirement(
+        level=Level.PRELIMINARY,
+        text=f"Run at most {VALID_DAYS} days ago",
+        met=started <= at <= until,
+        detail=detail,
+    )
+
+
+def _waived(submission: Submission) -> dict[str, str]:
+    """The criteria that a standing waiver accepts as they are, each with what the waiver says."""
+    case = submission.bundle.case.digest()
+    return {
+        signed.statement.criterion: f"{signed.statement.criterion} waived by {signed.person} until "
+        f"{signed.statement.until}: {signed.statement.reason}"
+        for signed in submission.standing.waivers
+        if signed.statement.case_digest == case
+    }
+
+
+def _none_broken(findings: Sequence[Finding], waived: dict[str, str]) -> Requirement:
+    refused = [f for f in findings if f.outcome in (Outcome.FAIL, Outcome.ERROR)]
+    broken = [f for f in refused if f.criterion not in waived]
+    return Requirement(
+        level=Level.PRELIMINARY,
+        text="No criterion is shown to be broken",
+        met=bool(findings) and not broken,
+        detail=_listed(broken, refused, waived) or f"none of {len(findings)}",
+    )
+
+
+def _all_pass(findings: Sequence[Finding], waived: dict[str, str]) -> Requirement:
+    others = [f for f in findings if f.outcome is not Outcome.PASS]
+    open_ = [f for f in others if f.criterion not in waived]
+    return Requirement(
+        level=Level.VALIDATED,
+        text="Every criterion passes",
+        met=bool(findings) and not open_,
+        detail=_listed(open_, others, waived) or f"{len(findings)} of {len(findings)}",
+    )
+
+
+def _listed(open_: Sequence[Finding], others: Sequence[Finding], waived: dict[str, str]) -> str:
+    named = [f"{f.criterion} {f.outcome}" for f in open_]
+    return "; ".join(filter(None, [", ".join(named), *(waived[f.criterion] for f in others if f.criterion in waived)]))
+
+
+def _committed(bundle: Bundle) -> Requirement:
+    """Of everything that ran: a baseline was made by code of its own."""
+    sources = [("", bundle.source), *([("baseline: ", bundle.baseline.source)] if bundle.baseline else [])]
+    return Requirement(
+        level=Level.VALIDATED,
+        text="Run from a committed source revision",
+        met=all(source.revision is not None and not source.dirty for _, source in sources),
+        detail="; ".join(f"{of}{source.state}" for of, source in sources),
+    )
+
+
+def _runners(bundle: Bundle, side: Side) -> set[str]:
+    headers = [run.trace.header for run in bundle.runs.values() if run.trace]
+    return {header.runner for header in headers if header.side == side}
+
+
+def _measured(bundle: Bundle) -> Requirement:
+    """Closeness to anything but the shipped reference and oracle is no closeness to PyTorch."""
+    training = bundle.case.inference is None
+    shipped_sides = MEASURES if training else MEASURES_OF_INFERENCE
+    foreign = [
+        f"the {side} is {', '.join(sorted(ran)) or 'not there'}"
+        for side, shipped in shipped_sides.items()
+        if (ran := _runners(bundle, side)) != {shipped}
+    ]
+    # float64 and float32 do not meet in every step, and never in all logits of a row: such an oracle was copied, and
+    # its errors of 0 would prove nothing
+    what, met = (("loss", "losses"), all) if training else (("logits", "logits"), any)
+    errors = {side: bundle.comparison[f"oracle.{what[0]}.{side}"].values for side in ("reference", "subject")}
+    foreign += [
+        f"the oracle has the {side}'s own {what[1]}"
+        for side, values in errors.items()
+        if values and met(value == 0 for value in values)
+    ]
+    return Requirement(
+        level=Level.VALIDATED,
+        text="Measured by the shipped reference and oracle",
+        met=not foreign,
+        detail="; ".join(foreign) or ", ".join(name.rpartition(":")[2] for name in shipped_sides.values()),
+    )
+
+
+def _signed(
+    level: Level, submission: Submission, role: Role, others: frozenset[Role] | set[Role] = frozenset()
+) -> Requirement:
+    """Signed in a role by somebody who has not signed in one of the other roles: nobody accepts their own work."""
+    good, objections = believed(submission, role)
+    taken = {signed.person for other in others for signed in believed(submission, other)[0]}
+    free = [signed for signed in good if signed.person not in taken]
+    words = f"Signed by the {TEAMS[role]}" + (", by somebody who has no other part in it" if others else "")
+    if free:
+        detail = f"{free[0].person}, {free[0].statement.stated_at:%Y-%m-%d}"
+    elif good:
+        detail = f"{good[0].person} signed, but has another part in it: nobody accepts their own work"
+    else:
+        detail = "; ".join([*objections, *_lost(submission, role)]) or f"no statement of the {TEAMS[role]} stands"
+    return Requirement(level=level, text=words, met=bool(free), detail=detail)
+
+
+def _lost(submission: Submission, role: Role) -> Iterator[str]:
+    standing = submission.standing
+    for entry in standing.withdrawn:
+        if entry.signed.statement.role is role:
+            yield f"{entry.signed.person}'s statement was withdrawn by {entry.by.person}: {entry.by.statement.reason}"
+    yield from (refused.reason for refused in standing.refused)
+
+
+def _second_run(submission: Submission, others: Sequence[Submission], at: datetime) -> Requirement:
+    """The test team's own run: another occasion, made and signed by people with no part in the first, that agrees."""
+    reasons = [_why_not_second(submission, other, at) for other in others]
+    met = None in reasons
+    agreeing = [other.bundle for other, reason in zip(others, reasons, strict=True) if reason is None]
+    detail = "; ".join(_agreement(submission.bundle, bundle)[1] for bundle in agreeing)
+    return Requirement(
+        level=Level.RELEASED,
+        text="The test team's own independent run agrees",
+        met=met,
+        detail=detail if met else "; ".join(filter(None, reasons)) or "no second run of this case is there",
+    )
+
+
+def _why_not_second(first: Submission, second: Submission, at: datetime) -> str | None:
+    a, b = first.bundle, second.bundle
+    name = b.path.name
+    # No two runs take the same microseconds in every step, so a copy shows also where its occasion was changed.
+    if a.record == b.record or a.occasion == b.occasion or a.timings.get(SUBJECT) == b.timings.get(SUBJECT):
+        return f"{name} is the same run"
+    if (scope(a), a.case.digest()) != (scope(b), b.case.digest()):
+        return f"{name} is a run of another case"
+    if _runners(a, "subject") != _runners(b, "subject"):
+        return f"{name} is a run of another implementation"
+    own = (
+        _official(Level.UNTESTED, b),
+        _age(second, at),
+        _all_pass(b.findings, {}),
+        _committed(b),
+        _measured(b),
+    )
+    if not all(requirement.met for requirement in own):
+        return f"{name} does not meet the criteria by itself"
+    involved = {s.person for role in (Role.DEVELOPER, Role.DEV_TEAM) for s in believed(first, role)[0]}
+    makers = {signed.person for signed in believed(second, Role.DEVELOPER)[0]}
+    if makers & involved:
+        return f"{name} was made by {', '.join(sorted(makers & involved))}, who has a part in the first run"
+    signers = {signed.person for signed in believed(second, Role.TEST_TEAM)[0]}
+    if not signers - involved:
+        return f"{name} is not signed by a test team that has no part in the first run"
+    agrees, words = _agreement(a, b)
+    return None if agrees else words
+
+
+def _agreement(a: Bundle, b: Bundle) -> tuple[bool, str]:
+    """Whether two runs of the subject are the same bits, or apart by no more than the floor; and that in words."""
+    worst = apart(a, b, SUBJECT)
+    if not worst:
+        return False, f"{b.path.name}: a trace of the subject is missing"
+    if all(value == 0 for value in worst.values()):
+        return True, f"{b.path.name}: the same bits in every number"
+    floor = floor_of(a)
+    words = ", ".join(f"{number} {value:.2g}" for number, value in worst.items())
+    if floor is None:
+        return False, f"{b.path.name}: differs ({words}), and no floor was measured that could explain it"
+    within = all(value <= floor[number] for number, value in worst.items())
+    return within, f"{b.path.name}: {'within' if within else 'beyond'} the floor ({words})"

@@ -1,0 +1,135 @@
+"""A bundle with what is signed about it: what it holds for, and which statements say what it shows.
+
+Takes a bundle, a trust file and a moment; gives the statements that stand, and for each whether it carries a level.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from harness.attestation import Attestation, Claim, Result, Role, Standing, Trust, standing
+from harness.cases.runs_of_a_case import SUBJECT
+from harness.evidence.bundle import Bundle, read_bundle
+from harness.evidence.bundle_files import ATTESTATIONS
+from harness.evidence.judge import Outcome
+from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What a level holds for, and nothing beside it."""
+
+    task: str
+    model: str
+    device: str
+    layout: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.task} on {self.device}, {self.layout}, {self.precision}"
+
+
+OWN_SUBJECT = "harness.runners.mindspore_subject:MindSporeSubject"
+OWN_SUBJECT_OF_INFERENCE = "harness.runners.mindspore_inference:MindSporeInference"
+TASKS = {"pretrain": "training", "inference": "inference"}
+OTHERS = {"harness.runners.mindformers_subject:MindFormersSubject": "mindformers"}
+NOTHING_SIGNED = Standing(attestations=(), waivers=(), withdrawn=(), refused=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A bundle, and the statements about it that stand on the day that is asked for."""
+
+    bundle: Bundle
+    standing: Standing = NOTHING_SIGNED
+
+
+def read_submission(directory: Path, trust: Trust | None, at: datetime) -> Submission:
+    """A bundle with the statements in it that stand at a moment; without a trust file nobody is believed.
+
+    Raises:
+        EvidenceError: the bundle is not what was recorded.
+    """
+    bundle = read_bundle(directory)
+    envelopes = [path.read_bytes() for path in statement_files(bundle)]
+    return Submission(bundle=bundle, standing=standing(envelopes, trust, at) if trust else NOTHING_SIGNED)
+
+
+def statement_files(bundle: Bundle) -> list[Path]:
+    """The files of the signed statements in a bundle, in the order of their names."""
+    return sorted((bundle.path / ATTESTATIONS).glob("*.json"))
+
+
+def scope(bundle: Bundle) -> Scope:
+    """What a bundle's level holds for."""
+    model, sizes = bundle.case.model, {**PUBLISHED, **SMALL}
+    named = next((f"Qwen3 {name}" for name, size in sizes.items() if size.to_hf() == model.to_hf()), None)
+    return Scope(
+        task=TASKS[bundle.case.task],
+        model=f"{named or sizes_of(model)}{_by_whom(bundle)}",
+        device=bundle.environment.device,
+        layout=str(bundle.case.parallel),
+        precision=bundle.case.precision.compute_dtype,
+    )
+
+
+def sizes_of(model: Qwen3Config) -> str:
+    """A model without a name, by its sizes."""
+    return f"Qwen3 of {model.num_hidden_layers} layers of width {model.hidden_size}"
+
+
+def _by_whom(bundle: Bundle) -> str:
+    """Which implementation it was, where it is not `qwen3_model`: a level of one says nothing of another."""
+    run = bundle.runs.get(SUBJECT)
+    own = OWN_SUBJECT if bundle.case.inference is None else OWN_SUBJECT_OF_INFERENCE
+    runner = run.trace.header.runner if run and run.trace else own
+    return "" if runner == own else f" by {OTHERS.get(runner, runner)}"
+
+
+def claim_of(bundle: Bundle, role: Role, stated_at: datetime) -> Claim:
+    """What a role can say of a bundle: what it shows, and nothing else. What was not measured is warned of."""
+
+    def named(*outcomes: Outcome) -> tuple[str, ...]:
+        return tuple(f"{f.standard}/{f.criterion}" for f in bundle.findings if f.outcome in outcomes)
+
+    return Claim(
+        manifest_digest=bundle.digest,
+        record_digest=bundle.record,
+        case_name=bundle.case.name,
+        case_digest=bundle.case.digest(),
+        standards={standard.name: standard.digest() for standard in bundle.standards},
+        passed=named(Outcome.PASS),
+        warned=named(Outcome.INCONCLUSIVE),
+        failed=named(Outcome.FAIL, Outcome.ERROR),
+        run_started=bundle.occasion.started,
+        scope=str(scope(bundle)),
+        role=role,
+        stated_at=stated_at,
+    )
+
+
+def contradiction(claim: Claim, bundle: Bundle) -> str | None:
+    """What an attestation says that its bundle does not."""
+    if not claim.applies_to(manifest_digest=bundle.digest, record_digest=bundle.record):
+        return "is about another bundle"
+    if claim != claim_of(bundle, claim.role, claim.stated_at):
+        return "says something else than the bundle shows"
+    return None
+
+
+def objection(claim: Claim, bundle: Bundle) -> str | None:
+    """Why an attestation carries no level of its bundle: it contradicts it, or says that the run failed."""
+    return contradiction(claim, bundle) or ("says that it failed" if claim.result is Result.FAILED else None)
+
+
+def believed(submission: Submission, role: Role) -> tuple[list[Attestation], list[str]]:
+    """The attestations of a role that carry a level of this bundle, and why the others do not."""
+    good, objections = [], []
+    for signed in submission.standing.attestations:
+        if signed.statement.role is role:
+            why = objection(signed.statement, submission.bundle)
+            if why:
+                objections.append(f"{signed.person}'s statement {why}")
+            else:
+                good.append(signed)
+    return good, objections

@@ -1,0 +1,108 @@
+"""Rates of a study, each with its interval of 95 %."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scipy.stats import binomtest
+
+from harness.power.record import Planted, Study, first_sightings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """`count` of `total`, with Wilson's interval of 95 %."""
+
+    count: int
+    total: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper bound; everything between 0 and 1 where nothing was counted."""
+        if not self.total:
+            return 0.0, 1.0
+        found = binomtest(self.count, self.total).proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "none of none"
+        low, high = self.interval
+        return f"{self.count} of {self.total} ({self.count / self.total:.1%}, {low:.1%} to {high:.1%})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionPower:
+    """What a criterion is worth: how many defects it finds alone, how many it is the first to see, and how many
+    nothing else sees."""
+
+    criterion: str
+    finds: Rate
+    first: int
+    only: int
+
+    @property
+    def redundant(self) -> bool:
+        """Never the first: whatever it finds, something else has seen before."""
+        return self.first == 0
+
+
+def criterion_power(study: Study) -> tuple[CriterionPower, ...]:
+    """Each criterion that was judged, in the order of the standards."""
+    every = [{s.criterion for s in planted.sightings} for planted in study.planted]
+    first = [{s.criterion for s in first_sightings(planted.sightings)} for planted in study.planted]
+    return tuple(
+        CriterionPower(
+            criterion=criterion,
+            finds=Rate(count=sum(criterion in seen for seen in every), total=len(every)),
+            first=sum(criterion in seen for seen in first),
+            only=sum(seen == {criterion} for seen in every),
+        )
+        for criterion in study.criteria
+    )
+
+
+def found_by(study: Study, standard: str) -> Rate:
+    """How many defects a standard alone refuses."""
+    return Rate(count=sum(seen_by(planted, standard) for planted in study.planted), total=len(study.planted))
+
+
+def seen_by(planted: Planted, standard: str) -> bool:
+    """Whether a criterion of a standard refuses a defect."""
+    return any(sighting.criterion.startswith(f"{standard}/") for sighting in planted.sightings)
+
+
+def found(study: Study) -> Rate:
+    """How many defects are refused by any criterion."""
+    return Rate(count=sum(bool(planted.sightings) for planted in study.planted), total=len(study.planted))
+
+
+def found_by_rules(study: Study) -> dict[str, Rate]:
+    """How many defects each of the other rules refuses, on the same traces."""
+    return {
+        rule: Rate(count=sum(planted.rules[rule] for planted in study.planted), total=len(study.planted))
+        for rule in study.rules
+    }
+
+
+def false_alarms(study: Study) -> Rate:
+    """How many clean runs any criterion refused."""
+    return Rate(count=sum(bool(clean.sightings) for clean in study.clean), total=len(study.clean))
+
+
+def places_named(study: Study) -> Rate:
+    """Of the defects that have a place, how many the diagnosis named rightly."""
+    placed = [planted for planted in study.planted if planted.defect.place is not None]
+    return Rate(count=sum(map(named_rightly, placed)), total=len(placed))
+
+
+def named_rightly(planted: Planted) -> bool:
+    """Whether the diagnosis names the place of a defect, or something inside it, or of a weight the module that has it.
+    It may name two."""
+    place = planted.defect.place
+    named = planted.named.split(" or ") if planted.named else []
+    return any(place in (one, f"{one}.weight") or one.startswith(f"{place}.") for one in named)
+
+
+def misses(study: Study) -> Iterator[Planted]:
+    """The defects that no criterion refused."""
+    return (planted for planted in study.planted if not planted.sightings)

@@ -1,0 +1,142 @@
+"""What the gate sees: planted defects that it should refuse, clean runs that it should not, and both rates.
+
+Takes what runs of defective and of correct subjects were judged to be; gives which criterion saw what and when, beside
+what other rules make of the same traces. `planted` and `clean` make the runs; nothing here imports a framework.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.records import read_record
+from harness.defects import Defect, Task
+from harness.evidence.judge import Finding, Judged, Outcome
+from harness.evidence.provenance import Environment, Source
+from harness.power.rules import RULES
+
+FORMAT = "certify-power/1"
+# What is known of a subject before its first step, and what its first step shows.
+BEFORE = (".initial.differs", ".alignment.differs")
+AT_FIRST = ("oracle.gradients.", "oracle.updates.", "runs.probe_norm", "layout.gradients.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """A criterion (`STANDARD/ID`) that a run does not meet, and the finding in words.
+
+    `step` is when it can be known: 0 before the first step, None only when the run is over.
+    """
+
+    criterion: str
+    outcome: Outcome
+    step: int | None
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A defect in a case, with what saw it.
+
+    `rules` says of each other rule whether it refuses the same traces; `named` is the place that the diagnosis gives,
+    None where it found nothing.
+    """
+
+    defect: Defect
+    case: str
+    named: str | None
+    sightings: tuple[Sighting, ...]
+    rules: Mapping[str, bool]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clean:
+    """A correct run that varies in something that does not matter. `closest` is the criterion that used most of its
+    limit, and `used` how much of it: None where what it measured is not finite."""
+
+    variation: str
+    seed: int
+    case_digest: str
+    sightings: tuple[Sighting, ...]
+    rules: Mapping[str, bool]
+    closest: str
+    used: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A whole study of one task: what was planted, what was clean, judged by which standards (digest by name)."""
+
+    format: str
+    recorded: str
+    command: tuple[str, ...]
+    environment: Environment
+    source: Source
+    standards: Mapping[str, str]
+    criteria: tuple[str, ...]
+    planted: tuple[Planted, ...]
+    clean: tuple[Clean, ...]
+    seconds: float
+
+    @property
+    def task(self) -> Task:
+        """That of its defects."""
+        return next((one.defect.task for one in self.planted), "pretrain")
+
+    @property
+    def rules(self) -> Mapping[str, str]:
+        """The other rules, each with what it asks for."""
+        return RULES[self.task]
+
+
+def sightings(findings: Sequence[Finding]) -> tuple[Sighting, ...]:
+    """The findings that refuse a run. Too little shown is no refusal: INCONCLUSIVE is left out."""
+    return tuple(
+        Sighting(
+            criterion=f"{finding.standard}/{finding.criterion}",
+            outcome=finding.outcome,
+            step=_known_at(finding),
+            message=finding.message,
+        )
+        for finding in findings
+        if finding.outcome in (Outcome.FAIL, Outcome.ERROR)
+    )
+
+
+def _known_at(finding: Finding) -> int | None:
+    steps = [_step_of(judged) for judged in finding.judged]
+    # Every limit of a criterion has to be broken before it is.
+    return None if None in steps else max(step for step in steps if step is not None)
+
+
+def _step_of(judged: Judged) -> int | None:
+    limit = judged.limit
+    if limit.measurement.endswith(BEFORE):
+        return 0
+    if limit.statistic == "first" or limit.measurement.startswith(AT_FIRST):
+        return 1
+    if limit.statistic == "maximum" and isinstance(judged.first_beyond, int):
+        return judged.first_beyond
+    return None
+
+
+def first_sightings(found: Sequence[Sighting]) -> tuple[Sighting, ...]:
+    """Those that are known soonest; several where they are known at the same step."""
+    soonest = min((_order(one) for one in found), default=math.inf)
+    return tuple(one for one in found if _order(one) == soonest)
+
+
+def _order(sighting: Sighting) -> float:
+    # Below infinity, which is no sighting at all; above every step.
+    return 2.0**53 if sighting.step is None else sighting.step
+
+
+def read_power(path: Path) -> Study:
+    """A recorded study.
+
+    Raises:
+        EvidenceError: it is missing, of another format, or does not hold what it should.
+    """
+    study: Study = read_record(Study, path, FORMAT)
+    return study

@@ -1,0 +1,63 @@
+"""Other rules in use elsewhere, applied to the same traces."""
+
+from collections.abc import Mapping
+
+from harness.comparison.measurement import Comparison, Measurement
+from harness.defects import Task
+from harness.evidence.judge import Outcome, judge
+from harness.standards import OFFICIAL, Standard, load_standard
+
+CEILINGS = ("official-first-loss", "official-mean-loss", "official-grad-norm")
+
+
+SCORES, SCORE_CEILING, TEXT = "score.difference", 0.004, "text"
+
+
+# Megatron-LM's functional tests compare a run approximately so: relative 5 % a step, one step in a hundred forgiven.
+APPROXIMATE, FORGIVEN = 0.05, 0.01
+
+
+# The other rules that look at the runs of a task, each with what it asks for.
+RULES: Mapping[Task, Mapping[str, str]] = {
+    "pretrain": {
+        "official ceilings": "first loss, mean loss and mean grad norm within the published ceilings",
+        "first step and mean loss": "first loss and mean loss within the published ceilings",
+        "per step, 5 %": "loss and grad norm of every step within 5 %, one step in a hundred forgiven",
+    },
+    "inference": {
+        "official ceiling": "every score within the published ceiling, 0.4 % of the reference's",
+        "accuracy": "the accuracy of each task within 0.4 % of the reference's",
+        "perplexity": "perplexity per word within 0.4 % of the reference's",
+    },
+}
+
+
+def other_rules(comparison: Comparison, task: Task) -> dict[str, bool]:
+    """Whether each of a task's `RULES` refuses a run. What was not measured is not seen by them."""
+    refuse = _rules_of_training if task == "pretrain" else _rules_of_inference
+    return dict(zip(RULES[task], refuse(comparison), strict=True))
+
+
+def _rules_of_training(comparison: Comparison) -> tuple[bool, ...]:
+    ceilings = {f.criterion: f.outcome is not Outcome.PASS for f in judge(comparison, _ceilings())}
+    return (
+        any(ceilings.values()),
+        ceilings[CEILINGS[0]] or ceilings[CEILINGS[1]],
+        any(_beyond_approximate(comparison[f"train.{name}.relative"]) for name in ("loss", "grad_norm")),
+    )
+
+
+def _rules_of_inference(comparison: Comparison) -> tuple[bool, ...]:
+    scores = comparison[SCORES]
+    beyond = {place for place, value in zip(scores.places, scores.values, strict=True) if not value <= SCORE_CEILING}
+    return bool(beyond), bool(beyond - {TEXT}), TEXT in beyond
+
+
+def _ceilings() -> Standard:
+    official = load_standard(OFFICIAL["pretrain"])
+    return official.model_copy(update={"criteria": tuple(c for c in official.criteria if c.id in CEILINGS)})
+
+
+def _beyond_approximate(measurement: Measurement) -> bool:
+    beyond = [value for value in measurement.values if not value <= APPROXIMATE]
+    return not measurement.values or len(beyond) > FORGIVEN * len(measurement.values)

@@ -1,0 +1,143 @@
+"""What a reader whose run went red needs first: what broke, what was set up differently, then the earliest numbers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.cases.alignment import expected_alignment
+from harness.cases.runs_of_a_case import REFERENCE, SUBJECT
+from harness.evidence.bundle import Bundle
+from harness.evidence.bundle_files import LOG
+from harness.evidence.judge import Finding, Outcome, describe_place
+from harness.evidence.summary import _step, can_be_diagnosed, first_step, remarks
+from harness.report.groups import group_of
+from harness.report.words import Mark, mark, number, purpose
+from harness.runs.trace import Run, Scored
+
+LOG_LINES = 20
+SHOWN = 4  # findings that open unfolded, and keys of a configuration that are told with both values
+REFUSED = (Outcome.ERROR, Outcome.FAIL)
+ALIGNED_RUNS = {"reference.alignment.differs": REFERENCE, "subject.alignment.differs": SUBJECT}
+ABSENT = "nothing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenRun:
+    """A run that did not come to its end, in a sentence, with what it is for and the end of what it printed."""
+
+    name: str
+    purpose: str
+    sentence: str
+    log: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """A finding about what both sides were to agree in, with the keys in which they do not and both values."""
+
+    mark: Mark
+    message: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """Broken runs, then what explains the numbers, then the earliest findings, then the others.
+
+    `diagnosed`: every run trained to its end and something failed, so the first place that differs can be named.
+    `remarks`: see `remarks`.
+    """
+
+    diagnosed: bool
+    remarks: tuple[str, ...]
+    broken: tuple[BrokenRun, ...]
+    causes: tuple[Cause, ...]
+    first: str | None
+    earliest: tuple[tuple[Mark, str], ...]
+    others: tuple[tuple[Mark, str], ...]
+
+
+def build_trouble(bundle: Bundle) -> Trouble | None:
+    """None where every run ended and no finding is refused."""
+    refused = [finding for finding in bundle.findings if finding.outcome in REFUSED]
+    broken = tuple(_broken_runs(bundle))
+    if not refused and not broken:
+        return None
+    step = first_step(bundle)
+    failed = [finding for finding in refused if finding.outcome is Outcome.FAIL]
+    causes = [finding for finding in failed if group_of(finding) == "Alignment"]
+    failed = [finding for finding in failed if finding not in causes]
+    earliest = [finding for finding in failed if step is None or _step(finding) == step]
+    if not broken and not failed and not causes:
+        earliest = refused
+    earliest = sorted(earliest, key=_summarizes)[:SHOWN]
+    others = [finding for finding in refused if finding not in earliest and finding not in causes]
+    others.sort(key=lambda finding: (finding.outcome is Outcome.ERROR, _step(finding) or 0))
+    return Trouble(
+        diagnosed=can_be_diagnosed(bundle),
+        remarks=remarks(bundle),
+        broken=broken,
+        causes=tuple(_cause(bundle, finding) for finding in causes),
+        first=None if step is None else f"The first step beyond a limit is step {number(step)}.",
+        earliest=tuple((mark(finding.outcome), finding.message) for finding in earliest),
+        others=tuple((mark(finding.outcome), finding.message) for finding in others),
+    )
+
+
+def _cause(bundle: Bundle, finding: Finding) -> Cause:
+    runs = [ALIGNED_RUNS[one.limit.measurement] for one in finding.judged if one.limit.measurement in ALIGNED_RUNS]
+    keys = [text for run in runs for text in _misaligned(bundle, run)]
+    more = [f"{number(len(keys) - SHOWN)} more"] if len(keys) > SHOWN else []
+    return Cause(mark=mark(finding.outcome), message=finding.message, keys=(*keys[:SHOWN], *more))
+
+
+def _misaligned(bundle: Bundle, name: str) -> Iterator[str]:
+    """Each key of a side's configuration that is not as the case says, with both values."""
+    run, wanted = bundle.runs.get(name), expected_alignment(bundle.case)
+    stated: dict[str, Any] = dict(run.trace.header.alignment) if run and run.trace else {}
+    for key in sorted({*wanted, *stated}):
+        asked, found = wanted.get(key, ABSENT), stated.get(key, ABSENT)
+        if asked != found:
+            yield f"{key}: the {name.partition('-')[0]} has {found}, the case says {asked}"
+
+
+def _summarizes(finding: Finding) -> bool:
+    """Whether the limit is for a mean, a root mean square or a bias; one for single steps locates more sharply."""
+    return finding.judged[0].limit.statistic in ("mean", "rms", "bias")
+
+
+def _broken_runs(bundle: Bundle) -> list[BrokenRun]:
+    found = [
+        BrokenRun(
+            name=run.name,
+            purpose=purpose(run.name, bundle.case.task),
+            sentence=_how_it_ended(run),
+            log=_log(bundle, run),
+        )
+        for run in bundle.runs.values()
+        if run.outcome.status != "completed"
+    ]
+    return found + [
+        BrokenRun(name=name, purpose=purpose(name, bundle.case.task), sentence="was not run", log="")
+        for name in bundle.absent
+    ]
+
+
+def _how_it_ended(run: Run) -> str:
+    bad = run.trace.first_non_finite if run.trace else None
+    if bad is None:
+        return f"{run.outcome.status.replace('_', ' ')}: {run.outcome.detail}"
+    if isinstance(bad, Scored):
+        numbers = f"score {number(bad.score)}"
+    else:
+        numbers = f"loss {number(bad.loss)}, grad norm {number(bad.grad_norm)}"
+    return f"not finite at {describe_place(bad.step)}: {numbers}"
+
+
+def _log(bundle: Bundle, run: Run) -> str:
+    """The end of what the run printed: as recorded, else from the log beside the bundle."""
+    path = bundle.path / "runs" / run.name / LOG
+    text = run.outcome.log_tail
+    if not text and path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace")
+    return "\n".join(text.rstrip().splitlines()[-LOG_LINES:])

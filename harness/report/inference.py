@@ -1,0 +1,135 @@
+"""What the page shows of inference alone: scores, logits against the exact ones, continuations, a side with itself."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.evidence.bundle import Bundle
+from harness.report.charts import Chart
+from harness.report.columns import Column, Table
+from harness.report.continuations import Continuations, continuations
+from harness.report.criteria import Bar, used_of_allowed
+from harness.report.document_charts import difference_chart, likelihood_chart
+from harness.report.documents import (
+    ScoreRow,
+    allowed_of,
+    document_columns,
+    document_tables,
+    least_limit,
+    score_rows,
+    value_at,
+)
+from harness.report.oracle import ErrorGroup, error_group
+from harness.report.sides import SHOWN_TENSORS, badness
+from harness.report.words import number
+
+SIDES = ("reference", "subject")
+SELVES = (
+    ("cache", "By a cache, token after token, against all at once"),
+    ("batch", "In a batch, padded on the left, against alone"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitsRow:
+    """One row of tokens: both sides' errors, how far their predictions are from the exact ones, and where both hold the
+    same token for the best."""
+
+    row: str
+    reference: str
+    subject: str
+    ratio: str
+    divergence: str
+    regret: str
+    top1: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfRow:
+    """How far a side is from itself where it computes the same in another way; `missing` says why that is not known."""
+
+    side: str
+    what: str
+    largest: str
+    where: str
+    allowed: str
+    bar: Bar | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """`charts` are of every document; `untold` says why there is nothing to draw. `rest` are rows that unfold."""
+
+    scores: tuple[ScoreRow, ...]
+    charts: tuple[Chart, ...]
+    untold: str | None
+    errors: ErrorGroup
+    rows: tuple[LogitsRow, ...]
+    rest: tuple[LogitsRow, ...]
+    continuations: Continuations
+    selves: tuple[SelfRow, ...]
+    columns: dict[str, Column]
+    tables: tuple[Table, ...]
+
+
+def build_answering(bundle: Bundle) -> Answering:
+    """The sections of a bundle of inference, with the numbers of its documents."""
+    columns, untold = document_columns(bundle), _untold(bundle)
+    rows = tuple(_logits_rows(bundle))
+    return Answering(
+        scores=score_rows(bundle),
+        charts=() if untold else (likelihood_chart(columns), difference_chart(bundle)),
+        untold=untold,
+        errors=error_group(bundle, "logits", "Logits", "row"),
+        rows=rows[:SHOWN_TENSORS],
+        rest=rows[SHOWN_TENSORS:],
+        continuations=continuations(bundle),
+        selves=tuple(_self_row(bundle, side, *one) for one in SELVES for side in SIDES),
+        columns=columns,
+        tables=document_tables(columns),
+    )
+
+
+def _untold(bundle: Bundle) -> str | None:
+    """Why there is no document to draw."""
+    measured = bundle.comparison["score.log_likelihood"]
+    told = any(math.isfinite(value) for value in measured.values)
+    return None if told else measured.broken or measured.missing or "no document was scored"
+
+
+def _logits_rows(bundle: Bundle) -> Iterator[LogitsRow]:
+    """The highest ratio of errors first."""
+    ratio = bundle.comparison["oracle.logits.ratio"]
+    for place, value in sorted(zip(ratio.places, ratio.values, strict=True), key=lambda pair: -badness(pair[1])):
+        names = (
+            "oracle.logits.reference",
+            "oracle.logits.subject",
+            "oracle.divergence.subject",
+            "oracle.regret.subject",
+        )
+        reference, subject, divergence, regret = (number(value_at(bundle, name, place)) for name in names)
+        top1 = value_at(bundle, "top1.agreement", place)
+        yield LogitsRow(
+            row=str(place),
+            reference=reference,
+            subject=subject,
+            ratio=number(value),
+            divergence=divergence,
+            regret=regret,
+            top1=number(top1) if top1 is None else f"{100 * top1:.4g} %",
+        )
+
+
+def _self_row(bundle: Bundle, side: str, name: str, what: str) -> SelfRow:
+    measured = bundle.comparison[f"{name}.{side}"]
+    _, limit = least_limit(bundle, measured.name)
+    pairs = list(zip(measured.places, measured.values, strict=True))
+    worst = max(pairs, key=lambda pair: badness(pair[1]), default=None)
+    return SelfRow(
+        side=side,
+        what=what,
+        largest=number(worst[1] if worst else None),
+        where=str(worst[0]) if worst else measured.broken or measured.missing or "no values",
+        allowed=allowed_of(bundle, measured.name),
+        bar=used_of_allowed(limit, worst[1]) if limit and worst else None,
+    )

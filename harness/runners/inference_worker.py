@@ -1,0 +1,131 @@
+"""One run that asks a model: the documents of an evaluation, each recorded, then rows, prompts and conversations."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from harness.base.digest import digest_each, digest_tensors
+from harness.cases.case import Case, Inference
+from harness.evidence.bundle_files import TIMING, TRACE
+from harness.runners.job import Job, header_of
+from harness.runners.protocol import Answerer, AnswererFactory, Setting, Tensors
+from harness.runs.evaluation import (
+    TASKS,
+    TOKENIZER,
+    Evaluation,
+    digest_document,
+    digest_evaluation,
+    read_evaluation,
+    words,
+)
+from harness.runs.trace import Scored, Task, TraceWriter
+
+Array = npt.NDArray[Any]
+STOPPED, SAMPLED, TEMPLATE, GREEDY = "stopped", "sampled", "template", "greedy"
+TEMPERATURE, TOP_K, TOP_P, SEED = 0.8, 40, 0.95, 11  # how tokens are drawn, on all sides
+
+
+def ask(job: Job, case: Case, factory: AnswererFactory, weights: Tensors) -> None:
+    """Makes one run: every document's scores, then what was answered, as the tensors of `harness.comparison.inference`.
+
+    It ends at the first task with a number that is not finite, for no answer after it means anything.
+
+    Raises:
+        EvidenceError: the questions cannot be read. Whatever a runner raises.
+    """
+    directory, inputs = Path(job.directory), Path(job.inputs)
+    evaluation = read_evaluation(inputs)
+    setting = Setting(device=job.device, threads=job.threads, learning_rate_zero=False, tokenizer=inputs / TOKENIZER)
+    answerer = factory(case, weights, setting)
+    questions = digest_evaluation(inputs)
+    header = header_of(job, case, answerer, weights=digest_tensors(weights), batches=questions)
+    with TraceWriter.create(directory / TRACE, header) as writer, (directory / TIMING).open("w") as timing:
+        finite, begun = True, time.perf_counter()
+        for line in _scored(answerer, evaluation, TASKS[:1] if job.side == "oracle" else TASKS):
+            writer.append(line)
+            timing.write(json.dumps({"step": line.step, "seconds": round(time.perf_counter() - begun, 6)}) + "\n")
+            finite, begun = finite and line.finite, time.perf_counter()
+            if not finite:
+                break
+        left = answerer.answers(evaluation) if finite else {}
+        keep(left, job)
+        writer.finish(digest_each(left))
+
+
+def keep(tensors: Tensors, job: Job) -> None:
+    """Writes what a run leaves, where its job says so."""
+    if job.keep_tensors:
+        Path(job.keep_tensors).parent.mkdir(exist_ok=True)
+        save_file(dict(tensors), job.keep_tensors)
+
+
+def _scored(answerer: Answerer, evaluation: Evaluation, tasks: Sequence[Task]) -> Iterator[Scored]:
+    step = 0
+    for task in tasks:
+        documents = evaluation.documents(task)
+        for document, (likelihoods, score) in zip(documents, answerer.evaluate(task, documents), strict=True):
+            step += 1
+            yield Scored(
+                step=step,
+                task=task,
+                log_likelihoods=likelihoods,
+                score=score,
+                words=words(document) if task == "text" else 1,
+                document=digest_document(document),
+            )
+
+
+class Speaking(Protocol):
+    """What the answers of a side are made of. Rows and prompts are token ids; logits are float32."""
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> list[Array]:
+        """Every logit of each row [S, V], computed at once."""
+
+    def cached_logits(self, rows: Sequence[Sequence[int]]) -> list[Array]:
+        """The same, token after token by a cache."""
+
+    def next_logits(self, prompts: Sequence[Sequence[int]]) -> list[Array]:
+        """The logits [V] after each prompt of one batch, padded on the left."""
+
+    def continued(self, prompts: Sequence[Sequence[int]], count: int, stop: Sequence[int]) -> list[Sequence[int]]:
+        """Up to `count` greedy tokens for each prompt of one batch; a stop token ends one and is no part of it."""
+
+    def sampled(self, prompts: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:
+        """So many tokens, drawn: the n-th of prompt p by the n-th number of `uniforms(p)`."""
+
+    def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Sequence[int]:
+        """The tokens of a conversation by the tokenizer's chat template, up to where the assistant begins."""
+
+
+def uniforms(prompt: int) -> np.random.Generator:
+    """Where the numbers come from that draw a prompt's tokens: its own, whoever is beside it."""
+    return np.random.default_rng([SEED, prompt])
+
+
+def answers(side: Speaking, evaluation: Evaluation, asked: Inference) -> dict[str, Array]:
+    """All that a side leaves; see `harness.comparison.inference` for the names."""
+    prompts = evaluation.prompts
+    alone = [side.next_logits([prompt])[0] for prompt in prompts]
+    batch = side.next_logits(prompts)
+    tokens = {
+        GREEDY: side.continued(prompts, asked.max_new_tokens, []),
+        # The other way round: what a row has kept of the generation before is of another prompt.
+        STOPPED: side.continued(prompts[::-1], asked.max_new_tokens, [evaluation.stop_token])[::-1],
+        SAMPLED: side.sampled(prompts, asked.sampled_tokens),
+        TEMPLATE: [side.rendered(one) for one in evaluation.conversations],
+    }
+    logits = {"logits": side.logits(evaluation.rows), "cached": side.cached_logits(evaluation.rows)}
+    return {
+        **{f"{kind}.{n}": np.asarray(one, np.int32) for kind, every in tokens.items() for n, one in enumerate(every)},
+        **{
+            f"{kind}.{n}": np.ascontiguousarray(one, np.float32)
+            for kind, every in {**logits, "alone": alone, "batch": batch}.items()
+            for n, one in enumerate(every)
+        },
+    }

@@ -1,0 +1,70 @@
+"""One run as its process receives it: a frozen record that travels as JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.base.digest import digest_each
+from harness.cases.case import Case
+from harness.runners.protocol import Answerer, Runner
+from harness.runs.trace import Arm, Side, TraceHeader
+
+
+def header_of(job: "Job", case: Case, model: Runner | Answerer, *, weights: str, batches: str) -> TraceHeader:
+    """What a trace begins with; the case, and the digests `weights` and `batches`, are of what the run itself read."""
+    return TraceHeader(
+        run=job.run,
+        side=job.side,
+        arm=job.arm,
+        case=case.digest(),
+        weights=weights,
+        batches=batches,
+        steps=job.steps,
+        runner=job.runner,
+        initial=digest_each(model.parameters()),
+        alignment=model.alignment(),
+        provenance={**model.provenance(), "ranks": job.ranks, "perturbation": job.perturbation},
+    )
+
+
+PORTS_OF_A_START = 2  # of `msrun`, and where the ranks wait for each other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodes:
+    """The machines that make a run together, which of them this one is, and where their processes meet: at a port of
+    the first and at those after it, `PORTS_OF_A_START` each time that they are started, which may be twice."""
+
+    count: int
+    rank: int
+    master: str
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that one run's process is told. Paths are absolute.
+
+    `ranks`: how many processes make the run together; `nodes`: on which machines, where it is not this one alone;
+    `logs`: where their logs go, where it is not into the run's directory. `checkpoint`: where the last state is saved.
+    """
+
+    run: str
+    side: Side
+    arm: Arm
+    runner: str
+    device: str
+    threads: int
+    ranks: int
+    steps: int
+    case: Mapping[str, Any]
+    case_digest: str
+    inputs: str
+    weights: str
+    directory: str
+    keep_tensors: str | None
+    perturbation: int | None
+    resume: bool
+    nodes: Nodes | None = None
+    logs: str | None = None
+    checkpoint: str | None = None

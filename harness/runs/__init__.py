@@ -1,0 +1,21 @@
+"""What one run is and what it leaves: its trace, the inputs it read, and the places inside one step.
+
+A trace is appended step by step and survives a kill. Reading one checks the digest of its lines.
+"""
+
+from harness.runs.inputs import Inputs, read_inputs
+from harness.runs.places import Place
+from harness.runs.trace import Run, Step, Trace, TraceFooter, TraceHeader, TraceWriter, read_trace
+
+__all__ = [
+    "Inputs",
+    "Place",
+    "Run",
+    "Step",
+    "Trace",
+    "TraceFooter",
+    "TraceHeader",
+    "TraceWriter",
+    "read_inputs",
+    "read_trace",
+]

@@ -1,0 +1,104 @@
+"""What a model is asked in a case of inference, as a file that all sides read: the record, and how to read it.
+
+`evaluation.json` holds token rows, prompts, texts and questions; `tokenizer/` beside it is the Hugging Face tokenizer
+directory by which texts become tokens. `harness.corpus.held_out` writes both.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.base.digest import digest_bytes, digest_file, digest_json
+from harness.base.errors import EvidenceError
+from harness.base.records import parse, read_json
+from harness.runs.trace import Task
+
+EVALUATION, TOKENIZER = "evaluation.json", "tokenizer"
+TASKS: tuple[Task, ...] = ("text", "last_word", "ending")  # in the order in which they are scored
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """A passage without its last word, and that word with the white space before it."""
+
+    context: str
+    word: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A passage without its end, some ends, and which of them is its own."""
+
+    context: str
+    endings: tuple[str, ...]
+    right: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All that is asked.
+
+    `rows` [R, S] are tokens of which every logit is compared; `prompts` are continued together. `stop_token` is one
+    that comes up often. `text_tokens` counts the tokens of `texts`, and `unigram_nats` is what each costs a model that
+    knows their frequencies alone: their entropy.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    prompts: tuple[tuple[int, ...], ...]
+    stop_token: int
+    texts: tuple[str, ...]
+    passages: tuple[Passage, ...]
+    questions: tuple[Question, ...]
+    conversations: tuple[tuple[dict[str, str], ...], ...]
+    text_tokens: int
+    unigram_nats: float
+
+    def documents(self, task: Task) -> tuple[Any, ...]:
+        """What is scored in a task, in its order."""
+        return {"text": self.texts, "last_word": self.passages, "ending": self.questions}[task]
+
+
+def words(text: str) -> int:
+    """How many words a text has, as lm-eval's WikiText task counts them."""
+    return max(1, len(text.split()))
+
+
+def documents_of(evaluation: Evaluation) -> dict[str, tuple[str, int]]:
+    """Digest and number of words of every document, as a run that scores them in order states them: by task and
+    number over all tasks."""
+    every = [(task, document) for task in TASKS for document in evaluation.documents(task)]
+    return {
+        f"{task} {number}": (digest_document(document), words(document) if task == "text" else 1)
+        for number, (task, document) in enumerate(every, 1)
+    }
+
+
+def digest_document(document: str | Passage | Question) -> str:
+    """Digest of what is asked of a model in one document."""
+    return digest_json(document if isinstance(document, str) else asdict(document))
+
+
+def digest_evaluation(directory: Path) -> str:
+    """Digest of all that a directory of inputs asks, and of its tokenizer.
+
+    Raises:
+        EvidenceError: a file cannot be read.
+    """
+    try:
+        tokenizer = {path.name: digest_file(path) for path in sorted((directory / TOKENIZER).iterdir())}
+        return digest_json({EVALUATION: digest_bytes((directory / EVALUATION).read_bytes()), TOKENIZER: tokenizer})
+    except OSError as error:
+        raise EvidenceError(f"What is asked in {directory} cannot be read: {error.strerror}.") from None
+
+
+def read_evaluation(directory: Path) -> Evaluation:
+    """What a directory of inputs asks.
+
+    Raises:
+        EvidenceError: there is no such file, or it is no evaluation.
+    """
+    path = directory / EVALUATION
+    found: Evaluation = parse(Evaluation, read_json(path), path)
+    return found

@@ -1,0 +1,347 @@
+"""The trace: what one run recorded, and the file that survives its kill.
+
+A trace file is JSON lines: a header, one line a step written the moment the step ends, and a footer that names
+the last step, the final parameters and the digest of every line before it. A file without a footer is the
+trace of a run that was killed; it can be read, and it is never complete. Non-finite numbers keep their names.
+Nothing in a trace depends on time or host, so the same run gives the same bytes.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from harness.base.digest import canonical_json
+from harness.base.errors import EvidenceError
+
+FORMAT = "certify-trace/2"
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+NUMBERS = ("loss", "grad_norm", "learning_rate")
+EXACT = 2**53  # every whole number below is one float64
+
+Line = TypeVar("Line", "TraceHeader", "TraceFooter", "Step", "Scored")
+Arm = Literal["train", "lr_zero", "floor", "resumed", "probe", "taps", "alone", "alone_probe", "infer"]
+Task = Literal["text", "last_word", "ending"]
+Side = Literal["reference", "subject", "oracle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One optimizer step, in full precision; `grad_norm` is taken before clipping.
+
+    `tokens` counts the target tokens of this step's loss, `batch` is the digest of the tokens and loss mask that
+    the runner was fed, `learning_rate` is what the schedule gave the optimizer.
+    """
+
+    step: Annotated[int, Field(ge=1, lt=EXACT)]
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    tokens: Annotated[int, Field(ge=0, lt=EXACT)]
+    batch: str
+
+    @property
+    def finite(self) -> bool:
+        return all(math.isfinite(getattr(self, name)) for name in NUMBERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One document of an evaluation, in full precision; `step` counts them over all tasks.
+
+    `log_likelihoods` are natural logarithms: of a text; of a last word; of each ending of a passage. `score` is 1 where
+    the word or the ending is the right one, else 0, and of a text its log-likelihood. `words` are those of a
+    text, and 1 otherwise. `document` is the digest of what was asked.
+    """
+
+    step: Annotated[int, Field(ge=1, lt=EXACT)]
+    task: Task
+    log_likelihoods: tuple[float, ...]
+    score: float
+    words: Annotated[int, Field(ge=1, lt=EXACT)]
+    document: str
+
+    @property
+    def finite(self) -> bool:
+        return all(math.isfinite(value) for value in (self.score, *self.log_likelihoods))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceHeader:
+    """What was asked of a run, and what ran it.
+
+    `weights` and `batches` are digests of what the run itself read, `initial` those of the parameters that the model
+    then held, `alignment` its configuration and optimizer as they were built.
+    """
+
+    run: str
+    side: Side
+    arm: Arm
+    case: str
+    weights: str
+    batches: str
+    steps: Annotated[int, Field(ge=1, lt=EXACT)]
+    runner: str
+    initial: Mapping[str, str] = field(default_factory=dict)
+    alignment: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    format: str = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceFooter:
+    """The end of a run that came to it: last step, digest of each final parameter (of a probe: of each tensor that it
+    left), digest of all lines before."""
+
+    last_step: int
+    parameters: Mapping[str, str]
+    lines: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """A run's record as read from its file: `steps` of a run that trains, `scored` of one that is evaluated. `footer`
+    is None where the run did not come to its end."""
+
+    header: TraceHeader
+    steps: tuple[Step, ...]
+    footer: TraceFooter | None
+    scored: tuple[Scored, ...] = ()
+
+    @property
+    def lines(self) -> Sequence[Step | Scored]:
+        """What it recorded one after the other."""
+        return self.scored if self.header.arm == "infer" else self.steps
+
+    @property
+    def complete(self) -> bool:
+        """All asked steps, each once and in order, and a footer."""
+        asked = list(range(1, self.header.steps + 1))
+        return self.footer is not None and [line.step for line in self.lines] == asked
+
+    @property
+    def first_non_finite(self) -> Step | Scored | None:
+        return next((line for line in self.lines if not line.finite), None)
+
+
+Status = Literal["completed", "non_finite", "crashed", "hung", "interrupted", "missing"]
+ENDED: tuple[Status, ...] = ("completed", "non_finite")  # by itself, with all that there was to record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How the launcher saw a run end. `detail` is a sentence, `log_tail` the end of what the run printed;
+    `resumed_after` lists the steps after which the run was taken up again from a checkpoint."""
+
+    status: Status
+    last_step: int
+    detail: str
+    log_tail: str = ""
+    resumed_after: tuple[int, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run came to an end of its own; else it broke, was interrupted, or never began."""
+        return self.status in ENDED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run: how it ended and, where a trace can be read, what it recorded."""
+
+    name: str
+    outcome: Outcome
+    trace: Trace | None
+
+
+def encode_number(value: float) -> float | str:
+    """A float for JSON: itself, or the name of the non-finite number."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+def decode_number(value: Any) -> float:
+    """Inverse of `encode_number`.
+
+    Raises:
+        ValueError: anything that is not a number or the name of one.
+    """
+    if isinstance(value, str) and value in NON_FINITE:
+        return NON_FINITE[value]
+    try:
+        if type(value) in (int, float) and math.isfinite(number := float(value)):
+            return number
+    except OverflowError:
+        pass
+    raise ValueError(f"not a number: {value!r}")
+
+
+def _line(record: Any) -> bytes:
+    values = {f.name: getattr(record, f.name) for f in fields(record)}
+    encoded = {key: _encoded(value) for key, value in values.items()}
+    return canonical_json(encoded).encode() + b"\n"
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_encoded(item) for item in value]
+    return encode_number(value) if isinstance(value, float) else value
+
+
+class TraceWriter:
+    """Appends a run's record line by line; every line is on disk before the next step starts.
+
+    Use `TraceWriter.create` for a new run and `TraceWriter.resume` to take one up after its last checkpoint.
+    """
+
+    def __init__(self, path: Path, written: bytes, last_step: int) -> None:
+        self._file = path.open("wb")
+        self._sha = hashlib.sha256()
+        self._last_step = last_step
+        self._write(written)
+
+    @classmethod
+    def create(cls, path: Path, header: TraceHeader) -> Self:
+        return cls(path, _line(header), 0)
+
+    @classmethod
+    def resume(cls, path: Path, header: TraceHeader, after_step: int) -> Self:
+        """Keeps the steps up to `after_step` and drops what came later: it will be run again.
+
+        Raises:
+            EvidenceError: the file belongs to another run or lacks one of those steps.
+        """
+        trace = read_trace(path)
+        kept = tuple(step for step in trace.steps if step.step <= after_step)
+        if trace.header != header or [step.step for step in kept] != list(range(1, after_step + 1)):
+            raise EvidenceError(
+                f"{path} is not the beginning of this run up to step {after_step}. Run again without --resume."
+            )
+        temporary = path.with_suffix(".resume")
+        writer = cls(temporary, _line(header) + b"".join(map(_line, kept)), after_step)
+        os.replace(temporary, path)
+        return writer
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
+        self._sha.update(data)
+
+    def append(self, step: Step | Scored) -> None:
+        self._write(_line(step))
+        self._last_step = step.step
+
+    def finish(self, parameters: Mapping[str, str]) -> None:
+        """Writes the footer: the run came to its end."""
+        footer = TraceFooter(last_step=self._last_step, parameters=dict(parameters), lines=self._sha.hexdigest())
+        self._file.write(_line(footer))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def _strict(kind: Any) -> type[BaseModel]:
+    hints: dict[str, Any] = {name: (hint, ...) for name, hint in get_type_hints(kind, include_extras=True).items()}
+    return create_model(f"Strict{kind.__name__}", __config__=ConfigDict(strict=True), **hints)
+
+
+# The same fields, checked: a number in quotes, a float for a whole number or true for 1 was not written by a run.
+STRICT: Mapping[Any, type[BaseModel]] = {kind: _strict(kind) for kind in (TraceHeader, TraceFooter, Step, Scored)}
+
+
+def _record(kind: type[Line], raw: Any, where: str) -> Line:
+    names = {f.name for f in fields(kind)}
+    if not isinstance(raw, dict) or set(raw) != names:
+        found = sorted(raw) if isinstance(raw, dict) else repr(raw)
+        raise EvidenceError(f"{where}: expected the keys {sorted(names)}, found {found}.")
+    try:
+        if kind is Step:
+            raw = {**raw, **{name: decode_number(raw[name]) for name in NUMBERS}}
+        if kind is Scored:
+            raw = {**raw, "score": decode_number(raw["score"]), "log_likelihoods": _decoded(raw["log_likelihoods"])}
+        STRICT[kind].model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EvidenceError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    except ValueError as error:
+        raise EvidenceError(f"{where}: {error}.") from None
+    return kind(**raw)
+
+
+def _decoded(values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list):
+        raise ValueError(f"not a list of numbers: {values!r}")
+    return tuple(map(decode_number, values))
+
+
+def read_trace(path: Path) -> Trace:
+    """Reads a trace file, also one whose run was killed while it wrote a line.
+
+    Raises:
+        EvidenceError: not a trace, a line that cannot be read, a step out of order, twice, missing in between or beyond
+            those that were asked for, or a footer that does not match the lines before it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(f"The trace {path} cannot be read: {error.strerror}.") from None
+    lines = data.split(b"\n")
+    whole = lines[:-1]  # what follows the last line end was cut off by a kill
+    if not whole:
+        raise EvidenceError(f"The trace {path} is empty.")
+    records = [_parse(line, f"{path}, line {number}") for number, line in enumerate(whole, 1)]
+    header = _record(TraceHeader, records[0], f"{path}, line 1")
+    if header.format != FORMAT:
+        raise EvidenceError(f"{path} has the format {header.format!r}; this version reads {FORMAT!r}.")
+    footer = None
+    body = records[1:]
+    if body and isinstance(body[-1], dict) and "last_step" in body[-1]:
+        footer = _record(TraceFooter, body.pop(), f"{path}, line {len(whole)}")
+        covered = hashlib.sha256(b"".join(line + b"\n" for line in whole[:-1])).hexdigest()
+        if footer.lines != covered or lines[-1]:
+            raise EvidenceError(f"{path} was changed after its run ended: its lines do not match its footer's digest.")
+    if header.arm == "infer":
+        scored = tuple(_record(Scored, raw, f"{path}, line {number}") for number, raw in enumerate(body, 2))
+        trace = Trace(header=header, steps=(), scored=scored, footer=footer)
+    else:
+        steps = tuple(_record(Step, raw, f"{path}, line {number}") for number, raw in enumerate(body, 2))
+        trace = Trace(header=header, steps=steps, footer=footer)
+    _check_order(trace, path)
+    return trace
+
+
+def _parse(line: bytes, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        raise EvidenceError(f"{where}: not JSON. The trace was cut or edited.") from None
+
+
+def _check_order(trace: Trace, path: Path) -> None:
+    header, lines, footer = trace.header, trace.lines, trace.footer
+    for expected, line in enumerate(lines, 1):
+        if line.step != expected:
+            raise EvidenceError(
+                f"{path} holds step {line.step} where step {expected} belongs: "
+                "a step is missing, repeated or out of order."
+            )
+    if len(lines) > header.steps:
+        raise EvidenceError(f"{path} holds {len(lines)} steps; its run was asked for {header.steps}.")
+    if footer is not None and footer.last_step != len(lines):
+        raise EvidenceError(f"{path} ends at step {len(lines)}, its footer says {footer.last_step}.")

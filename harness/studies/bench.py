@@ -1,0 +1,120 @@
+"""What planted defects share: a case whose reference half is there, by which a subject is judged and, where it trains,
+diagnosed. The weights that a case of inference trains to ask belong to the half that is shared."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.errors import InputError
+from harness.base.records import write_json
+from harness.cases.case import Case
+from harness.cases.runs_of_a_case import TRAINING
+from harness.certify.diagnose import jobs as tapped_jobs
+from harness.certify.flow import prepare
+from harness.certify.jobs import Options, all_jobs
+from harness.comparison.measurement import Comparison
+from harness.diagnosis.diagnosis import first_difference
+from harness.evidence.bundle import compare_runs, read_run, unusable
+from harness.evidence.bundle_files import CASE, INPUTS
+from harness.evidence.judge import Finding, judge
+from harness.runners.job import Job
+from harness.runners.launcher import run_jobs
+from harness.runs.inputs import Inputs
+from harness.standards import Standard
+
+Execute = Callable[[Sequence[Job], Case], None]
+Jobs = Callable[[Case, Options], list[Job]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A case with its inputs and the finished runs that all subjects share: in `plain` those that are judged by, in
+    `tapped` those that show what is inside their first step; None where nothing takes one."""
+
+    case: Case
+    inputs: Inputs
+    standards: tuple[Standard, ...]
+    options: Options
+    plain: Path
+    tapped: Path | None
+
+
+def set_up(case: Case, standards: Sequence[Standard], options: Options) -> Bench:
+    """Makes the shared runs of a case under `options.out`; what is finished there from before is taken as it is.
+
+    Raises:
+        InputError: a run did not complete, or is not finite.
+    """
+    plain = options.out / "plain"
+    tapped = options.out / "tapped" if case.inference is None else None
+    case, inputs = prepare(case, standards, dataclasses.replace(options, out=plain, resume=plain.exists()))
+    write_json(plain / INPUTS, vars(inputs))
+    _make_shared(case, all_jobs, dataclasses.replace(options, out=plain, resume=True))
+    if tapped is not None:
+        _share(tapped, plain, (CASE, "inputs"))
+        _make_shared(case, tapped_jobs, dataclasses.replace(options, out=tapped, resume=True))
+    return Bench(case=case, inputs=inputs, standards=tuple(standards), options=options, plain=plain, tapped=tapped)
+
+
+def _make_shared(case: Case, every: Jobs, options: Options) -> None:
+    jobs = [job for job in every(case, options) if not _of_subject(job)]
+    run_jobs(jobs, case, workers=options.workers, listener=lambda run, trace: None)
+    for job in jobs:
+        if why := unusable(read_run(Path(job.directory))):
+            raise InputError(f"Nothing can be measured by this reference: {why}")
+
+
+def _of_subject(job: Job) -> bool:
+    """Whether a run is of what is judged. Weights to ask are trained by the shipped subject, whoever is asked them."""
+    return job.side == "subject" and job.run != TRAINING
+
+
+def judge_subject(
+    bench: Bench, runner: str, directory: Path, execute: Execute
+) -> tuple[Comparison, tuple[Finding, ...]]:
+    """Runs a subject in a directory of its own and judges it by the reference half of a bench.
+
+    Raises:
+        InputError: a run broke.
+    """
+    _share(directory, bench.plain, ("inputs", "runs/*", "tensors/*"))
+    _execute(bench, all_jobs, runner, directory, execute)
+    _, comparison = compare_runs(directory, bench.case, bench.inputs)
+    return comparison, tuple(finding for standard in bench.standards for finding in judge(comparison, standard))
+
+
+def name_place(bench: Bench, runner: str, directory: Path, execute: Execute) -> str | None:
+    """The place that a diagnosis of a subject names, None where it finds nothing or a model is asked and not trained.
+
+    Raises:
+        InputError: a run broke.
+    """
+    if bench.tapped is None:
+        return None
+    _share(directory, bench.tapped, (CASE, "inputs", "runs/*", "tensors/*"))
+    _execute(bench, tapped_jobs, runner, directory, execute)
+    named = first_difference(directory)
+    return named.place if named else None
+
+
+def _execute(bench: Bench, every: Jobs, runner: str, directory: Path, execute: Execute) -> None:
+    """Makes the subject's runs. One that breaks is no measurement: any gate refuses a run that is not there."""
+    options = dataclasses.replace(bench.options, out=directory, subject=runner, resume=False)
+    jobs = [job for job in every(bench.case, options) if _of_subject(job)]
+    execute(jobs, bench.case)
+    for run in (read_run(Path(job.directory)) for job in jobs):
+        if not run.outcome.ended:
+            raise InputError(
+                f"{runner} does not run, so it shows nothing of the gate: {run.name} {run.outcome.detail}.\n"
+                f"{run.outcome.log_tail}"
+            )
+
+
+def _share(directory: Path, source: Path, patterns: Sequence[str]) -> None:
+    """Puts links to what lies in `source` into a directory."""
+    for path in (path for pattern in patterns for path in sorted(source.glob(pattern))):
+        link = directory / path.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(path.resolve())

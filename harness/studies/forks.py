@@ -1,0 +1,169 @@
+"""Runs of planted defects: each in a process of its own, forked from one that has imported MindSpore and done nothing.
+
+Forking is sound only then: the import starts no thread, and device and threads are set by the run itself. Where a model
+is asked, the same is true of PyTorch and lm-eval. What the runs of one defect compile is kept for its later runs, in a
+directory of its own. MindSpore tells what it kept apart by the order alone in which a process compiles, so this needs
+that every run compiles the same in the same order, and some more after it: the step, the gradients, the update, the
+tapped gradients; of a model that is asked, both runs the same.
+"""
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver, get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from subprocess import TimeoutExpired
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from harness.base.errors import CertifyError
+from harness.cases.case import Case
+from harness.defects import Task
+from harness.runners.job import Job
+from harness.runners.launcher import Process, run_jobs, start_fresh, variables
+from harness.runners.processes import end_with_parent
+from harness.runners.worker import main
+
+PRELOADED: Mapping[Task, str] = {
+    "pretrain": "harness.studies.preload",
+    "inference": "harness.studies.preload_inference",
+}
+# Arrow comes with lm-eval. What it allocates memory by would start a thread as soon as it is imported.
+WITHOUT_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+COMPILED = "compiled"
+LOOK_SECONDS = 0.02
+HALF_WAY = 64  # how a process ends whose job another has to end, from the checkpoint alone
+
+
+class Stopped(CertifyError):
+    """The run was ended from here, so nothing follows from how it ended."""
+
+
+class Forks:
+    """Carries out the jobs of defects of a task; may be called from several threads."""
+
+    def __init__(self, threads: int, task: Task = "pretrain") -> None:
+        self._variables = {**variables(threads), **WITHOUT_THREADS}
+        self._preloaded = PRELOADED[task]
+        self._context = get_context("forkserver")
+        self._running = set[_Forked]()
+        self._stopped = False
+        # Starting a process also asks after all others; two that ask at once may both take the other's answer for lost.
+        self._asking = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._context.set_forkserver_preload([self._preloaded])
+        # The variables have to be there before the framework is.
+        with _environment(self._variables):
+            forkserver.ensure_running()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends what still runs; whoever waits for it gets `Stopped`."""
+        self._stopped = True
+        for process in tuple(self._running):
+            process.kill()
+
+    def execute(self, jobs: Sequence[Job], case: Case) -> None:
+        """Carries out jobs, one after the other, and writes how each ended into its directory.
+
+        Raises:
+            Stopped: they were ended.
+        """
+        started: list[_Forked] = []
+
+        def start(job: Job, job_file: Path, log: BinaryIO) -> Process:
+            self._check()
+            if job.ranks > 1:  # its processes are started by `msrun`
+                return start_fresh(job, job_file, log)
+            started.append(self._start(job_file, log))
+            return started[-1]
+
+        try:
+            run_jobs(jobs, case, workers=1, listener=lambda run, trace: None, start=start)
+        finally:
+            self._running.difference_update(started)  # each holds a file open as long as it is known
+        self._check()
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise Stopped("The runs of this defect were ended before they were done.")
+
+    def _start(self, job_file: Path, log: BinaryIO) -> "_Forked":
+        kept = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(job_file.parents[3] / COMPILED)}
+        told = (str(job_file), log.name, {**self._variables, **kept})
+        process = self._context.Process(target=_carry_out, args=told, daemon=True)
+        with self._asking:
+            process.start()
+        forked = _Forked(process, self._asking)
+        self._running.add(forked)
+        return forked
+
+
+class _Forked:
+    """What the launcher knows of a process, for one that was forked; as `subprocess.Popen` has it."""
+
+    def __init__(self, process: BaseProcess, asking: threading.Lock) -> None:
+        assert process.pid is not None, "it was started"
+        self._process, self._asking, self.pid = process, asking, process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def poll(self) -> int | None:
+        with self._asking:
+            return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = time.monotonic() + (math.inf if timeout is None else timeout)
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutExpired(str(self.pid), timeout or 0)
+            time.sleep(LOOK_SECONDS)
+        return code
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _carry_out(job_file: str, log_file: str, environment: Mapping[str, str]) -> None:
+    """In the forked process: what `harness.runners.worker` does in one that the launcher starts itself.
+
+    The job is carried out by a process of its own once more, so that this one has done nothing yet where a second half
+    is left to do.
+    """
+    os.setsid()
+    os.environ.update(environment)
+    with open(os.devnull, "rb") as nothing, open(log_file, "ab") as log:
+        for file, number in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(file.fileno(), number)
+    end_with_parent(os.getppid())
+    child = os.fork()
+    if not child:
+        sys.exit(0 if main(job_file, os.getppid(), resume=False) else HALF_WAY)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == HALF_WAY:
+        main(job_file, os.getppid(), resume=True)
+    elif code < 0:
+        os.kill(os.getpid(), -code)
+    else:
+        sys.exit(code)

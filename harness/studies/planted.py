@@ -1,0 +1,67 @@
+"""Planted defects: each is a subject with processes of its own, beside a reference half that ran once."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness.base.records import parse, read_json, write_json
+from harness.cases.case import Case
+from harness.certify.jobs import Options
+from harness.defects import Defect
+from harness.power.record import Planted, sightings
+from harness.power.rules import other_rules
+from harness.standards import Standard
+from harness.studies.bench import Bench, Execute, judge_subject, name_place, set_up
+from harness.studies.forks import Forks
+
+
+def run_planted(
+    defects: Sequence[tuple[Defect, Case]], standards: Mapping[str, Sequence[Standard]], options: Options
+) -> Iterator[Planted]:
+    """Each defect in its case with what saw it, in order. What a directory holds from before is not run again.
+
+    `standards` are those of a case, by its name; all cases are of one task. As many defects are at work at a time as
+    there are workers.
+
+    Raises:
+        CertifyError: reference or oracle of a case broke, or a defect does not run.
+    """
+    missing = {case.name: case for defect, case in defects if not _result(options, defect).is_file()}
+    benches = {}
+    for name, case in missing.items():
+        inside = dataclasses.replace(options, out=options.out / "reference" / name)
+        benches[name] = set_up(case, standards[name], inside)
+
+    def made(defect: Defect, case: Case) -> Planted:
+        result = _result(options, defect)
+        if not result.is_file():
+            planted = _planted(defect, benches[case.name], options.out / "at-work" / defect.id, forks.execute)
+            write_json(result, dataclasses.asdict(planted))
+        found: Planted = parse(Planted, read_json(result), result)
+        return found
+
+    with ThreadPoolExecutor(options.workers) as at_once, Forks(options.threads, defects[0][1].task) as forks:
+        yield from at_once.map(made, *zip(*defects, strict=True))
+
+
+def _result(options: Options, defect: Defect) -> Path:
+    return options.out / "planted" / f"{defect.id}.json"
+
+
+def _planted(defect: Defect, bench: Bench, directory: Path, execute: Execute) -> Planted:
+    shutil.rmtree(directory, ignore_errors=True)
+    begun = time.monotonic()
+    comparison, findings = judge_subject(bench, defect.runner, directory / "plain", execute)
+    named = name_place(bench, defect.runner, directory / "tapped", execute)
+    shutil.rmtree(directory)
+    return Planted(
+        defect=defect,
+        case=bench.case.name,
+        named=named,
+        sightings=sightings(findings),
+        rules=other_rules(comparison, bench.case.task),
+        seconds=round(time.monotonic() - begun, 1),
+    )

@@ -1,0 +1,156 @@
+"""A whole study: every planted defect, then every clean run, recorded in one file. What was done is not done again."""
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from harness.base.errors import InputError
+from harness.base.records import parse, read_json, write_json
+from harness.cases.case import Case, load_case
+from harness.certify import case_options, environment, flow, prerequisites
+from harness.certify.jobs import ALL_SIDES, Options
+from harness.defects import PARALLEL, USUAL_CASES, Defect, Task
+from harness.evidence.provenance import Source
+from harness.power.record import FORMAT, Clean, Planted, Study
+from harness.runners.launcher import terminate_as_interrupt
+from harness.standards import Standard
+from harness.studies.clean import chosen, run_clean
+from harness.studies.planted import run_planted
+from harness.studies.variations import Variation, variations_of
+
+# What clean runs vary whose defects need several ranks.
+USUAL_LAYOUT = "qwen3-tiny-dp2-tp2"
+BEGUN, TOOK = "begun.json", "took.json"
+Listener = Callable[[Planted | Clean], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a study is to hold: defects of one task; the case (None: each defect's own, and for clean runs the usual one
+    of the task, or of layouts where all defects are of those); by which standards (empty: those of the case); and how
+    many of the clean runs (None: all)."""
+
+    defects: tuple[Defect, ...]
+    case: str | None
+    standards: tuple[str, ...]
+    clean: int | None
+
+    @property
+    def task(self) -> Task:
+        """The task of all of its cases."""
+        return self.defects[0].task
+
+    @functools.cached_property
+    def ground(self) -> Case:
+        """The case whose variations are its clean runs.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        over_ranks = all(defect.area == PARALLEL for defect in self.defects)
+        return load_case(self.case or (USUAL_LAYOUT if over_ranks else USUAL_CASES[self.task]))
+
+    @property
+    def variations(self) -> tuple[Variation, ...]:
+        """What its clean runs vary in."""
+        return variations_of(self.ground)
+
+    @property
+    def size(self) -> int:
+        """How many results the study has."""
+        return len(self.defects) + len(chosen(self.variations, self.clean))
+
+    def cases(self) -> tuple[Case, ...]:
+        """The case of each defect.
+
+        Raises:
+            InputError: one cannot be read, or they are of several tasks.
+        """
+        read, ground = functools.cache(load_case), self.ground
+        cases = tuple(read(self.case or defect.case) for defect in self.defects)
+        for defect, case in zip(self.defects, cases, strict=True):
+            if not defect.task == case.task == ground.task:
+                raise InputError(
+                    f"{defect.id} is a defect of {defect.task}, {case.name} a case of {case.task}, and the clean runs "
+                    f"are of {ground.task}: a study is of one task. Plant the others in a study of their own."
+                )
+        return cases
+
+
+def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
+    """Runs a study in `options.out`, where it goes on with what is there.
+
+    Raises:
+        CertifyError: a package is missing, a case cannot be run, or the directory is of another study.
+        KeyboardInterrupt: the runs were interrupted; what was concluded stays.
+    """
+    ground, cases = asked.ground, asked.cases()
+    standards: dict[str, tuple[Standard, ...]] = {}
+    for case in (ground, *cases):
+        if case.name not in standards:
+            prerequisites.check_prerequisites(case, options, ALL_SIDES)
+            standards[case.name] = case_options.load_standards(asked.standards or case.standards, case)
+    _begin(asked, options)
+    before, begun = _took(options), time.monotonic()
+
+    def told(one: Planted | Clean) -> None:
+        write_json(options.out / TOOK, round(before + time.monotonic() - begun, 1))
+        listener(one)
+
+    planted, clean = list[Planted](), list[Clean]()
+    with terminate_as_interrupt():
+        for one in run_planted(list(zip(asked.defects, cases, strict=True)), standards, options):
+            planted.append(one)
+            told(one)
+        for run in run_clean(asked.variations, asked.clean, ground, standards[ground.name], options):
+            clean.append(run)
+            told(run)
+    judged = {standard.name: standard for every in standards.values() for standard in every}
+    return Study(
+        format=FORMAT,
+        recorded=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=options.command,
+        environment=flow.described(options),
+        source=environment.source(),
+        standards={name: standard.digest() for name, standard in judged.items()},
+        criteria=tuple(f"{name}/{c.id}" for name, standard in judged.items() for c in standard.criteria),
+        planted=tuple(planted),
+        clean=tuple(clean),
+        seconds=round(before + time.monotonic() - begun, 1),
+    )
+
+
+def _took(options: Options) -> float:
+    """Seconds that were spent on this study before."""
+    path = options.out / TOOK
+    return float(read_json(path)) if path.is_file() else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    case: str | None
+    standards: tuple[str, ...]
+    source: Source
+
+
+def _begin(asked: Asked, options: Options) -> None:
+    """Marks a new directory, or refuses one whose results were not made by this code and these standards.
+
+    Raises:
+        InputError: it belongs to another study.
+    """
+    path = options.out / BEGUN
+    now = _Begun(case=asked.case, standards=asked.standards, source=environment.source())
+    if not path.is_file():
+        if options.out.exists() and any(options.out.iterdir()):
+            raise InputError(f"{options.out} is not empty and holds no study. Choose another --work.")
+        write_json(path, asdict(now))
+    elif not options.resume:
+        raise InputError(f"{options.out} holds a study already. Go on with it: --resume. Or choose another --work.")
+    elif parse(_Begun, read_json(path), path) != now:
+        raise InputError(
+            f"{options.out} was begun with other code, another case or other standards. "
+            "Begin again with another --work."
+        )

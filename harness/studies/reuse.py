@@ -1,0 +1,73 @@
+"""What was compiled for one run and serves the next of the same shapes: a training step, or the graphs of what answers.
+
+One of each is kept in a process, the last.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from harness.base.digest import canonical_json
+from harness.cases.case import Case
+from harness.runners.job import Job
+from harness.runners.protocol import AnswererFactory, RunnerFactory, Setting
+from harness.runners.registry import load_runner
+
+COMPILED_FOR = ("clip_grad", "gradient_accumulation_steps", "recompute", "graph_mode")
+_built: dict[str, tuple[str, Any]] = {}  # what trains and what answers, each with what it was built for
+
+
+def forget() -> None:
+    """After a run that broke: where what was kept stands then is not known."""
+    _built.clear()
+
+
+def factory_of(job: Job) -> Any:
+    """The runner of a job, which takes what the run before it has left where that was built for the same."""
+    if job.side != "subject":
+        return load_runner(job.runner)
+    return _reusing_model(job.runner) if job.arm == "infer" else _reusing_trainer(job.runner)
+
+
+def _kept(kind: str, asked: Any, build: Callable[[], Any]) -> Any:
+    """What was built the last time, where that was for the same; what came before that does not come again."""
+    key = canonical_json(asked)
+    if _built.get(kind, ("", None))[0] != key:
+        _built[kind] = key, build()
+    return _built[kind][1]
+
+
+def _reusing_trainer(entry: str) -> RunnerFactory:
+    """A subject whose trainer is taken from the run before, where that was compiled for the same."""
+    from harness.runners.mindspore_subject import MindSporeSubject, build_schedule
+
+    subject: Any = load_runner(entry)
+    assert issubclass(subject, MindSporeSubject), f"{entry} is no variant of the shipped subject"
+
+    def build_trainer(self: Any, case: Case, setting: Setting) -> Any:
+        asked = [entry, setting.threads, _compiled_for(case)]
+        trainer = _kept("trainer", asked, lambda: subject.build_trainer(self, case, setting))
+        trainer.restart(build_schedule(case, setting))
+        return trainer
+
+    return type(f"Reusing{subject.__name__}", (subject,), {"build_trainer": build_trainer})
+
+
+def _reusing_model(entry: str) -> AnswererFactory:
+    """A subject that is asked, whose model is taken from the run before, where that was compiled for the same."""
+    from harness.runners.mindspore_inference import MindSporeInference
+
+    subject: Any = load_runner(entry)
+    assert issubclass(subject, MindSporeInference), f"{entry} is no variant of the shipped subject"
+
+    def build_model(self: Any, case: Case) -> Any:
+        record = case.record()
+        return _kept("model", [entry, record["model"], record["precision"]], lambda: subject.build_model(self, case))
+
+    return type(f"Reusing{subject.__name__}", (subject,), {"build_model": build_model})
+
+
+def _compiled_for(case: Case) -> dict[str, Any]:
+    record = case.record()
+    training = {name: record["training"][name] for name in COMPILED_FOR}
+    sections = {name: record.get(name) for name in ("model", "precision", "optimizer", "parallel")}
+    return {"training": training, **sections}

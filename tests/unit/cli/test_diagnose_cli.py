@@ -1,0 +1,103 @@
+"""`certify diagnose` as a command, with runners made of NumPy that show nothing of what is inside."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.certify import case_options, flow
+from harness.certify.diagnose import PAGE, RECORD
+from tests.support.command_line import Call, caller
+from tests.support.examples import FAKES, ROOT, options, text_case
+from tests.support.fake_runners import AT
+
+NOTHING, NAMED, BAD_INPUT, BROKEN = 0, 1, 2, 3
+
+
+@pytest.fixture
+def diagnose(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    others = ("--reference", f"{FAKES}:Fake", "--oracle", f"{FAKES}:Fake")
+    return caller(capsys, monkeypatch, "diagnose", *others)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    record = text_case(tmp_path).model_dump(mode="json")
+    path = tmp_path / "case.yaml"
+    path.write_text(yaml.safe_dump(record))
+    return path
+
+
+def test_the_same_runner_on_every_side_differs_nowhere(diagnose: Call, case: Path, tmp_path: Path) -> None:
+    done = diagnose(case, "--subject", f"{FAKES}:Fake", "--out", tmp_path / "out")
+    assert (done.code, done.out.splitlines()[0]) == (NOTHING, "nothing differs")
+    assert "Fake has no method taps" in done.said
+    assert "not seen values" in done.said
+    assert (tmp_path / "out" / PAGE).is_file()
+
+
+def test_a_foreign_runner_is_named_by_its_numbers_in_one_json_object(
+    diagnose: Call, case: Path, tmp_path: Path
+) -> None:
+    done = diagnose(case, "--subject", f"{FAKES}:OtherGradients", "--out", tmp_path / "out", "--json")
+    found = json.loads(done.out)
+    assert (done.code, done.err) == (NAMED, "")
+    assert found["named"]["place"] == "model.norm.weight"
+    assert found["sentence"].startswith("model.norm.weight: gradient differs, and 1 of")
+    written = json.loads((tmp_path / "out" / RECORD).read_text())
+    assert {key: value for key, value in found.items() if key in written} == written
+    assert found["page"] == str(tmp_path / "out" / PAGE)
+
+
+def test_a_bundle_is_diagnosed_by_its_own_inputs_runners_and_long_runs(
+    diagnose: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    case = text_case(tmp_path)
+    standards = case_options.load_standards(["official"], case)
+    made = options(bundle, subject="WrongRate")
+    flow.run(case.with_changes(standards=("official",)), standards, made, lambda run, trace: None)
+    capsys.readouterr()
+    done = diagnose(bundle, "--out", tmp_path / "out")
+    assert done.code == NAMED
+    assert f"learning rate: wrong from step {AT} on" in done.said
+    assert f"{FAKES}:WrongRate" in done.said
+    assert (tmp_path / "out" / "inputs" / "batches.safetensors").read_bytes() == (
+        bundle / "inputs" / "batches.safetensors"
+    ).read_bytes()
+
+
+def test_a_subject_that_breaks_is_told_with_its_end(diagnose: Call, case: Path, tmp_path: Path) -> None:
+    done = diagnose(case, "--subject", f"{FAKES}:Killed", "--out", tmp_path / "out")
+    assert done.code == BROKEN
+    assert "the subject's run broke: killed by SIGKILL" in done.said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("no-such-case",), "no-such-case"),
+        (("--subject", "nobody"), "There is no runner 'nobody'"),
+        (("--device", "TPU"), "There is no device 'TPU'"),
+    ],
+)
+def test_bad_input_is_a_message(diagnose: Call, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = diagnose(*arguments, "--out", tmp_path / "out")
+    assert done.code == BAD_INPUT
+    assert message in done.err
+
+
+def test_a_directory_that_is_no_bundle_is_bad_input(diagnose: Call, tmp_path: Path) -> None:
+    done = diagnose(tmp_path)
+    assert done.code == BAD_INPUT
+    assert "not a finished bundle" in done.err
+
+
+def test_a_directory_that_holds_something_is_not_taken(diagnose: Call, case: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    done = diagnose(case, "--subject", f"{FAKES}:Fake", "--out", tmp_path / "out")
+    assert done.code == BAD_INPUT
+    assert "is not empty" in done.err

@@ -1,0 +1,200 @@
+"""WikiText: no article is lost or made up, no letter changes, and a text is written whole or not at all."""
+
+import json
+import os
+import threading
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.base.digest import digest_bytes, digest_file
+from harness.base.errors import InputError
+from harness.corpus.wikitext import Article, read_articles, read_lines, restore, write_jsonl
+
+SAMPLE = (
+    ' \n = Snow = \n \n It snows at 0 @.@ 5 degrees , a two @-@ part story . \n He said " no " ( twice ) . \n'
+    " \n = = Ice = = \n \n Ice 's old . \n \n = Hell = Heaven = \n \n <unk> is fire . \n = 1 / s = \n end \n"
+)
+WORDS = st.sampled_from(
+    ["a", "B7", "@-@", "@,@", "@.@", ",", ".", '"', "(", ")", "'s", "n't", "$", "%", "=", "<unk>", "–", "é", "'", "/"]
+)
+LINES = st.lists(st.one_of(WORDS, st.text(st.characters(exclude_categories=["Cs"]), max_size=6)), max_size=12).map(
+    " ".join
+)
+
+
+UNQUOTED = st.lists(WORDS.filter(lambda word: word != '"'), max_size=12).map(" ".join)
+
+
+def articles(text: str, raw: bool = False) -> list[Article]:
+    return list(read_articles(text.splitlines(keepends=True), raw=raw))
+
+
+def letters(text: str) -> str:
+    return "".join(c for c in text if c.isalnum())
+
+
+def test_articles_begin_at_their_titles_and_not_at_sections_or_formulas() -> None:
+    assert [article.title for article in articles(SAMPLE)] == ["Snow", "Hell = Heaven"]
+
+
+def test_the_text_is_restored_by_the_documented_rule() -> None:
+    snow, heaven = articles(SAMPLE)
+    assert snow.text == (
+        'Snow\n\nIt snows at 0.5 degrees, a two-part story.\n\nHe said "no" (twice).\n\nIce\n\nIce\'s old.'
+    )
+    assert heaven.text == "Hell = Heaven\n\n<unk> is fire.\n\n= 1 / s =\n\nend"
+
+
+@pytest.mark.parametrize(
+    ("line", "restored"),
+    [
+        (" 1 @,@ 500 – 2 @,@ 000 km ( $ 5 [ 6 % ] ) ! ", "1,500 – 2,000 km ($5 [6%])!"),
+        (' it does n\'t , we \'ll see : " yes " ; " no " ', 'it doesn\'t, we\'ll see: "yes"; "no"'),
+        (' a single " stays ', 'a single " stays'),
+        (" dogs ' tails ", "dogs ' tails"),
+        (" a / b ", "a / b"),
+        ("", ""),
+    ],
+)
+def test_a_paragraph_is_restored(line: str, restored: str) -> None:
+    assert restore(line) == restored
+
+
+@given(LINES, st.booleans())
+def test_restoring_keeps_every_letter(line: str, heading: bool) -> None:
+    assert letters(restore(line, heading=heading)) == letters(line)
+
+
+@given(UNQUOTED)
+def test_restored_text_without_quotes_is_its_own_restoration(line: str) -> None:
+    assert restore(restore(line)) == restore(line)
+
+
+@given(st.lists(LINES, max_size=8).map("\n".join))
+def test_raw_articles_one_after_the_other_are_the_text(text: str) -> None:
+    lines = text.split("\n")
+    kept = [line + "\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
+    assert "".join(article.text for article in read_articles(kept, raw=True)) == text
+
+
+def test_a_text_without_titles_is_one_article() -> None:
+    assert articles("one\ntwo\n", raw=True) == [Article(title="", text="one\ntwo\n")]
+
+
+def test_text_before_the_first_title_is_an_article_of_its_own() -> None:
+    assert [article.title for article in articles("hello\n" + SAMPLE)] == ["", "Snow", "Hell = Heaven"]
+
+
+def test_lines_that_end_as_on_windows_hold_the_same_articles() -> None:
+    windows = [line + "\r\n" for line in SAMPLE.split("\n")]
+    assert list(read_articles(windows, raw=False)) == articles(SAMPLE)
+    assert "".join(article.text for article in read_articles(windows, raw=True)) == "".join(windows)
+
+
+def test_a_long_line_of_signs_is_read_in_no_time() -> None:
+    line = " = x" + " =" * 200_000 + " y"
+    assert [article.title for article in articles(line)] == [""]
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x0b", "\x0c", "\x85", "\r"])
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"a{separator}b\nc".encode())
+    assert list(read_lines(path)) == [f"a{separator}b\n", "c"]
+
+
+def test_each_article_is_a_line_of_json_in_the_tools_own_keys(tmp_path: Path) -> None:
+    (tmp_path / "wiki.tokens").write_text(SAMPLE, encoding="utf-8")
+    written = write_jsonl(tmp_path / "wiki.tokens", tmp_path / "out.jsonl", raw=False)
+    content = (tmp_path / "out.jsonl").read_bytes()
+    records = [json.loads(line) for line in content.splitlines()]
+    assert [list(record) for record in records] == [["src", "text", "type", "id", "title"]] * 2
+    assert [(r["src"], r["type"], r["id"], r["title"]) for r in records] == [
+        ("wiki.tokens", "Eng", "0", "Snow"),
+        ("wiki.tokens", "Eng", "1", "Hell = Heaven"),
+    ]
+    assert (written.articles, written.bytes_read, written.bytes_written) == (2, len(SAMPLE.encode()), len(content))
+    assert written.sha256 == digest_bytes(content)
+
+
+def test_the_bytes_of_a_pipe_are_counted_as_they_come(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(SAMPLE, "utf-8"))
+    writer.start()
+    written = write_jsonl(tmp_path / "pipe", tmp_path / "out.jsonl", raw=False)
+    writer.join()
+    assert written.bytes_read == len(SAMPLE.encode())
+
+
+def test_a_file_that_exists_is_kept_until_it_is_said_to_replace_it(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(SAMPLE, encoding="utf-8")
+    (tmp_path / "out.jsonl").write_text("kept")
+    with pytest.raises(InputError, match=r"out\.jsonl exists"):
+        write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False)
+    (tmp_path / "spoiled").write_bytes(b"a\n\xff")
+    with pytest.raises(InputError, match="not UTF-8"):
+        write_jsonl(tmp_path / "spoiled", tmp_path / "out.jsonl", raw=False, overwrite=True)
+    assert (tmp_path / "out.jsonl").read_text() == "kept"
+    written = write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False, overwrite=True)
+    assert digest_file(tmp_path / "out.jsonl") == written.sha256
+
+
+def test_who_may_read_it_is_as_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(SAMPLE, encoding="utf-8")
+    write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False)
+    assert (tmp_path / "out.jsonl").stat().st_mode == (tmp_path / "in").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "holds nothing"),
+        (b" \n \n", "holds nothing"),
+        (b"ab\nc\xffd\n", "not UTF-8: invalid start byte at byte 4, line 2"),
+        (b"x" * 70_000 + b"\xe9\n", "not UTF-8: invalid continuation byte at byte 70000, line 1"),
+        (b"a\nb\0c\n", "zero byte at byte 3, line 2"),
+    ],
+)
+def test_what_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "in").write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("source", ["none", "."])
+def test_a_source_that_cannot_be_read_is_refused(tmp_path: Path, source: str) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        write_jsonl(tmp_path / source, tmp_path / "out.jsonl", raw=False)
+
+
+def test_a_destination_without_a_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("a\n")
+    with pytest.raises(InputError, match=r"out\.jsonl cannot be written: No such file or directory"):
+        write_jsonl(tmp_path / "in", tmp_path / "none" / "out.jsonl", raw=False)
+
+
+def test_an_interrupt_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(SAMPLE * 10_000)
+
+    def interrupt(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False, progress=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    peaks = []
+    for size in (300, 6000):
+        (tmp_path / "in").write_text(SAMPLE * size)
+        tracemalloc.start()
+        write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False, overwrite=True)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]

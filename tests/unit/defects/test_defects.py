@@ -1,0 +1,124 @@
+"""The catalogue of defects and the file of one's own, read without a framework."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.base.errors import InputError
+from harness.cases.case import DEFAULT_CASE, load_case, shipped_cases
+from harness.defects import AREAS, INFERENCE, MODULES, Defect, defects_of_file, load_defect, shipped_defects
+
+MINE = '''
+from harness.defects import defect
+from harness.runners.mindspore_subject import MindSporeSubject
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
+
+
+@defect(area="schedule", imitates="A rate of another run", source="https://example.org/1", size=0.5)
+class HalfRate(MindSporeSubject):
+    """Every learning rate is half
+    of what it should be.
+
+    More on it.
+    """
+
+    class trainer(Qwen3Trainer):
+        def learning_rate(self, step):
+            return 0.5 * super().learning_rate(step)
+'''
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    return path
+
+
+def test_shipped_defects_come_area_by_area_each_under_its_id() -> None:
+    shipped = shipped_defects()
+    assert list(dict.fromkeys(one.area for one in shipped.values())) == list(AREAS)
+    assert all(key == one.id for key, one in shipped.items())
+    assert list(shipped) == list(shipped_defects())
+
+
+def test_no_two_shipped_defects_share_an_id() -> None:
+    directory = Path(__file__).parents[3] / "harness" / "defects"
+    marked = sum(path.read_text().count("\n@defect(") for path in directory.glob("*.py"))
+    assert len(shipped_defects()) == marked >= 66
+
+
+@pytest.mark.parametrize("defect", shipped_defects().values(), ids=lambda one: one.id)
+def test_every_shipped_defect_says_all_of_itself(defect: Defect) -> None:
+    assert defect.what.endswith(".") and defect.imitates
+    assert defect.source.startswith("https://")
+    assert defect.case in shipped_cases()
+    assert defect.size is None or 0 < defect.size < 1
+    own_file = defect.runner.partition(":")[0].removeprefix("harness.defects.")
+    assert own_file in MODULES and (own_file == defect.area or defect.area in ("model", INFERENCE))
+    assert load_case(defect.case).task == ("inference" if defect.area == INFERENCE else "pretrain")
+
+
+def test_a_defect_of_ones_own_is_one_file(mine: Path) -> None:
+    expected = Defect(
+        id="half-rate",
+        area="schedule",
+        runner=f"{mine}:HalfRate",
+        what="Every learning rate is half of what it should be.",
+        note="More on it.",
+        imitates="A rate of another run",
+        source="https://example.org/1",
+        size=0.5,
+        case=DEFAULT_CASE,
+    )
+    assert load_defect(str(mine)) == load_defect(f"{mine}:HalfRate") == expected
+
+
+def test_reading_a_file_runs_nothing_of_it(mine: Path) -> None:
+    mine.write_text("raise SystemExit(1)\n" + MINE)
+    assert [one.id for one in defects_of_file(mine)] == ["half-rate"]
+
+
+def test_a_shipped_defect_is_found_by_its_id() -> None:
+    assert load_defect("rotary-base").runner == "harness.defects.rotary:RotaryBase"
+
+
+def test_one_of_several_defects_of_a_file_has_to_be_named(mine: Path) -> None:
+    mine.write_text(MINE + MINE.replace("HalfRate", "OtherRate"))
+    with pytest.raises(InputError, match=r"holds several defects\. Name one of them: .*:HalfRate, .*:OtherRate"):
+        load_defect(str(mine))
+    with pytest.raises(InputError, match=r"holds no defect 'NoRate'\. Name one of them"):
+        load_defect(f"{mine}:NoRate")
+    assert load_defect(f"{mine}:OtherRate").id == "other-rate"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("@defect(", "@other("), "holds no defect: no class of it stands under @defect"),
+        (("size=0.5", "size=1 / 2"), "is not described by literals"),
+        (('"schedule"', '"weather"'), "area: Input should be 'model', 'loss'"),
+        (("size=0.5", "place='model.norm'"), "place and direction: either both or neither"),
+        (("size=0.5", "colour='red'"), "colour: unknown"),
+        (('imitates="A rate of another run", ', ""), "imitates: Field required"),
+        (('"https://example.org/1"', '""'), "source: empty"),
+        (("class HalfRate(", "class HalfRate(("), "is not Python"),
+    ],
+)
+def test_a_file_that_describes_no_defect_is_refused(mine: Path, change: tuple[str, str], words: str) -> None:
+    mine.write_text(MINE.replace(*change))
+    with pytest.raises(InputError) as refused:
+        load_defect(str(mine))
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no-such", "There is no defect 'no-such': neither a shipped one"),
+        ("no_such.py", "cannot be read: No such file"),
+    ],
+)
+def test_a_defect_that_is_not_there_is_refused(name: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_defect(name)

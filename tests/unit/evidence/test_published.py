@@ -1,0 +1,75 @@
+"""What is published under `reports/` holds: its bytes, its numbers, and the standards that are shipped beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.evidence.bundle import read_bundle
+from harness.power.page import render_power
+from harness.power.rates import false_alarms, found, misses, places_named
+from harness.power.record import Study, read_power
+from harness.standards import load_standard
+from tests.support.examples import ROOT
+
+REPORTS = ROOT / "reports"
+BUNDLES = sorted(path.parent for path in REPORTS.glob("*/manifest.json"))
+STUDIES = sorted(REPORTS.glob("power-*.json"))
+
+
+@pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.name)
+def test_a_published_bundle_is_whole_and_of_a_clean_checkout(path: Path) -> None:
+    bundle = read_bundle(path)
+    assert not bundle.source.dirty
+    for standard in bundle.standards:
+        assert standard.digest() == load_standard(standard.name).digest(), "published again when a standard changes"
+
+
+def test_a_certificate_and_a_study_are_published() -> None:
+    assert BUNDLES and REPORTS / "power-qwen3-tiny-fp32.json" in STUDIES
+
+
+@pytest.fixture(scope="module", params=STUDIES, ids=lambda path: path.stem)
+def study(request: pytest.FixtureRequest) -> Study:
+    return read_power(request.param)
+
+
+def test_a_published_study_is_of_a_clean_checkout_and_of_the_shipped_standards(study: Study) -> None:
+    assert not study.source.dirty and study.source.revision
+    assert dict(study.standards) == {name: load_standard(name).digest() for name in study.standards}
+
+
+def test_the_command_of_a_published_study_can_be_given_on_any_machine(study: Study) -> None:
+    assert study.command[0] == "certify" and not any(Path(word).is_absolute() for word in study.command)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_page_of_a_study_is_what_the_study_says(path: Path) -> None:
+    assert path.with_suffix(".html").read_text(encoding="utf-8") == render_power(read_power(path))
+
+
+def test_the_float32_study_holds_what_is_claimed_of_it() -> None:
+    study = read_power(REPORTS / "power-qwen3-tiny-fp32.json")
+    assert len(study.planted) >= 60 and found(study).count >= 0.98 * len(study.planted)
+    assert len(study.clean) >= 400 and false_alarms(study).count == 0
+    assert places_named(study).count >= 0.9 * places_named(study).total
+    assert all(one.defect.note for one in misses(study)), "every miss is explained"
+
+
+def test_the_study_of_inference_holds_what_is_claimed_of_it() -> None:
+    study = read_power(REPORTS / "power-qwen3-tiny-inference.json")
+    assert len(study.planted) >= 40 and found(study).count == len(study.planted)
+    assert len(study.clean) >= 60 and false_alarms(study).count == 0
+
+
+def test_the_study_of_layouts_holds_what_is_claimed_of_it() -> None:
+    study = read_power(REPORTS / "power-layouts.json")
+    assert len(study.planted) == found(study).count >= 14
+    assert len(study.clean) >= 111 and false_alarms(study).count == 0
+
+
+def test_what_the_study_of_bfloat16_shows_is_said_where_it_is_published() -> None:
+    study = read_power(REPORTS / "power-qwen3-tiny-bf16.json")
+    refused, alarms = found(study), false_alarms(study)
+    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{refused.count} of {refused.total} refused" in said
+    assert f"{alarms.count} of {alarms.total} clean runs refused" in said

@@ -1,0 +1,75 @@
+"""The walk-through in docs/: every command of it is executed, and prints what it is said to print.
+
+The runs are made by runners of NumPy that stand for the shipped ones, and its days are moved to today.
+"""
+
+import datetime
+import glob
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.certify import environment
+from harness.evidence.provenance import Source
+from harness.levels import rule, submission
+from tests.support.command_line import caller
+from tests.support.examples import FAKES, ROOT, TEXT, small_case
+
+DOCUMENT = (ROOT / "docs" / "walk-through.md").read_text(encoding="utf-8")
+TODAY = datetime.datetime.now(datetime.UTC).date()
+DAYS = {"2026-01-01": -30, "2026-12-31": 365, "2026-07-31": 181}
+MEASURES = {"reference": f"{FAKES}:Fake", "oracle": f"{FAKES}:WrongRate"}  # an oracle is never the same bits
+RUNNERS = ["--subject", f"{FAKES}:Fake", *(word for side, name in MEASURES.items() for word in (f"--{side}", name))]
+
+
+def moved(text: str) -> str:
+    for day, distance in DAYS.items():
+        text = text.replace(day, (TODAY + datetime.timedelta(days=distance)).isoformat())
+    return text
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Each command of the document with the lines that it is said to print."""
+    blocks = re.findall(r"```console\n(.*?)```", DOCUMENT, re.DOTALL)
+    found: list[tuple[str, list[str]]] = []
+    for line in "".join(blocks).splitlines():
+        if line.startswith("$ "):
+            found.append((moved(line[2:]), []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def test_the_walk_through_is_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    committed = Source(revision="a" * 40, dirty=False, sha256="b" * 64)
+    monkeypatch.setattr(environment, "source", lambda: committed)
+    monkeypatch.setattr(rule, "MEASURES", MEASURES)
+    monkeypatch.setattr(submission, "OWN_SUBJECT", f"{FAKES}:Fake")
+    (trust,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    Path("trust.yaml").write_text(moved(trust), encoding="utf-8")
+    Path("corpus.txt").write_text(TEXT, encoding="utf-8")
+    case = small_case(steps=1000, lr_zero_steps=20)
+    data: dict[str, Any] = {**case.data.model_dump(), "corpus": {"kind": "text", "path": "corpus.txt"}}
+    Path("my-case.yaml").write_text(yaml.safe_dump(case.with_changes(data=data).model_dump(mode="json")))
+    certify_ = caller(capsys, monkeypatch)
+    for command, expected in commands():
+        words = [path for word in shlex.split(command) for path in (sorted(glob.glob(word)) if "*" in word else [word])]
+        program, *arguments = words
+        assert program == "certify"
+        result = certify_(*arguments, *(RUNNERS if arguments[0] == "run" else []))
+        assert result.code == 0, (command, result.err)
+        for line in expected:
+            assert line in result.out, (command, line, result.out)
+
+
+def test_the_walk_through_goes_through_all_levels() -> None:
+    shown = [line.split(":")[0] for _, lines in commands() for line in lines if "training on CPU" in line]
+    assert shown == ["Preliminary", "Validated", "Released", "Untested", "Preliminary"]

@@ -1,0 +1,174 @@
+"""A dry run, as far as it needs no framework: what is read off a graph, what mindformers is told, what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.base.errors import CertifyError, InputError, MissingPrerequisite
+from harness.cases.case import load_case
+from harness.cases.mindformers import read_configuration
+from harness.cli import dry_run as cli
+from harness.planning import cann_stubs
+from harness.planning.communication import Communication, read_communication
+from harness.planning.dry_run import GUIDE, NOT_SHOWN, STUBS, CompiledRank, as_configuration, described, dry_run
+
+LAYOUT = "qwen3-tied-tp2-pp2"
+# What MindSpore 2.9.0 saves of rank 0 of 4, with other names, other operators and most attributes left out.
+GRAPH = """\
+# IR entry: @7_step_1
+# Total subgraphs: 4
+subgraph attr:
+subgraph instance: 7_step_1 : 0x55
+subgraph @7_step_1() {
+  %1(CNode_1) = call @8_▸forward_2(%para1_a, %para2_b) cnode_attrs: {micro: I64(0)}
+      : (<Tensor[Float32], (8)>) -> (<Tensor[Float32], (8)>)
+  %2(equiv_9) = Send(%1) {instance name: Send} primitive_attrs: {dst_global_rank: I64(2), group: "27eSend", \
+group_rank_ids: (0, 2), group_back: "27eSend"}
+  %3(CNode_3) = call @8_▸forward_2(%2, %para2_b) cnode_attrs: {micro: I64(1)}
+  %4(equiv_2) = Send(%3) {instance name: Send} primitive_attrs: {dst_global_rank: I64(2), group: "27eSend", \
+group_rank_ids: (0, 2), group_back: "27eSend"}
+  %5(dx) = Receive(%4) primitive_attrs: {group: "27eSend", group_rank_ids: (0, 2), src_rank: I64(1), \
+group_back: "hccl_world_group", src_global_rank: I64(2)}
+  %6(CNode_6) = %1[@Partial(@9_◂backward_3)](%5) cnode_attrs: {micro: I64(0), is_bp: Bool(1)}
+  %7(CNode_7) = %3[@Partial(@9_◂backward_3)](%5) cnode_attrs: {micro: I64(1), is_bp: Bool(1)}
+  %8(flag) = AllReduce(%7) {instance name: allreduce} primitive_attrs: {group: "hccl_world_group", \
+group_rank_ids: (0, 1, 2, 3)}
+  %9(CNode_9) = Partial(@10_✓update_4, %para1_a)
+  %10(CNode_10) = %9[@FuncUnion(Partial(@10_✓update_4), Partial(@11_✗leave_5))](%8)
+}
+subgraph attr:
+subgraph @8_▸forward_2(%para3_a, %para4_b) {
+  %0(output) = AllReduce(%para3_a) primitive_attrs: {group: "389f", rank_list: (0, 1, 2, 3), \
+group_rank_ids: (0, 1, 2, 3)}
+      # In file layers.py:182, 21~69/            output = ops.AllReduce(group=self.group)(output_parallel)/
+  %1(CNode_12) = PrimFunc_ReduceAll(%0, None, Bool(0))
+  %2(CNode_13) = Partial(@9_◂backward_3, %para3_a)
+}
+subgraph @9_◂backward_3(%para5_a) {
+  %0(dx) = PrimFunc_AllReduce(%para5_a) primitive_attrs: {group: "tp-0-1", group_rank_ids: (0, 1)}
+}
+subgraph @10_✓update_4(%para6_a) {
+  %0(all) = AllGather(%para6_a) primitive_attrs: {group: "tp-0-1", group_rank_ids: (0, 1)}
+}
+subgraph @11_✗leave_5(%para7_a) {
+}
+"""
+MADE_IN_PYTHON = {"389f": [0, 1]}
+
+
+def sent(kind: str, ranks: tuple[int, ...], found: int, runs: int, peer: int | None = None) -> Communication:
+    return Communication(kind=kind, ranks=ranks, peer=peer, found=found, runs=runs)
+
+
+def test_what_a_micro_batch_goes_through_counts_for_each_of_them() -> None:
+    assert read_communication(GRAPH, MADE_IN_PYTHON) == (
+        sent("AllGather", (0, 1), found=1, runs=1),
+        sent("AllReduce", (0, 1), found=2, runs=4),
+        sent("AllReduce", (0, 1, 2, 3), found=1, runs=1),
+        sent("Receive", (0, 2), found=1, runs=1, peer=2),
+        sent("Send", (0, 2), found=2, runs=2, peer=2),
+    )
+
+
+def test_a_group_that_was_made_in_python_has_its_own_ranks_and_not_those_that_the_graph_states() -> None:
+    believed = read_communication(GRAPH, {})
+    assert sent("AllReduce", (0, 1, 2, 3), found=2, runs=3) in believed
+
+
+def test_a_text_that_does_not_say_where_it_begins_is_refused() -> None:
+    with pytest.raises(InputError, match="does not say where it begins"):
+        read_communication(GRAPH.replace("IR entry", "entry"), {})
+
+
+@pytest.mark.parametrize("name", ["qwen3-tied-tp2-pp2", "qwen3-tiny-dp2-tp2", "qwen3-32b-bf16"])
+def test_a_case_that_is_written_for_mindformers_reads_as_the_same_case(name: str) -> None:
+    case = load_case(name)
+    again = read_configuration(as_configuration(case), name, name).case
+    said: dict[str, Any] = case.model_dump(mode="json")
+    for section in ("model", "precision", "parallel", "optimizer"):
+        for key, value in again[section].items():
+            assert value == said[section][key] or list(value) == list(said[section][key]), (section, key)
+    assert again["training"]["recompute"] == case.training.recompute
+    assert again["training"]["clip_grad"] == case.training.clip_grad
+    assert again["data"]["seq_length"] == case.data.seq_length
+    assert again["data"]["global_batch_size"] == case.data.global_batch_size
+
+
+def test_fewer_layers_are_dealt_out_evenly() -> None:
+    case, configuration = described(str(GUIDE), layers=4)
+    assert [len(layers) for layers in case.parallel.layers(case.model.num_hidden_layers)] == [1, 1, 1, 1]
+    model = configuration["model"]["model_config"]
+    assert (model["num_hidden_layers"], model["offset"], model["hidden_size"]) == (4, 0, 5120)
+    with pytest.raises(InputError, match="the stages have 4 layers of 6"):
+        described(str(GUIDE), layers=6)
+
+
+def test_one_process_has_nothing_to_compile_for() -> None:
+    with pytest.raises(InputError, match="has one process, which sends nothing"):
+        described("qwen3-tiny-fp32")
+
+
+@pytest.mark.parametrize("rank", [4, -1])
+def test_an_unknown_rank_is_refused_before_anything_is_made(rank: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"no rank {rank}: {LAYOUT} has 4, from 0 to 3"):
+        dry_run(*described(LAYOUT), [0, rank], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_compiler_is_named_with_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingPrerequisite, match=r"g\+\+, nm, readelf .*: apt-get install binutils g\+\+") as refused:
+        cann_stubs.stub_libraries(tmp_path / "mindspore", "2.9.0", tmp_path / "cache")
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rank compiles, in no time."""
+
+    def instantly(case: Any, configuration: Any, ranks: Any, directory: Path, *, listener: Any) -> list[CompiledRank]:
+        for rank in ranks:
+            listener(rank)
+        return [
+            CompiledRank(
+                rank=rank,
+                stage=case.parallel.coordinates(rank).stage,
+                seconds=61.2,
+                peak_memory=3 * 2**30,
+                communication=read_communication(GRAPH, MADE_IN_PYTHON),
+                strategy="",
+                libraries=STUBS,
+                versions={"mindspore": "2.9.0", "mindformers": "1.9.0"},
+            )
+            for rank in ranks
+        ]
+
+    monkeypatch.setattr(cli, "dry_run", instantly)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_what_is_printed_says_what_was_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.print_dry_run(LAYOUT, [], None, as_json=False) == 0
+    printed = capsys.readouterr()
+    said = " ".join(printed.out.split())
+    assert "Compiled by mindformers 1.9.0, mindspore 2.9.0 against stub libraries: symbols without code." in said
+    assert "0 0 61 3.0 AllGather 0-1 1 1 AllReduce 0-1 2 4 AllReduce 0-3 1 1 Receive peer 2 1 1 Send peer 2 2 2" in said
+    assert "3 1 61 3.0 AllGather" in said, "without a choice, the first rank and the last one"
+    assert all(statement in said for statement in NOT_SHOWN)
+    assert printed.err.splitlines() == ["Compiling rank 0 of 4 ...", "Compiling rank 3 of 4 ..."]
+
+
+@pytest.mark.usefixtures("compiled")
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.print_dry_run(LAYOUT, [2, 2], None, as_json=True) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [one["rank"] for one in record["ranks"]] == [2]
+    assert record["not_shown"] == list(NOT_SHOWN) and record["ranks"][0]["libraries"] == STUBS
+
+
+def test_what_is_refused_is_an_error_of_certify() -> None:
+    with pytest.raises(CertifyError):
+        cli.print_dry_run(LAYOUT, [9], None, as_json=False)

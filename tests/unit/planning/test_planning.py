@@ -1,0 +1,138 @@
+"""What a layout costs: every parameter is on some rank, more sharing never needs more, and a search gives what fits."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.base.errors import InputError
+from harness.cases.case import Case, load_case
+from harness.planning.memory import GIB, layer_parameters, memory, stage_parameters
+from harness.planning.search import candidate, search
+from harness.planning.traffic import traffic
+from qwen3_model.configuration_qwen3 import PUBLISHED, parameter_shapes
+from qwen3_model.parallel_config import ParallelConfig
+from tests.support.command_line import caller
+from tests.support.examples import ROOT
+
+GUIDE = ROOT / "qwen3_model" / "configs" / "pretrain_qwen3_32b_4k.yaml"
+BASE = load_case("qwen3-tiny-fp32")
+LARGE = load_case(str(GUIDE))
+# Published sizes in parameters without the embedding's second use. Source: the model cards of Qwen3.
+BILLIONS = {"0.6B": 0.6, "1.7B": 1.7, "4B": 4.0, "8B": 8.2, "14B": 14.8, "32B": 32.8}
+
+
+def laid_out(case: Case = LARGE, rows: int | None = None, recompute: bool | None = None, **layout: Any) -> Case:
+    data, training = case.data.model_dump(), case.training.model_dump()
+    data["global_batch_size"] = rows or data["global_batch_size"]
+    training["recompute"] = training["recompute"] if recompute is None else recompute
+    whole = dataclasses.asdict(dataclasses.replace(case.parallel, **layout))
+    return case.with_changes(data=data, training=training, parallel=whole)
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_a_single_rank_holds_the_published_number_of_parameters(size: str) -> None:
+    case = BASE.with_changes(model=PUBLISHED[size].to_hf())
+    shapes = math.fsum(math.prod(shape) for _, shape in parameter_shapes(case.model))
+    assert stage_parameters(case, 0) == shapes
+    assert round(shapes / 1e9, 1) == BILLIONS[size]
+
+
+@given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4]), st.booleans())
+def test_every_parameter_is_on_some_rank_and_only_norms_are_on_several(shards: int, stages: int, whole: bool) -> None:
+    case = laid_out(rows=8, model_parallel=shards, pipeline_stage=stages, offset=(), vocab_emb_dp=whole,
+                    micro_batch_num=stages)  # fmt: skip
+    config = case.model
+    norms = config.num_hidden_layers * (2 * config.hidden_size + 2 * config.head_dim) + config.hidden_size
+    embedding = config.vocab_size * config.hidden_size if whole else 0
+    on_all = sum(stage_parameters(case, stage) for stage in range(stages)) * shards
+    total = sum(math.prod(shape) for _, shape in parameter_shapes(config))
+    assert on_all == total + (shards - 1) * (norms + embedding)
+
+
+def test_a_tied_head_on_another_stage_is_there_once_more() -> None:
+    tied = load_case("qwen3-tied-fp32")
+    layout = ParallelConfig(pipeline_stage=2, micro_batch_num=2)
+    case = tied.with_changes(
+        parallel=dataclasses.asdict(layout),
+        training={**tied.training.model_dump(), "gradient_accumulation_steps": 1},
+    )
+    one, config = stage_parameters(tied, 0), tied.model
+    both = stage_parameters(case, 0) + stage_parameters(case, 1)
+    assert both == one + config.vocab_size * config.hidden_size
+
+
+def largest(case: Case, fused: bool = True) -> int:
+    return max(stage.total for stage in memory(case, fused))
+
+
+def test_more_sharing_needs_less() -> None:
+    wide = laid_out(rows=8, offset=(), data_parallel=2)
+    assert largest(laid_out(wide, model_parallel=8)) < largest(wide)
+    assert largest(laid_out(wide, enable_parallel_optimizer=True)) < largest(wide)
+    assert largest(laid_out(wide, use_seq_parallel=True)) < largest(wide)
+    assert largest(laid_out(wide, recompute=True)) < largest(laid_out(wide, recompute=False))
+    assert largest(wide, fused=True) < largest(wide, fused=False)
+
+
+def test_an_earlier_stage_keeps_more_micro_batches() -> None:
+    """One forward, one backward: stage s has begun as many as there are stages from it on."""
+    even = laid_out(rows=8, offset=(), micro_batch_num=8, recompute=False)
+    kept = [stage.activations for stage in memory(even, fused=True)]
+    assert [round(amount / kept[-1]) for amount in kept] == [4, 3, 2, 1]
+    few = laid_out(rows=4, offset=(), micro_batch_num=4, recompute=False)
+    assert [stage.activations for stage in memory(few, fused=True)] == [4 * k // 4 for k in kept]
+
+
+def test_the_guides_layout_fits_its_cards_and_is_close_to_them() -> None:
+    stages = list(memory(LARGE, fused=True))
+    assert [len(stage.layers) for stage in stages] == [15, 15, 17, 17]
+    assert min(s.total for s in stages) > 30 * GIB and max(s.total for s in stages) < 58 * GIB
+    for stage in stages:
+        assert stage.weights == 4 * stage.parameters and stage.moments == 8 * stage.parameters
+        assert stage.parameters >= len(stage.layers) * layer_parameters(LARGE.model, 4)
+
+
+def test_one_rank_sends_nothing_and_an_all_reduce_sends_twice_what_the_others_hold() -> None:
+    assert [one.total for one in traffic(BASE)] == [0]
+    two = BASE.with_changes(parallel={"data_parallel": 2})
+    (sent,) = traffic(two)
+    assert (sent.replicas, sent.shards, sent.stages) == (4 * stage_parameters(two, 0), 0, 0)
+    four = BASE.with_changes(parallel={"data_parallel": 4})
+    assert next(traffic(four)).replicas == 4 * stage_parameters(four, 0) * 3 // 2
+
+
+def test_stages_send_to_their_neighbours_alone() -> None:
+    sent = list(traffic(LARGE))
+    assert sent[0].stages == sent[3].stages == sent[1].stages // 2 == sent[2].stages // 2 > 0
+    assert all(one.replicas == 0 and one.shards > 0 for one in sent)
+
+
+def test_a_search_gives_what_fits_the_quickest_first() -> None:
+    found = search(LARGE, 16, 58 * GIB, fused=True)
+    assert found and all(one.fits(58 * GIB) and one.case.parallel.world_size == 16 for one in found)
+    times = [round(one.time, 3) for one in found]
+    assert times == sorted(times)
+    assert min(times) < candidate(LARGE, fused=True).time
+    with pytest.raises(InputError, match=r"does not fit on 4 cards .* the least needs"):
+        search(LARGE, 4, 58 * GIB, fused=True)
+
+
+def test_certify_plan_says_whether_it_fits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    certify = caller(capsys, monkeypatch)
+    fits = certify("plan", GUIDE)
+    assert fits.code == 0 and "of 58.0 GiB: it fits" in fits.out
+    tight = certify("plan", GUIDE, "--memory", "40GB")
+    assert tight.code == 1 and "does NOT fit" in tight.out and "It would on 32 cards with" in tight.out
+    record = json.loads(certify("plan", GUIDE, "--json").out)
+    assert record["limit"] == 58 * GIB and [stage["stage"] for stage in record["stages"]] == [0, 1, 2, 3]
+    assert record["bytes"] == max(stage["total"] for stage in record["stages"])
+    assert "DP1 x TP8 x PP2" in certify("plan", GUIDE, "--cards", 16).out
+    for wrong in (("--memory", "much"), ("--memory", "0GB"), ("--device", "TPU")):
+        assert certify("plan", GUIDE, *wrong).code == 2
+    unknown = certify("plan", "qwen3-tiny-fp32", "--cards", 2)
+    assert unknown.code == 2 and "give --memory" in unknown.said

@@ -1,0 +1,312 @@
+"""The power study's arithmetic: what saw a defect first, what other rules make of the same numbers, and the rates."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.base.errors import EvidenceError, InputError
+from harness.base.records import write_json
+from harness.cases.case import load_case
+from harness.cases.runs_of_a_case import judges_layout
+from harness.comparison.measurement import Comparison, Measurement
+from harness.defects import INFERENCE, PARALLEL, USUAL_CASES, Defect, shipped_defects
+from harness.evidence.judge import Finding, Judged, Outcome
+from harness.evidence.provenance import Environment, Source
+from harness.power import rates, record, rules
+from harness.power.page import build_page, render_power
+from harness.power.rates import Rate, named_rightly
+from harness.power.record import Planted, Sighting, Study, first_sightings, read_power, sightings
+from harness.power.rules import other_rules
+from harness.standards import Limit, load_standard
+from harness.studies.clean import chosen
+from harness.studies.power import USUAL_LAYOUT, Asked
+from harness.studies.variations import variations_of
+from qwen3_model.parallel_config import ParallelConfig
+from tests.support.bundles import write_example
+from tests.support.command_line import caller
+from tests.support.examples import small_case
+
+STEPS = st.none() | st.integers(0, 10**6)
+DEFECT = next(iter(shipped_defects().values()))
+
+
+def sighting(criterion: str, step: int | None = None) -> Sighting:
+    return Sighting(criterion=criterion, outcome=Outcome.FAIL, step=step, message="")
+
+
+def finding(measurement: str, statistic: Any, beyond: int | str | None, outcome: Outcome = Outcome.FAIL) -> Finding:
+    limit = Limit(measurement=measurement, statistic=statistic, value=0, reason="r", source="s")
+    judged = Judged(limit=limit, outcome=outcome, value=1.0, first_beyond=beyond)
+    return Finding(standard="s", criterion="c", title="", outcome=outcome, judged=(judged,), message="m")
+
+
+@pytest.mark.parametrize(
+    ("measurement", "statistic", "beyond", "step"),
+    [
+        ("subject.alignment.differs", "maximum", "optimizer.eps", 0),
+        ("subject.initial.differs", "maximum", "model.norm.weight", 0),
+        ("train.loss.relative", "first", 1, 1),
+        ("oracle.gradients.ratio", "mean", "model.norm.weight", 1),
+        ("oracle.updates.ratio", "maximum", "model.norm.weight", 1),
+        ("runs.probe_norm", "maximum", "subject-probe", 1),
+        ("train.loss.relative", "maximum", 17, 17),
+        ("subject.resumed.loss.differs", "maximum", 4, 4),
+        ("train.loss.relative", "mean", 17, None),
+        ("train.loss.signed", "bias", 17, None),
+        ("train.parameters.relative", "maximum", "model.norm.weight", None),
+    ],
+)
+def test_a_sighting_is_dated_by_when_it_can_be_known(measurement: str, statistic: str, beyond: Any, step: Any) -> None:
+    (found,) = sightings([finding(measurement, statistic, beyond)])
+    assert (found.criterion, found.step) == ("s/c", step)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE])
+def test_too_little_shown_is_no_sighting(outcome: Outcome) -> None:
+    assert sightings([finding("subject.steps", "minimum", None, outcome)]) == ()
+
+
+@given(st.lists(STEPS, min_size=1))
+def test_the_first_to_see_are_those_at_the_soonest_step(steps: list[int | None]) -> None:
+    found = [sighting(str(number), step) for number, step in enumerate(steps)]
+    first = first_sightings(found)
+    order = [math.inf if one.step is None else one.step for one in found]
+    assert [order[found.index(one)] for one in first] == [min(order)] * len(first)
+    assert all(one in first or order[found.index(one)] > min(order) for one in found)
+
+
+def curve(**values: Any) -> Comparison:
+    """Losses and norms that are apart as told in a few of 200 steps."""
+    found = {}
+    for name in ("train.loss.relative", "train.loss.absolute", "train.grad_norm.relative"):
+        apart = dict(enumerate(values.get(name.split(".")[1], ())))
+        numbers = tuple(apart.get(step, 0.0) for step in range(200))
+        found[name] = Measurement(name=name, places=tuple(range(1, 201)), values=numbers)
+    return Comparison(measurements=found)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "seen"),
+    [
+        (curve(), (False, False, False)),
+        (curve(loss=[0.01]), (True, True, False)),  # the first step, and no other
+        (curve(loss=[0, *[0.02] * 120]), (True, True, False)),
+        (curve(grad_norm=[0.2] * 150), (True, False, True)),
+        (curve(loss=[0, 0.06, 0.06]), (False, False, False)),  # two of 200 are forgiven
+        (curve(loss=[0, 0.06, 0.06, 0.06]), (False, False, True)),
+        (curve(loss=[0, math.nan]), (True, True, False)),
+        (curve(loss=[math.nan] * 200), (True, True, True)),
+    ],
+)
+def test_the_other_rules_see_what_they_are_known_to_see(comparison: Comparison, seen: tuple[bool, ...]) -> None:
+    assert tuple(other_rules(comparison, "pretrain").values()) == seen
+
+
+@pytest.mark.parametrize(
+    ("apart", "seen"),
+    [
+        ({"text": 0.0, "last_word": 0.004, "ending": 0.0}, (False, False, False)),
+        ({"text": 0.005, "last_word": 0.0, "ending": 0.0}, (True, False, True)),
+        ({"text": 0.0, "last_word": 0.0, "ending": 0.01}, (True, True, False)),
+        ({"text": math.nan, "last_word": math.nan, "ending": 0.0}, (True, True, True)),
+    ],
+)
+def test_the_other_rules_see_scores_alone_where_a_model_is_asked(
+    apart: dict[str, float], seen: tuple[bool, ...]
+) -> None:
+    scores = Measurement(name=rules.SCORES, places=tuple(apart), values=tuple(apart.values()))
+    comparison = Comparison(measurements={rules.SCORES: scores})
+    assert tuple(other_rules(comparison, "inference").values()) == seen
+
+
+def test_the_ceiling_of_the_other_rules_is_that_of_the_standard() -> None:
+    (limit,) = [c.limits[0] for c in load_standard("official-inference").criteria if c.id == "score-ceiling"]
+    assert (limit.measurement, limit.statistic, limit.value) == (rules.SCORES, "maximum", rules.SCORE_CEILING)
+
+
+def test_the_other_rules_raise_no_alarm_about_a_good_run(tmp_path: Path) -> None:
+    comparison = write_example(tmp_path / "b", case=small_case()).comparison
+    assert set(other_rules(comparison, "pretrain").values()) == {False}
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+def test_an_interval_holds_its_rate(count: int, more: int) -> None:
+    rate = Rate(count=count, total=count + more)
+    low, high = rate.interval
+    assert 0 <= low <= rate.count / rate.total <= high <= 1 and low < high
+
+
+def test_four_hundred_runs_without_alarm_bound_the_rate_at_one_per_cent() -> None:
+    assert Rate(count=0, total=400).interval[1] == pytest.approx(0.0095, abs=1e-4)
+
+
+def test_nothing_counted_says_nothing() -> None:
+    assert (Rate(count=0, total=0).interval, str(Rate(count=0, total=0))) == ((0.0, 1.0), "none of none")
+
+
+def planted(*found: Sighting, place: str | None = None, named: str | None = None, seen: bool = False) -> Planted:
+    defect: Defect = dataclasses.replace(DEFECT, place=place)
+    refuse = dict.fromkeys(rules.RULES["pretrain"], seen)
+    return Planted(defect=defect, case="c", named=named, sightings=found, rules=refuse, seconds=1.0)
+
+
+def study(*every: Planted) -> Study:
+    shown = Environment(device="CPU", python="3.11.7", threads=1, machine={}, packages={}, variables={})
+    return Study(
+        format=record.FORMAT,
+        recorded="",
+        command=(),
+        environment=shown,
+        source=Source(revision="a" * 40, dirty=False, sha256="b" * 64),
+        standards={"a": "", "b": ""},
+        criteria=("a/x", "a/y", "b/z"),
+        planted=every,
+        clean=(),
+        seconds=0.0,
+    )
+
+
+def test_a_criterion_that_is_never_first_says_that_it_is_redundant() -> None:
+    both = planted(sighting("a/x", 1), sighting("a/y", 5)), planted(sighting("a/y"), sighting("b/z", 3))
+    found = study(*both, planted(), planted(sighting("a/x"), seen=True))
+    powers = {one.criterion: one for one in rates.criterion_power(found)}
+    assert [(one.finds.count, one.first, one.only) for one in powers.values()] == [(2, 2, 1), (2, 0, 0), (1, 1, 0)]
+    assert [name for name, one in powers.items() if one.redundant] == ["a/y"]
+    assert (rates.found(found).count, len(list(rates.misses(found)))) == (3, 1)
+    assert (rates.found_by(found, "a").count, rates.found_by(found, "b").count) == (3, 1)
+    assert all(rate.count == 1 for rate in rates.found_by_rules(found).values())
+
+
+def test_what_a_standard_leaves_to_another_is_said() -> None:
+    every = [planted(sighting("a/x", 1)) for _ in range(19)]
+    page = build_page(study(*every, planted(sighting("b/z"))))
+    assert page.left == (f"a alone does not refuse {DEFECT.id}; that is left to b/z.",)
+
+
+@pytest.mark.parametrize(
+    ("place", "named", "right"),
+    [
+        ("model.layers.1.mlp", "model.layers.1.mlp", True),
+        ("model.layers.1.mlp", "model.layers.1.mlp.act", True),
+        ("model.layers.1.mlp", "model.layers.0.mlp or model.layers.1.mlp", True),
+        ("model.layers.1.mlp", "model.layers.1", False),
+        ("model.layers.1", "model.layers.10", False),
+        ("model.layers.1.mlp", None, False),
+    ],
+)
+def test_a_place_is_named_rightly_only_at_it_or_inside_it(place: str, named: str | None, right: bool) -> None:
+    one = planted(place=place, named=named)
+    assert named_rightly(one) is right
+    assert rates.places_named(study(one, planted(named="optimizer alone"))) == Rate(count=int(right), total=1)
+
+
+@pytest.mark.parametrize(
+    ("case", "count"), [(USUAL_CASES["pretrain"], 400), (USUAL_CASES["inference"], 60), (USUAL_LAYOUT, 70)]
+)
+def test_there_are_many_clean_runs_and_a_few_are_one_of_each(case: str, count: int) -> None:
+    base = load_case(case)
+    variations = variations_of(base)
+    every = chosen(variations, None)
+    assert len(every) >= count and len({(variation.name, seed) for variation, seed in every}) == len(every)
+    few = chosen(variations, len(variations))
+    assert {variation.name for variation, _ in few} == {variation.name for variation in variations}
+    shipped = [run for run in every if run[0].subject == "mindspore"]
+    digests = {variation.case(base, seed).digest() for variation, seed in shipped}
+    runs = [variation for variation, _ in every if variation.subject == "mindspore" and variation.threads == 1]
+    assert len(digests) >= len(runs)
+
+
+def clean(variation: str, seed: int, *found: Sighting, used: float | None = 0.5) -> record.Clean:
+    return record.Clean(
+        variation=variation, seed=seed, case_digest="", sightings=found, rules={}, closest="a/x", used=used
+    )
+
+
+def test_the_page_shows_every_defect_and_every_variation_and_says_what_was_missed() -> None:
+    every = (planted(sighting("a/x", 0), sighting("b/z"), place="model.norm", named="model.norm"), planted())
+    runs = (clean("wide", 0), clean("wide", 1, sighting("b/z"), used=1.5), clean("long", 0))
+    page = build_page(dataclasses.replace(study(*every), clean=runs))
+    assert (page.headline, page.tone) == ("1 of 2", "bad")
+    assert page.sentence == "planted defects are refused, and 1 of 3 clean runs."
+    first, second = page.defects
+    assert (first.seen.word, first.when, first.first) == ("refused", "before the first step", "a/x")
+    assert first.more == "and 1 criterion later"
+    assert first.named is not None and first.named.word == "named"
+    assert (second.seen.word, second.first, second.named) == ("not seen", "", None)
+    assert [id for id, _ in page.missed] == [DEFECT.id]
+    assert [(row.variation, row.runs, row.refused.word, row.by) for row in page.clean] == [
+        ("wide", 2, "false alarm", "b/z"), ("long", 1, "no alarm", "")
+    ]  # fmt: skip
+
+
+def test_a_clean_run_that_measured_no_number_is_the_nearest_to_an_alarm() -> None:
+    runs = (clean("wide", 0, used=0.9), clean("wide", 1, sighting("b/z"), used=None))
+    (row,) = build_page(dataclasses.replace(study(planted()), clean=runs)).clean
+    assert (row.refused.word, row.used) == ("false alarm", "not finite")
+
+
+def test_a_study_of_inference_has_its_own_rules_and_asks_for_no_place() -> None:
+    names = rules.RULES["inference"]
+    defect = dataclasses.replace(DEFECT, area=INFERENCE)
+    one = dataclasses.replace(planted(sighting("a/x")), defect=defect, rules=dict.fromkeys(names, False))
+    asked = study(one)
+    page = build_page(asked)
+    assert page.rules == tuple(names) and not page.located
+    assert not {"The place", *rules.RULES["pretrain"]} & {row.name for row in page.rates}
+    assert "Place</th>" not in render_power(asked) and "Place</th>" in render_power(study(planted()))
+
+
+@pytest.mark.parametrize("case", [None, "qwen3-tiny-inference"])
+def test_a_study_is_of_one_task(case: str | None) -> None:
+    asked = next(one for one in shipped_defects().values() if one.area == INFERENCE)
+    both = Asked(defects=(asked, DEFECT), case=case, standards=(), clean=None)
+    with pytest.raises(InputError, match="a study is of one task"):
+        both.cases()
+    alone = dataclasses.replace(both, defects=(asked,))
+    (own,) = alone.cases()
+    assert alone.ground.task == own.task == "inference"
+
+
+@pytest.mark.parametrize("layout", ["qwen3-tiny-tp2", None])
+def test_clean_runs_of_a_study_of_layouts_are_over_ranks_and_of_every_kind(layout: str | None) -> None:
+    """Also where any defect is planted into a case of several ranks."""
+    defects = tuple(one for one in shipped_defects().values() if (one.area == PARALLEL) != bool(layout))
+    asked = Asked(defects=defects, case=layout, standards=(), clean=None)
+    cases = [variation.case(asked.ground, 0) for variation in asked.variations]
+    assert all(case.parallel.world_size > 1 and judges_layout(case.standards[-1]) for case in cases)
+    for used in dataclasses.fields(ParallelConfig):
+        assert any(getattr(case.parallel, used.name) != used.default for case in cases), used.name
+    assert {case.parallel.world_size for case in cases} == {2, 4}
+
+
+def test_what_a_defect_says_of_itself_is_text_on_the_page() -> None:
+    hostile = "<script>alert(1)</script>"
+    one = planted(sighting(hostile), named=hostile)
+    defect = dataclasses.replace(DEFECT, id=hostile, what=hostile, imitates=hostile, source=f"javascript:{hostile}")
+    page = render_power(dataclasses.replace(study(dataclasses.replace(one, defect=defect)), command=(hostile,)))
+    assert "<script" not in page and page.count("&lt;script&gt;") >= 5 and 'href="javascript' not in page
+
+
+def test_the_page_beside_a_study_is_the_one_that_its_file_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file orders names; what was recorded may hold them in another order."""
+    made = dataclasses.replace(study(planted(sighting("b/x", 1), sighting("a/x", 1))), standards={"b": "", "a": ""})
+    monkeypatch.setattr("harness.cli.power.run_study", lambda *_: made)
+    out = tmp_path / "power.json"
+    assert caller(capsys, monkeypatch, "power")("--out", out).code == 0
+    assert out.with_suffix(".html").read_text(encoding="utf-8") == render_power(read_power(out))
+
+
+def test_a_study_survives_its_file_and_an_edit_is_refused(tmp_path: Path) -> None:
+    made = dataclasses.replace(study(planted(sighting("a/x", 1))), clean=(clean("wide", 0),))
+    write_json(tmp_path / "power.json", dataclasses.asdict(made))
+    assert read_power(tmp_path / "power.json") == made
+    write_json(tmp_path / "power.json", {**dataclasses.asdict(made), "more": 1})
+    with pytest.raises(EvidenceError, match=r"power\.json"):
+        read_power(tmp_path / "power.json")

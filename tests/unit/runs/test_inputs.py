@@ -1,0 +1,50 @@
+"""The input files: what was drawn is read, anything else is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.base.digest import digest_tensors
+from harness.base.errors import EvidenceError, InputError
+from harness.certify.flow import prepare
+from harness.runs.inputs import BATCHES, WEIGHTS, read_inputs, read_tensors
+from tests.support.examples import options, text_case
+
+
+def test_drawn_inputs_have_the_stated_digests(tmp_path: Path) -> None:
+    case, inputs = prepare(text_case(tmp_path), (), options(tmp_path / "out"))
+    weights, batches = (read_tensors(tmp_path / "out" / "inputs" / name) for name in (WEIGHTS, BATCHES))
+    assert (digest_tensors(weights), digest_tensors(batches)) == (inputs.weights, inputs.batches)
+    assert inputs.parameters == sum(tensor.size for tensor in weights.values())
+    assert inputs.target_tokens == batches["loss_mask"].sum() == 8 * 2 * 16
+    assert case.data.corpus.sha256 == inputs.corpus_sha256
+    assert read_inputs(tmp_path / "out" / "inputs", inputs).keys() == weights.keys()
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, BATCHES])
+def test_inputs_that_were_edited_are_refused(tmp_path: Path, name: str) -> None:
+    _, inputs = prepare(text_case(tmp_path), (), options(tmp_path / "out"))
+    path = tmp_path / "out" / "inputs" / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(EvidenceError, match="was changed since it was drawn"):
+        read_inputs(path.parent, inputs)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff" * 100])
+def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / WEIGHTS
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(EvidenceError, match="cannot be read"):
+        read_tensors(path)
+
+
+def test_the_corpus_of_another_digest_is_refused(tmp_path: Path) -> None:
+    case = text_case(tmp_path)
+    corpus = {**case.data.corpus.model_dump(), "sha256": "f" * 64}
+    with pytest.raises(InputError, match="it is another file"):
+        prepare(case.with_changes(data={**case.data.model_dump(), "corpus": corpus}), (), options(tmp_path / "out"))
+    assert not np.any(list((tmp_path / "out").rglob("*.safetensors")))

@@ -1,0 +1,189 @@
+"""A site is a function of its bundles: the same bytes, every level with its evidence, nothing edited is believed."""
+
+import dataclasses
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.attestation import Trust
+from harness.base.errors import InputError
+from harness.evidence.bundle import read_bundle
+from harness.levels.rule import Level
+from harness.report.languages import CHINESE
+from harness.site import write_site
+from harness.site.badge import badge
+from tests.support.bundles import write_example
+from tests.support.command_line import Call, caller
+from tests.support.examples import ROOT, inference_case, small_case
+
+AT = datetime(2026, 2, 1, tzinfo=UTC)
+STUDY = ROOT / "reports" / "power-qwen3-tiny-fp32.json"
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    """Two nights of one case, and another case that failed."""
+    place = tmp_path / "bundles"
+    write_example(place / "night-1")
+    write_example(place / "night-2", occasion={"started": "2026-01-31T12:00:00+00:00"}, source={"revision": "f" * 16})
+    write_example(place / "small", case=small_case().model_copy(update={"name": "small"}), change=_nan)
+    return place
+
+
+def _nan(run: str, step: Any) -> Any:
+    return dataclasses.replace(step, loss=float("nan")) if run == "subject-1" and step.step == 3 else step
+
+
+def written(bundles: Path, out: Path, *studies: Path, trust: Trust | None = None) -> dict[str, Any]:
+    write_site([bundles], out, studies, trust, AT)
+    return json.loads((out / "index.json").read_text())
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_the_same_bundles_give_the_same_bytes(bundles: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        written(bundles, tmp_path / name, STUDY)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_every_level_is_linked_to_its_evidence(bundles: Path, tmp_path: Path) -> None:
+    index = written(bundles, tmp_path / "site")
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert {cell["case"]: cell["level"] for cell in index["cells"]} == {
+        "qwen3-tiny-fp32": "Preliminary",
+        "small": "none",
+    }
+    for cell in index["cells"]:
+        assert f'href="{cell["certificate"]}"' in page
+        certificate = (tmp_path / "site" / cell["certificate"]).read_text()
+        assert cell["bundle_digest"] in certificate
+        assert cell["level"] in (tmp_path / "site" / cell["badge"]).read_text()
+
+
+def test_a_cell_shows_its_newest_run_and_the_history_of_all(bundles: Path, tmp_path: Path) -> None:
+    (cell,) = [one for one in written(bundles, tmp_path / "site")["cells"] if one["case"] == "qwen3-tiny-fp32"]
+    assert cell["bundle_digest"] == read_bundle(bundles / "night-2").digest
+    assert [one["bundle_digest"] for one in cell["history"]] == [
+        read_bundle(bundles / name).digest for name in ("night-1", "night-2")
+    ]
+    assert all(0 < one["worst_ratio"] < 1 for one in cell["history"])
+
+
+def test_a_level_of_an_earlier_run_says_that_the_newest_does_not_reach_it(bundles: Path, tmp_path: Path) -> None:
+    before = written(bundles, tmp_path / "before")["cells"]
+    assert all(one["newest_level"] == one["level"] for one in before)
+    write_example(bundles / "night-3", occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
+    (cell,) = [one for one in written(bundles, tmp_path / "site")["cells"] if one["case"] == "qwen3-tiny-fp32"]
+    assert (cell["level"], cell["newest_level"]) == ("Preliminary", "none")
+    assert "Preliminary, newest run none" in (tmp_path / "site" / cell["badge"]).read_text()
+    page = " ".join((tmp_path / "site" / "index.html").read_text().split())
+    assert page.count("newest run</span>") == 1 and "Cells whose newest run does not reach the level" in page
+
+
+def test_a_bundle_that_was_edited_gives_no_level_and_is_named(bundles: Path, tmp_path: Path) -> None:
+    trace = bundles / "night-2" / "runs" / "subject-1" / "trace.jsonl"
+    trace.write_bytes(trace.read_bytes().replace(b"5", b"4", 1))
+    index = written(bundles, tmp_path / "site")
+    (refused,) = index["refused"]
+    assert refused["bundle"] == "night-2" and str(tmp_path) not in refused["reason"]
+    assert "night-2" in (tmp_path / "site" / "index.html").read_text()
+    (cell,) = [one for one in index["cells"] if one["case"] == "qwen3-tiny-fp32"]
+    assert cell["bundle_digest"] == read_bundle(bundles / "night-1").digest
+
+
+def test_a_level_expires_on_the_site_too(bundles: Path, tmp_path: Path) -> None:
+    write_site([bundles], tmp_path / "site", [], None, datetime(2026, 11, 1, tzinfo=UTC))
+    (cell,) = [one for one in json.loads((tmp_path / "site" / "index.json").read_text())["cells"] if one["passed"] > 40]
+    assert cell["level"] == "Untested" and cell["history"][-1]["level"] == "Preliminary"
+
+
+def test_what_a_bundle_says_is_text_and_never_markup(tmp_path: Path) -> None:
+    hostile = '</script><script>alert("x")</script><img src=x onerror=alert(1)>{{ 7*7 }}'
+    case = small_case().model_copy(update={"title": hostile})
+    write_example(tmp_path / "bundles" / "one", case=case, source={"revision": "<b>1</b>"})
+    written(tmp_path / "bundles", tmp_path / "site")
+    for path in (tmp_path / "site").rglob("*.html"):
+        text = path.read_text()
+        assert "<script>alert" not in text and "<img src=x" not in text and "<b>1</b>" not in text
+    assert "<svg" in badge(hostile, "none") and "<script>" not in badge(hostile, "none")
+
+
+def test_no_page_asks_for_anything_outside(bundles: Path, tmp_path: Path) -> None:
+    written(bundles, tmp_path / "site", STUDY)
+    for path in (tmp_path / "site").rglob("*.html"):
+        markup = re.sub(r"<script.*?</script>", "", path.read_text(), flags=re.S)
+        assert (
+            re.findall(r"<(?:link|img|iframe|object|script)[^>]+(?:src|href)=\"(?!data:)[^\"]*|@import|url\(", markup)
+            == []
+        )
+
+
+@pytest.mark.parametrize("name", ["site", "page", "parts", "training", "inference"])
+def test_every_word_of_a_page_is_there_in_chinese(name: str) -> None:
+    template = (ROOT / "harness" / "report" / "templates" / f"{name}.html.j2").read_text()
+    used = re.findall(r'\b(?:t|label)\("([^"]+)"\)', template)
+    assert len(used) > 10 and [text for text in used if text not in CHINESE] == []
+    assert {str(level) for level in Level} <= set(CHINESE)
+
+
+def test_training_and_inference_of_one_model_are_two_cells(tmp_path: Path) -> None:
+    place = tmp_path / "bundles"
+    write_example(place / "training")
+    write_example(place / "answers-1", case=inference_case())
+    write_example(place / "answers-2", case=inference_case(), occasion={"started": "2026-01-31T12:00:00+00:00"})
+    index = written(place, tmp_path / "site")
+    training, inference = index["cells"]
+    assert (training["task"], inference["task"]) == ("training", "inference")
+    assert (training["size"], training["architecture"]) == (inference["size"], inference["architecture"])
+    assert training["architecture"] == "qwen3_model" and inference["level"] == "Preliminary"
+    assert [len(cell["history"]) for cell in index["cells"]] == [1, 2]
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert '<span lang="zh-CN">推理</span>' in page and "certify run qwen3-tiny-inference" in page
+    assert "· inference · CPU" in (tmp_path / "site" / inference["badge"]).read_text()
+    assert 'id="continuations"' in (tmp_path / "site" / inference["certificate"]).read_text()
+
+
+def test_another_implementation_that_is_asked_is_named(tmp_path: Path) -> None:
+    def by(header: Any) -> Any:
+        asked = header.side == "subject" and header.arm == "infer"
+        return dataclasses.replace(header, runner="mine.py:Mine") if asked else header
+
+    write_example(tmp_path / "bundles" / "one", case=inference_case(), header=by)
+    (cell,) = written(tmp_path / "bundles", tmp_path / "site")["cells"]
+    assert cell["architecture"] == "mine.py:Mine" and cell["id"].endswith("-mine.py-mine")
+
+
+def test_detection_power_is_on_the_first_page(bundles: Path, tmp_path: Path) -> None:
+    written(bundles, tmp_path / "site", STUDY)
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert "planted defects are refused" in page and (tmp_path / "site" / "power").is_dir()
+
+
+def test_a_site_replaces_a_site_and_nothing_else(bundles: Path, tmp_path: Path) -> None:
+    written(bundles, tmp_path / "site")
+    (tmp_path / "site" / "certificates" / "stale.html").write_text("old")
+    written(bundles, tmp_path / "site")
+    assert not (tmp_path / "site" / "certificates" / "stale.html").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds something that is no site"):
+        written(bundles, other)
+    assert [path.name for path in other.iterdir()] == ["precious.txt"]
+
+
+def test_the_command_says_what_it_wrote(
+    bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certify_: Call = caller(capsys, monkeypatch)
+    result = certify_("site", bundles, "--out", tmp_path / "site", "--at", "2026-02-01")
+    assert result.code == 0 and "Preliminary: qwen3-tiny-fp32 on CPU" in result.out
+    nothing = certify_("site", tmp_path / "nowhere", "--out", tmp_path / "site2")
+    assert nothing.code == 2 and "no finished bundle" in nothing.err and not (tmp_path / "site2").exists()

@@ -1,0 +1,144 @@
+"""The standards: shipped ones are sound, each limit has a reason, and any change is another digest."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.base.errors import InputError
+from harness.cases.case import load_case
+from harness.cases.runs_of_a_case import REQUIRED_RUNS
+from harness.evidence.judge import Outcome
+from harness.levels.rule import Level
+from harness.runs.trace import Step
+from harness.standards import load_standard, parse_standard, shipped_standards
+from tests.support.bundles import certified, write_example
+from tests.support.examples import small_case
+
+SHIPPED = tuple(shipped_standards())
+
+
+def content(name: str = "official") -> Any:
+    return yaml.safe_load(shipped_standards()[name].read_text())
+
+
+def test_the_shipped_standards_are_known() -> None:
+    assert SHIPPED == (
+        "layout-fp32",
+        "official-inference",
+        "official",
+        "strict-bf16",
+        "strict-fp32",
+        "strict-inference-fp32",
+    )
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_standard_is_named_like_its_file(name: str) -> None:
+    assert load_standard(name).name == name
+    assert load_standard(str(shipped_standards()[name])) == load_standard(name)
+
+
+def test_every_limit_looks_at_something_that_is_measured(tmp_path: Path) -> None:
+    bundle = write_example(tmp_path / "b", case=small_case())
+    wanted = {limit.measurement for one in bundle.standards for c in one.criteria for limit in c.limits}
+    assert wanted and not [name for name in wanted if name not in bundle.comparison]
+    assert set(bundle.runs) == set(REQUIRED_RUNS)
+
+
+def test_the_official_ceilings_are_the_published_ones() -> None:
+    limits = {(c.id, limit.measurement): limit for c in load_standard("official").criteria for limit in c.limits}
+    assert limits["official-first-loss", "train.loss.absolute"].value == 0.005
+    assert limits["official-first-loss", "train.loss.relative"].value == 0.005
+    assert limits["official-mean-loss", "train.loss.absolute"].value == 0.01
+    assert limits["official-mean-loss", "train.loss.relative"].value == 0.01
+    assert limits["official-grad-norm", "train.grad_norm.relative"].value == 0.10
+    assert limits["official-steps", "subject.steps"].value == 1000
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda s: s["criteria"][0]["limits"][0].update(value=1),
+        lambda s: s["criteria"][0]["limits"][0].update(reason="because"),
+        lambda s: s["criteria"].pop(),
+        lambda s: s["criteria"].reverse(),
+        lambda s: s.update(version=99),
+        lambda s: s["criteria"][0]["limits"][0].update(comparator="below"),
+    ],
+)
+def test_any_edit_is_another_digest(edit: Callable[[Any], Any]) -> None:
+    changed = content()
+    edit(changed)
+    assert parse_standard(changed, "x").digest() != load_standard("official").digest()
+
+
+def test_how_a_file_is_written_does_not_matter() -> None:
+    assert parse_standard(yaml.safe_load(yaml.safe_dump(content())), "x").digest() == load_standard("official").digest()
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda s: s["criteria"][0]["limits"][0].pop("reason"), "criteria.0.limits.0.reason"),
+        (lambda s: s["criteria"][0]["limits"][0].update(reason=""), "criteria.0.limits.0.reason"),
+        (lambda s: s["criteria"][0]["limits"][0].update(source=""), "criteria.0.limits.0.source"),
+        (lambda s: s["criteria"][0]["limits"][0].update(value=float("inf")), "criteria.0.limits.0.value"),
+        (lambda s: s["criteria"][0]["limits"][0].update(value=float("nan")), "criteria.0.limits.0.value"),
+        (lambda s: s["criteria"][0]["limits"][0].update(statistic="median"), "criteria.0.limits.0.statistic"),
+        (lambda s: s["criteria"][0]["limits"][0].update(comparator="about"), "criteria.0.limits.0.comparator"),
+        (lambda s: s["criteria"][0].update(limits=[]), "criteria.0.limits"),
+        (lambda s: s["criteria"][0].update(unmet="PASS"), "criteria.0.unmet"),
+        (lambda s: s["criteria"][0].update(tolerance=1), "criteria.0.tolerance"),
+        (lambda s: s.update(criteria=[]), "criteria"),
+        (lambda s: s.update(name="../official"), "name"),
+        (lambda s: s["criteria"].append(s["criteria"][0]), "stand twice: runs-complete"),
+    ],
+)
+def test_an_unsound_standard_is_refused(edit: Callable[[Any], Any], told: str) -> None:
+    changed = content()
+    edit(changed)
+    with pytest.raises(InputError, match=told):
+        parse_standard(changed, "x")
+
+
+def test_every_problem_is_told_at_once() -> None:
+    changed = content()
+    changed["criteria"][0]["limits"][0].pop("reason")
+    changed["criteria"][1].pop("title")
+    changed["extra"] = 1
+    with pytest.raises(InputError) as error:
+        parse_standard(changed, "x")
+    told = str(error.value)
+    assert all(place in told for place in ("criteria.0.limits.0.reason", "criteria.1.title", "extra"))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "a: [", "\0", "words"])
+def test_a_file_that_is_no_standard_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError):
+        load_standard(str(path))
+
+
+def test_an_unknown_standard_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="official, strict-bf16, strict-fp32"):
+        load_standard("strict")
+
+
+def test_a_reference_that_is_far_from_exact_is_nothing_to_measure_with(tmp_path: Path) -> None:
+    def both_off(run: str, step: Step) -> Step:
+        exact = run.startswith("oracle")
+        return step if exact else dataclasses.replace(step, loss=step.loss * (1 + 0.002 * (-1) ** step.step))
+
+    standards = (load_standard("official"), load_standard("strict-bf16"))
+    made = write_example(tmp_path, case=load_case("qwen3-tiny-bf16"), standards=standards, change=both_off)
+    found = {finding.criterion: finding for finding in made.findings if finding.standard == "strict-bf16"}
+    assert found["loss"].outcome is Outcome.PASS, "the two are as near as ever"
+    assert found["reference-loss-error"].outcome is Outcome.INCONCLUSIVE
+    assert found["reference-grad-norm-error"].outcome is Outcome.PASS
+    (validated,) = [one for one in certified(made).missing if "reference-loss-error" in one.detail]
+    assert validated.level is Level.VALIDATED

@@ -22,6 +22,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, SiLU
 
 DTYPES = {"float32": ms.float32, "bfloat16": ms.bfloat16}
 LOWEST = float(np.finfo(np.float32).min)
@@ -72,45 +73,6 @@ class Qwen3RMSNorm(nn.Cell):
         # As rows: reductions over the last of three or four axes are ten times slower on a CPU.
         rows = ops.reshape(self.round(x), (-1, x.shape[-1]))
         return ops.reshape(self.round(self.normalize(rows, self.round(self.weight))[0]), x.shape)
-
-
-GROUP = 64  # rows that are summed in the first round; a power of two
-
-
-class RMSNormalize(nn.Cell):
-    """The norm's arithmetic with its derivative written out: half the operators that differentiation would give.
-
-    For rows [R, W]: with n = x * r and r = 1 / sqrt(mean(x^2) + eps), y = weight * n has the derivatives
-    dx = r * (dy * weight - n * mean(dy * weight * n)) and dweight = sum over rows of dy * n.
-    """
-
-    def __init__(self, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        # ReduceMean takes five times as long as ReduceSum on a CPU.
-        self.row_sum = ops.ReduceSum(keep_dims=True)
-        self.sum = ops.ReduceSum()
-
-    def construct(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The result, and n and r, which the derivative needs."""
-        reciprocal = ops.rsqrt(self.row_sum(x * x, -1) / x.shape[-1] + self.eps)
-        normalized = x * reciprocal
-        return normalized * weight, normalized, reciprocal
-
-    def bprop(
-        self, x: Tensor, weight: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor]:
-        _, normalized, reciprocal = out
-        scaled = dout[0] * weight
-        along = normalized * (self.row_sum(scaled * normalized, -1) / x.shape[-1])
-        return (scaled - along) * reciprocal, self.column_sum(dout[0] * normalized)
-
-    def column_sum(self, x: Tensor) -> Tensor:
-        """Over the rows [R, W], in two rounds: in one, the rounding of R additions would add up."""
-        group = GROUP
-        while x.shape[0] % group != 0:
-            group = group // 2
-        return self.sum(self.sum(ops.reshape(x, (-1, group, x.shape[1])), 1), 0)
 
 
 class Qwen3RotaryEmbedding(nn.Cell):
@@ -167,28 +129,6 @@ class Projection(nn.Cell):
         return ops.reshape(product, (*x.shape[:-1], weight.shape[0]))
 
 
-class Rotation(nn.Cell):
-    """Rotary embedding in half-split form: the pair (x_i, x_{i+H/2}) turned by its angle; [..., S, H].
-
-    The derivative is the rotation back, written out: that of slices and concatenation costs more on a CPU.
-    """
-
-    def construct(self, x: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
-        return x * cos_SH + turn_halves(x) * sin_SH
-
-    def bprop(
-        self, x: Tensor, cos_SH: Tensor, sin_SH: Tensor, out: Tensor, dout: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        back = dout * cos_SH - turn_halves(dout * sin_SH)
-        return back, ops.zeros_like(cos_SH), ops.zeros_like(sin_SH)
-
-
-def turn_halves(x: Tensor) -> Tensor:
-    """(x_1, x_2) -> (-x_2, x_1) on the halves of the last axis: a quarter turn of every pair."""
-    half = x.shape[-1] // 2
-    return ops.cat((-x[..., half:], x[..., :half]), -1)
-
-
 class PlainAttention(nn.Cell):
     """softmax(q k^T * scaling + causal mask) v, operator by operator."""
 
@@ -229,23 +169,6 @@ class PlainAttention(nn.Cell):
         B, K, S, H = x_BKSH.shape
         repeated = ops.broadcast_to(ops.expand_dims(x_BKSH, 2), (B, K, self.groups, S, H))
         return ops.reshape(repeated, (B, K * self.groups, S, H))
-
-
-class RowSoftmax(nn.Cell):
-    """Softmax over the last axis, with its derivative p * (dp - sum(dp * p)) on rows: faster than the framework's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.softmax = ops.Softmax(-1)
-        self.row_sum = ops.ReduceSum(keep_dims=True)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.softmax(x)
-
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        probabilities, gradient = ops.reshape(out, (-1, x.shape[-1])), ops.reshape(dout, (-1, x.shape[-1]))
-        along = self.row_sum(gradient * probabilities, -1)
-        return (ops.reshape(probabilities * (gradient - along), x.shape),)
 
 
 class FusedAttention(nn.Cell):
@@ -337,29 +260,6 @@ class Qwen3MLP(nn.Cell):
     def construct(self, hidden_BSD: Tensor) -> Tensor:
         gate_BSF = self.round(self.silu(self.gate_proj(hidden_BSD)))
         return self.down_proj(self.round(gate_BSF * self.up_proj(hidden_BSD)))
-
-
-class SiLU(nn.Cell):
-    """x * sigmoid(x), keeping the sigmoid for the derivative, where the framework's own computes it again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gated = _Gated()
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.gated(x)[0]
-
-
-class _Gated(nn.Cell):
-    """x * sigmoid(x) and sigmoid(x); d(x s) = s + x s (1 - s)."""
-
-    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        gate = ops.sigmoid(x)
-        return x * gate, gate
-
-    def bprop(self, x: Tensor, out: tuple[Tensor, Tensor], dout: tuple[Tensor, Tensor]) -> tuple[Tensor]:
-        value, gate = out
-        return (dout[0] * (gate + value - value * gate),)
 
 
 class Qwen3DecoderLayer(nn.Cell):

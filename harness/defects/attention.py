@@ -7,12 +7,8 @@ from harness.defects import defect
 from harness.defects.planting import ChangedModel, layers
 from harness.runners.mindspore_subject import MindSporeSubject
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
-from qwen3_model.modeling_qwen3 import (
-    LOWEST,
-    PlainAttention,
-    Qwen3ForCausalLM,
-    RowSoftmax,
-)
+from qwen3_model.derivatives import RowSoftmax
+from qwen3_model.modeling_qwen3 import LOWEST, PlainAttention, Qwen3ForCausalLM
 
 
 class Tiled(PlainAttention):

@@ -16,7 +16,8 @@ from harness.defects.norms import KeyUnnormed, QueryUnnormed
 from harness.defects.planting import exchange, layers
 from harness.defects.planting_inference import ChangedDecode, decoding
 from harness.runners.mindspore_inference import MindSporeInference
-from qwen3_model.modeling_qwen3 import LOWEST, Qwen3ForCausalLM, Qwen3RotaryEmbedding, RMSNormalize
+from qwen3_model.derivatives import RMSNormalize
+from qwen3_model.modeling_qwen3 import LOWEST, Qwen3ForCausalLM, Qwen3RotaryEmbedding
 from qwen3_model.modeling_qwen3_infer import Cache, Decode, Prefill, Qwen3ForInference
 
 Array = npt.NDArray[Any]

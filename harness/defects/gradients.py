@@ -10,15 +10,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from harness.defects import defect
 from harness.defects.planting import ChangedGradients, ChangedModel, WithGradients, exchange, layers, low
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.modeling_qwen3 import (
-    Projection,
-    Qwen3ForCausalLM,
-    Qwen3Linear,
-    RMSNormalize,
-    Rotation,
-    RowSoftmax,
-    turn_halves,
-)
+from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, turn_halves
+from qwen3_model.modeling_qwen3 import Projection, Qwen3ForCausalLM, Qwen3Linear
 from qwen3_model.modeling_qwen3_train import ForwardLoss
 
 

@@ -5,12 +5,8 @@ from mindspore import Tensor, nn, ops
 from harness.defects import defect
 from harness.defects.planting import ChangedModel, exchange, layers
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.modeling_qwen3 import (
-    Qwen3Attention,
-    Qwen3ForCausalLM,
-    Qwen3RMSNorm,
-    RMSNormalize,
-)
+from qwen3_model.derivatives import RMSNormalize
+from qwen3_model.modeling_qwen3 import Qwen3Attention, Qwen3ForCausalLM, Qwen3RMSNorm
 
 
 class KeyUnnormed(Qwen3Attention):

@@ -12,7 +12,8 @@ from mindspore import Tensor, nn, ops
 from harness.defects.planting import ChangedModel, exchange
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.protocol import Tensors
-from qwen3_model.modeling_qwen3 import PlainAttention, Qwen3ForCausalLM, Qwen3RMSNorm, Rotation, turn_halves
+from qwen3_model.derivatives import Rotation, turn_halves
+from qwen3_model.modeling_qwen3 import PlainAttention, Qwen3ForCausalLM, Qwen3RMSNorm
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 
 

@@ -1,0 +1,107 @@
+"""The model's operators whose derivatives are written out, because the framework's own are slower or less exact.
+
+Each cell computes what its name says and has a `bprop` with the derivative. Where recompute is on, MindSpore counts the
+operators of a `bprop` as part of the forward pass, so it frees less there.
+"""
+
+from mindspore import Tensor, nn, ops
+
+GROUP = 64  # rows that are summed in the first round; a power of two
+
+
+class RMSNormalize(nn.Cell):
+    """The norm's arithmetic with its derivative written out: half the operators that differentiation would give.
+
+    For rows [R, W]: with n = x * r and r = 1 / sqrt(mean(x^2) + eps), y = weight * n has the derivatives
+    dx = r * (dy * weight - n * mean(dy * weight * n)) and dweight = sum over rows of dy * n.
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        # ReduceMean takes five times as long as ReduceSum on a CPU.
+        self.row_sum = ops.ReduceSum(keep_dims=True)
+        self.sum = ops.ReduceSum()
+
+    def construct(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The result, and n and r, which the derivative needs."""
+        reciprocal = ops.rsqrt(self.row_sum(x * x, -1) / x.shape[-1] + self.eps)
+        normalized = x * reciprocal
+        return normalized * weight, normalized, reciprocal
+
+    def bprop(
+        self, x: Tensor, weight: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        _, normalized, reciprocal = out
+        scaled = dout[0] * weight
+        along = normalized * (self.row_sum(scaled * normalized, -1) / x.shape[-1])
+        return (scaled - along) * reciprocal, self.column_sum(dout[0] * normalized)
+
+    def column_sum(self, x: Tensor) -> Tensor:
+        """Over the rows [R, W], in two rounds: in one, the rounding of R additions would add up."""
+        group = GROUP
+        while x.shape[0] % group != 0:
+            group = group // 2
+        return self.sum(self.sum(ops.reshape(x, (-1, group, x.shape[1])), 1), 0)
+
+
+class Rotation(nn.Cell):
+    """Rotary embedding in half-split form: the pair (x_i, x_{i+H/2}) turned by its angle; [..., S, H].
+
+    The derivative is the rotation back, written out: that of slices and concatenation costs more on a CPU.
+    """
+
+    def construct(self, x: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
+        return x * cos_SH + turn_halves(x) * sin_SH
+
+    def bprop(
+        self, x: Tensor, cos_SH: Tensor, sin_SH: Tensor, out: Tensor, dout: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        back = dout * cos_SH - turn_halves(dout * sin_SH)
+        return back, ops.zeros_like(cos_SH), ops.zeros_like(sin_SH)
+
+
+def turn_halves(x: Tensor) -> Tensor:
+    """(x_1, x_2) -> (-x_2, x_1) on the halves of the last axis: a quarter turn of every pair."""
+    half = x.shape[-1] // 2
+    return ops.cat((-x[..., half:], x[..., :half]), -1)
+
+
+class RowSoftmax(nn.Cell):
+    """Softmax over the last axis, with its derivative p * (dp - sum(dp * p)) on rows: faster than the framework's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = ops.Softmax(-1)
+        self.row_sum = ops.ReduceSum(keep_dims=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.softmax(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        probabilities, gradient = ops.reshape(out, (-1, x.shape[-1])), ops.reshape(dout, (-1, x.shape[-1]))
+        along = self.row_sum(gradient * probabilities, -1)
+        return (ops.reshape(probabilities * (gradient - along), x.shape),)
+
+
+class SiLU(nn.Cell):
+    """x * sigmoid(x), keeping the sigmoid for the derivative, where the framework's own computes it again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gated = _Gated()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.gated(x)[0]
+
+
+class _Gated(nn.Cell):
+    """x * sigmoid(x) and sigmoid(x); d(x s) = s + x s (1 - s)."""
+
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        gate = ops.sigmoid(x)
+        return x * gate, gate
+
+    def bprop(self, x: Tensor, out: tuple[Tensor, Tensor], dout: tuple[Tensor, Tensor]) -> tuple[Tensor]:
+        value, gate = out
+        return (dout[0] * (gate + value - value * gate),)

@@ -44,7 +44,7 @@ def plan(
 
     Nothing is run. Exit code 0: it fits, or no limit is known. 1: it does not. 2: the layout or the file cannot be.
     With --compile MindSpore and mindformers compile the graphs of ranks by a dry run, and the communication operators
-    in them are listed; it needs CANN, or g++ to build stub libraries.
+    in them are listed; it needs CANN, or what builds stub libraries: pip install 'mindspore-certify[plan]'.
     """
     if compile_:
         return print_dry_run(case, rank or [], layers, as_json)

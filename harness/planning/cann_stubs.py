@@ -5,23 +5,27 @@ MindSpore's own front end compiles for Ascend: strategies, the cut into stages, 
 is copied, and nothing can be executed.
 
 The names are read off MindSpore's own libraries, so they fit the version that is installed. They are made once for each
-version, in a directory of the user's cache that appears whole or not at all.
+version, in a directory of the user's cache that appears whole or not at all. The compiler is the first that is found on
+the path, and otherwise the one in the wheel `ziglang`.
 """
 
-import functools
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.base.digest import digest_file, digest_json
 from harness.base.errors import MissingPrerequisite
+from harness.planning import libraries
 
-SOURCE = Path(__file__).with_name("cann_stub.cc")
-TOOLS = {"g++": "g++", "nm": "binutils", "readelf": "binutils"}
+SOURCE = Path(__file__).with_name("cann_stub.c")
+COMPILERS = ("cc", "gcc", "clang")
+WHEEL = "ziglang"  # a compiler as a package
 STUB = "libsymbols.so"
 LIBRARIES = "cann/lib64"  # MindSpore takes what ends in `cann` for the place of CANN, and opens libraries from there
 # Those that MindSpore opens by name while it runs; what its libraries are linked to is read off them.
@@ -47,39 +51,42 @@ def stub_libraries(mindspore: Path, version: str, cache: Path | None = None) -> 
     Raises:
         MissingPrerequisite: a tool that makes them is not there, or MindSpore has no Ascend plugin.
     """
-    recipe = digest_json([digest_file(SOURCE), digest_file(Path(__file__))])
+    recipe = digest_json([digest_file(path) for path in (SOURCE, Path(__file__), Path(libraries.__file__))])
     directory = (cache or _user_cache()) / "cann-stubs" / f"{version}-{recipe[:12]}"
     if not directory.is_dir():
-        check_tools()
-        _appear(directory, mindspore)
+        _appear(directory, mindspore, compiler())
     return directory / LIBRARIES
 
 
-def check_tools() -> None:
-    """Refuses a machine that cannot make libraries.
+def compiler() -> list[str]:
+    """The command that compiles C here, where what reads libraries is here too.
 
     Raises:
-        MissingPrerequisite: each tool that is missing, and how to get them.
+        MissingPrerequisite: which of them is missing, and how to get both.
     """
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        packages = " ".join(sorted({TOOLS[tool] for tool in missing}))
-        raise MissingPrerequisite(
-            f"A dry run without CANN makes stub libraries, and {', '.join(missing)} is not here. "
-            f"Install it with: apt-get install {packages}"
-        )
+    found = next(([path] for name in COMPILERS if (path := shutil.which(name))), None)
+    if found is None and importlib.util.find_spec(WHEEL) is not None:
+        found = [sys.executable, "-m", WHEEL, "cc"]
+    if found and libraries.can_read():
+        return found
+    tools = {f"a C compiler ({', '.join(COMPILERS)} or {WHEEL})": found, "pyelftools": libraries.can_read()}
+    missing = " and ".join(name for name, present in tools.items() if not present)
+    raise MissingPrerequisite(
+        f"A dry run without CANN makes stub libraries, and {missing} is missing. "
+        f"Install it with: pip install pyelftools {WHEEL}"
+    )
 
 
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindspore-certify"
 
 
-def _appear(directory: Path, mindspore: Path) -> None:
+def _appear(directory: Path, mindspore: Path, compile_c: Sequence[str]) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".making-") as scratch:
         made = Path(scratch) / "made"
         (made / LIBRARIES).mkdir(parents=True)
-        _make(made / LIBRARIES, mindspore)
+        _make(made / LIBRARIES, mindspore, compile_c)
         try:
             made.rename(directory)
         except OSError:
@@ -87,47 +94,37 @@ def _appear(directory: Path, mindspore: Path) -> None:
                 raise
 
 
-def _make(directory: Path, mindspore: Path) -> None:
+def _make(directory: Path, mindspore: Path, compile_c: Sequence[str]) -> None:
     plugin = _plugin(mindspore)
     (directory / "symbols.inc").write_text("".join(f"{line}\n" for line in _declarations(plugin, mindspore)))
     shutil.copy(SOURCE, directory)
-    flags = ("-D_GLIBCXX_USE_CXX11_ABI=0", "-O1", "-w")
-    _compile(directory, STUB, SOURCE.name, *flags)
-    empty = directory / "empty.cc"
+    _compile(compile_c, directory, STUB, SOURCE.name, "-O1", "-w")
+    empty = directory / "empty.c"
     empty.touch()
     for name in sorted({*OPENED, *_missing_libraries(plugin, mindspore)}):
-        _compile(directory, name, empty.name, "-Wl,--no-as-needed", "-L.", f"-l:{STUB}", "-Wl,-rpath,$ORIGIN")
+        _compile(compile_c, directory, name, empty.name, "-Wl,--no-as-needed", f"./{STUB}", "-Wl,-rpath,$ORIGIN")
 
 
-def _compile(directory: Path, library: str, source: str, *flags: str) -> None:
-    command = ("g++", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", library, source, *flags)
-    _output(command, directory)
-
-
-def _output(command: Sequence[str | Path], directory: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=_plain_environment())
+def _compile(compile_c: Sequence[str], directory: Path, library: str, source: str, *flags: str) -> None:
+    command = (*compile_c, "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", library, source, *flags)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise MissingPrerequisite(f"{command[0]} could not make a stub library:\n{done.stderr[-2000:].strip()}")
-    return done.stdout
-
-
-def _plain_environment() -> dict[str, str]:
-    """Tools whose words do not depend on the language of the user."""
-    return {**os.environ, "LC_ALL": "C"}
+        used = " ".join(compile_c)
+        raise MissingPrerequisite(f"{used} could not make a stub library:\n{done.stderr[-2000:].strip()}")
 
 
 def _plugin(mindspore: Path) -> list[Path]:
     """The libraries that are loaded for Ascend, for this processor."""
     base = mindspore / "lib" / "plugin"
     found = [*base.glob("libmindspore_*ascend*"), *(base / "ascend").rglob("*.so")]
-    libraries = [path for path in sorted(found) if not NOT_LOADED.search(path.relative_to(base).as_posix())]
-    if not libraries:
+    loaded = [path for path in sorted(found) if not NOT_LOADED.search(path.relative_to(base).as_posix())]
+    if not loaded:
         raise MissingPrerequisite(f"MindSpore in {mindspore} has no plugin for Ascend, so there is nothing to compile.")
-    return libraries
+    return loaded
 
 
 def _declarations(plugin: Sequence[Path], mindspore: Path) -> Iterator[str]:
-    """Every symbol that nobody defines, as the macro of `cann_stub.cc` that it needs; sorted."""
+    """Every symbol that nobody defines, as the macro of `cann_stub.c` that it needs; sorted."""
     own = set(re.findall(r"\b(\w+)\(", SOURCE.read_text(encoding="utf-8")))
     for name in sorted((_linked(plugin) | set(_looked_up(plugin))) - _defined(plugin, mindspore) - own):
         if name.startswith("_ZN2ge8OperatorC"):
@@ -138,16 +135,9 @@ def _declarations(plugin: Sequence[Path], mindspore: Path) -> Iterator[str]:
             yield f"ZERO({name})"
 
 
-def _symbols(which: str, libraries: Sequence[Path]) -> set[str]:
-    """Names without their version; weak ones that nobody has to define are left out."""
-    lines = _output(("nm", "-D", which, *libraries)).splitlines()
-    found = (line.split() for line in lines if len(line.split()) > 1)
-    return {words[-1].partition("@")[0] for words in found if words[-2] not in ("w", "v")}
-
-
 def _linked(plugin: Sequence[Path]) -> set[str]:
     """What the plugin is linked to; an interpreter has what begins with Py."""
-    return {name for name in _symbols("--undefined-only", plugin) if not re.match(r"_?Py|__stack_chk", name)}
+    return {name for name in libraries.undefined(plugin) if not re.match(r"_?Py|__stack_chk", name)}
 
 
 def _looked_up(plugin: Sequence[Path]) -> Iterator[str]:
@@ -165,22 +155,11 @@ def _looked_up(plugin: Sequence[Path]) -> Iterator[str]:
 def _defined(plugin: Sequence[Path], mindspore: Path) -> set[str]:
     """What MindSpore and the system define."""
     own = [path for path in mindspore.glob("lib/*.so*") if path.is_file()]
-    system = [path for name in _needed(plugin) if (path := _system_library(name))]
-    return _symbols("--defined-only", [*own, *mindspore.glob("_c_*.so"), *plugin, *system])
-
-
-def _needed(plugin: Sequence[Path]) -> list[str]:
-    return sorted(set(re.findall(r"\(NEEDED\).*\[(.+)\]", _output(("readelf", "-d", *plugin)))))
+    system = [path for name in libraries.linked(plugin) if (path := libraries.system_library(name))]
+    return libraries.defined([*own, *mindspore.glob("_c_*.so"), *plugin, *system])
 
 
 def _missing_libraries(plugin: Sequence[Path], mindspore: Path) -> Iterator[str]:
     """The libraries that the plugin is linked to and that neither MindSpore nor the system has."""
     own = {path.name for path in mindspore.rglob("*.so*")}
-    yield from (name for name in _needed(plugin) if name not in own and not _system_library(name))
-
-
-@functools.cache
-def _system_library(name: str) -> Path | None:
-    """Where the linker finds it; it repeats a name that it does not know."""
-    path = Path(_output(("g++", f"-print-file-name={name}")).strip())
-    return path if path.is_absolute() else None
+    yield from (name for name in libraries.linked(plugin) if name not in own and not libraries.system_library(name))

@@ -31,11 +31,11 @@ def main() -> None:
     trees = [*(tree.resolve() for tree in arguments.before), ROOT]
     cores = len(os.sched_getaffinity(0))
     print(f"Python {platform.python_version()}, {cores} cores; CPU seconds, median of {arguments.rounds}")
-    width = max(len(str(tree)) for tree in trees)
+    width = max(map(len, map(str, trees)))
     for command in commands(arguments.bundle.resolve()):
         print(f"certify {' '.join(command)}")
         for tree, found in measure(trees, command, arguments.rounds).items():
-            print(f"  {str(tree):<{width}} {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})")
+            print(f"  {tree!s:<{width}} {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})")
 
 
 def commands(bundle: Path) -> list[list[str]]:
@@ -63,8 +63,7 @@ def cpu_seconds(tree: Path, command: Sequence[str]) -> float:
         [sys.executable, "-m", "harness.cli", *command],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": str(tree)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if "Traceback" in done.stderr:

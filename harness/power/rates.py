@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
 from harness.power.record import Planted, Study, first_sightings
 
 
@@ -20,6 +18,8 @@ class Rate:
         """Lower and upper bound; everything between 0 and 1 where nothing was counted."""
         if not self.total:
             return 0.0, 1.0
+        from scipy.stats import binomtest  # here, because importing it takes longer than any command's own work
+
         found = binomtest(self.count, self.total).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
 

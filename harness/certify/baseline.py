@@ -43,7 +43,7 @@ MAX_AGE_DAYS = 365
 DEFAULT_DIRECTORY = Path("baselines")
 
 
-class State(StrEnum):
+class BaselineState(StrEnum):
     """What a stored baseline is good for."""
 
     USABLE = "usable"
@@ -67,7 +67,7 @@ class Checked:
     `baseline` is None where it could not be read."""
 
     name: str
-    state: State
+    state: BaselineState
     detail: str
     baseline: Baseline | None
 
@@ -234,21 +234,25 @@ def check_baseline(directory: Path, name: str, case: Case | None, now: datetime,
         baseline = read_baseline(path)
         recorded = parse_case(read_json(path / CASE), str(path / CASE))
     except (EvidenceError, InputError) as error:
-        return Checked(name=name, state=State.UNVERIFIED, detail=f"{error} {mend}", baseline=None)
+        return Checked(name=name, state=BaselineState.UNVERIFIED, detail=f"{error} {mend}", baseline=None)
 
-    def checked(state: State, detail: str) -> Checked:
+    def checked(state: BaselineState, detail: str) -> Checked:
         return Checked(name=name, state=state, detail=detail, baseline=baseline)
 
     if case is None:
-        return checked(State.UNUSED, f"{path} is of no shipped case. Name the case's file, or remove the directory.")
+        return checked(
+            BaselineState.UNUSED, f"{path} is of no shipped case. Name the case's file, or remove the directory."
+        )
     if with_recorded_sources(case, recorded).digest() != baseline.case_digest:
-        return checked(State.UNUSED, f"{path} was recorded for another case than {case.name} is now. {mend}")
+        return checked(BaselineState.UNUSED, f"{path} was recorded for another case than {case.name} is now. {mend}")
     age = now - datetime.fromisoformat(baseline.recorded)
     if age > timedelta(days=max_age_days):
-        return checked(State.STALE, f"{path} was recorded {age.days} days ago, allowed {max_age_days}. {mend}")
+        return checked(BaselineState.STALE, f"{path} was recorded {age.days} days ago, allowed {max_age_days}. {mend}")
     if other := _other_versions(baseline.environment.packages):
-        return checked(State.STALE, f"{path} was recorded with other versions than the project pins: {other}. {mend}")
-    return checked(State.USABLE, f"recorded {baseline.recorded} by {baseline.author}: {baseline.reason}")
+        return checked(
+            BaselineState.STALE, f"{path} was recorded with other versions than the project pins: {other}. {mend}"
+        )
+    return checked(BaselineState.USABLE, f"recorded {baseline.recorded} by {baseline.author}: {baseline.reason}")
 
 
 def with_recorded_sources(case: Case, recorded: Case) -> Case:
@@ -278,7 +282,7 @@ def find_baseline(directory: Path, case: Case, jobs: Sequence[Job], max_age_days
         command = record_command(case.name, directory, replace=False)
         raise InputError(f"There is no baseline {path}. Where the reference can run, record one: {command}")
     found = check_baseline(directory, case.name, case, datetime.now(UTC), max_age_days)
-    if found.baseline is None or found.state is not State.USABLE:
+    if found.baseline is None or found.state is not BaselineState.USABLE:
         raise InputError(found.detail)
     command = record_command(case.name, directory, replace=True)
     for job in jobs:

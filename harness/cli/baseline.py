@@ -14,8 +14,8 @@ from harness.certify import case_options, flow
 from harness.certify.baseline import (
     DEFAULT_DIRECTORY,
     MAX_AGE_DAYS,
+    BaselineState,
     Checked,
-    State,
     Statement,
     check_baseline,
     record_command,
@@ -122,9 +122,9 @@ def verify(
         for one in found:
             out_console.print(f"{one.name}: {one.state}; {one.detail}", markup=False, soft_wrap=True)
     states = {one.state for one in found}
-    if State.UNVERIFIED in states:
+    if BaselineState.UNVERIFIED in states:
         return BAD_INPUT
-    return MET if states <= {State.USABLE} else NOT_MET
+    return MET if states <= {BaselineState.USABLE} else NOT_MET
 
 
 def _check(baselines: Path, name: str, chosen: Case | None, max_age: int) -> Checked:

@@ -21,7 +21,7 @@ from harness.evidence.judge import describe_place, statistic
 from harness.logs import PRINTED, Format, ImportedRun, encode, is_import, read_import
 from harness.logs.differences import Difference, differences
 from harness.logs.imports import FORMATS, contradictions, import_log
-from harness.runs.trace import Outcome, Run, decode_number, encode_number, read_trace
+from harness.runs.trace import Run, RunOutcome, decode_number, encode_number, read_trace
 
 STYLES = {"same": "green", "differs": "bold red", "INCONCLUSIVE": "yellow"}
 
@@ -186,7 +186,7 @@ def _say(text: str, style: str = "") -> None:
 
 def _as_run(path: Path) -> Run:
     trace = read_trace(path)
-    outcome = Outcome(status="completed", last_step=len(trace.steps), detail="read from a file")
+    outcome = RunOutcome(status="completed", last_step=len(trace.steps), detail="read from a file")
     return Run(name=str(path), outcome=outcome, trace=trace)
 
 

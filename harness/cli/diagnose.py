@@ -19,7 +19,7 @@ from harness.cli.progress import Progress
 from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS
 from harness.cli.terminal import BROKEN, INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
 from harness.diagnosis.diagnosis import Check, Diagnosis, record
-from harness.diagnosis.errors_by_place import FACTOR, Reading
+from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading
 from harness.evidence.bundle import Bundle
 from harness.report.words import number
 from harness.runs.trace import Side
@@ -128,7 +128,9 @@ def _around(named: Reading, readings: tuple[Reading, ...]) -> Table:
     """The first that differs between what was judged before it and after."""
     same = [reading for reading in readings if reading.direction == named.direction]
     at = same.index(named)
-    table = Table("place", "subject", "reference", f"ratio (allowed {FACTOR:g})", "verdict", box=None, pad_edge=False)
+    table = Table(
+        "place", "subject", "reference", f"ratio (allowed {ALLOWED_RATIO:g})", "verdict", box=None, pad_edge=False
+    )
     for reading in same[max(0, at - SHOWN // 2) : at + SHOWN // 2 + 1]:
         errors = [number(error) if error is not None else "not seen" for error in (reading.subject, reading.reference)]
         style = "bold red" if reading is named else None

@@ -21,7 +21,7 @@ from harness.cli.terminal import (
     moment,
     out_console,
 )
-from harness.nightly import CellResult, Change, Night, State
+from harness.nightly import CellResult, CellState, Change, Night
 from harness.nightly.branch import attach, commit
 from harness.nightly.matrix import load_matrix
 from harness.nightly.night import NIGHTS, bundles, failing, run_night
@@ -124,7 +124,7 @@ def _quiet(cell: CellResult) -> None:
 
 
 def _told(cell: CellResult) -> None:
-    found = cell.level if cell.state is State.JUDGED else cell.state
+    found = cell.level if cell.state is CellState.JUDGED else cell.state
     why = cell.why or cell.reason
     said = ", ".join(dict.fromkeys([str(found), str(cell.change)]))  # a cell that was not run is "not run" twice
     line = f"{cell.cell}: {said} ({cell.seconds / 60:.1f} min): {why}"

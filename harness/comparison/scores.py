@@ -10,7 +10,7 @@ from harness.comparison.distance import absolute
 from harness.comparison.measurement import Measurement, Place, why_broken, why_missing
 from harness.comparison.paired_statistics import Interval, discordance_bound, perplexity_difference
 from harness.runs.evaluation import TASKS
-from harness.runs.trace import Run, Scored, Task
+from harness.runs.trace import EvaluationTask, Run, Scored
 
 
 def scored(run: Run | None) -> tuple[Scored, ...]:
@@ -67,7 +67,9 @@ def likelihoods_apart(a: Scored | None, b: Scored | None) -> float:
     return max(absolute(x, y) / max(1.0, abs(x)) for x, y in zip(a.log_likelihoods, b.log_likelihoods, strict=True))
 
 
-def _difference(task: Task, reference: Sequence[Scored], subject: Sequence[Scored], right: Sequence[int]) -> Interval:
+def _difference(
+    task: EvaluationTask, reference: Sequence[Scored], subject: Sequence[Scored], right: Sequence[int]
+) -> Interval:
     """NaN where a side scored nothing, lacks a document of the other, holds a number that is not finite, or a score
     that does not follow from its log-likelihoods."""
     pairs = pairs_of(reference, subject)
@@ -80,7 +82,7 @@ def _difference(task: Task, reference: Sequence[Scored], subject: Sequence[Score
     return discordance_bound(scores, own)
 
 
-def _follows(task: Task, lines: Sequence[Scored], right: Sequence[int]) -> bool:
+def _follows(task: EvaluationTask, lines: Sequence[Scored], right: Sequence[int]) -> bool:
     """Whether every score is what its log-likelihoods say. Whether a word is the greedy one they do not say."""
     if not all(line.finite for line in lines):
         return False

@@ -34,12 +34,12 @@ Area = Literal[
     "inference",
 ]
 Direction = Literal["forward", "backward"]
-Task = Literal["pretrain", "inference"]
+TaskName = Literal["pretrain", "inference"]
 AREAS: tuple[Area, ...] = get_args(Area)
 PARALLEL: Area = "parallel"  # the area whose defects need several ranks
 INFERENCE: Area = "inference"  # the area whose defects are of a subject that is asked, and not trained
 # The case of a task in which a defect is planted, unless it or the command says another.
-USUAL_CASES: Mapping[Task, str] = {"pretrain": DEFAULT_CASE, "inference": "qwen3-tiny-inference"}
+USUAL_CASES: Mapping[TaskName, str] = {"pretrain": DEFAULT_CASE, "inference": "qwen3-tiny-inference"}
 DIRECTORY = Path(__file__).parent
 # In the order of the catalogue. The model's own are in four, those of inference in two, the other areas in one each.
 MODULES = ("rotary", "norms", "attention", "layers", *AREAS[1:-1], "decoding", "generation")
@@ -78,12 +78,12 @@ class Defect:
     case: str = DEFAULT_CASE
 
     @property
-    def task(self) -> Task:
+    def task(self) -> TaskName:
         """The task of the cases in which it can be planted."""
         return task_of(self.area)
 
 
-def task_of(area: str) -> Task:
+def task_of(area: str) -> TaskName:
     """The task in which an area's defects can be planted."""
     return "inference" if area == INFERENCE else "pretrain"
 

@@ -27,7 +27,16 @@ from harness.base.records import read_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, parse_case
 from harness.comparison.distance import relative, tensor_difference
-from harness.diagnosis.errors_by_place import FACTOR, SIDES, Inside, Reading, Seen, State, Tensors, allowance
+from harness.diagnosis.errors_by_place import (
+    ALLOWED_RATIO,
+    SIDES,
+    Inside,
+    Reading,
+    ReadingState,
+    Seen,
+    Tensors,
+    allowance,
+)
 from harness.diagnosis.first_difference import Named, name_first, shown
 from harness.evidence.bundle import read_run
 from harness.evidence.bundle_files import CASE
@@ -48,7 +57,7 @@ class Check:
     """What was asked after another; `detail` says what was found."""
 
     name: str
-    state: State
+    state: ReadingState
     detail: str
 
 
@@ -224,7 +233,7 @@ def _numbers(curves: Mapping[Side, Sequence[Step]]) -> Iterator[Check]:
             [_apart(steps["oracle"].get(at), steps[side].get(at), number) for at in every]
             for side in ("subject", "reference")
         )
-        allowed = FACTOR * allowance(None, own)
+        allowed = ALLOWED_RATIO * allowance(None, own)
         wrong = next((at for at, error in zip(every, errors, strict=True) if not error <= allowed), None)
         if wrong is None:
             detail = f"{len(every)} steps, at most {shown(max(errors, default=math.nan))} off"

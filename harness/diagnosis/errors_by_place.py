@@ -19,11 +19,11 @@ from harness.runs.taps import Look
 from harness.runs.trace import Run, Side, Step
 
 Tensors = Mapping[str, npt.NDArray[Any]]
-State = Literal["agrees", "differs", "not seen"]
+ReadingState = Literal["agrees", "differs", "not seen"]
 
 # A correct subject's error was at most 2.8 times what the reference's allow, at any place of the four shipped cases in
 # float32 and bfloat16 (docs/design/diagnosis.md); `strict-fp32` allows 10 for the largest ratio of a gradient too.
-FACTOR = 10.0
+ALLOWED_RATIO = 10.0
 SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
 
 
@@ -58,10 +58,10 @@ class Reading:
         return math.nan if self.subject is None else self.subject / self.allowance
 
     @property
-    def state(self) -> State:
+    def state(self) -> ReadingState:
         if self.subject is None or self.reference is None:
             return "not seen"
-        return "agrees" if self.ratio <= FACTOR else "differs"
+        return "agrees" if self.ratio <= ALLOWED_RATIO else "differs"
 
 
 def allowance(own: float | None, before: Sequence[float]) -> float:

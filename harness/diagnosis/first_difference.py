@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.diagnosis.clues import Scene, clue, loss_clue
-from harness.diagnosis.errors_by_place import FACTOR, Inside, Reading
+from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Inside, Reading
 from harness.runs.places import HEAD, LOSS
 
 
@@ -86,7 +86,9 @@ def _clue(inside: Inside, reading: Reading) -> str | None:
         logits, batch = inside.tensor("subject", "forward", HEAD), inside.batch
         if logits is not None:
             exact = np.asarray(inside.loss_of_own_logits("subject"))
-            found = loss_clue(float(given), logits, batch["tokens"], batch["loss_mask"], FACTOR * reading.allowance)
+            found = loss_clue(
+                float(given), logits, batch["tokens"], batch["loss_mask"], ALLOWED_RATIO * reading.allowance
+            )
             if found:
                 return found
     scene = _scene(inside, reading, exact, given, reference)
@@ -105,7 +107,7 @@ def _scene(inside: Inside, reading: Reading, exact: Any, given: Any, reference: 
         subject=given,
         exact=exact,
         reference=reference,
-        allowed=FACTOR * reading.allowance,
+        allowed=ALLOWED_RATIO * reading.allowance,
         taken={name: tensor for name, tensor in taken.items() if tensor is not None},
         elsewhere={name.removeprefix(prefix): t for name, t in others.items() if name.startswith(prefix)},
     )

@@ -52,7 +52,7 @@ from harness.evidence.provenance import (
 )
 from harness.runs.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
 from harness.runs.inputs import Inputs, read_inputs, read_tensors
-from harness.runs.trace import Outcome, Run, decode_number, encode_number, read_trace
+from harness.runs.trace import Run, RunOutcome, decode_number, encode_number, read_trace
 from harness.standards import Standard, parse_standard
 
 
@@ -136,7 +136,7 @@ def read_run(directory: Path) -> Run:
     Raises:
         EvidenceError: the trace was edited, or the record of how it ended cannot be read.
     """
-    outcome = parse(Outcome, read_json(directory / OUTCOME), directory / OUTCOME)
+    outcome = parse(RunOutcome, read_json(directory / OUTCOME), directory / OUTCOME)
     trace = directory / TRACE
     return Run(name=directory.name, outcome=outcome, trace=read_trace(trace) if trace.is_file() else None)
 

@@ -24,7 +24,7 @@ FORMAT = "certify-floor/1"
 FLOORS_DIR = STANDARDS_DIR / "floors"
 # The reference is one of the correct implementations and not their centre: two of them can be twice as far apart as
 # the furthest of them is from it.
-FACTOR = 2.0
+SAFETY_FACTOR = 2.0
 
 # What a study records of each repeat: measurement and statistic. Signed means keep their sign, so that the envelope
 # has two sides; a limit of their bias allows as much on either.
@@ -123,7 +123,7 @@ class Study:
             InputError: the study did not record this quantity.
         """
         widest = max(map(abs, self.envelope(measurement, "mean" if of == "bias" else of)))
-        return min(rounded_up(FACTOR * widest), ceiling(measurement, of))
+        return min(rounded_up(SAFETY_FACTOR * widest), ceiling(measurement, of))
 
 
 def quantity(measurement: str, of: str) -> str:

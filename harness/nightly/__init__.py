@@ -15,7 +15,7 @@ from harness.levels.rule import Level
 NIGHT_FORMAT = "certify-night/1"
 
 
-class State(StrEnum):
+class CellState(StrEnum):
     """How a cell ended: a level came out, the runs broke, or nothing was run."""
 
     JUDGED = "judged"
@@ -47,7 +47,7 @@ class CellResult:
     device: str
     layout: str
     asked: Level
-    state: State
+    state: CellState
     reason: str
     seconds: float
     bundle: str | None = None

@@ -34,7 +34,7 @@ from harness.evidence.bundle_files import INPUTS, MANIFEST
 from harness.evidence.judge import Outcome, closest
 from harness.levels.rule import Certificate, certify
 from harness.levels.submission import Submission, read_submission
-from harness.nightly import NIGHT_FORMAT, CellResult, Change, Night, State, compared
+from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Change, Night, compared
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.runners.processes import end_with_parent, log_error
 
@@ -102,9 +102,9 @@ def _faults(cell: CellResult) -> Iterator[str]:
         yield "regression"
     if cell.below:
         yield "below"
-    if cell.state is State.BROKEN:
+    if cell.state is CellState.BROKEN:
         yield "broken"
-    if cell.state is State.NOT_RUN:
+    if cell.state is CellState.NOT_RUN:
         yield "not run"
 
 
@@ -161,7 +161,7 @@ def _concluded(
         device=cell.device,
         layout=str(case.parallel),
         asked=cell.level or matrix.level,
-        state=State.NOT_RUN,
+        state=CellState.NOT_RUN,
         reason="",
         seconds=0.0,
     )
@@ -177,18 +177,20 @@ def _concluded(
     result = dataclasses.replace(result, seconds=round(time.monotonic() - begun, 1))
     if code is None:
         limit = f"{(cell.limit or matrix.limit) / 60:g} min"
-        return dataclasses.replace(result, state=State.BROKEN, reason=f"not done within its limit of {limit}; ended")
+        return dataclasses.replace(
+            result, state=CellState.BROKEN, reason=f"not done within its limit of {limit}; ended"
+        )
     if code < 0:
         reason = f"its process was killed by {signal.Signals(-code).name}"
-        return dataclasses.replace(result, state=State.BROKEN, reason=reason)
+        return dataclasses.replace(result, state=CellState.BROKEN, reason=reason)
     if not (directory / BUNDLE / MANIFEST).is_file():
         said = log_error(directory / LOG).strip().splitlines()
         reason = said[-1] if said else f"exit code {code}, and it said nothing"
-        return dataclasses.replace(result, state=State.BROKEN, reason=reason)
+        return dataclasses.replace(result, state=CellState.BROKEN, reason=reason)
     try:
         submission = read_submission(directory / BUNDLE, trust, now := datetime.now(UTC))
     except CertifyError as error:
-        return dataclasses.replace(result, state=State.BROKEN, reason=str(error))
+        return dataclasses.replace(result, state=CellState.BROKEN, reason=str(error))
     return _judged(result, submission, certify(submission, now), place)
 
 
@@ -199,7 +201,7 @@ def _judged(result: CellResult, submission: Submission, certificate: Certificate
     passed = sum(one.outcome is Outcome.PASS for one in bundle.findings)
     return dataclasses.replace(
         result,
-        state=State.BROKEN if unfinished(bundle.path) else State.JUDGED,
+        state=CellState.BROKEN if unfinished(bundle.path) else CellState.JUDGED,
         reason="; ".join(ends) or f"{passed} of {len(bundle.findings)} criteria pass",
         bundle=bundle.path.relative_to(place).as_posix(),
         digest=bundle.digest,

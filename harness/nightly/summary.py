@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from harness.nightly import CellResult, Change, Night, State
+from harness.nightly import CellResult, CellState, Change, Night
 from harness.report.words import number
 
 # What one wants to read first.
@@ -53,9 +53,9 @@ def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
 
 
 def _fault(cell: CellResult) -> str:
-    if cell.state is State.NOT_RUN:
+    if cell.state is CellState.NOT_RUN:
         return f"not run: {cell.reason}"
-    if cell.state is State.BROKEN:
+    if cell.state is CellState.BROKEN:
         return f"broken: {cell.reason}"
     change = f"{cell.change}: {cell.why}" if cell.change is Change.REGRESSION else cell.reason
     return f"{cell.level}, {cell.asked} is asked. {change}" if cell.below else change

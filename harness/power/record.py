@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.records import read_record
-from harness.defects import Defect, Task
+from harness.defects import Defect, TaskName
 from harness.evidence.judge import Finding, Judged, Outcome
 from harness.evidence.provenance import Environment, Source
 from harness.power.rules import RULES
@@ -80,7 +80,7 @@ class Study:
     seconds: float
 
     @property
-    def task(self) -> Task:
+    def task(self) -> TaskName:
         """That of its defects."""
         return next((one.defect.task for one in self.planted), "pretrain")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from harness.comparison.measurement import Comparison, Measurement
-from harness.defects import Task
+from harness.defects import TaskName
 from harness.evidence.judge import Outcome, judge
 from harness.standards import OFFICIAL, Standard, load_standard
 
@@ -18,7 +18,7 @@ APPROXIMATE, FORGIVEN = 0.05, 0.01
 
 
 # The other rules that look at the runs of a task, each with what it asks for.
-RULES: Mapping[Task, Mapping[str, str]] = {
+RULES: Mapping[TaskName, Mapping[str, str]] = {
     "pretrain": {
         "official ceilings": "first loss, mean loss and mean grad norm within the published ceilings",
         "first step and mean loss": "first loss and mean loss within the published ceilings",
@@ -32,7 +32,7 @@ RULES: Mapping[Task, Mapping[str, str]] = {
 }
 
 
-def other_rules(comparison: Comparison, task: Task) -> dict[str, bool]:
+def other_rules(comparison: Comparison, task: TaskName) -> dict[str, bool]:
     """Whether each of a task's `RULES` refuses a run. What was not measured is not seen by them."""
     refuse = _rules_of_training if task == "pretrain" else _rules_of_inference
     return dict(zip(RULES[task], refuse(comparison), strict=True))

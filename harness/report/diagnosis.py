@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.diagnosis.diagnosis import Check, Diagnosis
-from harness.diagnosis.errors_by_place import FACTOR, Reading, State
+from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, ReadingState
 from harness.evidence.judge import Outcome
 from harness.report.page import render_template
 from harness.report.words import Fact, Mark, mark, number
@@ -27,13 +27,13 @@ TITLES: dict[Direction, tuple[str, str]] = {
     "parameter": ("Gradients of parameters", "Before clipping; the pass goes from bottom to top."),
 }
 # Nothing is passed or failed here; the signs and colours are those of the report.
-OUTCOMES: Mapping[State, Outcome] = {
+OUTCOMES: Mapping[ReadingState, Outcome] = {
     "agrees": Outcome.PASS,
     "differs": Outcome.FAIL,
     "not seen": Outcome.INCONCLUSIVE,
 }
 # Where a cell's shade begins, as a multiple of what the reference's errors allow before the factor.
-SHADES = (("agrees", 0.0), ("near", 3.0), ("differs", FACTOR), ("far", 1e3))
+SHADES = (("agrees", 0.0), ("near", 3.0), ("differs", ALLOWED_RATIO), ("far", 1e3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def build_page(diagnosis: Diagnosis) -> DiagnosisPage:
         tone="bad" if named or diagnosis.broken else "good",
         facts=tuple(_facts(diagnosis)),
         maps=tuple(found for direction in TITLES if (found := _map(diagnosis, direction)) is not None),
-        factor=number(FACTOR),
+        factor=number(ALLOWED_RATIO),
         checks=tuple((_mark(check.state), check) for check in diagnosis.checks),
         lines=tuple(_line(diagnosis, reading) for reading in diagnosis.readings),
         built=diagnosis.built,
@@ -122,7 +122,7 @@ def _facts(diagnosis: Diagnosis) -> Iterator[Fact]:
         yield Fact(term="Seen at", text=f"{reading.name} ({reading.direction})", code=True)
         yield Fact(term="Subject’s error", text=_number(reading.subject))
         yield Fact(term="Reference’s error", text=_number(reading.reference))
-        yield Fact(term="Ratio", text=f"{number(reading.ratio)}, allowed {number(FACTOR)}")
+        yield Fact(term="Ratio", text=f"{number(reading.ratio)}, allowed {number(ALLOWED_RATIO)}")
     for side, look in diagnosis.looks.items():
         if look.missing:
             yield Fact(term=f"Inside the {side}", text=look.missing)
@@ -132,7 +132,7 @@ def _facts(diagnosis: Diagnosis) -> Iterator[Fact]:
         yield Fact(term=f"Looking into the {side}", text=f"{cost}; tapped and plain step gave {same}")
 
 
-def _mark(state: State) -> Mark:
+def _mark(state: ReadingState) -> Mark:
     return dataclasses.replace(mark(OUTCOMES[state]), word=state)
 
 

@@ -12,9 +12,9 @@ from harness.report.charts import Chart, limits_on, plain
 from harness.report.columns import Column
 from harness.report.documents import TITLES, likelihoods_of
 from harness.report.words import number
-from harness.runs.trace import Task
+from harness.runs.trace import EvaluationTask
 
-COLORS: Mapping[Task, str] = {"text": "subject", "last_word": "second", "ending": "reference"}
+COLORS: Mapping[EvaluationTask, str] = {"text": "subject", "last_word": "second", "ending": "reference"}
 
 
 def likelihood_chart(columns: Mapping[str, Column]) -> Chart:
@@ -37,7 +37,7 @@ def likelihood_chart(columns: Mapping[str, Column]) -> Chart:
     )
 
 
-def _points(task: Task, reference: str, subject: str, first: bool) -> Any:
+def _points(task: EvaluationTask, reference: str, subject: str, first: bool) -> Any:
     return go.Scatter(
         name=TITLES[task],
         legendgroup=task,

@@ -17,12 +17,12 @@ from harness.report.charts import limits_on
 from harness.report.columns import Column, Table, add_column
 from harness.report.criteria import Bar, used_of_allowed
 from harness.report.words import number
-from harness.runs.trace import Scored, Task, encode_number
+from harness.runs.trace import EvaluationTask, Scored, encode_number
 
 SIDES = (("reference", REFERENCE), ("subject", SUBJECT))
 EVERY_SIDE = (*SIDES, ("oracle", ORACLE))
-TITLES: Mapping[Task, str] = {"text": "Texts", "last_word": "Last words", "ending": "Endings"}
-SCORES: Mapping[Task, str] = {
+TITLES: Mapping[EvaluationTask, str] = {"text": "Texts", "last_word": "Last words", "ending": "Endings"}
+SCORES: Mapping[EvaluationTask, str] = {
     "text": "perplexity per word",
     "last_word": "of passages, how many words are the greedy ones",
     "ending": "of passages, how often the likeliest of several endings is its own",
@@ -53,7 +53,7 @@ def score_rows(bundle: Bundle) -> tuple[ScoreRow, ...]:
     return tuple(_score_row(bundle, task) for task in TITLES if any(_lines(bundle, task).values()))
 
 
-def _score_row(bundle: Bundle, task: Task) -> ScoreRow:
+def _score_row(bundle: Bundle, task: EvaluationTask) -> ScoreRow:
     lines = _lines(bundle, task)
     difference, bound = (value_at(bundle, f"score.{name}", task) for name in ("difference", "bound"))
     scores = {side: _score(task, found) for side, found in lines.items()}
@@ -76,7 +76,7 @@ def _score_row(bundle: Bundle, task: Task) -> ScoreRow:
     )
 
 
-def _score(task: Task, lines: Sequence[Scored]) -> str:
+def _score(task: EvaluationTask, lines: Sequence[Scored]) -> str:
     scores = [line.score for line in lines]
     if not scores or not all(map(math.isfinite, scores)):
         return "not a number" if scores else "not scored"
@@ -132,14 +132,14 @@ def document_tables(columns: Mapping[str, Column]) -> tuple[Table, ...]:
     )
 
 
-def likelihoods_of(columns: Mapping[str, Column], task: Task) -> list[tuple[str, str]]:
+def likelihoods_of(columns: Mapping[str, Column], task: EvaluationTask) -> list[tuple[str, str]]:
     """The columns of log-likelihoods of a task, by pairs: the reference's and the subject's."""
     pattern = f"{task}.reference.log_likelihood."
     pairs = [(name, name.replace(".reference.", ".subject.")) for name in columns if name.startswith(pattern)]
     return [pair for pair in pairs if pair[1] in columns]
 
 
-def _numbers(bundle: Bundle) -> dict[Task, range]:
+def _numbers(bundle: Bundle) -> dict[EvaluationTask, range]:
     """The numbers of the documents of each task, over all tasks."""
     asked = bundle.case.inference
     assert isinstance(asked, Inference), "a case of inference"
@@ -151,7 +151,7 @@ def _numbers(bundle: Bundle) -> dict[Task, range]:
     }
 
 
-def _lines(bundle: Bundle, task: Task) -> dict[str, tuple[Scored, ...]]:
+def _lines(bundle: Bundle, task: EvaluationTask) -> dict[str, tuple[Scored, ...]]:
     runs = {side: bundle.runs.get(name) for side, name in EVERY_SIDE}
     return {
         side: tuple(line for line in run.trace.scored if line.task == task) if run and run.trace else ()
@@ -169,7 +169,7 @@ def _add_side(columns: dict[str, Column], name: str, numbers: range, lines: Mapp
         add_column(columns, f"{name}.log_likelihood.{index + 1}", [encode_number(v[0]) if v else None for v in values])
 
 
-def _differences(bundle: Bundle, task: Task, numbers: range) -> Iterator[float | str | None]:
+def _differences(bundle: Bundle, task: EvaluationTask, numbers: range) -> Iterator[float | str | None]:
     measured = bundle.comparison["score.log_likelihood"]
     found = dict(zip(measured.places, measured.values, strict=True))
     for step in numbers:

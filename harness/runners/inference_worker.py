@@ -24,7 +24,7 @@ from harness.runs.evaluation import (
     read_evaluation,
     words,
 )
-from harness.runs.trace import Scored, Task, TraceWriter
+from harness.runs.trace import EvaluationTask, Scored, TraceWriter
 
 Array = npt.NDArray[Any]
 STOPPED, SAMPLED, TEMPLATE, GREEDY = "stopped", "sampled", "template", "greedy"
@@ -65,7 +65,7 @@ def keep(tensors: Tensors, job: Job) -> None:
         save_file(dict(tensors), job.keep_tensors)
 
 
-def _scored(answerer: Answerer, evaluation: Evaluation, tasks: Sequence[Task]) -> Iterator[Scored]:
+def _scored(answerer: Answerer, evaluation: Evaluation, tasks: Sequence[EvaluationTask]) -> Iterator[Scored]:
     step = 0
     for task in tasks:
         documents = evaluation.documents(task)

@@ -27,7 +27,7 @@ from harness.evidence.bundle_files import LOG, OUTCOME, TRACE
 from harness.runners.job import Job
 from harness.runners.processes import log_tail
 from harness.runners.worker import CHECKPOINT, resume_step
-from harness.runs.trace import ENDED, Outcome, Scored, Status, Trace, read_trace
+from harness.runs.trace import ENDED, RunOutcome, Scored, Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
@@ -179,7 +179,7 @@ def _leave_out(job: Job, why: str) -> None:
     """Notes that a run was not begun."""
     directory = Path(job.directory)
     shutil.rmtree(directory, ignore_errors=True)
-    outcome = Outcome(status="missing", last_step=0, detail=f"not begun: {why}")
+    outcome = RunOutcome(status="missing", last_step=0, detail=f"not begun: {why}")
     write_json(directory / OUTCOME, dataclasses.asdict(outcome))
 
 
@@ -304,7 +304,7 @@ def _try_read(path: Path) -> Trace | None:
 
 def _record(one: _Running, status: Status, detail: str) -> None:
     one.status = status
-    outcome = Outcome(
+    outcome = RunOutcome(
         status=status,
         last_step=one.last_step,
         detail=detail,

@@ -21,7 +21,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from harness.runners.protocol import Likelihoods
-from harness.runs.trace import Task
+from harness.runs.trace import EvaluationTask
 
 Array = npt.NDArray[Any]
 Logits = Callable[[Sequence[Sequence[int]]], Sequence[Array]]  # rows of tokens -> [S, V] each
@@ -29,7 +29,7 @@ Logits = Callable[[Sequence[Sequence[int]]], Sequence[Array]]  # rows of tokens 
 LM_EVAL = importlib.metadata.version("lm_eval")
 PERPLEXITY = {"metric": "word_perplexity"}
 ACCURACY = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
-TASKS: dict[Task, dict[str, Any]] = {
+TASKS: dict[EvaluationTask, dict[str, Any]] = {
     "text": {
         "output_type": "loglikelihood_rolling",
         "doc_to_text": "",
@@ -54,7 +54,7 @@ TASKS: dict[Task, dict[str, Any]] = {
 }
 
 
-def configured(task: Task, documents: Sequence[Any]) -> dict[str, Any]:
+def configured(task: EvaluationTask, documents: Sequence[Any]) -> dict[str, Any]:
     """A task of the project as lm-eval takes one."""
     rows = [{"text": one} if isinstance(one, str) else asdict(one) for one in documents]
 
@@ -64,7 +64,7 @@ def configured(task: Task, documents: Sequence[Any]) -> dict[str, Any]:
     return {"task": f"certify_{task}", "custom_dataset": read, "test_split": "test", **TASKS[task]}
 
 
-def run_task(model: Any, task: Task, documents: Sequence[Any]) -> dict[str, Any]:
+def run_task(model: Any, task: EvaluationTask, documents: Sequence[Any]) -> dict[str, Any]:
     """lm-eval's own results of a model in a task, with every sample."""
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
     tasks = TaskManager(include_defaults=False).load([configured(task, documents)])
@@ -73,7 +73,7 @@ def run_task(model: Any, task: Task, documents: Sequence[Any]) -> dict[str, Any]
     return dict(results)
 
 
-def evaluate(model: Any, task: Task, documents: Sequence[Any]) -> Iterator[Likelihoods]:
+def evaluate(model: Any, task: EvaluationTask, documents: Sequence[Any]) -> Iterator[Likelihoods]:
     """Log-likelihoods and score of every document, in their order."""
     samples = run_task(model, task, documents)["samples"][f"certify_{task}"]
     for sample in sorted(samples, key=lambda one: one["doc_id"]):

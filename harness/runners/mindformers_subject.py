@@ -109,7 +109,7 @@ class MindFormersSubject:
             for layer in self._model.get_gpt_model().decoder.layers:
                 layer.recompute()
         self._parameters = ms.ParameterTuple(self._model.trainable_params())
-        self._places = dict(places(self._model, weights))
+        self._places = dict(fused_rows(self._model, weights))
         set_parameters(self._parameters, self._model.convert_weight_dict(dict(weights)), type(self._model).__name__)
         self._optimizer = build_optimizer(case, self._parameters)
         self._gradients = Gradients(GlobalLoss(self._model), self._parameters)
@@ -243,14 +243,14 @@ def build_optimizer(case: Case, parameters: Sequence[Parameter]) -> nn.Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class FusedRows:
     """Where a Hugging Face tensor lies: in which parameter of mindformers', and in which rows of it, in order."""
 
     parameter: str
     rows: npt.NDArray[np.int64]
 
 
-def places(model: TrainingQwen3ForCausalLM, tensors: Tensors) -> Iterator[tuple[str, Place]]:
+def fused_rows(model: TrainingQwen3ForCausalLM, tensors: Tensors) -> Iterator[tuple[str, FusedRows]]:
     """The place of each tensor, as mindformers' own conversion has it.
 
     It converts from Hugging Face alone, and fuses whole rows: numbers of rows are converted in place of the weights.
@@ -261,7 +261,10 @@ def places(model: TrainingQwen3ForCausalLM, tensors: Tensors) -> Iterator[tuple[
     for name, column in numbers.items():
         (parameter,) = (fused for fused, held in converted.items() if column[0, 0] in held)
         order = np.argsort(converted[parameter])
-        yield name, Place(parameter=parameter, rows=order[np.searchsorted(converted[parameter][order], column[:, 0])])
+        yield (
+            name,
+            FusedRows(parameter=parameter, rows=order[np.searchsorted(converted[parameter][order], column[:, 0])]),
+        )
 
 
 def names_of(parameters: Sequence[Parameter]) -> list[str]:

@@ -15,7 +15,7 @@ from harness.runners.inference_worker import SEED, TEMPERATURE, TOP_K, TOP_P, an
 from harness.runners.mindspore_subject import prepare_process
 from harness.runners.protocol import Likelihoods, Setting, Tensors
 from harness.runs.evaluation import Evaluation
-from harness.runs.trace import Task
+from harness.runs.trace import EvaluationTask
 from qwen3_model.chat import ChatTemplate
 from qwen3_model.modeling_qwen3_infer import Qwen3ForInference
 from qwen3_model.sampling import Sampling
@@ -52,7 +52,7 @@ class MindSporeInference:
         positions = self._case.model.max_position_embeddings
         return LogitsLM(self.logits, tokenizer, positions, self._asked.batch_size)
 
-    def evaluate(self, task: Task, documents: Sequence[Any]) -> Iterable[Likelihoods]:
+    def evaluate(self, task: EvaluationTask, documents: Sequence[Any]) -> Iterable[Likelihoods]:
         from harness.runners.lm_evaluation import evaluate
 
         return evaluate(self.adapter, task, documents)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 
 from harness.runners.protocol import Taps
-from harness.runs.places import HEAD, LOSS, TABLES, Place, places
+from harness.runs.places import HEAD, LOSS, TABLES, TapPoint, places
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 
 Array = npt.NDArray[Any]
@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 class Keeps(nn.Cell):
     """Hands on what it is given, and keeps the first of it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TapPoint) -> None:
         super().__init__(auto_prefix=False)
         self.value = Parameter(Tensor(np.zeros(place.shape, np.float32)), name=f"tap.{place.name}", requires_grad=False)
         self.shown = Parameter(Tensor(False), name=f"tap.shown.{place.name}", requires_grad=False)
@@ -53,7 +53,7 @@ class Keeps(nn.Cell):
 class Tap(Keeps):
     """x -> x. `gradient` is the parameter whose gradient is that of x."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TapPoint) -> None:
         super().__init__(place)
         self.gradient = Parameter(Tensor(np.zeros(place.shape, np.float32)), name=f"tap.gradient.{place.name}")
         self.twice = GradientTwice()

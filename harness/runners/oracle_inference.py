@@ -16,7 +16,7 @@ from harness.runners.oracle import logits
 from harness.runners.protocol import Likelihoods, Setting, Tensors
 from harness.runners.torch_training import prepare_torch, torch_provenance
 from harness.runs.evaluation import Evaluation
-from harness.runs.trace import Task
+from harness.runs.trace import EvaluationTask
 
 Array = npt.NDArray[Any]
 Tokens = Sequence[int]
@@ -35,7 +35,7 @@ class OracleInference:
         positions = case.model.max_position_embeddings
         self._adapter = LogitsLM(self.logits, tokenizer, positions, self._asked.batch_size)
 
-    def evaluate(self, task: Task, documents: Sequence[Any]) -> Iterable[Likelihoods]:
+    def evaluate(self, task: EvaluationTask, documents: Sequence[Any]) -> Iterable[Likelihoods]:
         return evaluate(self._adapter, task, documents)
 
     def logits(self, rows: Sequence[Tokens]) -> list[Array]:

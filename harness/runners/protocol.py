@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from harness.cases.case import Case
 from harness.runs.evaluation import Evaluation
-from harness.runs.trace import Task
+from harness.runs.trace import EvaluationTask
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
@@ -73,7 +73,7 @@ class Answerer(Protocol):
     What it leaves: see `harness.comparison.inference`.
     """
 
-    def evaluate(self, task: Task, documents: Sequence[Any]) -> Iterable[Likelihoods]:
+    def evaluate(self, task: EvaluationTask, documents: Sequence[Any]) -> Iterable[Likelihoods]:
         """Log-likelihoods and score of every document of a task, in order, by lm-eval."""
 
     def answers(self, evaluation: Evaluation) -> dict[str, npt.NDArray[Any]]:

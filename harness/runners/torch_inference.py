@@ -20,7 +20,7 @@ from harness.runners.protocol import Likelihoods, Setting, Tensors
 from harness.runners.torch_reference import build_model, precision
 from harness.runners.torch_training import prepare_torch, torch_provenance
 from harness.runs.evaluation import Evaluation
-from harness.runs.trace import Task
+from harness.runs.trace import EvaluationTask
 
 Array = npt.NDArray[Any]
 Tokens = Sequence[int]
@@ -43,7 +43,7 @@ class TorchInference:
         """lm-eval's own."""
         return HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=self._asked.batch_size, device="cpu")
 
-    def evaluate(self, task: Task, documents: Sequence[Any]) -> Iterable[Likelihoods]:
+    def evaluate(self, task: EvaluationTask, documents: Sequence[Any]) -> Iterable[Likelihoods]:
         with precision(self._case):
             yield from list(evaluate(self.adapter, task, documents))
 

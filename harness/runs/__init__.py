@@ -4,12 +4,12 @@ A trace is appended step by step and survives a kill. Reading one checks the dig
 """
 
 from harness.runs.inputs import Inputs, read_inputs
-from harness.runs.places import Place
+from harness.runs.places import TapPoint
 from harness.runs.trace import Run, Step, Trace, TraceFooter, TraceHeader, TraceWriter, read_trace
 
 __all__ = [
     "Inputs",
-    "Place",
+    "TapPoint",
     "Run",
     "Step",
     "Trace",

@@ -12,10 +12,10 @@ from typing import Any
 from harness.base.digest import digest_bytes, digest_file, digest_json
 from harness.base.errors import EvidenceError
 from harness.base.records import parse, read_json
-from harness.runs.trace import Task
+from harness.runs.trace import EvaluationTask
 
 EVALUATION, TOKENIZER = "evaluation.json", "tokenizer"
-TASKS: tuple[Task, ...] = ("text", "last_word", "ending")  # in the order in which they are scored
+TASKS: tuple[EvaluationTask, ...] = ("text", "last_word", "ending")  # in the order in which they are scored
 Message = Mapping[str, str]
 
 
@@ -55,7 +55,7 @@ class Evaluation:
     text_tokens: int
     unigram_nats: float
 
-    def documents(self, task: Task) -> tuple[Any, ...]:
+    def documents(self, task: EvaluationTask) -> tuple[Any, ...]:
         """What is scored in a task, in its order."""
         return {"text": self.texts, "last_word": self.passages, "ending": self.questions}[task]
 

@@ -19,7 +19,7 @@ TOKENS, TABLES, LOSS, HEAD = "tokens", "model.rotary_emb", "loss", "lm_head"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TapPoint:
     """One tensor of the step.
 
     `inputs` are the places that it is computed from, nearest first; `axes` says what each axis counts and `shape` how
@@ -34,7 +34,7 @@ class Place:
     gradient: bool = True
 
 
-def places(config: Qwen3Config, rows: int, length: int) -> tuple[Place, ...]:
+def places(config: Qwen3Config, rows: int, length: int) -> tuple[TapPoint, ...]:
     """Every place of a step over `rows` rows of `length` tokens, each after all that it is computed from.
 
     A tied head has the embedding's weight, whose gradient is whole only at the embedding.
@@ -48,10 +48,10 @@ class _Step:
     rows: int
     length: int
 
-    def places(self) -> Iterator[Place]:
+    def places(self) -> Iterator[TapPoint]:
         stream = "model.embed_tokens"
         yield self._hidden(stream, (), self.config.hidden_size, weighted=True)
-        yield Place(
+        yield TapPoint(
             name=TABLES,
             inputs=(),
             axes=("table", "position", "channel"),
@@ -66,9 +66,9 @@ class _Step:
         yield self._hidden("model.norm", (stream,), self.config.hidden_size, weighted=True)
         tied = self.config.tie_word_embeddings
         yield self._hidden(HEAD, ("model.norm",), self.config.vocab_size, weighted=not tied)
-        yield Place(name=LOSS, inputs=(HEAD,), axes=(), shape=())
+        yield TapPoint(name=LOSS, inputs=(HEAD,), axes=(), shape=())
 
-    def _attention(self, layer: str, stream: str) -> Iterator[Place]:
+    def _attention(self, layer: str, stream: str) -> Iterator[TapPoint]:
         config, name, norm = self.config, f"{layer}.self_attn", f"{layer}.input_layernorm"
         query, key = config.num_attention_heads, config.num_key_value_heads
         yield self._hidden(norm, (stream,), config.hidden_size, weighted=True)
@@ -78,7 +78,7 @@ class _Step:
             yield self._heads(f"{name}.{part}_norm", (f"{name}.{part}_proj",), heads)
         for part, heads in (("q", query), ("k", key)):
             yield self._rotated(f"{name}.rotary_emb.{part}", (f"{name}.{part}_norm", TABLES), heads)
-        yield Place(
+        yield TapPoint(
             name=f"{name}.softmax",
             inputs=(f"{name}.rotary_emb.q", f"{name}.rotary_emb.k"),
             axes=("row", "head", "query position", "key position"),
@@ -89,7 +89,7 @@ class _Step:
         yield self._hidden(name, (f"{name}.o_proj",), config.hidden_size)
         yield self._hidden(f"{layer}.residual", (name, stream), config.hidden_size)
 
-    def _mlp(self, layer: str) -> Iterator[Place]:
+    def _mlp(self, layer: str) -> Iterator[TapPoint]:
         config, name, norm = self.config, f"{layer}.mlp", f"{layer}.post_attention_layernorm"
         yield self._hidden(norm, (f"{layer}.residual",), config.hidden_size, weighted=True)
         for part in ("gate_proj", "up_proj"):
@@ -99,15 +99,15 @@ class _Step:
         yield self._hidden(name, (f"{name}.down_proj",), config.hidden_size)
         yield self._hidden(layer, (name, f"{layer}.residual"), config.hidden_size)
 
-    def _hidden(self, name: str, inputs: tuple[str, ...], width: int, *, weighted: bool = False) -> Place:
+    def _hidden(self, name: str, inputs: tuple[str, ...], width: int, *, weighted: bool = False) -> TapPoint:
         shape, parameter = (self.rows, self.length, width), f"{name}.weight" if weighted else None
         axes = ("row", "position", "channel")
-        return Place(name=name, inputs=inputs, axes=axes, shape=shape, parameter=parameter)
+        return TapPoint(name=name, inputs=inputs, axes=axes, shape=shape, parameter=parameter)
 
-    def _heads(self, name: str, inputs: tuple[str, ...], heads: int) -> Place:
+    def _heads(self, name: str, inputs: tuple[str, ...], heads: int) -> TapPoint:
         shape, axes = (self.rows, self.length, heads, self.config.head_dim), ("row", "position", "head", "channel")
-        return Place(name=name, inputs=inputs, axes=axes, shape=shape, parameter=f"{name}.weight")
+        return TapPoint(name=name, inputs=inputs, axes=axes, shape=shape, parameter=f"{name}.weight")
 
-    def _rotated(self, name: str, inputs: tuple[str, ...], heads: int) -> Place:
+    def _rotated(self, name: str, inputs: tuple[str, ...], heads: int) -> TapPoint:
         shape, axes = (self.rows, heads, self.length, self.config.head_dim), ("row", "head", "position", "channel")
-        return Place(name=name, inputs=inputs, axes=axes, shape=shape)
+        return TapPoint(name=name, inputs=inputs, axes=axes, shape=shape)

@@ -29,7 +29,7 @@ EXACT = 2**53  # every whole number below is one float64
 
 Line = TypeVar("Line", "TraceHeader", "TraceFooter", "Step", "Scored")
 Arm = Literal["train", "lr_zero", "floor", "resumed", "probe", "taps", "alone", "alone_probe", "infer"]
-Task = Literal["text", "last_word", "ending"]
+EvaluationTask = Literal["text", "last_word", "ending"]
 Side = Literal["reference", "subject", "oracle"]
 
 
@@ -63,7 +63,7 @@ class Scored:
     """
 
     step: Annotated[int, Field(ge=1, lt=EXACT)]
-    task: Task
+    task: EvaluationTask
     log_likelihoods: tuple[float, ...]
     score: float
     words: Annotated[int, Field(ge=1, lt=EXACT)]
@@ -137,7 +137,7 @@ ENDED: tuple[Status, ...] = ("completed", "non_finite")  # by itself, with all t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """How the launcher saw a run end. `detail` is a sentence, `log_tail` the end of what the run printed;
     `resumed_after` lists the steps after which the run was taken up again from a checkpoint."""
 
@@ -158,7 +158,7 @@ class Run:
     """One run: how it ended and, where a trace can be read, what it recorded."""
 
     name: str
-    outcome: Outcome
+    outcome: RunOutcome
     trace: Trace | None
 
 

@@ -23,13 +23,13 @@ from typing import BinaryIO, Self
 
 from harness.base.errors import CertifyError
 from harness.cases.case import Case
-from harness.defects import Task
+from harness.defects import TaskName
 from harness.runners.job import Job
 from harness.runners.launcher import Process, run_jobs, start_fresh, variables
 from harness.runners.processes import end_with_parent
 from harness.runners.worker import main
 
-PRELOADED: Mapping[Task, str] = {
+PRELOADED: Mapping[TaskName, str] = {
     "pretrain": "harness.studies.preload",
     "inference": "harness.studies.preload_inference",
 }
@@ -47,7 +47,7 @@ class Stopped(CertifyError):
 class Forks:
     """Carries out the jobs of defects of a task; may be called from several threads."""
 
-    def __init__(self, threads: int, task: Task = "pretrain") -> None:
+    def __init__(self, threads: int, task: TaskName = "pretrain") -> None:
         self._variables = {**variables(threads), **WITHOUT_THREADS}
         self._preloaded = PRELOADED[task]
         self._context = get_context("forkserver")

@@ -26,7 +26,7 @@ from harness.runners.job import Job
 from harness.runners.launcher import own_end, variables
 from harness.runners.processes import end_with_parent
 from harness.runners.worker import carry_out
-from harness.runs.trace import Outcome, Status, read_trace
+from harness.runs.trace import RunOutcome, Status, read_trace
 from harness.studies.reuse import factory_of, forget
 from harness.studies.standing_ranks import carry_out_together
 
@@ -102,5 +102,5 @@ def _carry_out(job: Job) -> None:
 
 
 def _record(directory: Path, status: Status, detail: str, last_step: int, log: str) -> None:
-    outcome = Outcome(status=status, last_step=last_step, detail=detail, log_tail=log)
+    outcome = RunOutcome(status=status, last_step=last_step, detail=detail, log_tail=log)
     write_json(directory / OUTCOME, asdict(outcome))

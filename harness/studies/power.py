@@ -11,7 +11,7 @@ from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case, load_case
 from harness.certify import case_options, environment, flow, prerequisites
 from harness.certify.jobs import ALL_SIDES, Options
-from harness.defects import PARALLEL, USUAL_CASES, Defect, Task
+from harness.defects import PARALLEL, USUAL_CASES, Defect, TaskName
 from harness.evidence.provenance import Source
 from harness.power.record import FORMAT, Clean, Planted, Study
 from harness.runners.launcher import terminate_as_interrupt
@@ -38,7 +38,7 @@ class Asked:
     clean: int | None
 
     @property
-    def task(self) -> Task:
+    def task(self) -> TaskName:
         """The task of all of its cases."""
         return self.defects[0].task
 

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.cases.case import Case
-from harness.defects import Task
+from harness.defects import TaskName
 from qwen3_model.parallel_config import ParallelConfig
 
 SUBJECT = "mindspore"
 FORMULAS = "harness.studies.formulas"
 Changes = Mapping[str, Mapping[str, Any]]
 # What makes a case of a task small. A model that is asked is trained until its outputs are no noise.
-SMALL: Mapping[Task, Changes] = {
+SMALL: Mapping[TaskName, Changes] = {
     "pretrain": {
         "data": {"seq_length": 32},
         "training": {"steps": 40, "lr_zero_steps": 5, "checkpoint_every": 100, "floor_repeats": 0},

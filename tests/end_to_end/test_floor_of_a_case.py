@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.evidence.floor import FACTOR, read_study
+from harness.evidence.floor import SAFETY_FACTOR, read_study
 from harness.studies import floor
 from tests.support.command_line import caller
 from tests.support.examples import small_case
@@ -27,7 +27,7 @@ def test_the_floor_of_a_case_is_measured_and_recorded_once(
     assert len(study.of_its_case().repeats) == 3
     for number in ("loss", "grad_norm"):
         row = told[f"train.{number}.relative", "maximum"]
-        assert 0 < row["highest"] < 1e-5 and row["limit"] >= FACTOR * row["highest"]
+        assert 0 < row["highest"] < 1e-5 and row["limit"] >= SAFETY_FACTOR * row["highest"]
     for repeat, value in zip(study.repeats, study.values["mean of train.loss.relative"], strict=True):
         moved = repeat.attention == "sdpa" or repeat.seed is not None
         assert not moved or value > 0, "another attention or other weights give another loss"

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from harness.corpus.held_out import byte_tokenizer
 from harness.runners.lm_evaluation import LogitsLM, evaluate, likelihood, run_task
 from harness.runs.evaluation import Passage, Question, words
-from harness.runs.trace import Task
+from harness.runs.trace import EvaluationTask
 from tests.model.qwen3_cases import random_weights, shaped
 from tests.parity.hf_reference import reference
 
@@ -26,7 +26,7 @@ def sentence(random: np.random.Generator, length: int) -> str:
     return " ".join(random.choice(WORDS, length))
 
 
-def documents(task: Task, count: int = 12) -> tuple[Any, ...]:
+def documents(task: EvaluationTask, count: int = 12) -> tuple[Any, ...]:
     random = np.random.default_rng(3)
     if task == "text":
         return tuple(sentence(random, 3 + 4 * index) for index in range(count))  # some are longer than the model reads
@@ -67,7 +67,9 @@ def ours(model: torch.nn.Module, tokenizer: Any) -> LogitsLM:
 
 
 @pytest.mark.parametrize("task", ["text", "last_word", "ending"])
-def test_the_adapter_scores_documents_as_the_one_for_hugging_face(task: Task, ours: LogitsLM, theirs: HFLM) -> None:
+def test_the_adapter_scores_documents_as_the_one_for_hugging_face(
+    task: EvaluationTask, ours: LogitsLM, theirs: HFLM
+) -> None:
     asked = documents(task)
     for (own, score), (other, expected) in zip(evaluate(ours, task, asked), evaluate(theirs, task, asked), strict=True):
         assert own == pytest.approx(other, rel=1e-5)
@@ -75,7 +77,7 @@ def test_the_adapter_scores_documents_as_the_one_for_hugging_face(task: Task, ou
 
 
 @pytest.mark.parametrize("task", ["last_word", "ending"])
-def test_the_part_that_is_right_is_lm_evals_accuracy(task: Task, theirs: HFLM) -> None:
+def test_the_part_that_is_right_is_lm_evals_accuracy(task: EvaluationTask, theirs: HFLM) -> None:
     asked = documents(task)
     scores = [score for _, score in evaluate(theirs, task, asked)]
     told = run_task(theirs, task, asked)["results"][f"certify_{task}"]["acc,none"]

@@ -13,7 +13,7 @@ from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.oracle import Float64Oracle
 from harness.runners.protocol import RunnerFactory, Setting, Tapped, Taps
 from harness.runners.torch_reference import TorchReference
-from harness.runs.places import Place, places
+from harness.runs.places import TapPoint, places
 from tests.support.places_at_fault import IdleKeyNorm
 
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
@@ -63,7 +63,7 @@ class Looked:
             self.taps[side] = tapped.taps(*self.batch)
             self.again[side] = tapped.taps(*self.batch)
 
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[TapPoint, ...]:
         return places(self.case.model, self.case.data.global_batch_size, self.case.data.seq_length)
 
 

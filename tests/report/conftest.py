@@ -11,14 +11,14 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from harness.cases.case import Case, load_case
-from harness.runs.trace import Outcome, Step, TraceHeader
+from harness.runs.trace import RunOutcome, Step, TraceHeader
 from tests.support.answering import example_answers
 from tests.support.bundles import example_parameters, write_example, write_page_of
 from tests.support.examples import inference_case
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-CRASH = Outcome(
+CRASH = RunOutcome(
     status="crashed", last_step=83, detail="killed by signal 9", log_tail="</script><script>alert(1)</script>"
 )
 

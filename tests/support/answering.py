@@ -13,7 +13,7 @@ from harness.base.records import write_json
 from harness.cases.case import Case, Inference
 from harness.corpus.held_out import CHAT_TEMPLATE, CONVERSATIONS, EOD, FAST, byte_tokenizer
 from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question, digest_document
-from harness.runs.trace import Scored, Task
+from harness.runs.trace import EvaluationTask, Scored
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -21,7 +21,7 @@ END, STOP, SPEECH = 256, ord("h"), b"Snow falls on the hill, and the hill is whi
 ENDINGS = (" rained.", " snowed.", " froze over.", " thawed.")
 BEST = 9.0  # the logit of a token that is continued with; every other is below 8
 ROUNDING = {"oracle": 0.0, "reference": 5e-8, "subject": 6e-8}  # relative, of what a side computes
-TASKS: tuple[Task, ...] = ("text", "last_word", "ending")
+TASKS: tuple[EvaluationTask, ...] = ("text", "last_word", "ending")
 
 
 def example_evaluation(case: Case) -> Evaluation:
@@ -121,7 +121,7 @@ def _spoken(length: int, begin: int) -> tuple[int, ...]:
     return tuple((SPEECH * (2 + (begin + length) // len(SPEECH)))[begin : begin + length])
 
 
-def _placed(number: int, evaluation: Evaluation) -> tuple[Task, int]:
+def _placed(number: int, evaluation: Evaluation) -> tuple[EvaluationTask, int]:
     """Task and index of a document by its number over all tasks, from 1."""
     index = number - 1
     for task in TASKS:
@@ -131,7 +131,7 @@ def _placed(number: int, evaluation: Evaluation) -> tuple[Task, int]:
     raise AssertionError(f"there is no document {number}")
 
 
-def _likelihoods(task: Task, document: Any, index: int) -> tuple[float, ...]:
+def _likelihoods(task: EvaluationTask, document: Any, index: int) -> tuple[float, ...]:
     wave = 0.3 * math.sin(1.7 * index)
     if task == "text":
         return (-(1.2 + wave) * len(document),)

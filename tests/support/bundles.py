@@ -26,7 +26,7 @@ from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
 from harness.runs.evaluation import Evaluation, digest_evaluation
 from harness.runs.inputs import BATCHES, WEIGHTS, Inputs
-from harness.runs.trace import Arm, Outcome, Scored, Side, Step, TraceHeader, TraceWriter
+from harness.runs.trace import Arm, RunOutcome, Scored, Side, Step, TraceHeader, TraceWriter
 from harness.standards import Standard, load_standard
 from tests.support.answering import example_answers, example_evaluation, example_scored, write_evaluation
 
@@ -150,7 +150,7 @@ def write_example(
     *,
     case: Case | None = None,
     change: Change = unchanged,
-    outcomes: Mapping[str, Outcome] | None = None,
+    outcomes: Mapping[str, RunOutcome] | None = None,
     floor: int = 0,
     standards: tuple[Standard, ...] | None = None,
     parameters: Callable[[str], Tensors] = example_parameters,
@@ -236,7 +236,7 @@ def _runner(side: Side, asked: bool) -> str:
     return {"subject": own, "reference": "torch", "oracle": "oracle"}[side]
 
 
-def _write_run(directory: Path, made: _Made, run: str, outcome: Outcome | None) -> None:
+def _write_run(directory: Path, made: _Made, run: str, outcome: RunOutcome | None) -> None:
     known = role(run, made.case)
     assert known is not None
     side, arm = known
@@ -275,14 +275,14 @@ def _example(run: str, number: int, steps: int, left: Tensors) -> Step:
     )
 
 
-def _outcome(taken: int, steps: int, ended: bool) -> Outcome:
+def _outcome(taken: int, steps: int, ended: bool) -> RunOutcome:
     if not ended:
-        return Outcome(
+        return RunOutcome(
             status="crashed", last_step=taken, detail=f"killed by signal 9 after step {taken}", log_tail="Killed"
         )
     if taken < steps:
-        return Outcome(status="non_finite", last_step=taken, detail=f"not finite at step {taken}")
-    return Outcome(status="completed", last_step=taken, detail=f"{taken} of {steps} steps")
+        return RunOutcome(status="non_finite", last_step=taken, detail=f"not finite at step {taken}")
+    return RunOutcome(status="completed", last_step=taken, detail=f"{taken} of {steps} steps")
 
 
 def edit_json(path: Path, change: Callable[[Any], object]) -> None:

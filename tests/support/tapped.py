@@ -19,7 +19,7 @@ from harness.evidence.bundle_files import CASE, OUTCOME, TRACE
 from harness.runs.inputs import BATCHES, WEIGHTS, seeded
 from harness.runs.places import places
 from harness.runs.taps import LOOK, Look
-from harness.runs.trace import Outcome, Run, Side, Step, Trace, TraceFooter, TraceHeader, TraceWriter
+from harness.runs.trace import Run, RunOutcome, Side, Step, Trace, TraceFooter, TraceHeader, TraceWriter
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
 Array = npt.NDArray[Any]
@@ -89,7 +89,7 @@ def seen(side: Side, tensors: Mapping[str, Array], look: Look | None = None, **h
     )  # fmt: skip
     footer = TraceFooter(last_step=STEPS, parameters={}, lines="")
     trace = Trace(header=dataclasses.replace(told, **header), steps=steps, footer=footer)
-    outcome = Outcome(status="completed", last_step=STEPS, detail=f"{STEPS} of {STEPS} steps")
+    outcome = RunOutcome(status="completed", last_step=STEPS, detail=f"{STEPS} of {STEPS} steps")
     whole = look or Look(missing=None, plain_seconds=0.1, tapped_seconds=0.2)
     return Seen(run=Run(name=f"{side}-taps", outcome=outcome, trace=trace), tensors=tensors, look=whole)
 

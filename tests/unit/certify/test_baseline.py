@@ -23,7 +23,7 @@ from harness.base.errors import EvidenceError, InputError
 from harness.base.records import read_json, write_json
 from harness.cases.case import Case
 from harness.certify import case_options, flow
-from harness.certify.baseline import State, Statement, check_baseline, find_baseline, read_baseline
+from harness.certify.baseline import BaselineState, Statement, check_baseline, find_baseline, read_baseline
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import FINDINGS, MANIFEST
 from harness.evidence.provenance import BASELINE, Baseline
@@ -205,8 +205,8 @@ def test_no_baseline_names_the_command_that_records_one(case: Case, tmp_path: Pa
         judge(case, tmp_path / "out", tmp_path)
 
 
-@pytest.mark.parametrize(("days", "state"), [(364, State.USABLE), (366, State.STALE)])
-def test_a_baseline_grows_stale(case: Case, baselines: Path, days: int, state: State) -> None:
+@pytest.mark.parametrize(("days", "state"), [(364, BaselineState.USABLE), (366, BaselineState.STALE)])
+def test_a_baseline_grows_stale(case: Case, baselines: Path, days: int, state: BaselineState) -> None:
     then = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
     seal_again(baselines / case.name / BASELINE, recorded=then)
     found = check_baseline(baselines, case.name, case, datetime.now(UTC), 365)

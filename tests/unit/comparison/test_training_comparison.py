@@ -24,7 +24,7 @@ from harness.cases.runs_of_a_case import (
 from harness.comparison.distance import MEASURES
 from harness.comparison.measurement import Comparison
 from harness.comparison.training import NUMBERS, Expected, compare_mappings, compare_parameters, compare_traces, measure
-from harness.runs.trace import Outcome, Run, Step, Trace, TraceFooter, TraceHeader
+from harness.runs.trace import Run, RunOutcome, Step, Trace, TraceFooter, TraceHeader
 from tests.support.bundles import example_step
 from tests.support.examples import small_case
 
@@ -50,7 +50,7 @@ def make_run(name: str, change: Change = lambda run, step: step, status: str = "
     steps = tuple(step for step in changed if step is not None)
     footer = TraceFooter(last_step=len(steps), parameters={"w": "1"}, lines="") if status == "completed" else None
     trace = Trace(header=dataclasses.replace(asked, **header), steps=steps, footer=footer)
-    return Run(name=name, outcome=Outcome(status=status, last_step=len(steps), detail=f"it {status}"), trace=trace)
+    return Run(name=name, outcome=RunOutcome(status=status, last_step=len(steps), detail=f"it {status}"), trace=trace)
 
 
 def measured(runs: Mapping[str, Run], tensors: Mapping[str, Any] | None = None) -> Comparison:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.base.errors import EvidenceError
 from harness.diagnosis.diagnosis import Diagnosis, diagnose, first_difference, judge_sides, record
-from harness.diagnosis.errors_by_place import FACTOR, Reading, Seen, allowance
+from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, Seen, allowance
 from harness.runs.places import LOSS, places
 from harness.runs.taps import Look
 from harness.runs.trace import Side
@@ -127,7 +127,7 @@ def test_what_is_allowed_is_never_less_than_float32_can_give() -> None:
     assert allowance(1e-7, [3e-7]) == allowance(3e-7, [1e-7, float("nan")]) == 3e-7
 
 
-@pytest.mark.parametrize(("times", "state"), [(FACTOR, "agrees"), (FACTOR * 1.0001, "differs")])
+@pytest.mark.parametrize(("times", "state"), [(ALLOWED_RATIO, "agrees"), (ALLOWED_RATIO * 1.0001, "differs")])
 def test_the_factor_is_the_limit(times: float, state: str) -> None:
     reading = Reading(name="x", direction="forward", subject=times * 1e-6, reference=1e-6, allowance=1e-6)
     assert reading.state == state

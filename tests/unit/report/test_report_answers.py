@@ -20,7 +20,7 @@ from harness.report.languages import CHINESE
 from harness.report.token_text import read_token_text
 from harness.report.words import number
 from harness.runs.evaluation import TOKENIZER
-from harness.runs.trace import Outcome, Scored
+from harness.runs.trace import RunOutcome, Scored
 from tests.support.answering import Tensors, example_answers
 from tests.support.bundles import edit_json, page_of, view_of, write_example, write_page_of
 from tests.support.examples import inference_case
@@ -200,7 +200,7 @@ def test_a_document_without_a_number_is_named_and_what_follows_is_empty(tmp_path
 
 @pytest.mark.parametrize("run", ["subject-1", "reference-1", "oracle-1", "training"])
 def test_a_run_that_broke_is_told_and_the_page_is_there(tmp_path: Path, run: str) -> None:
-    crash = Outcome(status="crashed", last_step=0, detail="killed by signal 9", log_tail="Out of memory")
+    crash = RunOutcome(status="crashed", last_step=0, detail="killed by signal 9", log_tail="Out of memory")
     made = write_example(
         tmp_path / "b",
         case=inference_case(),

@@ -15,7 +15,7 @@ from harness.base.errors import EvidenceError
 from harness.cases.case import load_case
 from harness.evidence.bundle import read_bundle
 from harness.report.page import embed_json
-from harness.runs.trace import Outcome, Step
+from harness.runs.trace import RunOutcome, Step
 from tests.support.bundles import certified, edit_json, page_of, write_example, write_page_of
 
 HOSTILE = "</script><script>alert('x')</script>&<b onload=\"1\">\u2028"
@@ -119,7 +119,7 @@ def _made(path: Path) -> bool:
 
 def test_hostile_strings_are_text(tmp_path: Path) -> None:
     case = load_case("qwen3-tiny-fp32").with_changes(title=HOSTILE)
-    crash = Outcome(status="crashed", last_step=83, detail=HOSTILE, log_tail=HOSTILE)
+    crash = RunOutcome(status="crashed", last_step=83, detail=HOSTILE, log_tail=HOSTILE)
     bundle = write_example(tmp_path, case=case, change=killed_after_83, outcomes={"subject-1": crash})
     edit_json(tmp_path / "run.json", lambda run: run.update(command=[HOSTILE], started=HOSTILE, host=HOSTILE))
     html = without_plotly(page_of(bundle))
@@ -151,7 +151,7 @@ def test_a_number_that_is_not_finite_is_shown_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_broken_run_comes_before_any_number_with_the_end_of_its_log(tmp_path: Path) -> None:
-    crash = Outcome(status="crashed", last_step=83, detail="killed by signal 9", log_tail="first\nOut of memory")
+    crash = RunOutcome(status="crashed", last_step=83, detail="killed by signal 9", log_tail="first\nOut of memory")
     html = page_of(write_example(tmp_path, change=killed_after_83, outcomes={"subject-1": crash}))
     body = html[html.index("What went wrong") :]
     assert (
@@ -166,13 +166,13 @@ def test_a_run_that_differs_is_to_be_diagnosed_and_one_that_broke_to_be_run_agai
 
     differs = page_of(write_example(tmp_path / "differs", change=off))
     assert "Next: <code>certify diagnose BUNDLE</code>" in differs
-    crash = Outcome(status="crashed", last_step=83, detail="killed by signal 9")
+    crash = RunOutcome(status="crashed", last_step=83, detail="killed by signal 9")
     broke = page_of(write_example(tmp_path / "broke", change=killed_after_83, outcomes={"subject-1": crash}))
     assert "Next: <code>certify run" in broke and "Next: <code>certify diagnose" not in broke
 
 
 def test_a_log_beside_the_bundle_is_shown_where_no_tail_was_recorded(tmp_path: Path) -> None:
-    crash = Outcome(status="hung", last_step=83, detail="no step for 120 s")
+    crash = RunOutcome(status="hung", last_step=83, detail="no step for 120 s")
     bundle = write_example(tmp_path, change=killed_after_83, outcomes={"subject-1": crash})
     (tmp_path / "runs/subject-1/log.txt").write_text("waiting for a lock\n")
     assert "waiting for a lock" in page_of(bundle)

@@ -15,8 +15,7 @@ from harness.report.charts import limits_on
 from harness.report.columns import step_columns, step_tables
 from harness.report.criteria import used_of_allowed
 from harness.report.words import duration, exact, listed, number
-from harness.runs.trace import Outcome as RunOutcome
-from harness.runs.trace import Step
+from harness.runs.trace import RunOutcome, Step
 from harness.standards import Limit, load_standard
 from tests.support.bundles import Change, example_parameters, example_step, page_of, view_of, write_example
 from tests.support.examples import small_case

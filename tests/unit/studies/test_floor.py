@@ -16,8 +16,8 @@ from harness.base.errors import EvidenceError, InputError
 from harness.base.records import write_json
 from harness.cases.case import load_case, shipped_cases
 from harness.evidence.floor import (
-    FACTOR,
     QUANTITIES,
+    SAFETY_FACTOR,
     Study,
     ceiling,
     floor_of,
@@ -85,7 +85,7 @@ def test_no_floor_makes_a_limit_looser_than_the_published_ceiling(measurement: s
 def test_both_sides_of_the_envelope_count() -> None:
     measured = study(**{quantity("train.loss.signed", "mean"): (-3e-6, 1e-6)})
     assert measured.envelope("train.loss.signed", "mean") == (-3e-6, 1e-6)
-    assert measured.limit("train.loss.signed", "bias") == pytest.approx(FACTOR * 3e-6)
+    assert measured.limit("train.loss.signed", "bias") == pytest.approx(SAFETY_FACTOR * 3e-6)
 
 
 def test_what_was_not_recorded_gives_no_limit() -> None:

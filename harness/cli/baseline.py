@@ -22,33 +22,36 @@ from harness.certify.baseline import (
     stored_names,
 )
 from harness.certify.jobs import Options, recorded_jobs
-from harness.cli.progress import Progress
-from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, SourceData, SourceModel, SourceText, SourceTokenizer
-from harness.cli.terminal import (
-    BAD_INPUT,
+from harness.cli.options import (
     CASE_HELP,
-    INTERRUPTED,
-    MET,
-    NOT_MET,
+    DEFAULT_THREADS,
+    DEFAULT_WORKERS,
     BaselinesOption,
+    CaseArgument,
+    DataOption,
     JsonOption,
-    error_console,
-    out_console,
+    ModelOption,
+    TextOption,
+    ThreadsOption,
+    TokenizerOption,
+    WorkersOption,
 )
+from harness.cli.progress import Progress
+from harness.cli.terminal import BAD_INPUT, MET, NOT_MET, Interrupted, error_console, out_console
 
 
 def record(
-    case: Annotated[str, typer.Argument(help=CASE_HELP)],
+    case: CaseArgument,
     author: Annotated[str, typer.Option(help="Who records it.")],
     reason: Annotated[str, typer.Option(help="Why it is recorded, or recorded anew.")],
     baselines: BaselinesOption = DEFAULT_DIRECTORY,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of the baseline that is there.")] = False,
-    text: SourceText = None,
-    data: SourceData = None,
-    tokenizer: SourceTokenizer = None,
-    model: SourceModel = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = DEFAULT_THREADS,
-    workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
+    text: TextOption = None,
+    data: DataOption = None,
+    tokenizer: TokenizerOption = None,
+    model: ModelOption = None,
+    threads: ThreadsOption = DEFAULT_THREADS,
+    workers: WorkersOption = DEFAULT_WORKERS,
     reference: Annotated[str, typer.Option(help="Runner of the reference: a name or MODULE:CLASS.")] = "torch",
     oracle: Annotated[str, typer.Option(help="Runner that gives the exact values: a name or MODULE:CLASS.")] = "oracle",
 ) -> int:
@@ -73,8 +76,7 @@ def record(
         with Progress(error_console, [job.run for job in recorded_jobs(chosen, options)], False) as progress:
             made = flow.record(chosen, options, statement, baselines, progress.update, replace=replace)
     except KeyboardInterrupt:
-        error_console.print("Interrupted; nothing was recorded and no run is left behind.")
-        raise typer.Exit(INTERRUPTED) from None
+        raise Interrupted("Interrupted; nothing was recorded and no run is left behind.") from None
     out_console.print(f"Recorded: {baselines / chosen.name} ({made.seal[:12]})", markup=False, soft_wrap=True)
     return MET
 

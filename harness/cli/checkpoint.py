@@ -9,7 +9,8 @@ import typer
 from harness.base.errors import InputError
 from harness.cases.case import load_case
 from harness.cases.runs_of_a_case import SUBJECT, TRAINING
-from harness.cli.terminal import CASE_HELP, MET, out_console
+from harness.cli.options import CASE_HELP
+from harness.cli.terminal import MET, out_console
 from harness.evidence.bundle import read_bundle
 from harness.evidence.bundle_files import MANIFEST
 from harness.runs.evaluation import TOKENIZER

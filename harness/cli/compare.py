@@ -14,7 +14,8 @@ from harness.base.errors import InputError
 from harness.base.records import encode_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import load_case
-from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
+from harness.cli.options import CASE_HELP, JsonOption
+from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.comparison.scores import scores_apart
 from harness.comparison.training import compare_traces
 from harness.evidence.judge import describe_place, statistic

@@ -17,8 +17,8 @@ from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, load_case
 from harness.cases.data import Tokenizer
 from harness.certify.case_options import with_sources
-from harness.cli.run import SourceData, SourceText, SourceTokenizer
-from harness.cli.terminal import CASE_HELP, MET, JsonOption, error_console, out_console
+from harness.cli.options import CaseArgument, DataOption, JsonOption, TextOption, TokenizerOption
+from harness.cli.terminal import MET, error_console, out_console
 from harness.corpus.batches import draw_batches
 from harness.corpus.draw import batch_tensors, write_batches
 from harness.corpus.indexed import open_indexed
@@ -33,7 +33,7 @@ SHOWN_TOKENS = 48
 BAR_WIDTH = 40
 
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
-TokenizerOption = Annotated[
+InspectTokenizer = Annotated[
     str | None, typer.Option("--tokenizer", help="'bytes', or the directory of a Hugging Face tokenizer.")
 ]
 
@@ -127,7 +127,7 @@ def _load(tokenizer: str) -> TextTokenizer:
 
 def inspect(
     prefix: Annotated[Path, typer.Argument(help="Common prefix of the .bin and the .idx file.")],
-    tokenizer: TokenizerOption = None,
+    tokenizer: InspectTokenizer = None,
     vocab_size: Annotated[
         int | None, typer.Option(min=1, help="Ids must lie below it; the tokenizer's size without it.")
     ] = None,
@@ -180,10 +180,10 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
 
 
 def batches(
-    case: Annotated[str, typer.Argument(help=CASE_HELP)] = DEFAULT_CASE,
-    text: SourceText = None,
-    data: SourceData = None,
-    tokenizer: SourceTokenizer = None,
+    case: CaseArgument = DEFAULT_CASE,
+    text: TextOption = None,
+    data: DataOption = None,
+    tokenizer: TokenizerOption = None,
     out: Annotated[Path | None, typer.Option(help="Write tokens and loss masks as a .safetensors file.")] = None,
     show: Annotated[int, typer.Option(min=0, help="How many of the first rows to show.")] = 3,
     overwrite: OverwriteOption = False,

@@ -10,14 +10,13 @@ import typer
 from rich.table import Table
 from rich.tree import Tree
 
-from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, Case
 from harness.certify import workspace
 from harness.certify.diagnose import PAGE, find, investigate, jobs, runner_of
 from harness.certify.jobs import Options
+from harness.cli.options import DEFAULT_THREADS, DEFAULT_WORKERS, JsonOption, ThreadsOption, WorkersOption, check_device
 from harness.cli.progress import Progress
-from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS
-from harness.cli.terminal import BROKEN, INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
+from harness.cli.terminal import BROKEN, MET, NOT_MET, Interrupted, error_console, out_console
 from harness.diagnosis.diagnosis import Check, Diagnosis, record
 from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading
 from harness.evidence.bundle import Bundle
@@ -40,8 +39,8 @@ def diagnose(
     oracle: RunnerOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for runs and page; new under certify-runs/.")] = None,
     device: Annotated[str | None, typer.Option(help="What the subject runs on: CPU or Ascend.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = DEFAULT_THREADS,
-    workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
+    threads: ThreadsOption = DEFAULT_THREADS,
+    workers: WorkersOption = DEFAULT_WORKERS,
     as_json: JsonOption = False,
 ) -> int:
     """Name the first place at which a subject differs: a module, a gradient, or what comes after step 1.
@@ -52,8 +51,7 @@ def diagnose(
     found = find(what)
     case = found if isinstance(found, Case) else found.case
     on = device or (found.environment.device if isinstance(found, Bundle) else "CPU")
-    if on not in ("CPU", "Ascend"):
-        raise InputError(f"There is no device {on!r}: choose CPU or Ascend.")
+    check_device(on)
     options = Options(
         out=out or workspace.new_directory(Path("certify-runs"), f"{case.name}-diagnosis"),
         resume=False,
@@ -88,10 +86,7 @@ def _run_shown(found: Case | Bundle, case: Case, options: Options, quiet: bool) 
             return investigate(found, options, progress.update)
     except KeyboardInterrupt:
         again = shlex.join(options.command)
-        error_console.print(
-            f"Interrupted; no run is left behind. Begin again with another --out: {again}", markup=False
-        )
-        raise typer.Exit(INTERRUPTED) from None
+        raise Interrupted(f"Interrupted; no run is left behind. Begin again with another --out: {again}") from None
 
 
 def print_diagnosis(diagnosis: Diagnosis, page: Path) -> None:

@@ -14,23 +14,23 @@ from harness.base.records import encode_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import check_trains, load_case
 from harness.certify.jobs import Options
+from harness.cli.options import DEFAULT_WORKERS, CaseArgument, JsonOption, WorkersOption
 from harness.cli.progress import Progress
-from harness.cli.run import DEFAULT_WORKERS
-from harness.cli.terminal import CASE_HELP, INTERRUPTED, MET, JsonOption, error_console, out_console
+from harness.cli.terminal import MET, Interrupted, error_console, out_console
 from harness.evidence.floor import QUANTITIES, Study
 from harness.studies.floor import names_of_runs, repeats, repeats_of_shapes
 from harness.studies.floor import study as run_study
 
 
 def floor(
-    case: Annotated[str, typer.Argument(help=CASE_HELP)],
+    case: CaseArgument,
     out: Annotated[Path, typer.Option(help="File for the study, such as floors/my-case.json; it must be new.")],
     seeds: Annotated[int, typer.Option(min=0, help="How often the weights are moved, for each attention.")] = 10,
     shapes: Annotated[
         bool,
         typer.Option("--shapes", help="Repeat the case in other shapes too, made small, for limits that hold there."),
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
+    workers: WorkersOption = DEFAULT_WORKERS,
     as_json: JsonOption = False,
 ) -> int:
     """Measure how far apart correct implementations of a case are, and print the limits that follow.
@@ -49,8 +49,7 @@ def floor(
         with Progress(error_console, names_of_runs(chosen, options, perturbed), quiet=as_json) as progress:
             made = run_study(chosen, options, perturbed, progress.update)
     except KeyboardInterrupt:
-        error_console.print("Interrupted; nothing was recorded and no run is left behind.")
-        raise typer.Exit(INTERRUPTED) from None
+        raise Interrupted("Interrupted; nothing was recorded and no run is left behind.") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
         file.write(encode_json(asdict(made)))

@@ -13,18 +13,19 @@ from harness.cases.case import Case, load_case, written_for_mindformers
 from harness.certify import case_options, flow
 from harness.certify.baseline import DEFAULT_DIRECTORY
 from harness.certify.jobs import MSRUN_LOG, Options, plan
-from harness.cli.progress import Progress
-from harness.cli.run import DEFAULT_THREADS, DEFAULT_WORKERS, exit_code, run_shown
-from harness.cli.terminal import (
-    BROKEN,
-    CASE_HELP,
-    INTERRUPTED,
-    MET,
+from harness.cli.options import (
+    DEFAULT_THREADS,
+    DEFAULT_WORKERS,
     BaselinesOption,
+    CaseArgument,
     JsonOption,
-    error_console,
-    out_console,
+    ThreadsOption,
+    WorkersOption,
+    check_device,
 )
+from harness.cli.progress import Progress
+from harness.cli.run import exit_code, run_shown
+from harness.cli.terminal import BROKEN, MET, Interrupted, error_console, out_console
 from harness.cli.verdict import print_verdict
 from harness.levels.rule import Level
 from harness.runners.job import Nodes
@@ -42,7 +43,7 @@ NO_CONFIGURATION = (
 
 def launch(
     context: typer.Context,
-    case: Annotated[str, typer.Argument(help=CASE_HELP)],
+    case: CaseArgument,
     nnodes: Annotated[int, typer.Option("--nnodes", min=1, help="Machines.")] = 1,
     node_rank: Annotated[int, typer.Option("--node-rank", min=0, help="Which of them this one is, from 0.")] = 0,
     master: Annotated[str, typer.Option(help="Address of node 0.")] = "127.0.0.1",
@@ -51,8 +52,8 @@ def launch(
     ] = PORT,
     output: Annotated[Path, typer.Option(help="Directory for bundle, msrun_log and checkpoint.")] = Path("output"),
     device: Annotated[str, typer.Option(help="What the subject runs on: CPU or Ascend.")] = "CPU",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = DEFAULT_THREADS,
-    workers: Annotated[int, typer.Option(min=1, help="How many runs of one process go at a time.")] = DEFAULT_WORKERS,
+    threads: ThreadsOption = DEFAULT_THREADS,
+    workers: WorkersOption = DEFAULT_WORKERS,
     level: Annotated[Level, typer.Option(help="The level that has to be met for exit code 0.")] = Level.PRELIMINARY,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Judge against the recorded baseline; reference and oracle do not run.")
@@ -70,6 +71,7 @@ def launch(
     """
     chosen = load_case(case)
     ranks = chosen.parallel.world_size
+    check_device(device)
     _check(chosen, ranks, nnodes, node_rank)
     nodes = Nodes(count=nnodes, rank=node_rank, master=master, port=port)
     if print_:
@@ -114,8 +116,7 @@ def _take_part(case: Case, options: Options, judging: int, quiet: bool) -> int:
         with Progress(error_console, runs, quiet=quiet) as progress:
             made = flow.take_part(case, options, progress.update)
     except KeyboardInterrupt:
-        error_console.print("Interrupted; no process is left behind.")
-        raise typer.Exit(INTERRUPTED) from None
+        raise Interrupted("Interrupted; no process is left behind.") from None
     bad = [run for run in made if not run.outcome.ended]
     for run in bad:
         error_console.print(f"{run.name}: {run.outcome.detail}\n{run.outcome.log_tail}", markup=False)

@@ -11,7 +11,8 @@ from harness.attestation import Role, Statement, Waiver, Withdrawal, load_trust,
 from harness.attestation import keygen as make_key
 from harness.base.errors import InputError
 from harness.base.whole_files import whole_file
-from harness.cli.terminal import MET, NOT_MET, AtOption, BundleArgument, JsonOption, TrustOption, moment, out_console
+from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOption, moment
+from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.evidence.bundle import read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS, MANIFEST
 from harness.levels.rule import Certificate, Level, best

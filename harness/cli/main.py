@@ -1,106 +1,144 @@
 """The commands put together, and the one place where an error becomes a message and an exit code."""
 
+import json
+import re
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from harness.base.errors import CertifyError
-from harness.cli import (
-    baseline,
-    checkpoint,
-    compare,
-    data,
-    diagnose,
-    evidence,
-    floor,
-    launch,
-    level,
-    plan,
-    power,
-    run,
-    site,
-)
-from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, error_console
+from harness.base.near_names import did_you_mean
+from harness.cli.on_demand import CommandsOnDemand
+from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, columns, error_console
 
-OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None}
+NAME, DISTRIBUTION = "certify", "mindspore-certify"
+
+
+class Certify(CommandsOnDemand):
+    homes: ClassVar[Mapping[str, str]] = {
+        "run": "run:run",
+        "diagnose": "diagnose:diagnose",
+        "verify": "verify:verify",
+        "level": "level:level",
+        "diff": "diff:diff",
+        "report": "report:report",
+        "compare": "compare:compare",
+        "import": "compare:import_",
+        "keygen": "level:keygen",
+        "attest": "level:attest",
+        "withdraw": "level:withdraw",
+        "waive": "level:waive",
+        "floor": "floor:floor",
+        "power": "power:power",
+        "plan": "plan:plan",
+        "launch": "launch:launch",
+        "checkpoint": "checkpoint:checkpoint",
+        "site": "site:site",
+        "nightly": "site:nightly",
+        "cases": "cases:cases",
+        "env": "env:env",
+    }
+
+
+class DataCommands(CommandsOnDemand):
+    homes: ClassVar[Mapping[str, str]] = {
+        "jsonl": "data:jsonl",
+        "preprocess": "data:preprocess",
+        "inspect": "data:inspect",
+        "batches": "data:batches",
+        "tokenizer": "data:tokenizer",
+    }
+
+
+class BaselineCommands(CommandsOnDemand):
+    homes: ClassVar[Mapping[str, str]] = {
+        "record": "baseline:record",
+        "list": "baseline:list_baselines",
+        "verify": "baseline:verify",
+    }
+
+
 app = typer.Typer(
-    name="certify",
-    help="Computes the level of a MindSpore model from evidence: trains it beside its PyTorch reference, compares "
-    "every step, judges against frozen limits, and writes a page.\n\nBegin with: certify run",
+    cls=Certify,
+    help="Computes the level of a MindSpore model from evidence: trains it and its PyTorch reference, compares every "
+    "step, judges by frozen limits, and writes a page.\n\nBegin with: certify run",
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
-    pretty_exceptions_enable=False,
-    **OPTIONS,
+    rich_markup_mode=None,
 )
-COMMANDS: tuple[Callable[..., int], ...] = (
-    run.run,
-    diagnose.diagnose,
-    evidence.verify,
-    level.level,
-    evidence.diff,
-    evidence.report,
-    compare.compare,
-    level.keygen,
-    level.attest,
-    level.withdraw,
-    level.waive,
-    floor.floor,
-    power.power,
-    plan.plan,
-    launch.launch,
-    checkpoint.checkpoint,
-    site.site,
-    site.nightly,
-    run.cases,
-    run.env,
+app.add_typer(
+    typer.Typer(cls=DataCommands, help="Prepare training data: WikiText to jsonl to Megatron files to batches."),
+    name="data",
 )
-for command in COMMANDS:
-    app.command()(command)
-app.command("import")(compare.import_)  # a word of the language
-
-data_app = typer.Typer(help="Prepare training data: WikiText to jsonl to Megatron files to batches.", **OPTIONS)
-DATA_COMMANDS: tuple[Callable[..., int], ...] = (
-    data.jsonl,
-    data.preprocess,
-    data.inspect,
-    data.batches,
-    data.tokenizer,
+app.add_typer(
+    typer.Typer(cls=BaselineCommands, help="Record the reference half of a case once, to judge without it."),
+    name="baseline",
 )
-for command in DATA_COMMANDS:
-    data_app.command()(command)
-app.add_typer(data_app, name="data")
-
-baseline_app = typer.Typer(help="Record the reference half of a case once, to judge without it.", **OPTIONS)
-BASELINE_COMMANDS: Mapping[str, Callable[..., int]] = {
-    "record": baseline.record,
-    "list": baseline.list_baselines,
-    "verify": baseline.verify,
-}
-for name, command in BASELINE_COMMANDS.items():
-    baseline_app.command(name)(command)
-app.add_typer(baseline_app, name="baseline")
 
 # What typer's parser raises for unknown options and values; typer brings its own click or uses the installed one.
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata  # here, because no other command needs it and it takes a twentieth of a second
+
+        print(f"{NAME} {importlib.metadata.version(DISTRIBUTION)}")
+        raise typer.Exit(MET)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Runs a command, and turns an error that a person can mend into a message."""
+    """Runs a command, and turns an error that a person can fix into a message."""
     try:
-        code = app(standalone_mode=False)
+        with typer.main.get_command(app).make_context(
+            NAME, sys.argv[1:], terminal_width=columns(sys.stdout)
+        ) as context:
+            code = context.command.invoke(context)
     except CertifyError as error:
-        error_console.print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
-        code = error.exit_code
+        code = _fail(str(error), error.exit_code)
     except typer.Exit as error:
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
+        code = _fail("Interrupted.", INTERRUPTED)
     except USAGE_ERROR as error:
-        error.show()
-        code = BAD_INPUT
+        error_console.print(_usage(error), markup=False, soft_wrap=True)
+        code = _fail(_misuse(error), BAD_INPUT)
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        error_console.print(f"Error: {what}", style="red", markup=False, soft_wrap=True)
-        code = BAD_INPUT
+        code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)
     sys.exit(code or MET)
+
+
+def _fail(message: str, code: int) -> int:
+    """Prints a message for a person, and where JSON is wanted an object for a machine."""
+    interrupted = code == INTERRUPTED
+    text, style = (message, "") if interrupted else (f"Error: {message}", "red")
+    error_console.print(text, style=style, markup=False, soft_wrap=True)
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+    return code
+
+
+def _usage(error: Any) -> str:
+    if error.ctx is None:
+        return ""
+    return f"{error.ctx.get_usage()}\nFor all options: {error.ctx.command_path} --help\n"
+
+
+def _misuse(error: Any) -> str:
+    """What the parser objects to, and what was probably meant."""
+    message = str(error.format_message()).replace("Value error, ", "")  # what typer's validation begins with
+    if getattr(error, "possibilities", None):  # typer's own list of them is longer
+        return f"{error.message}.{did_you_mean(error.option_name, error.possibilities)}"
+    word, _, choices = message.rpartition(" is not one of ")
+    return message + did_you_mean(word.split("'")[-2], re.findall(r"'(.*?)'", choices)) if word else message

@@ -14,7 +14,8 @@ from harness.base.errors import InputError
 from harness.cases.case import Case, check_trains, load_case
 from harness.cases.mindformers import is_configuration, read_configuration
 from harness.cli.dry_run import print_dry_run
-from harness.cli.terminal import CASE_HELP, MET, NOT_MET, JsonOption, out_console
+from harness.cli.options import CaseArgument, JsonOption, check_device
+from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.planning.memory import GIB, StageMemory, memory
 from harness.planning.search import Candidate, candidate, search
 from harness.planning.traffic import traffic
@@ -24,7 +25,7 @@ HELD = ("weights", "gradients", "moments")
 
 
 def plan(
-    case: Annotated[str, typer.Argument(help=CASE_HELP)],
+    case: CaseArgument,
     cards: Annotated[int | None, typer.Option(min=1, help="Search the best layout for so many cards.")] = None,
     memory_: Annotated[
         str | None, typer.Option("--memory", help="What a device has, such as 58GB; that of mindformers' file.")
@@ -50,8 +51,7 @@ def plan(
         return print_dry_run(case, rank or [], layers, as_json)
     if rank or layers:
         raise InputError("--rank and --layers say what is compiled: give --compile too.")
-    if device not in ("CPU", "Ascend"):
-        raise InputError(f"There is no device {device!r}: choose CPU or Ascend.")
+    check_device(device)
     chosen, limit = load_case(case), _bytes(memory_ or _stated_memory(case))
     check_trains(chosen, "'certify plan' says what a step of training needs")
     fused = device == "Ascend" and chosen.precision.compute_dtype == "bfloat16"

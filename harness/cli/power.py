@@ -1,6 +1,7 @@
 """`certify power`: what the gate sees of planted defects, and whether clean runs raise an alarm."""
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from harness.base.records import encode_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import load_case
 from harness.certify.jobs import Options
-from harness.cli.run import DEFAULT_WORKERS
-from harness.cli.terminal import INTERRUPTED, MET, NOT_MET, JsonOption, error_console, out_console
+from harness.cli.options import DEFAULT_WORKERS, JsonOption, WorkersOption
+from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_console
 from harness.defects import AREAS, PARALLEL, USUAL_CASES, Defect, defects_of_file, load_defect, shipped_defects
 from harness.power.page import PowerPage, build_page, render_power
 from harness.power.rates import false_alarms, found
@@ -46,7 +47,7 @@ def power(
     ] = None,
     standard: Annotated[list[str] | None, typer.Option(help="Judge by this standard, not the case's.")] = None,
     work: Annotated[Path, typer.Option(help="Directory for what is done so far.")] = WORK,
-    workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
+    workers: WorkersOption = DEFAULT_WORKERS,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what --work holds.")] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -61,8 +62,8 @@ def power(
     try:
         study = run_study(asked, options, _Shown(asked, quiet=as_json))
     except KeyboardInterrupt:
-        error_console.print(f"Interrupted; what was concluded is in {work}. Go on with the same command and --resume.")
-        raise typer.Exit(INTERRUPTED) from None
+        again = shlex.join([*options.command, *([] if resume else ["--resume"])])
+        raise Interrupted(f"Interrupted; what was concluded is in {work}. Go on with: {again}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
         file.write(encode_json(asdict(study)))

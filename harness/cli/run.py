@@ -1,48 +1,36 @@
-"""`certify run | cases | env`: runs a case, and shows what can be run and on what."""
+"""`certify run`: runs a case, judges it, and writes bundle and page."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
-from rich.table import Column, Table
 
 from harness.base.errors import InputError
-from harness.cases.case import DEFAULT_CASE, Case, load_case, shipped_cases
-from harness.certify import case_options, environment, flow, workspace
+from harness.cases.case import DEFAULT_CASE, Case, load_case
+from harness.certify import case_options, flow, workspace
 from harness.certify.baseline import DEFAULT_DIRECTORY
 from harness.certify.jobs import Options, plan
-from harness.cli.progress import Progress
-from harness.cli.terminal import (
-    BROKEN,
+from harness.cli.options import (
     CASE_HELP,
-    INTERRUPTED,
-    MET,
-    NOT_MET,
+    DEFAULT_THREADS,
+    DEFAULT_WORKERS,
     BaselinesOption,
+    DataOption,
     JsonOption,
-    error_console,
-    out_console,
+    ModelOption,
+    TextOption,
+    ThreadsOption,
+    TokenizerOption,
+    WorkersOption,
+    check_device,
 )
+from harness.cli.progress import Progress
+from harness.cli.terminal import BROKEN, MET, NOT_MET, Interrupted, error_console
 from harness.cli.verdict import print_verdict
 from harness.evidence.bundle import Bundle
 from harness.levels.rule import Certificate, Level
-from harness.runners.launcher import variables
-
-DEFAULT_THREADS = 1
-DEFAULT_WORKERS = 2
-
-SourceText = Annotated[Path | None, typer.Option("--text", help="Corpus: a WikiText .tokens file or any UTF-8 text.")]
-SourceData = Annotated[Path | None, typer.Option("--data", help="Corpus: prefix of Megatron .bin and .idx files.")]
-SourceTokenizer = Annotated[
-    Path | None, typer.Option("--tokenizer", help="Hugging Face tokenizer directory; bytes without it.")
-]
-SourceModel = Annotated[
-    Path | None, typer.Option("--model", help="A checkpoint in Hugging Face's form to ask, in a case of inference.")
-]
 
 
 def run(
@@ -50,10 +38,10 @@ def run(
     config: Annotated[
         Path | None, typer.Option(help="A training configuration of mindformers (YAML), in place of CASE.")
     ] = None,
-    text: SourceText = None,
-    data: SourceData = None,
-    tokenizer: SourceTokenizer = None,
-    model: SourceModel = None,
+    text: TextOption = None,
+    data: DataOption = None,
+    tokenizer: TokenizerOption = None,
+    model: ModelOption = None,
     standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
     level: Annotated[Level, typer.Option(help="The level that has to be met for exit code 0.")] = Level.PRELIMINARY,
     out: Annotated[
@@ -61,8 +49,8 @@ def run(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs that did not end.")] = False,
     device: Annotated[str, typer.Option(help="What the subject runs on: CPU or Ascend.")] = "CPU",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = DEFAULT_THREADS,
-    workers: Annotated[int, typer.Option(min=1, help="How many runs go at a time.")] = DEFAULT_WORKERS,
+    threads: ThreadsOption = DEFAULT_THREADS,
+    workers: WorkersOption = DEFAULT_WORKERS,
     subject: Annotated[str, typer.Option(help="Runner that is certified: a name or MODULE:CLASS.")] = "mindspore",
     reference: Annotated[str, typer.Option(help="Runner that it is compared with: a name or MODULE:CLASS.")] = "torch",
     oracle: Annotated[str, typer.Option(help="Runner that gives the exact values: a name or MODULE:CLASS.")] = "oracle",
@@ -78,8 +66,7 @@ def run(
     optimizer, each in a process of its own. Exit code 0: the asked level is met. 1: it is not. 2: bad input or a
     missing prerequisite. 3: a run broke.
     """
-    if device not in ("CPU", "Ascend"):
-        raise InputError(f"There is no device {device!r}: choose CPU or Ascend.")
+    check_device(device)
     if config is not None and case != DEFAULT_CASE:
         raise InputError(f"--config {config} stands for a case; leave {case} out.")
     chosen = case_options.with_sources(load_case(case if config is None else str(config)), text, data, tokenizer)
@@ -112,8 +99,7 @@ def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tupl
             return flow.run(case, standards, options, progress.update)
     except KeyboardInterrupt:
         again = shlex.join(_resuming(options))
-        error_console.print(f"Interrupted; no run is left behind. Nothing is lost, go on with: {again}")
-        raise typer.Exit(INTERRUPTED) from None
+        raise Interrupted(f"Interrupted; no run is left behind. Nothing is lost, go on with: {again}") from None
 
 
 def _resuming(options: Options) -> list[str]:
@@ -128,42 +114,3 @@ def exit_code(bundle: Bundle, certificate: Certificate, level: Level) -> int:
     if any(not one.outcome.ended for one in bundle.runs.values()):
         return BROKEN
     return MET if certificate.reaches(level) else NOT_MET
-
-
-def cases(
-    show: Annotated[str | None, typer.Option(help="Print one case in full, as YAML to begin a new one from.")] = None,
-    as_json: JsonOption = False,
-) -> int:
-    """List the shipped cases, or print one."""
-    if show:
-        chosen = load_case(show)
-        record = chosen.model_dump(mode="json")
-        print(json.dumps(record) if as_json else yaml.safe_dump(record, sort_keys=False), end="")
-        return MET
-    loaded = [load_case(name) for name in shipped_cases()]
-    if as_json:
-        print(json.dumps({one.name: {"title": one.title, "digest": one.digest()} for one in loaded}))
-        return MET
-    name = Column("case", no_wrap=True)  # it is to be typed again
-    table = Table(name, "what it is", "steps", "standards", "digest", box=None, pad_edge=False)
-    for one in loaded:
-        table.add_row(one.name, one.title, str(one.training.steps), ", ".join(one.standards), one.digest()[:12])
-    out_console.print(table)
-    out_console.print(
-        f"\nThe default is {DEFAULT_CASE}. 'certify cases --show NAME' prints one to begin your own from."
-    )
-    return MET
-
-
-def env(as_json: JsonOption = False) -> int:
-    """Show what a run would run on: device, machine, packages, variables, source revision."""
-    here = environment.describe("CPU", DEFAULT_THREADS, variables(DEFAULT_THREADS))
-    found = {**vars(here), "source": vars(environment.source())}
-    if as_json:
-        print(json.dumps(found))
-        return MET
-    out_console.print(yaml.safe_dump(found, sort_keys=False), end="", markup=False)
-    missing = [name for name in ("mindspore", "torch", "transformers") if here.packages[name] is None]
-    if missing:
-        out_console.print(f"A run also needs: {', '.join(missing)}. Install with: pip install '.[run]'", markup=False)
-    return MET

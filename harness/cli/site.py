@@ -10,17 +10,8 @@ from typing import Annotated
 import typer
 
 from harness.attestation import Trust, load_trust
-from harness.cli.terminal import (
-    INTERRUPTED,
-    MET,
-    NOT_MET,
-    AtOption,
-    JsonOption,
-    TrustOption,
-    error_console,
-    moment,
-    out_console,
-)
+from harness.cli.options import AtOption, JsonOption, TrustOption, moment
+from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_console
 from harness.nightly import CellResult, CellState, Change, Night
 from harness.nightly.branch import attach, commit
 from harness.nightly.matrix import load_matrix
@@ -85,8 +76,7 @@ def nightly(
         night = run_night(chosen, matrix.resolve().parent, history, believed, _quiet if as_json else _told)
     except KeyboardInterrupt:
         again = shlex.join(["certify", "nightly", str(matrix), "--history", str(history)])
-        error_console.print(f"Interrupted; what was concluded stays. Go on with: {again}", markup=False)
-        raise typer.Exit(INTERRUPTED) from None
+        raise Interrupted(f"Interrupted; what was concluded stays. Go on with: {again}") from None
     bad = failing(night, chosen)
     text = summary(night, bad)
     place = history / NIGHTS / night.name / "summary.md"

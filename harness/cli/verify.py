@@ -1,47 +1,13 @@
-"""`certify diff | verify | report`: bundles that are there already, read without any framework."""
+"""`certify verify`: everything in a bundle, computed again without any framework."""
 
-import dataclasses
 import json
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from harness.attestation import Signed, Waiver, load_trust
-from harness.cli.terminal import (
-    BAD_INPUT,
-    MET,
-    NOT_MET,
-    AtOption,
-    BundleArgument,
-    JsonOption,
-    TrustOption,
-    moment,
-    out_console,
-)
-from harness.cli.verdict import print_verdict
-from harness.evidence.bundle import Bundle, read_bundle
-from harness.evidence.diff import Kind, diff_bundles
-from harness.levels.rule import certify
+from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOption, moment
+from harness.cli.terminal import BAD_INPUT, MET, out_console
+from harness.evidence.bundle import Bundle
 from harness.levels.submission import contradiction, read_submission, statement_files
-from harness.report import write_report
-
-
-def report(
-    bundle: BundleArgument,
-    trust: TrustOption = None,
-    at: AtOption = None,
-    as_json: JsonOption = False,
-) -> int:
-    """Check a bundle as 'certify verify' does, and write its page again. Needs no framework.
-
-    Exit code 0: the bundle holds what was recorded, whatever its level. 2: it does not.
-    """
-    submission = read_submission(bundle, load_trust(trust) if trust else None, asked := moment(at))
-    certificate = certify(submission, asked)
-    write_report(submission, certificate)
-    print_verdict(submission.bundle, certificate, as_json)
-    return MET
 
 
 def verify(
@@ -102,27 +68,3 @@ def _stated(signed: Signed[Any]) -> str:
     else:
         what = statement.result
     return f"{what} by {signed.person} as {statement.role}, {statement.stated_at:%Y-%m-%d}"
-
-
-def diff(
-    before: Annotated[Path, typer.Argument(help="Directory of a finished bundle.")],
-    after: Annotated[Path, typer.Argument(help="Directory of another bundle, of the same case.")],
-    as_json: JsonOption = False,
-) -> int:
-    """Show what changed between two bundles, and say whether it is toolchain drift or a regression.
-
-    Exit code 1: a regression, or another case. 0: anything else.
-    """
-    found = diff_bundles(read_bundle(before), read_bundle(after))
-    if as_json:
-        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
-    else:
-        section = ""
-        for change in found.changes:
-            if change.section != section:
-                section = change.section
-                out_console.print(f"{section}:", style="bold")
-            words = f"{change.before} -> {change.after}" if change.before else change.after
-            out_console.print(f"  {change.name}: {words}", markup=False, soft_wrap=True)
-        out_console.print(f"{found.kind}: {found.reason}", style="bold", markup=False, soft_wrap=True)
-    return NOT_MET if found.kind in (Kind.REGRESSION, Kind.ANOTHER_CASE) else MET

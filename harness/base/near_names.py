@@ -1,0 +1,11 @@
+"""What a misspelt name was probably meant to be."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest known name, after a space; empty where none is near. Upper and lower case are one."""
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), names, n=1)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""

@@ -1,0 +1,37 @@
+"""`certify diff`: what changed between two bundles."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import JsonOption
+from harness.cli.terminal import MET, NOT_MET, out_console
+from harness.evidence.bundle import read_bundle
+from harness.evidence.diff import Kind, diff_bundles
+
+
+def diff(
+    before: Annotated[Path, typer.Argument(help="Directory of a finished bundle.")],
+    after: Annotated[Path, typer.Argument(help="Directory of another bundle, of the same case.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Show what changed between two bundles, and say whether it is toolchain drift or a regression.
+
+    Exit code 1: a regression, or another case. 0: anything else.
+    """
+    found = diff_bundles(read_bundle(before), read_bundle(after))
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
+    else:
+        section = ""
+        for change in found.changes:
+            if change.section != section:
+                section = change.section
+                out_console.print(f"{section}:", style="bold")
+            words = f"{change.before} -> {change.after}" if change.before else change.after
+            out_console.print(f"  {change.name}: {words}", markup=False, soft_wrap=True)
+        out_console.print(f"{found.kind}: {found.reason}", style="bold", markup=False, soft_wrap=True)
+    return NOT_MET if found.kind in (Kind.REGRESSION, Kind.ANOTHER_CASE) else MET

@@ -1,0 +1,67 @@
+"""The options that several commands have, and what they take."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.base.errors import InputError
+from harness.base.near_names import did_you_mean
+
+DEVICES = ("CPU", "Ascend")
+CASE_HELP = "A shipped case by name (see 'certify cases') or the path of a YAML file, also one of mindformers."
+DEFAULT_THREADS, DEFAULT_WORKERS = 1, 2
+
+CaseArgument = Annotated[str, typer.Argument(help=CASE_HELP)]
+BundleArgument = Annotated[Path, typer.Argument(help="Directory of a finished bundle.")]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, nothing else.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of each run.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="How many runs go at a time.")]
+BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Directory of the recorded baselines.")]
+TrustOption = Annotated[
+    Path | None, typer.Option("--trust", help="Trust file: whose signatures count, in which role, and when.")
+]
+AtOption = Annotated[
+    str | None, typer.Option("--at", help="The day or UTC time of the question, such as 2026-01-31; now without it.")
+]
+TextOption = Annotated[Path | None, typer.Option("--text", help="Corpus: a WikiText .tokens file or any UTF-8 text.")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Corpus: prefix of Megatron .bin and .idx files.")]
+TokenizerOption = Annotated[
+    Path | None, typer.Option("--tokenizer", help="Hugging Face tokenizer directory; bytes without it.")
+]
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", help="A checkpoint in Hugging Face's form, for a case of inference.")
+]
+
+
+def check_device(device: str) -> None:
+    """Refuses what is no device.
+
+    Raises:
+        InputError: with what can be chosen.
+    """
+    if device not in DEVICES:
+        raise InputError(
+            f"There is no device {device!r}: choose {' or '.join(DEVICES)}.{did_you_mean(device, DEVICES)}"
+        )
+
+
+def moment(at: str | None) -> datetime:
+    """Now, a time, or the end of a day.
+
+    Raises:
+        InputError: it is neither a day nor a time in UTC.
+    """
+    if at is None:
+        return datetime.now(UTC)
+    try:
+        time = datetime.fromisoformat(at)
+    except ValueError:
+        raise InputError(f"--at {at!r} is no day or time such as 2026-01-31 or 2026-01-31T12:00:00+00:00.") from None
+    if len(at) == len("2026-01-31"):
+        return time.replace(tzinfo=UTC) + timedelta(days=1) - timedelta(seconds=1)
+    if time.utcoffset() != timedelta(0):
+        raise InputError(f"--at {at!r} is not in UTC: write it as 2026-01-31T12:00:00+00:00.")
+    return time

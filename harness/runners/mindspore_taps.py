@@ -239,7 +239,10 @@ def _whole(
 ) -> dict[str, Array]:
     """Rows of the micro batches one after the other; of the loss, what `scalars` makes of its parts."""
     found = {name: [np.asarray(part[name]) for part in parts] for name in parts[0] if name in names}
-    return {name: np.concatenate(a) if a[0].ndim else np.float32(scalars(a)).reshape(()) for name, a in found.items()}
+    return {
+        name: np.concatenate(a) if a[0].ndim else np.asarray(scalars(a), np.float32).reshape(())
+        for name, a in found.items()
+    }
 
 
 class _Once:

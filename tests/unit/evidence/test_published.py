@@ -65,11 +65,3 @@ def test_the_study_of_layouts_holds_what_is_claimed_of_it() -> None:
     study = read_power(REPORTS / "power-layouts.json")
     assert len(study.planted) == found(study).count >= 14
     assert len(study.clean) >= 111 and false_alarms(study).count == 0
-
-
-def test_what_the_study_of_bfloat16_shows_is_said_where_it_is_published() -> None:
-    study = read_power(REPORTS / "power-qwen3-tiny-bf16.json")
-    refused, alarms = found(study), false_alarms(study)
-    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"{refused.count} of {refused.total} refused" in said
-    assert f"{alarms.count} of {alarms.total} clean runs refused" in said

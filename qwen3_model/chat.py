@@ -2,7 +2,7 @@
 
 Takes messages and gives text, as `apply_chat_template` of transformers does with `tokenize=False`: the same sandbox,
 the same filters and functions, the same choice where a directory has several templates. Needs neither transformers nor
-a tokenizer. Refuses with one error what has no template and what the template refuses.
+a tokenizer. A missing template and a conversation that the template rejects are one error, `ChatTemplateError`.
 
 Source: transformers 4.57.1, `utils/chat_template_utils.py` and `tokenization_utils_base.py`.
 """
@@ -30,14 +30,14 @@ SPECIAL_TOKENS = (
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
     "additional_special_tokens",
 )  # fmt: skip
-# What an expression of a template raises on messages that it was not written for.
+# Errors that a template raises on messages it was not written for.
 REFUSALS = (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError)
 
 Message = Mapping[str, Any]
 
 
 class ChatTemplateError(ValueError):
-    """There is no template, or it does not take the messages; the message says which and why."""
+    """There is no template, or it rejects the messages; the error text states which and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class ChatTemplate:
     def from_directory(cls, directory: str | Path) -> "ChatTemplate":
         """The templates of a directory: its `.jinja` files, else what `tokenizer_config.json` holds.
 
-        Special tokens are those that the files state; a tokenizer's class may have more of its own in transformers.
+        Special tokens are those that the files state; a tokenizer class of transformers may define more.
 
         Raises:
             ChatTemplateError: there is no template, or a file cannot be read.
@@ -83,15 +83,15 @@ class ChatTemplate:
         """The text of a conversation.
 
         Args:
-            messages: Each with `role` and `content`, and what else the template reads.
+            messages: Each with `role`, `content` and any other field that the template reads.
             tools: JSON schemas of the functions that the model may call.
-            documents: What the model may look things up in.
-            add_generation_prompt: Whether the text ends where an answer begins.
+            documents: Documents for retrieval.
+            add_generation_prompt: Whether the text ends with the start of an assistant message.
             name: Which of several templates; without it `tool_use` where there are tools, else `default`.
-            **values: What else the template reads, such as `enable_thinking`; they go before special tokens.
+            **values: Further variables of the template, such as `enable_thinking`; they override special tokens.
 
         Raises:
-            ChatTemplateError: there are no messages, no such template, it is broken, or it refuses the messages.
+            ChatTemplateError: there are no messages, no such template, it is broken, or it rejects the messages.
         """
         if not messages:
             raise ChatTemplateError("a conversation needs a message")
@@ -106,7 +106,7 @@ class ChatTemplate:
                 **values,
             )
         except REFUSALS as error:
-            raise ChatTemplateError(f"the chat template refuses the conversation: {error}") from error
+            raise ChatTemplateError(f"the chat template rejects the conversation: {error}") from error
 
     def _choose(self, name: str | None, with_tools: bool) -> str:
         names = [name] if name is not None else ["tool_use", "default"] if with_tools else ["default"]
@@ -171,7 +171,7 @@ def _text(token: Any) -> Any:
 
 
 class Generation(Extension):
-    """`{% generation %} ... {% endgeneration %}`, which marks what a model said: its content, as it is."""
+    """`{% generation %} ... {% endgeneration %}` marks the model's own text, which is rendered unchanged."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -180,9 +180,9 @@ class Generation(Extension):
     def parse(self, parser: Parser) -> Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return CallBlock(self.call_method("said"), [], [], body).set_lineno(line)
+        return CallBlock(self.call_method("content"), [], [], body).set_lineno(line)
 
-    def said(self, caller: Macro) -> str:
+    def content(self, caller: Macro) -> str:
         return str(caller())
 
 

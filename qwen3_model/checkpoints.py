@@ -1,7 +1,7 @@
 """Checkpoints of any layout: read whole, and written for any other layout or for Hugging Face, bit for bit.
 
-Each rank has a file of its own with its parts of parameters and moments, which says of which model and layout it is a
-part. No framework is imported, so they are read and written anywhere.
+Each rank has one file with its parts of parameters and moments; the file states the model and the layout. No framework
+is imported, so any machine can read and write checkpoints.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Checkpoint:
 
 
 def file_name(layout: ParallelConfig, rank: int) -> str:
-    """What a rank saves."""
+    """The name of the file that a rank saves."""
     return (
         "checkpoint.safetensors"
         if layout.world_size == 1
@@ -60,7 +60,7 @@ def save_part(path: Path, tensors: Tensors, config: Qwen3Config, layout: Paralle
 
 @dataclass(frozen=True, kw_only=True)
 class SavedPart:
-    """What one rank saved, and of what it is a part."""
+    """What one rank saved, with the model, layout and step that it belongs to."""
 
     tensors: Tensors
     config: Qwen3Config
@@ -72,7 +72,7 @@ def load_part(path: Path) -> SavedPart:
     """One rank's file.
 
     Raises:
-        WeightsError: it is not there, or of another format.
+        WeightsError: the file is missing or has another format.
     """
     if not path.is_file():
         raise WeightsError(str(path), ["no such file"])
@@ -92,11 +92,11 @@ def load_part(path: Path) -> SavedPart:
 
 
 def read_checkpoint(directory: str | Path) -> Checkpoint:
-    """The whole of what all ranks of a layout saved in a directory.
+    """The whole checkpoint, from the files of all ranks in a directory.
 
     Raises:
-        WeightsError: a rank's file is missing, of another model, layout or step, or differs from another rank's in what
-            both hold.
+        WeightsError: a rank's file is missing, has another model, layout or step, or differs from another rank's where
+            both hold the same part.
     """
     found = sorted(Path(directory).glob("checkpoint*.safetensors"))
     if not found:
@@ -108,7 +108,7 @@ def read_checkpoint(directory: str | Path) -> Checkpoint:
     about = (first.config, first.layout, first.step)
     others = [rank for rank, part in parts.items() if (part.config, part.layout, part.step) != about]
     if others or len(found) > len(parts):
-        reasons = [f"rank {rank}: of another model, layout or step than {found[0].name}" for rank in others]
+        reasons = [f"rank {rank}: another model, layout or step than {found[0].name}" for rank in others]
         raise WeightsError(str(directory), reasons or [f"{len(found)} files for {len(parts)} ranks"])
     return Checkpoint(
         config=first.config,
@@ -145,9 +145,9 @@ def write_hugging_face(checkpoint: Checkpoint, directory: str | Path) -> list[Pa
 
 
 def rows_of_replica(rows: int, layout: ParallelConfig, replica: int) -> Part:
-    """Which rows of a moment a replica keeps: a part where moments are shared and can be cut, else all."""
-    shared = layout.enable_parallel_optimizer and rows % layout.data_parallel == 0
-    return Part(index=replica, of=layout.data_parallel) if shared else Part()
+    """The rows of a moment that a replica keeps: a part where moments are split and divisible, else all."""
+    split = layout.enable_parallel_optimizer and rows % layout.data_parallel == 0
+    return Part(index=replica, of=layout.data_parallel) if split else Part()
 
 
 def _of(part: SavedPart, kind: str | None) -> dict[str, Array]:
@@ -161,7 +161,7 @@ def _of(part: SavedPart, kind: str | None) -> dict[str, Array]:
 
 
 def _whole_moments(held: Mapping[int, Mapping[str, Array]], of: SavedPart) -> dict[str, Array]:
-    """Moments of all ranks put together: first the rows that replicas share, then as parameters are."""
+    """The whole moments: first the rows of all replicas are joined, then parts are assembled as for parameters."""
     layout, shapes = of.layout, dict(parameter_shapes(of.config))
     if not layout.enable_parallel_optimizer:
         return assemble(held, of.config, layout)

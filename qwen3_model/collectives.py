@@ -1,11 +1,11 @@
-"""What ranks do together, behind one interface: HCCL on Ascend, MCCL on a CPU.
+"""Collective operations behind one interface: HCCL on Ascend, MCCL on a CPU.
 
-Everything is made of sums over a group, which both have, in both modes and for parts of the world. What MCCL lacks is
-built from them: a maximum from the sum of a table with one column a rank, a transfer to another rank from a sum to
-which all others add zero. A sum of one number and zeros is exact, so these move bits and round nothing.
+Everything is built from sums over a group: both libraries have them, in both modes and for any group. MCCL has neither
+a maximum nor a transfer between two ranks. The maximum is that of a summed table with one column per rank; a transfer
+is a sum to which all other ranks add zero. A sum of one number and zeros is exact, so nothing is rounded.
 
-MCCL gives up on a rank that sends nothing for 30 seconds, and nothing lengthens that. A rank that still compiles may
-well be longer. So ranks meet before they begin what each of them had to compile, and wait there as long as it takes.
+MCCL fails when a rank sends nothing for 30 seconds, and this limit cannot be changed. Compiling may take longer. So
+ranks wait for each other at a barrier without a limit before they run a newly compiled cell.
 """
 
 import itertools
@@ -20,58 +20,58 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.mint.distributed import TCPStore
 
-from qwen3_model.parallel_config import MEETING_PORT
+from qwen3_model.parallel_config import BARRIER_PORT
 
-LOOK_SECONDS = 0.002
+POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Ranks that add up, and which of them this one is."""
+    """A communication group, and this rank's index in it."""
 
     ranks: tuple[int, ...]
     index: int
 
     @property
     def size(self) -> int:
-        """How many."""
+        """Number of ranks."""
         return len(self.ranks)
 
     @property
     def name(self) -> str:
-        """The same on every rank of it."""
+        """The group's name, the same on each of its ranks."""
         return "ranks-" + "-".join(map(str, self.ranks))
 
 
 _made: set[str] = set()
 _stores: list[TCPStore] = []
-_meetings = itertools.count(1)
+_barriers = itertools.count(1)
 
 
 def start() -> tuple[int, int]:
-    """Joins the world; the rank of this process, and how many there are. Called once, before any group is made.
+    """Initialises communication; the rank of this process and the world size. Called once, before any group is made.
 
-    Without a port for it in `MEETING_PORT` ranks do not meet.
+    Without a port in `BARRIER_PORT`, `barrier` does nothing.
     """
     comm.init()
     rank, size = comm.get_rank(), comm.get_group_size()
-    if port := os.environ.get(MEETING_PORT):
+    if port := os.environ.get(BARRIER_PORT):
         _stores.append(TCPStore(os.environ["MS_SCHED_HOST"], int(port), is_master=rank == 0))
     return rank, size
 
 
-def meet(size: int) -> None:
-    """Waits until all ranks, of which there are so many, are here: each of them calls this as often as the others."""
+def barrier(size: int) -> None:
+    """Waits until all `size` ranks have called this; every rank calls it equally often."""
     for store in _stores:
-        name = f"meeting-{next(_meetings)}"
-        came = store.add(name, 1)
-        while came < size:
-            time.sleep(LOOK_SECONDS)
-            came = store.add(name, 0)
+        name = f"barrier-{next(_barriers)}"
+        arrived = store.add(name, 1)
+        while arrived < size:
+            time.sleep(POLL_SECONDS)
+            arrived = store.add(name, 0)
 
 
 def group(ranks: Sequence[int], rank: int) -> Group:
-    """A group of ranks, of which this is one. Every rank of the world has to make the same groups in the same order."""
+    """A group of ranks with this one among them. Every rank of the world makes the same groups in the same order."""
     made = Group(ranks=tuple(ranks), index=list(ranks).index(rank))
     if made.size > 1 and made.name not in _made:
         comm.create_group(made.name, list(ranks))
@@ -80,7 +80,7 @@ def group(ranks: Sequence[int], rank: int) -> Group:
 
 
 class Sum(nn.Cell):
-    """x -> the sum of x over a group. It has no derivative of its own: cells that use it say what theirs is."""
+    """x -> the sum of x over a group. It has no derivative of its own: the cells that use it define theirs."""
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
@@ -95,7 +95,7 @@ class Sum(nn.Cell):
 
 
 class Enter(nn.Cell):
-    """Into what is shared: every rank takes the same x, and its gradient is the sum of what each of them hands back."""
+    """Enters a model-parallel region: x is the same on every rank, and its gradient is the sum over the ranks."""
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
@@ -109,7 +109,7 @@ class Enter(nn.Cell):
 
 
 class Leave(nn.Cell):
-    """Out of what is shared: x is the sum of each rank's, and each takes the whole gradient of it."""
+    """Leaves a model-parallel region: x is summed over the ranks, and each rank takes the whole gradient."""
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
@@ -123,7 +123,7 @@ class Leave(nn.Cell):
 
 
 class Positions(nn.Cell):
-    """Which positions a rank keeps of x [B, S, D] where a group shares them: equal parts, in order."""
+    """The positions of x [B, S, D] that a rank keeps where a group splits them: equal parts, in order."""
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
@@ -133,11 +133,11 @@ class Positions(nn.Cell):
         self.own_is_one = Tensor(np.eye(over.size, dtype=np.float32)[over.index].reshape(1, -1, 1, 1))
 
     def own(self, x: Tensor) -> Tensor:
-        """All of them -> this rank's."""
+        """All positions -> this rank's."""
         return ops.gather(ops.reshape(x, (x.shape[0], self.size, -1, x.shape[2])), self.index, 1)
 
     def among_zeros(self, x: Tensor) -> Tensor:
-        """This rank's -> all of them, with zeros where they are another's."""
+        """This rank's positions -> all positions, with zeros at those of other ranks."""
         parts = ops.reshape(x, (x.shape[0], 1, x.shape[1], x.shape[2])) * self.own_is_one
         return ops.reshape(parts, (x.shape[0], -1, x.shape[2]))
 
@@ -146,8 +146,8 @@ class Positions(nn.Cell):
 
 
 class EnterFromPositions(nn.Cell):
-    """Into what is shared, where each rank comes with its own positions: every rank takes all of them, and the gradient
-    of its own is the sum of what each of them hands back."""
+    """Enters a model-parallel region under sequence parallelism: gathers the positions of all ranks; the gradient of
+    this rank's positions is the sum over the ranks."""
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
@@ -161,7 +161,8 @@ class EnterFromPositions(nn.Cell):
 
 
 class LeaveToPositions(nn.Cell):
-    """Out of what is shared, where each rank goes on with its own positions of the sum; it takes the whole gradient."""
+    """Leaves a model-parallel region under sequence parallelism: each rank keeps its positions of the sum, and takes
+    the whole gradient."""
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
@@ -175,7 +176,7 @@ class LeaveToPositions(nn.Cell):
 
 
 class Largest(nn.Cell):
-    """x [R, 1] -> the largest over a group, of each row. Without a derivative."""
+    """x [R, 1] -> the maximum of each row over a group. Without a derivative."""
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)

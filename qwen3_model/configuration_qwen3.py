@@ -1,8 +1,8 @@
-"""The configuration of a dense Qwen3 model, in the words of Hugging Face's `config.json`.
+"""The configuration of a dense Qwen3 model, with the field names of Hugging Face's `config.json`.
 
-Takes a published `config.json` (or its fields), gives one frozen record, and refuses with a single error that
-lists every problem. No framework is imported here: a reader of configurations needs none.
-What the model does not implement (rope scaling, biases, sliding windows, dropout) is refused, never ignored.
+Reads a published `config.json` (or its fields) into one frozen record, or raises a single error that lists every
+problem. No framework is imported here: a reader of configurations needs none.
+Features that the model does not implement (rope scaling, biases, sliding windows, dropout) are an error, never ignored.
 """
 
 import json
@@ -25,8 +25,7 @@ class Qwen3ConfigError(ValueError):
 class Qwen3Config:
     """A dense Qwen3 model. Every instance is valid: construction checks all fields and reports all problems.
 
-    Attributes with a default carry no mathematics of a training step; they are kept so that a published
-    `config.json` survives the round trip.
+    Fields without effect on a training step are kept so that a published `config.json` survives the round trip.
 
     Source: transformers 4.57.1, `configuration_qwen3.py`; the published `config.json` files of Qwen3.
     """
@@ -72,7 +71,7 @@ class Qwen3Config:
     def from_hf(cls, source: Mapping[str, Any] | str | Path) -> "Qwen3Config":
         """The configuration in a mapping, in a `config.json`, or in the directory that holds one.
 
-        `dtype` (transformers from 4.56) is read as `torch_dtype`; `layer_types` must say full attention throughout.
+        `dtype` (transformers from 4.56) is read as `torch_dtype`; `layer_types` must be full attention throughout.
 
         Raises:
             Qwen3ConfigError: with all unknown, missing, mistyped and unsupported fields at once.
@@ -94,7 +93,7 @@ class Qwen3Config:
         return dict(sorted(values.items()))
 
 
-# `config.json` must state these: a default here would silently be another model.
+# `config.json` must state these: a default here would silently give another model.
 _REQUIRED = frozenset(
     {
         "vocab_size",
@@ -161,8 +160,8 @@ def _key_problems(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _problems(values: Mapping[str, Any]) -> Iterator[str]:
-    """Every problem among the fields that are there; cross-field laws only where each field is sound."""
-    sound = {}
+    """Every problem of the given fields; rules across fields are checked only for valid fields."""
+    valid = {}
     for field in fields(Qwen3Config):
         if field.name not in values:
             continue
@@ -170,8 +169,8 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
         if problem:
             yield f"{field.name}: {problem}"
         else:
-            sound[field.name] = values[field.name]
-    yield from _cross_field_problems(sound)
+            valid[field.name] = values[field.name]
+    yield from _cross_field_problems(valid)
 
 
 def _field_problem(name: str, kind: Any, value: Any) -> str | None:
@@ -193,18 +192,18 @@ def _is_a(kind: Any, value: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def _cross_field_problems(sound: Mapping[str, Any]) -> Iterator[str]:
-    heads, groups = sound.get("num_attention_heads"), sound.get("num_key_value_heads")
+def _cross_field_problems(valid: Mapping[str, Any]) -> Iterator[str]:
+    heads, groups = valid.get("num_attention_heads"), valid.get("num_key_value_heads")
     if heads and groups and heads % groups:
         yield f"num_attention_heads: {heads} heads cannot share {groups} key-value heads evenly"
-    head_dim = sound.get("head_dim")
+    head_dim = valid.get("head_dim")
     if head_dim and head_dim % 2:
         yield f"head_dim: rotary embedding needs an even width, got {head_dim}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionPolicy:
-    """The dtype of each part of the model, in mindformers' words; the default is float32 throughout.
+    """The dtype of each part of the model, with mindformers' names; the default is float32 throughout.
 
     `compute_dtype` is the dtype of every matrix product: inputs are rounded to it and the result is in it.
     """

@@ -1,7 +1,7 @@
 """The model's operators whose derivatives are written out, because the framework's own are slower or less exact.
 
-Each cell computes what its name says and has a `bprop` with the derivative. Where recompute is on, MindSpore counts the
-operators of a `bprop` as part of the forward pass, so it frees less there.
+Each cell computes the operator in its name and has a `bprop` with the derivative. With recompute, MindSpore counts the
+operators of a `bprop` as part of the forward pass, so it frees less memory there.
 """
 
 from mindspore import Tensor, nn, ops

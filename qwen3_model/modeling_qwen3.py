@@ -1,7 +1,7 @@
 """Qwen3, dense, for MindSpore: one file in the order of the forward pass.
 
-Parameter names are Hugging Face's, so a checkpoint is checked against the model and never mapped. GRAPH mode is
-what the model is written for; PYNATIVE gives the same mathematics.
+Parameter names are Hugging Face's, so a checkpoint is checked against the model and never mapped. The model is written
+for GRAPH mode; PYNATIVE gives the same mathematics.
 
 Precision: matrix products, `q k^T * scaling` and SwiGLU work in `compute_dtype`; norms, softmax, rotary embedding and
 the residual stream in their own dtypes (`PrecisionPolicy`). MindSpore has no bfloat16 arithmetic on a CPU, only casts.
@@ -50,7 +50,7 @@ class Precision(nn.Cell):
 
 
 class Qwen3Embedding(nn.Cell):
-    """The rows of `weight` [V, D] that the tokens name."""
+    """The rows of `weight` [V, D] at the token ids."""
 
     def __init__(self, config: Qwen3Config, policy: PrecisionPolicy) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Qwen3Linear(nn.Cell):
 
 
 class Projection(nn.Cell):
-    """`x @ weight^T` with a weight given from outside (a tied head brings the embedding's)."""
+    """`x @ weight^T` with a weight passed as an argument (a tied head passes the embedding's)."""
 
     def __init__(self, policy: PrecisionPolicy) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class PlainAttention(nn.Cell):
         self.round = Precision(policy.compute_dtype)
         self.round_softmax = Precision(policy.softmax_compute_dtype)
         # The reference repeats keys and values, and rounds each copy's gradient before it adds the copies up.
-        # Without rounding the sum may as well be part of the product, which then needs no copies.
+        # In float32 nothing is rounded, so the product does the sum and no copies are needed.
         self.repeats = policy.compute_dtype != "float32"
         self.softmax = RowSoftmax()
         self.scores = ops.BatchMatMul(transpose_b=True)

@@ -1,10 +1,10 @@
-"""Qwen3 for inference: prefill and decode with a key-value cache, over the cells that train.
+"""Qwen3 for inference: prefill and decode with a key-value cache, with the cells used in training.
 
-Prompts of a batch are padded on the left, so the newest token of every row is in the last column and all rows write at
-the same place of the cache. What is padding is masked, and positions count from a row's first token. Lengths and
-capacities are rounded up to buckets: MindSpore compiles one graph for each bucket and none for each length.
+Prompts of a batch are padded on the left, so the newest token of every row is in the last column and all rows write to
+the same cache column. Padding is masked, and positions count from a row's first token. Lengths and capacities are
+rounded up to buckets, so MindSpore compiles one graph per bucket instead of one per length.
 
-The cache goes into a graph and comes out of it; nothing is kept in a cell, so generations do not see each other.
+The cache is an input and an output of a graph. Cells keep no state, so generations are independent of each other.
 
 Shape legend: that of `modeling_qwen3`; C capacity of the cache, L layers.
 """
@@ -34,23 +34,23 @@ def rounded(length: int) -> int:
 
 
 def check_positions(length: int, limit: int) -> None:
-    """Raises ValueError where more positions are asked for than the model has."""
+    """Raises ValueError where more positions are needed than the model has."""
     if length > limit:
-        raise ValueError(f"{length} positions are asked for, and the model has {limit}")
+        raise ValueError(f"{length} positions are needed, and the model has {limit}")
 
 
 def bucket(length: int, limit: int) -> int:
-    """The length that is computed with: the next power of two, and never more than the model has positions.
+    """The padded length: the next power of two, at most the number of the model's positions.
 
     Raises:
-        ValueError: more positions are asked for than the model has.
+        ValueError: more positions are needed than the model has.
     """
     check_positions(length, limit)
     return min(rounded(length), limit)
 
 
 def columns_for(width: int, room: int, limit: int) -> int:
-    """The capacity of a cache for prompts that are `width` wide with padding, and `room` tokens more.
+    """The capacity of a cache for prompts that are `width` wide with padding, and `room` more tokens.
 
     Padding takes columns, not positions: near the limit there are more columns than the model has positions.
     """
@@ -71,12 +71,12 @@ class Cache:
 
 
 class CachedForward(nn.Cell):
-    """What prefill and decode share: the layers over given positions, keys and values by way of `keep`."""
+    """What prefill and decode share: rotary tables by position, the end of a layer, and the head."""
 
     def __init__(self, model: Qwen3ForCausalLM) -> None:
         super().__init__(auto_prefix=False)
         self.model = model
-        # A fused attention takes no mask that differs from row to row.
+        # The fused attention does not support a mask that differs between rows.
         plain = PlainAttention(model.config, model.policy)
         own = [layer.self_attn.attend for layer in model.model.layers]
         self.attends = nn.CellList([cell if isinstance(cell, PlainAttention) else plain for cell in own])
@@ -93,7 +93,7 @@ class CachedForward(nn.Cell):
         return ops.transpose(attention.split_heads(attention.v_proj(normed_BSD)), (0, 2, 1, 3))
 
     def layer_end(self, layer: nn.Cell, hidden_BSD: Tensor, mixed_BNSH: Tensor) -> Tensor:
-        """The residual stream after a layer, from what its heads have mixed."""
+        """The residual stream after a layer, from the attention output of its heads."""
         mixed_BSNH = ops.transpose(mixed_BNSH, (0, 2, 1, 3))
         attended = layer.self_attn.o_proj(ops.reshape(mixed_BSNH, (*hidden_BSD.shape[:2], -1)))
         hidden_BSD = layer.residual(hidden_BSD + layer.residual(attended))
@@ -110,7 +110,7 @@ class CachedForward(nn.Cell):
 
 
 class Prefill(CachedForward):
-    """Prompts [B, S] -> logits after their last token [B, V], and each layer's keys and values, wide enough for C."""
+    """Prompts [B, S] -> logits after their last token [B, V], and each layer's keys and values, padded to C columns."""
 
     def __init__(self, model: Qwen3ForCausalLM, capacity: int) -> None:
         super().__init__(model)
@@ -130,7 +130,7 @@ class Prefill(CachedForward):
         return (self.head(hidden_BSD), *kept)
 
     def widened(self, x_BKSH: Tensor) -> Tensor:
-        """[B, K, C, H], zero behind what is there."""
+        """[B, K, C, H], padded with zeros."""
         B, K, S, H = x_BKSH.shape
         if self.capacity == S:
             return x_BKSH
@@ -140,7 +140,7 @@ class Prefill(CachedForward):
 class Decode(CachedForward):
     """The newest token of each row [B, 1] and the cache -> logits after it [B, V], and the cache.
 
-    `here` [1, 1, C, 1] is true at the column that is written; the mask [B, 1, 1, C] hides padding and what is to come.
+    `here` [1, 1, C, 1] is true at the column that is written; the mask [B, 1, 1, C] hides padding and later columns.
     """
 
     def construct(
@@ -160,8 +160,8 @@ class Decode(CachedForward):
         return (self.head(hidden_B1D), *written)
 
     def placed(self, here: Tensor, x_BK1H: Tensor, kept_BKCH: Tensor) -> Tensor:
-        """What was kept, with the newest column written."""
-        # A select would go over the whole cache several times. The column is the same in all layers: one node for all.
+        """The cached tensor with the newest column written."""
+        # A select would read the whole cache several times. The column is the same in all layers: one node for all.
         column = ops.reshape(ops.argmax(ops.cast(here, ms.float32), 2), (1, 1, 1, 1))
         return ops.tensor_scatter_elements(kept_BKCH, ops.broadcast_to(column, x_BK1H.shape), x_BK1H, 2)
 
@@ -169,8 +169,8 @@ class Decode(CachedForward):
 class OneShape(nn.Cell):
     """A cell that is always called with arguments of the same shapes and dtypes.
 
-    In this phase MindSpore takes the graph of the first call without another look at the arguments or at every cell
-    within, which takes as long as the graph of a small model.
+    In this phase MindSpore reuses the graph of the first call without checking the arguments and every inner cell; that
+    check takes as long as the graph of a small model.
     """
 
     def __init__(self, cell: nn.Cell) -> None:
@@ -200,15 +200,15 @@ class Qwen3ForInference:
         """The model of a directory with `config.json` and safetensors, as Hugging Face saves it.
 
         Raises:
-            Qwen3ConfigError: the configuration is not of a Qwen3 that is implemented.
-            WeightsError: weights are missing, left over or misshapen.
+            Qwen3ConfigError: the configuration is not a supported Qwen3.
+            WeightsError: weights are missing, unexpected or misshapen.
         """
         found = cls(Qwen3Config.from_hf(directory), policy)
         found.load_weights(load_safetensors(directory))
         return found
 
     def load_weights(self, tensors: dict[str, Array]) -> None:
-        """Sets every parameter; see `load_into` for what is refused."""
+        """Sets every parameter; see `load_into` for the errors."""
         load_into(self.model, tensors)
 
     def build_model(self) -> Qwen3ForCausalLM:
@@ -216,11 +216,11 @@ class Qwen3ForInference:
         return Qwen3ForCausalLM(self.config, self.policy)
 
     def build_prefill(self, capacity: int) -> Prefill:
-        """The graph of prompts, for caches of a capacity."""
+        """The prefill graph for one cache capacity."""
         return Prefill(self.model, capacity)
 
     def build_decode(self) -> Decode:
-        """The graph of one more token."""
+        """The decode graph, for one more token."""
         return Decode(self.model)
 
     def pad(self, prompts: Sequence[Tokens], width: int) -> tuple[Array, Array]:
@@ -237,7 +237,7 @@ class Qwen3ForInference:
     def mask(self, queries: Array, keys: int, first: Array) -> Array:
         """[B, 1, S, keys]: 0 where a query's column may see a key's, the lowest float32 for the future and for padding.
 
-        A padded query sees itself alone: a row of nothing but the lowest would have no largest score.
+        A padded query attends to itself only: a row with every score masked would have no largest score.
         """
         columns = np.arange(keys)[None, None, :]
         ahead = columns > queries[None, :, None]
@@ -245,10 +245,11 @@ class Qwen3ForInference:
         return np.where(ahead | padding, np.float32(LOWEST), np.float32(0.0))[:, None]
 
     def prefill(self, prompts: Sequence[Tokens], room: int) -> tuple[Array, Cache]:
-        """The logits after each prompt [B, V], and a cache with room for so many tokens more.
+        """The logits after each prompt [B, V], and a cache with room for `room` more tokens.
 
         Raises:
-            ValueError: a prompt is empty or holds no token of the model, or prompt and room exceed its positions.
+            ValueError: a prompt is empty or has a token outside the vocabulary, or prompt and room exceed the model's
+                positions.
         """
         if not prompts or not all(prompts):
             raise ValueError("every prompt needs a token")
@@ -263,7 +264,7 @@ class Qwen3ForInference:
             self._prefills[capacity] = self.build_prefill(capacity)
         self._enter_mode()
         logits, *kept = self._prefills[capacity](
-            self._known(tokens), _tensor(self.positions(columns, first)), _tensor(self.mask(columns, width, first))
+            self._checked(tokens), _tensor(self.positions(columns, first)), _tensor(self.mask(columns, width, first))
         )
         return logits.asnumpy(), Cache(kept=tuple(kept), first=first, filled=width, capacity=capacity)
 
@@ -271,7 +272,7 @@ class Qwen3ForInference:
         """The logits after one more token of each row [B, V], and the cache with it.
 
         Raises:
-            ValueError: the cache is full, a row has used all positions of the model, or a token is none of its own.
+            ValueError: the cache is full, a row has used all positions, or a token is outside the vocabulary.
         """
         if cache.filled == cache.capacity:
             raise ValueError(f"the cache is full: {cache.capacity} columns")
@@ -283,7 +284,7 @@ class Qwen3ForInference:
             self._decodes[shape] = OneShape(self._decode)
         self._enter_mode()
         logits, *kept = self._decodes[shape](
-            self._known(np.asarray(tokens)[:, None]),
+            self._checked(np.asarray(tokens)[:, None]),
             _tensor(self.positions(column, cache.first)),
             _tensor(here),
             _tensor(self.mask(column, cache.capacity, cache.first)),
@@ -295,10 +296,10 @@ class Qwen3ForInference:
     def logits(self, rows: Sequence[Tokens], batch: int = 8) -> Iterator[Array]:
         """The logits at every position of each row [S, V], without a cache; `batch` rows are computed at a time.
 
-        Rows are padded on the right, where no token of theirs looks.
+        Rows are padded on the right, which no earlier token attends to.
 
         Raises:
-            ValueError: a row has more tokens than the model has positions, or one that is none of the model.
+            ValueError: a row has more tokens than the model has positions, or a token outside the vocabulary.
         """
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
@@ -307,7 +308,7 @@ class Qwen3ForInference:
             for row, found in enumerate(part):
                 tokens[row, : len(found)] = found
             self._enter_mode()
-            whole = self.model(self._known(tokens)).astype(ms.float32).asnumpy()
+            whole = self.model(self._checked(tokens)).astype(ms.float32).asnumpy()
             yield from (whole[row, : len(found)] for row, found in enumerate(part))
 
     def generate(
@@ -317,9 +318,9 @@ class Qwen3ForInference:
         stop_tokens: Tokens = (),
         sampling: Sampling | None = None,
     ) -> list[Generated]:
-        """Continues each prompt by the best token each time, or by one that is drawn.
+        """Continues each prompt, greedily or by sampling.
 
-        Each row draws from a generator of its own, so that a row's tokens do not depend on who is beside it.
+        Each row draws from its own generator, so a row's tokens do not depend on the other rows of the batch.
         """
         generators = [np.random.default_rng([sampling.seed, row]) for row in range(len(prompts))] if sampling else []
         rows = [Growing() for _ in prompts]
@@ -339,18 +340,18 @@ class Qwen3ForInference:
             return np.argmax(logits_BV, -1)
         return np.array([sampling.draw(row, one) for row, one in zip(logits_BV, generators, strict=True)])
 
-    def _known(self, tokens: Array) -> Tensor:
-        """Tokens for a graph: a gather on a CPU takes one beyond the vocabulary for a row of zeros."""
+    def _checked(self, tokens: Array) -> Tensor:
+        """Tokens for a graph: on a CPU a gather gives zeros for a token outside the vocabulary, and no error."""
         if tokens.astype(np.uint64).max() >= self.config.vocab_size:  # a negative one is very large then
             raise ValueError(f"tokens must be from 0 to {self.config.vocab_size - 1}")
         return _tensor(tokens.astype(np.int32))
 
     def _enter_mode(self) -> None:
-        # The mode is the process's, not the cell's, and someone may have changed it. To ask is quicker than to set.
+        # The mode belongs to the process, so other code may have changed it. Reading it is faster than setting it.
         if ms.get_context("mode") != ms.GRAPH_MODE:
             ms.set_context(mode=ms.GRAPH_MODE)
 
 
 def _tensor(array: Array) -> Tensor:
-    """The array's own memory as a tensor: a copy takes seven times as long."""
+    """The array's memory as a tensor, without a copy: a copy takes seven times as long."""
     return Tensor.from_numpy(np.ascontiguousarray(array))

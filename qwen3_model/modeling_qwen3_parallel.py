@@ -1,9 +1,9 @@
-"""Qwen3 over several ranks: what a rank of a layout computes, and what the ranks tell each other.
+"""Qwen3 over several ranks: what each rank of a layout computes, and what ranks exchange.
 
-A rank that shares a model has its part of the heads, of the MLP's channels and of the vocabulary: the same cells as of
-one process, built narrower, with a sum where the parts of a result come together. With sequence parallelism each goes
-on from there with its part of the positions. A stage has its part of the layers.
-Parameters keep the names that they have in one process, so `sharding` says what each is a part of.
+A model-parallel rank has its part of the heads, the MLP channels and the vocabulary. It uses the cells of one process,
+built narrower, with a sum where partial results are added. With sequence parallelism a rank then keeps its part of the
+positions. A stage has its part of the layers.
+Parameters keep the names that they have in one process, so `sharding` knows which part each one is.
 
 Source: Shoeybi and others, Megatron-LM: training multi-billion parameter language models using model parallelism, 2019.
 """
@@ -38,7 +38,7 @@ from qwen3_model.modeling_qwen3 import (
 
 
 def narrowed(config: Qwen3Config, shards: int) -> Qwen3Config:
-    """The configuration of one of the ranks that share every layer: as wide between the products, narrower inside."""
+    """The configuration of one model-parallel rank: the same model width, fewer heads, channels and tokens."""
     return dataclasses.replace(
         config,
         num_attention_heads=config.num_attention_heads // shards,
@@ -49,17 +49,17 @@ def narrowed(config: Qwen3Config, shards: int) -> Qwen3Config:
 
 
 def entrance(over: Group, by_positions: bool) -> nn.Cell:
-    """How a rank comes into what a group shares."""
+    """The cell at the start of a model-parallel region."""
     return EnterFromPositions(over) if by_positions else Enter(over)
 
 
 def exit_(over: Group, by_positions: bool) -> nn.Cell:
-    """How a rank comes out of what a group shares."""
+    """The cell at the end of a model-parallel region."""
     return LeaveToPositions(over) if by_positions else Leave(over)
 
 
 class SharedDecoderLayer(Qwen3DecoderLayer):
-    """A layer whose heads and MLP channels are shared by a group; with `by_positions` also what is between them."""
+    """A layer whose heads and MLP channels are split over a group; with `by_positions` also the residual stream."""
 
     def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group, by_positions: bool) -> None:
         super().__init__(narrowed(config, over.size), policy)
@@ -73,7 +73,7 @@ class SharedDecoderLayer(Qwen3DecoderLayer):
 
 
 class SharedEmbedding(Qwen3Embedding):
-    """The rows of a vocabulary of which each rank of a group has its part, in order."""
+    """An embedding whose vocabulary rows are split over a group, in order."""
 
     def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group, by_positions: bool) -> None:
         super().__init__(narrowed(config, over.size), policy)
@@ -87,17 +87,17 @@ class SharedEmbedding(Qwen3Embedding):
 
 
 def own_rows(tokens: Tensor, first: int, rows: int) -> tuple[Tensor, Tensor]:
-    """The row of each token in this rank's part, 0 where it is another's; and 1.0 where it is this rank's, else 0.0."""
+    """Each token's row in this rank's part (0 for rows of other ranks), and 1.0 for own rows, else 0.0."""
     local = tokens - first
     own = ops.logical_and(local >= 0, local < rows)
     return local * ops.cast(own, local.dtype), ops.cast(own, ms.float32)
 
 
 class SharedNegativeLogLikelihood(nn.Cell):
-    """-log softmax(logits)[target] per row, of logits of which each rank of a group has its part of the vocabulary.
+    """-log softmax(logits)[target] per row, where the vocabulary of the logits is split over a group.
 
-    The numbers of `NegativeLogLikelihood`, with sums over the group for the largest logit, the sum of exponentials and
-    the target's logit.
+    Computes as `NegativeLogLikelihood` does, with sums over the group for the largest logit, the sum of exponentials
+    and the target's logit.
     """
 
     def __init__(self, vocab_size: int, over: Group) -> None:
@@ -128,8 +128,8 @@ class SharedNegativeLogLikelihood(nn.Cell):
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Which layers a rank has, by their numbers in the whole model, whether embedding and head are with them, and
-    whether the ranks that share them share the positions too."""
+    """The layers of a rank, by their numbers in the whole model; whether it has the embedding and the head; and whether
+    positions are split over the model-parallel ranks."""
 
     layers: Sequence[int]
     first: bool
@@ -139,7 +139,7 @@ class Stage:
 
 
 class WholeEmbedding(Qwen3Embedding):
-    """Every row on every rank of a group, of which each looks up its own positions."""
+    """The whole embedding on every rank of a group; each rank embeds its own positions."""
 
     def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, over: Group) -> None:
         super().__init__(config, policy)
@@ -162,7 +162,7 @@ class StageLayers(nn.Cell):
                 self.embed_tokens = WholeEmbedding(config, policy, over)
             else:
                 self.embed_tokens = Qwen3Embedding(config, policy)
-        # What comes from an earlier stage is this rank's part of the positions.
+        # The input from an earlier stage holds this rank's part of the positions.
         self.parts = over.size if stage.by_positions and not stage.first else 1
         self.rotary_emb = Qwen3RotaryEmbedding(config, policy)
         self.layers = nn.CellList([SharedDecoderLayer(config, policy, over, stage.by_positions) for _ in stage.layers])
@@ -171,7 +171,7 @@ class StageLayers(nn.Cell):
         self.residual = Precision(policy.residual_dtype)
 
     def construct(self, x: Tensor) -> Tensor:
-        # Cut off from the derivative, which MindSpore 2.9.0 would take through the product of a shape.
+        # Without stop_gradient, MindSpore 2.9.0 differentiates through the product of a shape.
         cos_SH, sin_SH = self.rotary_emb(ops.stop_gradient(x).shape[1] * self.parts)
         hidden_BSD = self.residual(self.embed_tokens(x)) if self.first else x
         for layer in self.layers:
@@ -180,8 +180,8 @@ class StageLayers(nn.Cell):
 
 
 class StageModel(nn.Cell):
-    """What one rank has of a model: tokens [B, S] on the first stage or hidden [B, S, D] on a later one -> hidden, or
-    on the last stage this rank's part of the logits."""
+    """One rank's part of a model: tokens [B, S] on the first stage or hidden [B, S, D] on a later one -> hidden, or on
+    the last stage this rank's part of the logits."""
 
     def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, stage: Stage, over: Group) -> None:
         super().__init__()

@@ -1,12 +1,12 @@
-"""Training over several ranks: each has its part of the model and of the rows, and all of them the same step.
+"""Training over several ranks: each rank has its part of the model and of the rows, and all take the same step.
 
-Loss and gradients are divided by the target tokens of the global batch, so sums over replicas and over micro batches
-are all that is needed. A gradient is whole where a parameter is updated: summed over replicas; over the ranks that
-share a model where each saw only its heads; over the two stages that hold a tied embedding. The norm that clips counts
-every parameter once over all ranks.
+Loss and gradients are divided by the target tokens of the global batch, so they are plain sums over replicas and micro
+batches. Before an update, a gradient is summed over replicas; over model-parallel ranks where each computed only its
+heads' part; and over the two stages that hold a tied embedding. The clipping norm counts every parameter once over all
+ranks.
 
-The micro batches of a pipeline all go forward before the first goes back. A stage computes its forward pass again when
-the gradient arrives, from the input that it kept. So each stage is compiled, and ranks meet between compiled cells.
+In a pipeline all micro batches run forward before the first one runs backward. A stage recomputes its forward pass from
+its kept input when the gradient arrives. So each stage is a compiled cell, and ranks communicate between these cells.
 """
 
 import itertools
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
-from qwen3_model.collectives import Group, Sum, group, meet
+from qwen3_model.collectives import Group, Sum, barrier, group
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, parameter_shapes
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
 from qwen3_model.modeling_qwen3_train import (
@@ -37,12 +37,12 @@ from qwen3_model.schedule import ScheduleConfig
 from qwen3_model.sharding import EMBEDDING, parts_of, take_parts
 
 PIECE = 1 << 22  # numbers in one sum of `whole`
-OF_HEADS = ("q_norm.weight", "k_norm.weight")  # whole on every rank that shares a model, and each sees its heads only
-NORMS = ("norm.weight",)  # the same where each rank has its own positions: it sees only those
+OF_HEADS = ("q_norm.weight", "k_norm.weight")  # whole on every model-parallel rank, applied to its own heads only
+NORMS = ("norm.weight",)  # under sequence parallelism also these, applied to the rank's own positions only
 
 
 class Ranks:
-    """The groups of one rank: who shares its model, who repeats it, who follows it."""
+    """The communication groups of one rank: model-parallel ranks, replicas, neighbouring stages."""
 
     def __init__(self, layout: ParallelConfig, rank: int, tied: bool) -> None:
         self.where = where = layout.coordinates(rank)
@@ -60,7 +60,7 @@ class Ranks:
         self.shards = those(stage, replica, shards)
         self.replicas = those(stage, replicas, shard)
         self.model = those(stages, replica, shards)
-        # A pair at a time along the stages, so that no two wait for each other.
+        # Pairs are created in the order of the stages, so that no two ranks wait for each other.
         self.previous = None if self.first else those([where.stage - 1, where.stage], replica, shard)
         self.next = None if self.last else those([where.stage, where.stage + 1], replica, shard)
         ends = sorted({0, layout.pipeline_stage - 1})
@@ -68,23 +68,23 @@ class Ranks:
         self.tied = those(ends, replica, shard) if tied and at_an_end and len(ends) > 1 else None
 
 
-def seen_in_part(name: str, layout: ParallelConfig) -> bool:
-    """Whether each rank that shares a model holds a parameter whole and sees a part of what it is used for."""
+def has_partial_gradient(name: str, layout: ParallelConfig) -> bool:
+    """Whether each model-parallel rank holds the whole parameter and computes a part of its gradient."""
     whole_embedding = name == EMBEDDING and layout.vocab_emb_dp
     own_positions = layout.use_seq_parallel and (name.endswith(NORMS) or whole_embedding)
     return layout.model_parallel > 1 and (name.endswith(OF_HEADS) or own_positions)
 
 
 class Reduction(nn.Cell):
-    """What a rank's backward pass gave -> the gradients by which its parameters are updated.
+    """The gradients of a rank's backward pass -> the gradients by which its parameters are updated.
 
-    The sums have no order of their own in a graph, and two ranks that begin different ones wait for each other for
-    ever. So each is made to depend on the one before, in one order on all ranks; what comes later, on the last.
+    A graph does not order its sums, and two ranks that start different sums deadlock. So each sum depends on the one
+    before, in one order on all ranks, and later operators depend on the last sum.
     """
 
     def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
         super().__init__(auto_prefix=False)
-        self.in_part = tuple(seen_in_part(name, layout) for name in names)
+        self.partial = tuple(has_partial_gradient(name, layout) for name in names)
         self.tied = tuple(name == EMBEDDING and ranks.tied is not None for name in names)
         self.over_shards, self.over_replicas = Sum(ranks.shards), Sum(ranks.replicas)
         self.over_ends = Sum(ranks.tied or ranks.replicas)
@@ -92,15 +92,15 @@ class Reduction(nn.Cell):
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         reduced = list(gradients)
         before = gradients[0]
-        for i in range(len(self.in_part)):
-            if self.in_part[i]:
+        for i in range(len(self.partial)):
+            if self.partial[i]:
                 before = self.over_shards(ops.depend(reduced[i], before))
                 reduced[i] = before
-        for i in range(len(self.in_part)):
+        for i in range(len(self.partial)):
             if self.tied[i]:
                 before = self.over_ends(ops.depend(reduced[i], before))
                 reduced[i] = before
-        for i in range(len(self.in_part)):
+        for i in range(len(self.partial)):
             before = self.over_replicas(ops.depend(reduced[i], before))
             reduced[i] = before
         return tuple([ops.depend(gradient, before) for gradient in reduced])
@@ -180,7 +180,7 @@ class ReducedUpdate(UpdateStep):
 
 
 class ParallelTrainer(Qwen3Trainer):
-    """One rank of a model in training. Every rank is given the same global batches, and the same whole weights."""
+    """One rank of a model in training. Every rank gets the same global batches and the same whole weights."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class ParallelTrainer(Qwen3Trainer):
     ) -> None:
         self.layout, self.rank = layout, rank
         self.ranks = Ranks(layout, rank, tied=config.tie_word_embeddings)
-        # Whatever a step is split into, a replica's rows go through the stages in so many parts.
+        # micro_batch_num divides each accumulation part once more, for the stages.
         accumulated = others.pop("gradient_accumulation_steps", 1)
         self.micro_batch_num = layout.micro_batch_num
         self._begun: set[nn.Cell] = set()
@@ -232,14 +232,14 @@ class ParallelTrainer(Qwen3Trainer):
         return SharedAdamW(parameters, self.optimizer_config, self.ranks.replicas, self.decays)
 
     def build_reduction(self, names: Sequence[str]) -> Reduction:
-        """The cell that puts the gradients of all ranks together."""
+        """The cell that sums the gradients over ranks."""
         return Reduction(names, self.ranks, self.layout)
 
     def build_clip(self, max_norm: float | None) -> nn.Cell:
         return SharedClip(max_norm, [self._counts(parameter.name) for parameter in self._parameters], self.ranks.model)
 
     def _counts(self, name: str) -> bool:
-        """Whether this rank counts a parameter for the norm: one of those that hold it does."""
+        """Whether this rank counts a parameter for the norm: exactly one of its holders does."""
         if name == EMBEDDING and not self.ranks.first:
             return False
         held = dict(parts_of([name], self.config, self.layout, self.rank))[name]
@@ -257,7 +257,7 @@ class ParallelTrainer(Qwen3Trainer):
         self._to_next = Sum(self.ranks.next) if self.ranks.next else None
 
     def run(self, cell: nn.Cell, *arguments: Tensor) -> Any:
-        """What a cell gives, in which ranks add up: before the first time every rank has compiled it."""
+        """The result of a cell with sums over ranks; all ranks compile it before the first one runs it."""
         if cell not in self._begun:
             self._compile(cell, *arguments)
             self._begin(cell)
@@ -268,7 +268,7 @@ class ParallelTrainer(Qwen3Trainer):
             cell.compile(*arguments)
 
     def _begin(self, cell: nn.Cell) -> None:
-        meet(self.layout.world_size)
+        barrier(self.layout.world_size)
         self._begun.add(cell)
 
     def own_rows(self, batch: Array) -> Array:
@@ -281,15 +281,14 @@ class ParallelTrainer(Qwen3Trainer):
         super().apply_gradients(take_parts(gradients, self.config, self.layout, self.rank))
 
     def decayed(self) -> frozenset[str]:
-        """The parameters to which weight decay applies, on whichever rank."""
+        """The parameters to which weight decay applies, on any rank."""
         return self._on_any_rank(super().decayed())
 
     def whole(self, parts: Mapping[str, Array]) -> dict[str, Array]:
         """The whole tensors of every rank's parts, on every rank, bit for bit. All ranks call it together.
 
-        They come as sums of the halves of bit patterns, in pieces of one size: nothing is rounded, and one sum is
-        compiled. A tensor of which two ranks hold different copies has no value: it is NaN throughout, and the log says
-        where.
+        Bit patterns are summed in halves and in pieces of one size: nothing is rounded, and one sum is compiled. A
+        tensor with different copies on two ranks becomes NaN throughout, and the log names it.
         """
         own = dict(parts_of(self._shapes, self.config, self.layout, self.rank))
         sizes = {name: math.prod(shape) for name, shape in self._shapes.items()}
@@ -299,7 +298,7 @@ class ParallelTrainer(Qwen3Trainer):
         bits = np.zeros(-(-total // piece) * piece, np.uint32)
         places = {name: bits[starts[name] :][: sizes[name]].reshape(self._shapes[name]) for name in sizes}
         for name, part in own.items():
-            if self.ranks.where.replica == 0 and self._counts(name):  # of all that hold this part, one tells it
+            if self.ranks.where.replica == 0 and self._counts(name):  # one of its holders contributes it
                 part.of_whole(places[name])[...] = np.ascontiguousarray(parts[name], np.float32).view(np.uint32)
         for begin in range(0, len(bits), piece):
             bits[begin : begin + piece] = self._sum_of_bits(bits[begin : begin + piece])
@@ -312,7 +311,7 @@ class ParallelTrainer(Qwen3Trainer):
         return found
 
     def _sum_of_bits(self, bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-        """The sum over all ranks, of patterns of which all but one rank's are zero. MCCL adds up no integers."""
+        """The sum over all ranks of bit patterns that are zero on all ranks but one. MCCL has no sum of integers."""
         halves = Tensor(np.stack([bits >> 16, bits & 0xFFFF]).astype(np.float32))
         high, low = self.run(self._sum_of_all, halves).asnumpy().astype(np.uint32)
         whole: npt.NDArray[np.uint32] = (high << np.uint32(16)) | low
@@ -340,7 +339,7 @@ class ParallelTrainer(Qwen3Trainer):
         return self._through_the_stages(tokens, loss_mask)
 
     def _compile_stage(self, nothing: Tensor, inputs: Tensor, *others: Tensor) -> None:
-        """Compiles what micro batches go through: while they do, no rank has to wait for another that still does."""
+        """Compiles the cells of a stage, so that no rank waits for a compilation during the micro batches."""
         x = nothing if self._from_previous else inputs
         if self._to_next is None:
             self._compile(self._stage, x, *others)
@@ -349,7 +348,7 @@ class ParallelTrainer(Qwen3Trainer):
             self._compile(self._stage, x, nothing)
 
     def _through_the_stages(self, tokens: Array, loss_mask: Array) -> float:
-        """Every micro batch forward, then every one back; gradients are in the sums. The loss of the global batch."""
+        """Runs all micro batches forward, then all backward; adds gradients to the sums; the global batch's loss."""
         batches, kept, loss = list(self.micro_batches(tokens, loss_mask)), [], np.float32(0)
         rows, length = batches[0][0].shape
         own_length = length // (self.layout.model_parallel if self.layout.use_seq_parallel else 1)
@@ -374,7 +373,7 @@ class ParallelTrainer(Qwen3Trainer):
                 self._add(ms.mutable(of_parameters))
             if self._from_previous is not None:
                 self._from_previous(of_input)
-        # Every rank that shares the last stage has its replica's part of the loss; the first of them tells it.
-        tells = self.ranks.last and self.ranks.where.shard == 0
-        own = Tensor([loss if tells else 0.0], ms.float32)
+        # Every model-parallel rank of the last stage has its replica's part of the loss; the first one contributes it.
+        contributes = self.ranks.last and self.ranks.where.shard == 0
+        own = Tensor([loss if contributes else 0.0], ms.float32)
         return float(self.run(self._sum_of_all, own).asnumpy()[0])

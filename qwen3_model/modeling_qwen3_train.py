@@ -149,7 +149,7 @@ class AccumulateStep(nn.Cell):
 
 
 class UpdateStep(nn.Cell):
-    """Clipping and update by the summed gradients, which start again at zero -> gradient norm."""
+    """Clipping and update by the summed gradients, which are then reset to zero -> gradient norm."""
 
     def __init__(self, sums: ms.ParameterTuple, clip: nn.Cell, optimizer: AdamW) -> None:
         super().__init__(auto_prefix=False)
@@ -169,7 +169,7 @@ class UpdateStep(nn.Cell):
 class Qwen3Trainer:
     """One model in training. The small methods are what a variant overrides.
 
-    `micro_batch_num`: of the parts that a batch is split into, how many are for the stages of a pipeline.
+    `micro_batch_num`: how many of the parts of a batch are for the stages of a pipeline.
     """
 
     micro_batch_num = 1
@@ -243,7 +243,7 @@ class Qwen3Trainer:
         return self.schedule.learning_rate(step)
 
     def scalars(self, step: int) -> Array:
-        """What the update of the given step needs besides gradients: see `step_scalars`."""
+        """The scalars of the given step's update: see `step_scalars`."""
         return step_scalars(self.optimizer_config, step, self.learning_rate(step))
 
     def inputs_and_targets(self, tokens: Array) -> tuple[Array, Array]:
@@ -251,7 +251,7 @@ class Qwen3Trainer:
         return tokens[:, :-1], tokens[:, 1:]
 
     def run(self, cell: nn.Cell, *arguments: Tensor) -> Any:
-        """What a cell gives."""
+        """The result of a cell."""
         return cell(*arguments)
 
     def own_rows(self, batch: Array) -> Array:
@@ -277,16 +277,16 @@ class Qwen3Trainer:
             )
 
     def restart(self, schedule: ScheduleConfig) -> None:
-        """Goes back to before the first step, to train by another schedule: a compiled step serves many runs.
+        """Resets to before the first step, with another schedule, so that one compiled step serves many runs.
 
-        The parameters stay what they are: `load_weights` comes next.
+        Parameters keep their values: call `load_weights` next.
         """
         self.schedule, self.step = schedule, 0
         for moment in (*self._optimizer.exp_avg, *self._optimizer.exp_avg_sq):
             moment.set_data(ops.zeros_like(moment))
 
     def load_weights(self, tensors: Mapping[str, Array]) -> None:
-        """Sets every parameter; see `load_into` for what is refused."""
+        """Sets every parameter; see `load_into` for the errors."""
         load_into(self.model, tensors)
 
     def train_step(self, tokens: Array, loss_mask: Array) -> StepResult:
@@ -315,7 +315,7 @@ class Qwen3Trainer:
     def gradients(self, tokens: Array, loss_mask: Array) -> dict[str, Array]:
         """The gradient of every parameter for a global batch, float32, not clipped; nothing is updated.
 
-        They come out of the cells that `train_step` uses, up to where it clips.
+        They are computed by the cells of `train_step`, up to the clipping.
         """
         self._enter_mode()
         if self.gradient_accumulation_steps == 1:
@@ -347,7 +347,7 @@ class Qwen3Trainer:
         self._enter_mode()
         step = self.step + 1
         scalars = Tensor(self.scalars(step))
-        # Not mutable, a tuple is a constant of the graph: every update would be compiled anew around its gradients.
+        # A tuple that is not mutable is a constant of the graph: every update would compile a new graph.
         given = ms.mutable(tuple(Tensor(gradients[parameter.name], ms.float32) for parameter in self._parameters))
         self.run(self._optimizer, given, Tensor(1.0, ms.float32), scalars)
         self.step = step
@@ -362,11 +362,11 @@ class Qwen3Trainer:
         return {parameter.name: parameter.asnumpy().copy() for parameter in self._parameters}
 
     def whole(self, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """Whole tensors from what this process holds of them: everything, where it is alone."""
+        """Whole tensors from this process's parts; a single process holds them whole."""
         return dict(parts)
 
     def checkpoint_part(self) -> tuple[ParallelConfig, int]:
-        """The layout of which this process saves a part, and which rank of it this is."""
+        """The layout and the rank of the part that this process saves."""
         return ParallelConfig(), 0
 
     def save_checkpoint(self, directory: str | Path) -> None:
@@ -390,19 +390,19 @@ class Qwen3Trainer:
         self.step = part.step
 
     def _enter_mode(self) -> None:
-        # The mode is the process's, not the cell's: another trainer may have changed it since.
+        # The mode belongs to the process, not to the cell: another trainer may have changed it.
         ms.set_context(mode=self._mode)
 
     def _state(self) -> Iterator[Parameter]:
         yield from (*self._optimizer.parameters, *self._optimizer.exp_avg, *self._optimizer.exp_avg_sq)
 
     def _check_batch(self, tokens: Array, loss_mask: Array) -> None:
-        """Raises ValueError with everything that would silently give another loss or none."""
+        """Raises ValueError that lists everything that would silently give a wrong loss or none."""
         parts = self.gradient_accumulation_steps
         laws = {
             "tokens must be [B, S+1] and loss_mask [B, S]": loss_mask.shape == (len(tokens), tokens.shape[-1] - 1),
             f"{parts} micro-batches must divide the batch": len(tokens) % parts == 0,
-            # A gather on a CPU takes a token beyond the vocabulary for a row of zeros.
+            # On a CPU a gather gives zeros for a token outside the vocabulary, and no error.
             "tokens must be below vocab_size": bool(np.all((tokens >= 0) & (tokens < self.config.vocab_size))),
             "loss_mask must be 0 or 1": bool(np.all((loss_mask == 0) | (loss_mask == 1))),
             "loss_mask must leave a target": bool(np.any(loss_mask)),

@@ -1,7 +1,7 @@
 """AdamW with decoupled decay, and clipping by the global norm, as PyTorch computes them.
 
-Scalars that depend on the step (bias corrections, rate) are computed on the host in double precision and handed over
-rounded to float32; the moments and the parameters never leave the device.
+Scalars that depend on the step (bias corrections, rate) are computed on the host in double precision and rounded to
+float32; the moments and the parameters never leave the device.
 
 Source: torch 2.13, `torch/optim/adamw.py` and `torch/nn/utils/clip_grad.py`.
 """
@@ -18,7 +18,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 @dataclass(frozen=True, kw_only=True)
 class AdamWConfig:
-    """AdamW's constants in torch's words and with torch's defaults; the rate belongs to the schedule."""
+    """AdamW's constants, with torch's names and defaults; the rate belongs to the schedule."""
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -47,7 +47,7 @@ def step_scalars(config: AdamWConfig, step: int, learning_rate: float) -> npt.ND
     The operator does p = p - rate * (m / (sqrt(v) + eps) + decay * p). With a = 1 - beta1^t and b = 1 - beta2^t,
     AdamW's update is the same for rate = lr * sqrt(b) / a, eps * sqrt(b), and decay * a / sqrt(b).
     The operator weighs new gradients by 1 - beta in float32, where 1 - 0.999 is 1.3e-5 too small; a and b are
-    computed from the same rounded numbers, so that the update is not affected. Stored second moments are.
+    computed from the same rounded numbers, so the update is not affected; only the stored second moments are.
     """
     a, b = _moment_weight(config.beta1, step), _moment_weight(config.beta2, step)
     rate = learning_rate * math.sqrt(b) / a
@@ -95,7 +95,7 @@ class AdamW(nn.Cell):
 def tree_sum(x: Tensor) -> Tensor:
     """The sum of a vector, in rounds of short sums.
 
-    A plain float32 sum over millions of squares loses three digits; float64 is not there on every device.
+    A plain float32 sum over millions of squares loses three digits; not every device has float64.
     """
     while x.shape[0] > 1:
         x = short_sums(x)

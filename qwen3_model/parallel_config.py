@@ -1,7 +1,7 @@
-"""How training is spread over ranks, in the words of mindformers' `parallel_config`; no framework is imported.
+"""Parallel layouts of training, with the field names of mindformers' `parallel_config`; no framework is imported.
 
 Ranks are numbered as MindSpore numbers them: stage by stage, within a stage data-parallel group by group, and within a
-group the ranks that share one model next to each other. So a model-parallel group lies inside one node.
+group the model-parallel ranks next to each other. So a model-parallel group lies inside one node.
 
 Sources: mindformers 1.9.0, `parallel_config` and `model_config.offset`; MindSpore, pipeline parallelism.
 """
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
-# The environment variable with a free port of the host of rank 0, where ranks wait for those that compile for longer.
-MEETING_PORT = "QWEN3_MEETING_PORT"
+# The environment variable with a free port on rank 0's host, where ranks wait for ranks that compile for longer.
+BARRIER_PORT = "QWEN3_BARRIER_PORT"
 
 
 class Coordinates(NamedTuple):
-    """Where a rank stands: its pipeline stage, its data-parallel replica, its share of the model."""
+    """The position of a rank: its pipeline stage, data-parallel replica and model-parallel shard."""
 
     stage: int
     replica: int
@@ -26,14 +26,14 @@ class Coordinates(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Why a layout cannot be: the fields that are at odds, the reason, and what would do."""
+    """Why a layout is invalid: the fields in conflict, the reason, and a fix."""
 
     fields: tuple[str, ...]
     reason: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{', '.join(self.fields)}: {self.reason}. {self.mend}"
+        return f"{', '.join(self.fields)}: {self.reason}. {self.fix}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,13 @@ class ParallelConfig:
 
     Attributes:
         data_parallel: Replicas; each takes its part of the rows of a step.
-        model_parallel: Ranks that share every layer: heads, MLP columns, vocabulary.
-        pipeline_stage: Stages that the layers are dealt out to.
-        micro_batch_num: Parts that a replica's rows go through the stages in.
-        offset: By stage, how many layers more than `num_hidden_layers // pipeline_stage`; empty: none.
-        use_seq_parallel: Between the shared products each rank keeps its part of the positions.
+        model_parallel: Ranks that every layer is split over: heads, MLP columns, vocabulary.
+        pipeline_stage: Stages that the layers are divided into.
+        micro_batch_num: Micro batches that a replica's rows are divided into.
+        offset: Layers of each stage above `num_hidden_layers // pipeline_stage`; empty: none.
+        use_seq_parallel: Between model-parallel regions each rank keeps its part of the positions.
         enable_parallel_optimizer: Each replica keeps and updates its part of the moments.
-        vocab_emb_dp: The embedding is whole on every rank that shares a model.
+        vocab_emb_dp: Every model-parallel rank holds the whole embedding.
     """
 
     data_parallel: int = 1
@@ -62,7 +62,7 @@ class ParallelConfig:
 
     @property
     def world_size(self) -> int:
-        """Ranks in all."""
+        """Number of ranks."""
         return self.data_parallel * self.model_parallel * self.pipeline_stage
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class ParallelConfig:
         return ", ".join(words)
 
     def coordinates(self, rank: int) -> Coordinates:
-        """Where a rank stands.
+        """The position of a rank.
 
         Raises:
             ValueError: there is no such rank.
@@ -89,22 +89,22 @@ class ParallelConfig:
         return Coordinates(stage=stage, replica=replica, shard=shard)
 
     def rank(self, where: Coordinates) -> int:
-        """The rank that stands there."""
+        """The rank at a position."""
         return (where.stage * self.data_parallel + where.replica) * self.model_parallel + where.shard
 
     def layers(self, num_hidden_layers: int) -> tuple[range, ...]:
-        """The layers of each stage, in order. They are all of them only where `problems` finds none."""
+        """The layers of each stage, in order. They are complete only where `problems` finds none."""
         each = num_hidden_layers // self.pipeline_stage
         counts = [each + more for more in self.offset or (0,) * self.pipeline_stage]
         starts = [sum(counts[:stage]) for stage in range(len(counts))]
         return tuple(range(start, start + count) for start, count in zip(starts, counts, strict=True))
 
     def problems(self, config: Qwen3Config, *, rows: int, seq_length: int) -> Iterator[Problem]:
-        """Why a model cannot be trained so on global batches of `rows` rows, each `seq_length` long."""
+        """Why a model cannot be trained with this layout on global batches of `rows` rows, each `seq_length` long."""
         degrees = [field.name for field in fields(self) if isinstance(field.default, int) and field.type is int]
         low = [name for name in degrees if getattr(self, name) < 1]
         if low:
-            yield Problem(fields=tuple(low), reason="below 1", mend="Without it there is 1 of each.")
+            yield Problem(fields=tuple(low), reason="below 1", fix="Omit the field for the default, 1.")
             return
         yield from self._problems_of_shards(config, seq_length)
         yield from self._problems_of_stages(config)
@@ -117,40 +117,40 @@ class ParallelConfig:
             if size % self.model_parallel:
                 yield Problem(
                     fields=("model_parallel", name),
-                    reason=f"{size} cannot be shared by {self.model_parallel} ranks evenly",
-                    mend=self._mend_of(name, size),
+                    reason=f"{size} cannot be split evenly over {self.model_parallel} ranks",
+                    fix=self._fix_of(name, size),
                 )
         if self.use_seq_parallel and self.model_parallel == 1:
             yield Problem(
                 fields=("use_seq_parallel", "model_parallel"),
-                reason="positions are shared by the ranks that share a model, and there is one",
-                mend="Set use_seq_parallel: False, or model_parallel above 1.",
+                reason="positions are split over model-parallel ranks, and there is one",
+                fix="Set use_seq_parallel: False, or model_parallel above 1.",
             )
         if self.use_seq_parallel and seq_length % self.model_parallel:
             yield Problem(
                 fields=("use_seq_parallel", "model_parallel", "seq_length"),
-                reason=f"{seq_length} positions cannot be shared by {self.model_parallel} ranks evenly",
-                mend=f"Take a multiple of {self.model_parallel}.",
+                reason=f"{seq_length} positions cannot be split evenly over {self.model_parallel} ranks",
+                fix=f"Use a multiple of {self.model_parallel}.",
             )
         if config.tie_word_embeddings and self.vocab_emb_dp and self.model_parallel > 1:
             yield Problem(
                 fields=("vocab_emb_dp", "tie_word_embeddings", "model_parallel"),
-                reason="the head is shared by ranks, and the embedding that it is tied to is not",
-                mend="Set vocab_emb_dp: False.",
+                reason="the head is split over ranks, but the embedding that it is tied to is not",
+                fix="Set vocab_emb_dp: False.",
             )
         if self.enable_parallel_optimizer and self.data_parallel == 1:
             yield Problem(
                 fields=("enable_parallel_optimizer", "data_parallel"),
-                reason="moments are shared by replicas, and there is one",
-                mend="Set enable_parallel_optimizer: False, or data_parallel above 1.",
+                reason="moments are split over replicas, and there is one",
+                fix="Set enable_parallel_optimizer: False, or data_parallel above 1.",
             )
 
-    def _mend_of(self, name: str, size: int) -> str:
+    def _fix_of(self, name: str, size: int) -> str:
         if name == "vocab_size":
             padded = -(-size // self.model_parallel) * self.model_parallel
-            return f"Pad the vocabulary to {padded}, or take a divisor."
+            return f"Pad the vocabulary to {padded}, or use a divisor."
         able = [degree for degree in range(1, self.model_parallel) if size % degree == 0]
-        return f"Take model_parallel: {able[-1]}."
+        return f"Use model_parallel: {able[-1]}."
 
     def _problems_of_stages(self, config: Qwen3Config) -> Iterator[Problem]:
         stages, layers = self.pipeline_stage, config.num_hidden_layers
@@ -158,34 +158,34 @@ class ParallelConfig:
             yield Problem(
                 fields=("offset", "pipeline_stage"),
                 reason=f"{len(self.offset)} numbers for {stages} stages",
-                mend="Give one for each stage.",
+                fix="Give one number for each stage.",
             )
             return
         counts = [len(range_) for range_ in self.layers(layers)]
-        dealt = sum(layers // stages + more for more in self.offset or (0,) * stages)
-        if dealt != layers:
+        placed = sum(layers // stages + more for more in self.offset or (0,) * stages)
+        if placed != layers:
             yield Problem(
                 fields=("offset", "pipeline_stage", "num_hidden_layers"),
-                reason=f"the stages have {dealt} layers of {layers}",
-                mend=f"The numbers of offset have to add up to {layers % stages}.",
+                reason=f"the stages hold {placed} layers, and the model has {layers}",
+                fix=f"The numbers of offset must add up to {layers % stages}.",
             )
         elif min(counts) < 1:
             yield Problem(
                 fields=("offset", "pipeline_stage", "num_hidden_layers"),
                 reason=f"stage {counts.index(min(counts))} has no layer",
-                mend="Each stage needs one.",
+                fix="Each stage needs at least one.",
             )
         if stages == 1 and self.micro_batch_num > 1:
             yield Problem(
                 fields=("micro_batch_num", "pipeline_stage"),
-                reason=f"{self.micro_batch_num} micro batches for one stage (mindformers would take 1)",
-                mend="Set micro_batch_num: 1 and accumulate gradients.",
+                reason=f"{self.micro_batch_num} micro batches for one stage (mindformers would use 1)",
+                fix="Set micro_batch_num: 1 and accumulate gradients.",
             )
         if stages > 1 and self.micro_batch_num < stages:
             yield Problem(
                 fields=("micro_batch_num", "pipeline_stage"),
                 reason=f"{self.micro_batch_num} micro batches never fill {stages} stages (mindformers allows it)",
-                mend=f"Take micro_batch_num: {stages} or more.",
+                fix=f"Use micro_batch_num: {stages} or more.",
             )
 
     def _problems_of_rows(self, rows: int) -> Iterator[Problem]:
@@ -193,6 +193,6 @@ class ParallelConfig:
         if rows % parts:
             yield Problem(
                 fields=("data_parallel", "micro_batch_num", "global_batch_size"),
-                reason=f"{rows} rows cannot be dealt out to {self.data_parallel} x {self.micro_batch_num} evenly",
-                mend=f"Take a multiple of {parts} rows.",
+                reason=f"{rows} rows cannot be split evenly into {self.data_parallel} x {self.micro_batch_num} parts",
+                fix=f"Use a multiple of {parts} rows.",
             )

@@ -1,4 +1,4 @@
-"""Clipping and AdamW where ranks share them: the numbers of one process, computed by several."""
+"""Clipping and AdamW over several ranks, with the results of one process."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ ROWS = "rows."
 
 
 class SharedClip(ClipByGlobalNorm):
-    """The norm over all ranks that hold one replica of the model, every parameter once."""
+    """The norm over all ranks of one replica of the model; every parameter counts once."""
 
     def __init__(self, max_norm: float | None, counted: Sequence[bool], over: Group) -> None:
         super().__init__(max_norm)
@@ -33,10 +33,10 @@ class SharedClip(ClipByGlobalNorm):
 
 
 class SharedAdamW(AdamW):
-    """AdamW of which each replica keeps its rows of the moments and moves its rows of the parameters.
+    """AdamW where each replica keeps its rows of the moments and updates its rows of the parameters.
 
-    The rows are equal parts of the first axis; a parameter that cannot be cut so is moved whole by all. An updated
-    parameter is a sum of rows and zeros, which rounds nothing: it is what every replica would have computed.
+    The rows are equal parts of the first axis; every replica updates a parameter whole where that axis is not
+    divisible. Updated rows are joined by a sum with zeros, which rounds nothing: the result is that of one replica.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SharedAdamW(AdamW):
         own_rows = [_own_rows(parameter, over) for parameter in parameters]
         super().__init__(own_rows, config, decays)
         for moment in (*self.exp_avg, *self.exp_avg_sq):
-            moment.name = moment.name.replace(ROWS, "", 1)  # a checkpoint names what they belong to
+            moment.name = moment.name.replace(ROWS, "", 1)  # a checkpoint names the parameter
         self.rows, self.parameters = self.parameters, ms.ParameterTuple(parameters)
         self.cut = tuple(rows.shape != whole.shape for rows, whole in zip(own_rows, parameters, strict=True))
         self.index, self.size = over.index, over.size
@@ -75,7 +75,7 @@ class SharedAdamW(AdamW):
         return True
 
     def own(self, i: int, whole: Tensor) -> Tensor:
-        """This rank's rows of what belongs to parameter i."""
+        """This rank's rows of parameter i or of its gradient."""
         if not self.cut[i]:
             return whole
         length = whole.shape[0] // self.size

@@ -1,4 +1,4 @@
-"""How a continuation gets its tokens: drawn or the best, one after the other, until one stops it. In NumPy alone."""
+"""The tokens of a continuation: sampled or greedy, one by one, until a stop token. Needs NumPy only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a token is drawn: scores over `temperature`, of the `top_k` best (0: all) those that make up `top_p`."""
+    """How a token is sampled: logits over `temperature`; of the `top_k` best (0: all) those that make up `top_p`."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -22,14 +22,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.seed < 0:
-            raise ValueError(
-                f"temperature above 0, top_p in (0, 1], top_k and seed not negative are needed, got {self}"
-            )
+            raise ValueError(f"temperature must be above 0, top_p in (0, 1], top_k and seed not negative, got {self}")
 
     def kept(self, logits_V: Array) -> tuple[Array, Array]:
-        """The tokens that can be drawn, the best first, and their chances in float64, which add up to 1.
+        """The tokens that can be drawn, the best first, and their probabilities in float64, which add up to 1.
 
-        Ties of score go by token id, so that a seed gives the same tokens everywhere.
+        Equal scores are ordered by token id, so a seed gives the same tokens everywhere.
 
         Raises:
             ValueError: a logit is not a number, or the largest one is infinite.
@@ -41,13 +39,13 @@ class Sampling:
         chances = np.exp(scores[tokens] - scores[tokens[0]])
         chances /= chances.sum()
         if self.top_p < 1:
-            # the smallest set of the best that reaches top_p: the one that crosses it belongs to it
+            # the smallest set of best tokens that reaches top_p, including the one that crosses it
             count = int(np.searchsorted(np.cumsum(chances), self.top_p)) + 1
             tokens, chances = tokens[:count], chances[:count] / chances[:count].sum()
         return tokens, chances
 
     def draw(self, logits_V: Array, generator: np.random.Generator) -> int:
-        """One token; see `kept` for the order and for what is refused."""
+        """One token; see `kept` for the order and the errors."""
         tokens, chances = self.kept(logits_V)
         place = int(np.searchsorted(np.cumsum(chances), generator.random(), side="right"))
         return int(tokens[min(place, len(tokens) - 1)])
@@ -56,7 +54,7 @@ class Sampling:
         """The `top_k` best tokens in order, or all."""
         if not 0 < self.top_k < len(scores):
             return np.argsort(-scores, kind="stable")
-        # sorts those that can be among them, and not the vocabulary
+        # sort the candidates only, not the whole vocabulary
         candidates = np.flatnonzero(scores >= np.partition(scores, -self.top_k)[-self.top_k])
         return candidates[np.argsort(-scores[candidates], kind="stable")[: self.top_k]]
 
@@ -65,8 +63,7 @@ class Sampling:
 class Generated:
     """A continuation.
 
-    `margins` is, of each token, how far its logit was above the best of the others; `stopped` says whether a stop token
-    ended it, which is not part of `tokens`.
+    `margins` holds each token's `margin`. `stopped`: whether a stop token ended it; that token is not in `tokens`.
     """
 
     tokens: tuple[int, ...]
@@ -93,6 +90,6 @@ class Growing:
 
 
 def margin(logits_V: Array, token: int) -> float:
-    """How far a token's logit is above the best of the others; negative where another is better. NaN gives NaN."""
+    """A token's logit minus the best other logit; negative where another is better. NaN gives NaN."""
     below, above = logits_V[:token].max(initial=-np.inf), logits_V[token + 1 :].max(initial=-np.inf)
     return float(logits_V[token]) - float(np.maximum(below, above))

@@ -1,6 +1,6 @@
 """Learning-rate schedules as pure functions of the step, in plain Python floats.
 
-Steps count from 1. With warm-up the first step's rate is 0, as in transformers and mindformers: the rate belongs to
+Steps count from 1. With warm-up the first step's rate is 0, as in transformers and mindformers: the rate depends on
 the number of updates already done.
 """
 
@@ -27,7 +27,7 @@ class ConstantSchedule:
         _check(self)
 
     def learning_rate(self, step: int) -> float:
-        """The peak, whatever the step."""
+        """The peak, at every step."""
         return self.peak
 
 
@@ -79,7 +79,7 @@ def _warmup(done: int, warmup_steps: int) -> float:
 
 
 def _check(schedule: ConstantSchedule | ConstantWithWarmup | CosineWithMinLr) -> None:
-    """Raises ValueError with every negative or non-finite number, and with a cosine that could not be computed."""
+    """Raises ValueError that lists every negative or non-finite number and a cosine that cannot be computed."""
     values = asdict(schedule)
     problems = [
         f"{name}: must be finite and not negative, got {value!r}"

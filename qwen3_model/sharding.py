@@ -1,7 +1,7 @@
-"""Which part of every tensor a rank of a layout holds, and the whole put together from the parts, exactly.
+"""Which part of every tensor a rank of a layout holds, and the whole tensors assembled from the parts, bit for bit.
 
-Takes Hugging Face's names and whole shapes; gives names that stay Hugging Face's, so a part says by its name what it is
-a part of. No framework is imported: a checkpoint of any layout can be read, and written for any other, anywhere.
+Parts keep Hugging Face's names, so a part's name identifies its tensor. No framework is imported: any machine can read
+a checkpoint of one layout and write it for another.
 """
 
 import re
@@ -24,7 +24,7 @@ BY_COLUMNS = ("o_proj", "down_proj")  # input channels
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One of `of` equal parts of a tensor along an axis; of 1 where the tensor is whole."""
+    """One of `of` equal parts of a tensor along an axis; `of` is 1 where the tensor is whole."""
 
     axis: int = 0
     index: int = 0
@@ -43,9 +43,9 @@ class Part:
 def parts_of(
     names: Iterable[str], config: Qwen3Config, layout: ParallelConfig, rank: int
 ) -> Iterator[tuple[str, Part]]:
-    """The tensors that a rank holds, each with which part of it; in the order of the names.
+    """The tensors that a rank holds, each with its part, in the order of the names.
 
-    A tied head has no tensor of its own. On another stage than the embedding it is the embedding, held once more.
+    A tied head has no tensor of its own. If it is on another stage than the embedding, that stage holds a copy.
     """
     where, last = layout.coordinates(rank), layout.pipeline_stage - 1
     layers = layout.layers(config.num_hidden_layers)[where.stage]
@@ -77,11 +77,11 @@ def take_parts(whole: Tensors, config: Qwen3Config, layout: ParallelConfig, rank
 
 
 def assemble(held: Mapping[int, Tensors], config: Qwen3Config, layout: ParallelConfig) -> dict[str, Array]:
-    """The whole tensors of what all ranks hold, by rank.
+    """The whole tensors, from the parts that each rank holds.
 
     Raises:
-        WeightsError: a rank is missing, holds other tensors than it should, or differs from another rank in what both
-            hold: every problem is named.
+        WeightsError: lists each rank that is missing, holds other tensors than it should, or differs from another rank
+            where both hold the same part.
     """
     problems: list[str] = [f"rank {rank}: missing" for rank in range(layout.world_size) if rank not in held]
     names = list(dict.fromkeys(name for tensors in held.values() for name in tensors))
@@ -89,13 +89,13 @@ def assemble(held: Mapping[int, Tensors], config: Qwen3Config, layout: ParallelC
     for rank, tensors in sorted(held.items()):
         expected = dict(parts_of(names, config, layout, rank))
         problems += [f"rank {rank}: {name}: missing" for name in expected if name not in tensors]
-        problems += [f"rank {rank}: {name}: not held there" for name in tensors if name not in expected]
+        problems += [f"rank {rank}: {name}: unexpected on this rank" for name in tensors if name not in expected]
         for name, part in expected.items():
             if name not in tensors:
                 continue
             other, tensor = found.setdefault(name, {}).setdefault(part, (rank, tensors[name]))
             if not _same(tensor, tensors[name]):
-                problems.append(f"rank {rank}: {name}: differs from rank {other}'s, of which it is a copy")
+                problems.append(f"rank {rank}: {name}: differs from rank {other}'s copy")
     if problems:
         raise WeightsError(f"the parts of {layout.world_size} ranks", problems)
     return {name: _whole(parts) for name, parts in found.items()}

@@ -1,4 +1,4 @@
-"""Weights in Hugging Face's layout: one safetensors file, or shards with an index, and a strict way into a cell.
+"""Weights in Hugging Face's layout: one safetensors file, or shards with an index, loaded strictly into a cell.
 
 Names are Hugging Face's on both sides, so a difference is an error that lists missing, unexpected and misshapen keys.
 """
@@ -117,7 +117,7 @@ def _load_index(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _load_file(path: Path) -> dict[str, npt.NDArray[Any]]:
     records = deserialize(path.read_bytes())
     problems = [
-        f"{key}: dtype {record['dtype']} is not a weight's"
+        f"{key}: dtype {record['dtype']} is not supported for weights"
         for key, record in records
         if record["dtype"] not in {*_DTYPES, "BF16"}
     ]
@@ -141,7 +141,7 @@ def _save_file(tensors: Tensors, path: Path) -> Path:
 
 
 def _shards(tensors: Tensors, limit: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """The tensors in order, cut before the one that would go over the limit."""
+    """The tensors in order; a new shard starts before the tensor that would exceed the limit."""
     shard: dict[str, npt.NDArray[Any]] = {}
     for name, tensor in tensors.items():
         if shard and sum(held.nbytes for held in shard.values()) + tensor.nbytes > limit:

@@ -33,7 +33,7 @@ class WithReduction(ParallelTrainer):
 class SumsNoNorms(Reduction):
     def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
         super().__init__(names, ranks, layout)
-        self.in_part = tuple(False for _ in names)
+        self.partial = tuple(False for _ in names)
 
 
 @defect(
@@ -245,7 +245,7 @@ class SumsOverHeadsAlone(Reduction):
     def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
         super().__init__(names, ranks, layout)
         between = [name.endswith(NORMS) and not name.endswith(OF_HEADS) for name in names]
-        self.in_part = tuple(part and not left for part, left in zip(self.in_part, between, strict=True))
+        self.partial = tuple(part and not left for part, left in zip(self.partial, between, strict=True))
 
 
 @defect(

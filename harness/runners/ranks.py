@@ -24,7 +24,7 @@ from harness.runners.job import PORTS_OF_A_START, Job, Nodes
 from harness.runners.processes import end_with_parent, free_port, log_tail
 from harness.runners.registry import load_runner
 from harness.runners.worker import carry_out, read_job
-from qwen3_model.parallel_config import MEETING_PORT, Coordinates, ParallelConfig
+from qwen3_model.parallel_config import BARRIER_PORT, Coordinates, ParallelConfig
 
 LOGS = "log"
 HALF_WAY = "half-way"  # the file that says: what is left is for processes that have nothing but the checkpoints
@@ -94,7 +94,7 @@ def start_msrun(ranks: int, nodes: Nodes, logs: Path, script: Sequence[str]) -> 
         **os.environ,
         "PATH": path,
         "MS_RECEIVE_MSG_TIMEOUT": str(MESSAGE_SECONDS),
-        MEETING_PORT: str(nodes.port + 1),
+        BARRIER_PORT: str(nodes.port + 1),
     }
     # `msrun` does not end with this process by itself, and its ranks end with it.
     with_this_one = functools.partial(end_with_parent, os.getpid())

@@ -209,9 +209,9 @@ def test_the_last_positions_of_the_model_are_used_and_none_beyond(model: Qwen3Fo
     for token in tokens[250:]:
         after, cache = model.decode(np.array([token]), cache)
     assert error(after[0], whole[-1]) < ERROR
-    with pytest.raises(ValueError, match="257 positions are asked for, and the model has 256"):
+    with pytest.raises(ValueError, match="257 positions are needed, and the model has 256"):
         model.decode(np.array([0]), cache)
-    with pytest.raises(ValueError, match="257 positions are asked for, and the model has 256"):
+    with pytest.raises(ValueError, match="257 positions are needed, and the model has 256"):
         model.prefill([tokens], room=1)
     with pytest.raises(ValueError, match="every prompt needs a token"):
         model.prefill([[]], room=1)

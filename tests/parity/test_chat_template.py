@@ -296,7 +296,7 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path, content: str, s
 )
 def test_what_a_template_refuses_is_one_error_that_says_why(template: str, why: str) -> None:
     ours = ChatTemplate(templates={"default": template}, special_tokens={})
-    with pytest.raises(ChatTemplateError, match=f"the chat template refuses the conversation: .*{why}"):
+    with pytest.raises(ChatTemplateError, match=f"the chat template rejects the conversation: .*{why}"):
         ours.render(said("Hi"))
 
 

@@ -117,11 +117,11 @@ def test_what_a_case_cannot_stand_for_is_refused_with_its_reason(wrong: str) -> 
 
 
 LAYOUTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "heads": (set_to("parallel_config.model_parallel", 3), "num_attention_heads: 64 cannot be shared by 3 ranks"),
+    "heads": (set_to("parallel_config.model_parallel", 3), "num_attention_heads: 64 cannot be split evenly over 3"),
     "micro batches": (set_to("parallel_config.micro_batch_num", 2), "2 micro batches never fill 4 stages"),
-    "offset": (set_to(f"{MODEL}.offset", [0, 0, 0, 1]), "the stages have 65 layers of 64"),
+    "offset": (set_to(f"{MODEL}.offset", [0, 0, 0, 1]), "the stages hold 65 layers, and the model has 64"),
     "stages of offset": (set_to(f"{MODEL}.offset", [1, -1]), "2 numbers for 4 stages"),
-    "moments": (set_to("parallel.enable_parallel_optimizer", True), "moments are shared by replicas"),
+    "moments": (set_to("parallel.enable_parallel_optimizer", True), "moments are split over replicas"),
 }
 
 

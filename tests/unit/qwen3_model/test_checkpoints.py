@@ -1,4 +1,4 @@
-"""Checkpoints of all layouts hold the same model: from any to any other, and to Hugging Face, no bit changes."""
+"""Checkpoints of all layouts hold the same model: conversion between layouts and to Hugging Face changes no bit."""
 
 import dataclasses
 import tempfile
@@ -62,7 +62,7 @@ def same(one: Checkpoint, other: Checkpoint) -> bool:
 
 @settings(max_examples=25, deadline=None)
 @given(LAYOUTS, LAYOUTS, st.booleans())
-def test_from_any_layout_to_any_other_nothing_changes(one: ParallelConfig, other: ParallelConfig, tied: bool) -> None:
+def test_a_change_of_layout_changes_no_bit(one: ParallelConfig, other: ParallelConfig, tied: bool) -> None:
     whole = saved(dataclasses.replace(CONFIG, tie_word_embeddings=tied))
     for layout in (usable(one, whole.config), usable(other, whole.config)):
         with tempfile.TemporaryDirectory() as directory:
@@ -72,7 +72,7 @@ def test_from_any_layout_to_any_other_nothing_changes(one: ParallelConfig, other
         assert same(again, whole)
 
 
-def test_replicas_share_the_moments_and_nothing_else(tmp_path: Path) -> None:
+def test_only_moments_are_split_over_replicas(tmp_path: Path) -> None:
     layout = ParallelConfig(data_parallel=2, enable_parallel_optimizer=True)
     write_checkpoint(saved(CONFIG), tmp_path, layout)
     first, second = (load_part(tmp_path / file_name(layout, rank)).tensors for rank in range(2))
@@ -81,7 +81,7 @@ def test_replicas_share_the_moments_and_nothing_else(tmp_path: Path) -> None:
     assert len(first[f"exp_avg.{name}"]) == len(second[f"exp_avg.{name}"]) == len(first[name]) // 2
 
 
-def test_hugging_face_reads_the_parameters_alone(tmp_path: Path) -> None:
+def test_hugging_face_checkpoint_holds_the_parameters_only(tmp_path: Path) -> None:
     whole = saved(CONFIG)
     write_hugging_face(whole, tmp_path)
     found = load_safetensors(tmp_path)
@@ -94,13 +94,13 @@ def test_hugging_face_reads_the_parameters_alone(tmp_path: Path) -> None:
     ("change", "why"),
     [
         ("missing", "no such file"),
-        ("step", "rank 1: of another model, layout or step"),
+        ("step", "rank 1: another model, layout or step"),
         ("format", "format: expected"),
         ("copy", "differs from rank 0's"),
         ("more", "3 files for 2 ranks"),
     ],
 )
-def test_what_is_not_one_checkpoint_is_refused(tmp_path: Path, change: str, why: str) -> None:
+def test_files_that_are_not_one_checkpoint_are_an_error(tmp_path: Path, change: str, why: str) -> None:
     layout = ParallelConfig(data_parallel=2)
     write_checkpoint(saved(CONFIG), tmp_path, layout)
     second = tmp_path / file_name(layout, 1)
@@ -120,6 +120,6 @@ def test_what_is_not_one_checkpoint_is_refused(tmp_path: Path, change: str, why:
         read_checkpoint(tmp_path)
 
 
-def test_a_directory_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_directory_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no checkpoint there"):
         read_checkpoint(tmp_path)

@@ -109,7 +109,7 @@ def test_all_problems_are_one_error() -> None:
         ("attention_bias", 0),
     ],
 )
-def test_unsupported_or_unsound_value_is_refused_by_name(name: str, value: object) -> None:
+def test_an_unsupported_or_invalid_value_is_an_error_that_names_the_field(name: str, value: object) -> None:
     with pytest.raises(Qwen3ConfigError, match=f"^1 problem.*\n{name}: "):
         Qwen3Config.from_hf(published_8b(**{name: value}))
 
@@ -131,7 +131,7 @@ def test_missing_file_is_a_configuration_error(tmp_path: Any) -> None:
         Qwen3Config.from_hf(tmp_path / "absent.json")
 
 
-def test_precision_policy_refuses_all_unknown_dtypes_at_once() -> None:
+def test_precision_policy_reports_all_unknown_dtypes_at_once() -> None:
     with pytest.raises(Qwen3ConfigError) as error:
         PrecisionPolicy(compute_dtype="bf16", softmax_compute_dtype="float64")
     assert len(error.value.problems) == 2

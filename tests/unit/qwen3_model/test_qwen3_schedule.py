@@ -1,4 +1,4 @@
-"""Schedules: values written out, and sound arguments."""
+"""Schedules: values written out, and checked arguments."""
 
 import pytest
 
@@ -30,12 +30,12 @@ def test_cosine_falls_from_the_peak_to_the_minimum() -> None:
     assert schedule.learning_rate(11) == pytest.approx(0.1, rel=1e-15)
 
 
-def test_all_unsound_numbers_are_one_error() -> None:
+def test_all_invalid_numbers_are_one_error() -> None:
     with pytest.raises(ValueError, match="peak") as error:
         CosineWithMinLr(peak=-1.0, warmup_steps=-2, total_steps=10, min_lr=float("nan"))
     assert {"peak", "warmup_steps", "min_lr"} <= {line.split(":")[0] for line in str(error.value).splitlines()[1:]}
 
 
-def test_minimum_above_the_peak_is_refused() -> None:
+def test_minimum_above_the_peak_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"min_lr: 2\.0 is above the peak 1\.0"):
         CosineWithMinLr(peak=1.0, warmup_steps=0, total_steps=10, min_lr=2.0)

@@ -1,4 +1,4 @@
-"""Parts of tensors: those of all ranks are the whole, bit for bit, from any layout to any other."""
+"""Parts of tensors: the parts of all ranks are the whole, bit for bit, for any layout."""
 
 import dataclasses
 from typing import Any
@@ -46,7 +46,7 @@ def held(whole: dict[str, np.ndarray], config: Qwen3Config, layout: ParallelConf
 
 
 @given(LAYOUTS, LAYOUTS, st.booleans())
-def test_from_any_layout_to_any_other_and_to_one_rank_nothing_changes(
+def test_splitting_and_assembling_changes_no_bit_in_any_layout(
     one: ParallelConfig, other: ParallelConfig, tied: bool
 ) -> None:
     config = dataclasses.replace(CONFIG, tie_word_embeddings=tied)
@@ -59,7 +59,7 @@ def test_from_any_layout_to_any_other_and_to_one_rank_nothing_changes(
 
 
 @given(LAYOUTS, st.booleans())
-def test_a_rank_holds_as_many_numbers_as_its_stage_is_said_to(layout: ParallelConfig, tied: bool) -> None:
+def test_a_rank_holds_as_many_numbers_as_planned_for_its_stage(layout: ParallelConfig, tied: bool) -> None:
     config = dataclasses.replace(CONFIG, tie_word_embeddings=tied)
     layout = usable(layout, config)
     case = small_case().with_changes(
@@ -73,7 +73,7 @@ def test_a_rank_holds_as_many_numbers_as_its_stage_is_said_to(layout: ParallelCo
         assert sum(part.size for part in parts.values()) == stage_parameters(case, stage)
 
 
-def test_heads_and_channels_are_dealt_out_in_order() -> None:
+def test_heads_and_channels_are_split_in_order() -> None:
     layout = ParallelConfig(model_parallel=2)
     whole = tensors(CONFIG)
     first, second = (take_parts(whole, CONFIG, layout, rank) for rank in range(2))
@@ -96,17 +96,17 @@ def edited(parts: dict[int, Any], what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "message"),
     [
         ("missing rank", "rank 3: missing"),
-        ("tensor of another stage", "rank 0: model.norm.weight: not held there"),
+        ("tensor of another stage", "rank 0: model.norm.weight: unexpected on this rank"),
         ("another copy", "rank 1: model.layers.0.input_layernorm.weight: differs from rank 0's"),
     ],
 )
-def test_parts_that_do_not_fit_together_are_refused(what: str, told: str) -> None:
+def test_parts_that_do_not_fit_together_are_an_error(what: str, message: str) -> None:
     layout = ParallelConfig(model_parallel=2, pipeline_stage=2, micro_batch_num=2)
     parts = held(tensors(CONFIG), CONFIG, layout)
     edited(parts, what)
     with pytest.raises(WeightsError) as refused:
         assemble(parts, CONFIG, layout)
-    assert told in str(refused.value)
+    assert message in str(refused.value)

@@ -1,7 +1,7 @@
-"""Runs made elsewhere, as their logs tell of them: what was printed, how finely, and what was made of the file.
+"""Runs of other programs, imported from their logs: the printed numbers, their resolution, and notes on the import.
 
-An imported run is no trace. It has no digests of weights and batches, and of a printed number only the digits are
-known, so nothing here is evidence for a level: `certify compare` takes it, the judge does not.
+An imported run is not a trace. It has no digests of weights and batches, and its numbers have only the printed digits.
+So it is not evidence for a level: `certify compare` accepts it, the judge does not.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class Printed:
-    """A number as it was printed: what was computed lies within `resolution` of `value`. 0: every bit was written."""
+    """A printed number: the computed one lies within `resolution` of `value`; 0 if every bit was written."""
 
     value: Float
     resolution: Annotated[Float, Field(ge=0)] = 0.0
@@ -34,7 +34,7 @@ class Printed:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedStep:
-    """What a log says of one step. `loss` is the mean of the `over` steps that end here; None is what was not said."""
+    """One step of a log. `loss` is the mean over the last `over` steps; None where the log has no number."""
 
     step: Positive
     over: Positive = 1
@@ -49,10 +49,10 @@ class LoggedStep:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedRun:
-    """A run made elsewhere.
+    """A run of another program.
 
-    `files` are those that were read, by digest; `told` is which of them, or which rank in them, the numbers are from;
-    `notes` are sentences about all that was left out, repeated or could not be read.
+    `files` are the digests of the files that were read; `told` is the file or the rank that the numbers come from;
+    `notes` are sentences about everything that was omitted, repeated or could not be read.
     """
 
     source: Format
@@ -60,18 +60,18 @@ class ImportedRun:
     told: str
     steps: tuple[LoggedStep, ...]
     total: Positive | None = None
-    case: Mapping[str, str] | None = None  # name and digest of the case that it was held against
+    case: Mapping[str, str] | None = None  # name and digest of the case that it was checked against
     notes: tuple[str, ...] = ()
     format: str = field(default=FORM)
 
     def __post_init__(self) -> None:
         numbers = [step.step for step in self.steps]
         if not numbers or numbers != sorted(set(numbers)):
-            raise ValueError("steps have to be there, each once and in order")
+            raise ValueError("there must be steps, each once and in order")
 
     @property
     def ends(self) -> bool:
-        """Whether the last step that the run was to take is in the log; also where the log does not say how many."""
+        """Whether the log holds the last planned step; true also where it does not state their number."""
         return self.total is None or self.steps[-1].step >= self.total
 
 
@@ -84,7 +84,7 @@ def encode(run: ImportedRun) -> object:
 
 
 def is_import(path: Path) -> bool:
-    """Whether a file says of itself that it is an imported run."""
+    """Whether a file states the format of an imported run."""
     try:
         with path.open("rb") as file:
             return FORM.encode() in file.read()
@@ -96,7 +96,7 @@ def read_import(path: Path) -> ImportedRun:
     """An imported run from its file.
 
     Raises:
-        EvidenceError: it is not there, was edited, or does not hold what it should.
+        EvidenceError: it is missing, was edited, or does not hold what it should.
     """
     value = read_json(path)
     if not isinstance(value, dict) or value.get("format") != FORM:
@@ -108,5 +108,5 @@ def read_import(path: Path) -> ImportedRun:
         where = ".".join(map(str, first["loc"])) or "it"
         raise EvidenceError(f"{path} does not hold what it should: {where}: {first['msg']}.") from None
     if canonical_json(encode(run)) != canonical_json(value):
-        raise EvidenceError(f"{path} does not hold what it should, each field of its type and nothing else.")
+        raise EvidenceError(f"{path} does not hold what it should, each field of its type and no other field.")
     return run

@@ -1,6 +1,6 @@
-"""How far two runs are apart where digits are all that is known of one: differences, and what they cannot show.
+"""Differences of two runs where at least one has printed digits only, and the differences that the digits could hide.
 
-A loss may be the mean of several steps. Where the steps of the other run fill the same span, their mean is compared.
+A loss may be the mean of several steps. Where the steps of the other run cover the same span, their mean is compared.
 """
 
 import math
@@ -28,15 +28,15 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far two runs are apart in one number.
+    """The difference of two runs in one number.
 
-    `hidden` is the largest difference that the digits could hide at a step; `first` the first step with one that they
-    cannot. `same` is said only where both sides were written with every bit.
+    `hidden` is the largest difference that the digits could hide at a step; `first` is the first step with a larger
+    one. The result is `same` only where both sides were written with every bit.
     """
 
     number: str
     compared: int
-    alone: int  # spans that the other side has nothing for
+    alone: int  # spans without a counterpart on the other side
     mean: float  # of |subject - reference| / |reference|
     maximum: float
     bias: float
@@ -51,7 +51,7 @@ class Difference:
 
 
 def differences(reference: Trace | ImportedRun, subject: Trace | ImportedRun) -> list[Difference]:
-    """What of each number can be said; the numbers that either side has nothing of are INCONCLUSIVE."""
+    """The difference in each number; INCONCLUSIVE for a number that a side does not have."""
     return [_difference(name, _spans(reference, name), _spans(subject, name)) for name in PRINTED]
 
 
@@ -80,18 +80,18 @@ def _difference(name: str, left: Sequence[Span], right: Sequence[Span]) -> Diffe
         maximum=float(np.max(relatives)) if pairs else math.nan,
         bias=float(np.mean(signeds)) if pairs else math.nan,
         hidden=max((a.resolution + b.resolution for _, a, b, _ in pairs), default=0.0),
-        first=next((last for last, a, b, _ in pairs if _apart(a, b)), None),
+        first=next((last for last, a, b, _ in pairs if _differs(a, b)), None),
     )
 
 
-def _apart(a: Printed, b: Printed) -> bool:
-    """Whether two numbers differ by more than their digits can hide. What is not finite is like nothing."""
-    # the sum of two halves of a last digit is itself rounded
+def _differs(a: Printed, b: Printed) -> bool:
+    """Whether two numbers differ by more than their digits can hide. A number that is not finite always differs."""
+    # the sum of the two resolutions is itself rounded
     return not abs(a.value - b.value) <= (a.resolution + b.resolution) * (1 + 1e-9)
 
 
 def _paired(left: Sequence[Span], right: Sequence[Span]) -> Iterator[tuple[int, Printed, Printed, int]]:
-    """Spans of both sides that cover the same steps: the last step, both means, and how many spans went into them."""
+    """Spans of both sides that cover the same steps: the last step, both means, and the number of spans used."""
     i = j = 0
     while i < len(left) and j < len(right):
         if left[i].first != right[j].first:
@@ -109,7 +109,7 @@ def _paired(left: Sequence[Span], right: Sequence[Span]) -> Iterator[tuple[int, 
             yield a[-1].last, _mean(a), _mean(b), len(a) + len(b)
             i, j = ends_i, ends_j
             continue
-        # what was gathered does not fill the span: go on behind its shorter part
+        # the spans do not end at the same step: continue after the shorter side
         i, j = (ends_i, j) if left[ends_i - 1].last < right[ends_j - 1].last else (i, ends_j)
 
 
@@ -119,5 +119,5 @@ def _mean(spans: Sequence[Span]) -> Printed:
     lengths = [span.last - span.first + 1 for span in spans]
     value = float(np.average([span.number.value for span in spans], weights=lengths))
     resolution = float(np.average([span.number.resolution for span in spans], weights=lengths))
-    # the other side's mean may have been summed up in float32
+    # the other program may have computed its mean in float32
     return Printed(value, resolution + abs(value) * HALF_ULP * len(spans))

@@ -1,6 +1,6 @@
-"""From what a log says, line after line, to the steps of one run: restarts, repetitions, gaps, several ranks.
+"""The entries of a log, merged into the steps of one run: restarts, repetitions, gaps, several ranks.
 
-Nothing is left out in silence: all that is not taken as it stands there becomes a sentence.
+Nothing is omitted silently: every change to the log's content becomes a note.
 """
 
 from collections import Counter
@@ -12,15 +12,15 @@ from harness.base.errors import InputError
 from harness.logs import PRINTED, LoggedStep, Printed
 from harness.runs.trace import encode_number
 
-SHOWN = 3  # places that a sentence lists
+SHOWN = 3  # places that a note lists
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What one line says of a step.
+    """One step, from one line of a log.
 
-    `over`: how many steps the loss is a mean of, None for all since it was last printed. `elsewhere`: this rank does
-    not know the loss, which is on another stage of the pipeline.
+    `over`: the number of steps the loss is a mean of, None for all since it was last printed. `elsewhere`: the loss is
+    on another pipeline stage, so this rank does not have it.
     """
 
     step: int
@@ -34,52 +34,52 @@ class Entry:
 
 @dataclass(kw_only=True)
 class Stream:
-    """What one rank printed, in that order, and the places that look like a step and could not be read."""
+    """The entries of one rank, in the order of its log, and the places that look like a step but cannot be read."""
 
     name: str
     entries: list[Entry] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
     @property
-    def tells(self) -> bool:
-        """Whether a loss is in it that was computed there: other stages print 0."""
+    def has_loss(self) -> bool:
+        """Whether this rank computed a loss: ranks of other pipeline stages print 0."""
         return any((loss := one.numbers.get("loss")) and loss.value != 0 for one in self.entries if not one.elsewhere)
 
 
 def choose(streams: Sequence[Stream], rank: str | None) -> tuple[Stream, list[str]]:
-    """The stream with the true loss, the first of them where several have it; and how it was chosen.
+    """The first stream with a computed loss, or the requested one; and notes on the choice.
 
     Raises:
-        InputError: none has it, or the one that is asked for has not.
+        InputError: no stream has a computed loss, or the requested one has none.
     """
     names = ", ".join(stream.name for stream in streams)
     if rank is not None:
-        asked = [stream for stream in streams if rank in (stream.name, stream.name.removeprefix("rank "))]
-        if not asked:
+        named = [stream for stream in streams if rank in (stream.name, stream.name.removeprefix("rank "))]
+        if not named:
             raise InputError(f"There is no rank or file {rank!r} among {names}.")
-        if not asked[0].tells:
-            raise InputError(f"{asked[0].name} never shows a loss other than 0: its stage of the pipeline has none.")
-        return asked[0], []
-    telling = [stream for stream in streams if stream.tells]
-    if not telling:
+        if not named[0].has_loss:
+            raise InputError(f"{named[0].name} never shows a loss other than 0: its pipeline stage has no loss.")
+        return named[0], []
+    with_loss = [stream for stream in streams if stream.has_loss]
+    if not with_loss:
         raise InputError(
             f"None of {names} shows a loss other than 0. With pipeline parallelism only ranks of the last stage show "
-            "it: import the log of one of those, usually the last worker's."
+            "the loss: import the log of one of those, usually that of the last worker."
         )
-    first, notes = telling[0], list[str]()
+    first, notes = with_loss[0], list[str]()
     if len(streams) > 1:
-        silent = [stream.name for stream in streams if not stream.tells]
-        notes.append(f"Of {len(streams)} ranks, {first.name} was taken" + _silent(silent, len(telling)))
-    for other in telling[1:]:
+        without_loss = [stream.name for stream in streams if not stream.has_loss]
+        notes.append(f"Used {first.name} of {len(streams)} ranks" + _other_ranks(without_loss, len(with_loss)))
+    for other in with_loss[1:]:
         if differs := _first_difference(first, other):
-            notes.append(f"{other.name} also shows a loss, from step {differs} on another one.")
+            notes.append(f"{other.name} also shows a loss; it differs from step {differs} on.")
     return first, notes
 
 
-def _silent(silent: Sequence[str], telling: int) -> str:
-    shown = ", ".join(silent[:SHOWN]) + (f" and {len(silent) - SHOWN} more" if len(silent) > SHOWN else "")
-    also = f"; {telling - 1} others show a loss too" if telling > 1 else ""
-    return (f": no loss but 0 is shown by {shown}" if silent else "") + also + "."
+def _other_ranks(without_loss: Sequence[str], with_loss: int) -> str:
+    more = f" and {len(without_loss) - SHOWN} more" if len(without_loss) > SHOWN else ""
+    also = f"; {with_loss - 1} others show a loss too" if with_loss > 1 else ""
+    return (f": only loss 0 in {', '.join(without_loss[:SHOWN])}{more}" if without_loss else "") + also + "."
 
 
 def _first_difference(one: Stream, other: Stream) -> int | None:
@@ -91,9 +91,9 @@ def _first_difference(one: Stream, other: Stream) -> int | None:
 
 
 def merge(stream: Stream) -> tuple[tuple[LoggedStep, ...], int | None, list[str]]:
-    """The steps of a stream, each once and in order; how many the run was to take; and what was made of it.
+    """The steps of a stream, each once and in order; the planned number of steps; and notes.
 
-    A step that goes back is a restart: what came later before is superseded.
+    A step number that goes back is a restart: it supersedes the earlier lines from that step on.
 
     Raises:
         InputError: the lines of several runs are mixed.
@@ -114,40 +114,40 @@ def merge(stream: Stream) -> tuple[tuple[LoggedStep, ...], int | None, list[str]
     if segments > 3 and segments * 3 > len(stream.entries):
         raise InputError(
             f"{stream.name}: steps go back {segments - 1} times in {len(stream.entries)} lines: several runs wrote "
-            "into this file. Import the file of one of them."
+            "into this file. Import the file of a single run."
         )
     if segments - 1 > SHOWN:
         notes[SHOWN:] = [f"Steps go back {segments - 1 - SHOWN} more times."]
     if repeats:
-        notes.append(f"{repeats} lines repeat the step before with the same numbers.")
+        notes.append(f"{repeats} lines repeat the previous step with the same numbers.")
     if stream.unreadable:
         lines = "1 line looks" if len(stream.unreadable) == 1 else f"{len(stream.unreadable)} lines look"
-        notes.append(f"{lines} like a step and could not be read: {_listed(stream.unreadable)}.")
+        notes.append(f"{lines} like a step but cannot be read: {_listed(stream.unreadable)}.")
     return _steps(kept, notes), _total(kept, notes), notes + _remarks(kept)
 
 
 def _same_step(first: Entry, second: Entry, name: str) -> Entry:
-    """One of two lines about a step: the one that knows the loss.
+    """One of two lines of a step: the one with the loss.
 
     Raises:
-        InputError: both know it, and other numbers.
+        InputError: both have a loss and their numbers differ.
     """
-    if not _knows(second) or not _knows(first):
-        return first if _knows(first) else second
+    if not _has_loss(second) or not _has_loss(first):
+        return first if _has_loss(first) else second
     if _encoded(first) != _encoded(second):
         raise InputError(
-            f"{name}: step {first.step} is at {first.where} and at {second.where} with other numbers: several runs or "
-            "ranks wrote into this file. Import the file of one of them."
+            f"{name}: step {first.step} has different numbers at {first.where} and {second.where}: several runs or "
+            "ranks wrote into this file. Import the file of a single run and rank."
         )
     return first
 
 
 def _encoded(entry: Entry) -> dict[str, float | str]:
-    """The numbers of an entry, comparable also where they are not finite."""
+    """The numbers of an entry in a form where NaN equals NaN."""
     return {name: encode_number(number.value) for name, number in entry.numbers.items()}
 
 
-def _knows(entry: Entry) -> bool:
+def _has_loss(entry: Entry) -> bool:
     loss = entry.numbers.get("loss")
     return not entry.elsewhere and loss is not None and loss.value != 0
 
@@ -157,11 +157,11 @@ def _restart(kept: Sequence[Entry], entry: Entry) -> str:
     if len(superseded) == len(kept):
         return (
             f"A run begins at {entry.where} with step {entry.step}; the {len(kept)} steps before it in the file, "
-            f"{kept[0].step} to {kept[-1].step}, are of an earlier one and were left out."
+            f"{kept[0].step} to {kept[-1].step}, belong to an earlier run and were omitted."
         )
     return (
-        f"At {entry.where} the run goes back from step {kept[-1].step} to step {entry.step}; the {len(superseded)} "
-        "steps that were taken again count as they were taken last."
+        f"At {entry.where} the run goes back from step {kept[-1].step} to step {entry.step}; {len(superseded)} steps "
+        "were repeated, and their last values are used."
     )
 
 
@@ -174,7 +174,7 @@ def _steps(kept: Sequence[Entry], notes: list[str]) -> tuple[LoggedStep, ...]:
         listed = [f"{first} to {last}" if last > first else str(first) for first, last in gaps]
         notes.append(f"Not in the log: steps {_listed(listed)}.")
     if stride > 1:
-        notes.append(f"One step in {stride} is in the log.")
+        notes.append(f"The log has one step in {stride}.")
     if numbers and numbers[0] > stride:
         notes.append(f"The log begins with step {numbers[0]}.")
     steps, before = list[LoggedStep](), None
@@ -189,12 +189,12 @@ def _steps(kept: Sequence[Entry], notes: list[str]) -> tuple[LoggedStep, ...]:
 def _total(kept: Sequence[Entry], notes: list[str]) -> int | None:
     totals = sorted({entry.total for entry in kept if entry.total is not None})
     if len(totals) > 1:
-        notes.append(f"The number of steps of the whole run changes in the log: {_listed(list(map(str, totals)))}.")
+        notes.append(f"The planned number of steps changes in the log: {_listed(list(map(str, totals)))}.")
     return kept[-1].total if kept else None
 
 
 def _remarks(kept: Sequence[Entry]) -> list[str]:
-    """Each remark once, with the steps that it was made at."""
+    """Each remark once, with its steps."""
     at = dict[str, list[str]]()
     for entry in kept:
         for remark in entry.remarks:

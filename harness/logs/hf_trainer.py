@@ -1,8 +1,8 @@
 """`trainer_state.json` of Hugging Face's Trainer: `log_history`, `max_steps`.
 
-The loss is the mean of the steps since it was last logged. The Trainer rounds it to four decimals and prints fewer
-where the last are zeros, so a file with no more than four anywhere was rounded. Grad norm and learning rate are written
-with every bit. Source: transformers 4.57.1, `Trainer._maybe_log_save_evaluate`.
+The loss is the mean of the steps since it was last logged. The Trainer rounds it to four decimals and omits trailing
+zeros, so losses with at most four decimals throughout a file are taken as rounded. Grad norm and learning rate are
+written with every bit. Source: transformers 4.57.1, `Trainer._maybe_log_save_evaluate`.
 """
 
 import json
@@ -22,7 +22,7 @@ KEYS = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rat
 
 
 def read(paths: Sequence[Path]) -> list[Stream]:
-    """What each file says of its steps."""
+    """The steps of each file."""
     return [_stream(path) for path in paths]
 
 
@@ -34,15 +34,15 @@ def _stream(path: Path) -> Stream:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{path} is no trainer_state.json: it is not JSON, or has no log_history.") from None
+        raise InputError(f"{path} is not a trainer_state.json: not JSON, or without log_history.") from None
     if not isinstance(history, list) or not (total is None or _whole(total)):
-        raise InputError(f"{path} is no trainer_state.json: log_history is no list, or max_steps no number.")
+        raise InputError(f"{path} is not a trainer_state.json: log_history is not a list, or max_steps not a number.")
     stream = Stream(name=path.name)
     losses: list[Any] = [one.get("loss") for one in history if isinstance(one, dict)]
     rounded = all(round(loss, ROUNDED_DECIMALS) == loss for loss in losses if _number(loss) and math.isfinite(loss))
     for index, one in enumerate(history):
         if not isinstance(one, dict) or "loss" not in one:
-            continue  # of an evaluation, or the summary at the end
+            continue  # an evaluation, or the summary at the end
         where = f"log_history[{index}]"
         numbers = {name: Printed(float(one[key])) for key, name in KEYS.items() if _number(one.get(key))}
         if "loss" not in numbers or not _whole(one.get("step")):

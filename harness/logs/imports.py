@@ -1,4 +1,4 @@
-"""Log files to one imported run: which format, which rank, which steps, and how it fits a case."""
+"""Imports log files as one run: finds the format, the rank and the steps, and checks the run against a case."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,20 +19,20 @@ READERS: Mapping[Format, Callable[[Sequence[Path]], list[Stream]]] = {
     "tensorboard": tensorboard.read,
 }
 FORMATS = get_args(Format)
-# Rates are made in float32 by some trainers, from a formula that may be ordered otherwise.
+# Some trainers compute rates in float32, with operations in another order.
 RATE_TOLERANCE = 16 * HALF_ULP
 
 
 def import_log(paths: Sequence[Path], source: Format | None, rank: str | None) -> ImportedRun:
-    """What log files say of a run.
+    """The run in log files.
 
     Args:
-        paths: files of one run, and directories that hold such.
-        source: which program wrote them; looked for without it.
-        rank: which rank or file to take; without it the first that shows a true loss.
+        paths: files of one run, and directories of such files.
+        source: the program that wrote them; detected if None.
+        rank: the rank or file to use; if None, the first with a computed loss.
 
     Raises:
-        InputError: a file is missing or cannot be read, or no step is in them, or several runs are mixed in one.
+        InputError: a file is missing or cannot be read, there is no step, or one file mixes several runs.
         MissingPrerequisite: a package that reads the format is not installed.
     """
     source = source or detect(paths)
@@ -41,28 +41,28 @@ def import_log(paths: Sequence[Path], source: Format | None, rank: str | None) -
     if not any(stream.entries for stream in streams):
         bad = [place for stream in streams for place in stream.unreadable]
         why = (
-            f"{len(bad)} look like one and could not be read, the first at {bad[0]}"
+            f"{len(bad)} lines look like one but cannot be read, the first at {bad[0]}"
             if bad
             else "no line looks like one"
         )
         raise InputError(f"There is no step of {source} in {', '.join(map(str, paths))}: {why}.")
-    told, chosen = choose(streams, rank)
-    steps, total, notes = merge(told)
+    stream, choice = choose(streams, rank)
+    steps, total, notes = merge(stream)
     return ImportedRun(
         source=source,
         files={path.name if len(files) == 1 else str(path): digest_file(path) for path in files},
-        told=told.name,
+        told=stream.name,
         steps=steps,
         total=total,
-        notes=(*chosen, *notes),
+        notes=(*choice, *notes),
     )
 
 
 def detect(paths: Sequence[Path]) -> Format:
-    """Which program wrote a log, from the names of files or from what is in them.
+    """The program that wrote a log, from file names or content.
 
     Raises:
-        InputError: nothing in it is known.
+        InputError: neither is known.
     """
     for path in paths:
         if path.suffix == ".json":
@@ -77,12 +77,12 @@ def detect(paths: Sequence[Path]) -> Format:
                 return "megatron"
     raise InputError(
         f"No line of {', '.join(map(str, paths))} looks like a training step of mindformers or Megatron-LM. "
-        f"Say which program wrote it with --format: {', '.join(FORMATS)}."
+        f"Name the program that wrote it with --format: {', '.join(FORMATS)}."
     )
 
 
 def _files(paths: Sequence[Path], source: Format) -> list[Path]:
-    """The files of a format in the order in which they were given; those of a directory by name.
+    """The files of a format, in the given order; those of a directory by name.
 
     Raises:
         InputError: one is missing, or a directory holds none.
@@ -93,7 +93,7 @@ def _files(paths: Sequence[Path], source: Format) -> list[Path]:
         if path.is_dir():
             found = sorted(one for one in path.rglob(pattern) if one.is_file())
             if not found:
-                raise InputError(f"{path} holds no file {pattern}, as {source} writes.")
+                raise InputError(f"{path} holds no file {pattern}, which {source} writes.")
             files += found
         elif path.is_file():
             files.append(path)
@@ -103,20 +103,20 @@ def _files(paths: Sequence[Path], source: Format) -> list[Path]:
 
 
 def contradictions(run: ImportedRun, case: Case) -> list[str]:
-    """In what a log is not of a run of a case, as sentences; what a log does not say cannot contradict it."""
+    """Where a log contradicts a case, as sentences; numbers that the log does not have are not checked."""
     found, steps = list[str](), case.training.steps
     if run.total is not None and run.total != steps:
-        found.append(f"The log is of a run of {run.total} steps; {case.name} has {steps}.")
+        found.append(f"The log belongs to a run of {run.total} steps; {case.name} has {steps}.")
     if (last := run.steps[-1].step) > steps:
         found.append(f"The log holds step {last}; {case.name} has {steps}.")
     schedule, wrong = case.lr_schedule.over(steps), list[str]()
     for step in run.steps:
         if step.learning_rate is None or step.step > steps:
             continue
-        asked = schedule.learning_rate(step.step)
+        expected = schedule.learning_rate(step.step)
         allowed = step.learning_rate.resolution + RATE_TOLERANCE * case.lr_schedule.learning_rate
-        if not abs(step.learning_rate.value - asked) <= allowed:
-            wrong.append(f"{step.learning_rate.value:.7g} at step {step.step}, where it gives {asked:.7g}")
+        if not abs(step.learning_rate.value - expected) <= allowed:
+            wrong.append(f"{step.learning_rate.value:.7g} at step {step.step}, expected {expected:.7g}")
     if wrong:
-        found.append(f"The learning rate is not that of {case.name} at {len(wrong)} steps: {wrong[0]}.")
+        found.append(f"The learning rate differs from {case.name} at {len(wrong)} steps: {wrong[0]}.")
     return found

@@ -1,7 +1,7 @@
 """The iteration lines of Megatron-LM: `iteration 10/ 100 | ... | lm loss: 2.504220E+00 | grad norm: 0.231 |`.
 
-The loss is the mean of the iterations since the line before, without those that were skipped; the grad norm is that of
-the last one. Source: Megatron-LM, `training_log` in megatron/training/training.py.
+The loss is the mean of the iterations since the previous line, without skipped ones; the grad norm is that of the last
+iteration. Source: Megatron-LM, `training_log` in megatron/training/training.py.
 """
 
 import re
@@ -17,18 +17,18 @@ STEP = re.compile(r"\biteration\s+(?P<step>\d+)/\s*(?P<total>\d+)\s*\|")
 LOOKS_LIKE = re.compile(r"\biteration\s+\d+\s*/.*\|.*:|\|\s*lm loss:")
 KEYS = {"lm loss": "loss", "grad norm": "grad_norm", "learning rate": "learning_rate"}
 COUNTS = {
-    "number of skipped iterations": "Iterations were skipped, which the loss leaves out,",
+    "number of skipped iterations": "Skipped iterations, which are not in the loss, were reported",
     "number of nan iterations": "A loss or gradient that is not finite was reported",
 }
 
 
 def read(paths: Sequence[Path]) -> list[Stream]:
-    """What each rank says of its steps; usually the last one alone does."""
+    """The steps of each rank; usually only the last rank prints them."""
     return read_streams(paths, parse)
 
 
 def parse(line: str, where: str) -> Entry | str | None:
-    """What a line says of a step."""
+    """The step in a line; None for a line without one; the line itself if it looks like a step but cannot be read."""
     if not LOOKS_LIKE.search(line):
         return None
     begin = STEP.search(line)
@@ -36,7 +36,7 @@ def parse(line: str, where: str) -> Entry | str | None:
         return line
     fields = {key.strip(): value.strip() for key, _, value in (part.partition(":") for part in line.split("|"))}
     if not {"consumed samples", "learning rate", "lm loss"} & set(fields):
-        return None  # of an evaluation, or of timers
+        return None  # an evaluation or timers
     numbers = dict[str, Printed]()
     for key, name in KEYS.items():
         if key in fields:

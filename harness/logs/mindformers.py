@@ -25,12 +25,12 @@ OVERFLOW = "An overflow was reported"
 
 
 def read(paths: Sequence[Path]) -> list[Stream]:
-    """What each rank says of its steps."""
+    """The steps of each rank."""
     return read_streams(paths, parse)
 
 
 def parse(line: str, where: str) -> Entry | str | None:
-    """What a line says of a step."""
+    """The step in a line; None for a line without one; the line itself if it looks like a step but cannot be read."""
     if not LOOKS_LIKE.search(line):
         return None
     begin = STEP.search(line)
@@ -50,7 +50,7 @@ def parse(line: str, where: str) -> Entry | str | None:
         if loss is None:
             return line
         numbers["loss"] = loss
-    # 1.x hands arrays to the log, 2.x writes a fixed count of digits
+    # 1.x logs NumPy arrays, 2.x prints a fixed number of digits
     for name, keys in (("learning_rate", {"lr": True}), ("grad_norm", {"global_norm": True, "grad_norm": False})):
         for key, by_numpy in keys.items():
             by_numpy = by_numpy and bool(begin["epoch"])

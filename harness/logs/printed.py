@@ -1,4 +1,4 @@
-"""What the digits of a printed number say: its value, and how far the computed one may be from it."""
+"""A printed number: its value, and how far the computed number may be from it."""
 
 import math
 import re
@@ -9,13 +9,13 @@ from harness.logs import Printed
 
 NUMBER = re.compile(r"[+-]?(?:\d+\.?(?P<behind>\d*)|\.(?P<bare>\d+))(?:[eE](?P<exponent>[+-]?\d{1,3}))?", re.ASCII)
 NAMED = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
-NUMPY_DECIMALS = 8  # NumPy prints no more behind the point, and fewer only where they give the value back
+NUMPY_DECIMALS = 8  # NumPy prints at most 8 decimals, and fewer only where they identify the value
 
 
 def printed(text: str, *, by_numpy: bool = False) -> Printed | None:
-    """A printed number, to half a unit of its last digit; None for what is none.
+    """A printed number, to half a unit of its last digit; None if the text is not a number.
 
-    `by_numpy`: a float32 as NumPy prints it, which leaves away the digits that are not needed to give it back.
+    `by_numpy`: a float32 as NumPy prints it, without the digits that are not needed to identify it.
     """
     text = text.strip().strip("[]").strip()
     named = NAMED.get(text.lower().lstrip("+-"))
@@ -32,5 +32,5 @@ def printed(text: str, *, by_numpy: bool = False) -> Printed | None:
 
 
 def float32(value: float) -> Printed:
-    """A number of which a float32 was kept."""
+    """A number that was stored as float32."""
     return Printed(value, abs(value) * HALF_ULP if math.isfinite(value) else 0.0)

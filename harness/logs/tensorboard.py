@@ -1,6 +1,6 @@
 """Scalars in TensorBoard's event files, which hold float32. Needs the package `tensorboard`.
 
-Of a directory, all event files below it are read; those in one directory are one run that was taken up again.
+All event files below a directory are read; several files in one directory are one resumed run.
 """
 
 import math
@@ -15,7 +15,7 @@ from harness.logs.hf_trainer import ROUNDED, ROUNDED_DECIMALS
 from harness.logs.printed import float32
 
 NAME = "tfevents"
-# The names that each writer gives to the three numbers; the Trainer writes means, the others each step's own.
+# Each writer's names of the three numbers; the Trainer writes means, the others the number of each step.
 TAGS: Mapping[str, Mapping[str, str]] = {
     "mindformers": {"loss": "loss", "grad-norm": "grad_norm", "learning-rate": "learning_rate"},
     "Megatron-LM": {"lm loss": "loss", "grad-norm": "grad_norm", "learning-rate": "learning_rate"},
@@ -24,11 +24,11 @@ TAGS: Mapping[str, Mapping[str, str]] = {
 
 
 def read(paths: Sequence[Path]) -> list[Stream]:
-    """What each directory says of its steps.
+    """The steps of each directory.
 
     Raises:
         MissingPrerequisite: `tensorboard` is not installed.
-        InputError: a file is none of TensorBoard's, or has no number under a name that is known.
+        InputError: a file is not an event file, or has no number under a known name.
     """
     directories = dict[Path, list[Path]]()
     for path in paths:
@@ -49,7 +49,7 @@ def _stream(directory: Path, files: Sequence[Path]) -> Stream:
 
 
 def _entries(scalars: Sequence[tuple[str, int, float]], path: Path) -> Iterator[Entry]:
-    """The steps in the order in which their first number was written; a step that comes again later is another one."""
+    """The steps in the order in which their first number was written; a repeated step is a new entry."""
     found = {tag for tag, _, _ in scalars}
     writer = next((one for one, names in TAGS.items() if next(iter(names)) in found), None)
     if writer is None:
@@ -59,7 +59,7 @@ def _entries(scalars: Sequence[tuple[str, int, float]], path: Path) -> Iterator[
     losses = [value for tag, _, value in scalars if names.get(tag) == "loss" and math.isfinite(value)]
     rounded = averaged and all(abs(round(value, ROUNDED_DECIMALS) - value) <= abs(value) * 2.0**-24 for value in losses)
     first = 1 if any(step == 0 for _, step, _ in scalars) else 0
-    remarks = ("Steps are counted from 0 in the file: one was added",) if first else ()
+    remarks = ("The file counts steps from 0: one was added",) if first else ()
     open_step, numbers = None, dict[str, Printed]()
 
     def entry() -> Iterator[Entry]:
@@ -93,8 +93,8 @@ def _scalars(path: Path) -> Iterator[tuple[str, int, float]]:
                 number = _scalar(value, make_ndarray)
                 if number is not None:
                     yield value.tag, int(event.step), number
-    except Exception as error:  # what the package raises for a file that is none of its own is not documented
-        raise InputError(f"{path} is no event file that tensorboard {_reads()} reads: {error}") from None
+    except Exception as error:  # the package does not document what it raises for other files
+        raise InputError(f"{path} is not an event file that tensorboard {_version()} reads: {error}") from None
 
 
 def _scalar(value: Any, make_ndarray: Any) -> float | None:
@@ -106,7 +106,7 @@ def _scalar(value: Any, make_ndarray: Any) -> float | None:
     return None
 
 
-def _reads() -> str:
+def _version() -> str:
     from tensorboard import version
 
     return str(version.VERSION)

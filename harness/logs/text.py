@@ -1,4 +1,4 @@
-"""The lines of log files: rotated and packed ones in order, without colours, apart by the rank that printed them."""
+"""The lines of log files: rotated and compressed files in order, without colours, separated by rank."""
 
 import gzip
 import re
@@ -9,17 +9,17 @@ from harness.base.errors import InputError
 from harness.logs.entries import Entry, Stream
 
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-# What a launcher puts before a line that one of several processes has printed: [default3]:, [rank3]:, [3]: or 3:
+# The prefix of a launcher for the rank that printed a line: [default3]:, [rank3]:, [3]: or 3:
 LABEL = re.compile(r"^\s*(?:\[(?:default|rank ?)?(?P<bracketed>\d+)\]:|(?P<plain>\d+): )")
-ROTATED = re.compile(r"(?P<name>.+?)(?:\.(?P<number>\d{1,3})|[.-](?P<day>\d{4}-?\d{2}-?\d{2}\S*?))(?P<packed>\.gz)?")
-LONGEST = 1 << 16  # of a line; what is longer is no line of a training log
+ROTATED = re.compile(r"(?P<name>.+?)(?:\.(?P<number>\d{1,3})|[.-](?P<day>\d{4}-?\d{2}-?\d{2}\S*?))(?:\.gz)?")
+LONGEST = 1 << 16  # bytes of a line; lines of training logs are shorter
 
-# A line to what it says of a step: None if it says nothing of one, itself if it looks like one and cannot be read.
+# From a line and its place to its step; None: no step in it; the line itself: it looks like a step but cannot be read.
 Parse = Callable[[str, str], Entry | str | None]
 
 
 def read_streams(paths: Sequence[Path], parse: Parse) -> list[Stream]:
-    """What each rank printed, in the order of the ranks' first lines; the parts of a rotated file are one.
+    """The stream of each rank; the parts of a rotated file are one log.
 
     Raises:
         InputError: a file cannot be read.
@@ -31,14 +31,14 @@ def read_streams(paths: Sequence[Path], parse: Parse) -> list[Stream]:
             for number, line in enumerate(lines_of(path), 1):
                 label, line = _labelled(line)
                 where = f"line {number}" if len(paths) == 1 else f"{path.name}, line {number}"
-                said = parse(line, where)
-                if said is None:
+                found = parse(line, where)
+                if found is None:
                     continue
                 stream = labelled.setdefault(label, Stream(name=f"rank {label}" if label else name))
-                if isinstance(said, str):
+                if isinstance(found, str):
                     stream.unreadable.append(where)
                 else:
-                    stream.entries.append(said)
+                    stream.entries.append(found)
         streams += [labelled[label] for label in sorted(labelled, key=lambda text: int(text or -1))]
     return streams
 
@@ -49,7 +49,7 @@ def _logs(paths: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
     for path in paths:
         found = ROTATED.fullmatch(path.name)
         name = path.name.removesuffix(".gz")
-        age = (1, 0, "")  # the file that is still written to is the newest
+        age = (1, 0, "")  # the file without a number is the newest
         if found:
             name = found["name"]
             age = (0, -int(found["number"] or 0), found["day"] or "")
@@ -67,12 +67,12 @@ def lines_of(path: Path) -> Iterator[str]:
     """The lines of a file, without colours.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for raw in file:
-                # a progress bar returns to the beginning of its line
+                # a progress bar rewrites its line after a carriage return
                 for line in raw[:LONGEST].decode("utf-8", errors="replace").split("\r"):
                     yield COLOURS.sub("", line).strip("\n")
     except (OSError, EOFError) as error:

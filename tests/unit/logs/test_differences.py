@@ -1,4 +1,4 @@
-"""Two runs side by side where only digits are known: what they can hide is never called a difference, nor the same."""
+"""Two runs with printed digits: a difference that the digits can hide is INCONCLUSIVE, neither `differs` nor `same`."""
 
 import math
 
@@ -33,21 +33,21 @@ def test_equal_bits_are_the_same_and_equal_digits_are_not(losses: list[float]) -
 
 @given(LOSSES, st.sampled_from(["%.2f", "%.6f", "%.3E", "%.6E"]))
 def test_a_run_never_differs_from_its_own_print(losses: list[float], form: str) -> None:
-    told = [printed(form % one) for one in losses]
-    log = run(*(LoggedStep(step=n, loss=number) for n, number in enumerate(told, 1)))
+    numbers = [printed(form % one) for one in losses]
+    log = run(*(LoggedStep(step=n, loss=number) for n, number in enumerate(numbers, 1)))
     found = loss(curve(losses), log)
     assert found.result == "INCONCLUSIVE" and found.first is None and found.compared == len(losses)
 
 
 @given(LOSSES, st.data())
-def test_a_difference_beyond_the_digits_is_seen_at_its_step(losses: list[float], data: st.DataObject) -> None:
+def test_a_difference_beyond_the_digits_is_found_at_its_step(losses: list[float], data: st.DataObject) -> None:
     step = data.draw(st.integers(1, len(losses)))
     other = [one + 3e-6 * (n == step) for n, one in enumerate(losses, 1)]
     assert loss(curve(losses, 1e-6), curve(other, 1e-6)).first == step
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.floats(0.0, 1.0))
-def test_means_are_held_against_the_mean_of_the_same_steps(over: int, groups: int, off: float) -> None:
+def test_means_are_compared_with_the_mean_of_the_same_steps(over: int, groups: int, off: float) -> None:
     losses = [6.0 - 0.1 * n for n in range(over * groups)]
     means = [sum(losses[n * over : (n + 1) * over]) / over + off * (n == groups - 1) for n in range(groups)]
     log = run(*(LoggedStep(step=(n + 1) * over, over=over, loss=Printed(m, 1e-6)) for n, m in enumerate(means)))
@@ -64,7 +64,7 @@ def test_steps_that_only_one_side_has_are_counted_and_never_the_same() -> None:
     assert nothing.compared == 0 and nothing.result == "INCONCLUSIVE" and math.isnan(nothing.maximum)
 
 
-def test_a_mean_whose_steps_are_not_all_there_is_not_compared() -> None:
+def test_a_mean_with_a_missing_step_is_not_compared() -> None:
     log = run(LoggedStep(step=4, over=4, loss=Printed(1.0)), LoggedStep(step=8, over=4, loss=Printed(2.0)))
     other = run(*(LoggedStep(step=n, loss=Printed(2.0)) for n in (1, 2, 4, 5, 6, 7, 8)))
     found = loss(log, other)
@@ -72,10 +72,10 @@ def test_a_mean_whose_steps_are_not_all_there_is_not_compared() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_finite_is_like_nothing(value: float) -> None:
+def test_a_number_that_is_not_finite_always_differs(value: float) -> None:
     assert loss(curve([1.0, value]), curve([1.0, value])).first == 2
     assert loss(curve([1.0, value], 1e-3), curve([1.0, 1.0])).first == 2
 
 
-def test_a_number_that_no_line_has_is_inconclusive() -> None:
+def test_a_number_that_is_in_no_line_is_inconclusive() -> None:
     assert [one.result for one in differences(curve([1.0]), curve([1.0]))] == ["same", "INCONCLUSIVE", "INCONCLUSIVE"]

@@ -32,7 +32,7 @@ def imported(directory: Path) -> ImportedRun:
 
 
 @pytest.mark.parametrize("tags", [MINDFORMERS, MEGATRON])
-def test_scalars_are_steps_known_as_float32_are(tmp_path: Path, tags: Mapping[str, str]) -> None:
+def test_scalars_are_steps_with_the_resolution_of_float32(tmp_path: Path, tags: Mapping[str, str]) -> None:
     run = imported(write(tmp_path / "run", tags, range(1, 11)))
     assert run.source == "tensorboard" and [(s.step, s.over) for s in run.steps] == [(n, 1) for n in range(1, 11)]
     third = run.steps[2]
@@ -42,7 +42,7 @@ def test_scalars_are_steps_known_as_float32_are(tmp_path: Path, tags: Mapping[st
     assert run.notes == ()
 
 
-def test_means_of_the_trainer_are_known_to_the_decimals_that_it_keeps(tmp_path: Path) -> None:
+def test_means_of_the_trainer_have_the_resolution_of_its_decimals(tmp_path: Path) -> None:
     writer = Writer(str(tmp_path))
     for step, loss in ((10, 5.1234), (20, 5.0321)):
         writer.add_scalar("train/loss", np.float32(loss), step)
@@ -51,7 +51,7 @@ def test_means_of_the_trainer_are_known_to_the_decimals_that_it_keeps(tmp_path: 
     assert [(s.step, s.over) for s in run.steps] == [(10, 10), (20, 10)] and run.steps[0].loss.resolution == 5e-5
 
 
-def test_a_run_that_was_taken_up_again_has_several_files(tmp_path: Path) -> None:
+def test_several_files_of_one_directory_are_a_resumed_run(tmp_path: Path) -> None:
     write(tmp_path, MINDFORMERS, range(1, 8))
     (first,) = tmp_path.iterdir()
     first.rename(tmp_path / "events.out.tfevents.0")
@@ -61,17 +61,17 @@ def test_a_run_that_was_taken_up_again_has_several_files(tmp_path: Path) -> None
     assert run.steps[4].loss.value == 4.0 - 5 / 128 and any("goes back from step 7 to step 5" in n for n in run.notes)
 
 
-def test_steps_from_0_are_counted_from_1_and_that_is_said(tmp_path: Path) -> None:
+def test_steps_from_0_are_counted_from_1_with_a_note(tmp_path: Path) -> None:
     run = imported(write(tmp_path, MINDFORMERS, range(5)))
-    assert [s.step for s in run.steps] == [1, 2, 3, 4, 5] and any("counted from 0" in note for note in run.notes)
+    assert [s.step for s in run.steps] == [1, 2, 3, 4, 5] and any("counts steps from 0" in note for note in run.notes)
 
 
-def test_a_name_that_is_not_known_is_refused_and_the_known_ones_are_listed(tmp_path: Path) -> None:
+def test_an_unknown_name_is_an_error_that_lists_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no loss under a known name, but my_loss.*train/loss"):
         imported(write(tmp_path, {"loss": "my_loss"}, range(1, 3)))
 
 
-def test_a_file_that_was_cut_off_keeps_the_steps_before_and_never_more(tmp_path: Path) -> None:
+def test_a_truncated_file_keeps_only_the_steps_before_the_cut(tmp_path: Path) -> None:
     (path,) = write(tmp_path, MINDFORMERS, range(1, 11)).iterdir()
     whole = path.read_bytes()
     for cut in range(0, len(whole), len(whole) // 37):
@@ -84,7 +84,7 @@ def test_a_file_that_was_cut_off_keeps_the_steps_before_and_never_more(tmp_path:
         assert [s.step for s in run.steps] == list(range(1, len(run.steps) + 1)) and len(run.steps) <= 10
 
 
-def test_an_edited_file_is_refused_or_read_up_to_there(tmp_path: Path) -> None:
+def test_an_edited_file_is_an_error_or_is_read_up_to_the_edit(tmp_path: Path) -> None:
     (path,) = write(tmp_path, MINDFORMERS, range(1, 11)).iterdir()
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF

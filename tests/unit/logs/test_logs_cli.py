@@ -1,4 +1,4 @@
-"""`certify import` and `certify compare` of what it wrote."""
+"""`certify import`, and `certify compare` with imported runs."""
 
 import json
 from pathlib import Path
@@ -22,14 +22,14 @@ def log(path: Path, *losses: float) -> Path:
     return path
 
 
-def test_an_import_says_what_it_made_and_where(certify_: Call, tmp_path: Path) -> None:
+def test_an_import_reports_its_steps_and_writes_a_file(certify_: Call, tmp_path: Path) -> None:
     result = certify_("import", log(tmp_path / "worker_0.log", 5.0, 4.9))
     assert result.code == 0 and "mindformers, worker_0.log: 2 steps, 1 to 2 of 2" in result.out
     assert "loss: 2 steps, known to 5e-07" in result.out
     assert (tmp_path / "worker_0.log.import.json").is_file()
 
 
-def test_an_import_is_not_written_over(certify_: Call, tmp_path: Path) -> None:
+def test_an_import_is_not_overwritten(certify_: Call, tmp_path: Path) -> None:
     path = log(tmp_path / "worker_0.log", 5.0, 4.9)
     assert certify_("import", path).code == 0
     again = certify_("import", path)
@@ -39,8 +39,8 @@ def test_an_import_is_not_written_over(certify_: Call, tmp_path: Path) -> None:
 def test_an_import_that_contradicts_its_case_is_exit_code_1(certify_: Call, tmp_path: Path) -> None:
     path = log(tmp_path / "worker_0.log", 5.0, 4.9)
     result = certify_("import", path, "--case", "qwen3-tiny-fp32", "--json")
-    said = json.loads(result.out)
-    assert result.code == 1 and any("of a run of 2 steps" in text for text in said["against"])
+    output = json.loads(result.out)
+    assert result.code == 1 and any("to a run of 2 steps" in text for text in output["against"])
 
 
 def test_a_comparison_of_logs_names_the_first_step_that_differs(certify_: Call, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_trace_is_compared_with_the_log_of_the_same_run(certify_: Call, tmp_pa
 
 
 @pytest.mark.parametrize("words", [["import", "none.log"], ["import", "a.log", "--format", "csv"], ["import", "a.log"]])
-def test_what_cannot_be_imported_is_exit_code_2(certify_: Call, tmp_path: Path, words: list[str]) -> None:
+def test_a_failed_import_is_exit_code_2(certify_: Call, tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "a.log").write_text("nothing\n")
     result = certify_(*words)
     assert result.code == 2 and result.err.startswith("Error:") and not list(tmp_path.glob("*.json"))

@@ -20,6 +20,7 @@ from harness.defects import PARALLEL, Defect, shipped_defects
 from harness.evidence.bundle_files import TRACE
 from harness.runs.trace import Trace, read_trace
 from harness.studies.pool import Pool
+from tests.support.catalogue import planted
 
 STEPS = 4
 # Two ranks, then four: those that stand serve all of as many.
@@ -27,6 +28,9 @@ DEFECTS = sorted(
     (one for one in shipped_defects().values() if one.area == PARALLEL),
     key=lambda one: load_case(one.case).parallel.world_size,
 )
+# The first two share a case, of two ranks; the others are planted too when what they depend on changed, and by `full`.
+SAMPLE = [one.id for one in DEFECTS if one.case == DEFECTS[0].case][:2]
+HERE = "tests/defects/test_catalogue_of_layouts.py"
 
 
 @functools.cache
@@ -63,7 +67,10 @@ def test_the_catalogue_has_defects_of_every_kind_of_sharing() -> None:
     assert any(layout.use_seq_parallel and layout.enable_parallel_optimizer for layout in layouts)
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda one: one.id)
+@pytest.mark.parametrize(
+    "defect",
+    planted(DEFECTS, SAMPLE, f"{HERE}::test_a_defect_changes_what_its_ranks_leave_and_states_what_was_asked_for"),
+)
 def test_a_defect_changes_what_its_ranks_leave_and_states_what_was_asked_for(left: Any, defect: Defect) -> None:
     sound, planted = left(defect.case, "mindspore"), left(defect.case, defect.runner)
     assert sound.complete and planted.footer is not None

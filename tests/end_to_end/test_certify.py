@@ -1,10 +1,9 @@
 """Whole runs from case to level, with both real frameworks, through the command line.
 
-The clean run is made once; a run with a planted defect takes over its reference runs, which are the same.
+The clean run is made once; another run of the same case takes over its reference half by hard links.
 """
 
 import json
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -22,7 +21,9 @@ from harness.evidence.bundle_files import OUTCOME, TRACE
 from harness.evidence.judge import Finding, Outcome
 from tests.support.bundles import edit_json
 from tests.support.certify_process import certify, start_certify
+from tests.support.full import full
 from tests.support.processes import until
+from tests.support.scenes import without_subject
 
 STEPS = 30
 MET, NOT_MET, BROKEN, INTERRUPTED = 0, 1, 3, 130
@@ -96,29 +97,21 @@ def test_two_fresh_processes_give_the_same_bits(clean: Any, side: str) -> None:
     assert first.footer.parameters == second.footer.parameters
 
 
-def begun_as(clean: Path, out: Path) -> Path:
-    """A directory in which the reference's runs of the clean run are done and the subject's are not."""
-    shutil.copytree(clean, out)
-    (out / "manifest.json").unlink()
-    for run in REQUIRED_RUNS:
-        if run.startswith("subject"):
-            shutil.rmtree(out / "runs" / run)
-    return out
-
-
 # defect: criterion that must refuse it, and the last step at which it may first be seen; test_power.py has more of them
 DEFECTS = {
     "missing-key-norm": ("first-loss", 1),
     "decay-on-norms": ("grad-norm", STEPS),
     "schedule-late": ("learning-rate", 2),
 }
+QUICK, *SLOW = DEFECTS
+BY_ONE = full(held_by="tests/end_to_end/test_certify.py::test_a_planted_defect_is_refused_and_its_first_step_named")
 
 
-@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("defect", [QUICK, *(pytest.param(name, marks=BY_ONE) for name in SLOW)])
 def test_a_planted_defect_is_refused_and_its_first_step_named(
     clean: Any, case: Path, tmp_path: Path, defect: str
 ) -> None:
-    out = begun_as(clean[1], tmp_path / "bundle")
+    out = without_subject(clean[1], tmp_path / "bundle")
     done = certify("run", case, "--out", out, "--resume", "--subject", load_defect(defect).runner)
     assert done.returncode == NOT_MET, done.stdout + done.stderr
     criterion, latest = DEFECTS[defect]
@@ -129,8 +122,12 @@ def test_a_planted_defect_is_refused_and_its_first_step_named(
     assert f"first beyond the limit at step {first}" in done.stdout.replace("\n", " ")
 
 
+@full(
+    held_by="tests/unit/runners/test_launcher.py::test_a_run_ends_at_its_first_number_that_is_not_finite, "
+    "tests/unit/evidence/test_failing_runs.py::test_not_a_number_is_a_failure"
+)
 def test_a_loss_that_is_not_a_number_is_never_a_pass(clean: Any, case: Path, tmp_path: Path) -> None:
-    out = begun_as(clean[1], tmp_path / "bundle")
+    out = without_subject(clean[1], tmp_path / "bundle")
     done = certify("run", case, "--out", out, "--resume", "--subject", "tests.support.faults:NotANumber")
     assert done.returncode == NOT_MET, done.stderr
     assert "stopped at step 12, which is not finite" in done.stdout
@@ -138,10 +135,11 @@ def test_a_loss_that_is_not_a_number_is_never_a_pass(clean: Any, case: Path, tmp
     assert finding(read_bundle(out), "loss").judged[0].first_beyond == 12
 
 
+@full(held_by="tests/unit/runners/test_launcher.py::test_a_run_that_hangs_is_ended_with_all_that_it_started")
 def test_a_run_that_hangs_is_ended_and_said_to_hang(clean: Any, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     case = write_case(tmp_path / "case.yaml", "qwen3-tiny-fp32", step_timeout_s=4.0)
-    begun_as(clean[1], out)
+    without_subject(clean[1], out)
     edit_json(out / "case.json", lambda record: record["training"].update(step_timeout_s=4.0))
     done = certify("run", case, "--out", out, "--resume", "--subject", "tests.support.faults:Hangs")
     assert done.returncode == BROKEN, done.stdout + done.stderr
@@ -149,8 +147,12 @@ def test_a_run_that_hangs_is_ended_and_said_to_hang(clean: Any, tmp_path: Path) 
     assert worker_processes(out) == []
 
 
+@full(
+    held_by="tests/unit/runners/test_launcher.py::test_resume_after_a_kill_gives_the_bytes_of_an_uninterrupted_run, "
+    "tests/model/test_qwen3_training.py::test_resuming_continues_bit_for_bit"
+)
 def test_a_killed_run_goes_on_from_its_checkpoint_with_the_same_bits(clean: Any, case: Path, tmp_path: Path) -> None:
-    out = begun_as(clean[1], tmp_path / "bundle")
+    out = without_subject(clean[1], tmp_path / "bundle")
     again = ["run", case, "--out", out, "--resume", "--subject", "tests.support.faults:KilledOnce"]
     first = certify(*again, KILLED_ONCE=str(tmp_path / "killed"))
     assert first.returncode == BROKEN, first.stdout + first.stderr
@@ -165,6 +167,10 @@ def test_a_killed_run_goes_on_from_its_checkpoint_with_the_same_bits(clean: Any,
     assert resumed.footer.parameters == whole.footer.parameters
 
 
+@full(
+    held_by="tests/unit/runners/test_launcher.py::test_an_interrupt_leaves_no_process_and_a_run_that_goes_on, "
+    "tests/unit/cli/test_cli.py::test_an_interrupt_says_how_to_go_on_and_it_goes_on"
+)
 def test_ctrl_c_leaves_no_process_and_resume_goes_on(case: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     running = start_certify("run", case, "--out", out)
@@ -179,6 +185,11 @@ def test_ctrl_c_leaves_no_process_and_resume_goes_on(case: Path, tmp_path: Path)
     assert done.returncode == MET, done.stdout + done.stderr
 
 
+@full(
+    held_by="tests/parity/test_qwen3_model_parity.py::test_one_optimizer_step, "
+    "tests/model/test_qwen3_training.py::test_accumulation_gives_the_step_of_the_whole_batch, "
+    "tests/model/test_qwen3_training.py::test_recomputation_changes_no_bit"
+)
 def test_a_tied_head_with_ragged_micro_batches_and_recompute_is_certified(tmp_path: Path) -> None:
     case = write_case(tmp_path / "case.yaml", "qwen3-tied-fp32")
     done = certify("run", case, "--out", tmp_path / "bundle")
@@ -189,6 +200,10 @@ def test_a_tied_head_with_ragged_micro_batches_and_recompute_is_certified(tmp_pa
     assert len(tokens) > 1
 
 
+@full(
+    held_by="tests/parity/test_qwen3_bfloat16_parity.py::test_loss_is_as_near_as_autocast_is_to_itself, "
+    "tests/parity/test_qwen3_bfloat16_parity.py::test_every_gradient_is_as_near_as_autocast_is_to_itself"
+)
 def test_a_bfloat16_run_shows_its_differences_beside_the_floor(tmp_path: Path) -> None:
     case = write_case(tmp_path / "case.yaml", "qwen3-tiny-bf16", floor_repeats=2)
     done = certify("run", case, "--out", tmp_path / "bundle")

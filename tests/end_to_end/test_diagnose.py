@@ -4,9 +4,10 @@ Reference and oracle run once; of each fault only the subject does.
 """
 
 import dataclasses
+import functools
 import json
-import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,26 @@ from harness.diagnosis.diagnosis import Named, diagnose, run_name
 from harness.runners.launcher import run_jobs
 from tests.support.certify_process import certify
 from tests.support.examples import ROOT
+from tests.support.full import full
+from tests.support.scenes import without_subject
 
 NOTHING = 0
+# What is named, and how: one fault of the forward pass and one of a gradient, and more for `full`.
 FAULTS = {
     "harness.defects.rotary:RotaryBase": (
         "model.rotary_emb",
-        "they are made with rope_theta 10000 in place of 1e+06",
-    ),
-    "harness.defects.layers:LayerSharesMlp": ("model.layers.1.mlp.down_proj", "the step never comes by it"),
-    "tests.support.places_at_fault:IdleKeyNorm": (
-        "model.layers.1.self_attn.k_norm",
-        "output is identical to its input; missing norm?",
+        "they are made with rope_theta 10000 instead of 1e+06",
     ),
     "tests.support.places_at_fault:MlpGradientScaled": (
         "model.layers.0.mlp.down_proj.weight",
         "gradient: every element is 1.01 times what it should be",
+    ),
+}
+MORE = {
+    "harness.defects.layers:LayerSharesMlp": ("model.layers.1.mlp.down_proj", "is never called in the step"),
+    "tests.support.places_at_fault:IdleKeyNorm": (
+        "model.layers.1.self_attn.k_norm",
+        "output is identical to its input; missing norm?",
     ),
     "tests.support.places_at_fault:UpProjectionRounded": ("model.layers.1.mlp.up_proj", "rounded to bfloat16"),
 }
@@ -56,34 +62,39 @@ def clean(tmp_path_factory: pytest.TempPathFactory, case: Path) -> tuple["subpro
 
 
 @pytest.fixture(scope="module")
-def named(clean: Any, case: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Named | None]:
-    base, waiting, asked = tmp_path_factory.mktemp("faults"), [], load_case(str(case))
-    for fault in FAULTS:
+def named(clean: Any, case: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Named | None]]:
+    """What is named for each of some faults, which run together."""
+    return functools.cache(lambda *faults: names_of(faults, clean[1], case, tmp_path_factory.mktemp("faults")))
+
+
+def names_of(faults: tuple[str, ...], clean: Path, case: Path, base: Path) -> dict[str, Named | None]:
+    waiting, loaded = [], load_case(str(case))
+    for fault in faults:
         out = base / fault.replace(":", "-")
-        shutil.copytree(clean[1], out)
+        without_subject(clean, out)
         options = Options(
             out=out, resume=False, device="CPU", threads=1, workers=2, subject=fault,
             reference="torch", oracle="oracle", command=(),
         )  # fmt: skip
         record = json.loads((out / "case.json").read_text())
-        subject = next(job for job in jobs(asked, options) if job.side == "subject")
+        subject = next(job for job in jobs(loaded, options) if job.side == "subject")
         waiting.append(dataclasses.replace(subject, case=record))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        run_jobs(waiting, asked, workers=2, listener=lambda run, trace: None)
-    return {fault: diagnose(base / fault.replace(":", "-")).named for fault in FAULTS}
+        run_jobs(waiting, loaded, workers=2, listener=lambda run, trace: None)
+    return {fault: diagnose(base / fault.replace(":", "-")).named for fault in faults}
 
 
-def test_a_clean_subject_differs_nowhere_and_looking_changes_no_bit(clean: Any) -> None:
+def test_a_clean_subject_differs_nowhere_and_tapping_changes_no_bit(clean: Any) -> None:
     done, out = clean
     assert done.returncode == NOTHING, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["sentence"] == "nothing differs"
     assert {reading["state"] for reading in found["readings"]} == {"agrees"}
     assert {check["state"] for check in found["checks"]} == {"agrees"}
-    for look in found["looks"].values():
-        assert (look["missing"], look["differing"]) == (None, [])
-        assert look["cost"] > 0
+    for taps in found["taps"].values():
+        assert (taps["missing"], taps["differing"]) == (None, [])
+        assert taps["cost"] > 0
     assert (out / PAGE).is_file() and (out / RECORD).is_file()
     assert sorted(path.name for path in (out / "runs").iterdir()) == sorted(
         run_name(side) for side in ("reference", "subject", "oracle")
@@ -91,9 +102,25 @@ def test_a_clean_subject_differs_nowhere_and_looking_changes_no_bit(clean: Any) 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_named_where_it_is(named: dict[str, Named | None], fault: str) -> None:
+def test_a_fault_is_named_where_it_is(named: Callable[..., dict[str, Named | None]], fault: str) -> None:
     place, words = FAULTS[fault]
-    found = named[fault]
+    found = named(*FAULTS)[fault]
+    assert found is not None
+    assert found.place == place
+    assert words in found.sentence
+
+
+@full(
+    held_by="tests/end_to_end/test_diagnose.py::test_a_fault_is_named_where_it_is, "
+    "tests/unit/diagnosis/test_diagnosis.py::"
+    "test_a_module_that_is_never_called_is_named_for_the_place_after_it, "
+    "tests/unit/diagnosis/test_clues.py::test_a_planted_fault_is_recognised, "
+    "tests/unit/diagnosis/test_clues.py::test_a_tensor_that_is_its_input_is_recognised_in_another_layout"
+)
+@pytest.mark.parametrize("fault", MORE)
+def test_another_fault_is_named_where_it_is(named: Callable[..., dict[str, Named | None]], fault: str) -> None:
+    place, words = MORE[fault]
+    found = named(*MORE)[fault]
     assert found is not None
     assert found.place == place
     assert words in found.sentence

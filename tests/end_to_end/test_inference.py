@@ -14,6 +14,7 @@ from harness.cases.runs_of_a_case import ORACLE, REFERENCE, SUBJECT, TRAINING
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.judge import Outcome
 from tests.support.certify_process import certify
+from tests.support.full import full
 
 FOR_LARGE_EVALUATIONS = ("score-shown", "greedy-length")
 
@@ -61,6 +62,11 @@ def test_what_is_asked_is_not_what_was_trained_on(trained: tuple[int, str, Bundl
         assert " ".join(map(str, text.encode())) not in read
 
 
+@full(
+    held_by="tests/end_to_end/test_inference.py::test_a_checkpoint_of_another_model_is_refused, "
+    "tests/model/test_qwen3_weights.py::test_one_file_survives_the_round_trip_exactly, "
+    "tests/model/test_qwen3_weights.py::test_loaded_model_holds_the_weights_exactly"
+)
 def test_the_same_weights_as_a_checkpoint_have_the_same_answers(
     trained: tuple[int, str, Bundle], tmp_path: Path
 ) -> None:

@@ -9,6 +9,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,17 @@ from harness.certify.flow import prepare
 from harness.certify.jobs import job
 from harness.evidence.bundle import Bundle, read_bundle, read_run
 from harness.evidence.judge import Outcome
-from harness.runners.job import Job
+from harness.runners.job import Job, Nodes
 from harness.runners.launcher import run_jobs
 from harness.runners.processes import free_port
 from harness.runs.trace import Run, Trace
 from qwen3_model.checkpoints import read_checkpoint
 from tests.support.certify_process import start_certify
 from tests.support.examples import ROOT, options
+from tests.support.full import full
 from tests.support.processes import processes_of, until
 
+HERE = "tests/end_to_end/test_layouts.py"
 LAYOUT = "qwen3-tiny-pp2"  # its true loss is on the last rank, so on the second node
 STEPS = 12
 FOR_LONG_RUNS = {"official-steps", "converges", "converges-trend", "no-spikes"}
@@ -72,14 +76,35 @@ def bundle(nodes: Any) -> Bundle:
 @pytest.fixture(scope="module")
 def on_one_node(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """The subject's first run of the same case with both ranks on one node, as `certify run` makes it."""
+    return run_of(tmp_path_factory.mktemp("one") / "out")
+
+
+def run_of(out: Path, nodes: Nodes | None = None) -> tuple[Path, Run]:
+    """The subject's first run of the case on one of these nodes: its directory and what it left."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        asked = dataclasses.replace(options(tmp_path_factory.mktemp("one") / "out"), subject="mindspore")
+        asked = dataclasses.replace(options(out), subject="mindspore", nodes=nodes)
         case, _ = prepare(short(LAYOUT), (), asked)
         one = job(case, asked, SUBJECT)
         return Path(one.directory), ended(case, one, lambda run, trace: None)
 
 
+def test_a_run_of_two_nodes_has_the_bits_of_one_node(tmp_path: Path, on_one_node: tuple[Path, Run]) -> None:
+    port = free_port()
+    nodes = [Nodes(count=2, rank=rank, master="127.0.0.1", port=port) for rank in (0, 1)]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        ran = [*pool.map(run_of, (tmp_path / "first", tmp_path / "last"), nodes)]
+    _, alone = on_one_node
+    assert alone.trace is not None and alone.trace.complete and alone.trace.header.provenance["ranks"] == 2
+    for _, run in ran:
+        assert run.trace is not None and run.trace.steps == alone.trace.steps
+
+
+@full(
+    held_by="tests/model/test_qwen3_parallel.py::test_several_ranks_make_the_steps_of_one_process, "
+    "tests/model/test_qwen3_parallel.py::test_the_gradient_of_every_parameter_is_that_of_one_process, "
+    "tests/model/test_qwen3_parallel.py::test_the_parameters_stay_those_of_one_process"
+)
 def test_a_layout_keeps_every_limit_beside_one_process_and_beside_the_reference(bundle: Bundle) -> None:
     assert set(ROLES_OF_LAYOUT) <= set(bundle.runs)
     bad = [f.message for f in bundle.findings if f.outcome is not Outcome.PASS and f.criterion not in FOR_LONG_RUNS]
@@ -87,6 +112,7 @@ def test_a_layout_keeps_every_limit_beside_one_process_and_beside_the_reference(
     assert {f.standard for f in bundle.findings} == {"official", "strict-fp32", "layout-fp32"}
 
 
+@full(held_by=f"{HERE}::test_a_run_of_two_nodes_has_the_bits_of_one_node")
 def test_ranks_are_in_the_evidence_and_their_logs_beside_it(bundle: Bundle, on_one_node: tuple[Path, Run]) -> None:
     directory, run = on_one_node
     assert run.trace is not None and run.trace.header.provenance["ranks"] == 2
@@ -140,6 +166,10 @@ def test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind(started: Any)
     assert run.trace is not None and not run.trace.complete
 
 
+@full(
+    held_by=f"{HERE}::test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind, "
+    "tests/unit/runners/test_launcher.py::test_a_run_that_hangs_is_ended_with_all_that_it_started"
+)
 def test_a_rank_that_hangs_ends_the_run_within_its_limit(started: Any) -> None:
     case, asked = started(steps=2000, step_timeout_s=5)
     stop = Once(Path(asked.directory), signal.SIGSTOP)
@@ -148,6 +178,7 @@ def test_a_rank_that_hangs_ends_the_run_within_its_limit(started: Any) -> None:
     assert run.outcome.status == "hung" and "no step within 5 s" in run.outcome.detail
 
 
+@full(held_by="tests/unit/cli/test_launch_cli.py::test_what_cannot_be_launched_is_refused")
 def test_another_number_of_ranks_than_the_layout_has_is_an_error(started: Any) -> None:
     case, asked = started()
     wider = case.with_changes(
@@ -159,6 +190,7 @@ def test_another_number_of_ranks_than_the_layout_has_is_an_error(started: Any) -
     assert "has 4 ranks, and 2 were started" in run.outcome.log_tail
 
 
+@full(held_by=f"{HERE}::test_a_run_of_two_nodes_has_the_bits_of_one_node")
 def test_two_nodes_make_one_bundle_where_the_true_loss_is_with_the_bits_of_one_node(
     nodes: Any, bundle: Bundle, on_one_node: tuple[Path, Run]
 ) -> None:
@@ -168,6 +200,10 @@ def test_two_nodes_make_one_bundle_where_the_true_loss_is_with_the_bits_of_one_n
     assert alone.trace is not None and bundle.runs[SUBJECT].trace.steps == alone.trace.steps
 
 
+@full(
+    held_by=f"{HERE}::test_a_run_of_two_nodes_has_the_bits_of_one_node, "
+    "tests/model/test_qwen3_parallel.py::test_the_checkpoint_of_all_ranks_is_taken_up_by_one_process"
+)
 def test_each_node_has_its_logs_and_its_part_of_the_checkpoint_where_the_guide_says(nodes: Any, bundle: Bundle) -> None:
     (first, *_), (last, *_) = nodes
     assert sorted(path.name for path in (first / "msrun_log").glob("worker_*.log")) == ["worker_0.log"]
@@ -178,11 +214,13 @@ def test_each_node_has_its_logs_and_its_part_of_the_checkpoint_where_the_guide_s
     assert saved.step == STEPS and set(saved.parameters) == set(bundle.runs[SUBJECT].trace.footer.parameters)
 
 
+@full(held_by=f"{HERE}::test_a_run_of_two_nodes_has_the_bits_of_one_node")
 def test_the_other_node_keeps_what_its_ranks_were_told(nodes: Any, bundle: Bundle) -> None:
     (first, *_), _ = nodes
     assert read_run(first / "bundle" / "runs" / SUBJECT).trace.steps == bundle.runs[SUBJECT].trace.steps
 
 
+@full(held_by=f"{HERE}::test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind")
 def test_a_node_that_is_lost_leaves_the_other_with_what_it_had(tmp_path: Path) -> None:
     case, port = written(short("qwen3-tiny-tp2", steps=400, step_timeout_s=10), tmp_path), free_port()
     asked = ("launch", case, "--nnodes", 2, "--master", "127.0.0.1", "--port", port, "--node-rank")

@@ -1,6 +1,7 @@
 """A small study with both real frameworks: each planted fault is refused and named, no clean run is refused.
 
-The first fault is that of the documentation, planted by its command.
+The first fault is that of the documentation, planted by its command. A larger study, with faults of every area and
+clean runs of more kinds, is left to `tox run -e full`.
 """
 
 import contextlib
@@ -29,11 +30,14 @@ from harness.runners.launcher import run_jobs
 from harness.studies.forks import Forks
 from tests.support.certify_process import certify, start_certify
 from tests.support.examples import ROOT
+from tests.support.full import full
 
 DOCUMENT = (ROOT / "docs" / "add-a-defect.md").read_text(encoding="utf-8")
-CLEAN = 12
+CLEAN, STEPS = 2, 20
+DEFECT = "rate-one-per-mille"  # no place in the model: the documented one has a place
+MORE_CLEAN, MORE_STEPS = 12, 50
 # One of each area, and the small ones on purpose.
-DEFECTS = (
+MORE_DEFECTS = (
     "missing-key-norm",
     "attention-scale-one-per-mille",
     "label-smoothing-left-on",
@@ -59,13 +63,18 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(inside: Path) -> "subprocess.CompletedProcess[str]":
-    """The documented command, with more to plant and some clean runs, in fewer steps than the default case has."""
+    """The documented command, with one more to plant and some clean runs, in fewer steps than the default case has."""
     (command,) = re.findall(r"^\$ certify (.*)$", DOCUMENT, re.MULTILINE)
+    words = [*shlex.split(command), "--defects", DEFECT, "--clean", CLEAN, "--case", shortened(inside, STEPS)]
+    return certify(*words, inside=inside)
+
+
+def shortened(directory: Path, steps: int) -> str:
+    """The default case in fewer steps, as a file there."""
     record = load_case("qwen3-tiny-fp32").record()
-    record["training"].update(steps=50, lr_zero_steps=10)
-    (inside / "case.yaml").write_text(yaml.safe_dump(record))
-    more = [word for defect in DEFECTS for word in ("--defects", defect)]
-    return certify(*shlex.split(command), *more, "--clean", CLEAN, "--case", "case.yaml", inside=inside)
+    record["training"].update(steps=steps, lr_zero_steps=10)
+    (directory / "case.yaml").write_text(yaml.safe_dump(record))
+    return "case.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +89,46 @@ def test_the_documented_fault_is_seen_as_it_is_written(done: Any, study: Study) 
     assert study.planted[0].defect.id == "quick-gelu-for-silu" and named_rightly(study.planted[0])
 
 
-@pytest.mark.parametrize("defect", DEFECTS)
-def test_a_planted_fault_is_refused_and_its_place_named(study: Study, defect: str) -> None:
-    (planted,) = [one for one in study.planted if one.defect.id == defect]
+def test_a_planted_fault_is_refused(study: Study) -> None:
+    (planted,) = [one for one in study.planted if one.defect.id == DEFECT]
+    assert planted.sightings
+
+
+def test_no_clean_run_is_refused(study: Study) -> None:
+    check_clean(study, CLEAN)
+
+
+def check_clean(study: Study, count: int) -> None:
+    assert len(study.clean) == count
+    assert len({run.variation for run in study.clean}) == count, "each is of another kind"
+    assert [run for run in study.clean if run.sightings] == []
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of faults of every area."""
+    directory = tmp_path_factory.mktemp("large")
+    planted = [word for defect in MORE_DEFECTS for word in ("--defects", defect)]
+    words = ["--clean", MORE_CLEAN, "--case", shortened(directory, MORE_STEPS), "--out", "large.json"]
+    done = certify("power", *planted, *words, inside=directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return read_power(directory / "large.json")
+
+
+@full(
+    held_by="tests/end_to_end/test_power.py::test_the_documented_fault_is_seen_as_it_is_written, "
+    "tests/end_to_end/test_power.py::test_a_planted_fault_is_refused"
+)
+@pytest.mark.parametrize("defect", MORE_DEFECTS)
+def test_a_fault_of_every_area_is_refused_and_its_place_named(large: Study, defect: str) -> None:
+    (planted,) = [one for one in large.planted if one.defect.id == defect]
     assert planted.sightings
     assert planted.defect.place is None or named_rightly(planted), planted.named
 
 
-def test_no_clean_run_is_refused(study: Study) -> None:
-    assert len(study.clean) == CLEAN
-    assert len({run.variation for run in study.clean}) == CLEAN, "each is of another kind"
-    assert [run for run in study.clean if run.sightings] == []
+@full(held_by="tests/end_to_end/test_power.py::test_no_clean_run_is_refused")
+def test_no_clean_run_of_many_kinds_is_refused(large: Study) -> None:
+    check_clean(large, MORE_CLEAN)
 
 
 def test_a_study_goes_on_with_what_it_has_and_only_with_that(study: Study, done: Any, inside: Path) -> None:
@@ -108,7 +146,10 @@ def test_a_study_goes_on_with_what_it_has_and_only_with_that(study: Study, done:
         assert not (inside / "other.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+ENDED = "tests/end_to_end/test_power.py::test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=full(held_by=ENDED))])
 def test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing(
     study: Study, done: Any, inside: Path, number: signal.Signals
 ) -> None:

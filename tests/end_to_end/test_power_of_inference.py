@@ -20,14 +20,16 @@ from harness.studies.bench import judge_subject, set_up
 from harness.studies.forks import PRELOADED, WITHOUT_THREADS, Forks
 from tests.support.certify_process import certify
 from tests.support.examples import ROOT
+from tests.support.full import full
 
-CLEAN = 3
+CLEAN, MORE_CLEAN = 1, 3
 # One of the cache, one of padding, one of what is drawn; each with what sees it first beside others.
 DEFECTS = {
     "cache-float16": "cache",
     "left-padding-unmasked": "cache",
     "drawn-without-seed": "subject-answers-deterministic",
 }
+QUICK = "cache-float16"
 
 
 def small() -> Case:
@@ -45,24 +47,50 @@ def small() -> Case:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    inside = tmp_path_factory.mktemp("power")
+    return study_of([QUICK], CLEAN, tmp_path_factory.mktemp("power"))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return study_of([*DEFECTS], MORE_CLEAN, tmp_path_factory.mktemp("large"))
+
+
+def study_of(defects: list[str], clean: int, inside: Path) -> Study:
     (inside / "case.yaml").write_text(yaml.safe_dump(small().record()))
-    planted = [word for defect in DEFECTS for word in ("--defects", defect)]
-    done = certify("power", *planted, "--clean", CLEAN, "--case", "case.yaml", "--out", "power.json", inside=inside)
+    planted = [word for defect in defects for word in ("--defects", defect)]
+    done = certify("power", *planted, "--clean", clean, "--case", "case.yaml", "--out", "power.json", inside=inside)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "it/s]" not in done.stderr, "what lm-eval says is in a log"
     return read_power(inside / "power.json")
 
 
+def test_a_planted_fault_is_refused(study: Study) -> None:
+    check_planted(study, QUICK)
+
+
+def test_no_clean_run_is_refused(study: Study) -> None:
+    check_clean(study, CLEAN)
+
+
+@full(held_by="tests/end_to_end/test_power_of_inference.py::test_a_planted_fault_is_refused")
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_planted_fault_is_refused(study: Study, defect: str) -> None:
+def test_a_fault_of_every_kind_is_refused(large: Study, defect: str) -> None:
+    check_planted(large, defect)
+
+
+@full(held_by="tests/end_to_end/test_power_of_inference.py::test_no_clean_run_is_refused")
+def test_no_clean_run_of_several_kinds_is_refused(large: Study) -> None:
+    check_clean(large, MORE_CLEAN)
+
+
+def check_planted(study: Study, defect: str) -> None:
     (planted,) = [one for one in study.planted if one.defect.id == defect]
     assert DEFECTS[defect] in {one.criterion.rpartition("/")[2] for one in first_sightings(planted.sightings)}
     assert planted.named is None
 
 
-def test_no_clean_run_is_refused(study: Study) -> None:
-    assert len({run.variation for run in study.clean}) == CLEAN, "each is of another kind"
+def check_clean(study: Study, count: int) -> None:
+    assert len({run.variation for run in study.clean}) == count, "each is of another kind"
     assert [run for run in study.clean if run.sightings] == []
     assert all(run.used is not None and run.used < 1 for run in study.clean), (
         "what shows too little is near to no limit"
@@ -71,7 +99,7 @@ def test_no_clean_run_is_refused(study: Study) -> None:
 
 def test_its_page_has_the_rules_of_inference(study: Study) -> None:
     page = build_page(study)
-    assert (page.headline, page.tone, page.located) == ("3 of 3", "good", False)
+    assert (page.headline, page.tone, page.located) == ("1 of 1", "good", False)
     assert set(study.rules) < {row.name for row in page.rates}
 
 

@@ -18,6 +18,7 @@ from qwen3_model.sharding import assemble
 from tests.model.qwen3_cases import Array, differing, random_batch, shaped, trainer, worst_relative
 from tests.support import rank_worker
 from tests.support.examples import ROOT
+from tests.support.full import full
 
 # A tied head where there are stages: its gradient comes from both ends of the pipeline. Moments are shared by replicas
 # in one, positions by the ranks that share a model in another.
@@ -76,7 +77,12 @@ def run_ranks(size: str, layout: ParallelConfig, directory: Path, late: str = ""
     assert code == 0, "\n".join(log.read_text(errors="replace")[-2000:] for log in directory.glob("log/worker_*.log"))
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+# Each law is of every layout; one of two ranks, sharded, holds it for `tox run`.
+QUICK, *MORE = LAYOUTS
+BY_ONE = full(held_by="tests/model/test_qwen3_parallel.py::test_several_ranks_make_the_steps_of_one_process")
+
+
+@pytest.fixture(scope="module", params=[QUICK, *(pytest.param(name, marks=BY_ONE) for name in MORE)])
 def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return Run(*LAYOUTS[request.param], tmp_path_factory.mktemp("ranks"))
 

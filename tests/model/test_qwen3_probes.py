@@ -23,18 +23,23 @@ from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.protocol import Setting
 from qwen3_model.modeling_qwen3_train import NegativeLogLikelihood, Qwen3Trainer, TokenLoss
 from tests.model.qwen3_cases import Array, differing, random_batch, random_weights, shaped, trainer, worst_relative
+from tests.support.full import full
 
 TINY = shaped(num_hidden_layers=1)
 # What float32 leaves of a change of 1e-4 on a weight of 1; two compilations differ less, in gradients by 4e-7.
 SEEN = 2e-3
+HERE = "tests/model/test_qwen3_probes.py"
 UPDATES = 3  # after a warm-up's first rate, which is 0, a late schedule and another beta2 have shown
 
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    """The default case with little in a batch, on which a defect does not depend."""
+    """The default case with little in a batch and one layer, on which a defect does not depend."""
     whole = load_case("qwen3-tiny-fp32")
-    return whole.with_changes(data={**whole.data.model_dump(), "seq_length": 16, "global_batch_size": 4})
+    return whole.with_changes(
+        data={**whole.data.model_dump(), "seq_length": 16, "global_batch_size": 4},
+        model={**whole.model.to_hf(), "num_hidden_layers": 1},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +86,28 @@ def norm_of(gradients: dict[str, Array]) -> float:
     return math.sqrt(math.fsum(float(np.square(g, dtype=np.float64).sum()) for g in gradients.values()))
 
 
-@pytest.mark.parametrize("fault", [RotaryBase, NormEpsilon, MissingKeyNorm, LabelsNotShifted])
+def also(test: str, *parameters: object) -> list[Any]:
+    """Parameters of a test that hold the same law again; each compiles graphs of its own."""
+    return [pytest.param(one, marks=full(held_by=f"{HERE}::{test}")) for one in parameters]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RotaryBase,
+        LabelsNotShifted,
+        *also("test_a_fault_of_the_model_shows_in_the_gradients", NormEpsilon, MissingKeyNorm),
+    ],
+)
 def test_a_fault_of_the_model_shows_in_the_gradients(fault: type[MindSporeSubject], case: Case, sound: Probed) -> None:
     found = probed(fault, case)
     assert worst_relative(found.gradients, sound.gradients) > SEEN
     assert differing(found.changes, sound.changes) == []
 
 
-@pytest.mark.parametrize("fault", [DecayOnNorms, Beta2, ScheduleLate])
+@pytest.mark.parametrize(
+    "fault", [DecayOnNorms, *also("test_a_fault_of_the_optimizer_shows_in_the_updates", Beta2, ScheduleLate)]
+)
 def test_a_fault_of_the_optimizer_shows_in_the_updates(
     fault: type[MindSporeSubject], case: Case, sound: Probed
 ) -> None:
@@ -156,7 +175,7 @@ def right_norm() -> float:
     return norm_of(trainer(TINY).gradients(*random_batch(TINY)))
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [1, *also("test_the_gradients_are_those_that_the_step_uses", 2)])
 @pytest.mark.parametrize("kind", [Qwen3Trainer, WrongDerivative, PaddingCounts])
 def test_the_gradients_are_those_that_the_step_uses(kind: type[Qwen3Trainer], parts: int, right_norm: float) -> None:
     """Right or wrong, the norm of what is shown is the norm that the step reports."""
@@ -168,7 +187,7 @@ def test_the_gradients_are_those_that_the_step_uses(kind: type[Qwen3Trainer], pa
     assert (abs(shown / right_norm - 1) > 1e-3) == (kind is not Qwen3Trainer)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [2, *also("test_asking_for_gradients_between_steps_changes_no_bit", 1)])
 def test_asking_for_gradients_between_steps_changes_no_bit(parts: int) -> None:
     """Neither parameters nor moments, nor the number of steps, nor the sums that accumulation starts from."""
     batches = [random_batch(TINY, seed=seed) for seed in range(3)]

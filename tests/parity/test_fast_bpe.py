@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from harness.corpus import fast_bpe
 from harness.corpus.fast_bpe import GPT2_SPLIT, LLAMA_SPLIT, QWEN_SPLIT, BackendEncoder
 from harness.corpus.tokenizers import HuggingFaceTokenizer
+from tests.support.full import full
 from tests.support.tokenizers import is_known, split_by, template, trained
 
 LAST_CODE_POINT = sys.maxunicode
@@ -88,7 +89,15 @@ def known_characters() -> Iterator[str]:
             yield character
 
 
-@pytest.mark.parametrize("pattern", [QWEN_SPLIT, LLAMA_SPLIT, GPT2_SPLIT], ids=["qwen", "llama", "gpt2"])
+def of_qwen(test: str) -> list[Any]:
+    """Qwen's pattern, and the two others for `full`."""
+    left = full(held_by=f"tests/parity/test_fast_bpe.py::{test}")
+    others = {"llama": LLAMA_SPLIT, "gpt2": GPT2_SPLIT}
+    more = [pytest.param(pattern, id=name, marks=left) for name, pattern in others.items()]
+    return [pytest.param(QWEN_SPLIT, id="qwen"), *more]
+
+
+@pytest.mark.parametrize("pattern", of_qwen("test_the_two_engines_split_every_known_character_alike"))
 def test_the_two_engines_split_every_known_character_alike(pattern: str) -> None:
     backend = trained(pattern, "NFC")
     texts = [contexts(character) for character in known_characters()]
@@ -99,7 +108,7 @@ def test_the_two_engines_split_every_known_character_alike(pattern: str) -> None
         assert [ids.tolist() for ids in encoder.encode(part, add_special_tokens=False)] == expected
 
 
-@pytest.mark.parametrize("pattern", [QWEN_SPLIT, LLAMA_SPLIT, GPT2_SPLIT], ids=["qwen", "llama", "gpt2"])
+@pytest.mark.parametrize("pattern", of_qwen("test_every_code_point_has_the_ids_of_the_library"))
 def test_every_code_point_has_the_ids_of_the_library(pattern: str) -> None:
     points = [number for number in range(LAST_CODE_POINT + 1) if number not in SURROGATES]
     blocks = [" ".join(map(chr, points[start : start + 64])) for start in range(0, len(points), 64)]

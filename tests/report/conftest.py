@@ -1,7 +1,6 @@
 """A real browser, pages of example bundles, and a record of what a page asked for."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from harness.cases.case import Case, load_case
 from harness.runs.trace import RunOutcome, Step, TraceHeader
 from tests.support.answering import example_answers
+from tests.support.browser import NoBrowser, find
 from tests.support.bundles import example_parameters, write_example, write_page_of
 from tests.support.examples import inference_case
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CRASH = RunOutcome(
     status="crashed", last_step=83, detail="killed by signal 9", log_tail="</script><script>alert(1)</script>"
@@ -91,15 +90,20 @@ class Opened:
     complaints: list[str]
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A machine without a browser fails before the first test, with one message."""
+    if session.config.option.collectonly:
+        return
+    try:
+        find()
+    except NoBrowser as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.fail(
-            f"The page is tested in a real browser; none of {', '.join(NAMES)} is here: apt-get install chromium"
-        )
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=find(), args=ARGUMENTS)
         yield browser
         browser.close()
 

@@ -23,7 +23,7 @@ from harness.evidence.bundle import Bundle
 from harness.report.words import number
 from harness.runs.trace import Side
 
-STYLES = {"agrees": "green", "differs": "bold red", "not seen": "yellow"}
+STYLES = {"agrees": "green", "differs": "bold red", "not recorded": "yellow"}
 SHOWN = 6  # readings beside the first that differs
 RunnerOption = Annotated[str | None, typer.Option(help="Runner: a name or MODULE:CLASS.")]
 
@@ -33,7 +33,7 @@ def diagnose(
         str, typer.Argument(help="A case by name or YAML file, or the directory of a bundle.")
     ] = DEFAULT_CASE,
     subject: Annotated[
-        str | None, typer.Option(help="Runner that is looked into: a name or MODULE:CLASS; the bundle's without it.")
+        str | None, typer.Option(help="Runner to diagnose: a name or MODULE:CLASS; by default the bundle's.")
     ] = None,
     reference: RunnerOption = None,
     oracle: RunnerOption = None,
@@ -45,8 +45,8 @@ def diagnose(
 ) -> int:
     """Name the first place at which a subject differs: a module, a gradient, or what comes after step 1.
 
-    Runs step 1 on subject, reference and float64 oracle, each in a process of its own, and looks at every module's
-    output and gradient. Exit code 0: nothing differs. 1: a place is named. 2: bad input. 3: the subject's run broke.
+    Runs step 1 on subject, reference and float64 oracle, each in a process of its own, and compares every module's
+    output and gradient. Exit code 0: nothing differs. 1: a place is named. 2: bad input. 3: the subject's run failed.
     """
     found = find(what)
     case = found if isinstance(found, Case) else found.case
@@ -96,11 +96,11 @@ def print_diagnosis(diagnosis: Diagnosis, page: Path) -> None:
     tree = Tree(f"{diagnosis.case}, {diagnosis.subject or 'subject'}", guide_style="dim")
     for check in diagnosis.checks:
         _add_check(tree, check, diagnosis)
-    looks = tree.add("looking inside")
-    for side, look in diagnosis.looks.items():
-        cost = f"{look.cost:.2f} times a plain step" if look.cost is not None else "cost not measured"
-        bits = f"other bits in {len(look.differing)} gradients!" if look.differing else "no bit changed"
-        looks.add(f"{side}: {look.missing or f'{cost}, {bits}'}")
+    tapping = tree.add("taps")
+    for side, taps in diagnosis.taps.items():
+        cost = f"{taps.cost:.2f} times a plain step" if taps.cost is not None else "cost not measured"
+        bits = f"other bits in {len(taps.differing)} gradients!" if taps.differing else "no bit changed"
+        tapping.add(f"{side}: {taps.missing or f'{cost}, {bits}'}")
     out_console.print(tree)
     out_console.print(f"Page: {page}", markup=False, soft_wrap=True)
 
@@ -127,8 +127,8 @@ def _around(named: Reading, readings: tuple[Reading, ...]) -> Table:
         "place", "subject", "reference", f"ratio (allowed {ALLOWED_RATIO:g})", "verdict", box=None, pad_edge=False
     )
     for reading in same[max(0, at - SHOWN // 2) : at + SHOWN // 2 + 1]:
-        errors = [number(error) if error is not None else "not seen" for error in (reading.subject, reading.reference)]
+        errors = [number(error) if error is not None else "not recorded" for error in (reading.subject, reading.reference)]
         style = "bold red" if reading is named else None
-        ratio = "" if reading.state == "not seen" else number(reading.ratio)
+        ratio = "" if reading.state == "not recorded" else number(reading.ratio)
         table.add_row(_escaped(reading.name), *errors, ratio, reading.state, style=style)
     return table

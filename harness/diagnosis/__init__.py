@@ -1,6 +1,6 @@
-"""Where a subject differs first: a module, a gradient, or what comes after.
+"""The first place at which a subject differs: a module, a gradient, or a check after step 1.
 
-Takes what three sides computed inside one step; gives one sentence with a place. Runs nothing.
+Compares the tensors that three sides recorded in one step and names the place in one sentence. Runs nothing.
 """
 
 from harness.diagnosis.diagnosis import Diagnosis, diagnose, first_difference

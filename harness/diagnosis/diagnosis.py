@@ -1,15 +1,15 @@
 """The first place at which a subject differs, from three finished tapped runs: pure numbers, no framework.
 
-Laws:
+Rules:
 
-- The subject's error at a place is judged against the oracle, as a multiple of what the reference's own errors allow
-  there (`allowance`). A difference that two correct implementations may have is none.
-- An error goes on to everything that is computed from it. So the first wrong place in the order of the pass is the
-  cause, and what comes after it is its consequence: values first, in the order of the forward pass, then gradients from
-  the loss down, each parameter's right after its module's.
-- What no side shows is not judged, and never reads as right: it is listed.
-- Only where step 1 agrees everywhere is it asked what comes after: the optimizer alone, what was built, the rate of
-  each step, the number of targets, the loss of the first steps.
+- The subject's error at a place is its distance from the oracle, as a multiple of what the reference's own errors allow
+  there (`allowance`). So a difference that two correct implementations may have does not count.
+- An error spreads to everything that is computed from it. So the first wrong place in the order of the pass is the
+  cause, and later ones are consequences: values first, in the order of the forward pass, then gradients from the loss
+  down, each parameter's gradient right after its module's.
+- A place that a side did not record is not judged; it is listed, and never counts as right.
+- If step 1 agrees everywhere, further checks follow: the optimizer alone, what was built, the rate of each step, the
+  number of targets, the loss of the first steps.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ from harness.comparison.distance import relative, tensor_difference
 from harness.diagnosis.errors_by_place import (
     ALLOWED_RATIO,
     SIDES,
-    Inside,
     Reading,
     ReadingState,
-    Seen,
+    TappedRun,
+    TappedStep,
     Tensors,
     allowance,
 )
@@ -41,7 +41,7 @@ from harness.diagnosis.first_difference import Named, name_first, shown
 from harness.evidence.bundle import read_run
 from harness.evidence.bundle_files import CASE
 from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
-from harness.runs.taps import LOOK, Look, read_look
+from harness.runs.taps import TAPS, TapRecord, read_taps
 from harness.runs.trace import Side, Step, encode_number, read_trace
 
 CURVES = "curves"  # traces of longer runs, SIDE.jsonl
@@ -54,7 +54,7 @@ def run_name(side: Side) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What was asked after another; `detail` says what was found."""
+    """One check of the diagnosis; `detail` states what was found."""
 
     name: str
     state: ReadingState
@@ -63,7 +63,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """Everything that was compared, in the order in which it was asked; `named` is None where nothing differs."""
+    """Everything that was compared, in order; `named` is None where nothing differs."""
 
     case: str
     subject: str
@@ -71,7 +71,7 @@ class Diagnosis:
     readings: tuple[Reading, ...]
     checks: tuple[Check, ...]
     built: tuple[str, ...]
-    looks: Mapping[str, Look]
+    taps: Mapping[str, TapRecord]
     broken: str | None
 
     @property
@@ -105,41 +105,40 @@ def diagnose(directory: Path) -> Diagnosis:
     return judge_sides(case, sides, read_tensors(inputs / WEIGHTS), read_tensors(inputs / BATCHES), curves)
 
 
-def read_side(directory: Path, side: Side) -> Seen:
+def read_side(directory: Path, side: Side) -> TappedRun:
     """One side's tapped run.
 
     Raises:
-        EvidenceError: it is missing or cannot be read, or it is not the subject's and did not come to its end.
+        EvidenceError: it is missing or cannot be read, or a side other than the subject did not finish.
     """
     name = run_name(side)
     run = read_run(directory / "runs" / name)
     if not run.outcome.ended:
         if side != "subject":
-            raise EvidenceError(
-                f"{name}: {run.outcome.detail}. Without it nothing can be judged.\n{run.outcome.log_tail}"
-            )
-        return Seen(run=run, tensors={}, look=Look(missing=run.outcome.detail))
+            raise EvidenceError(f"{name}: {run.outcome.detail}. The diagnosis needs this run.\n{run.outcome.log_tail}")
+        return TappedRun(run=run, tensors={}, taps=TapRecord(missing=run.outcome.detail))
     tensors = read_tensors(directory / "tensors" / f"{name}.safetensors")
-    look = directory / "runs" / name
-    return Seen(run=run, tensors=tensors, look=read_look(look) if (look / LOOK).is_file() else Look(missing="no look"))
+    place = directory / "runs" / name
+    taps = read_taps(place) if (place / TAPS).is_file() else TapRecord(missing=f"the run has no {TAPS}")
+    return TappedRun(run=run, tensors=tensors, taps=taps)
 
 
 def judge_sides(
     case: Case,
-    sides: Mapping[Side, Seen],
+    sides: Mapping[Side, TappedRun],
     weights: Tensors,
     batches: Tensors,
     curves: Mapping[Side, Sequence[Step]],
 ) -> Diagnosis:
-    """The diagnosis of what three sides left; `curves` are longer runs of theirs, where there are some."""
-    inside = Inside(case, sides, {name: batches[name][0] for name in ("tokens", "loss_mask")})
+    """The diagnosis of three sides' tapped runs; `curves` are steps of their longer runs, where recorded."""
+    step = TappedStep(case, sides, {name: batches[name][0] for name in ("tokens", "loss_mask")})
     subject, header = sides["subject"], sides["subject"].run.trace
-    broken = None if subject.tensors else f"the subject's run broke: {subject.run.outcome.detail}"
+    broken = None if subject.tensors else f"the subject's run failed: {subject.run.outcome.detail}"
     built = (*_loaded(weights, header.header.initial), *_built(case, header.header.alignment)) if header else ()
-    short = {side: seen.steps() for side, seen in sides.items()}
-    readings = tuple(inside.readings()) if subject.tensors else ()
+    short = {side: run.steps() for side, run in sides.items()}
+    readings = tuple(step.readings()) if subject.tensors else ()
     checks = tuple(_checks(readings, sides, weights, built, {**short, **curves})) if subject.tensors else ()
-    named = name_first(inside, readings) or _named_check(checks)
+    named = name_first(step, readings) or _named_check(checks)
     return Diagnosis(
         case=case.name,
         subject=header.header.runner if header else "",
@@ -147,39 +146,39 @@ def judge_sides(
         readings=readings,
         checks=checks,
         built=built,
-        looks={side: seen.look for side, seen in sides.items()},
+        taps={side: run.taps for side, run in sides.items()},
         broken=broken,
     )
 
 
 def _loaded(weights: Tensors, initial: Mapping[str, str]) -> tuple[str, ...]:
-    """The parameters that the subject did not begin with as they were given."""
+    """The parameters whose initial values differ from the given weights."""
     given = digest_each(weights)
     names = sorted({*given, *initial})
-    return tuple(f"{name} does not begin as it was given" for name in names if given.get(name) != initial.get(name))
+    return tuple(f"{name} was not loaded as given" for name in names if given.get(name) != initial.get(name))
 
 
 def _built(case: Case, stated: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where what the subject says it has built differs from what the case asks for."""
-    asked = expected_alignment(case)
+    """The differences between the configuration that the subject states and the case."""
+    expected = expected_alignment(case)
     return tuple(
-        f"built with {key} {stated.get(key)}, the case has {asked.get(key)}"
-        for key in sorted({*asked, *stated})
-        if asked.get(key) != stated.get(key)
+        f"built with {key} {stated.get(key)}, the case has {expected.get(key)}"
+        for key in sorted({*expected, *stated})
+        if expected.get(key) != stated.get(key)
     )
 
 
 def _with_built(named: Named | None, built: Sequence[str]) -> Named | None:
-    """What was built otherwise is the best clue of all."""
+    """Adds a difference in what was built, which is the best clue."""
     if named is None or not built or named.place == "what was built":
         return named
     more = f" (and {len(built) - 1} more)" if len(built) > 1 else ""
-    return dataclasses.replace(named, says=f"{named.says}; {built[0]}{more}")
+    return dataclasses.replace(named, finding=f"{named.finding}; {built[0]}{more}")
 
 
 def _checks(
     readings: Sequence[Reading],
-    sides: Mapping[Side, Seen],
+    sides: Mapping[Side, TappedRun],
     weights: Tensors,
     built: Sequence[str],
     curves: Mapping[Side, Sequence[Step]],
@@ -188,31 +187,32 @@ def _checks(
     for direction, name in words.items():
         of_one = [reading for reading in readings if reading.direction == direction]
         yield _summed(name, of_one)
-    # The rate is part of an update, so it is asked for first.
+    # An update depends on the rate, so the rate is checked first.
     numbers = {check.name: check for check in _numbers(curves)}
     yield numbers.pop("number of targets")
     yield numbers.pop("learning rate")
     yield _summed("optimizer alone", list(_updates(sides, weights)))
-    yield Check(name="what was built", state="differs" if built else "agrees", detail="; ".join(built) or "as asked")
+    detail = "; ".join(built) or "as the case states"
+    yield Check(name="what was built", state="differs" if built else "agrees", detail=detail)
     yield from numbers.values()
 
 
 def _summed(name: str, readings: Sequence[Reading]) -> Check:
     wrong = [reading for reading in readings if reading.state == "differs"]
-    judged = [reading for reading in readings if reading.state != "not seen"]
-    unseen = f"; {len(readings) - len(judged)} not seen" if len(judged) < len(readings) else ""
+    judged = [reading for reading in readings if reading.state != "not recorded"]
+    missing = f"; {len(readings) - len(judged)} not recorded" if len(judged) < len(readings) else ""
     if not judged:
-        return Check(name=name, state="not seen", detail="nothing was seen")
+        return Check(name=name, state="not recorded", detail="no tensor was recorded")
     if not wrong:
         largest = max(reading.ratio for reading in judged)
-        return Check(name=name, state="agrees", detail=f"{len(judged)}, largest ratio {shown(largest)}{unseen}")
+        return Check(name=name, state="agrees", detail=f"{len(judged)}, largest ratio {shown(largest)}{missing}")
     first = wrong[0]
-    detail = f"{len(wrong)} of {len(judged)} differ{unseen}; first {first.name}, {shown(first.subject)} off"
+    detail = f"{len(wrong)} of {len(judged)} differ{missing}; first {first.name}, {shown(first.subject)} off"
     return Check(name=name, state="differs", detail=detail)
 
 
-def _updates(sides: Mapping[Side, Seen], weights: Tensors) -> Iterator[Reading]:
-    """The change that the same gradients make to each parameter by the optimizer alone."""
+def _updates(sides: Mapping[Side, TappedRun], weights: Tensors) -> Iterator[Reading]:
+    """The change of each parameter by the optimizer alone, from the same gradients."""
     for name, start in weights.items():
         found = [sides[side].tensors.get(f"updated.{name}") for side in ("oracle", *SIDES[:2])]
         changes = [None if one is None or one.shape != start.shape else one - start.astype(np.float64) for one in found]
@@ -223,37 +223,37 @@ def _updates(sides: Mapping[Side, Seen], weights: Tensors) -> Iterator[Reading]:
 
 
 def _numbers(curves: Mapping[Side, Sequence[Step]]) -> Iterator[Check]:
-    """Rate, targets, loss and norm by step. What the reference's largest error of all steps allows is allowed at each:
-    at one step it may be exact by chance."""
+    """Rate, targets, loss and norm by step. The reference's largest error over all steps sets the limit of every step:
+    at a single step the reference may be exact by chance."""
     steps = {side: {step.step: step for step in curve} for side, curve in curves.items()}
     words = {"learning_rate": "learning rate", "tokens": "number of targets", "loss": "loss", "grad_norm": "grad norm"}
     every = sorted({*steps["oracle"], *steps["subject"]})
     for number, name in words.items():
         errors, own = (
-            [_apart(steps["oracle"].get(at), steps[side].get(at), number) for at in every]
+            [_distance(steps["oracle"].get(at), steps[side].get(at), number) for at in every]
             for side in ("subject", "reference")
         )
         allowed = ALLOWED_RATIO * allowance(None, own)
         wrong = next((at for at, error in zip(every, errors, strict=True) if not error <= allowed), None)
         if wrong is None:
             detail = f"{len(every)} steps, at most {shown(max(errors, default=math.nan))} off"
-            yield Check(name=name, state="agrees" if every else "not seen", detail=detail)
+            yield Check(name=name, state="agrees" if every else "not recorded", detail=detail)
             continue
         found, exact = (getattr(steps[side].get(wrong), number, None) for side in ("subject", "oracle"))
-        is_, should = ("missing" if value is None else f"{value:.9g}" for value in (found, exact))
-        yield Check(name=name, state="differs", detail=f"wrong from step {wrong} on, {is_} where it should be {should}")
+        is_, expected = ("missing" if value is None else f"{value:.9g}" for value in (found, exact))
+        yield Check(name=name, state="differs", detail=f"wrong from step {wrong} on, {is_} instead of {expected}")
 
 
-def _apart(exact: Step | None, step: Step | None, number: str) -> float:
+def _distance(exact: Step | None, step: Step | None, number: str) -> float:
     if exact is None or step is None:
         return math.nan
     return relative(float(getattr(exact, number)), float(getattr(step, number)))
 
 
 def _named_check(checks: Sequence[Check]) -> Named | None:
-    """The first of what comes after step 1 that differs."""
+    """The first check that differs."""
     wrong = next((check for check in checks if check.state == "differs"), None)
-    return Named(place=wrong.name, says=wrong.detail, clue=None) if wrong else None
+    return Named(place=wrong.name, finding=wrong.detail, clue=None) if wrong else None
 
 
 def record(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -265,14 +265,14 @@ def record(diagnosis: Diagnosis) -> dict[str, Any]:
         "sentence": diagnosis.sentence,
         "named": named and {
             "place": named.place,
-            "says": named.says,
+            "finding": named.finding,
             "clue": named.clue,
             "reading": named.reading and _plain(named.reading),
         },
         "readings": [_plain(reading) for reading in diagnosis.readings],
         "checks": [vars(check) for check in diagnosis.checks],
         "built": list(diagnosis.built),
-        "looks": {side: {**vars(look), "cost": look.cost} for side, look in diagnosis.looks.items()},
+        "taps": {side: {**vars(taps), "cost": taps.cost} for side, taps in diagnosis.taps.items()},
         "broken": diagnosis.broken,
     }  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""Both sides' errors at every place of step 1, against the oracle, and what a correct implementation may have there.
+"""Both sides' errors at every place of step 1, measured against the oracle, and the error allowed there.
 
-The order is that in which they are judged: values in the order of the forward pass, then gradients from the loss down,
-each parameter's right after that of its module's output. So the first that differs has nothing wrong before it.
+Places are judged in the order of computation: values in the order of the forward pass, then gradients from the loss
+down, each parameter's gradient right after that of its module's output. So all before the first wrong place is right.
 """
 
 import math
@@ -15,25 +15,25 @@ from harness.cases.case import Case
 from harness.comparison.distance import HALF_ULP, relative, tensor_difference
 from harness.diagnosis.clues import exact_loss
 from harness.runs.places import HEAD, LOSS, Direction, places
-from harness.runs.taps import Look
+from harness.runs.taps import TapRecord
 from harness.runs.trace import Run, Side, Step
 
 Tensors = Mapping[str, npt.NDArray[Any]]
-ReadingState = Literal["agrees", "differs", "not seen"]
+ReadingState = Literal["agrees", "differs", "not recorded"]
 
-# A correct subject's error was at most 2.8 times what the reference's allow, at any place of the four shipped cases in
-# float32 and bfloat16 (docs/design/diagnosis.md); `strict-fp32` allows 10 for the largest ratio of a gradient too.
+# A correct subject's error was at most 2.8 times the allowance, at every place of the four shipped cases in float32 and
+# bfloat16 (docs/design/diagnosis.md); `strict-fp32` also allows 10 for the largest ratio of a gradient.
 ALLOWED_RATIO = 10.0
 SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What a tapped run of one side left."""
+class TappedRun:
+    """A tapped run of one side, its tensors, and the record of its taps."""
 
     run: Run
     tensors: Tensors
-    look: Look
+    taps: TapRecord
 
     def steps(self) -> tuple[Step, ...]:
         return self.run.trace.steps if self.run.trace else ()
@@ -41,9 +41,9 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Both sides' relative errors at one place, and what the reference's errors allow there before the factor.
+    """Both sides' relative errors at one place, and the `allowance` there.
 
-    `subject` or `reference` is None where that side does not show the place.
+    `subject` or `reference` is None where that side did not record the place.
     """
 
     name: str
@@ -54,30 +54,30 @@ class Reading:
 
     @property
     def ratio(self) -> float:
-        """The subject's error as a multiple of what is allowed to a correct one before the factor; NaN: not finite."""
+        """The subject's error over the allowance; NaN where the subject's tensor is not finite."""
         return math.nan if self.subject is None else self.subject / self.allowance
 
     @property
     def state(self) -> ReadingState:
         if self.subject is None or self.reference is None:
-            return "not seen"
+            return "not recorded"
         return "agrees" if self.ratio <= ALLOWED_RATIO else "differs"
 
 
 def allowance(own: float | None, before: Sequence[float]) -> float:
-    """What a correct implementation's error at a place is measured by: the reference's own error there, or if that is
-    larger, the reference's at what it is computed from, and never less than half a unit in the last place of float32.
+    """The unit of a correct implementation's error at a place: the largest of the reference's error there, its errors
+    at the inputs, and half a unit in the last place of float32.
 
-    A reference may be exact at a place by chance; that its input carries errors is no chance. Not a number counts as
-    none: a reference that breaks allows nothing.
+    The reference may be exact at a place by chance, but the errors of its inputs are not chance. Errors that are not
+    finite are ignored: a reference with NaN allows nothing.
     """
     return max([HALF_ULP, *(error for error in (own, *before) if error is not None and math.isfinite(error))])
 
 
-class Inside:
-    """Step 1 of three sides, place by place; `places` by name, and by name the places that take a value."""
+class TappedStep:
+    """Step 1 of three sides, place by place; `consumers` are the places that take a place's value."""
 
-    def __init__(self, case: Case, sides: Mapping[Side, Seen], batch: Tensors) -> None:
+    def __init__(self, case: Case, sides: Mapping[Side, TappedRun], batch: Tensors) -> None:
         rows, length = case.data.global_batch_size, case.data.seq_length
         self.places = {place.name: place for place in places(case.model, rows, length)}
         self.sides, self.batch = sides, batch
@@ -88,7 +88,7 @@ class Inside:
                 self.consumers[name].append(place.name)
 
     def readings(self) -> Iterator[Reading]:
-        """In the order in which they are judged: forward, then backward with the parameters in between."""
+        """The readings in the order in which they are judged: forward, then backward with the parameters in between."""
         own: dict[tuple[Direction, str], float | None] = {}
 
         def reading(direction: Direction, name: str, before: Sequence[tuple[Direction, str]]) -> Reading:
@@ -114,8 +114,8 @@ class Inside:
     def _errors(self, direction: Direction, name: str) -> tuple[float | None, float | None]:
         """The relative errors of reference and subject.
 
-        The loss's is that against the exact loss of its own logits: its sum averages errors away, by chance to nothing,
-        so that the reference's says little about what is allowed.
+        The loss is measured against the exact loss of the same side's logits: its sum averages errors away, sometimes
+        to zero, so the reference's error against the oracle would allow too little.
         """
         if (direction, name) == ("forward", LOSS) and all(
             self.tensor(side, "forward", HEAD) is not None for side in SIDES
@@ -131,11 +131,11 @@ class Inside:
         return None if loss is None else relative(self.loss_of_own_logits(side), float(loss))
 
     def loss_of_own_logits(self, side: Side) -> float:
-        """The exact loss of the logits that a side gave."""
+        """The exact loss of a side's own logits."""
         logits, mask = self.sides[side].tensors[f"forward.{HEAD}"], self.batch["loss_mask"]
         return exact_loss(logits, self.batch["tokens"][:, 1:], mask, float(mask.sum()))
 
     def tensor(self, side: Side, direction: Direction, name: str) -> npt.NDArray[Any] | None:
-        """What a side shows at a place, if it does."""
+        """A side's tensor at a place, if recorded."""
         prefix = "gradient" if direction == "parameter" else direction
         return self.sides[side].tensors.get(f"{prefix}.{name}")

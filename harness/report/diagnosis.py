@@ -30,7 +30,7 @@ TITLES: dict[Direction, tuple[str, str]] = {
 OUTCOMES: Mapping[ReadingState, Outcome] = {
     "agrees": Outcome.PASS,
     "differs": Outcome.FAIL,
-    "not seen": Outcome.INCONCLUSIVE,
+    "not recorded": Outcome.INCONCLUSIVE,
 }
 # Where a cell's shade begins, as a multiple of what the reference's errors allow before the factor.
 SHADES = (("agrees", 0.0), ("near", 3.0), ("differs", ALLOWED_RATIO), ("far", 1e3))
@@ -99,12 +99,12 @@ def render_diagnosis(diagnosis: Diagnosis) -> str:
 def build_page(diagnosis: Diagnosis) -> DiagnosisPage:
     """The view model of a diagnosis."""
     named = diagnosis.named
-    sentence = diagnosis.broken or "At no place, in no gradient, and in nothing that was asked after."
+    sentence = diagnosis.broken or "At no place, in no gradient, and in no check."
     return DiagnosisPage(
         case=diagnosis.case,
         over="The first place that differs" if named else "Step 1 and what comes after",
-        place=named.place if named else "Broken" if diagnosis.broken else "Nothing differs",
-        says=named.says if named else sentence,
+        place=named.place if named else "Failed" if diagnosis.broken else "Nothing differs",
+        says=named.finding if named else sentence,
         tone="bad" if named or diagnosis.broken else "good",
         facts=tuple(_facts(diagnosis)),
         maps=tuple(found for direction in TITLES if (found := _map(diagnosis, direction)) is not None),
@@ -119,17 +119,17 @@ def _facts(diagnosis: Diagnosis) -> Iterator[Fact]:
     yield Fact(term="Subject", text=diagnosis.subject or "not known", code=True)
     if diagnosis.named and diagnosis.named.reading:
         reading = diagnosis.named.reading
-        yield Fact(term="Seen at", text=f"{reading.name} ({reading.direction})", code=True)
+        yield Fact(term="Measured at", text=f"{reading.name} ({reading.direction})", code=True)
         yield Fact(term="Subject’s error", text=_number(reading.subject))
         yield Fact(term="Reference’s error", text=_number(reading.reference))
         yield Fact(term="Ratio", text=f"{number(reading.ratio)}, allowed {number(ALLOWED_RATIO)}")
-    for side, look in diagnosis.looks.items():
-        if look.missing:
-            yield Fact(term=f"Inside the {side}", text=look.missing)
+    for side, taps in diagnosis.taps.items():
+        if taps.missing:
+            yield Fact(term=f"Taps of the {side}", text=taps.missing)
             continue
-        same = "the same bits" if not look.differing else f"OTHER BITS in {len(look.differing)} gradients"
-        cost = f"{look.cost:.2f} times a plain step" if look.cost is not None else "not measured"
-        yield Fact(term=f"Looking into the {side}", text=f"{cost}; tapped and plain step gave {same}")
+        same = "the same bits" if not taps.differing else f"OTHER BITS in {len(taps.differing)} gradients"
+        cost = f"{taps.cost:.2f} times a plain step" if taps.cost is not None else "not measured"
+        yield Fact(term=f"Taps of the {side}", text=f"{cost}; tapped and plain step gave {same}")
 
 
 def _mark(state: ReadingState) -> Mark:
@@ -137,7 +137,7 @@ def _mark(state: ReadingState) -> Mark:
 
 
 def _number(value: float | None) -> str:
-    return "not seen" if value is None else number(value)
+    return "not recorded" if value is None else number(value)
 
 
 def _line(diagnosis: Diagnosis, reading: Reading) -> Line:
@@ -146,7 +146,7 @@ def _line(diagnosis: Diagnosis, reading: Reading) -> Line:
         direction=reading.direction,
         subject=_number(reading.subject),
         reference=_number(reading.reference),
-        ratio="not seen" if reading.state == "not seen" else number(reading.ratio),
+        ratio="not recorded" if reading.state == "not recorded" else number(reading.ratio),
         mark=_mark(reading.state),
         named=bool(diagnosis.named and diagnosis.named.reading == reading),
     )
@@ -155,7 +155,7 @@ def _line(diagnosis: Diagnosis, reading: Reading) -> Line:
 def _map(diagnosis: Diagnosis, direction: Direction) -> Map | None:
     """Rows in the order of the forward pass, a column a layer; what is in no layer spans them all."""
     readings = [reading for reading in diagnosis.readings if reading.direction == direction]
-    if not any(reading.state != "not seen" for reading in readings):
+    if not any(reading.state != "not recorded" for reading in readings):
         return None
     if direction != "forward":
         readings = readings[::-1]
@@ -181,7 +181,7 @@ def _cell(diagnosis: Diagnosis, reading: Reading, span: int) -> Cell:
 
 
 def _short(reading: Reading) -> str:
-    if reading.state == "not seen":
+    if reading.state == "not recorded":
         return "–"
     if not math.isfinite(reading.ratio):
         return "NaN"
@@ -191,8 +191,8 @@ def _short(reading: Reading) -> str:
 
 
 def _shade(reading: Reading) -> str:
-    if reading.state == "not seen":
-        return "unseen"
+    if reading.state == "not recorded":
+        return "missing"
     if not math.isfinite(reading.ratio):
         return "far"
     return [name for name, start in SHADES if reading.ratio >= start][-1]

@@ -28,13 +28,13 @@ from harness.runners.processes import end_with_parent
 from harness.runners.protocol import Runner, Setting, Tapped, Tensors
 from harness.runners.registry import load_runner
 from harness.runs.inputs import BATCHES, PROBE_UPDATES, probe_gradients, read_tensors
-from harness.runs.taps import LOOK, Look
+from harness.runs.taps import TAPS, TapRecord
 from harness.runs.trace import Step, TraceHeader, TraceWriter
 
 CHECKPOINT = "checkpoint"
 CHECKPOINT_STEP = "step.json"
 TIMED_CALLS = 3
-OVER_RANKS = "what is inside a step is shown in one process, not over ranks"
+OVER_RANKS = "a step is tapped in one process only, not over ranks"
 
 
 def main(job_file: str, parent: int, resume: bool) -> bool:
@@ -118,38 +118,38 @@ def probe(
             updated.apply_gradients(probe_gradients(weights, case.initialization.seed, update))
         left |= {f"{UPDATED}{name}": tensor for name, tensor in updated.parameters().items()}
         if job.arm == "taps":
-            look, inside = Look(missing=OVER_RANKS), dict[str, npt.NDArray[Any]]()
+            record, places = TapRecord(missing=OVER_RANKS), dict[str, npt.NDArray[Any]]()
             if job.ranks == 1:
-                look, inside = look_inside(updated, build(), tokens, loss_mask, gradients)
-            write_json(directory / LOOK, vars(look))
-            left |= inside
+                record, places = tap(updated, build(), tokens, loss_mask, gradients)
+            write_json(directory / TAPS, vars(record))
+            left |= places
         keep(left, job)
         writer.finish(digest_each(left))
 
 
-def look_inside(
+def tap(
     plain: Runner, tapped: Runner, tokens: npt.NDArray[Any], loss_mask: npt.NDArray[Any], gradients: Tensors
-) -> tuple[Look, dict[str, npt.NDArray[Any]]]:
-    """What is inside the step that gave `gradients`, as `forward.PLACE` and `backward.PLACE`; and what looking cost."""
+) -> tuple[TapRecord, dict[str, npt.NDArray[Any]]]:
+    """The places of the step that gave `gradients`, as `forward.PLACE` and `backward.PLACE`; and the tapping's cost."""
     if not isinstance(tapped, Tapped):
-        return Look(missing=f"{type(tapped).__name__} has no method taps"), {}
+        return TapRecord(missing=f"{type(tapped).__name__} has no method taps"), {}
     try:
         taps = tapped.taps(tokens, loss_mask)
-    # Any: a variant's own cells are wrapped and compiled here, and what they raise is theirs. The run itself went well
-    # and is recorded; that nothing was seen inside is stated, and never reads as right.
+    # Any error: a variant's own cells are wrapped and compiled here and may raise anything. The run itself succeeded
+    # and is recorded; the missing taps are stated, and never count as agreement.
     except Exception as error:
         traceback.print_exc()
         reason = (str(error).strip().splitlines() or ["without a message"])[0]
-        return Look(missing=f"the tapped step failed: {type(error).__name__}: {reason}"), {}
+        return TapRecord(missing=f"the tapped step failed: {type(error).__name__}: {reason}"), {}
     names = sorted({*gradients, *taps.gradients})
-    look = Look(
+    record = TapRecord(
         missing=None,
         differing=tuple(name for name in names if not _same_bits(gradients.get(name), taps.gradients.get(name))),
         plain_seconds=_best(lambda: plain.gradients(tokens, loss_mask)),
         tapped_seconds=_best(lambda: tapped.taps(tokens, loss_mask)),
     )
-    inside = {"forward": taps.forward, "backward": taps.backward}
-    return look, {f"{way}.{name}": np.asarray(value) for way, found in inside.items() for name, value in found.items()}
+    found = {"forward": taps.forward, "backward": taps.backward}
+    return record, {f"{way}.{name}": np.asarray(value) for way, at in found.items() for name, value in at.items()}
 
 
 def _same_bits(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:

@@ -1,6 +1,6 @@
-"""What one run is and what it leaves: its trace, the inputs it read, and the places inside one step.
+"""The records of one run: its trace, the inputs it read, and the places inside one step.
 
-A trace is appended step by step and survives a kill. Reading one checks the digest of its lines.
+A trace is appended step by step and survives a kill. Reading a trace checks the digest of its lines.
 """
 
 from harness.runs.inputs import Inputs, read_inputs
@@ -9,9 +9,9 @@ from harness.runs.trace import Run, Step, Trace, TraceFooter, TraceHeader, Trace
 
 __all__ = [
     "Inputs",
-    "TapPoint",
     "Run",
     "Step",
+    "TapPoint",
     "Trace",
     "TraceFooter",
     "TraceHeader",

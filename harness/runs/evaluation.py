@@ -1,7 +1,7 @@
-"""What a model is asked in a case of inference, as a file that all sides read: the record, and how to read it.
+"""The inputs of an inference case, as one file that all sides read: the record, and how to read it.
 
-`evaluation.json` holds token rows, prompts, texts and questions; `tokenizer/` beside it is the Hugging Face tokenizer
-directory by which texts become tokens. `harness.corpus.held_out` writes both.
+`evaluation.json` holds token rows, prompts, texts and questions; `tokenizer/`, next to it, is the Hugging Face
+directory of the tokenizer. `harness.corpus.held_out` writes both.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Message = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """A passage without its last word, and that word with the white space before it."""
+    """A passage without its last word, and that word with the whitespace before it."""
 
     context: str
     word: str
@@ -29,7 +29,7 @@ class Passage:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A passage without its end, some ends, and which of them is its own."""
+    """A passage without its ending, some candidate endings, and the index of the right one."""
 
     context: str
     endings: tuple[str, ...]
@@ -38,11 +38,11 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All that is asked.
+    """The inputs of an inference case.
 
-    `rows` [R, S] are tokens of which every logit is compared; `prompts` are continued together. `stop_token` is one
-    that comes up often. `text_tokens` counts the tokens of `texts`, and `unigram_nats` is what each costs a model that
-    knows their frequencies alone: their entropy.
+    `rows` [R, S] are tokens for which every logit is compared; `prompts` are continued in one batch. `stop_token` is a
+    token that occurs often. `text_tokens` counts the tokens of `texts`, and `unigram_nats` is their entropy: the loss
+    per token of a model that knows only their frequencies.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -56,7 +56,7 @@ class Evaluation:
     unigram_nats: float
 
     def documents(self, task: EvaluationTask) -> tuple[Any, ...]:
-        """What is scored in a task, in its order."""
+        """The documents of a task, in the order in which they are scored."""
         return {"text": self.texts, "last_word": self.passages, "ending": self.questions}[task]
 
 
@@ -66,8 +66,7 @@ def words(text: str) -> int:
 
 
 def documents_of(evaluation: Evaluation) -> dict[str, tuple[str, int]]:
-    """Digest and number of words of every document, as a run that scores them in order states them: by task and
-    number over all tasks."""
+    """Digest and number of words of every document, keyed by task and by number over all tasks, as in a run's trace."""
     every = [(task, document) for task in TASKS for document in evaluation.documents(task)]
     return {
         f"{task} {number}": (digest_document(document), words(document) if task == "text" else 1)
@@ -76,12 +75,12 @@ def documents_of(evaluation: Evaluation) -> dict[str, tuple[str, int]]:
 
 
 def digest_document(document: str | Passage | Question) -> str:
-    """Digest of what is asked of a model in one document."""
+    """Digest of one document."""
     return digest_json(document if isinstance(document, str) else asdict(document))
 
 
 def digest_evaluation(directory: Path) -> str:
-    """Digest of all that a directory of inputs asks, and of its tokenizer.
+    """Digest of a directory's evaluation and tokenizer.
 
     Raises:
         EvidenceError: a file cannot be read.
@@ -90,14 +89,14 @@ def digest_evaluation(directory: Path) -> str:
         tokenizer = {path.name: digest_file(path) for path in sorted((directory / TOKENIZER).iterdir())}
         return digest_json({EVALUATION: digest_bytes((directory / EVALUATION).read_bytes()), TOKENIZER: tokenizer})
     except OSError as error:
-        raise EvidenceError(f"What is asked in {directory} cannot be read: {error.strerror}.") from None
+        raise EvidenceError(f"The evaluation in {directory} cannot be read: {error.strerror}.") from None
 
 
 def read_evaluation(directory: Path) -> Evaluation:
-    """What a directory of inputs asks.
+    """The evaluation in a directory of inputs.
 
     Raises:
-        EvidenceError: there is no such file, or it is no evaluation.
+        EvidenceError: the file is missing or is not an evaluation.
     """
     path = directory / EVALUATION
     found: Evaluation = parse(Evaluation, read_json(path), path)

@@ -1,4 +1,4 @@
-"""The inputs that both sides of a case are handed, as files and by digest: the record, and how to read the files.
+"""The inputs of both sides of a case, as files and digests: the record, and how to read the files.
 
 `weights.safetensors` holds the initial weights under Hugging Face's names, `batches.safetensors` the tokens and loss
 masks of every step. `harness.corpus.draw` writes them.
@@ -27,7 +27,7 @@ PROBE_DECADES = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What both sides are handed: digests of weights and batches, and where the tokens came from."""
+    """The inputs of both sides: digests of weights and batches, and the source of the tokens."""
 
     weights: str
     batches: str
@@ -44,7 +44,7 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     """The tensors of a safetensors file.
 
     Raises:
-        EvidenceError: the file is missing, cut or of another format.
+        EvidenceError: the file is missing, truncated or of another format.
     """
     try:
         tensors: dict[str, npt.NDArray[Any]] = load_file(path)
@@ -54,7 +54,7 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def read_inputs(directory: Path, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
-    """The initial weights of a directory; they and the batches must be those that were drawn.
+    """The initial weights of a directory, after a check that weights and batches are those that were drawn.
 
     Raises:
         EvidenceError: weights or batches cannot be read, or have another digest than `inputs` states.
@@ -69,14 +69,14 @@ def read_inputs(directory: Path, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
 def seeded(label: str) -> np.random.RandomState:
     """A generator of its own for a label.
 
-    `RandomState` and not `Generator`: NumPy froze the stream of the former for good (NEP 19).
+    `RandomState` and not `Generator`: NumPy never changes the stream of the former (NEP 19).
     """
     return np.random.RandomState(np.frombuffer(hashlib.sha256(label.encode()).digest(), dtype="<u4"))
 
 
 def probe_gradients(weights: Mapping[str, npt.NDArray[Any]], seed: int, update: int) -> dict[str, npt.NDArray[Any]]:
-    """The float32 gradients that both sides' optimizers are handed, by name: normal, each element with a scale of its
-    own between 1e-6 and 1."""
+    """The float32 gradients that both sides' optimizers get, by name: normal, each element with a scale of its own
+    between 1e-6 and 1."""
     gradients = {}
     for name, weight in weights.items():
         random = seeded(f"{seed}/gradient {update}/{name}")

@@ -1,11 +1,11 @@
-"""The places of a training step, in one order of the forward pass: where two implementations can be laid side by side.
+"""The places of a training step, in the order of the forward pass: where two implementations can be compared.
 
-A place is a tensor inside the step that every implementation has, whatever its operators are, by the Hugging Face name
-of the module that gives it. Seven have no module of that name: the rotated query and key (`rotary_emb.q`,
+A place is a tensor inside the step that every implementation has, independent of its operators, named by the Hugging
+Face name of the module that computes it. Seven have no such module: the rotated query and key (`rotary_emb.q`,
 `rotary_emb.k`), the attention probabilities (`softmax`), the mixed values before the output projection (`mix`), the
-residual stream between attention and MLP (`residual`), the product that `down_proj` takes (`mlp.act`), and the `loss`.
-The rotary tables are one place, cosines over sines; they are no function of the weights, so they have no gradient.
-A pure function of the configuration.
+residual stream between attention and MLP (`residual`), the input of `down_proj` (`mlp.act`), and the `loss`. The rotary
+tables are one place, cosines over sines; they do not depend on the weights, so they have no gradient. The places are a
+pure function of the configuration.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ TOKENS, TABLES, LOSS, HEAD = "tokens", "model.rotary_emb", "loss", "lm_head"
 class TapPoint:
     """One tensor of the step.
 
-    `inputs` are the places that it is computed from, nearest first; `axes` says what each axis counts and `shape` how
-    many, for rows [B, S]; `parameter` is the weight of its module. One with a `gradient` depends on the weights.
+    `inputs` are the places that it is computed from, nearest first; `axes` names each axis and `shape` is its length,
+    for rows [B, S]; `parameter` is the weight of its module. `gradient`: whether it depends on the weights.
     """
 
     name: str
@@ -35,9 +35,9 @@ class TapPoint:
 
 
 def places(config: Qwen3Config, rows: int, length: int) -> tuple[TapPoint, ...]:
-    """Every place of a step over `rows` rows of `length` tokens, each after all that it is computed from.
+    """Every place of a step over `rows` rows of `length` tokens, each after its inputs.
 
-    A tied head has the embedding's weight, whose gradient is whole only at the embedding.
+    A tied head has no parameter here: the gradient of the shared weight is complete only at the embedding.
     """
     return tuple(_Step(config, rows, length).places())
 

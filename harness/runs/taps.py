@@ -1,7 +1,7 @@
-"""What a tapped run says about its looking, beside trace and tensors: whether it changed a bit, and what it cost.
+"""The record of a tapped run: whether tapping changed any bit, and its cost.
 
-The tensors of a tapped run are a probe's (`gradient.NAME`, `updated.NAME`), and by place `forward.PLACE` and
-`backward.PLACE`.
+A tapped run stores the tensors of a probe (`gradient.NAME`, `updated.NAME`), and `forward.PLACE` and `backward.PLACE`
+for each place.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from harness.base.records import parse, read_json
 
-LOOK = "look.json"
+TAPS = "taps.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """`missing` says why nothing was seen inside; `differing` are the parameters whose gradient the tapped step gave in
-    other bits than the plain one. The seconds are those of one step's gradients, compiled before, the best of a few."""
+class TapRecord:
+    """`missing`: why no place was recorded. `differing`: the parameters whose gradients in the tapped and in the plain
+    step differ in a bit. The seconds are the shortest of a few calls for one step's gradients, without compilation."""
 
     missing: str | None
     differing: tuple[str, ...] = ()
@@ -30,11 +30,11 @@ class Look:
         return self.tapped_seconds / self.plain_seconds
 
 
-def read_look(directory: Path) -> Look:
-    """The look of a run's directory.
+def read_taps(directory: Path) -> TapRecord:
+    """The record in a run's directory.
 
     Raises:
-        EvidenceError: there is none, or it was edited.
+        EvidenceError: it is missing or was edited.
     """
-    look: Look = parse(Look, read_json(directory / LOOK), directory / LOOK)
-    return look
+    taps: TapRecord = parse(TapRecord, read_json(directory / TAPS), directory / TAPS)
+    return taps

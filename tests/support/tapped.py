@@ -1,4 +1,4 @@
-"""Tapped runs made of invented numbers, for tests of what judges them; in memory and as files."""
+"""Tapped runs of invented numbers, in memory and as files."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,11 +14,11 @@ from harness.base.records import write_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, load_case
 from harness.diagnosis.clues import exact_loss
-from harness.diagnosis.errors_by_place import SIDES, Seen
+from harness.diagnosis.errors_by_place import SIDES, TappedRun
 from harness.evidence.bundle_files import CASE, OUTCOME, TRACE
 from harness.runs.inputs import BATCHES, WEIGHTS, seeded
 from harness.runs.places import places
-from harness.runs.taps import LOOK, Look
+from harness.runs.taps import TAPS, TapRecord
 from harness.runs.trace import Run, RunOutcome, Side, Step, Trace, TraceFooter, TraceHeader, TraceWriter
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
@@ -43,7 +43,7 @@ WEIGHTS_OF_ALL: dict[str, Array] = {
 
 
 def exact_tensors() -> dict[str, Array]:
-    """What the oracle is said to have found: numbers without a meaning, but for the loss of its logits."""
+    """The oracle's tensors: random numbers, except for the loss, which fits its logits."""
     every = places(CASE_OF_ALL.model, 1, 8)
     found = {f"forward.{place.name}": _drawn(f"forward.{place.name}", place.shape) for place in every}
     found |= {f"backward.{p.name}": _drawn(f"backward.{p.name}", p.shape) for p in every if p.gradient}
@@ -63,8 +63,8 @@ def _loss_of(logits: Array) -> float:
 EXACT = exact_tensors()
 
 
-def left(side: Side, seed: int = 0) -> dict[str, Array]:
-    """What a correct run of a side leaves: the exact values with its own rounding."""
+def correct(side: Side, seed: int = 0) -> dict[str, Array]:
+    """The tensors of a correct run of a side: the exact values with its own rounding."""
     if side == "oracle":
         return dict(EXACT)
     found = {name: _rounded(f"{seed}/{side}/{name}", tensor, ERRORS[side]) for name, tensor in EXACT.items()}
@@ -76,38 +76,38 @@ def _rounded(label: str, tensor: Array, error: float) -> Array:
     return np.asarray(tensor * (1 + error * seeded(label).standard_normal(tensor.shape)), np.float32)
 
 
-def seen(side: Side, tensors: Mapping[str, Array], look: Look | None = None, **header: Any) -> Seen:
+def tapped(side: Side, tensors: Mapping[str, Array], taps: TapRecord | None = None, **header: Any) -> TappedRun:
     """A finished tapped run of a side."""
     steps = tuple(
         Step(step=n, loss=5.0 / n, grad_norm=2.0, learning_rate=1e-5 * (n - 1), tokens=7, batch=f"{n}")
         for n in range(1, STEPS + 1)
     )
-    told = TraceHeader(
+    stated = TraceHeader(
         run=f"{side}-taps", side=side, arm="taps", case=CASE_OF_ALL.digest(), weights="w", batches="b", steps=STEPS,
         runner=f"example:{side.capitalize()}", initial=digest_each(WEIGHTS_OF_ALL),
         alignment=expected_alignment(CASE_OF_ALL),
     )  # fmt: skip
     footer = TraceFooter(last_step=STEPS, parameters={}, lines="")
-    trace = Trace(header=dataclasses.replace(told, **header), steps=steps, footer=footer)
+    trace = Trace(header=dataclasses.replace(stated, **header), steps=steps, footer=footer)
     outcome = RunOutcome(status="completed", last_step=STEPS, detail=f"{STEPS} of {STEPS} steps")
-    whole = look or Look(missing=None, plain_seconds=0.1, tapped_seconds=0.2)
-    return Seen(run=Run(name=f"{side}-taps", outcome=outcome, trace=trace), tensors=tensors, look=whole)
+    whole = taps or TapRecord(missing=None, plain_seconds=0.1, tapped_seconds=0.2)
+    return TappedRun(run=Run(name=f"{side}-taps", outcome=outcome, trace=trace), tensors=tensors, taps=whole)
 
 
-def three(change: Change | None = None, seed: int = 0) -> dict[Side, Seen]:
-    """Three correct sides, and what a fault changes in what the subject left."""
-    tensors = {side: left(side, seed) for side in SIDES}
+def three(change: Change | None = None, seed: int = 0) -> dict[Side, TappedRun]:
+    """Three correct sides; `change` plants a fault in the subject's tensors."""
+    tensors = {side: correct(side, seed) for side in SIDES}
     if change is not None:
         change(tensors["subject"])
-    return {side: seen(side, found) for side, found in tensors.items()}
+    return {side: tapped(side, found) for side, found in tensors.items()}
 
 
 def batches() -> dict[str, Array]:
     return {"tokens": TOKENS, "loss_mask": MASK}
 
 
-def write(directory: Path, sides: Mapping[Side, Seen]) -> Path:
-    """The same as the files of a diagnosis."""
+def write(directory: Path, sides: Mapping[Side, TappedRun]) -> Path:
+    """Writes the sides as the files of a diagnosis."""
     write_json(directory / CASE, CASE_OF_ALL.record())
     for name, tensors in ((WEIGHTS, WEIGHTS_OF_ALL), (BATCHES, batches())):
         (directory / "inputs").mkdir(exist_ok=True)
@@ -121,7 +121,7 @@ def write(directory: Path, sides: Mapping[Side, Seen]) -> Path:
                 writer.append(step)
             writer.finish({})
         write_json(run / OUTCOME, vars(one.run.outcome))
-        write_json(run / LOOK, vars(one.look))
+        write_json(run / TAPS, vars(one.taps))
         (directory / "tensors").mkdir(exist_ok=True)
         save_file(
             {name: np.asarray(t) for name, t in one.tensors.items()},

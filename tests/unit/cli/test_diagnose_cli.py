@@ -1,4 +1,4 @@
-"""`certify diagnose` as a command, with runners made of NumPy that show nothing of what is inside."""
+"""`certify diagnose` as a command, with NumPy runners that cannot be tapped."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_the_same_runner_on_every_side_differs_nowhere(diagnose: Call, case: Pat
     done = diagnose(case, "--subject", f"{FAKES}:Fake", "--out", tmp_path / "out")
     assert (done.code, done.out.splitlines()[0]) == (NOTHING, "nothing differs")
     assert "Fake has no method taps" in done.said
-    assert "not seen values" in done.said
+    assert "not recorded values" in done.said
     assert (tmp_path / "out" / PAGE).is_file()
 
 
@@ -45,7 +45,7 @@ def test_a_foreign_runner_is_named_by_its_numbers_in_one_json_object(
     found = json.loads(done.out)
     assert (done.code, done.err) == (NAMED, "")
     assert found["named"]["place"] == "model.norm.weight"
-    assert found["sentence"].startswith("model.norm.weight: gradient differs, and 1 of")
+    assert found["sentence"].startswith("model.norm.weight: gradient differs; 1 of")
     written = json.loads((tmp_path / "out" / RECORD).read_text())
     assert {key: value for key, value in found.items() if key in written} == written
     assert found["page"] == str(tmp_path / "out" / PAGE)
@@ -72,7 +72,7 @@ def test_a_bundle_is_diagnosed_by_its_own_inputs_runners_and_long_runs(
 def test_a_subject_that_breaks_is_told_with_its_end(diagnose: Call, case: Path, tmp_path: Path) -> None:
     done = diagnose(case, "--subject", f"{FAKES}:Killed", "--out", tmp_path / "out")
     assert done.code == BROKEN
-    assert "the subject's run broke: killed by SIGKILL" in done.said
+    assert "the subject's run failed: killed by SIGKILL" in done.said
 
 
 @pytest.mark.parametrize(

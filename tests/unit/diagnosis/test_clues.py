@@ -1,4 +1,4 @@
-"""Clues: each fault that is planted in an invented tensor is recognised, and noise is not."""
+"""Clues: each fault planted in an invented tensor is recognised, and noise is not."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ OTHER = np.random.RandomState(2).standard_normal((2, 8, 16))
 
 
 def scene(subject: Array, exact: Array = EXACT, *, name: str = "model.norm", **more: Any) -> Scene:
-    given = {"taken": {}, "elsewhere": {}, "axes": HIDDEN if exact.ndim == 3 else HEADS, **more}
+    given = {"inputs": {}, "elsewhere": {}, "axes": HIDDEN if exact.ndim == 3 else HEADS, **more}
     reference = exact.astype(np.float32)
     return Scene(name=name, subject=subject, exact=exact, reference=reference, allowed=1e-5, **given)
 
@@ -45,15 +45,15 @@ def bfloat16(tensor: Array) -> Array:
         (np.zeros_like(single(EXACT)), "zero everywhere"),
         (single(1.01 * EXACT), "every element is 1.01 times"),
         (single(-EXACT), "opposite sign"),
-        (single(OTHER), "it holds what model.layers.0.mlp should hold"),
-        (single(np.roll(EXACT, 1, 1)), "each position holds what the one before it should hold"),
+        (single(OTHER), "it holds the values of model.layers.0.mlp"),
+        (single(np.roll(EXACT, 1, 1)), "each position holds the values of the one before it"),
         (single(np.roll(EXACT, 8, 2)), "halves of each channel axis are exchanged"),
         (bfloat16(EXACT), "bfloat16"),
         (single(EXACT).astype(np.float16).astype(np.float32), "float16"),
-        (single(EXACT * np.linspace(0.9, 1.1, 16)), "each channel is a factor of its own"),
-        (single(EXACT * np.linspace(0.9, 0.99, 16).reshape(2, 8, 1)), "each vector is a factor of its own"),
+        (single(EXACT * np.linspace(0.9, 1.1, 16)), "each channel has a factor of its own"),
+        (single(EXACT * np.linspace(0.9, 0.99, 16).reshape(2, 8, 1)), "each vector has a factor of its own"),
         (changed(EXACT, (slice(None), 7), 0.5), "only position 7 is wrong"),
-        (single(EXACT[:, :4]), "it has the shape [2, 4, 16] in place of [2, 8, 16]"),
+        (single(EXACT[:, :4]), "it has the shape [2, 4, 16] instead of [2, 8, 16]"),
     ],
 )
 def test_a_planted_fault_is_recognised(subject: Array, words: str) -> None:
@@ -64,16 +64,17 @@ def test_a_planted_fault_is_recognised(subject: Array, words: str) -> None:
 def test_a_tensor_that_is_its_input_is_recognised_in_another_layout() -> None:
     own = single(TURNED)
     for taken in (own, own.swapaxes(1, 2)):
-        found = clue(scene(own, OTHER.reshape(2, 4, 8, 4).repeat(4, -1), taken={"k_norm": np.ascontiguousarray(taken)}))
+        inputs = {"k_norm": np.ascontiguousarray(taken)}
+        found = clue(scene(own, OTHER.reshape(2, 4, 8, 4).repeat(4, -1), inputs=inputs))
         assert found == "it is identical to its input"
 
 
 def test_heads_in_another_order_are_recognised() -> None:
     found = clue(scene(single(TURNED[:, [1, 0, 3, 2]]), TURNED))
-    assert found == "the heads stand in another order: [1, 0, 3, 2]"
+    assert found == "the heads are in another order: [1, 0, 3, 2]"
 
 
-@pytest.mark.parametrize(("pairs", "words"), [("same", "another angle"), ("interleaved", "other channels are paired")])
+@pytest.mark.parametrize(("pairs", "words"), [("same", "a wrong angle"), ("interleaved", "other channels are paired")])
 def test_a_wrong_rotation_is_recognised(pairs: str, words: str) -> None:
     angle = np.linspace(0, 3, 8)[:, None] * np.linspace(1, 0.1, 8)
     exact = rotate(TURNED, angle, half=True)
@@ -91,9 +92,9 @@ def tables(base: float, positions: Array) -> Array:
 @pytest.mark.parametrize(
     ("base", "positions", "words"),
     [
-        (1e4, np.arange(12), "they are made with rope_theta 10000 in place of 1e+06"),
+        (1e4, np.arange(12), "they are made with rope_theta 10000 instead of 1e+06"),
         (1e6, np.arange(12) % 4, "positions start again after every 4 tokens"),
-        (1e6, np.arange(12) + 1, "each position holds what the one after it should hold"),
+        (1e6, np.arange(12) + 1, "each position holds the values of the one after it"),
     ],
 )
 def test_wrong_rotary_tables_are_recognised(base: float, positions: Array, words: str) -> None:
@@ -112,16 +113,16 @@ def rotate(x: Array, angle: Array, *, half: bool) -> Array:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (lambda scores, seen: softmax(scores), "causal mask"),
-        (lambda scores, seen: softmax(np.where(seen, 1.5 * scores, -np.inf)), "every score is 1.5 times"),
-        (lambda scores, seen: 0.5 * softmax(np.where(seen, scores, -np.inf)), "every element is 0.5 times"),
+        (lambda scores, visible: softmax(scores), "causal mask"),
+        (lambda scores, visible: softmax(np.where(visible, 1.5 * scores, -np.inf)), "every score is 1.5 times"),
+        (lambda scores, visible: 0.5 * softmax(np.where(visible, scores, -np.inf)), "every element is 0.5 times"),
     ],
 )
 def test_wrong_probabilities_are_recognised(fault: Any, words: str) -> None:
-    scores, seen = np.random.RandomState(3).standard_normal((2, 4, 8, 8)), np.tril(np.ones((8, 8), bool))
-    exact = softmax(np.where(seen, scores, -np.inf))
+    scores, visible = np.random.RandomState(3).standard_normal((2, 4, 8, 8)), np.tril(np.ones((8, 8), bool))
+    exact = softmax(np.where(visible, scores, -np.inf))
     axes = ("row", "head", "query position", "key position")
-    found = clue(scene(single(fault(scores, seen)), exact, name="model.layers.0.self_attn.softmax", axes=axes))
+    found = clue(scene(single(fault(scores, visible)), exact, name="model.layers.0.self_attn.softmax", axes=axes))
     assert found is not None and words in found
 
 
@@ -131,7 +132,7 @@ def softmax(scores: Array) -> Array:
 
 
 @given(st.integers(10, 2**31), st.floats(1e-3, 1.0))
-def test_noise_looks_like_nothing(seed: int, size: float) -> None:
+def test_noise_gives_no_clue(seed: int, size: float) -> None:
     noise = np.random.RandomState(seed).standard_normal(EXACT.shape)
     assert clue(scene(single(EXACT + size * noise), elsewhere={"model.layers.0.mlp": OTHER})) is None
 

@@ -1,4 +1,4 @@
-"""The judgement: correct sides raise no alarm, and of many wrong places the first is named."""
+"""The diagnosis: correct sides raise no alarm, and the first of many wrong places is named."""
 
 import dataclasses
 import json
@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from harness.base.errors import EvidenceError
 from harness.diagnosis.diagnosis import Diagnosis, diagnose, first_difference, judge_sides, record
-from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, Seen, allowance
+from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, TappedRun, allowance
 from harness.runs.places import LOSS, places
-from harness.runs.taps import Look
+from harness.runs.taps import TapRecord
 from harness.runs.trace import Side
-from tests.support.tapped import CASE_OF_ALL, EXACT, WEIGHTS_OF_ALL, Change, batches, seen, three, write
+from tests.support.tapped import CASE_OF_ALL, EXACT, WEIGHTS_OF_ALL, Change, batches, tapped, three, write
 
 PLACES = [place for place in places(CASE_OF_ALL.model, 1, 8) if place.name != LOSS]
 FEW = settings(max_examples=12)
 
 
-def judged(sides: dict[Side, Seen]) -> Diagnosis:
+def judged(sides: dict[Side, TappedRun]) -> Diagnosis:
     return judge_sides(CASE_OF_ALL, sides, WEIGHTS_OF_ALL, batches(), {})
 
 
@@ -39,7 +39,7 @@ def consumers(name: str) -> list[str]:
 
 
 def after(name: str) -> list[str]:
-    """A place and all that is computed from it."""
+    """A place and every place that is computed from it."""
     found = {name}
     for place in PLACES:
         if found & set(place.inputs):
@@ -59,40 +59,40 @@ def test_correct_sides_differ_nowhere(seed: int) -> None:
 
 @FEW
 @given(st.sampled_from(PLACES))
-def test_of_a_fault_and_all_that_follows_from_it_the_fault_is_named(place: Any) -> None:
+def test_a_fault_is_named_and_not_its_consequences(place: Any) -> None:
     wrong = after(place.name)
     everything = [f"forward.{name}" for name in wrong] + [n for n in EXACT if n.startswith(("backward", "gradient"))]
     named = judged(three(scaled(1.01, *everything))).named
     assert named is not None
     assert named.place == place.name
-    assert named.says == "every element is 1.01 times what it should be"
+    assert named.finding == "every element is 1.01 times what it should be"
 
 
 @FEW
 @given(st.sampled_from([place for place in PLACES if place.gradient and place.name != "lm_head"]))
-def test_a_gradient_that_arrives_wrong_is_the_fault_of_the_module_that_hands_it_down(place: Any) -> None:
+def test_a_gradient_that_arrives_wrong_names_the_module_that_passes_it(place: Any) -> None:
     before = [one.name for one in PLACES if one.gradient and place.name in after(one.name)]
     named = judged(three(scaled(1.01, *(f"backward.{name}" for name in before)))).named
     assert named is not None and named.reading is not None
     assert named.reading.name == place.name
     assert named.place == " or ".join(consumers(place.name))
-    assert named.says.startswith(f"the gradient that it hands down to {place.name}: every element is 1.01 times")
+    assert named.finding.startswith(f"the gradient that it passes to {place.name}: every element is 1.01 times")
 
 
-def test_the_gradient_of_a_parameter_alone_is_named_at_the_parameter() -> None:
+def test_a_wrong_gradient_of_one_parameter_names_the_parameter() -> None:
     name = "model.layers.1.mlp.up_proj.weight"
     named = judged(three(scaled(0, f"gradient.{name}"))).named
     assert named is not None
     assert named.sentence == f"{name}: gradient is zero everywhere; detached?"
 
 
-def test_the_first_is_the_first_of_its_pass_and_values_come_before_gradients() -> None:
+def test_the_first_place_of_a_pass_is_named_and_values_come_before_gradients() -> None:
     wrong = ("gradient.lm_head.weight", "backward.model.norm", "forward.model.layers.1", "forward.model.layers.0.mlp")
     named = judged(three(scaled(1.1, *wrong))).named
     assert named is not None and named.place == "model.layers.0.mlp"
 
 
-def test_a_module_that_the_step_never_comes_by_is_named_for_what_comes_after_it() -> None:
+def test_a_module_that_is_never_called_is_named_for_the_place_after_it() -> None:
     name, next_ = "model.layers.1.self_attn.k_norm", "model.layers.1.self_attn.rotary_emb.k"
 
     def change(tensors: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ def test_a_module_that_the_step_never_comes_by_is_named_for_what_comes_after_it(
 
     named = judged(three(change)).named
     assert named is not None
-    assert named.sentence == f"{name}: the step never comes by it, and {next_} differs; missing?"
+    assert named.sentence == f"{name}: this module is never called in the step, and {next_} differs; missing?"
 
 
 def test_not_a_number_is_named_where_it_begins() -> None:
@@ -115,14 +115,14 @@ def test_not_a_number_is_named_where_it_begins() -> None:
     assert json.dumps(record(found), allow_nan=False)
 
 
-def test_a_reference_that_is_exact_by_chance_makes_no_subject_look_bad() -> None:
+def test_a_reference_that_is_exact_by_chance_causes_no_alarm() -> None:
     sides = three()
     exact = {"forward.model.layers.0.mlp": np.float32(EXACT["forward.model.layers.0.mlp"])}
-    sides["reference"] = seen("reference", {**sides["reference"].tensors, **exact})
+    sides["reference"] = tapped("reference", {**sides["reference"].tensors, **exact})
     assert judged(sides).named is None
 
 
-def test_what_is_allowed_is_never_less_than_float32_can_give() -> None:
+def test_the_allowance_is_at_least_the_precision_of_float32() -> None:
     assert allowance(0.0, []) == allowance(None, []) == allowance(float("nan"), []) == 2.0**-24
     assert allowance(1e-7, [3e-7]) == allowance(3e-7, [1e-7, float("nan")]) == 3e-7
 
@@ -134,22 +134,22 @@ def test_the_factor_is_the_limit(times: float, state: str) -> None:
 
 
 def test_a_loss_is_judged_by_its_own_logits() -> None:
-    """So a fault that only comes through in the logits is not the loss's, and a small one of the loss is seen."""
+    """So a fault in the logits does not name the loss, and a small fault of the loss is found."""
     found = judged(three(scaled(1.00001, "forward.loss")))
     assert found.named is not None and found.named.place == "loss"
     follows = judged(three(scaled(1.1, "forward.lm_head"))).named
     assert follows is not None and follows.place == "lm_head"
 
 
-def test_a_place_that_the_subject_does_not_show_is_listed_and_not_judged() -> None:
+def test_a_place_that_the_subject_did_not_record_is_counted_and_not_judged() -> None:
     sides = three()
     shown = {name: t for name, t in sides["subject"].tensors.items() if name != "forward.model.layers.0.self_attn.mix"}
-    found = judged({**sides, "subject": seen("subject", shown)})
+    found = judged({**sides, "subject": tapped("subject", shown)})
     assert found.named is None
-    assert next(check for check in found.checks if check.name == "values").detail.endswith("1 not seen")
+    assert next(check for check in found.checks if check.name == "values").detail.endswith("1 not recorded")
 
 
-def test_without_a_look_inside_the_parameters_speak() -> None:
+def test_without_taps_the_parameter_that_differs_most_is_named() -> None:
     def change(tensors: dict[str, Any]) -> None:
         for name in [name for name in tensors if name.startswith(("forward", "backward"))]:
             del tensors[name]
@@ -157,20 +157,20 @@ def test_without_a_look_inside_the_parameters_speak() -> None:
         scaled(1.1, "gradient.model.layers.0.mlp.up_proj.weight")(tensors)
 
     sides = three(change)
-    sides["subject"] = seen("subject", sides["subject"].tensors, Look(missing="Foreign has no method taps"))
+    sides["subject"] = tapped("subject", sides["subject"].tensors, TapRecord(missing="Foreign has no method taps"))
     found = judged(sides)
     assert found.named is not None and found.named.place == "model.layers.0.mlp.up_proj.weight"
-    assert "3 of 25 parameters' do" in found.sentence
-    assert "where it begins is not known" in found.sentence
-    assert [check.state for check in found.checks[:3]] == ["not seen", "not seen", "differs"]
+    assert "3 of 25 parameters differ" in found.sentence
+    assert "the first wrong place is unknown" in found.sentence
+    assert [check.state for check in found.checks[:3]] == ["not recorded", "not recorded", "differs"]
 
 
-def test_what_was_built_otherwise_is_said_with_the_place_and_alone() -> None:
-    def building(sides: dict[Side, Seen]) -> Diagnosis:
+def test_a_difference_in_what_was_built_is_reported_with_a_place_and_alone() -> None:
+    def building(sides: dict[Side, TappedRun]) -> Diagnosis:
         trace = sides["subject"].run.trace
         assert trace is not None
         alignment = {**trace.header.alignment, "clip_grad": None}
-        return judged({**sides, "subject": seen("subject", sides["subject"].tensors, alignment=alignment)})
+        return judged({**sides, "subject": tapped("subject", sides["subject"].tensors, alignment=alignment)})
 
     assert building(three()).sentence == "what was built: built with clip_grad None, the case has 2.0"
     both = building(three(scaled(2, "forward.model.norm"))).sentence
@@ -179,31 +179,31 @@ def test_what_was_built_otherwise_is_said_with_the_place_and_alone() -> None:
     )
 
 
-def test_weights_that_were_loaded_otherwise_are_said() -> None:
+def test_weights_that_were_not_loaded_as_given_are_reported() -> None:
     sides = three()
     initial = {**dict.fromkeys(list(WEIGHTS_OF_ALL)[:1], "other")}
     trace = sides["subject"].run.trace
     assert trace is not None
-    sides["subject"] = seen("subject", sides["subject"].tensors, initial={**trace.header.initial, **initial})
-    assert judged(sides).sentence == "what was built: model.embed_tokens.weight does not begin as it was given"
+    sides["subject"] = tapped("subject", sides["subject"].tensors, initial={**trace.header.initial, **initial})
+    assert judged(sides).sentence == "what was built: model.embed_tokens.weight was not loaded as given"
 
 
-def test_the_optimizer_alone_is_asked_where_the_step_agrees() -> None:
+def test_the_optimizer_alone_is_checked_where_the_step_agrees() -> None:
     name = "model.norm.weight"
     found = judged(three(lambda tensors: tensors.update({f"updated.{name}": tensors[f"gradient.{name}"]})))
     assert found.named is not None and found.named.place == "optimizer alone"
-    assert "1 of 25 differ; first model.norm.weight" in found.named.says
+    assert "1 of 25 differ; first model.norm.weight" in found.named.finding
 
 
 @pytest.mark.parametrize(
     ("number", "value", "sentence"),
     [
-        ("learning_rate", 1e-5, "learning rate: wrong from step 2 on, 2e-05 where it should be 1e-05"),
-        ("tokens", 1, "number of targets: wrong from step 2 on, 8 where it should be 7"),
-        ("loss", 0.1, "loss: wrong from step 2 on, 2.6 where it should be 2.5"),
+        ("learning_rate", 1e-5, "learning rate: wrong from step 2 on, 2e-05 instead of 1e-05"),
+        ("tokens", 1, "number of targets: wrong from step 2 on, 8 instead of 7"),
+        ("loss", 0.1, "loss: wrong from step 2 on, 2.6 instead of 2.5"),
     ],
 )
-def test_what_comes_after_the_first_step_is_asked_step_by_step(number: str, value: float, sentence: str) -> None:
+def test_numbers_after_the_first_step_are_checked_step_by_step(number: str, value: float, sentence: str) -> None:
     sides = three()
     trace = sides["subject"].run.trace
     assert trace is not None
@@ -216,7 +216,7 @@ def test_a_step_that_the_subject_did_not_take_differs() -> None:
     sides = three()
     short: dict[Side, Any] = {"subject": sides["subject"].steps()[:4]}
     found = judge_sides(CASE_OF_ALL, sides, WEIGHTS_OF_ALL, batches(), short)
-    assert found.sentence == "number of targets: wrong from step 5 on, missing where it should be 7"
+    assert found.sentence == "number of targets: wrong from step 5 on, missing instead of 7"
 
 
 def test_three_finished_runs_are_judged_from_their_directory(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import pytest
 
 from harness.diagnosis.diagnosis import Diagnosis, judge_sides
 from harness.report.diagnosis import build_page, render_diagnosis
-from harness.runs.taps import Look
-from tests.support.tapped import CASE_OF_ALL, WEIGHTS_OF_ALL, batches, seen, three
+from harness.runs.taps import TapRecord
+from tests.support.tapped import CASE_OF_ALL, WEIGHTS_OF_ALL, batches, tapped, three
 
 
-def diagnosis(*, by: float = 1.0, look: Look | None = None) -> Diagnosis:
+def diagnosis(*, by: float = 1.0, taps: TapRecord | None = None) -> Diagnosis:
     sides = three(lambda tensors: tensors.update({"forward.model.norm": by * tensors["forward.model.norm"]}))
-    sides["subject"] = seen("subject", sides["subject"].tensors, look, runner="<script>alert(1)</script>:Subject")
+    sides["subject"] = tapped("subject", sides["subject"].tensors, taps, runner="<script>alert(1)</script>:Subject")
     return judge_sides(CASE_OF_ALL, sides, WEIGHTS_OF_ALL, batches(), {})
 
 
@@ -50,13 +50,13 @@ def test_a_clean_page_says_so_and_outlines_nothing() -> None:
 
 
 def test_other_bits_of_a_tapped_step_are_said_loudly() -> None:
-    look = Look(missing=None, differing=("lm_head.weight",), plain_seconds=1.0, tapped_seconds=2.5)
-    texts = [fact.text for fact in build_page(diagnosis(look=look)).facts]
+    taps = TapRecord(missing=None, differing=("lm_head.weight",), plain_seconds=1.0, tapped_seconds=2.5)
+    texts = [fact.text for fact in build_page(diagnosis(taps=taps)).facts]
     assert "2.50 times a plain step; tapped and plain step gave OTHER BITS in 1 gradients" in texts
 
 
 def test_a_run_that_broke_is_no_clean_page(wrong: Diagnosis) -> None:
-    broken = dataclasses.replace(wrong, named=None, readings=(), checks=(), broken="the subject's run broke: killed")
+    broken = dataclasses.replace(wrong, named=None, readings=(), checks=(), broken="the subject's run failed: killed")
     page = build_page(broken)
-    assert (page.place, page.says, page.tone) == ("Broken", "the subject's run broke: killed", "bad")
+    assert (page.place, page.says, page.tone) == ("Failed", "the subject's run failed: killed", "bad")
     assert render_diagnosis(broken)

@@ -24,7 +24,7 @@ from harness.runners.job import Job
 from harness.runners.launcher import finished, run_jobs, variables
 from harness.runners.protocol import Setting, Taps
 from harness.runners.registry import find_runner, load_runner
-from harness.runners.worker import look_inside
+from harness.runners.worker import tap
 from harness.runs.inputs import BATCHES, WEIGHTS
 from harness.runs.trace import Run, Trace
 from harness.studies.pool import Pool
@@ -393,6 +393,6 @@ def test_taps_that_fail_without_a_message_are_stated_and_lose_nothing(
 ) -> None:
     case, _ = prepared
     runner = Mute(case, draw_weights(case), Setting(device="CPU", threads=1, learning_rate_zero=False))
-    look, inside = look_inside(runner, runner, np.zeros((2, 17), np.int32), np.ones((2, 16), np.uint8), {})
-    assert (look.missing, inside) == ("the tapped step failed: ValueError: without a message", {})
+    record, places = tap(runner, runner, np.zeros((2, 17), np.int32), np.ones((2, 16), np.uint8), {})
+    assert (record.missing, places) == ("the tapped step failed: ValueError: without a message", {})
     assert "ValueError" in capsys.readouterr().err

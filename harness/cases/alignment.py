@@ -3,10 +3,11 @@
 Stated here from the case and asked of neither side, so that what both lack or both have wrong is noticed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.cases.case import Case
+from harness.cases.task import TaskName
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
 # The fields of `config.json` that carry mathematics of a training step.
@@ -44,7 +45,7 @@ def alignment(
 
 
 def model_alignment(model: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The keys of the model alone, which are all that one has that is only asked."""
+    """The keys of the model alone, which are all that a runner of inference has."""
     return {
         **{f"model.{name}": model[name] for name in MODEL_FIELDS},
         **{f"shape of {name}": list(shape) for name, shape in shapes.items()},
@@ -52,13 +53,17 @@ def model_alignment(model: Mapping[str, Any], shapes: Mapping[str, tuple[int, ..
 
 
 def expected_alignment(case: Case) -> dict[str, Any]:
-    """What the case asks for; where it is of inference, of the model alone.
+    """What the case requires, by its task."""
+    return ALIGNMENT[case.task.name](case)
 
-    Weight decay spares the norms, which are the only parameters of one dimension.
-    """
+
+def _alignment_in_inference(case: Case) -> dict[str, Any]:
+    return model_alignment(case.model.to_hf(), dict(parameter_shapes(case.model)))
+
+
+def _alignment_in_training(case: Case) -> dict[str, Any]:
+    """Weight decay spares the norms, which are the only parameters of one dimension."""
     shapes = dict(parameter_shapes(case.model))
-    if case.inference is not None:
-        return model_alignment(case.model.to_hf(), shapes)
     beta1, beta2 = case.optimizer.betas
     return alignment(
         model=case.model.to_hf(),
@@ -70,3 +75,9 @@ def expected_alignment(case: Case) -> dict[str, Any]:
         clip_grad=case.training.clip_grad,
         gradient_accumulation_steps=case.training.gradient_accumulation_steps,
     )  # fmt: skip
+
+
+ALIGNMENT: Mapping[TaskName, Callable[[Case], dict[str, Any]]] = {
+    "pretrain": _alignment_in_training,
+    "inference": _alignment_in_inference,
+}

@@ -17,12 +17,13 @@ from harness.base.errors import InputError
 from harness.base.yaml_records import Record
 from harness.cases.data import BYTE_VOCABULARY, Data, Source
 from harness.cases.mindformers import is_configuration, read_configuration
+from harness.cases.task import PRETRAIN, TASKS, TaskField
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Qwen3Config
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.schedule import ConstantWithWarmup, CosineWithMinLr, ScheduleConfig
 
 CASES_DIR = Path(__file__).parent
-DEFAULT_CASE = "qwen3-tiny-fp32"
+DEFAULT_CASE = PRETRAIN.usual_case
 SCORED_TASKS = 2  # of an evaluation: the last word of a passage, and which of some endings is its own
 RESUMED_STEPS = 6  # enough that moments, schedule and order of batches all have to be carried over, or show
 
@@ -164,7 +165,7 @@ class Case(Record):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str
-    task: Literal["pretrain", "inference"] = "pretrain"
+    task: TaskField = PRETRAIN
     model: ModelField
     precision: PrecisionField = PrecisionPolicy()
     initialization: Initialization = Initialization()
@@ -188,9 +189,10 @@ class Case(Record):
         rows = self.data.global_batch_size // micro_batches
         layout = self.parallel.problems(self.model, rows=rows, seq_length=self.data.seq_length)
         problems += [f"parallel: {problem}" for problem in layout]
-        if (self.task == "inference") != (self.inference is not None):
-            problems.append("task 'inference' and the section inference belong together")
-        elif self.inference is not None:
+        for task in TASKS.values():
+            if task.section and (self.task == task) != (getattr(self, task.section) is not None):
+                problems.append(f"task {task.name!r} and the section {task.section} belong together")
+        if self.inference is not None:
             problems += [f"inference: {one}" for one in self.inference.problems(self.model, self.data)]
             if self.parallel.world_size > 1:
                 problems.append("parallel: a case of inference has one rank")
@@ -244,6 +246,22 @@ class Case(Record):
             del record["training"][key]
         return digest_json(record)
 
+    @property
+    def inference_section(self) -> Inference:
+        """The section `inference`, in code that only cases of inference reach."""
+        assert self.inference is not None, f"{self.name} is a case of {self.task}"
+        return self.inference
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint that its weights are read from; None where they are drawn."""
+        return None if self.inference is None or self.inference.trains else self.inference.weights
+
+    @property
+    def trains_weights(self) -> bool:
+        """Whether the weights that are judged come from a training run of this case that is not judged itself."""
+        return self.inference is not None and self.inference.trains
+
     def steps_of(self, side: str, arm: str) -> int:
         """How many steps the runs of a side and an arm take: of an evaluation, the documents that are scored. The
         oracle scores texts alone."""
@@ -296,13 +314,13 @@ def _hint(error: Any, content: dict[str, Any]) -> str:
 
 
 def check_trains(case: Case, what: str) -> None:
-    """Refuses a case of inference where something is of training alone; `what` says what that does.
+    """Refuses a case whose task is not judged step by step; `what` states what needs such steps.
 
     Raises:
-        InputError: the case is of inference.
+        InputError: the case is of another task.
     """
-    if case.inference is not None:
-        raise InputError(f"{what}; {case.name} is a case of inference.")
+    if not case.task.judges_steps:
+        raise InputError(f"{what}; {case.name} is a case of {case.task.activity}.")
 
 
 def shipped_cases() -> dict[str, Path]:

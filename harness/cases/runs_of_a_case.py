@@ -1,9 +1,11 @@
-"""The runs of a case by name: which side each is of, and what it is for."""
+"""The runs of a case by name: which side each is of, and what it is for; by task in `RUNS`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from harness.cases.case import Case
+from harness.cases.task import TaskName
 from harness.runs.trace import Arm, Side
 
 Roles = Mapping[str, tuple[Side, Arm]]
@@ -26,7 +28,7 @@ ROLES: Roles = {
     ORACLE_PROBE: ("oracle", "probe"),
 }
 REQUIRED_RUNS = tuple(ROLES)
-# What a case has besides whose layout is judged: the same subject in one process.
+# A case whose layout is judged also has the same subject in one process.
 SUBJECT_ALONE, SUBJECT_ALONE_PROBE = "subject-alone", "subject-alone-probe"
 ROLES_OF_LAYOUT: Roles = {
     SUBJECT_ALONE: ("subject", "alone"),
@@ -34,7 +36,7 @@ ROLES_OF_LAYOUT: Roles = {
 }
 FLOOR = "floor"
 FLOOR_RUN = re.compile(rf"{FLOOR}-[1-9][0-9]*")
-# Of a case of inference: the weights that are asked, where they are trained for it, and the answers.
+# A case of inference: the run that trains the weights, unless they are a checkpoint, and the runs of inference.
 TRAINING = "training"
 ROLES_OF_TRAINING: Roles = {TRAINING: ("subject", "train")}
 ROLES_OF_INFERENCE: Roles = {
@@ -51,11 +53,48 @@ def judges_layout(standard: str) -> bool:
     return standard.startswith("layout-")
 
 
+def _roles_in_training(case: Case) -> Roles:
+    return {**ROLES, **(ROLES_OF_LAYOUT if any(map(judges_layout, case.standards)) else {})}
+
+
+def _roles_in_inference(case: Case) -> Roles:
+    return {**(ROLES_OF_TRAINING if case.trains_weights else {}), **ROLES_OF_INFERENCE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRuns:
+    """The runs of a task: `roles` gives those that a case has to have, `kept` names those whose tensors are compared,
+    and `trained` the one that leaves trained weights."""
+
+    roles: Callable[[Case], Roles]
+    kept: frozenset[str]
+    trained: str
+
+
+RUNS: Mapping[TaskName, TaskRuns] = {
+    "pretrain": TaskRuns(
+        roles=_roles_in_training,
+        kept=frozenset(
+            (REFERENCE, SUBJECT, SUBJECT_ALONE, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, SUBJECT_ALONE_PROBE)
+        ),
+        trained=SUBJECT,
+    ),
+    "inference": TaskRuns(
+        roles=_roles_in_inference,
+        kept=frozenset((TRAINING, REFERENCE, SUBJECT, ORACLE)),
+        trained=TRAINING,
+    ),
+}
+
+
+def runs_of(case: Case) -> TaskRuns:
+    """The runs of a case's task."""
+    return RUNS[case.task.name]
+
+
 def roles_of(case: Case) -> Roles:
     """The runs that a case has to have."""
-    if case.inference is not None:
-        return {**(ROLES_OF_TRAINING if case.inference.trains else {}), **ROLES_OF_INFERENCE}
-    return {**ROLES, **(ROLES_OF_LAYOUT if any(map(judges_layout, case.standards)) else {})}
+    return runs_of(case).roles(case)
 
 
 def required_runs(case: Case) -> tuple[str, ...]:
@@ -63,8 +102,14 @@ def required_runs(case: Case) -> tuple[str, ...]:
     return tuple(roles_of(case))
 
 
+def floor_runs(case: Case) -> tuple[str, ...]:
+    """The names of the perturbed repeats of the reference that a case has."""
+    repeats = case.training.floor_repeats if case.task.judges_steps else 0
+    return tuple(f"{FLOOR}-{number}" for number in range(1, repeats + 1))
+
+
 def role(run: str, case: Case) -> tuple[Side, Arm] | None:
     """Which side a run is of and what it is for; None where the case has no run of that name."""
-    if case.inference is None and FLOOR_RUN.fullmatch(run):
+    if case.task.judges_steps and FLOOR_RUN.fullmatch(run):
         return "reference", "floor"
     return roles_of(case).get(run)

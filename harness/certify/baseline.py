@@ -102,12 +102,12 @@ def check_new(directory: Path, case_name: str, statement: Statement, *, replace:
 
 
 def check_recordable(case: Case) -> None:
-    """Refuses a case whose reference answers for weights that no other machine has.
+    """Refuses a case whose reference runs with weights that no other machine has.
 
     Raises:
         InputError: its weights are trained for it.
     """
-    if case.inference is not None and case.inference.trains:
+    if case.trains_weights:
         raise InputError(
             f"There is no baseline of {case.name}: the weights that it asks are trained on each machine anew, and not "
             "to the same bits. Ask a checkpoint, the same everywhere: --model DIR ('certify checkpoint' writes one)."

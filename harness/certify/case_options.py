@@ -91,7 +91,7 @@ def load_standards(names: Sequence[str], case: Case) -> tuple[Standard, ...]:
     if len(set(found)) < len(found):
         raise InputError(f"Two of the standards have one name: {', '.join(sorted(found))}.")
     for standard in standards:
-        if standard.task != case.task:
+        if standard.task != case.task.name:
             raise InputError(f"{standard.name} judges {standard.task}; {case.name} is of {case.task}.")
         if standard.compute_dtype not in (None, case.precision.compute_dtype):
             raise InputError(

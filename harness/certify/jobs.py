@@ -6,32 +6,31 @@ from pathlib import Path
 
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import (
-    FLOOR,
-    ORACLE,
     ORACLE_PROBE,
     REFERENCE,
     REFERENCE_LR_ZERO,
     REFERENCE_PROBE,
     SUBJECT,
-    SUBJECT_ALONE,
-    SUBJECT_ALONE_PROBE,
     SUBJECT_LR_ZERO,
     SUBJECT_PROBE,
     TRAINING,
+    floor_runs,
     required_runs,
     role,
+    runs_of,
 )
+from harness.cases.task import PRETRAIN
 from harness.runners.job import PORTS_OF_A_START, Job, Nodes
 from harness.runners.registry import find_runner
 from harness.runs.inputs import WEIGHTS
 from harness.runs.trace import Arm, Side
 
 MSRUN_LOG, CHECKPOINTS = "msrun_log", "checkpoint"
-# The runs whose tensors are compared.
-KEPT = (
-    REFERENCE, SUBJECT, SUBJECT_ALONE, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, SUBJECT_ALONE_PROBE, TRAINING,
+# The runs that start first. Longest first would be quickest; this order shows a difference between the two sides
+# soonest. What trains the weights that others wait for comes before all.
+SOONEST = (
+    TRAINING, REFERENCE, SUBJECT, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO,
 )  # fmt: skip
-OWN_TRAINER = "mindspore"
 ALONE: tuple[Arm, ...] = ("alone", "alone_probe")  # in one process, whatever the layout
 ALL_SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
 RECORDED_SIDES: tuple[Side, ...] = ("reference", "oracle")
@@ -89,23 +88,18 @@ def recorded_jobs(case: Case, options: Options) -> list[Job]:
 
 
 def all_jobs(case: Case, options: Options) -> list[Job]:
-    """Every run that the case has to have, and the perturbed repeats that it asks for. Where it trains the weights that
-    it asks, that is first, and the others wait for it."""
-    if case.inference is not None:
-        return [job(case, options, name) for name in required_runs(case)]
-    floor = [f"{FLOOR}-{number}" for number in range(1, case.training.floor_repeats + 1)]
-    # Longest first would be quickest; this order shows a difference between the two sides soonest.
-    soonest = (REFERENCE, SUBJECT, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO)
-    order = dict.fromkeys((*soonest, *required_runs(case), *floor))
+    """Every run that the case has to have, and its perturbed repeats of the reference, in the order of their start."""
+    required = required_runs(case)
+    order = dict.fromkeys((*(name for name in SOONEST if name in required), *required, *floor_runs(case)))
     return [job(case, options, name) for name in order]
 
 
 def job(case: Case, options: Options, name: str) -> Job:
-    """What the process of one run is told."""
+    """The job of one run of a case."""
     known = role(name, case)
     assert known is not None, f"{name} is no run of a case"
     side, arm = known
-    return job_of(case, options, name, side, arm, keep=name in KEPT or (name == ORACLE and arm == "infer"))
+    return job_of(case, options, name, side, arm, keep=name in runs_of(case).kept)
 
 
 def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, keep: bool) -> Job:
@@ -136,15 +130,13 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
 
 
 def runner_of(case: Case, name: str, run: str) -> str:
-    """Who makes a run. Weights that are asked are trained by the shipped subject, whoever is asked them."""
-    if case.inference is None:
-        return find_runner(name)
-    return find_runner(OWN_TRAINER) if run == TRAINING else find_runner(name, case.task)
+    """Who makes a run. Weights for inference are always trained by the shipped subject."""
+    return PRETRAIN.subject if run == TRAINING else find_runner(name, case.task)
 
 
 def weights_of(case: Case, root: Path, arm: Arm) -> Path:
     """The file of the weights that a run begins with."""
-    trained = arm == "infer" and case.inference is not None and case.inference.trains
+    trained = arm == "infer" and case.trains_weights
     return root / "tensors" / f"{TRAINING}.safetensors" if trained else root / "inputs" / WEIGHTS
 
 

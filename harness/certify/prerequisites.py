@@ -17,7 +17,7 @@ from harness.cases.case import Case
 from harness.certify import environment
 from harness.certify.jobs import Options
 from harness.runners.launcher import DETERMINISM
-from harness.runners.registry import check_mindformers, check_policy
+from harness.runners.registry import check_mindformers, check_policy, needs_of
 from harness.runs.trace import Side
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
@@ -183,28 +183,6 @@ def _begins(version: str, with_: str) -> bool:
 
 
 GIB = 2**30
-
-
-# The packages that each named runner needs, each with the extra that installs it; a runner given as MODULE:CLASS
-# states its own needs.
-NEEDS_OF_INFERENCE: Mapping[str, Mapping[str, str]] = {
-    "torch": {"torch": "torch", "transformers": "torch", "lm_eval": "inference"},
-    "oracle": {"torch": "torch", "transformers": "torch", "lm_eval": "inference"},
-    "mindspore": {"mindspore": "mindspore", "transformers": "torch", "lm_eval": "inference"},
-}
-
-
-NEEDS: Mapping[str, Mapping[str, str]] = {
-    "torch": {"torch": "torch", "transformers": "torch"},
-    "oracle": {"torch": "torch"},
-    "mindspore": {"mindspore": "mindspore"},
-    "mindformers": {"mindspore": "mindspore", "mindformers": "mindformers"},
-}
-
-
-def needs_of(case: Case, runner: str) -> Mapping[str, str]:
-    """The packages that a runner needs for a case, each with the extra that installs it."""
-    return (NEEDS if case.inference is None else NEEDS_OF_INFERENCE).get(runner, {})
 
 
 def check_prerequisites(case: Case, options: Options, sides: Sequence[Side]) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from harness.base.errors import InputError
 from harness.cases.case import load_case
-from harness.cases.runs_of_a_case import SUBJECT, TRAINING
+from harness.cases.runs_of_a_case import runs_of
 from harness.cli.options import CASE_HELP
 from harness.cli.terminal import MET, out_console
 from harness.evidence.bundle import read_bundle
@@ -62,8 +62,7 @@ def _of_bundle(directory: Path, layout: str | None) -> Checkpoint:
     bundle = read_bundle(directory)
     if layout is not None:
         raise InputError(f"{directory} is a bundle, which holds no moments to go on training with. Leave out --layout.")
-    name = SUBJECT if bundle.case.inference is None else TRAINING
-    path = directory / "tensors" / f"{name}.safetensors"
+    path = directory / "tensors" / f"{runs_of(bundle.case).trained}.safetensors"
     if not path.is_file():
         raise InputError(f"{directory} holds no weights that were trained: there is no {path.name}.")
     steps = bundle.case.training.steps

@@ -17,10 +17,11 @@ from harness.base.errors import InputError
 from harness.base.records import encode_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import load_case
+from harness.cases.task import PRETRAIN
 from harness.certify.jobs import Options
 from harness.cli.options import DEFAULT_WORKERS, JsonOption, WorkersOption
 from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_console
-from harness.defects import AREAS, PARALLEL, USUAL_CASES, Defect, defects_of_file, load_defect, shipped_defects
+from harness.defects import AREAS, PARALLEL, Defect, defects_of_file, load_defect, shipped_defects
 from harness.power.page import PowerPage, build_page, render_power
 from harness.power.rates import false_alarms, found
 from harness.power.record import Clean, Planted, first_sightings, read_power
@@ -89,9 +90,9 @@ def _chosen(names: Sequence[str] | None, case: str | None) -> list[Defect]:
     shipped = list(shipped_defects().values())
     if case is not None:
         task = load_case(case).task
-        shipped = [one for one in shipped if one.task == task and one.case in (case, USUAL_CASES[task])]
+        shipped = [one for one in shipped if one.task == task and one.case in (case, task.usual_case)]
     if not names:
-        return [one for one in shipped if one.area != PARALLEL and (case or one.task == "pretrain")]
+        return [one for one in shipped if one.area != PARALLEL and (case or one.task == PRETRAIN)]
     wanted = list[Defect]()
     for name in names:
         if name in AREAS:

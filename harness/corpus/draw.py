@@ -3,6 +3,7 @@
 Takes a case, writes initial weights and token batches, and gives the record of what they are.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness.base.digest import digest_tensors
 from harness.base.errors import InputError
 from harness.base.whole_files import whole_file
 from harness.cases.case import Case, Checkpoint
+from harness.cases.task import TaskName
 from harness.corpus.batches import Batches, draw_batches
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.held_out import draw_evaluation
@@ -21,16 +23,22 @@ from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, seeded
 from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, load_safetensors
 
+# What the runs of a task read in addition to weights and batches, each drawn into the directory of the inputs.
+DRAWN_IN_ADDITION: Mapping[TaskName, tuple[Callable[[Case, Path], None], ...]] = {
+    "pretrain": (),
+    "inference": (draw_evaluation,),
+}
+
 
 def draw_weights(case: Case) -> dict[str, npt.NDArray[np.float32]]:
-    """Initial weights, float32. Each tensor has a generator of its own, seeded by case seed and name. Where a
-    checkpoint is asked, the weights are its own.
+    """Initial weights, float32. Each tensor has a generator of its own, seeded by case seed and name. Those
+    of a case with a checkpoint are read from it.
 
     Raises:
         InputError: the checkpoint cannot be read, or is not of the case's model.
     """
-    if case.inference is not None and not case.inference.trains:
-        return _checkpoint(case, case.inference.weights)
+    if case.checkpoint is not None:
+        return _checkpoint(case, case.checkpoint)
     return {name: _draw(case, name, shape) for name, shape in parameter_shapes(case.model)}
 
 
@@ -72,7 +80,7 @@ def write_batches(tensors: dict[str, npt.NDArray[Any]], path: Path, *, overwrite
 
 
 def draw_inputs(case: Case, directory: Path, batches: Batches | None = None) -> Inputs:
-    """Draws and writes both files of a case; `batches` are its own, where they were drawn before.
+    """Draws and writes the inputs of a case; `batches` are its own, where they were drawn before.
 
     Raises:
         InputError: the corpus or tokenizer cannot be used.
@@ -82,8 +90,8 @@ def draw_inputs(case: Case, directory: Path, batches: Batches | None = None) -> 
     directory.mkdir(parents=True, exist_ok=True)
     save_file(weights, directory / WEIGHTS)
     save_file(tensors, directory / BATCHES)
-    if case.inference is not None:
-        draw_evaluation(case, directory)
+    for draw in DRAWN_IN_ADDITION[case.task.name]:
+        draw(case, directory)
     return Inputs(
         weights=digest_tensors(weights),
         batches=digest_tensors(tensors),

@@ -58,7 +58,6 @@ def draw_evaluation(case: Case, directory: Path) -> None:
     Raises:
         InputError: corpus or tokenizer cannot be used, or too little of the corpus is left.
     """
-    assert case.inference is not None, "a case of inference"
     tokenizer = load_tokenizer(case.data.tokenizer)
     trained, texts = _parted(case, tokenizer)
     stream = np.concatenate([part for one in tokenizer.encode(texts) for part in (one, np.array([tokenizer.eod]))])
@@ -74,10 +73,9 @@ def draw_evaluation(case: Case, directory: Path) -> None:
 def _parted(case: Case, tokenizer: TextTokenizer) -> tuple[str, list[str]]:
     """The text of the corpus that training reads, with what shares its last document's beginning; and the documents, or
     the end of one, of which no token is trained on."""
-    assert case.inference is not None
     documents = read_documents(case.data.corpus)
     texts, rows = list(documents.texts), case.training.steps * case.data.global_batch_size
-    if not case.inference.trains:
+    if not case.trains_weights:
         return "", texts
     taken = rows * case.data.seq_length + 1
     ends = np.cumsum([len(ids) + 1 for ids in tokenizer.encode(texts)])
@@ -103,8 +101,7 @@ def _evaluation(
     case: Case, trained: str, texts: Sequence[str], stream: npt.NDArray[Any], tokenizer: TextTokenizer
 ) -> Evaluation:
     """What stands word for word in what was trained on, as the head of a licence may, is not asked."""
-    asked = case.inference
-    assert asked is not None
+    asked = case.inference_section
     blocks = [block for text in texts for block in _blocks(text)]
     pieces = [piece for piece in _pieces(blocks) if piece not in trained]
     passages = [one for one in _passages(blocks) if one.context + one.word not in trained]

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from harness.base.errors import InputError
-from harness.cases.case import DEFAULT_CASE
+from harness.cases.task import PRETRAIN, TASKS, Task, TaskName
 
 Area = Literal[
     "model",
@@ -34,12 +34,14 @@ Area = Literal[
     "inference",
 ]
 Direction = Literal["forward", "backward"]
-TaskName = Literal["pretrain", "inference"]
 AREAS: tuple[Area, ...] = get_args(Area)
 PARALLEL: Area = "parallel"  # the area whose defects need several ranks
-INFERENCE: Area = "inference"  # the area whose defects are of a subject that is asked, and not trained
-# The case of a task in which a defect is planted, unless it or the command says another.
-USUAL_CASES: Mapping[TaskName, str] = {"pretrain": DEFAULT_CASE, "inference": "qwen3-tiny-inference"}
+INFERENCE: Area = "inference"  # the area whose defects are planted in inference
+# The areas whose defects are planted in the cases of a task: in the usual one, unless defect or command names another.
+AREAS_OF_TASK: Mapping[TaskName, tuple[Area, ...]] = {
+    "pretrain": tuple(area for area in AREAS if area != INFERENCE),
+    "inference": (INFERENCE,),
+}
 DIRECTORY = Path(__file__).parent
 # In the order of the catalogue. The model's own are in four, those of inference in two, the other areas in one each.
 MODULES = ("rotary", "norms", "attention", "layers", *AREAS[1:-1], "decoding", "generation")
@@ -75,17 +77,17 @@ class Defect:
     place: str | None = None
     direction: Direction | None = None
     size: float | None = None
-    case: str = DEFAULT_CASE
+    case: str = PRETRAIN.usual_case
 
     @property
-    def task(self) -> TaskName:
+    def task(self) -> Task:
         """The task of the cases in which it can be planted."""
         return task_of(self.area)
 
 
-def task_of(area: str) -> TaskName:
-    """The task in which an area's defects can be planted."""
-    return "inference" if area == INFERENCE else "pretrain"
+def task_of(area: str) -> Task:
+    """The task in which an area's defects can be planted; for an unknown area, the default of a case."""
+    return next((TASKS[name] for name, areas in AREAS_OF_TASK.items() if area in areas), PRETRAIN)
 
 
 def defect(
@@ -170,7 +172,7 @@ def _described(path: Path, node: ast.ClassDef, call: ast.Call, runner: str) -> D
         "note": " ".join(note.split()),
         **_arguments(path, node, call),
     }
-    described.setdefault("case", USUAL_CASES[task_of(described.get("area", ""))])
+    described.setdefault("case", task_of(described.get("area", "")).usual_case)
     problems = list(_problems(described))
     try:
         found: Defect = TypeAdapter(Defect).validate_python(described)

@@ -12,15 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from harness.base.digest import digest_each, digest_file, digest_tensors
+from harness.base.digest import digest_each, digest_file
 from harness.base.errors import EvidenceError, InputError
 from harness.base.records import parse, read_json, write_json
-from harness.cases.alignment import expected_alignment
-from harness.cases.case import Case, Inference, parse_case
-from harness.cases.runs_of_a_case import TRAINING, required_runs, role
-from harness.comparison.inference import Asked, measure_answers
+from harness.cases.case import Case, parse_case
+from harness.cases.runs_of_a_case import required_runs, role
 from harness.comparison.measurement import Comparison, Tensors
-from harness.comparison.training import Expected, measure
 from harness.evidence.bundle_files import (
     CASE,
     FINDINGS,
@@ -37,6 +34,7 @@ from harness.evidence.bundle_files import (
     seal,
 )
 from harness.evidence.judge import Finding, judge, restated
+from harness.evidence.measuring import Recorded, measure_recorded
 from harness.evidence.provenance import (
     BASELINE,
     ENVIRONMENT,
@@ -50,7 +48,6 @@ from harness.evidence.provenance import (
     read_occasion,
     read_source,
 )
-from harness.runs.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
 from harness.runs.inputs import Inputs, read_inputs, read_tensors
 from harness.runs.trace import Run, RunOutcome, decode_number, encode_number, read_trace
 from harness.standards import Standard, parse_standard
@@ -162,55 +159,8 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
     weights = read_inputs(directory / "inputs", inputs)
     _check_owners(directory / "tensors", runs)
     left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run)) is not None}
-    if case.inference is not None:
-        return runs, measure_answers(runs, asked_of(directory, case, inputs, weights, left), left)
-    return runs, measure(runs, expected_of(case, inputs, weights), {"weights": weights, **left})
-
-
-def asked_of(directory: Path, case: Case, inputs: Inputs, weights: Tensors, left: Mapping[str, Tensors]) -> Asked:
-    """What every run of a case of inference has to start from; `weights` are those of the inputs, `left` what each run
-    left.
-
-    Raises:
-        EvidenceError: what is asked cannot be read.
-    """
-    assert case.inference is not None, "a case of inference"
-    asked = left.get(TRAINING, {}) if case.inference.trains else weights
-    drawn = {"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches}
-    questions = {**drawn, "weights": digest_tensors(asked), "batches": digest_evaluation(directory / "inputs")}
-    evaluation = read_evaluation(directory / "inputs")
-    _check_amounts(case, case.inference, evaluation, directory / "inputs" / EVALUATION)
-    return Asked(
-        runs=required_runs(case),
-        inputs={name: drawn if name == TRAINING else questions for name in required_runs(case)},
-        weights=digest_each(asked),
-        alignment=expected_alignment(case),
-        rows=tuple(map(len, evaluation.rows)),
-        prompts=len(evaluation.prompts),
-        conversations=len(evaluation.conversations),
-        documents=documents_of(evaluation),
-        right=tuple(question.right for question in evaluation.questions),
-        unigram_nats=evaluation.unigram_nats,
-        text_tokens=evaluation.text_tokens,
-    )
-
-
-def _check_amounts(case: Case, asked: Inference, found: Evaluation, path: Path) -> None:
-    """Refuses questions that are fewer, or shorter, than the case asks."""
-    wanted = [case.data.seq_length] * asked.rows, list(asked.prompts), asked.texts, asked.documents, asked.documents
-    rows, prompts = ([len(one) for one in every] for every in (found.rows, found.prompts))
-    if wanted != (rows, prompts, len(found.texts), len(found.passages), len(found.questions)):
-        raise EvidenceError(f"{path} does not ask as much as its case: rows, prompts, texts, passages or questions.")
-
-
-def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:
-    """What every run of a case has to start from; `weights` are those of the inputs."""
-    return Expected(
-        runs=required_runs(case),
-        inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
-        weights=digest_each(weights),
-        alignment=expected_alignment(case),
-    )
+    recorded = Recorded(case=case, directory=directory / "inputs", inputs=inputs, weights=weights, runs=runs, left=left)
+    return runs, measure_recorded(recorded)
 
 
 def _used_baseline(directory: Path, case: Case, runs: Mapping[str, Run]) -> Baseline | None:

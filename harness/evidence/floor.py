@@ -15,10 +15,11 @@ from pathlib import Path
 
 from harness.base.errors import EvidenceError, InputError
 from harness.base.records import read_record
+from harness.cases.task import PRETRAIN
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import statistic
 from harness.evidence.provenance import Environment, Source
-from harness.standards import OFFICIAL, STANDARDS_DIR, load_standard
+from harness.standards import STANDARDS_DIR, load_standard
 
 FORMAT = "certify-floor/1"
 FLOORS_DIR = STANDARDS_DIR / "floors"
@@ -144,7 +145,7 @@ def ceiling(measurement: str, of: str) -> float:
     """The official ceiling of a quantity, infinite where there is none. A bias is never above a mean of sizes."""
     if of == "bias":
         measurement, of = measurement.replace(".signed", ".relative"), "mean"
-    limits = [limit for criterion in load_standard(OFFICIAL["pretrain"]).criteria for limit in criterion.limits]
+    limits = [limit for criterion in load_standard(PRETRAIN.official).criteria for limit in criterion.limits]
     found = [limit.value for limit in limits if (limit.measurement, limit.statistic) == (measurement, of)]
     return min(found, default=math.inf)
 
@@ -175,9 +176,9 @@ def floor_of(bundle: Bundle) -> Mapping[str, float] | None:
     """How far loss and grad norm of two correct runs of a bundle's case may be apart at any step, relative.
 
     From the perturbed repeats in the bundle, else from the shipped study of its very case; None where neither is, and
-    of a model that is asked, whose answers are held to the bit.
+    for inference, whose results must agree bit for bit.
     """
-    if bundle.case.inference is not None:
+    if not bundle.case.task.judges_steps:
         return None
     own = {number: bundle.comparison[f"floor.{number}.relative"].values for number in ("loss", "grad_norm")}
     if all(own.values()):

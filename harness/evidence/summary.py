@@ -5,10 +5,9 @@ from harness.evidence.judge import Finding, Outcome
 
 
 def can_be_diagnosed(bundle: Bundle) -> bool:
-    """Whether `certify diagnose` has something to say of a bundle: it looks into a step of training."""
-    if bundle.case.inference is not None:
-        return False
-    return not broken_names(bundle) and any(finding.outcome is Outcome.FAIL for finding in bundle.findings)
+    """Whether `certify diagnose` can find something in a bundle: it needs complete training runs and a failure."""
+    failed = any(finding.outcome is Outcome.FAIL for finding in bundle.findings)
+    return bundle.case.task.judges_steps and failed and not broken_names(bundle)
 
 
 def remarks(bundle: Bundle) -> tuple[str, ...]:

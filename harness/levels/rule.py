@@ -5,20 +5,21 @@ and its state. A level holds for one model, device, layout and precision; nothin
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from harness.attestation import Role
 from harness.cases.runs_of_a_case import SUBJECT
+from harness.cases.task import TaskName
 from harness.evidence.agreement import apart
 from harness.evidence.bundle import Bundle
 from harness.evidence.floor import floor_of
 from harness.evidence.judge import Finding, Outcome
 from harness.levels.submission import Scope, Submission, believed, contradiction, scope
 from harness.runs.trace import Side
-from harness.standards import OFFICIAL, Standard, load_standard, shipped_standards
+from harness.standards import Standard, load_standard, shipped_standards
 
 
 class Level(StrEnum):
@@ -33,21 +34,35 @@ class Level(StrEnum):
 
 
 VALID_DAYS = 180
-# What "complete and usable, trains and converges normally" asks for, by criterion. No waiver touches these.
+# The criteria without which a model is not "complete and usable". No waiver touches these, nor those of a task.
 WORKS = ("runs-complete", "runs-finite")
-TRAINS = ("inputs-same", "batches-same", "converges")
-# And "complete and usable, outputs make sense".
-ANSWERS = ("inputs-same", "batches-same", "makes-sense")
-# A side that measures the subject has to be one whose code the source revision covers, and never the subject itself.
-MEASURES: Mapping[Side, str] = {
-    "reference": "harness.runners.torch_reference:TorchReference",
-    "oracle": "harness.runners.oracle:Float64Oracle",
-}
-MEASURES_OF_INFERENCE: Mapping[Side, str] = {
-    "reference": "harness.runners.torch_inference:TorchInference",
-    "oracle": "harness.runners.oracle_inference:OracleInference",
-}
 TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRule:
+    """What the rule requires of one task.
+
+    `preliminary` are the criteria of the published words for Preliminary. `exact` names the result whose error the
+    oracle measures, in singular and plural. `copied` decides, from which values have an error of exactly 0, whether the
+    oracle's results were copied from a side, so that its errors prove nothing.
+    """
+
+    preliminary: tuple[str, ...]
+    exact: tuple[str, str]
+    copied: Callable[[Iterable[bool]], bool]
+
+
+TASK_RULES: Mapping[TaskName, TaskRule] = {
+    # "trains and converges normally"; float64 and float32 never have the same loss at every step
+    "pretrain": TaskRule(
+        preliminary=("inputs-same", "batches-same", "converges"), exact=("loss", "losses"), copied=all
+    ),
+    # "outputs make sense"; float64 and float32 never have the same logits in a whole row
+    "inference": TaskRule(
+        preliminary=("inputs-same", "batches-same", "makes-sense"), exact=("logits", "logits"), copied=any
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +151,7 @@ def _requirements(submission: Submission, at: datetime, others: Sequence[Submiss
     for criterion in WORKS:
         yield _criterion(lowest, criterion, bundle.findings)
     yield from kept
-    for criterion in TRAINS if bundle.case.inference is None else ANSWERS:
+    for criterion in TASK_RULES[bundle.case.task.name].preliminary:
         yield _criterion(Level.PRELIMINARY, criterion, bundle.findings)
     yield _age(submission, at)
     waived = _waived(submission)
@@ -177,7 +192,7 @@ def _named(standard: Standard) -> str:
 
 def _official(level: Level, bundle: Bundle) -> Requirement:
     """The published rule and ceilings are always enforced: no level comes from criteria that only bear their names."""
-    found = [standard for standard in bundle.standards if standard.name == OFFICIAL[bundle.case.task]]
+    found = [standard for standard in bundle.standards if standard.name == bundle.case.task.official]
     return Requirement(
         level=level,
         text="Judged against the official standard as it is shipped with this version",
@@ -288,27 +303,25 @@ def _runners(bundle: Bundle, side: Side) -> set[str]:
 
 def _measured(bundle: Bundle) -> Requirement:
     """Closeness to anything but the shipped reference and oracle is no closeness to PyTorch."""
-    training = bundle.case.inference is None
-    shipped_sides = MEASURES if training else MEASURES_OF_INFERENCE
+    # A side that measures the subject has to be one whose code the source revision covers, never the subject itself.
+    measured_by, rule = bundle.case.task.measured_by, TASK_RULES[bundle.case.task.name]
     foreign = [
         f"the {side} is {', '.join(sorted(ran)) or 'not there'}"
-        for side, shipped in shipped_sides.items()
+        for side, shipped in measured_by.items()
         if (ran := _runners(bundle, side)) != {shipped}
     ]
-    # float64 and float32 do not meet in every step, and never in all logits of a row: such an oracle was copied, and
-    # its errors of 0 would prove nothing
-    what, met = (("loss", "losses"), all) if training else (("logits", "logits"), any)
-    errors = {side: bundle.comparison[f"oracle.{what[0]}.{side}"].values for side in ("reference", "subject")}
+    result, results = rule.exact
+    errors = {side: bundle.comparison[f"oracle.{result}.{side}"].values for side in ("reference", "subject")}
     foreign += [
-        f"the oracle has the {side}'s own {what[1]}"
+        f"the oracle has the {side}'s own {results}"
         for side, values in errors.items()
-        if values and met(value == 0 for value in values)
+        if values and rule.copied(value == 0 for value in values)
     ]
     return Requirement(
         level=Level.VALIDATED,
         text="Measured by the shipped reference and oracle",
         met=not foreign,
-        detail="; ".join(foreign) or ", ".join(name.rpartition(":")[2] for name in shipped_sides.values()),
+        detail="; ".join(foreign) or ", ".join(name.rpartition(":")[2] for name in measured_by.values()),
     )
 
 

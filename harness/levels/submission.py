@@ -29,9 +29,6 @@ class Scope:
         return f"{self.model}, {self.task} on {self.device}, {self.layout}, {self.precision}"
 
 
-OWN_SUBJECT = "harness.runners.mindspore_subject:MindSporeSubject"
-OWN_SUBJECT_OF_INFERENCE = "harness.runners.mindspore_inference:MindSporeInference"
-TASKS = {"pretrain": "training", "inference": "inference"}
 OTHERS = {"harness.runners.mindformers_subject:MindFormersSubject": "mindformers"}
 NOTHING_SIGNED = Standing(attestations=(), waivers=(), withdrawn=(), refused=())
 
@@ -65,7 +62,7 @@ def scope(bundle: Bundle) -> Scope:
     model, sizes = bundle.case.model, {**PUBLISHED, **SMALL}
     named = next((f"Qwen3 {name}" for name, size in sizes.items() if size.to_hf() == model.to_hf()), None)
     return Scope(
-        task=TASKS[bundle.case.task],
+        task=bundle.case.task.activity,
         model=f"{named or sizes_of(model)}{_by_whom(bundle)}",
         device=bundle.environment.device,
         layout=str(bundle.case.parallel),
@@ -81,7 +78,7 @@ def sizes_of(model: Qwen3Config) -> str:
 def _by_whom(bundle: Bundle) -> str:
     """Which implementation it was, where it is not `qwen3_model`: a level of one says nothing of another."""
     run = bundle.runs.get(SUBJECT)
-    own = OWN_SUBJECT if bundle.case.inference is None else OWN_SUBJECT_OF_INFERENCE
+    own = bundle.case.task.subject
     runner = run.trace.header.runner if run and run.trace else own
     return "" if runner == own else f" by {OTHERS.get(runner, runner)}"
 

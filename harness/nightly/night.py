@@ -28,7 +28,7 @@ from harness.base.records import read_record, write_json
 from harness.cases.case import Case
 from harness.certify import environment
 from harness.certify.jobs import ALL_SIDES, Options
-from harness.certify.prerequisites import needs_of, prerequisites
+from harness.certify.prerequisites import prerequisites
 from harness.certify.workspace import unfinished
 from harness.evidence.bundle_files import INPUTS, MANIFEST
 from harness.evidence.judge import Outcome, closest
@@ -37,6 +37,7 @@ from harness.levels.submission import Submission, read_submission
 from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Change, Night, compared
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.runners.processes import end_with_parent, log_error
+from harness.runners.registry import needs_of
 
 NIGHTS, NIGHT, CELLS, BUNDLE, LOG, LOCK = "nights", "night.json", "cells", "bundle", "log.txt", ".lock"
 INTERRUPT_SECONDS = 30.0

@@ -113,7 +113,7 @@ def build_page(study: Study) -> PowerPage:
         facts=tuple(_facts(study)),
         rates=tuple(_rates(study)),
         rules=tuple(study.rules),
-        located=study.task == "pretrain",
+        located=study.task.judges_steps,
         criteria=tuple(
             CriterionRow(
                 criterion=one.criterion, finds=one.finds.count, first=one.first, only=one.only, redundant=one.redundant
@@ -147,7 +147,7 @@ def _rates(study: Study) -> Iterator[RateRow]:
         yield _rate(name, "this standard alone", found_by(study, name), own=True)
     for rule, rate in found_by_rules(study).items():
         yield _rate(rule, study.rules[rule], rate)
-    if study.task == "pretrain":
+    if study.task.judges_steps:
         what = "of defects that have one, the diagnosis names it or a part of it"
         yield _rate("The place", what, places_named(study), own=True)
     yield _rate("False alarms", "clean runs that any criterion refuses", false_alarms(study), own=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.records import read_record
-from harness.defects import Defect, TaskName
+from harness.cases.task import PRETRAIN, Task
+from harness.defects import Defect
 from harness.evidence.judge import Finding, Judged, Outcome
 from harness.evidence.provenance import Environment, Source
 from harness.power.rules import RULES
@@ -80,14 +81,14 @@ class Study:
     seconds: float
 
     @property
-    def task(self) -> TaskName:
+    def task(self) -> Task:
         """That of its defects."""
-        return next((one.defect.task for one in self.planted), "pretrain")
+        return next((one.defect.task for one in self.planted), PRETRAIN)
 
     @property
     def rules(self) -> Mapping[str, str]:
         """The other rules, each with what it asks for."""
-        return RULES[self.task]
+        return RULES[self.task.name].requires
 
 
 def sightings(findings: Sequence[Finding]) -> tuple[Sighting, ...]:

@@ -1,11 +1,12 @@
 """Other rules in use elsewhere, applied to the same traces."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from harness.cases.task import PRETRAIN, Task, TaskName
 from harness.comparison.measurement import Comparison, Measurement
-from harness.defects import TaskName
 from harness.evidence.judge import Outcome, judge
-from harness.standards import OFFICIAL, Standard, load_standard
+from harness.standards import Standard, load_standard
 
 CEILINGS = ("official-first-loss", "official-mean-loss", "official-grad-norm")
 
@@ -17,25 +18,18 @@ SCORES, SCORE_CEILING, TEXT = "score.difference", 0.004, "text"
 APPROXIMATE, FORGIVEN = 0.05, 0.01
 
 
-# The other rules that look at the runs of a task, each with what it asks for.
-RULES: Mapping[TaskName, Mapping[str, str]] = {
-    "pretrain": {
-        "official ceilings": "first loss, mean loss and mean grad norm within the published ceilings",
-        "first step and mean loss": "first loss and mean loss within the published ceilings",
-        "per step, 5 %": "loss and grad norm of every step within 5 %, one step in a hundred forgiven",
-    },
-    "inference": {
-        "official ceiling": "every score within the published ceiling, 0.4 % of the reference's",
-        "accuracy": "the accuracy of each task within 0.4 % of the reference's",
-        "perplexity": "perplexity per word within 0.4 % of the reference's",
-    },
-}
+@dataclass(frozen=True, kw_only=True)
+class OtherRules:
+    """The other rules for the runs of a task: what each requires, and whether each refuses a comparison, in order."""
+
+    requires: Mapping[str, str]
+    refuse: Callable[[Comparison], tuple[bool, ...]]
 
 
-def other_rules(comparison: Comparison, task: TaskName) -> dict[str, bool]:
+def other_rules(comparison: Comparison, task: Task) -> dict[str, bool]:
     """Whether each of a task's `RULES` refuses a run. What was not measured is not seen by them."""
-    refuse = _rules_of_training if task == "pretrain" else _rules_of_inference
-    return dict(zip(RULES[task], refuse(comparison), strict=True))
+    rules = RULES[task.name]
+    return dict(zip(rules.requires, rules.refuse(comparison), strict=True))
 
 
 def _rules_of_training(comparison: Comparison) -> tuple[bool, ...]:
@@ -54,10 +48,30 @@ def _rules_of_inference(comparison: Comparison) -> tuple[bool, ...]:
 
 
 def _ceilings() -> Standard:
-    official = load_standard(OFFICIAL["pretrain"])
+    official = load_standard(PRETRAIN.official)
     return official.model_copy(update={"criteria": tuple(c for c in official.criteria if c.id in CEILINGS)})
 
 
 def _beyond_approximate(measurement: Measurement) -> bool:
     beyond = [value for value in measurement.values if not value <= APPROXIMATE]
     return not measurement.values or len(beyond) > FORGIVEN * len(measurement.values)
+
+
+RULES: Mapping[TaskName, OtherRules] = {
+    "pretrain": OtherRules(
+        requires={
+            "official ceilings": "first loss, mean loss and mean grad norm within the published ceilings",
+            "first step and mean loss": "first loss and mean loss within the published ceilings",
+            "per step, 5 %": "loss and grad norm of every step within 5 %, one step in a hundred forgiven",
+        },
+        refuse=_rules_of_training,
+    ),
+    "inference": OtherRules(
+        requires={
+            "official ceiling": "every score within the published ceiling, 0.4 % of the reference's",
+            "accuracy": "the accuracy of each task within 0.4 % of the reference's",
+            "perplexity": "perplexity per word within 0.4 % of the reference's",
+        },
+        refuse=_rules_of_inference,
+    ),
+}

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.cases.case import Inference
 from harness.cases.runs_of_a_case import ORACLE, REFERENCE, SUBJECT
 from harness.comparison.measurement import Place
 from harness.evidence.bundle import Bundle
@@ -141,13 +140,12 @@ def likelihoods_of(columns: Mapping[str, Column], task: EvaluationTask) -> list[
 
 def _numbers(bundle: Bundle) -> dict[EvaluationTask, range]:
     """The numbers of the documents of each task, over all tasks."""
-    asked = bundle.case.inference
-    assert isinstance(asked, Inference), "a case of inference"
-    first, second = 1 + asked.texts, 1 + asked.texts + asked.documents
+    section = bundle.case.inference_section
+    first, second = 1 + section.texts, 1 + section.texts + section.documents
     return {
         "text": range(1, first),
         "last_word": range(first, second),
-        "ending": range(second, second + asked.documents),
+        "ending": range(second, second + section.documents),
     }
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.cases.runs_of_a_case import SUBJECT
 from harness.evidence.bundle import Bundle
 from harness.report.charts import Chart
 from harness.report.columns import Column, Table
@@ -20,10 +21,14 @@ from harness.report.documents import (
     value_at,
 )
 from harness.report.oracle import ErrorGroup, error_group
-from harness.report.sides import SHOWN_TENSORS, badness
-from harness.report.words import number
+from harness.report.sides import SHOWN_TENSORS, Repeated, RepeatRow, badness, repeat_rows
+from harness.report.words import Fact, count, listed, number
 
 SIDES = ("reference", "subject")
+REPEATED = (
+    Repeated(measurement="scores.differs", what="Every document's scores", noun="document"),
+    Repeated(measurement="answers.differs", what="Logits and tokens", noun="tensor"),
+)
 SELVES = (
     ("cache", "By a cache, token after token, against all at once"),
     ("batch", "In a batch, padded on the left, against alone"),
@@ -68,8 +73,10 @@ class Answering:
     rest: tuple[LogitsRow, ...]
     continuations: Continuations
     selves: tuple[SelfRow, ...]
+    repeats: tuple[RepeatRow, ...]
     columns: dict[str, Column]
     tables: tuple[Table, ...]
+    inputs: tuple[Fact, ...]
 
 
 def build_answering(bundle: Bundle) -> Answering:
@@ -85,9 +92,23 @@ def build_answering(bundle: Bundle) -> Answering:
         rest=rows[SHOWN_TENSORS:],
         continuations=continuations(bundle),
         selves=tuple(_self_row(bundle, side, *one) for one in SELVES for side in SIDES),
+        repeats=repeat_rows(bundle, REPEATED),
         columns=columns,
         tables=document_tables(columns),
+        inputs=tuple(_inputs(bundle)),
     )
+
+
+def _inputs(bundle: Bundle) -> Iterator[Fact]:
+    """The weights and the evaluation, by the digests that the subject read."""
+    section, run = bundle.case.inference_section, bundle.runs.get(SUBJECT)
+    if run is None or run.trace is None:
+        return
+    yield Fact(term="Weights for inference", text=run.trace.header.weights, code=True)
+    yield Fact(term="Evaluation", text=run.trace.header.batches, code=True)
+    amounts = (count(section.rows, "row"), count(len(section.prompts), "prompt"), count(section.texts, "text"))
+    documents = count(section.documents, "document")
+    yield Fact(term="Size of the evaluation", text=f"{listed(amounts)}; {documents} of each other task")
 
 
 def _untold(bundle: Bundle) -> str | None:

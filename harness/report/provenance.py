@@ -15,11 +15,10 @@ from typing import Any
 import yaml
 
 from harness.cases.case import Case
-from harness.cases.runs_of_a_case import SUBJECT
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import TIMING
 from harness.evidence.provenance import Baseline, Source
-from harness.report.words import Fact, Mark, count, duration, listed, number, purpose
+from harness.report.words import Fact, Mark, count, duration, number, purpose
 from harness.runs.trace import Run
 
 UNKNOWN = "not recorded"
@@ -68,15 +67,15 @@ class Provenance:
     commands: tuple[Command, ...]
 
 
-def build_provenance(bundle: Bundle) -> Provenance:
-    """Inputs, case, environment, source, runs and commands of a bundle."""
+def build_provenance(bundle: Bundle, inputs: tuple[Fact, ...]) -> Provenance:
+    """Inputs, case, environment, source, runs and commands of a bundle; `inputs` are those that only its task has."""
     environment = vars(bundle.environment)
     rows = tuple(_run_rows(bundle))
     return Provenance(
         started=bundle.occasion.started,
         lasted=duration(bundle.occasion.seconds),
         host=bundle.occasion.host,
-        inputs=_inputs(bundle),
+        inputs=(*_inputs(bundle), *inputs),
         case=_case(bundle),
         case_yaml=yaml.safe_dump(bundle.case.record(), sort_keys=False, allow_unicode=True),
         machine=tuple(_flat({k: v for k, v in environment.items() if k not in ("packages", "variables")})),
@@ -107,19 +106,7 @@ def _inputs(bundle: Bundle) -> tuple[Fact, ...]:
         Fact(term="Epochs", text=number(inputs.epochs)),
         Fact(term="Parameters", text=number(inputs.parameters)),
         Fact(term="Target tokens", text=number(inputs.target_tokens)),
-        *_asked(bundle),
     )
-
-
-def _asked(bundle: Bundle) -> Iterator[Fact]:
-    """What a model was asked, and with which weights, by the digests that the subject read."""
-    asked, run = bundle.case.inference, bundle.runs.get(SUBJECT)
-    if asked is None or run is None or run.trace is None:
-        return
-    yield Fact(term="Weights that are asked", text=run.trace.header.weights, code=True)
-    yield Fact(term="Questions", text=run.trace.header.batches, code=True)
-    amounts = (count(asked.rows, "row"), count(len(asked.prompts), "prompt"), count(asked.texts, "text"))
-    yield Fact(term="Asked", text=f"{listed(amounts)}; {count(asked.documents, 'document')} of each other task")
 
 
 def _tokenizer(bundle: Bundle) -> Fact:
@@ -135,7 +122,7 @@ def _case(bundle: Bundle) -> tuple[Fact, ...]:
         Fact(term="Vocabulary", text=number(model.vocab_size)),
         Fact(term="Precision", text=", ".join(f"{key} {value}" for key, value in vars(case.precision).items())),
         Fact(term="Rows", text=f"{case.data.global_batch_size} of {case.data.seq_length} tokens, {case.data.packing}"),
-        *(_training(case) if case.inference is None or case.inference.trains else ()),
+        *(_training(case) if case.checkpoint is None else ()),
     )
 
 
@@ -238,7 +225,7 @@ def _commands(bundle: Bundle) -> tuple[Command, ...]:
     )
     return (
         Command(line=shlex.join(bundle.occasion.command), purpose="Runs this case again."),
-        *([diagnose] if bundle.case.inference is None else []),
+        *([diagnose] if bundle.case.task.judges_steps else []),
         Command(line="certify verify BUNDLE", purpose="Checks every byte and computes everything again."),
         Command(line="certify level DIRECTORY --trust TRUST.yaml", purpose="The level on a day, with who signed."),
         Command(

@@ -14,16 +14,16 @@ from harness.report.words import Mark, count, exact, number
 SAME = Mark(glyph="✓", word="identical bits", tone="pass")
 DIFFER = Mark(glyph="✕", word="differ", tone="fail")
 UNKNOWN = Mark(glyph="?", word="not measured", tone="inconclusive")
-REPEATED = (
-    ("loss.differs", "Every loss", "step"),
-    ("grad_norm.differs", "Every grad norm", "step"),
-    ("parameters.differs", "Final parameters", "tensor"),
-)
-REPEATED_ANSWERS = (
-    ("scores.differs", "Every document's scores", "document"),
-    ("answers.differs", "Logits and tokens", "tensor"),
-)
 SHOWN_TENSORS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """What a side's second run has to repeat: the measurement without its side, in words, and what is counted."""
+
+    measurement: str
+    what: str
+    noun: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +65,14 @@ class FloorRow:
     ratio: str
 
 
-def repeat_rows(bundle: Bundle) -> tuple[RepeatRow, ...]:
+def repeat_rows(bundle: Bundle, repeated: Sequence[Repeated]) -> tuple[RepeatRow, ...]:
     """Both sides against themselves, bit for bit."""
-    return tuple(
-        _repeat_row(bundle.comparison[f"{side}.repeat.{name}"], side, what, noun)
-        for side in ("reference", "subject")
-        for name, what, noun in (REPEATED if bundle.case.inference is None else REPEATED_ANSWERS)
-    )
+    return tuple(_repeat_row(bundle, side, one) for side in ("reference", "subject") for one in repeated)
 
 
-def _repeat_row(measured: Measurement, side: str, what: str, noun: str) -> RepeatRow:
-    state, detail = _repeat(measured, noun)
-    return RepeatRow(side=side, what=what, mark=state, detail=detail)
+def _repeat_row(bundle: Bundle, side: str, repeated: Repeated) -> RepeatRow:
+    state, detail = _repeat(bundle.comparison[f"{side}.repeat.{repeated.measurement}"], repeated.noun)
+    return RepeatRow(side=side, what=repeated.what, mark=state, detail=detail)
 
 
 def _repeat(measured: Measurement, noun: str) -> tuple[Mark, str]:

@@ -6,7 +6,14 @@ from harness.evidence.bundle import Bundle
 from harness.report.charts import Chart, curve_chart, lr_zero_chart, rate_chart
 from harness.report.columns import Column, Table, step_columns, step_tables
 from harness.report.oracle import AgainstOracle, against_oracle
-from harness.report.sides import FloorRow, TensorTable, floor_rows, tensor_table
+from harness.report.sides import FloorRow, Repeated, RepeatRow, TensorTable, floor_rows, repeat_rows, tensor_table
+from harness.report.words import Fact
+
+REPEATED = (
+    Repeated(measurement="loss.differs", what="Every loss", noun="step"),
+    Repeated(measurement="grad_norm.differs", what="Every grad norm", noun="step"),
+    Repeated(measurement="parameters.differs", what="Final parameters", noun="tensor"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +26,11 @@ class Training:
     floor: tuple[FloorRow, ...]
     floor_repeats: str
     oracle: AgainstOracle
+    repeats: tuple[RepeatRow, ...]
     tensors: TensorTable
     columns: dict[str, Column]
     tables: tuple[Table, ...]
+    inputs: tuple[Fact, ...] = ()
 
     @property
     def charts(self) -> tuple[Chart, ...]:
@@ -39,6 +48,7 @@ def build_training(bundle: Bundle) -> Training:
         floor=floor_rows(bundle),
         floor_repeats=str(sum(name.startswith("floor") for name in bundle.runs)),
         oracle=against_oracle(bundle),
+        repeats=repeat_rows(bundle, REPEATED),
         tensors=tensor_table(bundle),
         columns=columns,
         tables=step_tables(columns),

@@ -3,26 +3,84 @@
 The template only loops over these records; a number that is to be shown is made into words here or below.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from harness.base.records import read_json
+from harness.cases.task import TaskName
+from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import FINDINGS
 from harness.levels.rule import Certificate
 from harness.levels.submission import Submission
-from harness.report.columns import Table
+from harness.report.charts import Chart
+from harness.report.columns import Column, Table
 from harness.report.groups import StandardTable, standard_tables
-from harness.report.inference import Answering, build_answering
+from harness.report.inference import build_answering
 from harness.report.provenance import Provenance, build_provenance
-from harness.report.sides import RepeatRow, repeat_rows
 from harness.report.statements import Statements, build_statements
-from harness.report.training import Training, build_training
+from harness.report.training import build_training
 from harness.report.verdict import Verdict, build_verdict
+from harness.report.words import Fact
+
+
+class Part(Protocol):
+    """What a page shows of its own task. Its template reads more of it than is named here."""
+
+    @property
+    def charts(self) -> tuple[Chart, ...]:
+        """Every figure."""
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The numbers for figures and downloads."""
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The files to download."""
+
+    @property
+    def inputs(self) -> tuple[Fact, ...]:
+        """The inputs that only this task has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSections:
+    """The sections of a page that only one task has: what they show, their template, and the anchor and title of each
+    for the navigation."""
+
+    build: Callable[[Bundle], Part]
+    template: str
+    links: tuple[tuple[str, str], ...]
+
+
+SECTIONS: Mapping[TaskName, TaskSections] = {
+    "pretrain": TaskSections(
+        build=build_training,
+        template="training.html.j2",
+        links=(
+            ("curves", "Curves"),
+            ("exact", "Exact answer"),
+            ("determinism", "Determinism"),
+            ("parameters", "Parameters"),
+        ),
+    ),
+    "inference": TaskSections(
+        build=build_answering,
+        template="inference.html.j2",
+        links=(
+            ("scores", "Scores"),
+            ("exact", "Exact answer"),
+            ("continuations", "Continuations"),
+            ("itself", "With itself"),
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The page: what every task has, and what is of `training` or of `inference` alone, of which one is None.
+    """The page: what every task has, and in `part` what its own task has, shown by the sections of that task.
 
     `data` is embedded once: columns, figures, findings and the names of the files to download.
     """
@@ -33,9 +91,8 @@ class Page:
     verdict: Verdict
     statements: Statements
     standards: tuple[StandardTable, ...]
-    training: Training | None
-    inference: Answering | None
-    repeats: tuple[RepeatRow, ...]
+    sections: TaskSections
+    part: Part
     provenance: Provenance
     tables: tuple[Table, ...]
     data: dict[str, Any]
@@ -44,7 +101,8 @@ class Page:
 def build_view(submission: Submission, certificate: Certificate) -> Page:
     """The view model of a bundle, of what is signed about it, and of its level."""
     bundle = submission.bundle
-    part = build_training(bundle) if bundle.case.inference is None else build_answering(bundle)
+    sections = SECTIONS[bundle.case.task.name]
+    part = sections.build(bundle)
     return Page(
         name=bundle.case.name,
         title=bundle.case.title,
@@ -52,10 +110,9 @@ def build_view(submission: Submission, certificate: Certificate) -> Page:
         verdict=build_verdict(bundle, certificate),
         statements=build_statements(submission),
         standards=standard_tables(bundle),
-        training=part if isinstance(part, Training) else None,
-        inference=part if isinstance(part, Answering) else None,
-        repeats=repeat_rows(bundle),
-        provenance=build_provenance(bundle),
+        sections=sections,
+        part=part,
+        provenance=build_provenance(bundle, part.inputs),
         tables=part.tables,
         data={
             "file": f"{bundle.case.name}-{bundle.digest[:12]}",

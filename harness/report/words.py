@@ -4,35 +4,38 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.cases.runs_of_a_case import FLOOR
+from harness.cases.runs_of_a_case import FLOOR, FLOOR_RUN
+from harness.cases.task import Task, TaskName
 from harness.evidence.judge import Outcome
 
 GLYPHS = {Outcome.PASS: "✓", Outcome.FAIL: "✕", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
 
-PURPOSES: Mapping[str, str] = {
-    "reference-1": "compared step by step",
-    "subject-1": "compared step by step",
-    "reference-2": "the same again, bit for bit",
-    "subject-2": "the same again, bit for bit",
-    "reference-lr0": "learning rate 0: no error can grow",
-    "subject-lr0": "learning rate 0: no error can grow",
-    "subject-resumed": "saved half way and taken up in a fresh process",
-    "oracle-1": "the exact answer: the same mathematics in float64",
-    "reference-probe": "first gradients, and the optimizer alone",
-    "subject-probe": "first gradients, and the optimizer alone",
-    "oracle-probe": "first gradients and updates, exact",
-    "subject-alone": "the subject in one process: what its layout must not change",
-    "subject-alone-probe": "first gradients of the subject in one process",
-    FLOOR: "weights one unit in the last place aside",
-}
-# The same names in a case of inference.
-PURPOSES_OF_INFERENCE: Mapping[str, str] = {
-    "training": "trains the weights that are asked",
-    "reference-1": "scores every document, and answers",
-    "subject-1": "scores every document, and answers",
-    "reference-2": "the same again, bit for bit",
-    "subject-2": "the same again, bit for bit",
-    "oracle-1": "the exact answer: the same mathematics in float64, without a cache",
+# What each run of a task is for.
+PURPOSES: Mapping[TaskName, Mapping[str, str]] = {
+    "pretrain": {
+        "reference-1": "compared step by step",
+        "subject-1": "compared step by step",
+        "reference-2": "the same again, bit for bit",
+        "subject-2": "the same again, bit for bit",
+        "reference-lr0": "learning rate 0: no error can grow",
+        "subject-lr0": "learning rate 0: no error can grow",
+        "subject-resumed": "saved half way and resumed in a fresh process",
+        "oracle-1": "the exact result: the same mathematics in float64",
+        "reference-probe": "first gradients, and the optimizer alone",
+        "subject-probe": "first gradients, and the optimizer alone",
+        "oracle-probe": "first gradients and updates, exact",
+        "subject-alone": "the subject in one process: what its layout must not change",
+        "subject-alone-probe": "first gradients of the subject in one process",
+        FLOOR: "weights one unit in the last place aside",
+    },
+    "inference": {
+        "training": "trains the weights for inference",
+        "reference-1": "scores every document, then generates",
+        "subject-1": "scores every document, then generates",
+        "reference-2": "the same again, bit for bit",
+        "subject-2": "the same again, bit for bit",
+        "oracle-1": "the exact result: the same mathematics in float64, without a cache",
+    },
 }
 
 
@@ -71,11 +74,9 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def purpose(run: str, task: str) -> str:
+def purpose(run: str, task: Task) -> str:
     """What a run of a case of a task is for, in a few words."""
-    if task == "inference":
-        return PURPOSES_OF_INFERENCE[run]
-    return PURPOSES[FLOOR if run.startswith(FLOOR) else run]
+    return PURPOSES[task.name][FLOOR if FLOOR_RUN.fullmatch(run) else run]
 
 
 def exact(value: float) -> str:

@@ -30,9 +30,9 @@ class MindSporeInference:
     model_class: type[Qwen3ForInference] = Qwen3ForInference
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
-        assert case.inference is not None and setting.tokenizer is not None, "a case of inference"
+        assert setting.tokenizer is not None, "every run of inference has a tokenizer"
         prepare_process(setting.device, setting.threads)
-        self._case, self._asked, self._setting = case, case.inference, setting
+        self._case, self._asked, self._setting = case, case.inference_section, setting
         self.tokenizer_directory = setting.tokenizer
         self.model = self.build_model(case)
         self.model.load_weights(dict(weights))

@@ -26,9 +26,9 @@ class OracleInference:
     """See `harness.runners.protocol.Answerer`. Gives what has an exact value: logits, and greedy continuations."""
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
-        assert case.inference is not None and setting.tokenizer is not None, "a case of inference"
+        assert setting.tokenizer is not None, "every run of inference has a tokenizer"
         prepare_torch(case, setting)
-        self._config, self._asked = case.model, case.inference
+        self._config, self._asked = case.model, case.inference_section
         self._weights = {name: torch.from_numpy(np.array(tensor, np.float64)) for name, tensor in weights.items()}
         self._initial = dict(weights)
         tokenizer = AutoTokenizer.from_pretrained(str(setting.tokenizer), local_files_only=True)

@@ -4,12 +4,14 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from harness.base.errors import InputError
 from harness.cases.case import Case
+from harness.cases.task import INFERENCE, PRETRAIN, Task, TaskName
 
 SUFFIX = ".py"
 # What a runner written for version 0.1 imports, and where it is now.
@@ -21,32 +23,53 @@ MOVED: Mapping[str, str] = {
 }
 
 
-# The runners by name. Any other is given as MODULE:CLASS, or as FILE.py:CLASS.
-RUNNERS: Mapping[str, str] = {
-    "torch": "harness.runners.torch_reference:TorchReference",
-    "oracle": "harness.runners.oracle:Float64Oracle",
-    "mindspore": "harness.runners.mindspore_subject:MindSporeSubject",
-    "mindformers": "harness.runners.mindformers_subject:MindFormersSubject",
+@dataclass(frozen=True, kw_only=True)
+class NamedRunner:
+    """A runner with a short name. `entry` is its `MODULE:CLASS`; `needs` maps each package that it imports to the extra
+    that installs it."""
+
+    entry: str
+    needs: Mapping[str, str]
+
+
+TORCH = {"torch": "torch", "transformers": "torch"}
+MINDSPORE = {"mindspore": "mindspore"}
+# lm-eval reads texts by the tokenizer of transformers.
+EVALUATION = {"transformers": "torch", "lm_eval": "inference"}
+# The runners by task and name. Any other is given as MODULE:CLASS, or as FILE.py:CLASS, and states its own needs.
+RUNNERS: Mapping[TaskName, Mapping[str, NamedRunner]] = {
+    "pretrain": {
+        "torch": NamedRunner(entry=PRETRAIN.reference, needs=TORCH),
+        "oracle": NamedRunner(entry=PRETRAIN.oracle, needs={"torch": "torch"}),
+        "mindspore": NamedRunner(entry=PRETRAIN.subject, needs=MINDSPORE),
+        "mindformers": NamedRunner(
+            entry="harness.runners.mindformers_subject:MindFormersSubject",
+            needs={**MINDSPORE, "mindformers": "mindformers"},
+        ),
+    },
+    "inference": {
+        "torch": NamedRunner(entry=INFERENCE.reference, needs={**TORCH, **EVALUATION}),
+        "oracle": NamedRunner(entry=INFERENCE.oracle, needs={**TORCH, **EVALUATION}),
+        "mindspore": NamedRunner(entry=INFERENCE.subject, needs={**MINDSPORE, **EVALUATION}),
+    },
 }
 
 
-# The same names in a case of inference.
-RUNNERS_OF_INFERENCE: Mapping[str, str] = {
-    "torch": "harness.runners.torch_inference:TorchInference",
-    "oracle": "harness.runners.oracle_inference:OracleInference",
-    "mindspore": "harness.runners.mindspore_inference:MindSporeInference",
-}
+def needs_of(case: Case, runner: str) -> Mapping[str, str]:
+    """The packages that a runner needs for a case, each with the extra that installs it."""
+    named = RUNNERS[case.task.name].get(runner)
+    return named.needs if named else {}
 
 
-def find_runner(name: str, task: str = "pretrain") -> str:
-    """The `MODULE:CLASS` or `FILE.py:CLASS` of a runner given by its name in a task or already so. Nothing of it is
-    imported here.
+def find_runner(name: str, task: Task = PRETRAIN) -> str:
+    """The `MODULE:CLASS` or `FILE.py:CLASS` of a runner, given in that form or by its short name in a task. Nothing of
+    it is imported here.
 
     Raises:
         InputError: neither a known name nor of those forms, or there is no such module or file.
     """
-    known = RUNNERS_OF_INFERENCE if task == "inference" else RUNNERS
-    entry = known.get(name, name)
+    known = RUNNERS[task.name]
+    entry = known[name].entry if name in known else name
     if entry.count(":") != 1 or not all(entry.split(":")):
         raise InputError(
             f"There is no runner {name!r}: known are {', '.join(known)}, or give MODULE:CLASS or FILE.py:CLASS."

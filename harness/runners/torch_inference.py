@@ -32,9 +32,9 @@ class TorchInference:
     attention = "eager"
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
-        assert case.inference is not None and setting.tokenizer is not None, "a case of inference"
+        assert setting.tokenizer is not None, "every run of inference has a tokenizer"
         prepare_torch(case, setting)
-        self._case, self._asked, self._setting = case, case.inference, setting
+        self._case, self._asked, self._setting = case, case.inference_section, setting
         self.model = build_model(case, weights, self.attention).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(str(setting.tokenizer), local_files_only=True)
 

@@ -13,10 +13,9 @@ from pydantic import Field, ValidationError
 from harness.base.digest import digest_json
 from harness.base.errors import InputError
 from harness.base.yaml_records import Record
+from harness.cases.task import TaskName
 
 STANDARDS_DIR = Path(__file__).parent
-# The published rule and ceilings of MindSpore Transformers, by task.
-OFFICIAL = {"pretrain": "official", "inference": "official-inference"}
 
 Statistic = Literal["first", "mean", "rms", "maximum", "minimum", "bias"]
 Comparator = Literal["at_most", "below", "at_least"]
@@ -57,7 +56,7 @@ class Standard(Record):
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     version: int = Field(ge=1)
     title: str
-    task: Literal["pretrain", "inference"] = "pretrain"
+    task: TaskName = "pretrain"
     compute_dtype: Literal["float32", "bfloat16"] | None = None
     learning_rate: float | None = Field(default=None, gt=0)
     criteria: tuple[Criterion, ...] = Field(min_length=1)

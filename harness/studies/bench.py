@@ -47,7 +47,7 @@ def set_up(case: Case, standards: Sequence[Standard], options: Options) -> Bench
         InputError: a run did not complete, or is not finite.
     """
     plain = options.out / "plain"
-    tapped = options.out / "tapped" if case.inference is None else None
+    tapped = options.out / "tapped" if case.task.judges_steps else None
     case, inputs = prepare(case, standards, dataclasses.replace(options, out=plain, resume=plain.exists()))
     write_json(plain / INPUTS, vars(inputs))
     _make_shared(case, all_jobs, dataclasses.replace(options, out=plain, resume=True))
@@ -66,7 +66,7 @@ def _make_shared(case: Case, every: Jobs, options: Options) -> None:
 
 
 def _of_subject(job: Job) -> bool:
-    """Whether a run is of what is judged. Weights to ask are trained by the shipped subject, whoever is asked them."""
+    """Whether a run is of what is judged. Weights for inference are always trained by the shipped subject."""
     return job.side == "subject" and job.run != TRAINING
 
 

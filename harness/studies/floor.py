@@ -29,9 +29,10 @@ from harness.certify.jobs import RECORDED_SIDES, Options, job
 from harness.certify.prerequisites import check_prerequisites
 from harness.comparison.measurement import Comparison, Tensors
 from harness.comparison.training import measure
-from harness.evidence.bundle import expected_of, read_run, unusable
+from harness.evidence.bundle import read_run, unusable
 from harness.evidence.floor import FORMAT, QUANTITIES, Repeat, Study, quantity
 from harness.evidence.judge import statistic
+from harness.evidence.measuring import expected_of
 from harness.evidence.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
 from harness.runners.job import Job
 from harness.runners.launcher import Listener, run_jobs

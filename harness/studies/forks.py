@@ -23,7 +23,7 @@ from typing import BinaryIO, Self
 
 from harness.base.errors import CertifyError
 from harness.cases.case import Case
-from harness.defects import TaskName
+from harness.cases.task import PRETRAIN, Task, TaskName
 from harness.runners.job import Job
 from harness.runners.launcher import Process, run_jobs, start_fresh, variables
 from harness.runners.processes import end_with_parent
@@ -47,9 +47,9 @@ class Stopped(CertifyError):
 class Forks:
     """Carries out the jobs of defects of a task; may be called from several threads."""
 
-    def __init__(self, threads: int, task: TaskName = "pretrain") -> None:
+    def __init__(self, threads: int, task: Task = PRETRAIN) -> None:
         self._variables = {**variables(threads), **WITHOUT_THREADS}
-        self._preloaded = PRELOADED[task]
+        self._preloaded = PRELOADED[task.name]
         self._context = get_context("forkserver")
         self._running = set[_Forked]()
         self._stopped = False

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from harness.base.errors import InputError
 from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case, load_case
+from harness.cases.task import Task
 from harness.certify import case_options, environment, flow, prerequisites
 from harness.certify.jobs import ALL_SIDES, Options
-from harness.defects import PARALLEL, USUAL_CASES, Defect, TaskName
+from harness.defects import PARALLEL, Defect
 from harness.evidence.provenance import Source
 from harness.power.record import FORMAT, Clean, Planted, Study
 from harness.runners.launcher import terminate_as_interrupt
@@ -38,7 +39,7 @@ class Asked:
     clean: int | None
 
     @property
-    def task(self) -> TaskName:
+    def task(self) -> Task:
         """The task of all of its cases."""
         return self.defects[0].task
 
@@ -50,7 +51,7 @@ class Asked:
             InputError: it cannot be read.
         """
         over_ranks = all(defect.area == PARALLEL for defect in self.defects)
-        return load_case(self.case or (USUAL_LAYOUT if over_ranks else USUAL_CASES[self.task]))
+        return load_case(self.case or (USUAL_LAYOUT if over_ranks else self.task.usual_case))
 
     @property
     def variations(self) -> tuple[Variation, ...]:

@@ -8,29 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.cases.case import Case
-from harness.defects import TaskName
+from harness.cases.task import TaskName
 from qwen3_model.parallel_config import ParallelConfig
 
 SUBJECT = "mindspore"
 FORMULAS = "harness.studies.formulas"
 Changes = Mapping[str, Mapping[str, Any]]
-# What makes a case of a task small. A model that is asked is trained until its outputs are no noise.
-SMALL: Mapping[TaskName, Changes] = {
-    "pretrain": {
-        "data": {"seq_length": 32},
-        "training": {"steps": 40, "lr_zero_steps": 5, "checkpoint_every": 100, "floor_repeats": 0},
-        "lr_schedule": {"warmup_steps": 4},
-    },
-    "inference": {
-        "data": {"seq_length": 64, "global_batch_size": 8},
-        "training": {"steps": 400, "lr_zero_steps": 1, "checkpoint_every": 1000},
-        "lr_schedule": {"learning_rate": 5e-3, "lr_end": 5e-4},
-        "inference": {
-            "rows": 2, "prompts": (3, 20), "max_new_tokens": 24, "sampled_tokens": 8, "texts": 10, "documents": 12,
-            "batch_size": 8,
-        },
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +28,7 @@ class Variation:
 
     def case(self, base: Case, seed: int) -> Case:
         """The case of one run."""
-        small = {**SMALL[base.task], "initialization": {"seed": 1000 + seed}}
+        small = {**VARIED[base.task.name].small, "initialization": {"seed": 1000 + seed}}
         sections = {}
         for name in {*small, *self.changes}:
             sections[name] = {**_whole(base, name), **small.get(name, {}), **self.changes.get(name, {})}
@@ -76,7 +59,7 @@ def _rate(**changes: Any) -> Changes:
     return {"lr_schedule": changes}
 
 
-def _asked(**changes: Any) -> Changes:
+def _inference(**changes: Any) -> Changes:
     return {"inference": changes}
 
 
@@ -131,7 +114,7 @@ TRAINED = (
     Variation(name="two-threads-batch-8", changes=_data(global_batch_size=8), threads=2),
 )
 # One after the other, so that what is compiled for the shapes of one serves all of its seeds.
-ASKED = (
+INFERRED = (
     Variation(name="as-it-is", seeds=5),
     Variation(name="more-steps", changes=_training(steps=600), seeds=2),
     Variation(name="fewer-steps", changes=_training(steps=300), seeds=2),
@@ -141,23 +124,23 @@ ASKED = (
     Variation(name="wider-initialization", changes=_model(initializer_range=0.05), seeds=2),
     Variation(name="norms-of-one", changes={"initialization": {"norm_std": 0.0}}, seeds=2),
     Variation(name="trained-in-pynative", changes=_training(graph_mode=False, steps=300), seeds=1),
-    Variation(name="one-row", changes=_asked(rows=1), seeds=2),
-    Variation(name="five-rows", changes=_asked(rows=5), seeds=2),
+    Variation(name="one-row", changes=_inference(rows=1), seeds=2),
+    Variation(name="five-rows", changes=_inference(rows=5), seeds=2),
     Variation(name="rows-of-47", changes=_data(seq_length=47), seeds=2),
     Variation(name="rows-of-128", changes=_data(seq_length=128), seeds=2),
-    Variation(name="prompts-alike", changes=_asked(prompts=(16, 16, 16)), seeds=2),
-    Variation(name="prompts-of-a-bucket-and-one-more", changes=_asked(prompts=(16, 17, 32, 33)), seeds=2),
-    Variation(name="one-token-prompts", changes=_asked(prompts=(1, 1)), seeds=2),
-    Variation(name="prompts-far-apart", changes=_asked(prompts=(1, 100)), seeds=2),
-    Variation(name="seven-prompts", changes=_asked(prompts=(2, 5, 9, 14, 20, 27, 31)), seeds=2),
-    Variation(name="continued-to-64", changes=_asked(max_new_tokens=64), seeds=2),
-    Variation(name="one-new-token", changes=_asked(max_new_tokens=1, sampled_tokens=1), seeds=2),
-    Variation(name="scored-one-by-one", changes=_asked(batch_size=1), seeds=2),
-    Variation(name="scored-by-32", changes=_asked(batch_size=32), seeds=2),
-    Variation(name="more-documents", changes=_asked(texts=20, documents=40), seeds=2),
+    Variation(name="prompts-alike", changes=_inference(prompts=(16, 16, 16)), seeds=2),
+    Variation(name="prompts-of-a-bucket-and-one-more", changes=_inference(prompts=(16, 17, 32, 33)), seeds=2),
+    Variation(name="one-token-prompts", changes=_inference(prompts=(1, 1)), seeds=2),
+    Variation(name="prompts-far-apart", changes=_inference(prompts=(1, 100)), seeds=2),
+    Variation(name="seven-prompts", changes=_inference(prompts=(2, 5, 9, 14, 20, 27, 31)), seeds=2),
+    Variation(name="continued-to-64", changes=_inference(max_new_tokens=64), seeds=2),
+    Variation(name="one-new-token", changes=_inference(max_new_tokens=1, sampled_tokens=1), seeds=2),
+    Variation(name="scored-one-by-one", changes=_inference(batch_size=1), seeds=2),
+    Variation(name="scored-by-32", changes=_inference(batch_size=32), seeds=2),
+    Variation(name="more-documents", changes=_inference(texts=20, documents=40), seeds=2),
     Variation(
         name="to-the-last-position",
-        changes={**_model(max_position_embeddings=128), **_asked(prompts=(3, 104))},
+        changes={**_model(max_position_embeddings=128), **_inference(prompts=(3, 104))},
         seeds=2,
     ),
     Variation(name="one-layer", changes=_model(num_hidden_layers=1), seeds=2),
@@ -231,8 +214,44 @@ OVER_RANKS = tuple(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskVariations:
+    """How cases of a task vary: `small` makes one quick, `alone` are the variations in one process, `over_ranks` those
+    over several."""
+
+    small: Changes
+    alone: tuple[Variation, ...]
+    over_ranks: tuple[Variation, ...]
+
+
+VARIED: Mapping[TaskName, TaskVariations] = {
+    "pretrain": TaskVariations(
+        small={
+            "data": {"seq_length": 32},
+            "training": {"steps": 40, "lr_zero_steps": 5, "checkpoint_every": 100, "floor_repeats": 0},
+            "lr_schedule": {"warmup_steps": 4},
+        },
+        alone=TRAINED,
+        over_ranks=OVER_RANKS,
+    ),
+    # The weights are trained until the outputs are no noise.
+    "inference": TaskVariations(
+        small={
+            "data": {"seq_length": 64, "global_batch_size": 8},
+            "training": {"steps": 400, "lr_zero_steps": 1, "checkpoint_every": 1000},
+            "lr_schedule": {"learning_rate": 5e-3, "lr_end": 5e-4},
+            "inference": {
+                "rows": 2, "prompts": (3, 20), "max_new_tokens": 24, "sampled_tokens": 8, "texts": 10,
+                "documents": 12, "batch_size": 8,
+            },
+        },
+        alone=INFERRED,
+        over_ranks=(),
+    ),
+}  # fmt: skip
+
+
 def variations_of(case: Case) -> tuple[Variation, ...]:
-    """What may vary in a case of its kind."""
-    if case.inference is not None:
-        return ASKED
-    return TRAINED if case.parallel.world_size == 1 else OVER_RANKS
+    """The variations of a case of its task and number of ranks."""
+    varied = VARIED[case.task.name]
+    return varied.alone if case.parallel.world_size == 1 else varied.over_ranks

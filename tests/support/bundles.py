@@ -16,12 +16,12 @@ from harness.base.digest import digest_each, digest_tensors
 from harness.base.records import write_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, load_case
-from harness.cases.runs_of_a_case import ORACLE, TRAINING, required_runs, role
-from harness.certify.jobs import KEPT
+from harness.cases.runs_of_a_case import TRAINING, required_runs, role, runs_of
+from harness.cases.task import INFERENCE, PRETRAIN
 from harness.evidence.bundle import Bundle, finish_bundle
 from harness.evidence.bundle_files import OUTCOME, TIMING, TRACE
 from harness.levels.rule import Certificate, certify
-from harness.levels.submission import OWN_SUBJECT, OWN_SUBJECT_OF_INFERENCE, Submission
+from harness.levels.submission import Submission
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
 from harness.runs.evaluation import Evaluation, digest_evaluation
@@ -206,8 +206,7 @@ class _Made:
 
     def header_of(self, directory: Path, run: str, side: Side, arm: Arm) -> TraceHeader:
         asked = arm == "infer"
-        trained = asked and self.case.inference is not None and self.case.inference.trains
-        weights = self.parameters(TRAINING) if trained else example_parameters("weights")
+        weights = self.parameters(TRAINING) if asked and self.case.trains_weights else example_parameters("weights")
         return self.header(
             TraceHeader(
                 run=run,
@@ -232,7 +231,7 @@ class _Made:
 
 
 def _runner(side: Side, asked: bool) -> str:
-    own = OWN_SUBJECT_OF_INFERENCE if asked else OWN_SUBJECT
+    own = (INFERENCE if asked else PRETRAIN).subject
     return {"subject": own, "reference": "torch", "oracle": "oracle"}[side]
 
 
@@ -259,7 +258,7 @@ def _write_run(directory: Path, made: _Made, run: str, outcome: RunOutcome | Non
                 break
         if ended and (outcome is None or outcome.status in ("completed", "non_finite")):
             writer.finish(digest_each(left))
-            if run in KEPT or (run == ORACLE and arm == "infer"):
+            if run in runs_of(made.case).kept:
                 save_file(left, directory / "tensors" / f"{run}.safetensors")
     write_json(path / OUTCOME, dataclasses.asdict(outcome or _outcome(taken, steps, ended)))
 

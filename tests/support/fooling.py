@@ -18,8 +18,9 @@ from harness.base.digest import canonical_json, digest_bytes, digest_file
 from harness.base.errors import AttestationError, EvidenceError
 from harness.base.records import read_json, write_json
 from harness.cases.case import Case
+from harness.cases.task import INFERENCE, PRETRAIN
 from harness.evidence.bundle import Bundle, finish_bundle, read_bundle
-from harness.levels.rule import MEASURES, MEASURES_OF_INFERENCE, Level, certify
+from harness.levels.rule import Level, certify
 from harness.levels.submission import Submission, claim_of, read_submission
 from harness.runs.trace import TraceHeader
 from tests.support.bundles import edit_json, write_example
@@ -34,8 +35,8 @@ REFUSED, NONE, UNTESTED, PRELIMINARY, VALIDATED = None, Level.NONE, Level.UNTEST
 
 def shipped(header: TraceHeader) -> TraceHeader:
     """The runners that measure as a real run names them."""
-    measures = MEASURES_OF_INFERENCE if header.arm == "infer" else MEASURES
-    return dataclasses.replace(header, runner=measures.get(header.side, header.runner))
+    task = INFERENCE if header.arm == "infer" else PRETRAIN
+    return dataclasses.replace(header, runner=task.measured_by.get(header.side, header.runner))
 
 
 def write(directory: Path, header: Callable[[TraceHeader], TraceHeader] = lambda header: header, **more: Any) -> Bundle:

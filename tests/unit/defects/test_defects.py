@@ -56,7 +56,7 @@ def test_every_shipped_defect_says_all_of_itself(defect: Defect) -> None:
     assert defect.size is None or 0 < defect.size < 1
     own_file = defect.runner.partition(":")[0].removeprefix("harness.defects.")
     assert own_file in MODULES and (own_file == defect.area or defect.area in ("model", INFERENCE))
-    assert load_case(defect.case).task == ("inference" if defect.area == INFERENCE else "pretrain")
+    assert load_case(defect.case).task.name == ("inference" if defect.area == INFERENCE else "pretrain")
 
 
 def test_a_defect_of_ones_own_is_one_file(mine: Path) -> None:

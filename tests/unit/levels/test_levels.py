@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.attestation import Attestation, Role
+from harness.cases.task import INFERENCE, PRETRAIN
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.evidence.provenance import Baseline, Source
-from harness.levels.rule import MEASURES, MEASURES_OF_INFERENCE, Certificate, Level, Requirement, best, certify
+from harness.levels.rule import Certificate, Level, Requirement, best, certify
 from harness.levels.submission import NOTHING_SIGNED, Submission, claim_of
 from harness.runs.trace import Step, TraceHeader
 from harness.standards import load_standard, parse_standard
@@ -22,7 +23,7 @@ ORDER = list(Level)
 
 
 def shipped(header: TraceHeader) -> TraceHeader:
-    return dataclasses.replace(header, runner=MEASURES.get(header.side, header.runner))
+    return dataclasses.replace(header, runner=PRETRAIN.measured_by.get(header.side, header.runner))
 
 
 @pytest.fixture(scope="module")
@@ -236,8 +237,8 @@ def test_a_community_statement_about_another_bundle_says_nothing(example: Bundle
 
 def answered(header: TraceHeader) -> TraceHeader:
     """The shipped runners of inference measure, and those of training train."""
-    measures = MEASURES_OF_INFERENCE if header.arm == "infer" else MEASURES
-    return dataclasses.replace(header, runner=measures.get(header.side, header.runner))
+    task = INFERENCE if header.arm == "infer" else PRETRAIN
+    return dataclasses.replace(header, runner=task.measured_by.get(header.side, header.runner))
 
 
 @pytest.fixture(scope="module")

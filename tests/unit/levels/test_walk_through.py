@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.cases.task import PRETRAIN
 from harness.certify import environment
 from harness.evidence.provenance import Source
-from harness.levels import rule, submission
 from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
 
 DOCUMENT = (ROOT / "docs" / "walk-through.md").read_text(encoding="utf-8")
 TODAY = datetime.datetime.now(datetime.UTC).date()
 DAYS = {"2026-01-01": -30, "2026-12-31": 365, "2026-07-31": 181}
-MEASURES = {"reference": f"{FAKES}:Fake", "oracle": f"{FAKES}:WrongRate"}  # an oracle is never the same bits
-RUNNERS = ["--subject", f"{FAKES}:Fake", *(word for side, name in MEASURES.items() for word in (f"--{side}", name))]
+# In place of the shipped ones. An oracle never has the same bits.
+RUNNERS = {"subject": f"{FAKES}:Fake", "reference": f"{FAKES}:Fake", "oracle": f"{FAKES}:WrongRate"}
+CHOSEN = [word for side, runner in RUNNERS.items() for word in (f"--{side}", runner)]
 
 
 def moved(text: str) -> str:
@@ -51,8 +52,8 @@ def test_the_walk_through_is_as_it_is_written(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     committed = Source(revision="a" * 40, dirty=False, sha256="b" * 64)
     monkeypatch.setattr(environment, "source", lambda: committed)
-    monkeypatch.setattr(rule, "MEASURES", MEASURES)
-    monkeypatch.setattr(submission, "OWN_SUBJECT", f"{FAKES}:Fake")
+    for side, runner in RUNNERS.items():
+        monkeypatch.setitem(vars(PRETRAIN), side, runner)
     (trust,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
     Path("trust.yaml").write_text(moved(trust), encoding="utf-8")
     Path("corpus.txt").write_text(TEXT, encoding="utf-8")
@@ -64,7 +65,7 @@ def test_the_walk_through_is_as_it_is_written(
         words = [path for word in shlex.split(command) for path in (sorted(glob.glob(word)) if "*" in word else [word])]
         program, *arguments = words
         assert program == "certify"
-        result = certify_(*arguments, *(RUNNERS if arguments[0] == "run" else []))
+        result = certify_(*arguments, *(CHOSEN if arguments[0] == "run" else []))
         assert result.code == 0, (command, result.err)
         for line in expected:
             assert line in result.out, (command, line, result.out)

@@ -16,11 +16,11 @@ import yaml
 
 from harness.base.errors import InputError
 from harness.certify import environment
-from harness.certify.prerequisites import needs_of
 from harness.levels.rule import Level
 from harness.nightly import Change, compared
 from harness.nightly.matrix import load_matrix
 from harness.nightly.night import nights
+from harness.runners.registry import needs_of
 from harness.runs.trace import Scored
 from tests.support.bundles import write_example
 from tests.support.command_line import Call, caller

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from harness.base.errors import EvidenceError, InputError
 from harness.base.records import write_json
+from harness.cases import task as tasks
 from harness.cases.case import load_case
 from harness.cases.runs_of_a_case import judges_layout
 from harness.comparison.measurement import Comparison, Measurement
-from harness.defects import INFERENCE, PARALLEL, USUAL_CASES, Defect, shipped_defects
+from harness.defects import INFERENCE, PARALLEL, Defect, shipped_defects
 from harness.evidence.judge import Finding, Judged, Outcome
 from harness.evidence.provenance import Environment, Source
 from harness.power import rates, record, rules
@@ -104,7 +105,7 @@ def curve(**values: Any) -> Comparison:
     ],
 )
 def test_the_other_rules_see_what_they_are_known_to_see(comparison: Comparison, seen: tuple[bool, ...]) -> None:
-    assert tuple(other_rules(comparison, "pretrain").values()) == seen
+    assert tuple(other_rules(comparison, tasks.PRETRAIN).values()) == seen
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_the_ceiling_of_the_other_rules_is_that_of_the_standard() -> None:
 
 def test_the_other_rules_raise_no_alarm_about_a_good_run(tmp_path: Path) -> None:
     comparison = write_example(tmp_path / "b", case=small_case()).comparison
-    assert set(other_rules(comparison, "pretrain").values()) == {False}
+    assert set(other_rules(comparison, tasks.PRETRAIN).values()) == {False}
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
@@ -151,7 +152,7 @@ def test_nothing_counted_says_nothing() -> None:
 
 def planted(*found: Sighting, place: str | None = None, named: str | None = None, seen: bool = False) -> Planted:
     defect: Defect = dataclasses.replace(DEFECT, place=place)
-    refuse = dict.fromkeys(rules.RULES["pretrain"], seen)
+    refuse = dict.fromkeys(rules.RULES["pretrain"].requires, seen)
     return Planted(defect=defect, case="c", named=named, sightings=found, rules=refuse, seconds=1.0)
 
 
@@ -206,7 +207,7 @@ def test_a_place_is_named_rightly_only_at_it_or_inside_it(place: str, named: str
 
 
 @pytest.mark.parametrize(
-    ("case", "count"), [(USUAL_CASES["pretrain"], 400), (USUAL_CASES["inference"], 60), (USUAL_LAYOUT, 70)]
+    ("case", "count"), [(tasks.PRETRAIN.usual_case, 400), (tasks.INFERENCE.usual_case, 60), (USUAL_LAYOUT, 70)]
 )
 def test_there_are_many_clean_runs_and_a_few_are_one_of_each(case: str, count: int) -> None:
     base = load_case(case)
@@ -251,13 +252,13 @@ def test_a_clean_run_that_measured_no_number_is_the_nearest_to_an_alarm() -> Non
 
 
 def test_a_study_of_inference_has_its_own_rules_and_asks_for_no_place() -> None:
-    names = rules.RULES["inference"]
+    names = rules.RULES["inference"].requires
     defect = dataclasses.replace(DEFECT, area=INFERENCE)
     one = dataclasses.replace(planted(sighting("a/x")), defect=defect, rules=dict.fromkeys(names, False))
     asked = study(one)
     page = build_page(asked)
     assert page.rules == tuple(names) and not page.located
-    assert not {"The place", *rules.RULES["pretrain"]} & {row.name for row in page.rates}
+    assert not {"The place", *rules.RULES["pretrain"].requires} & {row.name for row in page.rates}
     assert "Place</th>" not in render_power(asked) and "Place</th>" in render_power(study(planted()))
 
 
@@ -269,7 +270,7 @@ def test_a_study_is_of_one_task(case: str | None) -> None:
         both.cases()
     alone = dataclasses.replace(both, defects=(asked,))
     (own,) = alone.cases()
-    assert alone.ground.task == own.task == "inference"
+    assert alone.ground.task == own.task == tasks.INFERENCE
 
 
 @pytest.mark.parametrize("layout", ["qwen3-tiny-tp2", None])

@@ -35,8 +35,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def shown(bundle: Bundle) -> Answering:
-    found = view_of(bundle).inference
-    assert found is not None
+    found = view_of(bundle).part
+    assert isinstance(found, Answering)
     return found
 
 

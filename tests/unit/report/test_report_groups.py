@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.cases.runs_of_a_case import REQUIRED_RUNS, required_runs
+from harness.cases.task import INFERENCE, PRETRAIN
 from harness.evidence.judge import Finding, Judged, Outcome
 from harness.report.groups import GROUPS, group_of
 from harness.report.words import purpose
@@ -82,11 +83,11 @@ def test_a_configuration_of_which_nothing_is_stated_is_told_in_part(tmp_path: Pa
 
 @pytest.mark.parametrize("name", [*REQUIRED_RUNS, "floor-1", "floor-12"])
 def test_every_run_of_a_case_says_what_it_is_for(name: str) -> None:
-    assert purpose(name, "pretrain")
+    assert purpose(name, PRETRAIN)
 
 
 def test_every_run_of_a_case_of_inference_says_what_it_is_for() -> None:
-    assert all(purpose(name, "inference") for name in required_runs(inference_case()))
+    assert all(purpose(name, INFERENCE) for name in required_runs(inference_case()))
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,12 @@ def test_gradients_stand_by_ratio_and_none_is_left_out(bundle: Bundle) -> None:
 
 def test_a_missing_oracle_is_said_and_nothing_is_drawn(tmp_path: Path) -> None:
     view = view_of(write_example(tmp_path, change=without_oracle))
-    assert [group.missing for group in view.training.oracle.groups] == [
+    assert [group.missing for group in view.part.oracle.groups] == [
         *["oracle-1: killed by signal 9 after step 0"] * 2,
         *["oracle-probe: killed by signal 9 after step 0"] * 2,
     ]
-    assert view.training.oracle.gradients.missing == "oracle-probe: killed by signal 9 after step 0"
-    assert view.training.oracle.chart is None and "chart-oracle" not in view.data["figures"]
+    assert view.part.oracle.gradients.missing == "oracle-probe: killed by signal 9 after step 0"
+    assert view.part.oracle.chart is None and "chart-oracle" not in view.data["figures"]
 
 
 def test_a_run_that_stopped_on_the_way_is_named_beside_its_errors(tmp_path: Path) -> None:

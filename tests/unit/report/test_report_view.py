@@ -149,13 +149,13 @@ def test_exactly_equal_steps_have_a_row_below_all_others(tmp_path: Path) -> None
 
 def test_the_floor_is_a_band_and_a_table_without_a_limit(floored: Bundle) -> None:
     view = view_of(floored)
-    assert [(row.what, row.statistic) for row in view.training.floor] == [
+    assert [(row.what, row.statistic) for row in view.part.floor] == [
         ("Loss", "mean"), ("Loss", "largest"), ("Grad norm", "mean"), ("Grad norm", "largest"),
     ]  # fmt: skip
-    assert all(row.ratio.endswith("×") for row in view.training.floor)
+    assert all(row.ratio.endswith("×") for row in view.part.floor)
     keeps = [trace["meta"].get("keep") for trace in figure(floored, "chart-loss")["data"]]
     assert "band" in keeps
-    assert "No standard of this bundle limits single steps" in view.training.charts[0].caption
+    assert "No standard of this bundle limits single steps" in view.part.charts[0].caption
 
 
 def test_a_floor_that_was_not_measured_has_no_rows(failing: Bundle) -> None:

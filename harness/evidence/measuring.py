@@ -1,0 +1,124 @@
+"""What is measured of the runs of a case, by its task, and how far two runs of one name are apart."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.digest import digest_each, digest_tensors
+from harness.base.errors import EvidenceError
+from harness.cases.alignment import expected_alignment
+from harness.cases.case import Case
+from harness.cases.runs_of_a_case import TRAINING, required_runs
+from harness.cases.task import TaskName
+from harness.comparison.inference import Asked, answers_apart, measure_answers
+from harness.comparison.measurement import Comparison, Tensors
+from harness.comparison.training import Expected, compare_traces, measure
+from harness.evidence.judge import statistic
+from harness.runs.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
+from harness.runs.inputs import Inputs
+from harness.runs.trace import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """All that the measurements of a case are computed from: the directory of its inputs, their record and the weights
+    in it, the runs, and the tensors that each run left."""
+
+    case: Case
+    directory: Path
+    inputs: Inputs
+    weights: Tensors
+    runs: Mapping[str, Run]
+    left: Mapping[str, Tensors]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskMeasurements:
+    """How a task is measured. `measure` gives every measurement of a case's runs; `apart` gives, by name, how far two
+    runs of one name differ, and nothing where one of them left no trace."""
+
+    measure: Callable[[Recorded], Comparison]
+    apart: Callable[[Run | None, Run | None], dict[str, float]]
+
+
+def measure_recorded(recorded: Recorded) -> Comparison:
+    """All that is measured of the runs of a case.
+
+    Raises:
+        EvidenceError: an input of the task cannot be read, or is less than the case requires.
+    """
+    return MEASUREMENTS[recorded.case.task.name].measure(recorded)
+
+
+def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:
+    """What every training run of a case has to start from; `weights` are those of the inputs."""
+    return Expected(
+        runs=required_runs(case),
+        inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
+        weights=digest_each(weights),
+        alignment=expected_alignment(case),
+    )
+
+
+def _measure_training(recorded: Recorded) -> Comparison:
+    expected = expected_of(recorded.case, recorded.inputs, recorded.weights)
+    return measure(recorded.runs, expected, {"weights": recorded.weights, **recorded.left})
+
+
+def _curves_apart(first: Run | None, second: Run | None) -> dict[str, float]:
+    """The largest relative difference of loss and grad norm."""
+    found = {m.name: m for m in compare_traces("pair", first, second)}
+    curves = {number: found[f"pair.{number}.relative"].values for number in ("loss", "grad_norm")}
+    return {number: statistic("maximum", values) for number, values in curves.items() if values}
+
+
+def _measure_inference(recorded: Recorded) -> Comparison:
+    return measure_answers(recorded.runs, _asked_of(recorded), recorded.left)
+
+
+def _asked_of(recorded: Recorded) -> Asked:
+    """What every run of inference has to start from.
+
+    Raises:
+        EvidenceError: the evaluation cannot be read, or is less than the case requires.
+    """
+    case, inputs = recorded.case, recorded.inputs
+    weights = recorded.left.get(TRAINING, {}) if case.trains_weights else recorded.weights
+    drawn = {"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches}
+    inferred = {**drawn, "weights": digest_tensors(weights), "batches": digest_evaluation(recorded.directory)}
+    evaluation = read_evaluation(recorded.directory)
+    _check_amounts(case, evaluation, recorded.directory / EVALUATION)
+    return Asked(
+        runs=required_runs(case),
+        inputs={name: drawn if name == TRAINING else inferred for name in required_runs(case)},
+        weights=digest_each(weights),
+        alignment=expected_alignment(case),
+        rows=tuple(map(len, evaluation.rows)),
+        prompts=len(evaluation.prompts),
+        conversations=len(evaluation.conversations),
+        documents=documents_of(evaluation),
+        right=tuple(question.right for question in evaluation.questions),
+        unigram_nats=evaluation.unigram_nats,
+        text_tokens=evaluation.text_tokens,
+    )
+
+
+def _check_amounts(case: Case, found: Evaluation, path: Path) -> None:
+    """Refuses an evaluation that is smaller, or shorter, than the case requires."""
+    section = case.inference_section
+    wanted = (
+        [case.data.seq_length] * section.rows,
+        list(section.prompts),
+        section.texts,
+        section.documents,
+        section.documents,
+    )
+    rows, prompts = ([len(one) for one in every] for every in (found.rows, found.prompts))
+    if wanted != (rows, prompts, len(found.texts), len(found.passages), len(found.questions)):
+        raise EvidenceError(f"{path} does not ask as much as its case: rows, prompts, texts, passages or questions.")
+
+
+MEASUREMENTS: Mapping[TaskName, TaskMeasurements] = {
+    "pretrain": TaskMeasurements(measure=_measure_training, apart=_curves_apart),
+    "inference": TaskMeasurements(measure=_measure_inference, apart=answers_apart),
+}

@@ -1,4 +1,8 @@
-"""A nightly goes through its matrix whatever happens, and says of each cell what became of it."""
+"""A nightly goes through its matrix whatever happens, and says of each cell what became of it.
+
+A cell is a command. In most tests a fake one stands in for it, which leaves a bundle that was made before. Real
+commands run where the law is about processes: a time limit, a kill, two nights at a time, the same bits the next night.
+"""
 
 import dataclasses
 import json
@@ -21,7 +25,7 @@ from harness.nightly import Change, compared
 from harness.nightly.matrix import load_matrix
 from harness.nightly.night import nights
 from harness.runners.registry import needs_of
-from harness.runs.trace import Scored
+from harness.runs.trace import Scored, TraceHeader
 from tests.support.bundles import write_example
 from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, inference_case, small_case, text_case
@@ -42,6 +46,34 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     return caller(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bundles that a cell may leave, by how it went."""
+
+    def misaligned(header: TraceHeader) -> TraceHeader:
+        changed = {**header.alignment, "model.rope_theta": 1e4}
+        return dataclasses.replace(header, alignment=changed) if header.side == "subject" else header
+
+    base = tmp_path_factory.mktemp("ready")
+    made = {"good": write_example(base / "good"), "bad": write_example(base / "bad", header=misaligned)}
+    return {name: bundle.path for name, bundle in made.items()}
+
+
+@pytest.fixture
+def leaves(place: Path, ready: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has every cell run a script in place of `certify run`: it leaves one of the bundles, after other commands."""
+    script = place / "fake-python"
+    monkeypatch.setattr(sys, "executable", str(script))
+
+    def leave(how: str = "good", before: str = "") -> None:
+        # its words are: -m harness.cli run CASE --device DEVICE --out BUNDLE ...
+        script.write_text(f'#!/bin/sh\n{before}\nmkdir -p "$8" && cp -r {ready[how]}/. "$8"\n')
+        script.chmod(0o755)
+
+    leave()
+    return leave
 
 
 def matrix(place: Path, *cells: dict[str, Any], **asked: Any) -> Path:
@@ -73,27 +105,21 @@ def test_a_second_night_of_the_same_code_is_the_same(certify_: Call, place: Path
     assert len(site["cells"]) == 1 and len(site["cells"][0]["history"]) == 2
 
 
-def test_a_regression_is_found_and_its_repair_too(certify_: Call, place: Path) -> None:
-    assert cells_of(certify_, matrix(place), 0)["failing"] == []
-    next_second()
-    # the name of a cell has its subject in it, so the cell stays the same only if the class changes behind its name
-    module = place / "changing.py"
-    good = "from tests.support.fake_runners import Fake as Changing\n"
-    bad = "from tests.support.fake_runners import NotANumber as Changing\n"
-    path = matrix(place, {"subject": "changing.py:Changing"})
+def test_a_regression_is_found_and_its_repair_too(certify_: Call, place: Path, leaves: Callable[..., None]) -> None:
     found = []
-    for source in (good, bad, good):
-        module.write_text(source)
-        found.append(certify_("nightly", path, "--history", path.parent / "nightly", "--json"))
+    for how in ("good", "bad", "good"):
+        leaves(how)
+        found.append(certify_("nightly", matrix(place), "--history", place / "nightly", "--json"))
         next_second()
-    changes = [next(iter(json.loads(one.out)["cells"].values()))["change"] for one in found]
+    changes = [json.loads(one.out)["cells"][TEXT]["change"] for one in found]
     assert changes == ["new", "regression", "fixed"] and [one.code for one in found] == [0, 1, 0]
     _, night = nights(place / "nightly")[-2]
     summary = (place / "nightly" / "nights" / night.name / "summary.md").read_text()
-    assert "1 of 1 cells fail" in summary and "**text-changing.py-Changing-cpu**".lower() in summary.lower()
+    assert "1 of 1 cells fail" in summary and f"**{TEXT}**" in summary.replace("\\_", "_")
     assert night.cells[0].failing and night.cells[0].against is not None
 
 
+@pytest.mark.usefixtures("leaves")
 def test_a_cell_without_its_device_is_not_run_and_says_why(
     certify_: Call, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,14 +171,15 @@ def test_a_night_that_was_killed_goes_on_where_it_was(certify_: Call, place: Pat
 
 
 def test_a_night_goes_on_with_no_other_code_than_it_was_begun_with(
-    certify_: Call, place: Path, monkeypatch: pytest.MonkeyPatch
+    certify_: Call, place: Path, leaves: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = matrix(place, {}, {"reference": f"{FAKES}:Fake", "layout": {}, "subject": f"{FAKES}:Slow"})
-    with start(place, path) as process:
-        until(one_concluded(place), "the first cell is concluded")
-        process.send_signal(signal.SIGKILL)
-    until(lambda: not processes_of(place / "nightly"), "nothing of it is left")
+    path = matrix(place, {}, {"subject": f"{FAKES}:Slow"})
+    leaves(before="if [ -e begun ]; then kill -INT $PPID; sleep 60; fi; touch begun")
+    interrupted = certify_("nightly", path, "--history", place / "nightly")
+    assert interrupted.code == 130, interrupted
     (_, killed) = nights(place / "nightly")[-1]
+    assert killed.ended is None and len(killed.cells) == 1
+    leaves()
     edited = dataclasses.replace(environment.source(), dirty=True, sha256="e" * 64)
     monkeypatch.setattr("harness.certify.environment.source", lambda: edited)
     next_second()
@@ -215,6 +242,7 @@ def git(place: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=place, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.usefixtures("leaves")
 def test_a_branch_holds_a_commit_a_night_and_no_code(certify_: Call, place: Path) -> None:
     git(place, "init", "--quiet", "--initial-branch", "main")
     (place / "code.txt").write_text("code")

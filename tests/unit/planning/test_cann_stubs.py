@@ -10,7 +10,7 @@ import pytest
 from harness.base.errors import MissingPrerequisite
 from harness.planning import cann_stubs, libraries
 
-MULTIARRAY = next((Path(np.__file__).parent / "core").glob("_multiarray_umath*.so"))
+MULTIARRAY = next(Path(np.__file__).parent.rglob("_multiarray_umath*.so"))
 
 
 @pytest.fixture

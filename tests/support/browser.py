@@ -83,5 +83,6 @@ def _fault(command: Sequence[str], seconds: float) -> str | None:
         return f"{' '.join(command)} did not end within {seconds:g} s"
     if done.returncode == 0:
         return None
-    last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-    return f"{' '.join(command)} ended with exit code {done.returncode}: {''.join(last)}"
+    lines = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+    reason = next((line.strip() for line in lines if "error" in line.lower()), lines[-1])
+    return f"{' '.join(command)} ended with exit code {done.returncode}: {reason}"

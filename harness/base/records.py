@@ -1,27 +1,50 @@
-"""What is recorded, as files that show when they were edited: canonical JSON, and lists of files by digest."""
+"""What is recorded, as files that show when they were edited: canonical JSON, and lists of files by digest.
+
+`encode` turns a record into JSON values, `parse` turns them back. Every record is written and read by these two.
+"""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from harness.base.digest import canonical_json, digest_file
 from harness.base.errors import EvidenceError
+from harness.base.numbers import encode_number
+
+
+def encode(value: Any) -> Any:
+    """A record as JSON values: its fields by name, tuples as lists, and numbers that are not finite by name."""
+    if isinstance(value, float):
+        return encode_number(value)
+    if isinstance(value, BaseModel):
+        return encode(value.model_dump(mode="json"))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    return value
 
 
 def encode_json(value: Any) -> bytes:
-    """A JSON file's bytes in the one form that `read_json` takes."""
+    """The bytes of a record's JSON file, in the one form that `read_json` takes."""
+    return _canonical(encode(value))
+
+
+def _canonical(value: Any) -> bytes:
     return (canonical_json(value) + "\n").encode()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes canonical JSON so that a kill leaves the old file or the new one, never a part."""
+    """Writes a record as canonical JSON. A kill leaves the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of one name each time, so that a run that goes on after a kill writes over what the kill left.
+    # The name is the same each time, so a run that is resumed after a kill writes over what the kill left.
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(encode_json(value))
     os.replace(temporary, path)
@@ -36,7 +59,7 @@ def read_json(path: Path) -> Any:
     try:
         text = path.read_bytes().decode("utf-8")
         value = json.loads(text)
-        same = text.encode() == encode_json(value)
+        same = text.encode() == _canonical(value)
     except OSError as error:
         raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
@@ -53,20 +76,21 @@ def parse(kind: Any, value: Any, origin: Path) -> Any:
         EvidenceError: a field is missing, unknown or of another type.
     """
     try:
-        record = TypeAdapter(kind).validate_python(value)
+        # as JSON and strict: a list may become a tuple there, but no text a number
+        record = TypeAdapter(kind).validate_json(canonical_json(value), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise EvidenceError(f"{origin} does not hold what it should: {where}: {first['msg']}.") from None
-    # pydantic drops unknown fields of a dataclass and turns "1" into 1; what is believed is what stands there
-    if canonical_json(asdict(record)) != canonical_json(value):
+    # pydantic drops unknown fields of a dataclass and turns 1 into 1.0; only what the file really holds is accepted
+    if canonical_json(encode(record)) != canonical_json(value):
         names = ", ".join(field.name for field in fields(kind))
         raise EvidenceError(f"{origin} does not hold what it should: {names}, each of its type, and nothing else.")
     return record
 
 
 def read_record(kind: Any, path: Path, form: str) -> Any:
-    """A frozen record from its file, whose field `format` says of what form it is.
+    """A frozen record from its file, whose field `format` names its format.
 
     Raises:
         EvidenceError: it is missing, of another format, or does not hold what it should.
@@ -81,8 +105,8 @@ def plain_files(directory: Path) -> list[str]:
     """The relative POSIX paths of all files under a directory, sorted by their parts.
 
     Raises:
-        EvidenceError: something that is neither a file nor a directory, a symbolic link above all, or two names that
-            some file systems take for one.
+        EvidenceError: something is neither a file nor a directory (mostly a symbolic link), or two names differ only by
+            upper and lower case, which some file systems ignore.
     """
     names, seen = list[str](), set[str]()
     for path in sorted(directory.rglob("*")):
@@ -90,7 +114,7 @@ def plain_files(directory: Path) -> list[str]:
             raise EvidenceError(f"{path} is not a plain file: what is recorded holds no links.")
         name = path.relative_to(directory).as_posix()
         if name.casefold() in seen:
-            raise EvidenceError(f"{path} differs from another name beside it only by upper and lower case.")
+            raise EvidenceError(f"{path} differs from another name next to it only by upper and lower case.")
         seen.add(name.casefold())
         if path.is_file():
             names.append(name)

@@ -19,14 +19,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 from harness.base.digest import digest_json
 from harness.base.errors import EvidenceError, InputError
-from harness.base.records import check_list, list_files, plain_files, read_json, write_json
+from harness.base.records import check_list, encode, list_files, plain_files, read_json, write_json
 from harness.cases.case import Case, parse_case, shipped_cases
 from harness.cases.runs_of_a_case import REFERENCE, REFERENCE_REPEAT
 from harness.certify.environment import packages
@@ -157,7 +157,7 @@ def store(work: Path, runs: Path, case: Case, inputs: Inputs, statement: Stateme
         "reason": statement.reason.strip(),
         "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(statement.command),
-        "inputs": asdict(inputs),
+        "inputs": encode(inputs),
         "environment": read_json(runs / ENVIRONMENT),
         "source": read_json(runs / SOURCE),
         "files": list_files(whole, (CASE, *kept)),

@@ -57,7 +57,7 @@ def investigate(what: Case | Bundle, options: Options, listener: Listener) -> Di
     prerequisites.check_prerequisites(case, options, ALL_SIDES)
     if isinstance(what, Case):
         case, inputs = flow.prepare(case, (), options)
-        write_json(options.out / INPUTS, vars(inputs))
+        write_json(options.out / INPUTS, inputs)
     else:
         _take_over(what, options.out)
     with workspace.locked(options.out):

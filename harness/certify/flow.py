@@ -71,7 +71,7 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         (options.out / MANIFEST).unlink(missing_ok=True)
         if options.baselines is not None:
             place(options.baselines, case.name, options.out, recorded)
-        write_json(options.out / INPUTS, vars(inputs))
+        write_json(options.out / INPUTS, inputs)
         run_jobs(plan(case, options), case, workers=options.workers, listener=listener)
     occasion = Occasion(
         command=tuple(options.command),
@@ -79,7 +79,7 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         seconds=round(time.monotonic() - begun, 1),
         host=socket.gethostname(),
     )
-    write_json(options.out / RUN, vars(occasion))
+    write_json(options.out / RUN, occasion)
     submission = Submission(bundle=finish_bundle(options.out))
     certificate = certify(submission, datetime.datetime.now(datetime.UTC))
     write_report(submission, certificate)
@@ -173,8 +173,8 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
     write_json(options.out / CASE, case.record())
     for standard in standards:
         write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
-    write_json(options.out / ENVIRONMENT, vars(described(options)))
-    write_json(options.out / SOURCE, vars(environment.source()))
+    write_json(options.out / ENVIRONMENT, described(options))
+    write_json(options.out / SOURCE, environment.source())
     return case, inputs
 
 

@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from harness.base.errors import InputError
-from harness.base.records import encode_json
+from harness.base.numbers import decode_number, encode_number
+from harness.base.records import encode, encode_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import load_case
 from harness.cli.options import CASE_HELP, JsonOption
@@ -19,10 +20,10 @@ from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.comparison.scores import scores_apart
 from harness.comparison.training import compare_traces
 from harness.evidence.judge import describe_place, statistic
-from harness.logs import PRINTED, Format, ImportedRun, encode, is_import, read_import
+from harness.logs import PRINTED, Format, ImportedRun, is_import, read_import
 from harness.logs.differences import Difference, differences
 from harness.logs.imports import FORMATS, contradictions, import_log
-from harness.runs.trace import Run, RunOutcome, decode_number, encode_number, read_trace
+from harness.runs.trace import Run, RunOutcome, read_trace
 
 STYLES = {"same": "green", "differs": "bold red", "INCONCLUSIVE": "yellow"}
 
@@ -55,7 +56,7 @@ def import_(
         )
     destination = out or Path(f"{logs[0].resolve().name}.import.json")
     with whole_file(destination, overwrite=False) as file:
-        file.write(encode_json(encode(run)))
+        file.write(encode_json(run))
     if as_json:
         kept = {"out": str(destination), "steps": len(run.steps), "last": run.steps[-1].step, "total": run.total}
         print(json.dumps({**kept, "format": run.source, "told": run.told, "notes": run.notes, "against": against}))
@@ -148,7 +149,7 @@ def _compare_logs(reference: Path, subject: Path, as_json: bool) -> int:
     found = differences(*runs)
     same = not unfinished and all(one.result == "same" for one in found)
     if as_json:
-        encoded = {one.number: {**_encoded(one), "result": one.result} for one in found}
+        encoded = {one.number: {**encode(one), "result": one.result} for one in found}
         print(json.dumps({"same": same, "unfinished": unfinished, "numbers": encoded}))
         return MET if same else NOT_MET
     table = Table("number", "compared", "alone", "mean", "largest", "bias", "hidden", box=None, pad_edge=False)
@@ -175,10 +176,6 @@ def _result(one: Difference) -> str:
     else:
         why = f"no difference where both have it; {one.alone} steps have nothing beside them"
     return f"{one.result}: {why}"
-
-
-def _encoded(one: Difference) -> dict[str, Any]:
-    return {k: encode_number(v) if isinstance(v, float) else v for k, v in dataclasses.asdict(one).items()}
 
 
 def _say(text: str, style: str = "") -> None:

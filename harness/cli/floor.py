@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +51,7 @@ def floor(
         raise Interrupted("Interrupted; nothing was recorded and no run is left behind.") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
-        file.write(encode_json(asdict(made)))
+        file.write(encode_json(made))
     _print(made, out, as_json)
     return MET
 

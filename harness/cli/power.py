@@ -5,7 +5,6 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +66,7 @@ def power(
         raise Interrupted(f"Interrupted; what was concluded is in {work}. Go on with: {again}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
-        file.write(encode_json(asdict(study)))
+        file.write(encode_json(study))
     study = read_power(out)  # the page is what anyone makes of the file, also where that orders names otherwise
     with whole_file(out.with_suffix(".html"), overwrite=True) as file:
         file.write(render_power(study).encode())

@@ -5,13 +5,11 @@ ends, of which one is their own. Refuses a corpus of which too little is left.
 """
 
 import itertools
-import json
 import math
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +64,7 @@ def draw_evaluation(case: Case, directory: Path) -> None:
             f"The corpus holds the token id {int(stream.max())}, beyond the model's vocabulary of "
             f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
         )
-    write_json(directory / EVALUATION, _plain(_evaluation(case, trained, texts, stream, tokenizer)))
+    write_json(directory / EVALUATION, _evaluation(case, trained, texts, stream, tokenizer))
     _write_tokenizer(case, tokenizer, directory / TOKENIZER)
 
 
@@ -212,10 +210,6 @@ def _entropy(ids: Sequence[npt.NDArray[Any]]) -> float:
     counts = Counter(token for one in ids for token in one.tolist())
     total = sum(counts.values())
     return -math.fsum(count / total * math.log(count / total) for _, count in sorted(counts.items()))
-
-
-def _plain(evaluation: Evaluation) -> Any:
-    return json.loads(json.dumps(asdict(evaluation)))
 
 
 def _write_tokenizer(case: Case, tokenizer: TextTokenizer, directory: Path) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from harness.base.digest import digest_each
 from harness.base.errors import EvidenceError
-from harness.base.records import read_json
+from harness.base.records import encode, read_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, parse_case
 from harness.comparison.distance import relative, tensor_difference
@@ -42,7 +42,7 @@ from harness.evidence.bundle import read_run
 from harness.evidence.bundle_files import CASE
 from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
 from harness.runs.taps import TAPS, TapRecord, read_taps
-from harness.runs.trace import Side, Step, encode_number, read_trace
+from harness.runs.trace import Side, Step, read_trace
 
 CURVES = "curves"  # traces of longer runs, SIDE.jsonl
 
@@ -259,7 +259,7 @@ def _named_check(checks: Sequence[Check]) -> Named | None:
 def record(diagnosis: Diagnosis) -> dict[str, Any]:
     """The diagnosis as JSON values, numbers that are not finite by name."""
     named = diagnosis.named
-    return {
+    values = {
         "case": diagnosis.case,
         "subject": diagnosis.subject,
         "sentence": diagnosis.sentence,
@@ -267,16 +267,17 @@ def record(diagnosis: Diagnosis) -> dict[str, Any]:
             "place": named.place,
             "finding": named.finding,
             "clue": named.clue,
-            "reading": named.reading and _plain(named.reading),
+            "reading": named.reading and _derived(named.reading),
         },
-        "readings": [_plain(reading) for reading in diagnosis.readings],
+        "readings": [_derived(reading) for reading in diagnosis.readings],
         "checks": [vars(check) for check in diagnosis.checks],
         "built": list(diagnosis.built),
         "taps": {side: {**vars(taps), "cost": taps.cost} for side, taps in diagnosis.taps.items()},
         "broken": diagnosis.broken,
     }  # fmt: skip
+    encoded: dict[str, Any] = encode(values)
+    return encoded
 
 
-def _plain(reading: Reading) -> dict[str, Any]:
-    values = {**vars(reading), "ratio": reading.ratio, "state": reading.state}
-    return {key: encode_number(value) if isinstance(value, float) else value for key, value in values.items()}
+def _derived(reading: Reading) -> dict[str, Any]:
+    return {**vars(reading), "ratio": reading.ratio, "state": reading.state}

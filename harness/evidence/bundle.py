@@ -6,15 +6,14 @@ states others.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from harness.base.digest import digest_each, digest_file
 from harness.base.errors import EvidenceError, InputError
-from harness.base.records import parse, read_json, write_json
+from harness.base.numbers import decode_number
+from harness.base.records import encode, parse, read_json, write_json
 from harness.cases.case import Case, parse_case
 from harness.cases.runs_of_a_case import required_runs, role
 from harness.comparison.measurement import Comparison, Tensors
@@ -49,7 +48,7 @@ from harness.evidence.provenance import (
     read_source,
 )
 from harness.runs.inputs import Inputs, read_inputs, read_tensors
-from harness.runs.trace import Run, RunOutcome, decode_number, encode_number, read_trace
+from harness.runs.trace import Run, RunOutcome, read_trace
 from harness.standards import Standard, parse_standard
 
 
@@ -86,7 +85,7 @@ class Bundle:
 def finish_bundle(directory: Path) -> Bundle:
     """Judges what a run left in a directory, writes findings and manifest, and reads it all back."""
     bundle = _compute(directory)
-    write_json(directory / FINDINGS, _plain(bundle.findings))
+    write_json(directory / FINDINGS, bundle.findings)
     seal(directory)
     return read_bundle(directory)
 
@@ -119,7 +118,7 @@ def _follow(recorded: Any, bundle: Bundle) -> bool:
         ]
     except (KeyError, TypeError, ValueError):
         return False
-    return bool(recorded == _plain(same))
+    return bool(recorded == encode(same))
 
 
 def decode_optional(value: Any) -> float | None:
@@ -265,18 +264,3 @@ def _left_tensors(directory: Path, run: Run) -> Tensors | None:
     if digest_each(tensors) != run.trace.footer.parameters:
         raise EvidenceError(f"{path} does not hold the tensors whose digests the trace of {run.name} states.")
     return tensors
-
-
-def _plain(value: Any) -> Any:
-    """A record as JSON values; non-finite numbers by name."""
-    if isinstance(value, float):
-        return encode_number(value)
-    if isinstance(value, BaseModel):
-        return _plain(value.model_dump(mode="json"))
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -9,18 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import Field
 
-from harness.base.digest import canonical_json
-from harness.base.errors import EvidenceError
-from harness.base.records import read_json
-from harness.runs.trace import decode_number, encode_number
+from harness.base.numbers import Float
+from harness.base.records import read_record
 
 FORM = "certify-import/1"
 PRINTED = ("loss", "grad_norm", "learning_rate")  # the numbers that logs have
 
 Format = Literal["mindformers", "megatron", "hf-trainer", "tensorboard"]
-Float = Annotated[float, BeforeValidator(decode_number), PlainSerializer(encode_number)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -75,14 +72,6 @@ class ImportedRun:
         return self.total is None or self.steps[-1].step >= self.total
 
 
-ADAPTER = TypeAdapter(ImportedRun)
-
-
-def encode(run: ImportedRun) -> object:
-    """JSON values of an imported run."""
-    return ADAPTER.dump_python(run, mode="json")
-
-
 def is_import(path: Path) -> bool:
     """Whether a file states the format of an imported run."""
     try:
@@ -98,15 +87,5 @@ def read_import(path: Path) -> ImportedRun:
     Raises:
         EvidenceError: it is missing, was edited, or does not hold what it should.
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("format") != FORM:
-        raise EvidenceError(f"{path} does not have the format {FORM!r}.")
-    try:
-        run = ADAPTER.validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise EvidenceError(f"{path} does not hold what it should: {where}: {first['msg']}.") from None
-    if canonical_json(encode(run)) != canonical_json(value):
-        raise EvidenceError(f"{path} does not hold what it should, each field of its type and no other field.")
+    run: ImportedRun = read_record(ImportedRun, path, FORM)
     return run

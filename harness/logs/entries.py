@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from harness.base.errors import InputError
+from harness.base.numbers import encode_number
 from harness.logs import PRINTED, LoggedStep, Printed
-from harness.runs.trace import encode_number
 
 SHOWN = 3  # places that a note lists
 

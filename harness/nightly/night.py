@@ -70,10 +70,10 @@ def run_night(matrix: Matrix, beside: Path, history: Path, trust: Trust | None, 
                 done = _concluded(matrix, cell, case, night, place, beside, trust)
                 done = _beside_the_night_before(done, place, earlier, trust)
                 night = dataclasses.replace(night, cells=(*night.cells, done))
-                write_json(place / NIGHT, dataclasses.asdict(night))
+                write_json(place / NIGHT, night)
             listener(done)
         night = dataclasses.replace(night, ended=_now())
-        write_json(place / NIGHT, dataclasses.asdict(night))
+        write_json(place / NIGHT, night)
         _prune(history, matrix.keep)
     return night
 
@@ -140,7 +140,7 @@ def _begun(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night,
         cells=(),
         total=len(matrix.cells),
     )
-    write_json(place / NIGHT, dataclasses.asdict(night))
+    write_json(place / NIGHT, night)
     return night, place
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.base.records import encode
 from harness.cases.runs_of_a_case import ORACLE, REFERENCE, REFERENCE_LR_ZERO, SUBJECT, SUBJECT_LR_ZERO
 from harness.evidence.bundle import Bundle
-from harness.runs.trace import Run, Step, encode_number
+from harness.runs.trace import Run, Step
 
 Column = list[Any] | str
 FIELDS = ("loss", "grad_norm", "learning_rate", "tokens", "batch")
@@ -42,7 +43,7 @@ def step_columns(bundle: Bundle) -> dict[str, Column]:
     for field in ("loss", "grad_norm"):
         floor = bundle.comparison[f"floor.{field}.relative"]
         if floor.values:
-            add_column(columns, f"floor.{field}.relative", [encode_number(value) for value in floor.values])
+            add_column(columns, f"floor.{field}.relative", list(floor.values))
     _add_oracle(columns, bundle)
     return columns
 
@@ -56,7 +57,7 @@ def _add_oracle(columns: dict[str, Column], bundle: Bundle) -> None:
         add_column(columns, f"oracle.{field}", _values(exact, field, asked))
         for side in ("reference", "subject"):
             errors = bundle.comparison[f"oracle.{field}.{side}"].values[:shared]
-            add_column(columns, f"oracle.{field}.{side}", [*map(encode_number, errors)] + [None] * (asked - shared))
+            add_column(columns, f"oracle.{field}.{side}", [*errors, *[None] * (asked - shared)])
 
 
 def step_tables(columns: dict[str, Column]) -> tuple[Table, ...]:
@@ -83,7 +84,7 @@ def _add_arm(columns: dict[str, Column], bundle: Bundle, arm: str, reference: Ru
         measured = bundle.comparison[f"{arm}.{field}.relative"]
         shared = min(len(steps) for steps in taken.values())
         values: Sequence[float] = measured.values[:shared]
-        add_column(columns, f"{arm}.{field}.relative", [*map(encode_number, values)] + [None] * (asked - len(values)))
+        add_column(columns, f"{arm}.{field}.relative", [*values, *[None] * (asked - len(values))])
 
 
 def _steps(run: Run | None) -> tuple[Step, ...]:
@@ -92,11 +93,11 @@ def _steps(run: Run | None) -> tuple[Step, ...]:
 
 def _values(steps: tuple[Step, ...], field: str, asked: int) -> list[Any]:
     values = [getattr(step, field) for step in steps[:asked]]
-    encoded = [encode_number(value) if isinstance(value, float) else value for value in values]
-    return encoded + [None] * (asked - len(encoded))
+    return [*values, *[None] * (asked - len(values))]
 
 
 def add_column(columns: dict[str, Column], name: str, values: list[Any]) -> None:
     """Adds a column, or the name of an earlier one that holds the same: two sides that were fed the same batches need
     not carry their digests twice."""
-    columns[name] = next((earlier for earlier, column in columns.items() if column == values), values)
+    encoded: list[Any] = encode(values)
+    columns[name] = next((earlier for earlier, column in columns.items() if column == encoded), encoded)

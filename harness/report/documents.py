@@ -16,7 +16,7 @@ from harness.report.charts import limits_on
 from harness.report.columns import Column, Table, add_column
 from harness.report.criteria import Bar, used_of_allowed
 from harness.report.words import number
-from harness.runs.trace import EvaluationTask, Scored, encode_number
+from harness.runs.trace import EvaluationTask, Scored
 
 SIDES = (("reference", REFERENCE), ("subject", SUBJECT))
 EVERY_SIDE = (*SIDES, ("oracle", ORACLE))
@@ -161,15 +161,14 @@ def _add_side(columns: dict[str, Column], name: str, numbers: range, lines: Mapp
     taken = [lines.get(step) for step in numbers]
     add_column(columns, f"{name}.document", [line.document if line else None for line in taken])
     add_column(columns, f"{name}.words", [line.words if line else None for line in taken])
-    add_column(columns, f"{name}.score", [encode_number(line.score) if line else None for line in taken])
+    add_column(columns, f"{name}.score", [line.score if line else None for line in taken])
     for index in range(max((len(line.log_likelihoods) for line in taken if line), default=0)):
         values = [line.log_likelihoods[index : index + 1] if line else () for line in taken]
-        add_column(columns, f"{name}.log_likelihood.{index + 1}", [encode_number(v[0]) if v else None for v in values])
+        add_column(columns, f"{name}.log_likelihood.{index + 1}", [v[0] if v else None for v in values])
 
 
-def _differences(bundle: Bundle, task: EvaluationTask, numbers: range) -> Iterator[float | str | None]:
+def _differences(bundle: Bundle, task: EvaluationTask, numbers: range) -> Iterator[float | None]:
     measured = bundle.comparison["score.log_likelihood"]
     found = dict(zip(measured.places, measured.values, strict=True))
     for step in numbers:
-        value = found.get(f"{task} {step}")
-        yield None if value is None else encode_number(value)
+        yield found.get(f"{task} {step}")

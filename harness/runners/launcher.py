@@ -180,7 +180,7 @@ def _leave_out(job: Job, why: str) -> None:
     directory = Path(job.directory)
     shutil.rmtree(directory, ignore_errors=True)
     outcome = RunOutcome(status="missing", last_step=0, detail=f"not begun: {why}")
-    write_json(directory / OUTCOME, dataclasses.asdict(outcome))
+    write_json(directory / OUTCOME, outcome)
 
 
 @contextlib.contextmanager
@@ -206,7 +206,7 @@ def _start(job: Job, start: Start) -> _Running:
         shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     resumed_after = _resumed_before(directory)
-    write_json(directory / JOB, dataclasses.asdict(job))
+    write_json(directory / JOB, job)
     log = (directory / LOG).open("ab")
     process = start(job, directory / JOB, log)
     return _Running(job=job, process=process, log=log, resumed_after=resumed_after)
@@ -311,7 +311,7 @@ def _record(one: _Running, status: Status, detail: str) -> None:
         log_tail="" if status in ENDED else log_tail(one.directory / LOG),
         resumed_after=one.resumed_after,
     )
-    write_json(one.directory / OUTCOME, dataclasses.asdict(outcome))
+    write_json(one.directory / OUTCOME, outcome)
 
 
 def _end(one: _Running) -> None:

@@ -121,7 +121,7 @@ def probe(
             record, places = TapRecord(missing=OVER_RANKS), dict[str, npt.NDArray[Any]]()
             if job.ranks == 1:
                 record, places = tap(updated, build(), tokens, loss_mask, gradients)
-            write_json(directory / TAPS, vars(record))
+            write_json(directory / TAPS, record)
             left |= places
         keep(left, job)
         writer.finish(digest_each(left))

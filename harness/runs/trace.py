@@ -18,12 +18,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from harness.base.digest import canonical_json
 from harness.base.errors import EvidenceError
+from harness.base.numbers import decode_number
+from harness.base.records import encode_json
 
 FORMAT = "certify-trace/2"
-NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
 NUMBERS = ("loss", "grad_norm", "learning_rate")
 EXACT = 2**53  # every whole number below is one float64
 
@@ -162,41 +161,6 @@ class Run:
     trace: Trace | None
 
 
-def encode_number(value: float) -> float | str:
-    """A float for JSON: itself, or the name of the non-finite number."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-
-
-def decode_number(value: Any) -> float:
-    """Inverse of `encode_number`.
-
-    Raises:
-        ValueError: anything that is not a number or the name of one.
-    """
-    if isinstance(value, str) and value in NON_FINITE:
-        return NON_FINITE[value]
-    try:
-        if type(value) in (int, float) and math.isfinite(number := float(value)):
-            return number
-    except OverflowError:
-        pass
-    raise ValueError(f"not a number: {value!r}")
-
-
-def _line(record: Any) -> bytes:
-    values = {f.name: getattr(record, f.name) for f in fields(record)}
-    encoded = {key: _encoded(value) for key, value in values.items()}
-    return canonical_json(encoded).encode() + b"\n"
-
-
-def _encoded(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_encoded(item) for item in value]
-    return encode_number(value) if isinstance(value, float) else value
-
-
 class TraceWriter:
     """Appends a run's record line by line; every line is on disk before the next step starts.
 
@@ -211,7 +175,7 @@ class TraceWriter:
 
     @classmethod
     def create(cls, path: Path, header: TraceHeader) -> Self:
-        return cls(path, _line(header), 0)
+        return cls(path, encode_json(header), 0)
 
     @classmethod
     def resume(cls, path: Path, header: TraceHeader, after_step: int) -> Self:
@@ -227,7 +191,7 @@ class TraceWriter:
                 f"{path} is not the beginning of this run up to step {after_step}. Run again without --resume."
             )
         temporary = path.with_suffix(".resume")
-        writer = cls(temporary, _line(header) + b"".join(map(_line, kept)), after_step)
+        writer = cls(temporary, encode_json(header) + b"".join(map(encode_json, kept)), after_step)
         os.replace(temporary, path)
         return writer
 
@@ -237,13 +201,13 @@ class TraceWriter:
         self._sha.update(data)
 
     def append(self, step: Step | Scored) -> None:
-        self._write(_line(step))
+        self._write(encode_json(step))
         self._last_step = step.step
 
     def finish(self, parameters: Mapping[str, str]) -> None:
         """Writes the footer: the run came to its end."""
         footer = TraceFooter(last_step=self._last_step, parameters=dict(parameters), lines=self._sha.hexdigest())
-        self._file.write(_line(footer))
+        self._file.write(encode_json(footer))
         self._file.flush()
         os.fsync(self._file.fileno())
 

@@ -49,7 +49,7 @@ def set_up(case: Case, standards: Sequence[Standard], options: Options) -> Bench
     plain = options.out / "plain"
     tapped = options.out / "tapped" if case.task.judges_steps else None
     case, inputs = prepare(case, standards, dataclasses.replace(options, out=plain, resume=plain.exists()))
-    write_json(plain / INPUTS, vars(inputs))
+    write_json(plain / INPUTS, inputs)
     _make_shared(case, all_jobs, dataclasses.replace(options, out=plain, resume=True))
     if tapped is not None:
         _share(tapped, plain, (CASE, "inputs"))

@@ -67,7 +67,7 @@ class _Runs:
         """Made, or read where it was made before."""
         result = self.options.out / "clean" / f"{self.variation.name}-{seed}.json"
         if not result.is_file():
-            write_json(result, dataclasses.asdict(self._made(seed)))
+            write_json(result, self._made(seed))
         clean: Clean = parse(Clean, read_json(result), result)
         return clean
 

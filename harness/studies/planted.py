@@ -39,7 +39,7 @@ def run_planted(
         result = _result(options, defect)
         if not result.is_file():
             planted = _planted(defect, benches[case.name], options.out / "at-work" / defect.id, forks.execute)
-            write_json(result, dataclasses.asdict(planted))
+            write_json(result, planted)
         found: Planted = parse(Planted, read_json(result), result)
         return found
 

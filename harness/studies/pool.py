@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
@@ -103,4 +102,4 @@ def _carry_out(job: Job) -> None:
 
 def _record(directory: Path, status: Status, detail: str, last_step: int, log: str) -> None:
     outcome = RunOutcome(status=status, last_step=last_step, detail=detail, log_tail=log)
-    write_json(directory / OUTCOME, asdict(outcome))
+    write_json(directory / OUTCOME, outcome)

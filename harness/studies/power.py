@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from harness.base.errors import InputError
@@ -147,7 +147,7 @@ def _begin(asked: Asked, options: Options) -> None:
     if not path.is_file():
         if options.out.exists() and any(options.out.iterdir()):
             raise InputError(f"{options.out} is not empty and holds no study. Choose another --work.")
-        write_json(path, asdict(now))
+        write_json(path, now)
     elif not options.resume:
         raise InputError(f"{options.out} holds a study already. Go on with it: --resume. Or choose another --work.")
     elif parse(_Begun, read_json(path), path) != now:

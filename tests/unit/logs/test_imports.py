@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import CertifyError, InputError
-from harness.base.records import write_json
-from harness.logs import ImportedRun, encode, read_import
+from harness.base.records import encode, write_json
+from harness.logs import ImportedRun, read_import
 from harness.logs.imports import contradictions, detect, import_log
 from tests.support.examples import small_case
 from tests.support.logs import RATE, lines, losses, megatron, mindformers, mindformers_2
@@ -224,14 +224,14 @@ def test_contradictions_to_the_case_are_reported(write: Write) -> None:
 def test_an_imported_run_reads_back_unchanged_and_an_edited_one_is_an_error(write: Write, tmp_path: Path) -> None:
     run = imported(write(lines(mindformers(1, 5.0), mindformers(2, "nan"))))
     path = tmp_path / "run.import.json"
-    write_json(path, encode(run))
+    write_json(path, run)
     read = read_import(path)
     assert encode(read) == encode(run) and read.files == run.files
     for old, new in (('"step":2', '"step":1'), ('"total":20', '"total":"20"'), ('"told"', '"tell"'), ("5.0", "5.00")):
         path.write_text(path.read_text().replace(old, new, 1))
         with pytest.raises(CertifyError):
             read_import(path)
-        write_json(path, encode(run))
+        write_json(path, run)
 
 
 PIECES = st.sampled_from(

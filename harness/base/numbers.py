@@ -1,0 +1,36 @@
+"""Floating-point numbers in JSON, which has no word for the three that are not finite: they are written by name."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+NON_FINITE: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def encode_number(value: float) -> float | str:
+    """A float for JSON: itself, or the name of the non-finite number."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+def decode_number(value: Any) -> float:
+    """Inverse of `encode_number`.
+
+    Raises:
+        ValueError: the value is neither a number nor the name of one.
+    """
+    if isinstance(value, str) and value in NON_FINITE:
+        return NON_FINITE[value]
+    try:
+        if type(value) in (int, float) and math.isfinite(number := float(value)):
+            return number
+    except OverflowError:
+        pass
+    raise ValueError(f"not a number: {value!r}")
+
+
+# A field of a record that may hold a number that is not finite.
+Float = Annotated[float, BeforeValidator(decode_number)]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from harness.cases.case import Case, load_case
+from harness.cases.task import INFERENCE
 from harness.certify.case_options import load_standards
 from harness.certify.jobs import Options
 from harness.defects import load_defect
@@ -116,7 +117,7 @@ def test_a_forked_answer_with_a_kept_graph_has_the_bits_of_a_fresh_process(tmp_p
     case, runner = small(), load_defect("cache-float16").runner
     bench = set_up(case, load_standards(case.standards, case), Options(out=tmp_path / "shared", command=()))
     left = {}
-    with Forks(1, "inference") as forks:
+    with Forks(1, INFERENCE) as forks:
         for way in ("fresh", "forked"):
             directory = tmp_path / way / "plain"
             execute = forks.execute if way == "forked" else in_fresh_processes

@@ -122,7 +122,7 @@ def test_the_other_rules_see_scores_alone_where_a_model_is_asked(
 ) -> None:
     scores = Measurement(name=rules.SCORES, places=tuple(apart), values=tuple(apart.values()))
     comparison = Comparison(measurements={rules.SCORES: scores})
-    assert tuple(other_rules(comparison, "inference").values()) == seen
+    assert tuple(other_rules(comparison, tasks.INFERENCE).values()) == seen
 
 
 def test_the_ceiling_of_the_other_rules_is_that_of_the_standard() -> None:

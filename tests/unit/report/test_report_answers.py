@@ -18,6 +18,7 @@ from harness.report.documents import document_columns, document_tables
 from harness.report.inference import Answering
 from harness.report.languages import CHINESE
 from harness.report.token_text import read_token_text
+from harness.report.view import SECTIONS
 from harness.report.words import number
 from harness.runs.evaluation import TOKENIZER
 from harness.runs.trace import RunOutcome, Scored
@@ -56,7 +57,6 @@ def without_plotly(html: str) -> str:
 
 
 def test_a_page_has_the_parts_of_its_task_alone(bundle: Bundle) -> None:
-    assert view_of(bundle).training is None
     text = page_of(bundle)
     sections = re.findall(r'<section id="(\w+)"', text)
     assert sections == ["verdict", "level", "scores", "exact", "continuations", "itself", *SHARED]
@@ -159,7 +159,7 @@ def test_a_side_is_compared_with_itself_beside_its_limit(bundle: Bundle) -> None
 
 
 def test_repeats_are_told_by_documents_and_tensors(bundle: Bundle) -> None:
-    rows = {(row.side, row.what): row for row in view_of(bundle).repeats}
+    rows = {(row.side, row.what): row for row in view_of(bundle).part.repeats}
     assert rows["subject", "Every document's scores"].detail == "in 52 of 52 documents"
     assert rows["subject", "Logits and tokens"].mark.word == "identical bits"
 
@@ -208,7 +208,7 @@ def test_a_run_that_broke_is_told_and_the_page_is_there(tmp_path: Path, run: str
         outcomes={run: crash},
     )
     text = page_of(made)
-    assert f"{run} did not come to its end" in text and "Out of memory" in text
+    assert f"{run} did not finish" in text and "Out of memory" in text
     assert "Next: <code>certify run" in text
 
 
@@ -231,7 +231,7 @@ def test_questions_that_were_edited_are_no_page(tmp_path: Path) -> None:
 def test_what_ran_and_what_was_asked_is_said(bundle: Bundle) -> None:
     provenance = view_of(bundle).provenance
     facts = {fact.term: fact.text for fact in provenance.inputs}
-    assert facts["Asked"] == "2 rows, 2 prompts and 12 texts; 20 documents of each other task"
+    assert facts["Size of the evaluation"] == "2 rows, 2 prompts and 12 texts; 20 documents of each other task"
     assert {run.name: run.steps for run in provenance.runs}["subject-1"] == "52 of 52"
     assert provenance.commands[0].line == "certify run qwen3-tiny-inference"
 
@@ -240,6 +240,7 @@ def test_titles_that_come_from_the_view_are_there_in_chinese(bundle: Bundle) -> 
     view = shown(bundle)
     words = [word for row in view.scores for word in (row.task, row.score)]
     words += [chart.title for chart in view.charts] + ["reference", "subject"]
+    words += [title for sections in SECTIONS.values() for _, title in sections.links]
     assert [word for word in words if word not in CHINESE] == []
 
 

@@ -28,7 +28,7 @@ def without_oracle(run: str, step: Step) -> Step | None:
 
 
 def test_every_statistic_of_every_measurement_stands_there(bundle: Bundle) -> None:
-    groups = view_of(bundle).training.oracle.groups
+    groups = view_of(bundle).part.oracle.groups
     assert [group.what for group in groups] == WHATS
     for group, what in zip(groups, ("loss", "grad_norm", "gradients", "updates"), strict=True):
         for row, name in zip(group.rows, ("mean", "rms", "maximum"), strict=True):
@@ -40,20 +40,20 @@ def test_every_statistic_of_every_measurement_stands_there(bundle: Bundle) -> No
 
 
 def test_a_ratio_stands_beside_the_limit_of_its_own_statistic(bundle: Bundle) -> None:
-    allowed = {group.what: [row.allowed for row in group.rows] for group in view_of(bundle).training.oracle.groups}
+    allowed = {group.what: [row.allowed for row in group.rows] for group in view_of(bundle).part.oracle.groups}
     limits = [f"at most {value} allowed (strict-fp32)" for value in (2, 2, 10)]
     assert allowed == {"Loss": limits, "Grad norm": [""] * 3, "First gradients": limits, "Optimizer alone": limits}
 
 
 def test_a_standard_without_limits_on_ratios_draws_no_bars(tmp_path: Path) -> None:
     case, standards = load_case("qwen3-tiny-bf16"), (load_standard("official"),)
-    section = view_of(write_example(tmp_path, case=case, standards=standards)).training.oracle
+    section = view_of(write_example(tmp_path, case=case, standards=standards)).part.oracle
     assert {row.bar for group in section.groups for row in group.rows} == {None}
     assert {row.bar for row in section.gradients.first} == {None}
 
 
 def test_gradients_stand_by_ratio_and_none_is_left_out(bundle: Bundle) -> None:
-    table = view_of(bundle).training.oracle.gradients
+    table = view_of(bundle).part.oracle.gradients
     ratios = bundle.comparison["oracle.gradients.ratio"]
     worst_first = sorted(zip(ratios.values, ratios.places, strict=True), key=lambda pair: -pair[0])
     assert [row.name for row in (*table.first, *table.rest)] == [name for _, name in worst_first]
@@ -71,7 +71,7 @@ def test_a_missing_oracle_is_said_and_nothing_is_drawn(tmp_path: Path) -> None:
 
 def test_a_run_that_stopped_on_the_way_is_named_beside_its_errors(tmp_path: Path) -> None:
     cut = write_example(tmp_path, change=lambda run, s: None if run == "subject-1" and s.step > 83 else s)
-    loss = view_of(cut).training.oracle.groups[0]
+    loss = view_of(cut).part.oracle.groups[0]
     assert loss.broken == "subject-1: killed by signal 9 after step 83"
     assert [row.ratio for row in loss.rows] == ["not a number"] * 3
 

@@ -118,7 +118,7 @@ def test_who_has_to_sign_is_said_at_lower_levels_too(failing: Bundle) -> None:
 
 def test_steps_that_were_not_taken_are_not_called_beyond_a_limit(tmp_path: Path) -> None:
     bundle = write_example(tmp_path, change=lambda run, s: None if run == "subject-1" and s.step > 83 else s)
-    loss = view_of(bundle).training.charts[0]
+    loss = view_of(bundle).part.charts[0]
     assert "No step that was taken is beyond it. Steps 84 to 200 were not taken by both sides." in loss.caption
     assert not any("✕" in note["text"] for note in loss.figure["layout"]["annotations"])
 
@@ -159,14 +159,14 @@ def test_the_floor_is_a_band_and_a_table_without_a_limit(floored: Bundle) -> Non
 
 
 def test_a_floor_that_was_not_measured_has_no_rows(failing: Bundle) -> None:
-    assert view_of(failing).training.floor == ()
+    assert view_of(failing).part.floor == ()
 
 
 def test_determinism_says_identical_bits_or_the_first_step_that_differs(tmp_path: Path) -> None:
     def drifting(run: str, step: Step) -> Step:
         return dataclasses.replace(step, loss=step.loss + 1e-9) if run == "subject-2" and step.step >= 9 else step
 
-    rows = {(row.side, row.what): row for row in view_of(write_example(tmp_path, change=drifting)).repeats}
+    rows = {(row.side, row.what): row for row in view_of(write_example(tmp_path, change=drifting)).part.repeats}
     assert len(rows) == 6
     assert rows["reference", "Every loss"].mark.word == "identical bits"
     assert rows["reference", "Every loss"].detail == "in 200 of 200 steps"
@@ -177,7 +177,7 @@ def test_determinism_says_identical_bits_or_the_first_step_that_differs(tmp_path
 
 def test_a_repeat_that_was_cut_short_is_not_called_identical(tmp_path: Path) -> None:
     bundle = write_example(tmp_path, change=lambda run, s: None if run == "subject-2" and s.step > 83 else s)
-    row = next(row for row in view_of(bundle).repeats if (row.side, row.what) == ("subject", "Every loss"))
+    row = next(row for row in view_of(bundle).part.repeats if (row.side, row.what) == ("subject", "Every loss"))
     assert row.mark.word == "not measured" and "step 84" in row.detail
 
 
@@ -188,7 +188,7 @@ def test_tensors_stand_worst_first_and_not_a_number_before_all(tmp_path: Path) -
             tensors["model.norm.weight"] = tensors["model.norm.weight"] * np.float32("nan")
         return tensors
 
-    table = view_of(write_example(tmp_path, parameters=broken)).training.tensors
+    table = view_of(write_example(tmp_path, parameters=broken)).part.tensors
     assert table.first[0].name == "model.norm.weight" and table.first[0].relative == "not a number"
     assert table.first[0].bar is not None and table.first[0].bar.over
 

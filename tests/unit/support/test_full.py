@@ -2,7 +2,7 @@
 
 import pytest
 
-CONFTEST = "from tests.conftest import pytest_collection_modifyitems, pytest_configure"
+CONFTEST = "from tests.conftest import *"
 TESTS = """
     import pytest
     from tests.support.full import full
@@ -24,8 +24,11 @@ def laws(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
-def test_what_is_left_out_is_counted_and_does_not_run(laws: pytest.Pytester) -> None:
-    laws.runpytest("-m", "not full").assert_outcomes(passed=2, deselected=2)
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two processes"])
+def test_what_is_left_out_is_counted_and_does_not_run(laws: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    done = laws.runpytest_subprocess("-m", "not full", *workers)
+    assert done.parseoutcomes()["passed"] == 2
+    done.stdout.fnmatch_lines(["2 tests are left to: tox run -e full"])
 
 
 def test_what_is_left_out_is_all_that_full_runs(laws: pytest.Pytester) -> None:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.support.examples import ROOT
+
 CONFTEST = "from tests.conftest import *"
 TESTS = """
     import pytest
@@ -18,7 +20,8 @@ TESTS = """
 
 
 @pytest.fixture
-def laws(pytester: pytest.Pytester) -> pytest.Pytester:
+def laws(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_laws=TESTS)
     return pytester

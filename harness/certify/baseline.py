@@ -31,9 +31,10 @@ from harness.cases.case import Case, parse_case, shipped_cases
 from harness.cases.runs_of_a_case import REFERENCE, REFERENCE_REPEAT
 from harness.certify.environment import packages
 from harness.evidence.bundle import read_run, unusable
-from harness.evidence.bundle_files import CASE, OUTCOME, TRACE
+from harness.evidence.bundle_files import CASE
 from harness.evidence.provenance import BASELINE, BASELINE_FORMAT, ENVIRONMENT, SOURCE, Baseline, read_baseline_record
 from harness.runners.job import Job
+from harness.runs.files import OUTCOME, TRACE
 from harness.runs.inputs import Inputs
 from harness.runs.trace import Run, Trace
 

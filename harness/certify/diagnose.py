@@ -12,10 +12,11 @@ from harness.certify import flow, prerequisites, workspace
 from harness.certify.jobs import ALL_SIDES, Options, job_of
 from harness.diagnosis.diagnosis import CURVES, Diagnosis, diagnose, record, run_name
 from harness.evidence.bundle import Bundle, read_bundle
-from harness.evidence.bundle_files import CASE, INPUTS, TRACE
+from harness.evidence.bundle_files import CASE, INPUTS
 from harness.report.diagnosis import render_diagnosis
 from harness.runners.job import Job
 from harness.runners.launcher import Listener, run_jobs
+from harness.runs.files import TRACE
 from harness.runs.trace import Side
 
 RECORD, PAGE = "diagnosis.json", "diagnosis.html"

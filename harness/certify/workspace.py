@@ -9,7 +9,8 @@ from pathlib import Path
 
 from harness.base.errors import InputError
 from harness.base.records import read_json
-from harness.evidence.bundle_files import INPUTS, MANIFEST, OUTCOME
+from harness.evidence.bundle_files import INPUTS, MANIFEST
+from harness.runs.files import OUTCOME
 from harness.runs.trace import ENDED
 
 

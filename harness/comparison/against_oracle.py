@@ -12,9 +12,8 @@ import numpy as np
 from harness.cases.runs_of_a_case import ORACLE, ORACLE_PROBE, REFERENCE, REFERENCE_PROBE, SUBJECT, SUBJECT_PROBE
 from harness.comparison.distance import HALF_ULP, error_ratio, relative, root_mean_square, tensor_difference
 from harness.comparison.measurement import Measurement, Place, Tensors, steps_of, why_broken, why_missing
+from harness.runs.files import GRADIENT, UPDATED
 from harness.runs.trace import Run
-
-GRADIENT, UPDATED = "gradient.", "updated."  # what a probe left begins so
 
 
 def against_oracle(

@@ -25,9 +25,10 @@ from harness.cases.runs_of_a_case import (
     SUBJECT_REPEAT,
     SUBJECT_RESUMED,
 )
-from harness.comparison.against_oracle import GRADIENT, against_oracle
+from harness.comparison.against_oracle import against_oracle
 from harness.comparison.distance import MEASURES, fall, spike, tensor_difference, trend
 from harness.comparison.measurement import Comparison, Measurement, Tensors, why_broken, why_missing
+from harness.runs.files import GRADIENT
 from harness.runs.trace import Run, Step, Trace, TraceHeader
 
 NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")

@@ -22,12 +22,9 @@ from harness.evidence.bundle_files import (
     FINDINGS,
     INPUTS,
     MANIFEST,
-    OUTCOME,
     PAGE,
     RECORD,
     RUN,
-    TIMING,
-    TRACE,
     check_files,
     check_page,
     seal,
@@ -47,6 +44,7 @@ from harness.evidence.provenance import (
     read_occasion,
     read_source,
 )
+from harness.runs.files import OUTCOME, TIMING, TRACE
 from harness.runs.inputs import Inputs, read_inputs, read_tensors
 from harness.runs.trace import Run, RunOutcome, read_trace
 from harness.standards import Standard, parse_standard

@@ -12,6 +12,7 @@ Two runs of one case on one machine have the same manifest: what depends on time
     attestations/*.json           signed statements about manifest and record, checked with their signatures
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,13 @@ from harness.base.digest import digest_bytes, digest_file
 from harness.base.errors import EvidenceError
 from harness.base.records import check_list, list_files, plain_files, read_json, write_json
 from harness.base.whole_files import whole_file
+from harness.runs.files import LOG, RANKS, TIMING
 
 FORMAT, RECORD_FORMAT = "certify-bundle/2", "certify-record/1"
 MANIFEST, RECORD, FINDINGS = "manifest.json", "record.json", "findings.json"
 CASE, INPUTS = "case.json", "inputs.json"
 RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
-TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
 RECORDED = (RUN,)  # depends on time or host
-RANKS = "ranks"  # of a run of several processes: what each but the one that tells left, and the logs of all
 RECORDED_OF_RUN = (LOG, TIMING, RANKS)  # and so does this of each run
 PAGE_SEAL = "<!-- sha256 {} -->\n"
 
@@ -106,4 +106,5 @@ def check_page(path: Path) -> None:
     content = path.read_bytes()
     end = content.rfind(b"\n", 0, len(content) - 1) + 1
     if content[end:] != PAGE_SEAL.format(digest_bytes(content[:end])).encode():
-        raise EvidenceError(f"{path} was changed since it was written. Write it again: certify report {path.parent}")
+        command = shlex.join(["certify", "report", str(path.parent)])
+        raise EvidenceError(f"{path} was changed since it was written. Write it again: {command}")

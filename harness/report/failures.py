@@ -7,11 +7,11 @@ from typing import Any
 from harness.cases.alignment import expected_alignment
 from harness.cases.runs_of_a_case import REFERENCE, SUBJECT
 from harness.evidence.bundle import Bundle
-from harness.evidence.bundle_files import LOG
 from harness.evidence.judge import Finding, Outcome, describe_place
 from harness.evidence.summary import _step, can_be_diagnosed, first_step, remarks
 from harness.report.groups import group_of
 from harness.report.words import Mark, mark, number, purpose
+from harness.runs.files import LOG
 from harness.runs.trace import Run, Scored
 
 LOG_LINES = 20

@@ -16,9 +16,9 @@ import yaml
 
 from harness.cases.case import Case
 from harness.evidence.bundle import Bundle
-from harness.evidence.bundle_files import TIMING
 from harness.evidence.provenance import Baseline, Source
 from harness.report.words import Fact, Mark, count, duration, number, purpose
+from harness.runs.files import TIMING
 from harness.runs.trace import Run
 
 UNKNOWN = "not recorded"

@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 
 from harness.base.digest import digest_each, digest_tensors
 from harness.cases.case import Case, Inference
-from harness.evidence.bundle_files import TIMING, TRACE
 from harness.runners.job import Job, header_of
 from harness.runners.protocol import Answerer, AnswererFactory, Setting, Tensors
 from harness.runs.evaluation import (
@@ -24,6 +23,7 @@ from harness.runs.evaluation import (
     read_evaluation,
     words,
 )
+from harness.runs.files import TIMING, TRACE
 from harness.runs.trace import EvaluationTask, Scored, TraceWriter
 
 Array = npt.NDArray[Any]

@@ -23,10 +23,10 @@ from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
 from harness.evidence.bundle import read_run
-from harness.evidence.bundle_files import LOG, OUTCOME, TRACE
 from harness.runners.job import Job
 from harness.runners.processes import log_tail
 from harness.runners.worker import CHECKPOINT, resume_step
+from harness.runs.files import LOG, OUTCOME, TRACE
 from harness.runs.trace import ENDED, RunOutcome, Scored, Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0

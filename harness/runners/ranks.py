@@ -19,11 +19,11 @@ from pathlib import Path
 
 from harness.base.errors import InputError
 from harness.cases.case import parse_case
-from harness.evidence.bundle_files import RANKS
 from harness.runners.job import PORTS_OF_A_START, Job, Nodes
 from harness.runners.processes import end_with_parent, free_port, log_tail
 from harness.runners.registry import load_runner
 from harness.runners.worker import carry_out, read_job
+from harness.runs.files import RANKS
 from qwen3_model.parallel_config import BARRIER_PORT, Coordinates, ParallelConfig
 
 LOGS = "log"

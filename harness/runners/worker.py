@@ -20,13 +20,12 @@ from pydantic import TypeAdapter
 from harness.base.digest import digest_each, digest_tensors
 from harness.base.records import write_json
 from harness.cases.case import Case, parse_case
-from harness.comparison.against_oracle import GRADIENT, UPDATED
-from harness.evidence.bundle_files import TIMING, TRACE
 from harness.runners.inference_worker import ask, keep
 from harness.runners.job import Job, header_of
 from harness.runners.processes import end_with_parent
 from harness.runners.protocol import Runner, Setting, Tapped, Tensors
 from harness.runners.registry import load_runner
+from harness.runs.files import GRADIENT, TIMING, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, PROBE_UPDATES, probe_gradients, read_tensors
 from harness.runs.taps import TAPS, TapRecord
 from harness.runs.trace import Step, TraceHeader, TraceWriter

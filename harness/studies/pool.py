@@ -20,11 +20,11 @@ from typing import Self
 from harness.base.errors import InputError
 from harness.base.records import write_json
 from harness.cases.runs_of_a_case import TRAINING
-from harness.evidence.bundle_files import OUTCOME, TRACE
 from harness.runners.job import Job
 from harness.runners.launcher import own_end, variables
 from harness.runners.processes import end_with_parent
 from harness.runners.worker import carry_out
+from harness.runs.files import OUTCOME, TRACE
 from harness.runs.trace import RunOutcome, Status, read_trace
 from harness.studies.reuse import factory_of, forget
 from harness.studies.standing_ranks import carry_out_together

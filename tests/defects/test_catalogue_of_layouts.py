@@ -17,7 +17,7 @@ from harness.cases.runs_of_a_case import SUBJECT
 from harness.certify.flow import prepare
 from harness.certify.jobs import Options, job
 from harness.defects import PARALLEL, Defect, shipped_defects
-from harness.evidence.bundle_files import TRACE
+from harness.runs.files import TRACE
 from harness.runs.trace import Trace, read_trace
 from harness.studies.pool import Pool
 from tests.support.catalogue import planted

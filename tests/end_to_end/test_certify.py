@@ -17,8 +17,8 @@ from harness.cases.runs_of_a_case import REQUIRED_RUNS
 from harness.comparison.measurement import Measurement
 from harness.defects import load_defect
 from harness.evidence.bundle import Bundle, read_bundle
-from harness.evidence.bundle_files import OUTCOME, TRACE
 from harness.evidence.judge import Finding, Outcome
+from harness.runs.files import OUTCOME, TRACE
 from tests.support.bundles import edit_json
 from tests.support.certify_process import certify, start_certify
 from tests.support.full import full

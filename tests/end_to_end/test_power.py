@@ -23,10 +23,10 @@ from harness.cases.case import load_case
 from harness.certify.flow import prepare
 from harness.certify.jobs import Options, all_jobs
 from harness.defects import load_defect
-from harness.evidence.bundle_files import TRACE
 from harness.power.rates import named_rightly
 from harness.power.record import Study, read_power
 from harness.runners.launcher import run_jobs
+from harness.runs.files import TRACE
 from harness.studies.forks import Forks
 from tests.support.certify_process import certify, start_certify
 from tests.support.examples import ROOT

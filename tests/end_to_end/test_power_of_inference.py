@@ -13,10 +13,10 @@ from harness.cases.task import INFERENCE
 from harness.certify.case_options import load_standards
 from harness.certify.jobs import Options
 from harness.defects import load_defect
-from harness.evidence.bundle_files import TRACE
 from harness.power.page import build_page
 from harness.power.record import Study, first_sightings, read_power
 from harness.runners.launcher import run_jobs, variables
+from harness.runs.files import TRACE
 from harness.studies.bench import judge_subject, set_up
 from harness.studies.forks import PRELOADED, WITHOUT_THREADS, Forks
 from tests.support.certify_process import certify

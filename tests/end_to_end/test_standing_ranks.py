@@ -8,10 +8,10 @@ from harness.cases.runs_of_a_case import SUBJECT, SUBJECT_RESUMED
 from harness.certify.flow import prepare
 from harness.certify.jobs import Options, job
 from harness.evidence.bundle import read_run
-from harness.evidence.bundle_files import TRACE
 from harness.runners.job import Job
 from harness.runners.launcher import run_jobs
 from harness.runners.mindspore_subject import MindSporeSubject
+from harness.runs.files import TRACE
 from harness.studies.pool import Pool
 from harness.studies.variations import OVER_RANKS
 

@@ -19,12 +19,12 @@ from harness.cases.case import Case, load_case
 from harness.cases.runs_of_a_case import TRAINING, required_runs, role, runs_of
 from harness.cases.task import INFERENCE, PRETRAIN
 from harness.evidence.bundle import Bundle, finish_bundle
-from harness.evidence.bundle_files import OUTCOME, TIMING, TRACE
 from harness.levels.rule import Certificate, certify
 from harness.levels.submission import Submission
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
 from harness.runs.evaluation import Evaluation, digest_evaluation
+from harness.runs.files import OUTCOME, TIMING, TRACE
 from harness.runs.inputs import BATCHES, WEIGHTS, Inputs
 from harness.runs.trace import Arm, RunOutcome, Scored, Side, Step, TraceHeader, TraceWriter
 from harness.standards import Standard, load_standard

@@ -15,7 +15,8 @@ from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, load_case
 from harness.diagnosis.clues import exact_loss
 from harness.diagnosis.errors_by_place import SIDES, TappedRun
-from harness.evidence.bundle_files import CASE, OUTCOME, TRACE
+from harness.evidence.bundle_files import CASE
+from harness.runs.files import OUTCOME, TRACE
 from harness.runs.inputs import BATCHES, WEIGHTS, seeded
 from harness.runs.places import places
 from harness.runs.taps import TAPS, TapRecord

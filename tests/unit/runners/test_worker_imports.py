@@ -1,0 +1,48 @@
+"""What the process of a run imports: few packages, for it runs in environments of its own, and nothing that judges."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+ROOMS = {"base", "cases", "runners", "runs"}
+# They start the processes of runs, and import what the command imports.
+STARTERS = {"__init__", "executor", "launcher"}
+
+
+def contract() -> dict[str, Any]:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    found: dict[str, Any] = next(one for one in contracts if one["name"].startswith("The process of a run is small"))
+    return found
+
+
+def imported_by(*modules: str) -> set[str]:
+    script = f"import {', '.join(modules)}, json, sys; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(json.loads(done.stdout))
+
+
+def within(modules: set[str], packages: list[str]) -> set[str]:
+    return {one for one in modules for package in packages if one == package or one.startswith(f"{package}.")}
+
+
+@pytest.mark.parametrize("module", ["worker", "ranks", "inference_worker"])
+def test_the_process_of_a_run_imports_nothing_that_judges_renders_or_signs(module: str) -> None:
+    found = imported_by(f"harness.runners.{module}")
+    assert within(found, contract()["forbidden_modules"]) == set()
+    assert {one.split(".")[1] for one in found if one.startswith("harness.")} <= ROOMS
+    assert within(found, ["mindspore", "torch", "transformers"]) == set(), "a framework comes with its runner"
+
+
+def test_what_is_forbidden_would_be_seen() -> None:
+    assert within(imported_by("harness.report"), contract()["forbidden_modules"]) >= {"jinja2", "harness.evidence"}
+
+
+def test_the_contract_covers_every_module_that_the_process_of_a_run_may_import() -> None:
+    modules = {path.stem for path in (ROOT / "harness" / "runners").glob("*.py")} - STARTERS
+    assert set(contract()["source_modules"]) == {f"harness.runners.{module}" for module in modules}

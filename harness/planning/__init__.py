@@ -1,5 +1,5 @@
-"""What a layout costs before it is run: memory of every stage, bytes between ranks, and which layout to take.
+"""The cost of a layout before it is run: memory of every stage, bytes between ranks, and a search for the best layout.
 
-Takes a case and gives numbers; nothing is run and no framework is imported. What is estimated and what is exact is said
-with each number.
+Computes numbers from a case; runs nothing and imports no framework. Each number states whether it is exact or an
+estimate.
 """

@@ -1,4 +1,4 @@
-"""The communication operators of a graph that MindSpore saved: which, among whom, and how often a step runs them."""
+"""The communication operators of a graph saved by MindSpore: their kind, their ranks, and their count in a step."""
 
 import functools
 import re
@@ -15,7 +15,7 @@ KINDS = (
 OPERATOR = re.compile(rf"^ +%\d+\([^=]*\) = (?:PrimFunc_)?({KINDS})\(")
 ENTRY = re.compile(r"^# IR entry: @(\S+)", re.MULTILINE)
 SUBGRAPH = re.compile(r"^subgraph @([^\s(]+)\(")
-# A subgraph is called by its name, or through a variable beside which stand those that it may be.
+# A subgraph is called by its name, or through a variable followed by the names that it may refer to.
 CALLED = re.compile(r" = (?:call @[^\s(]+|%\d+\[@[^\]]*\])\(")
 GROUP = re.compile(r'\bgroup: "([^"]+)"')
 RANKS = re.compile(r"\bgroup_rank_ids: \(([\d, ]+)\)")
@@ -29,10 +29,10 @@ class Communication:
 
     Attributes:
         kind: MindSpore's name of the operator.
-        ranks: those that take part in it.
-        peer: the one that it sends to or receives from, where it is one.
-        found: how many of them stand in the graph.
-        runs: how many of them a step runs: what each micro batch goes through stands there once.
+        ranks: the ranks of its group.
+        peer: the rank that it sends to or receives from, if there is one.
+        found: the number of such operators in the graph.
+        runs: how often a step runs them: an operator of the micro batches is in the graph once.
     """
 
     kind: str
@@ -47,15 +47,15 @@ def read_communication(graph: str, groups: Mapping[str, Sequence[int]]) -> tuple
 
     Args:
         graph: the text of an IR file.
-        groups: the ranks of the groups that were made in Python. The graph states those of the others; of these it
-            states all ranks there are.
+        groups: the ranks of the groups that were made in Python, for which the graph states all ranks of the world.
+            For other groups the graph states the right ranks.
 
     Raises:
-        InputError: it is no such text.
+        InputError: the text is not an IR file.
     """
     entry, lines = ENTRY.search(graph), _by_subgraph(graph)
     if entry is None or entry[1] not in lines:
-        raise InputError("The graph that MindSpore saved cannot be read: it does not say where it begins.")
+        raise InputError("The graph that MindSpore saved cannot be read: it has no line '# IR entry' with a subgraph.")
     runs = _runs(lines, entry[1])
     found, run = Counter[Operator](), Counter[Operator]()
     for name, body in lines.items():
@@ -88,7 +88,7 @@ def _by_subgraph(graph: str) -> dict[str, list[str]]:
 
 
 def _runs(lines: Mapping[str, Sequence[str]], entry: str) -> Mapping[str, int]:
-    """How often a step runs each subgraph; those that a condition chooses between count as if each ran."""
+    """How often a step runs each subgraph; of the branches of a condition each counts as if it ran."""
     calls: dict[str, Counter[str]] = {name: Counter() for name in lines}
     for name, body in lines.items():
         for line in body:

@@ -1,8 +1,8 @@
 """One rank's dry run in its process: `python -m harness.planning.compile_rank JOB.json PARENT`.
 
-mindformers' own trainer goes its whole way with a configuration: context, communication, model, wrappers, optimizer.
-Where it would begin to train, the network is compiled in place of that, and nothing is executed. The data set is
-replaced by zeros of its shape, given as arguments: how rows come to the device is not compiled.
+mindformers' own trainer runs with a configuration: context, communication, model, wrappers, optimizer. Where it would
+start to train, the network is compiled instead, and nothing is executed. The data set is replaced by zeros of its
+shape, passed as arguments, so the data pipeline is not compiled.
 """
 
 import json
@@ -25,7 +25,7 @@ from harness.runners.processes import end_with_parent
 
 
 class Zeros:
-    """As many rows as a data set has, each of zeros."""
+    """A data set of zeros with a given number of rows."""
 
     def __init__(self, rows: int, columns: int, length: int) -> None:
         self.rows = rows
@@ -39,13 +39,13 @@ class Zeros:
 
 
 def compile_network(model: Any, epochs: int, rows: Any, **_: Any) -> None:
-    """Called as `Model.train` is; compiles what that would train."""
+    """Replaces `Model.train`: compiles the network instead of training it."""
     model.train_network.set_train()
     model.train_network.compile(*next(rows.create_tuple_iterator(num_epochs=1)))
 
 
 def zeros(config: Any) -> Any:
-    """What stands for the data set: the rows of a step that go to one rank, at a time."""
+    """The replacement of the data set: one rank's rows of a step as one batch."""
     layout, data = config.parallel_config, config.train_dataset
     parts = layout.micro_batch_num if layout.pipeline_stage > 1 else config.runner_config.gradient_accumulation_steps
     columns = list(data.input_columns)
@@ -53,32 +53,32 @@ def zeros(config: Any) -> Any:
     return GeneratorDataset(rows, columns, shuffle=False).batch(config.runner_config.batch_size * parts)
 
 
-def note_groups() -> dict[str, list[int]]:
-    """The groups that will be made in Python, with their ranks: in a dry run MindSpore itself forgets those."""
+def record_groups() -> dict[str, list[int]]:
+    """The ranks of the groups that are made in Python from now on: in a dry run MindSpore does not keep them."""
     groups: dict[str, list[int]] = {}
     make = management._create_group_helper
 
-    def noted(group: str, ranks: list[int], *others: Any) -> None:
+    def recorded(group: str, ranks: list[int], *others: Any) -> None:
         groups[group] = list(ranks)
         make(group, ranks, *others)
 
-    management._create_group_helper = noted
+    management._create_group_helper = recorded
     return groups
 
 
 def peak_memory() -> int:
-    """Bytes that this process held at most."""
+    """The largest number of bytes that this process held."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def main(job: Path, parent: int) -> None:
-    """Compiles, and says in a file beside the job what that needed and which groups were made in Python."""
+    """Compiles, and writes a file next to the job with the memory used and the groups that were made in Python."""
     end_with_parent(parent)
-    # What MindSpore looks for is CANN's package for Python, for which no library stands.
+    # MindSpore checks for CANN's Python package, which the stub libraries do not replace.
     GlobalComm.CHECK_ENVS = json.loads(job.read_text(encoding="utf-8"))["cann"]
     Model.train = compile_network
-    groups = note_groups()
+    groups = record_groups()
     config = MindFormerConfig(str(job.parent / CONFIGURATION))
     build_context(config)
     Trainer(config, train_dataset=zeros(config)).train()
@@ -100,4 +100,4 @@ if __name__ == "__main__":
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # an ordinary end would give back a device that is not there
+    os._exit(code)  # a regular exit would release a device that does not exist

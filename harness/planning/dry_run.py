@@ -1,9 +1,9 @@
-"""A dry run: the Ascend graph of chosen ranks, compiled by MindSpore without a device, and what they send in it.
+"""A dry run: MindSpore compiles the Ascend graph of chosen ranks without a device; the result is its communication.
 
-Takes a case, or a training configuration of mindformers. Each rank is a process of its own, in which mindformers' own
-trainer builds its model and MindSpore compiles it (`harness.planning.compile_rank`); nothing is executed. Gives the
-communication operators of the final graph. On a host with CANN that is used, elsewhere stub libraries without code
-(`harness.planning.cann_stubs`). What a dry run does not show is `NOT_SHOWN`.
+Takes a case or a training configuration of mindformers. Each rank is a process of its own, in which mindformers' own
+trainer builds the model and MindSpore compiles it (`harness.planning.compile_rank`); nothing is executed. The result
+lists the communication operators of the final graph. A host with CANN compiles against CANN, any other host against
+stub libraries without code (`harness.planning.cann_stubs`). `NOT_SHOWN` lists what a dry run does not show.
 
 Source: MindSpore 2.9, `MS_SIMULATION_LEVEL`; level 0 compiles and needs no device.
 """
@@ -45,21 +45,21 @@ NOT_SHOWN = (
     "no memory of a device was allocated",
     "no message was sent between ranks",
     "no number was computed",
-    "how rows come to a device was not compiled",
+    "the data pipeline was not compiled",
 )
 CONFIGURATION, JOB, DONE, LOG, GRAPHS = "configuration.yaml", "job.json", "done.json", "log.txt", "graphs"
-FINAL_PASS = "backend_pass"  # the last one before kernels are chosen
+FINAL_PASS = "backend_pass"  # the last pass before kernels are selected
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledRank:
-    """What the dry run of one rank gave.
+    """The result of one rank's dry run.
 
     Attributes:
         seconds: from the start of its process to the end.
-        peak_memory: bytes that the compiling process held at most, which is no memory of a device.
-        strategy: the file in which MindSpore wrote how each parameter is shared.
-        libraries: what it was compiled against: CANN and its version, or stub libraries.
+        peak_memory: the largest number of bytes of the compiling process on the host; not device memory.
+        strategy: MindSpore's file with the sharding of each parameter.
+        libraries: the libraries it was compiled against: CANN and its version, or stub libraries.
         versions: of MindSpore and mindformers.
     """
 
@@ -75,7 +75,7 @@ class CompiledRank:
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """What a rank is compiled against, and where its libraries are where the system does not know it."""
+    """The libraries that a rank is compiled against, and their directory if it has to be added to the search path."""
 
     name: str
     cann: bool
@@ -83,17 +83,17 @@ class Toolchain:
 
 
 def described(case_or_yaml: str, layers: int | None = None) -> tuple[Case, dict[str, Any]]:
-    """A case and the configuration that mindformers' trainer is given for it.
+    """A case and its configuration for mindformers' trainer.
 
-    A file of mindformers is taken as it is. A case is written as one: model, layout, precision, optimizer, clipping and
-    recomputation are its own; the rates of the steps are those of the file of the pretraining guide.
+    A file of mindformers is used unchanged. A case is converted: model, layout, precision, optimizer, clipping and
+    recomputation are the case's; the learning rates are those of the pretraining guide's file.
 
     Args:
-        case_or_yaml: as `harness.cases.case.load_case` takes it.
-        layers: other than the case has, for a quick look; they are dealt out evenly then.
+        case_or_yaml: a case, as for `harness.cases.case.load_case`.
+        layers: a smaller number of layers for a quick run; they are divided evenly over the stages.
 
     Raises:
-        InputError: the case is not valid, the layers cannot be dealt out, or it has one process.
+        InputError: the case is not valid, the layers cannot be divided, or the case has one process.
     """
     case = load_case(case_or_yaml)
     path = shipped_cases().get(case_or_yaml, Path(case_or_yaml))
@@ -102,7 +102,7 @@ def described(case_or_yaml: str, layers: int | None = None) -> tuple[Case, dict[
         layout = {**vars(case.parallel), "offset": ()}
         case = case.with_changes(model={**case.model.to_hf(), "num_hidden_layers": layers}, parallel=layout)
     if case.parallel.world_size == 1:
-        raise InputError(f"{case.name} has one process, which sends nothing: a dry run is for the ranks of a layout.")
+        raise InputError(f"{case.name} has one process, so there is no communication: choose a case with a layout.")
     configuration = content if is_configuration(content) else as_configuration(case)
     if layers is not None:
         configuration["model"]["model_config"].update(num_hidden_layers=layers, offset=0)
@@ -110,7 +110,7 @@ def described(case_or_yaml: str, layers: int | None = None) -> tuple[Case, dict[
 
 
 def as_configuration(case: Case) -> dict[str, Any]:
-    """A case in mindformers' form: the file of the pretraining guide with what the case says."""
+    """A case in mindformers' form: the pretraining guide's file with the values of the case."""
     configuration: dict[str, Any] = yaml.safe_load(GUIDE.read_text(encoding="utf-8"))
     record, layout = case.model_dump(mode="json"), case.parallel
     for field in known_fields().values():
@@ -132,7 +132,7 @@ def as_configuration(case: Case) -> dict[str, Any]:
 
 
 def _accumulation(case: Case) -> dict[str, int]:
-    # with stages, the micro batches are what is accumulated
+    # with stages, gradients are accumulated over the micro batches
     steps = 1 if case.parallel.pipeline_stage > 1 else case.training.gradient_accumulation_steps
     return {"gradient_accumulation_steps": steps}
 
@@ -155,13 +155,13 @@ def dry_run(
 
     Args:
         case, configuration: as `described` gives them.
-        directory: where each rank leaves its log, strategy file and final graph, under `rank_N`.
-        limit_seconds: for one rank; then its process is ended.
-        listener: told of each rank before it is compiled.
+        directory: for each rank's log, strategy file and final graph, under `rank_N`.
+        limit_seconds: for one rank; after that its process is killed.
+        listener: called with each rank before it is compiled.
 
     Raises:
-        InputError: there is no such rank, or MindSpore did not compile it: with the end of its log.
-        MissingPrerequisite: MindSpore or mindformers is not here, or what makes stub libraries is not.
+        InputError: there is no such rank, or MindSpore failed to compile it: with the end of its log.
+        MissingPrerequisite: MindSpore, mindformers or a tool that makes stub libraries is not installed.
     """
     stages = {rank: _stage(case, rank) for rank in ranks}
     tools = toolchain()
@@ -187,10 +187,10 @@ def _stage(case: Case, rank: int) -> int:
 
 
 def toolchain() -> Toolchain:
-    """CANN where it is set up in this shell, stub libraries where it is not.
+    """CANN if it is set up in this shell, else stub libraries.
 
     Raises:
-        MissingPrerequisite: MindSpore or mindformers is not installed, or the tools that make stub libraries are not.
+        MissingPrerequisite: MindSpore, mindformers or a tool that makes stub libraries is not installed.
     """
     found = importlib.util.find_spec("mindspore")
     if found is None or importlib.util.find_spec("mindformers") is None:
@@ -215,12 +215,12 @@ def _cann_version(home: Path) -> str:
 def _write_job(place: Path, configuration: Mapping[str, Any], tools: Toolchain) -> None:
     own = copy.deepcopy(dict(configuration))
     own.update(output_dir=str(place / "output"), profile=False)
-    own.setdefault("context", {})["device_target"] = "Ascend"  # what a dry run is for; there is none for a CPU
+    own.setdefault("context", {})["device_target"] = "Ascend"  # there is no dry run for a CPU
     ascend = own["context"].get("ascend_config") or {}
     settings = "parallel_speed_up_json_path"
     if settings in ascend:
         path = Path(ascend.pop(settings)).resolve()
-        # It is a file of mindformers' source tree, which its wheel does not have. It says how transfers are made.
+        # The file configures transfers. It is in mindformers' source tree, but not in its wheel.
         ascend.update({settings: str(path)} if path.is_file() else {})
     (place / CONFIGURATION).write_text(yaml.safe_dump(own), encoding="utf-8")
     (place / JOB).write_text(json.dumps({"cann": tools.cann}), encoding="utf-8")
@@ -240,7 +240,7 @@ def _environment(place: Path, rank: int, ranks: int, tools: Toolchain) -> dict[s
         "RANK_ID": str(rank),
         "LD_LIBRARY_PATH": before("LD_LIBRARY_PATH", tools.directory),
         "PYTHONPATH": before("PYTHONPATH", Path(__file__).parents[2]),
-        "GLOG_v": "3",  # errors only; the log of a graph that was refused should end with why
+        "GLOG_v": "3",  # errors only, so that the log of a failed compilation ends with the reason
         "MS_DEV_SAVE_GRAPHS": "1",
         "MS_DEV_SAVE_GRAPHS_PATH": str(place / GRAPHS),
         "MS_DEV_DUMP_IR_PASSES": FINAL_PASS,
@@ -253,7 +253,7 @@ def _run(place: Path, environment: Mapping[str, str], rank: int, limit_seconds: 
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=place,  # MindSpore and mindformers leave files where they are started
+            cwd=place,  # MindSpore and mindformers write files to the working directory
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -263,7 +263,7 @@ def _run(place: Path, environment: Mapping[str, str], rank: int, limit_seconds: 
         try:
             code = process.wait(limit_seconds)
         except subprocess.TimeoutExpired:
-            why = f"was not compiled within {limit_seconds:g} s; the process was ended"
+            why = f"was not compiled within {limit_seconds:g} s; its process was killed"
             raise InputError(f"Rank {rank} {why}. Its log: {log}") from None
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -275,10 +275,10 @@ def _run(place: Path, environment: Mapping[str, str], rank: int, limit_seconds: 
 
 
 def final_graph(place: Path) -> Path:
-    """The last graph that MindSpore saved of a rank.
+    """The last graph that MindSpore saved for a rank.
 
     Raises:
-        InputError: it saved none.
+        InputError: there is none.
     """
     found = sorted(place.glob(f"{GRAPHS}/rank_*/[0-9]*_{FINAL_PASS}_*.ir"))
     if not found:

@@ -1,8 +1,8 @@
-"""The memory of a rank in training: what it holds throughout, and what a step keeps for its derivative.
+"""The memory of a rank in training: its state, and the activations that a step keeps for the backward pass.
 
-Parameters, gradients and optimizer are exact: they follow from shapes. What a step keeps is counted from the tensors
-that the derivatives of `qwen3_model` ask for, for one micro batch, times the micro batches that a stage has begun and
-not ended (1F1B). Not counted: workspace of kernels and of collectives, and what an allocator loses between blocks.
+Parameters, gradients and optimizer state are exact: they follow from shapes. Activations are the tensors that the
+derivatives of `qwen3_model` need for one micro batch, times the micro batches in flight on a stage (1F1B). Not counted:
+workspace of kernels and of collectives, and fragmentation.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ GIB = 2**30
 class StageMemory:
     """Bytes of a rank of one stage; all ranks of a stage hold the same amounts.
 
-    `moments` are the optimizer's. `copies` are weights rounded to the compute dtype. `activations` are what is kept for
-    the derivative, `logits` what the last stage keeps of head and loss. `scaled` are the gradients as clipping scales
-    them, when what the derivative asks for is gone again.
+    `moments` are the optimizer's. `copies` are weights rounded to the compute dtype. `activations` are kept for the
+    backward pass; `logits` are the last stage's, for head and loss. `scaled` are the clipped gradients, which exist
+    after the activations are freed.
     """
 
     stage: int
@@ -38,13 +38,13 @@ class StageMemory:
 
     @property
     def total(self) -> int:
-        """The most that is there at a time: in the backward pass, or in the update after it."""
+        """The peak: in the backward pass, or in the update after it."""
         held = self.weights + self.gradients + self.moments
         return held + max(self.copies + self.activations + self.logits, self.scaled)
 
 
 def layer_parameters(config: Qwen3Config, shards: int) -> int:
-    """Parameters of one layer on one of the ranks that share it."""
+    """Parameters of one layer on one of its model-parallel ranks."""
     D, H = config.hidden_size, config.head_dim
     heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
     shared = D * H * heads + 3 * D * config.intermediate_size
@@ -52,7 +52,7 @@ def layer_parameters(config: Qwen3Config, shards: int) -> int:
 
 
 def stage_parameters(case: Case, stage: int) -> int:
-    """Parameters of a rank of a stage. A tied head on another stage than the embedding is there once more."""
+    """Parameters of a rank of a stage. A tied head on another stage than the embedding is a second copy."""
     config, layout = case.model, case.parallel
     layers, last = layout.layers(config.num_hidden_layers)[stage], stage == layout.pipeline_stage - 1
     vocabulary = config.vocab_size * config.hidden_size
@@ -68,10 +68,10 @@ def stage_parameters(case: Case, stage: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerActivations:
-    """Bytes that one layer keeps of one micro batch for its derivative, on one rank.
+    """Bytes that one layer keeps for the backward pass of one micro batch, on one rank.
 
-    `written_out` is what the derivatives that `qwen3_model` writes out ask for. MindSpore takes those for part of the
-    forward pass, so it keeps this also where a layer is computed again; `other` is then there for one layer at a time.
+    `written_out` is for the derivatives written out in `qwen3_model`. MindSpore counts those as part of the forward
+    pass, so it keeps these bytes even with recomputation; `other` then exists for one layer at a time.
     """
 
     written_out: int
@@ -79,7 +79,7 @@ class LayerActivations:
 
 
 def layer_activations(case: Case, fused: bool) -> LayerActivations:
-    """What a layer keeps; its input is not counted."""
+    """The activations that a layer keeps, without its input."""
     config, layout, precision = case.model, case.parallel, case.precision
     compute, norm, softmax = (
         BYTES[name]
@@ -90,26 +90,26 @@ def layer_activations(case: Case, fused: bool) -> LayerActivations:
     query, key = (
         heads * config.head_dim // shards for heads in (config.num_attention_heads, config.num_key_value_heads)
     )
-    # Between the products of a layer each rank keeps its positions, or all of them.
+    # Between the model-parallel regions of a layer each rank keeps its positions, or all of them.
     own = tokens // shards if layout.use_seq_parallel else tokens
     normalized = 2 * own * D * norm + tokens * (query + key) * norm
     scores = rows * (config.num_attention_heads // shards) * length * (4 * STATISTICS if fused else length * softmax)
     gate = tokens * F * compute
-    taken = 2 * tokens * D * compute + tokens * (2 * query + 2 * key) * compute  # by the projections and the attention
+    inputs = 2 * tokens * D * compute + tokens * (2 * query + 2 * key) * compute  # of the projections and the attention
     return LayerActivations(
-        written_out=normalized + gate + (0 if fused else scores), other=taken + 3 * gate + (scores if fused else 0)
+        written_out=normalized + gate + (0 if fused else scores), other=inputs + 3 * gate + (scores if fused else 0)
     )
 
 
 def micro_rows(case: Case) -> int:
-    """Rows that go through a stage at once."""
+    """Rows of one micro batch."""
     layout = case.parallel
     parts = layout.micro_batch_num if layout.pipeline_stage > 1 else case.training.gradient_accumulation_steps
     return case.data.global_batch_size // (layout.data_parallel * parts)
 
 
 def memory(case: Case, fused: bool) -> Iterator[StageMemory]:
-    """Each stage's. `fused`: the attention keeps statistics of its scores in place of the probabilities."""
+    """The memory of each stage. `fused`: the attention keeps statistics of its scores instead of the probabilities."""
     config, layout, training = case.model, case.parallel, case.training
     parameter, compute = BYTES[case.precision.params_dtype], BYTES[case.precision.compute_dtype]
     tokens = micro_rows(case) * case.data.seq_length
@@ -137,6 +137,6 @@ def memory(case: Case, fused: bool) -> Iterator[StageMemory]:
             copies=0 if compute == parameter else copied * layer_parameters(config, layout.model_parallel) * compute,
             activations=kept,
             scaled=parameters * parameter,
-            # logits, their probabilities and their gradient, in float32: the loss is not computed in less
+            # logits, their probabilities and their gradient, always in float32
             logits=3 * tokens * (config.vocab_size // layout.model_parallel) * 4 if last else 0,
         )

@@ -10,13 +10,13 @@ from harness.planning.memory import GIB, memory
 from harness.planning.traffic import traffic
 from qwen3_model.parallel_config import ParallelConfig
 
-RECOMPUTED = 4 / 3  # of the work of a step: the forward pass is a third of it, and done twice
+RECOMPUTED = 4 / 3  # the work of a step: its forward pass is a third, and runs twice
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A layout with what it costs: the largest stage's bytes, the largest traffic of a rank, and the time of a step as
-    a multiple of that of the same work without bubbles and recomputation, transfers not counted."""
+    """A layout and its cost: the largest stage's bytes, the largest traffic of a rank, and the time of a step relative
+    to one without bubbles and recomputation, without transfers."""
 
     case: Case
     bytes: int
@@ -24,12 +24,12 @@ class Candidate:
     time: float
 
     def fits(self, limit: int) -> bool:
-        """Whether every stage has room."""
+        """Whether every stage fits in `limit` bytes."""
         return self.bytes <= limit
 
 
 def candidate(case: Case, fused: bool) -> Candidate:
-    """What a case's own layout costs."""
+    """The cost of a case's own layout."""
     layout = case.parallel
     stages, parts = layout.pipeline_stage, layout.micro_batch_num
     bubble = (stages - 1) / parts if stages > 1 else 0.0
@@ -44,23 +44,23 @@ def candidate(case: Case, fused: bool) -> Candidate:
 
 
 def search(case: Case, cards: int, limit: int, fused: bool) -> list[Candidate]:
-    """Every layout over so many cards that fits: the quickest first, of equally quick ones that which sends least.
+    """Every layout for a number of cards that fits: fastest first, and among equals the one with the least traffic.
 
-    Layers are dealt out evenly, what is left over to the last stages; micro batches are of one row.
+    Layers are divided evenly, the remainder goes to the last stages; micro batches have one row.
 
     Raises:
-        InputError: there is none.
+        InputError: no layout fits.
     """
-    found = [one for layout in _layouts(case, cards) for one in _both(case, layout, fused)]
+    found = [one for layout in _layouts(case, cards) for one in _with_and_without_recompute(case, layout, fused)]
     fitting = [one for one in found if one.fits(limit)]
     if not fitting:
         least = min((one.bytes for one in found), default=None)
-        why = "no layout has all of its numbers even" if least is None else f"the least needs {least / GIB:.1f} GiB"
+        why = "no layout divides it evenly" if least is None else f"the smallest layout needs {least / GIB:.1f} GiB"
         raise InputError(f"{case.name} does not fit on {cards} cards with {limit / GIB:.1f} GiB each: {why}.")
     return sorted(fitting, key=lambda one: (round(one.time, 3), one.traffic))
 
 
-def _both(case: Case, layout: ParallelConfig, fused: bool) -> Iterator[Candidate]:
+def _with_and_without_recompute(case: Case, layout: ParallelConfig, fused: bool) -> Iterator[Candidate]:
     for recompute in (False, True):
         training = {**case.training.model_dump(), "recompute": recompute}
         parts = 1 if layout.pipeline_stage > 1 else case.training.gradient_accumulation_steps

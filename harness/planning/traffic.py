@@ -1,4 +1,4 @@
-"""What a rank sends in one step, by reason: bytes, exact for ring algorithms.
+"""The bytes that a rank sends in one step, by purpose; exact for ring algorithms.
 
 An all-reduce over n ranks sends 2 (n - 1) / n of its size; a reduce-scatter or an all-gather half of that.
 """
@@ -14,8 +14,8 @@ FLOAT32 = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Bytes that a rank of a stage sends in a step: between the ranks that share a model, between replicas, to the
-    next and the previous stage."""
+    """Bytes that a rank of a stage sends in a step: to model-parallel ranks, to replicas, and to the next and the
+    previous stage."""
 
     stage: int
     shards: int
@@ -24,25 +24,25 @@ class Traffic:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum."""
         return self.shards + self.replicas + self.stages
 
 
 def traffic(case: Case) -> Iterator[Traffic]:
-    """Each stage's, of any of its ranks."""
+    """The traffic of a rank of each stage."""
     config, layout = case.model, case.parallel
     tokens = micro_rows(case) * case.data.seq_length
     parts = layout.micro_batch_num if layout.pipeline_stage > 1 else case.training.gradient_accumulation_steps
     hidden = tokens * config.hidden_size
     product, stream = hidden * BYTES[case.precision.compute_dtype], hidden * BYTES[case.precision.residual_dtype]
-    passes = 3 if case.training.recompute else 2  # forward, once more where it is recomputed, backward
+    passes = 3 if case.training.recompute else 2  # forward, again if recomputed, backward
     if layout.use_seq_parallel:
         stream //= layout.model_parallel
     for stage, layers in enumerate(layout.layers(config.num_hidden_layers)):
         first, last = stage == 0, stage == layout.pipeline_stage - 1
-        reduced = 2 * passes * len(layers) * product  # behind attention and MLP, and before them
+        reduced = 2 * passes * len(layers) * product  # at the start and the end of attention and MLP
         reduced += stream if first and not layout.vocab_emb_dp else 0
-        # before the head, and of each token a maximum, a sum and the target's logit
+        # before the head, and a maximum, a sum and the target's logit for each token
         reduced += product + 3 * tokens * FLOAT32 if last else 0
         boundaries = (not first) + (not last)
         yield Traffic(

@@ -1,4 +1,4 @@
-"""What the pages say in Chinese, by what they say in English. What a bundle says is shown as it stands there."""
+"""The Chinese texts of the pages, by their English texts. Texts of a bundle are shown as recorded, in English."""
 
 from collections.abc import Mapping
 
@@ -15,11 +15,11 @@ CHINESE: Mapping[str, str] = {
     "Detection power": "检出能力",
     "Check it yourself": "自行核验",
     "As of": "截至",
-    "Each level is computed from evidence: every step and every answer of the model on MindSpore beside PyTorch and "
-    "Hugging Face, judged by limits that were frozen before the run. It holds for one task, one device, one layout "
-    "and one precision. A result from a CPU is never a level on an NPU.": (
-        "每个等级都由证据计算得出:模型在 MindSpore 上的每一步、每个回答都与 PyTorch、Hugging Face"
-        " 对比,并按运行前已冻结的阈值判定。等级只对一种任务、一种设备、一种并行切分和一种精度有效。CPU"
+    "Each level is computed from evidence: every training step and every inference output of the model on MindSpore is "
+    "compared with PyTorch and Hugging Face, by limits that were fixed before the run. A level holds for one task, one "
+    "device, one layout and one precision. A result on a CPU is never a level on an NPU.": (
+        "每个等级都由证据计算得出:模型在 MindSpore 上的每个训练步和每个推理输出都与 PyTorch、Hugging Face"
+        " 对比,并按运行前固定的阈值判定。等级只对一种任务、一种设备、一种并行切分和一种精度有效。CPU"
         " 上的结果绝不作为 NPU 的等级。"
     ),
     "Model": "模型",
@@ -38,30 +38,30 @@ CHINESE: Mapping[str, str] = {
     "not recorded": "未记录",
     "none on a CPU": "CPU 上无",
     "criteria pass": "项准则通过",
-    "No cell here was run on an NPU. Nothing on this page says how a model does on one.": "此处没有任何单元在 NPU 上运行过。本页不说明任何模型在 NPU 上的表现。",
-    "Shipped cases of which there is no evidence here": "随附用例中此处没有证据者",
-    "Directories that are no evidence: something in them is not what was recorded": "不构成证据的目录:其中内容与记录不符",
+    "No cell here was run on an NPU, so this page states nothing about a model on an NPU.": "此处没有任何单元在 NPU 上运行过,因此本页不说明任何模型在 NPU 上的表现。",
+    "Shipped cases without evidence here": "此处没有证据的随附用例",
+    "Directories that are not evidence: their content differs from what was recorded": "不构成证据的目录:其内容与记录不符",
     "Cells that do not work yet": "尚不可用的单元",
-    "Cells whose newest run does not reach the level that an earlier one has": "最新一次运行未达到此前等级的单元",
+    "Cells whose newest run is below the level of an earlier run": "最新一次运行低于此前等级的单元",
     "newest run": "最新运行",
     "Every shipped case has evidence here.": "所有随附用例此处均有证据。",
     "Every run of a cell: its level on the day of the run, and how much of its limit the closest "
-    "criterion used. 1 is the limit.": "每个单元的历次运行:运行当日的等级,以及最接近阈值的准则用去了阈值的多少。1 即阈值。",
+    "criterion used. 1 is the limit.": "每个单元的历次运行:运行当日的等级,以及最接近阈值的准则占其阈值的比例。1 表示恰好达到阈值。",
     "Bundle": "证据包",
     "Revision": "代码版本",
-    "Faults were planted in the real subject, one at a time, and correct runs were made beside them. A "
-    "gate that has never refused anything may be a gate that cannot.": "在真实被测实现中逐一植入缺陷,同时运行正确的对照。从未拒绝过任何东西的关卡,也许根本不会拒绝。",
+    "Faults were planted in the real subject, one at a time, and correct runs were made for comparison. A gate that "
+    "has never rejected a run may be unable to reject one.": "在真实被测实现中逐一植入缺陷,并另作正确的运行以供对照。从未拒绝过任何运行的关卡,也许根本无法拒绝。",
     "Rule": "规则",
     "Rate": "比例",
     "95 % interval": "95 % 置信区间",
-    "No study was handed to this site.": "本站未附检出能力研究。",
-    "A certificate is a view of a bundle. The bundle holds every step and every answer in full precision, and every "
-    "number on these pages is computed from it again, without MindSpore or PyTorch.": (
-        "证书只是证据包的视图。证据包以全精度保存每一步和每个回答,本站所有数字都可由其重新计算,无需 MindSpore 或 PyTorch。"
+    "This site has no study of detection power.": "本站没有检出能力研究。",
+    "A certificate is a view of a bundle. The bundle holds every step and every output in full precision. Every number "
+    "on these pages can be recomputed from it, without MindSpore or PyTorch.": (
+        "证书只是证据包的视图。证据包以全精度保存每一步和每个输出。本站所有数字都可由其重新计算,无需 MindSpore 或 PyTorch。"
     ),
     "Check a bundle offline": "离线核验证据包",
     "Run it again": "重新运行",
-    "The same table for machines": "供程序读取的同一张表",
+    "The same table as JSON": "JSON 格式的同一张表",
     "Released": "Released(发布级)",
     "Validated": "Validated(验证级)",
     "Preliminary": "Preliminary(初步级)",
@@ -205,17 +205,17 @@ CHINESE: Mapping[str, str] = {
 
 
 def both(text: str) -> Markup:
-    """A text in both languages, of which the style shows one; as it is where it has no translation."""
+    """A text in both languages, of which the style shows one; in English only where it has no translation."""
     if text not in CHINESE:
         return escape(text)
     return Markup('<span lang="en">{}</span><span lang="zh-CN">{}</span>').format(text, CHINESE[text])
 
 
 def column(text: str) -> Markup:
-    """A cell's column, which the style writes before the cell where a phone hides the head of the table."""
+    """The name of a cell's column, which the style shows before the cell on a phone, where the table head is hidden."""
     return Markup('data-label="{}" data-label-zh="{}"').format(text, CHINESE.get(text, text))
 
 
 def label(text: str) -> Markup:
-    """A label for who hears the page; the script changes it with the language."""
+    """A label for screen readers; the script changes it with the language."""
     return Markup('aria-label="{}" data-en="{}" data-zh="{}"').format(text, text, CHINESE[text])

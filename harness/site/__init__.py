@@ -1,7 +1,7 @@
-"""The site: bundles to pages that open from a file or from any web server, without a network.
+"""The site: pages made from bundles, which open from disk or from any web server and load nothing from a network.
 
-The same bundles on the same day give the same bytes. A directory that is no evidence is named on the first page and
-gives no level.
+The same bundles on the same day give the same bytes. A directory that is not valid evidence is listed on the first page
+and gives no level.
 """
 
 import shutil
@@ -31,7 +31,7 @@ INDEX, PAGE = "index.json", "index.html"
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a site holds: its cells, and the directories that were refused, each with the reason."""
+    """A written site: its view, which lists cells and rejected directories, and the names of its files."""
 
     site: Site
     files: tuple[str, ...]
@@ -40,24 +40,24 @@ class Written:
 def write_site(
     directories: Sequence[Path], out: Path, studies: Sequence[Path], trust: Trust | None, at: datetime
 ) -> Written:
-    """Writes the site of all bundles under some directories; a site that is there is replaced as a whole.
+    """Writes the site of all bundles under some directories; an existing site is replaced as a whole.
 
     Raises:
-        InputError: there is no bundle, or the destination holds something that is no site.
-        EvidenceError: a study is not what was recorded.
+        InputError: there is no bundle, or the destination holds files that are not a site.
+        EvidenceError: a study was edited.
     """
     _check_destination(out)
     found = bundle_directories(directories, MANIFEST)
     if not found:
         raise InputError(f"There is no finished bundle in {', '.join(map(str, directories))}. 'certify run' makes one.")
-    submissions, refused = list[Submission](), list[tuple[str, str]]()
+    submissions, unreadable = list[Submission](), list[tuple[str, str]]()
     for path in found:
         try:
             submissions.append(read_submission(path, trust, at))
         except EvidenceError as error:
-            refused.append((path.name, str(error).replace(str(path), path.name)))
+            unreadable.append((path.name, str(error).replace(str(path), path.name)))
     read = {path.stem: read_record(Study, path, STUDY_FORMAT) for path in studies}
-    site, pages = build_site(submissions, refused, read, at)
+    site, pages = build_site(submissions, unreadable, read, at)
     files: dict[str, str] = {page: render_report(*pair) for page, pair in pages.items()}
     files |= {cell.badge: badge(_label(cell), cell.level, _newest(cell)) for cell in site.cells}
     files |= {study.page: render_power(read[study.name]) for study in site.studies}
@@ -77,12 +77,12 @@ def _label(cell: SiteCell) -> str:
 
 
 def _newest(cell: SiteCell) -> str | None:
-    """What became of a cell since the run that has its level."""
+    """The level of a cell's newest run, if it is below the cell's level."""
     return f"newest run {cell.fallen.level}" if cell.fallen else None
 
 
 def _index(site: Site) -> dict[str, Any]:
-    """The support table for machines."""
+    """The support table as JSON values."""
     return {
         "format": SITE_FORMAT,
         "as_of": site.day,
@@ -105,7 +105,7 @@ def _indexed(cell: SiteCell) -> dict[str, Any]:
         "layout",
         "precision",
         "level",
-    )  # of the best run that still holds; "newest_level" says what the last one was
+    )  # of the best valid run; "newest_level" is that of the newest run
     return {
         **{name: getattr(cell, name) for name in plain},
         "newest_level": cell.history[-1].level,
@@ -129,11 +129,11 @@ def _indexed(cell: SiteCell) -> dict[str, Any]:
 
 def _check_destination(out: Path) -> None:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / INDEX).is_file())):
-        raise InputError(f"{out} holds something that is no site. Choose another directory, or an empty one.")
+        raise InputError(f"{out} holds files that are not a site. Choose another directory, or an empty one.")
 
 
 def _write(files: Mapping[str, str], out: Path) -> None:
-    """All files beside the destination first, so that a kill leaves the old site or the new one."""
+    """Writes all files next to the destination first, so that a kill leaves the old site or the new one."""
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

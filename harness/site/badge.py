@@ -1,4 +1,4 @@
-"""A badge: what a cell is and its level, as an SVG file that needs no font of its own."""
+"""A badge: a cell and its level, as an SVG file without a font of its own."""
 
 from html import escape
 
@@ -14,11 +14,11 @@ HEIGHT, PADDING, CHARACTER = 20, 10, 6.6
 
 
 def badge(what: str, level: str, remark: str | None = None) -> str:
-    """The SVG text; a remark stands beside the level. Its colour repeats what its words say."""
-    said = f"{level}, {remark}" if remark else level
-    left, right = (round(len(text) * CHARACTER + PADDING) for text in (what, said))
+    """The SVG text; a remark follows the level. The colour carries no information that the text does not."""
+    status = f"{level}, {remark}" if remark else level
+    left, right = (round(len(text) * CHARACTER + PADDING) for text in (what, status))
     whole = left + right
-    label = escape(f"{what}: {said}", quote=True)
+    label = escape(f"{what}: {status}", quote=True)
 
     def words(text: str, begin: int, width: int) -> str:
         middle = begin + width / 2
@@ -33,5 +33,5 @@ def badge(what: str, level: str, remark: str | None = None) -> str:
         f'<rect width="{left}" height="{HEIGHT}" fill="#3a3f4a"/>'
         f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="{COLOURS["none" if remark else level]}"/>'
         '<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">'
-        f"{words(what, 0, left)}{words(said, left, right)}</g></svg>\n"
+        f"{words(what, 0, left)}{words(status, left, right)}</g></svg>\n"
     )

@@ -1,4 +1,4 @@
-"""The view model of a site: bundles to the cells of the support table, each with its evidence and its history."""
+"""The view model of a site: the cells of the support table, each with its evidence and its history."""
 
 import math
 import re
@@ -26,15 +26,15 @@ TONES = {
     Level.COMMUNITY: "inconclusive",
     Level.NONE: "fail",
 }
-# The version table of the model guide; what is not a package of Python is recorded with the machine.
 BROKEN = (Level.NONE, Level.UNTESTED)
+# The version table of the model guide; CANN and the driver are recorded with the machine.
 VERSIONS = ("mindformers", "mindspore", "cann", "driver")
 UNITS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """One run of a cell: the level that it had on its day, and how much of its limit the closest criterion used."""
+    """One run of a cell: its level on its day, and how much of its limit the closest criterion used."""
 
     day: str
     level: str
@@ -48,8 +48,8 @@ class Past:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteCell:
-    """A row of the support table. `page` and `badge` are paths on the site. `fallen` is the newest run of the cell,
-    where it does not even reach Preliminary and the level is one of an earlier run."""
+    """A row of the support table. `page` and `badge` are paths on the site. `fallen` is the cell's newest run, if that
+    run is below Preliminary and the cell's level comes from an earlier run."""
 
     id: str
     case: str
@@ -83,7 +83,7 @@ class SiteCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """A study of what the gate sees."""
+    """A study of detection power."""
 
     name: str
     page: str
@@ -132,7 +132,7 @@ def build_site(
 
 
 def _order(submission: Submission) -> tuple[Any, ...]:
-    """As the guide lists models: by size, then by task, device, NPUs first, layout and precision."""
+    """The order of the guide's model list: by size, then task, device (NPUs first), layout and precision."""
     bundle, what = submission.bundle, scope(submission.bundle)
     task = what.task != "training"
     return (
@@ -193,7 +193,7 @@ def _same_cell(a: Bundle, b: Bundle) -> bool:
 
 
 def _past(submission: Submission) -> Past:
-    """A run as it stood on its own day: that it has expired since is no news of the run."""
+    """A run with its level on its own day, whether or not it has expired since."""
     bundle = submission.bundle
     level = certify(submission, _started(bundle)).level
     found = closest(bundle.findings)
@@ -227,7 +227,7 @@ def _parameters(case: Case) -> int:
 
 
 def _size(case: Case) -> str:
-    """A published size by its name, any other by its parameters."""
+    """The name of a published size, or the number of parameters."""
     hf = case.model.to_hf()
     named = next((name for name, size in {**PUBLISHED, **SMALL}.items() if size.to_hf() == hf), None)
     count = _parameters(case)
@@ -251,7 +251,7 @@ def _version(bundle: Bundle, name: str) -> str | None:
 
 
 def _slug(*parts: str) -> str:
-    """A name for a file: letters, digits and dashes, whatever a bundle says."""
+    """A safe file name: only letters, digits, dots and dashes, for any text of a bundle."""
     own = parts[1].rpartition(" by ")
     words = f"{parts[0]}-{own[2]}" if own[1] else parts[0]
     return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.")
@@ -284,7 +284,7 @@ def _points(ratios: Sequence[float | None]) -> Iterator[str]:
 
 
 def bundle_directories(directories: Sequence[Path], manifest: str) -> list[Path]:
-    """Every bundle at or under some directories, once, by path."""
+    """Every bundle at or under some directories, once, sorted by path."""
     found = {
         path.parent.resolve()
         for one in directories

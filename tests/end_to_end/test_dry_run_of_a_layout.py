@@ -47,6 +47,6 @@ def test_what_mindspore_refuses_is_an_error_with_the_end_of_the_log(tmp_path: Pa
 
 
 def test_a_time_limit_ends_the_process(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Rank 0 was not compiled within 0\.5 s; the process was ended"):
+    with pytest.raises(InputError, match=r"Rank 0 was not compiled within 0\.5 s; its process was killed"):
         dry_run(*described(LAYOUT), [0], tmp_path, limit_seconds=0.5)
     until(lambda: not processes_of(tmp_path), "its process is gone")

@@ -33,7 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         (("floor", CASE, "--out", "floor.json"), "'certify floor' repeats the training of the reference"),
         (("plan", CASE), "'certify plan' says what a step of training needs"),
         (("plan", CASE, "--cards", 8, "--memory", "58GB"), "'certify plan' says what a step of training needs"),
-        (("plan", CASE, "--compile"), f"{CASE} has one process, which sends nothing"),
+        (("plan", CASE, "--compile"), f"{CASE} has one process, so there is no communication"),
         (("launch", CASE), "has one process, so there is nothing to launch. Run it: certify run qwen3-tiny-inference"),
         (("baseline", "record", CASE, "--author", "A", "--reason", "R"), "trained on each machine anew"),
         (("run", CASE, "--baseline", "--out", "out"), "--model DIR"),

@@ -1,4 +1,4 @@
-"""A dry run, as far as it needs no framework: what is read off a graph, what mindformers is told, what is refused."""
+"""The parts of a dry run that need no framework: reading a graph, writing mindformers' configuration, errors."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from harness.planning.communication import Communication, read_communication
 from harness.planning.dry_run import GUIDE, NOT_SHOWN, STUBS, CompiledRank, as_configuration, described, dry_run
 
 LAYOUT = "qwen3-tied-tp2-pp2"
-# What MindSpore 2.9.0 saves of rank 0 of 4, with other names, other operators and most attributes left out.
+# The graph that MindSpore 2.9.0 saves for rank 0 of 4, with shortened names and without most operators and attributes.
 GRAPH = """\
 # IR entry: @7_step_1
 # Total subgraphs: 4
@@ -61,7 +61,7 @@ def sent(kind: str, ranks: tuple[int, ...], found: int, runs: int, peer: int | N
     return Communication(kind=kind, ranks=ranks, peer=peer, found=found, runs=runs)
 
 
-def test_what_a_micro_batch_goes_through_counts_for_each_of_them() -> None:
+def test_operators_of_a_micro_batch_count_once_per_micro_batch() -> None:
     assert read_communication(GRAPH, MADE_IN_PYTHON) == (
         sent("AllGather", (0, 1), found=1, runs=1),
         sent("AllReduce", (0, 1), found=2, runs=4),
@@ -71,46 +71,46 @@ def test_what_a_micro_batch_goes_through_counts_for_each_of_them() -> None:
     )
 
 
-def test_a_group_that_was_made_in_python_has_its_own_ranks_and_not_those_that_the_graph_states() -> None:
-    believed = read_communication(GRAPH, {})
-    assert sent("AllReduce", (0, 1, 2, 3), found=2, runs=3) in believed
+def test_the_graph_alone_states_wrong_ranks_for_a_group_made_in_python() -> None:
+    from_the_graph = read_communication(GRAPH, {})
+    assert sent("AllReduce", (0, 1, 2, 3), found=2, runs=3) in from_the_graph
 
 
-def test_a_text_that_does_not_say_where_it_begins_is_refused() -> None:
-    with pytest.raises(InputError, match="does not say where it begins"):
+def test_a_graph_without_an_entry_is_an_error() -> None:
+    with pytest.raises(InputError, match="has no line '# IR entry'"):
         read_communication(GRAPH.replace("IR entry", "entry"), {})
 
 
 @pytest.mark.parametrize("name", ["qwen3-tied-tp2-pp2", "qwen3-tiny-dp2-tp2", "qwen3-32b-bf16"])
-def test_a_case_that_is_written_for_mindformers_reads_as_the_same_case(name: str) -> None:
+def test_a_case_written_for_mindformers_reads_back_as_the_same_case(name: str) -> None:
     case = load_case(name)
     again = read_configuration(as_configuration(case), name, name).case
-    said: dict[str, Any] = case.model_dump(mode="json")
+    record: dict[str, Any] = case.model_dump(mode="json")
     for section in ("model", "precision", "parallel", "optimizer"):
         for key, value in again[section].items():
-            assert value == said[section][key] or list(value) == list(said[section][key]), (section, key)
+            assert value == record[section][key] or list(value) == list(record[section][key]), (section, key)
     assert again["training"]["recompute"] == case.training.recompute
     assert again["training"]["clip_grad"] == case.training.clip_grad
     assert again["data"]["seq_length"] == case.data.seq_length
     assert again["data"]["global_batch_size"] == case.data.global_batch_size
 
 
-def test_fewer_layers_are_dealt_out_evenly() -> None:
+def test_fewer_layers_are_divided_evenly() -> None:
     case, configuration = described(str(GUIDE), layers=4)
     assert [len(layers) for layers in case.parallel.layers(case.model.num_hidden_layers)] == [1, 1, 1, 1]
     model = configuration["model"]["model_config"]
     assert (model["num_hidden_layers"], model["offset"], model["hidden_size"]) == (4, 0, 5120)
-    with pytest.raises(InputError, match="the stages have 4 layers of 6"):
+    with pytest.raises(InputError, match="the stages hold 4 layers, and the model has 6"):
         described(str(GUIDE), layers=6)
 
 
-def test_one_process_has_nothing_to_compile_for() -> None:
-    with pytest.raises(InputError, match="has one process, which sends nothing"):
+def test_a_case_of_one_process_is_an_error() -> None:
+    with pytest.raises(InputError, match="has one process, so there is no communication"):
         described("qwen3-tiny-fp32")
 
 
 @pytest.mark.parametrize("rank", [4, -1])
-def test_an_unknown_rank_is_refused_before_anything_is_made(rank: int, tmp_path: Path) -> None:
+def test_an_unknown_rank_is_an_error_before_any_file_is_written(rank: int, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"no rank {rank}: {LAYOUT} has 4, from 0 to 3"):
         dry_run(*described(LAYOUT), [0, rank], tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -118,7 +118,7 @@ def test_an_unknown_rank_is_refused_before_anything_is_made(rank: int, tmp_path:
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every rank compiles, in no time."""
+    """Replaces the compilation of every rank."""
 
     def instantly(case: Any, configuration: Any, ranks: Any, directory: Path, *, listener: Any) -> list[CompiledRank]:
         for rank in ranks:
@@ -141,14 +141,14 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("compiled")
-def test_what_is_printed_says_what_was_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_states_what_a_dry_run_does_not_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.print_dry_run(LAYOUT, [], None, as_json=False) == 0
     printed = capsys.readouterr()
-    said = " ".join(printed.out.split())
-    assert "Compiled by mindformers 1.9.0, mindspore 2.9.0 against stub libraries: symbols without code." in said
-    assert "0 0 61 3.0 AllGather 0-1 1 1 AllReduce 0-1 2 4 AllReduce 0-3 1 1 Receive peer 2 1 1 Send peer 2 2 2" in said
-    assert "3 1 61 3.0 AllGather" in said, "without a choice, the first rank and the last one"
-    assert all(statement in said for statement in NOT_SHOWN)
+    out = " ".join(printed.out.split())
+    assert "Compiled by mindformers 1.9.0, mindspore 2.9.0 against stub libraries: symbols without code." in out
+    assert "0 0 61 3.0 AllGather 0-1 1 1 AllReduce 0-1 2 4 AllReduce 0-3 1 1 Receive peer 2 1 1 Send peer 2 2 2" in out
+    assert "3 1 61 3.0 AllGather" in out, "by default the first and the last rank"
+    assert all(statement in out for statement in NOT_SHOWN)
     assert printed.err.splitlines() == ["Compiling rank 0 of 4 ...", "Compiling rank 3 of 4 ..."]
 
 
@@ -160,6 +160,6 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert record["not_shown"] == list(NOT_SHOWN) and record["ranks"][0]["libraries"] == STUBS
 
 
-def test_what_is_refused_is_an_error_of_certify() -> None:
+def test_an_unknown_rank_is_an_error_of_certify() -> None:
     with pytest.raises(CertifyError):
         cli.print_dry_run(LAYOUT, [9], None, as_json=False)

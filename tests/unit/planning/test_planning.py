@@ -1,4 +1,4 @@
-"""What a layout costs: every parameter is on some rank, more sharing never needs more, and a search gives what fits."""
+"""The cost of a layout: every parameter is on a rank, more splitting needs less memory, a search finds what fits."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def test_a_single_rank_holds_the_published_number_of_parameters(size: str) -> No
 
 
 @given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4]), st.booleans())
-def test_every_parameter_is_on_some_rank_and_only_norms_are_on_several(shards: int, stages: int, whole: bool) -> None:
+def test_only_norms_and_a_whole_embedding_are_on_several_ranks(shards: int, stages: int, whole: bool) -> None:
     case = laid_out(rows=8, model_parallel=shards, pipeline_stage=stages, offset=(), vocab_emb_dp=whole,
                     micro_batch_num=stages)  # fmt: skip
     config = case.model
@@ -54,7 +54,7 @@ def test_every_parameter_is_on_some_rank_and_only_norms_are_on_several(shards: i
     assert on_all == total + (shards - 1) * (norms + embedding)
 
 
-def test_a_tied_head_on_another_stage_is_there_once_more() -> None:
+def test_a_tied_head_on_another_stage_is_a_second_copy() -> None:
     tied = load_case("qwen3-tied-fp32")
     layout = ParallelConfig(pipeline_stage=2, micro_batch_num=2)
     case = tied.with_changes(
@@ -70,7 +70,7 @@ def largest(case: Case, fused: bool = True) -> int:
     return max(stage.total for stage in memory(case, fused))
 
 
-def test_more_sharing_needs_less() -> None:
+def test_more_splitting_needs_less_memory() -> None:
     wide = laid_out(rows=8, offset=(), data_parallel=2)
     assert largest(laid_out(wide, model_parallel=8)) < largest(wide)
     assert largest(laid_out(wide, enable_parallel_optimizer=True)) < largest(wide)
@@ -80,7 +80,7 @@ def test_more_sharing_needs_less() -> None:
 
 
 def test_an_earlier_stage_keeps_more_micro_batches() -> None:
-    """One forward, one backward: stage s has begun as many as there are stages from it on."""
+    """1F1B: stage s has as many micro batches in flight as there are stages from s on."""
     even = laid_out(rows=8, offset=(), micro_batch_num=8, recompute=False)
     kept = [stage.activations for stage in memory(even, fused=True)]
     assert [round(amount / kept[-1]) for amount in kept] == [4, 3, 2, 1]
@@ -88,7 +88,7 @@ def test_an_earlier_stage_keeps_more_micro_batches() -> None:
     assert [stage.activations for stage in memory(few, fused=True)] == [4 * k // 4 for k in kept]
 
 
-def test_the_guides_layout_fits_its_cards_and_is_close_to_them() -> None:
+def test_the_layout_of_the_guide_uses_most_of_its_cards_memory() -> None:
     stages = list(memory(LARGE, fused=True))
     assert [len(stage.layers) for stage in stages] == [15, 15, 17, 17]
     assert min(s.total for s in stages) > 30 * GIB and max(s.total for s in stages) < 58 * GIB
@@ -97,7 +97,7 @@ def test_the_guides_layout_fits_its_cards_and_is_close_to_them() -> None:
         assert stage.parameters >= len(stage.layers) * layer_parameters(LARGE.model, 4)
 
 
-def test_one_rank_sends_nothing_and_an_all_reduce_sends_twice_what_the_others_hold() -> None:
+def test_one_rank_sends_nothing_and_replicas_send_an_all_reduce_of_their_gradients() -> None:
     assert [one.total for one in traffic(BASE)] == [0]
     two = BASE.with_changes(parallel={"data_parallel": 2})
     (sent,) = traffic(two)
@@ -106,23 +106,23 @@ def test_one_rank_sends_nothing_and_an_all_reduce_sends_twice_what_the_others_ho
     assert next(traffic(four)).replicas == 4 * stage_parameters(four, 0) * 3 // 2
 
 
-def test_stages_send_to_their_neighbours_alone() -> None:
+def test_stages_send_to_their_neighbours_only() -> None:
     sent = list(traffic(LARGE))
     assert sent[0].stages == sent[3].stages == sent[1].stages // 2 == sent[2].stages // 2 > 0
     assert all(one.replicas == 0 and one.shards > 0 for one in sent)
 
 
-def test_a_search_gives_what_fits_the_quickest_first() -> None:
+def test_a_search_gives_the_layouts_that_fit_fastest_first() -> None:
     found = search(LARGE, 16, 58 * GIB, fused=True)
     assert found and all(one.fits(58 * GIB) and one.case.parallel.world_size == 16 for one in found)
     times = [round(one.time, 3) for one in found]
     assert times == sorted(times)
     assert min(times) < candidate(LARGE, fused=True).time
-    with pytest.raises(InputError, match=r"does not fit on 4 cards .* the least needs"):
+    with pytest.raises(InputError, match=r"does not fit on 4 cards .* the smallest layout needs"):
         search(LARGE, 4, 58 * GIB, fused=True)
 
 
-def test_certify_plan_says_whether_it_fits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_reports_whether_it_fits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     certify = caller(capsys, monkeypatch)
     fits = certify("plan", GUIDE)
     assert fits.code == 0 and "of 58.0 GiB: it fits" in fits.out

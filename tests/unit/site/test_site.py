@@ -1,4 +1,4 @@
-"""A site is a function of its bundles: the same bytes, every level with its evidence, nothing edited is believed."""
+"""A site is a function of its bundles: the same bytes, every level with its evidence, no level from edited files."""
 
 import dataclasses
 import json
@@ -76,7 +76,7 @@ def test_a_cell_shows_its_newest_run_and_the_history_of_all(bundles: Path, tmp_p
     assert all(0 < one["worst_ratio"] < 1 for one in cell["history"])
 
 
-def test_a_level_of_an_earlier_run_says_that_the_newest_does_not_reach_it(bundles: Path, tmp_path: Path) -> None:
+def test_a_level_of_an_earlier_run_is_shown_with_the_lower_level_of_the_newest(bundles: Path, tmp_path: Path) -> None:
     before = written(bundles, tmp_path / "before")["cells"]
     assert all(one["newest_level"] == one["level"] for one in before)
     write_example(bundles / "night-3", occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
@@ -84,10 +84,10 @@ def test_a_level_of_an_earlier_run_says_that_the_newest_does_not_reach_it(bundle
     assert (cell["level"], cell["newest_level"]) == ("Preliminary", "none")
     assert "Preliminary, newest run none" in (tmp_path / "site" / cell["badge"]).read_text()
     page = " ".join((tmp_path / "site" / "index.html").read_text().split())
-    assert page.count("newest run</span>") == 1 and "Cells whose newest run does not reach the level" in page
+    assert page.count("newest run</span>") == 1 and "Cells whose newest run is below the level" in page
 
 
-def test_a_bundle_that_was_edited_gives_no_level_and_is_named(bundles: Path, tmp_path: Path) -> None:
+def test_an_edited_bundle_gives_no_level_and_is_listed(bundles: Path, tmp_path: Path) -> None:
     trace = bundles / "night-2" / "runs" / "subject-1" / "trace.jsonl"
     trace.write_bytes(trace.read_bytes().replace(b"5", b"4", 1))
     index = written(bundles, tmp_path / "site")
@@ -98,13 +98,13 @@ def test_a_bundle_that_was_edited_gives_no_level_and_is_named(bundles: Path, tmp
     assert cell["bundle_digest"] == read_bundle(bundles / "night-1").digest
 
 
-def test_a_level_expires_on_the_site_too(bundles: Path, tmp_path: Path) -> None:
+def test_a_level_expires_on_the_site(bundles: Path, tmp_path: Path) -> None:
     write_site([bundles], tmp_path / "site", [], None, datetime(2026, 11, 1, tzinfo=UTC))
     (cell,) = [one for one in json.loads((tmp_path / "site" / "index.json").read_text())["cells"] if one["passed"] > 40]
     assert cell["level"] == "Untested" and cell["history"][-1]["level"] == "Preliminary"
 
 
-def test_what_a_bundle_says_is_text_and_never_markup(tmp_path: Path) -> None:
+def test_texts_of_a_bundle_never_become_markup(tmp_path: Path) -> None:
     hostile = '</script><script>alert("x")</script><img src=x onerror=alert(1)>{{ 7*7 }}'
     case = small_case().model_copy(update={"title": hostile})
     write_example(tmp_path / "bundles" / "one", case=case, source={"revision": "<b>1</b>"})
@@ -115,7 +115,7 @@ def test_what_a_bundle_says_is_text_and_never_markup(tmp_path: Path) -> None:
     assert "<svg" in badge(hostile, "none") and "<script>" not in badge(hostile, "none")
 
 
-def test_no_page_asks_for_anything_outside(bundles: Path, tmp_path: Path) -> None:
+def test_no_page_loads_anything_from_outside(bundles: Path, tmp_path: Path) -> None:
     written(bundles, tmp_path / "site", STUDY)
     for path in (tmp_path / "site").rglob("*.html"):
         markup = re.sub(r"<script.*?</script>", "", path.read_text(), flags=re.S)
@@ -126,7 +126,7 @@ def test_no_page_asks_for_anything_outside(bundles: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["site", "page", "parts", "training", "inference"])
-def test_every_word_of_a_page_is_there_in_chinese(name: str) -> None:
+def test_every_text_of_a_page_has_a_chinese_translation(name: str) -> None:
     template = (ROOT / "harness" / "report" / "templates" / f"{name}.html.j2").read_text()
     used = re.findall(r'\b(?:t|label)\("([^"]+)"\)', template)
     assert len(used) > 10 and [text for text in used if text not in CHINESE] == []
@@ -150,10 +150,10 @@ def test_training_and_inference_of_one_model_are_two_cells(tmp_path: Path) -> No
     assert 'id="continuations"' in (tmp_path / "site" / inference["certificate"]).read_text()
 
 
-def test_another_implementation_that_is_asked_is_named(tmp_path: Path) -> None:
+def test_another_inference_runner_is_named_as_the_architecture(tmp_path: Path) -> None:
     def by(header: Any) -> Any:
-        asked = header.side == "subject" and header.arm == "infer"
-        return dataclasses.replace(header, runner="mine.py:Mine") if asked else header
+        infers = header.side == "subject" and header.arm == "infer"
+        return dataclasses.replace(header, runner="mine.py:Mine") if infers else header
 
     write_example(tmp_path / "bundles" / "one", case=inference_case(), header=by)
     (cell,) = written(tmp_path / "bundles", tmp_path / "site")["cells"]
@@ -166,7 +166,7 @@ def test_detection_power_is_on_the_first_page(bundles: Path, tmp_path: Path) -> 
     assert "planted defects are refused" in page and (tmp_path / "site" / "power").is_dir()
 
 
-def test_a_site_replaces_a_site_and_nothing_else(bundles: Path, tmp_path: Path) -> None:
+def test_a_site_replaces_only_a_site(bundles: Path, tmp_path: Path) -> None:
     written(bundles, tmp_path / "site")
     (tmp_path / "site" / "certificates" / "stale.html").write_text("old")
     written(bundles, tmp_path / "site")
@@ -174,12 +174,12 @@ def test_a_site_replaces_a_site_and_nothing_else(bundles: Path, tmp_path: Path) 
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds something that is no site"):
+    with pytest.raises(InputError, match="holds files that are not a site"):
         written(bundles, other)
     assert [path.name for path in other.iterdir()] == ["precious.txt"]
 
 
-def test_the_command_says_what_it_wrote(
+def test_the_command_reports_its_levels(
     bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certify_: Call = caller(capsys, monkeypatch)

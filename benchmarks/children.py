@@ -1,4 +1,4 @@
-"""The subjects of a benchmark that are timed in turns: each is a child process of its own, asked over pipes."""
+"""The subjects of a benchmark that are timed in turns: each is a child process that takes requests over pipes."""
 
 import json
 import os
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Child:
-    """A benchmark's own file, started again with `--worker NAME`. It answers in lines of JSON: one when it is ready,
-    then one for each line that it is asked."""
+    """A benchmark's own file, started again with `--worker NAME`. It prints one line of JSON when it is ready, then one
+    for each request, which is a line of its input."""
 
     def __init__(self, file: str, worker: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         self.worker = worker
@@ -26,20 +26,20 @@ class Child:
             env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
         )
 
-    def ask(self, question: str) -> dict[str, Any]:
-        """What the child makes of a line."""
+    def request(self, line: str) -> dict[str, Any]:
+        """The child's response to a line."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{question}\n")
+        self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
-        return self.answer()
+        return self.response()
 
-    def answer(self) -> dict[str, Any]:
+    def response(self) -> dict[str, Any]:
         """The next line of JSON; a child that died is an error with its exit status."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("{"):
-                answer: dict[str, Any] = json.loads(line)
-                return answer
+                response: dict[str, Any] = json.loads(line)
+                return response
         raise SystemExit(f"the {self.worker} child ended with status {self.process.wait()}")
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""Tokens per second of prompts and of what follows them: this model with and without a cache, and `generate` of
-transformers with eager and with fused (sdpa) attention, from the same weights and prompts, greedy.
+"""Tokens per second of prefill and decode: this model with and without a cache, and `generate` of transformers with
+eager and with fused (sdpa) attention, from the same weights and prompts, greedy.
 
     python benchmarks/generate.py --size small --batch 1 --prompt 64 --tokens 64
 
-Each subject lives in one child process of its own. The children take turns, in another order every round, and the
-parent imports no framework. A round times a call for one token and a call for all of them. The first is the prompt; the
-difference is the rest. Building, compiling and two calls to warm up come before and are stated apart.
+Each subject is a child process of its own. The children take turns, in another order every round, and the parent
+imports no framework. A round times a call for one token and a call for all of them. The first is the prefill; the
+difference is the decode. Building, compiling and two warm-up calls are not included and are printed separately.
 """
 
 import argparse
@@ -30,24 +30,24 @@ Generate = Callable[[int], list[list[int]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Seconds for the first token of all rows, and for each one after it."""
+    """Seconds for the first token of all rows, and for each token after it."""
 
     prompt: float
     token: float
 
 
 def main() -> None:
-    """Runs the rounds and prints each subject's medians, and how often ours is as fast as each of theirs."""
+    """Runs the rounds and prints each subject's medians, and the ratio of ours to each of theirs."""
     arguments = _parser().parse_args()
     if arguments.worker:
         _work(arguments)
         return
     children = {name: Child(__file__, name, sys.argv[1:], _pools(arguments.threads)) for name in WORKERS}
-    firsts = {name: child.answer() for name, child in children.items()}
+    firsts = {name: child.response() for name, child in children.items()}
     rounds: dict[str, list[Round]] = {name: [] for name in WORKERS}
     for number in range(arguments.rounds):
         for name in _order(number):
-            rounds[name].append(Round(**children[name].ask("")))
+            rounds[name].append(Round(**children[name].request("")))
     for child in children.values():
         child.close()
     _report(arguments, firsts, rounds)
@@ -58,7 +58,7 @@ def _report(arguments: argparse.Namespace, firsts: Mapping[str, Any], rounds: Ma
         f"{arguments.size}, batch {arguments.batch}, prompt {arguments.prompt}, {arguments.tokens} tokens "
         f"({arguments.whole_tokens} without a cache), {arguments.threads} threads, {arguments.rounds} rounds"
     )
-    print(f"{'':18} {'prompt':>12} {'decode':>12} {'':>10}   before that, s")
+    print(f"{'':18} {'prompt':>12} {'decode':>12} {'':>10}   setup, s")
     for name, found in rounds.items():
         prompt = arguments.batch * arguments.prompt / statistics.median(one.prompt for one in found)
         token = statistics.median(one.token for one in found)
@@ -72,7 +72,7 @@ def _report(arguments: argparse.Namespace, firsts: Mapping[str, Any], rounds: Ma
 
 
 def _compare(name: str, ours: list[Round], theirs: list[Round]) -> None:
-    """How many times as fast ours is: medians, and the least and the most of a round."""
+    """How many times as fast ours is: the medians, and the smallest and largest ratio of a round."""
     for part in ("prompt", "token"):
         pairs = [(getattr(a, part), getattr(b, part)) for a, b in zip(ours, theirs, strict=True)]
         medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
@@ -84,10 +84,10 @@ def _compare(name: str, ours: list[Round], theirs: list[Round]) -> None:
 
 
 def _agree(name: str, firsts: Mapping[str, Any]) -> None:
-    """From which token on a row differs: rounding may decide between near ties, and then all after it differ."""
+    """The first token that differs in each row: rounding may decide a near tie, and then all later tokens differ."""
     pairs = list(zip(firsts["cached"]["tokens"], firsts[name]["tokens"], strict=True))
     same = [next((n for n, (a, b) in enumerate(zip(*pair, strict=True)) if a != b), len(pair[0])) for pair in pairs]
-    print(f"tokens before the first that {name} has otherwise: {same}")
+    print(f"tokens before the first that differs from {name}: {same}")
 
 
 def _pools(threads: int) -> dict[str, str]:
@@ -95,7 +95,7 @@ def _pools(threads: int) -> dict[str, str]:
 
 
 def _order(number: int) -> list[str]:
-    """Another subject begins every round, so that a drift of the machine's clock favours none."""
+    """Another subject starts every round, so that a drift of the machine's clock favours none."""
     names = list(WORKERS)
     turned = names[number % len(names) :] + names[: number % len(names)]
     return turned if number % 2 == 0 else list(reversed(turned))
@@ -196,7 +196,7 @@ SIZES = {**SMALL, **PUBLISHED}
 
 
 def _weights(config: Qwen3Config) -> dict[str, npt.NDArray[np.float32]]:
-    """The same weights in all children: ones for norms, else normal with deviation 0.1, so that few tokens are near."""
+    """The same weights in all children: ones for norms, else normal with deviation 0.1, so that near ties are rare."""
     generator = np.random.default_rng(0)
     return {
         name: np.ones(shape, np.float32)

@@ -1,8 +1,8 @@
 """The seven layouts, certified one after the other on this machine: `python benchmarks/layouts.py DIRECTORY`.
 
-Each case over its ranks stands beside the same subject in one process and beside the PyTorch reference. Prints a table
-of how far they are apart, whether a repeat has the same bits, and time per step over ranks and in one process; a bundle
-that is there already is read, not made again.
+Each case over its ranks is compared with the same subject in one process and with the PyTorch reference. Prints a table
+of the differences, whether a repeat has the same bits, and the time per step over ranks and in one process. An existing
+bundle is read and not made again.
 """
 
 import dataclasses

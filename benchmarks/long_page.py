@@ -2,8 +2,8 @@
 
     python benchmarks/long_page.py [--steps 100000]
 
-The bundle is invented, in the real files: both sides' curves, their repeats and the oracle's. One step of the subject
-is 2 % off. Needs Debian's Chromium: apt-get install chromium
+The bundle is synthetic, in the real file formats: both sides' curves, their repeats and the oracle's. One step of the
+subject is 2 % off. Needs Debian's Chromium: apt-get install chromium
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """The memory estimate of `certify plan` against the measured peak: `python benchmarks/memory.py`.
 
-Each shape trains for some steps in a fresh process on a CPU, in GRAPH mode. Measured is what the trainer holds all the
-time (parameters, moments, sums of gradients), and the peak of MindSpore's memory pool, which gives a step the rest:
-MindSpore tells it when the process ends. Beside it stand the estimate for the same case, and the largest resident size
-of the process: on a CPU kernels have memory of their own beside the pool, which a plan does not count.
+Each shape trains for some steps in a fresh process on a CPU, in GRAPH mode. The measured memory is what the trainer
+always holds (parameters, moments, sums of gradients) plus the peak of MindSpore's memory pool, which holds the rest of
+a step; MindSpore logs it when the process ends. The table compares it with the estimate for the same case and with the
+largest resident size of the process: on a CPU, kernels have memory outside the pool, which a plan does not count.
 """
 
 import dataclasses
@@ -72,7 +72,7 @@ def case_of(shape: Shape) -> Case:
 
 
 def train(shape: Shape) -> None:
-    """In a process of its own: trains the shape; prints the bytes that the trainer holds, and the largest resident."""
+    """In a process of its own: trains the shape; prints the bytes that the trainer holds and the largest resident."""
     import numpy as np
 
     from harness.runners.mindspore_subject import MindSporeSubject
@@ -91,7 +91,7 @@ def train(shape: Shape) -> None:
 
 
 def measured(shape: Shape) -> tuple[float, float]:
-    """MiB at the peak: what is held and the pool, and what is resident."""
+    """MiB at the peak: what the trainer and the pool hold, and the resident size."""
     command = [sys.executable, __file__, json.dumps(dataclasses.asdict(shape))]
     done = subprocess.run(
         command, env=os.environ | STATISTICS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

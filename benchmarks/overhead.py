@@ -2,10 +2,10 @@
 
     python benchmarks/overhead.py [--case NAME] [--rounds N]
 
-Bare training is one process a run that imports the framework, builds the runner from the same inputs and takes the
-same steps, and writes nothing; of a probe it takes the step alone. Both go through the same runs in the same order with
-the same number at a time, so what is left of the difference is the harness: drawing inputs, traces, checkpoints,
-probes, watching, judging, the page.
+Bare training uses one process per run. The process imports the framework, builds the runner from the same inputs, takes
+the same steps and writes nothing; for a probe it takes only the step. Both make the same runs in the same order, with
+the same number at a time, so the difference is the harness: drawing inputs, traces, checkpoints, probes, supervising,
+judging, the page.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
 from harness.runners import Setting, load_runner
 
 def main():
-    # in a function, so that what it made is taken down before the interpreter is, as in a run
+    # in a function, so that its objects are freed before the interpreter shuts down, as in a run
     job = json.loads(sys.argv[1])
     weights, batches = (read_tensors(Path(job["inputs"]) / name) for name in (WEIGHTS, BATCHES))
     setting = Setting(device="CPU", threads=job["threads"], learning_rate_zero=job["arm"] == "lr_zero")
@@ -53,7 +53,7 @@ def main() -> None:
     for number in range(1, arguments.rounds + 1):
         with tempfile.TemporaryDirectory() as directory:
             both = [(bare, bare_seconds, Path(directory) / "bare"), (whole, whole_seconds, Path(directory) / "bundle")]
-            # who goes first finds colder caches
+            # the first one has colder caches
             for seconds, measure, out in both if number % 2 else both[::-1]:
                 seconds.append(measure(arguments.case, out))
         print(f"round {number}: certify run {whole[-1]:.1f} s, bare training {bare[-1]:.1f} s")
@@ -103,7 +103,7 @@ def start(job: dict[str, object]) -> "subprocess.Popen[bytes]":
 
 
 def ended(process: "subprocess.Popen[bytes]") -> bool:
-    """Whether a process is over.
+    """Whether a process has ended.
 
     Raises:
         RuntimeError: it failed, so nothing was measured.

@@ -1,19 +1,19 @@
-"""From jsonl to Megatron files: `certify data preprocess` against the loop that others run, in one run.
+"""From jsonl to Megatron files: `certify data preprocess` against the loop that other tools use, in one run.
 
     python benchmarks/preprocess.py [--text FILE] [--tokenizer-dir DIR] [--megabytes N] [--rounds N] [--workers N]
     python benchmarks/preprocess.py --memory
 
 Three whole processes take turns over one file, with the same tokenizer and the same number of workers; their files must
-be equal to the byte:
+be equal byte for byte:
 
 - certify: `certify data preprocess`.
-- plain: the loop of mindformers' preprocess_indexed_dataset.py, written again, for the script is not in the wheel: a
-  pool whose workers tokenize a line at a time, and a parent that writes each document. Kinder than the script: there
-  every chunk of lines is sent to its worker together with the tokenizer.
+- plain: the loop of mindformers' preprocess_indexed_dataset.py, reimplemented because the script is not in the wheel: a
+  pool whose workers tokenize a line at a time, and a parent that writes each document. It is faster than the script,
+  which sends the tokenizer to the worker with every chunk of lines.
 - megatron-core: the same pool, written by megatron-core's IndexedDatasetBuilder.
 
 The text is that of --text (WikiText by article), else the Python sources of the installed packages: real text that is
-on the machine, every file once. Without --tokenizer-dir, Qwen's vocabulary is taken from the installed dashscope.
+on the machine, each file once. Without --tokenizer-dir, Qwen's vocabulary is taken from the installed dashscope.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def compare_speed(arguments: argparse.Namespace, directory: Path) -> None:
-    """Rounds of all three, each round in another order."""
+    """Runs all three in rounds, each round in another order."""
     source = directory / "source.jsonl"
     described = write_source(arguments, source, arguments.megabytes)
     print(f"{described}; {arguments.workers} workers; tokenizer {arguments.tokenizer_dir.name}")
@@ -88,7 +88,7 @@ def compare_speed(arguments: argparse.Namespace, directory: Path) -> None:
         if any(found != digests["certify"] for found in digests.values()):
             raise SystemExit(f"the files differ: {digests}")
         shown = ", ".join(f"{name} {seconds[name][-1]:.1f} s" for name in CONTESTANTS)
-        print(f"round {number + 1}: {shown}; equal to the byte", flush=True)
+        print(f"round {number + 1}: {shown}; equal byte for byte", flush=True)
     for name in CONTESTANTS:
         print(f"{name:<14} {tokens / statistics.median(seconds[name]):>12,.0f} tokens/s (median of {arguments.rounds})")
     for other in CONTESTANTS[1:]:
@@ -117,7 +117,7 @@ def compare_memory(arguments: argparse.Namespace, directory: Path) -> None:
 
 
 def command(arguments: argparse.Namespace, name: str, source: Path, prefix: Path) -> list[str]:
-    """The process of a contestant."""
+    """The command of a contestant."""
     workers, directory = str(arguments.workers), str(arguments.tokenizer_dir)
     if name == "certify":
         options = ["--input", str(source), "--output-prefix", str(prefix), "--tokenizer-dir", directory]
@@ -127,7 +127,7 @@ def command(arguments: argparse.Namespace, name: str, source: Path, prefix: Path
 
 
 def write_source(arguments: argparse.Namespace, path: Path, megabytes: int) -> str:
-    """Writes about as many megabytes of jsonl, and says of what."""
+    """Writes about as many megabytes of jsonl; returns a description of the text."""
     limit, size, documents, rounds = megabytes * 1_000_000, 0, 0, 0
     with path.open("wb") as file:
         while size < limit:
@@ -163,7 +163,7 @@ def digest(path: Path) -> str:
 
 
 def resident_bytes(group: int) -> int:
-    """Memory of all processes of a group; what they share is counted once."""
+    """Memory of all processes of a group; shared memory is counted once."""
     total = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -171,7 +171,7 @@ def resident_bytes(group: int) -> int:
                 rollup = (process / "smaps_rollup").read_text().splitlines()
                 total += next(int(line.split()[1]) * 1024 for line in rollup if line.startswith("Pss:"))
         except (OSError, StopIteration):
-            continue  # it ended meanwhile
+            continue  # the process has ended
     return total
 
 
@@ -179,7 +179,7 @@ tokenize: Callable[[str], Any]
 
 
 def load(directory: Path) -> None:
-    """Gives a worker its tokenizer."""
+    """Loads the tokenizer of a worker."""
     global tokenize
     from transformers import AutoTokenizer
 
@@ -193,7 +193,7 @@ def encode(line: str) -> list[int]:
 
 
 def loop(arguments: argparse.Namespace) -> None:
-    """The loop of the contestants that are not `certify`."""
+    """The loop of the contestants other than `certify`."""
     prefix = f"{arguments.prefix}_text_document"
     load(arguments.tokenizer_dir)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -209,7 +209,7 @@ def loop(arguments: argparse.Namespace) -> None:
 
 
 def write_plainly(documents: Iterator[list[int]], prefix: str) -> None:
-    """Each document as it comes; the index at the end."""
+    """Writes each document when it arrives, and the index at the end."""
     lengths = []
     with open(f"{prefix}.bin", "wb") as data:
         for document in documents:
@@ -225,7 +225,7 @@ def write_plainly(documents: Iterator[list[int]], prefix: str) -> None:
 
 
 def write_with_megatron(documents: Iterator[list[int]], prefix: str) -> None:
-    """By megatron-core's builder."""
+    """Writes with megatron-core's builder."""
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
     builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=np.int32)

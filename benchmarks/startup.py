@@ -1,11 +1,11 @@
-"""CPU seconds that a command takes before and while it answers: this tree, and others next to it in one run.
+"""CPU seconds of a command, from start to end: this tree compared with other trees, in one run.
 
     python benchmarks/startup.py [--before DIR ...] [--bundle DIR] [--rounds N]
 
-Each command is a process of its own in each tree, in turns, after one round that is not counted and fills the caches of
-bytecode. CPU seconds are user and system time of the process and its threads, as the kernel accounts for children.
+Each command is a process of its own in each tree, in turns. The first round is not counted; it fills the bytecode
+caches. CPU seconds are user and system time of the process and its threads, as the kernel counts them for children.
 `level` and `verify` are measured twice: on a directory without a bundle, where they import all they need and stop, and
-on a published bundle, where they also read and compute everything in it.
+on a published bundle, where they also read and recompute everything in it.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def commands(bundle: Path) -> list[list[str]]:
-    """What is measured: arguments of `certify`."""
+    """The measured commands, as arguments of `certify`."""
     nothing = str(ROOT / "benchmarks")
     on_bundles = [[verb, where] for verb in ("level", "verify") for where in (nothing, str(bundle))]
     return [["--help"], ["cases"], *on_bundles]
@@ -67,7 +67,7 @@ def cpu_seconds(tree: Path, command: Sequence[str]) -> float:
         text=True,
     )
     if "Traceback" in done.stderr:
-        raise SystemExit(f"certify {' '.join(command)} broke in {tree}:\n{done.stderr}")
+        raise SystemExit(f"certify {' '.join(command)} failed in {tree}:\n{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

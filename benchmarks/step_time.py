@@ -2,9 +2,9 @@
 
     python benchmarks/step_time.py --size small --batch 4 --sequence 128 --rounds 7
 
-Each framework lives in one child process of its own. The children take turns: one is timed while the other waits for
-its pipe, because both keep a thread per core busy. Both train from the same weights on the same batches, with clipping
-and AdamW, and print their first loss, so that the comparison is of the same work. The parent imports neither.
+Each framework is a child process of its own. The children take turns: one is timed while the other waits for its pipe,
+because both keep a thread per core busy. Both train from the same weights on the same batches, with clipping and AdamW,
+and print their first loss, which shows that they do the same work. The parent imports neither.
 """
 
 import argparse
@@ -32,12 +32,12 @@ def main() -> None:
         return
     children = {name: Child(__file__, name, sys.argv[1:], {}) for name in WORKERS}
     for name, child in children.items():
-        ready = child.answer()
+        ready = child.response()
         print(f"{name:10} first loss {ready['loss']:.6f}, first step {ready['first_step']:.1f} s (build and compile)")
     times: dict[str, list[float]] = {name: [] for name in WORKERS}
     for number in range(arguments.rounds):
         for name in _order(number):
-            times[name].append(children[name].ask(str(arguments.steps))["seconds"])
+            times[name].append(children[name].request(str(arguments.steps))["seconds"])
         print(f"round {number + 1}: " + ", ".join(f"{name} {times[name][-1] * 1e3:.1f} ms" for name in WORKERS))
     for child in children.values():
         child.close()
@@ -56,12 +56,12 @@ def _report(arguments: argparse.Namespace, times: dict[str, list[float]]) -> Non
 
 
 def _order(number: int) -> list[str]:
-    """Turns change sides every round, so that a drift of the machine's clock favours neither."""
+    """The order changes every round, so that a drift of the machine's clock favours neither."""
     return list(WORKERS) if number % 2 == 0 else list(reversed(WORKERS))
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    """A child: builds, takes three steps to warm up, then times as many as each line of its input asks for."""
+    """A child: builds, takes three warm-up steps, then times as many steps as each line of its input states."""
     started = time.perf_counter()
     step = WORKERS[arguments.worker](arguments)
     batches = _batches(arguments)

@@ -1,4 +1,4 @@
-"""The page of a study: how many defects were refused and by what, how many clean runs were, and every one of them."""
+"""The page of a study: how many defects were rejected and by what, how many clean runs, and a row for each."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ from harness.power.record import Clean, Planted, Study, first_sightings
 from harness.report.page import render_template
 from harness.report.words import Fact, Mark, count, listed, mark
 
-FEW = 0.1  # of the defects, that are listed
+FEW = 0.1  # the largest share of the defects that is listed by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class CriterionRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DefectRow:
-    """One defect: what saw it first and when, how many saw it at all, what the other rules made of it."""
+    """One defect: which criteria rejected it first and when, how many did later, and the result of the other rules."""
 
     id: str
     area: str
@@ -62,7 +62,7 @@ class DefectRow:
     rules: tuple[Mark, ...]
     place: str
     named: Mark | None
-    said: str
+    diagnosis: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class CleanRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PowerPage:
-    """Everything that the page shows. `located`: whether a diagnosis was asked for the place of each defect."""
+    """Everything that the page shows. `located`: whether each defect was diagnosed."""
 
     headline: str
     tone: str
@@ -108,7 +108,7 @@ def build_page(study: Study) -> PowerPage:
     return PowerPage(
         headline=f"{seen.count} of {seen.total}",
         tone="good" if good else "open" if not alarms.count else "bad",
-        sentence="planted defects are refused, and "
+        sentence="planted defects rejected; "
         + (f"{alarms.count} of {count(alarms.total, 'clean run')}." if alarms.total else "no clean run was made."),
         facts=tuple(_facts(study)),
         rates=tuple(_rates(study)),
@@ -142,25 +142,25 @@ def _facts(study: Study) -> Iterator[Fact]:
 
 
 def _rates(study: Study) -> Iterator[RateRow]:
-    yield _rate("Every criterion together", "defects refused", found(study), own=True)
+    yield _rate("All criteria together", "defects rejected", found(study), own=True)
     for name in study.standards:
         yield _rate(name, "this standard alone", found_by(study, name), own=True)
     for rule, rate in found_by_rules(study).items():
         yield _rate(rule, study.rules[rule], rate)
     if study.task.judges_steps:
-        what = "of defects that have one, the diagnosis names it or a part of it"
+        what = "defects in a module that the diagnosis names, or names a part of"
         yield _rate("The place", what, places_named(study), own=True)
-    yield _rate("False alarms", "clean runs that any criterion refuses", false_alarms(study), own=True)
+    yield _rate("False alarms", "clean runs that any criterion rejects", false_alarms(study), own=True)
 
 
 def _left(study: Study) -> Iterator[str]:
-    """Of a standard that sees nearly all, what it leaves to the others."""
+    """The defects that a standard misses, if it rejects nearly all, and the criteria that reject them."""
     for name in study.standards:
         left = [one for one in study.planted if one.sightings and not seen_by(one, name)]
         if 0 < len(left) <= FEW * len(study.planted):
             others = sorted({sighting.criterion for one in left for sighting in one.sightings})
             ids = listed([one.defect.id for one in left])
-            yield f"{name} alone does not refuse {ids}; that is left to {listed(others)}."
+            yield f"{name} alone does not reject {ids}; other criteria do: {listed(others)}."
 
 
 def _rate(name: str, note: str, rate: Rate, own: bool = False) -> RateRow:
@@ -169,14 +169,14 @@ def _rate(name: str, note: str, rate: Rate, own: bool = False) -> RateRow:
     return RateRow(
         name=name,
         note=note,
-        rate=f"{rate.count} of {rate.total}" if rate.total else "not asked",
+        rate=f"{rate.count} of {rate.total}" if rate.total else "not measured",
         interval=f"{low:.1%} to {high:.1%}" if rate.total else "",
         share=f"{share:.1%}",
         own=own,
     )
 
 
-def _seen(yes: bool, what: tuple[str, str] = ("refused", "not seen")) -> Mark:
+def _seen(yes: bool, what: tuple[str, str] = ("rejected", "missed")) -> Mark:
     good = mark(Outcome.PASS if yes else Outcome.FAIL)
     return Mark(glyph=good.glyph, word=what[0] if yes else what[1], tone=good.tone)
 
@@ -199,7 +199,7 @@ def _defect(planted: Planted, rules: Iterable[str]) -> DefectRow:
         rules=tuple(_seen(planted.rules[rule]) for rule in rules),
         place=defect.place or "",
         named=_seen(named_rightly(planted), ("named", "not named")) if defect.place else None,
-        said=planted.named or "nothing differs",
+        diagnosis=planted.named or "nothing differs",
     )
 
 

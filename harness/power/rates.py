@@ -15,25 +15,25 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper bound; everything between 0 and 1 where nothing was counted."""
+        """Lower and upper bound; 0 and 1 if nothing was counted."""
         if not self.total:
             return 0.0, 1.0
-        from scipy.stats import binomtest  # here, because importing it takes longer than any command's own work
+        from scipy.stats import binomtest  # here, because importing it takes longer than the work of any command
 
         found = binomtest(self.count, self.total).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
 
     def __str__(self) -> str:
         if not self.total:
-            return "none of none"
+            return "0 of 0"
         low, high = self.interval
         return f"{self.count} of {self.total} ({self.count / self.total:.1%}, {low:.1%} to {high:.1%})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriterionPower:
-    """What a criterion is worth: how many defects it finds alone, how many it is the first to see, and how many
-    nothing else sees."""
+    """The value of a criterion: how many defects it rejects, how many it is among the first to reject, and how many
+    only it rejects."""
 
     criterion: str
     finds: Rate
@@ -42,7 +42,7 @@ class CriterionPower:
 
     @property
     def redundant(self) -> bool:
-        """Never the first: whatever it finds, something else has seen before."""
+        """Never among the first: other criteria reject every defect of it earlier."""
         return self.first == 0
 
 
@@ -62,22 +62,22 @@ def criterion_power(study: Study) -> tuple[CriterionPower, ...]:
 
 
 def found_by(study: Study, standard: str) -> Rate:
-    """How many defects a standard alone refuses."""
+    """How many defects a standard alone rejects."""
     return Rate(count=sum(seen_by(planted, standard) for planted in study.planted), total=len(study.planted))
 
 
 def seen_by(planted: Planted, standard: str) -> bool:
-    """Whether a criterion of a standard refuses a defect."""
+    """Whether a criterion of a standard rejects a defect."""
     return any(sighting.criterion.startswith(f"{standard}/") for sighting in planted.sightings)
 
 
 def found(study: Study) -> Rate:
-    """How many defects are refused by any criterion."""
+    """How many defects any criterion rejects."""
     return Rate(count=sum(bool(planted.sightings) for planted in study.planted), total=len(study.planted))
 
 
 def found_by_rules(study: Study) -> dict[str, Rate]:
-    """How many defects each of the other rules refuses, on the same traces."""
+    """How many defects each of the other rules rejects, on the same traces."""
     return {
         rule: Rate(count=sum(planted.rules[rule] for planted in study.planted), total=len(study.planted))
         for rule in study.rules
@@ -85,24 +85,23 @@ def found_by_rules(study: Study) -> dict[str, Rate]:
 
 
 def false_alarms(study: Study) -> Rate:
-    """How many clean runs any criterion refused."""
+    """How many clean runs any criterion rejected."""
     return Rate(count=sum(bool(clean.sightings) for clean in study.clean), total=len(study.clean))
 
 
 def places_named(study: Study) -> Rate:
-    """Of the defects that have a place, how many the diagnosis named rightly."""
+    """For how many of the defects that have a place the diagnosis named it."""
     placed = [planted for planted in study.planted if planted.defect.place is not None]
     return Rate(count=sum(map(named_rightly, placed)), total=len(placed))
 
 
 def named_rightly(planted: Planted) -> bool:
-    """Whether the diagnosis names the place of a defect, or something inside it, or of a weight the module that has it.
-    It may name two."""
+    """Whether the diagnosis names the place of a defect, a part of it, or the module of a weight. It may name two."""
     place = planted.defect.place
     named = planted.named.split(" or ") if planted.named else []
     return any(place in (one, f"{one}.weight") or one.startswith(f"{place}.") for one in named)
 
 
 def misses(study: Study) -> Iterator[Planted]:
-    """The defects that no criterion refused."""
+    """The defects that no criterion rejected."""
     return (planted for planted in study.planted if not planted.sightings)

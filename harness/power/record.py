@@ -1,7 +1,7 @@
-"""What the gate sees: planted defects that it should refuse, clean runs that it should not, and both rates.
+"""A study of the gate: planted defects that it should reject, clean runs that it should accept, and both rates.
 
-Takes what runs of defective and of correct subjects were judged to be; gives which criterion saw what and when, beside
-what other rules make of the same traces. `planted` and `clean` make the runs; nothing here imports a framework.
+Records for runs of defective and of correct subjects which criterion rejected which run and when, and what other rules
+give for the same traces. `harness.studies` makes the runs; nothing here imports a framework.
 """
 
 import math
@@ -17,16 +17,16 @@ from harness.evidence.provenance import Environment, Source
 from harness.power.rules import RULES
 
 FORMAT = "certify-power/1"
-# What is known of a subject before its first step, and what its first step shows.
+# Measurements that are known before the first step of a subject, and those that its first step shows.
 BEFORE = (".initial.differs", ".alignment.differs")
 AT_FIRST = ("oracle.gradients.", "oracle.updates.", "runs.probe_norm", "layout.gradients.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """A criterion (`STANDARD/ID`) that a run does not meet, and the finding in words.
+    """A criterion (`STANDARD/ID`) that a run does not meet, with the message of the finding.
 
-    `step` is when it can be known: 0 before the first step, None only when the run is over.
+    `step` is when it can be known: 0 before the first step, None only after the run.
     """
 
     criterion: str
@@ -37,10 +37,10 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """A defect in a case, with what saw it.
+    """A defect in a case, with the criteria that rejected it.
 
-    `rules` says of each other rule whether it refuses the same traces; `named` is the place that the diagnosis gives,
-    None where it found nothing.
+    `rules` gives for each other rule whether it rejects the same traces. `named` is the place that the diagnosis gives,
+    or None if it found nothing.
     """
 
     defect: Defect
@@ -53,8 +53,8 @@ class Planted:
 
 @dataclass(frozen=True, kw_only=True)
 class Clean:
-    """A correct run that varies in something that does not matter. `closest` is the criterion that used most of its
-    limit, and `used` how much of it: None where what it measured is not finite."""
+    """A correct run with a variation that does not matter. `closest` is the criterion that used most of its limit, and
+    `used` how much of it: None if the measured value is not finite."""
 
     variation: str
     seed: int
@@ -67,7 +67,7 @@ class Clean:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A whole study of one task: what was planted, what was clean, judged by which standards (digest by name)."""
+    """A whole study of one task: planted and clean runs, and the standards that judged them (digest by name)."""
 
     format: str
     recorded: str
@@ -82,17 +82,17 @@ class Study:
 
     @property
     def task(self) -> Task:
-        """That of its defects."""
+        """The task of its defects."""
         return next((one.defect.task for one in self.planted), PRETRAIN)
 
     @property
     def rules(self) -> Mapping[str, str]:
-        """The other rules, each with what it asks for."""
+        """The other rules, each with what it requires."""
         return RULES[self.task.name].requires
 
 
 def sightings(findings: Sequence[Finding]) -> tuple[Sighting, ...]:
-    """The findings that refuse a run. Too little shown is no refusal: INCONCLUSIVE is left out."""
+    """The findings that reject a run. INCONCLUSIVE does not reject it and is omitted."""
     return tuple(
         Sighting(
             criterion=f"{finding.standard}/{finding.criterion}",
@@ -107,7 +107,7 @@ def sightings(findings: Sequence[Finding]) -> tuple[Sighting, ...]:
 
 def _known_at(finding: Finding) -> int | None:
     steps = [_step_of(judged) for judged in finding.judged]
-    # Every limit of a criterion has to be broken before it is.
+    # A criterion is not met only if none of its limits is met.
     return None if None in steps else max(step for step in steps if step is not None)
 
 
@@ -123,13 +123,13 @@ def _step_of(judged: Judged) -> int | None:
 
 
 def first_sightings(found: Sequence[Sighting]) -> tuple[Sighting, ...]:
-    """Those that are known soonest; several where they are known at the same step."""
+    """Those that are known first; several if they are known at the same step."""
     soonest = min((_order(one) for one in found), default=math.inf)
     return tuple(one for one in found if _order(one) == soonest)
 
 
 def _order(sighting: Sighting) -> float:
-    # Below infinity, which is no sighting at all; above every step.
+    # Below infinity, which means no sighting; above every step.
     return 2.0**53 if sighting.step is None else sighting.step
 
 
@@ -137,7 +137,7 @@ def read_power(path: Path) -> Study:
     """A recorded study.
 
     Raises:
-        EvidenceError: it is missing, of another format, or does not hold what it should.
+        EvidenceError: it is missing, has another format, or its content is not valid.
     """
     study: Study = read_record(Study, path, FORMAT)
     return study

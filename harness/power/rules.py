@@ -14,20 +14,20 @@ CEILINGS = ("official-first-loss", "official-mean-loss", "official-grad-norm")
 SCORES, SCORE_CEILING, TEXT = "score.difference", 0.004, "text"
 
 
-# Megatron-LM's functional tests compare a run approximately so: relative 5 % a step, one step in a hundred forgiven.
+# Megatron-LM's functional tests compare a run in about this way: relative 5 % per step, one step in a hundred forgiven.
 APPROXIMATE, FORGIVEN = 0.05, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class OtherRules:
-    """The other rules for the runs of a task: what each requires, and whether each refuses a comparison, in order."""
+    """The other rules for the runs of a task: what each requires, and whether each rejects a comparison, in order."""
 
     requires: Mapping[str, str]
     refuse: Callable[[Comparison], tuple[bool, ...]]
 
 
 def other_rules(comparison: Comparison, task: Task) -> dict[str, bool]:
-    """Whether each of a task's `RULES` refuses a run. What was not measured is not seen by them."""
+    """Whether each of a task's `RULES` rejects a run. They ignore what was not measured."""
     rules = RULES[task.name]
     return dict(zip(rules.requires, rules.refuse(comparison), strict=True))
 

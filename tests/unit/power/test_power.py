@@ -1,4 +1,4 @@
-"""The power study's arithmetic: what saw a defect first, what other rules make of the same numbers, and the rates."""
+"""The power study's arithmetic: which criterion rejects a defect first, the results of other rules, and the rates."""
 
 import dataclasses
 import math
@@ -68,12 +68,12 @@ def test_a_sighting_is_dated_by_when_it_can_be_known(measurement: str, statistic
 
 
 @pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE])
-def test_too_little_shown_is_no_sighting(outcome: Outcome) -> None:
+def test_an_inconclusive_finding_is_no_sighting(outcome: Outcome) -> None:
     assert sightings([finding("subject.steps", "minimum", None, outcome)]) == ()
 
 
 @given(st.lists(STEPS, min_size=1))
-def test_the_first_to_see_are_those_at_the_soonest_step(steps: list[int | None]) -> None:
+def test_the_first_sightings_are_those_at_the_earliest_step(steps: list[int | None]) -> None:
     found = [sighting(str(number), step) for number, step in enumerate(steps)]
     first = first_sightings(found)
     order = [math.inf if one.step is None else one.step for one in found]
@@ -82,7 +82,7 @@ def test_the_first_to_see_are_those_at_the_soonest_step(steps: list[int | None])
 
 
 def curve(**values: Any) -> Comparison:
-    """Losses and norms that are apart as told in a few of 200 steps."""
+    """Losses and norms that differ by the given amounts in the first of 200 steps."""
     found = {}
     for name in ("train.loss.relative", "train.loss.absolute", "train.grad_norm.relative"):
         apart = dict(enumerate(values.get(name.split(".")[1], ())))
@@ -104,7 +104,7 @@ def curve(**values: Any) -> Comparison:
         (curve(loss=[math.nan] * 200), (True, True, True)),
     ],
 )
-def test_the_other_rules_see_what_they_are_known_to_see(comparison: Comparison, seen: tuple[bool, ...]) -> None:
+def test_the_other_rules_reject_what_they_are_known_to_reject(comparison: Comparison, seen: tuple[bool, ...]) -> None:
     assert tuple(other_rules(comparison, tasks.PRETRAIN).values()) == seen
 
 
@@ -117,9 +117,7 @@ def test_the_other_rules_see_what_they_are_known_to_see(comparison: Comparison, 
         ({"text": math.nan, "last_word": math.nan, "ending": 0.0}, (True, True, True)),
     ],
 )
-def test_the_other_rules_see_scores_alone_where_a_model_is_asked(
-    apart: dict[str, float], seen: tuple[bool, ...]
-) -> None:
+def test_the_other_rules_see_only_scores_for_inference(apart: dict[str, float], seen: tuple[bool, ...]) -> None:
     scores = Measurement(name=rules.SCORES, places=tuple(apart), values=tuple(apart.values()))
     comparison = Comparison(measurements={rules.SCORES: scores})
     assert tuple(other_rules(comparison, tasks.INFERENCE).values()) == seen
@@ -146,8 +144,8 @@ def test_four_hundred_runs_without_alarm_bound_the_rate_at_one_per_cent() -> Non
     assert Rate(count=0, total=400).interval[1] == pytest.approx(0.0095, abs=1e-4)
 
 
-def test_nothing_counted_says_nothing() -> None:
-    assert (Rate(count=0, total=0).interval, str(Rate(count=0, total=0))) == ((0.0, 1.0), "none of none")
+def test_nothing_counted_has_the_widest_interval() -> None:
+    assert (Rate(count=0, total=0).interval, str(Rate(count=0, total=0))) == ((0.0, 1.0), "0 of 0")
 
 
 def planted(*found: Sighting, place: str | None = None, named: str | None = None, seen: bool = False) -> Planted:
@@ -172,7 +170,7 @@ def study(*every: Planted) -> Study:
     )
 
 
-def test_a_criterion_that_is_never_first_says_that_it_is_redundant() -> None:
+def test_a_criterion_that_is_never_first_is_redundant() -> None:
     both = planted(sighting("a/x", 1), sighting("a/y", 5)), planted(sighting("a/y"), sighting("b/z", 3))
     found = study(*both, planted(), planted(sighting("a/x"), seen=True))
     powers = {one.criterion: one for one in rates.criterion_power(found)}
@@ -183,10 +181,10 @@ def test_a_criterion_that_is_never_first_says_that_it_is_redundant() -> None:
     assert all(rate.count == 1 for rate in rates.found_by_rules(found).values())
 
 
-def test_what_a_standard_leaves_to_another_is_said() -> None:
+def test_defects_that_a_standard_misses_are_listed_with_the_criteria_that_reject_them() -> None:
     every = [planted(sighting("a/x", 1)) for _ in range(19)]
     page = build_page(study(*every, planted(sighting("b/z"))))
-    assert page.left == (f"a alone does not refuse {DEFECT.id}; that is left to b/z.",)
+    assert page.left == (f"a alone does not reject {DEFECT.id}; other criteria do: b/z.",)
 
 
 @pytest.mark.parametrize(
@@ -228,17 +226,17 @@ def clean(variation: str, seed: int, *found: Sighting, used: float | None = 0.5)
     )
 
 
-def test_the_page_shows_every_defect_and_every_variation_and_says_what_was_missed() -> None:
+def test_the_page_shows_every_defect_and_variation_and_lists_misses() -> None:
     every = (planted(sighting("a/x", 0), sighting("b/z"), place="model.norm", named="model.norm"), planted())
     runs = (clean("wide", 0), clean("wide", 1, sighting("b/z"), used=1.5), clean("long", 0))
     page = build_page(dataclasses.replace(study(*every), clean=runs))
     assert (page.headline, page.tone) == ("1 of 2", "bad")
-    assert page.sentence == "planted defects are refused, and 1 of 3 clean runs."
+    assert page.sentence == "planted defects rejected; 1 of 3 clean runs."
     first, second = page.defects
-    assert (first.seen.word, first.when, first.first) == ("refused", "before the first step", "a/x")
+    assert (first.seen.word, first.when, first.first) == ("rejected", "before the first step", "a/x")
     assert first.more == "and 1 criterion later"
     assert first.named is not None and first.named.word == "named"
-    assert (second.seen.word, second.first, second.named) == ("not seen", "", None)
+    assert (second.seen.word, second.first, second.named) == ("missed", "", None)
     assert [id for id, _ in page.missed] == [DEFECT.id]
     assert [(row.variation, row.runs, row.refused.word, row.by) for row in page.clean] == [
         ("wide", 2, "false alarm", "b/z"), ("long", 1, "no alarm", "")
@@ -251,24 +249,24 @@ def test_a_clean_run_that_measured_no_number_is_the_nearest_to_an_alarm() -> Non
     assert (row.refused.word, row.used) == ("false alarm", "not finite")
 
 
-def test_a_study_of_inference_has_its_own_rules_and_asks_for_no_place() -> None:
+def test_a_study_of_inference_has_its_own_rules_and_no_places() -> None:
     names = rules.RULES["inference"].requires
     defect = dataclasses.replace(DEFECT, area=INFERENCE)
     one = dataclasses.replace(planted(sighting("a/x")), defect=defect, rules=dict.fromkeys(names, False))
-    asked = study(one)
-    page = build_page(asked)
+    inference = study(one)
+    page = build_page(inference)
     assert page.rules == tuple(names) and not page.located
     assert not {"The place", *rules.RULES["pretrain"].requires} & {row.name for row in page.rates}
-    assert "Place</th>" not in render_power(asked) and "Place</th>" in render_power(study(planted()))
+    assert "Place</th>" not in render_power(inference) and "Place</th>" in render_power(study(planted()))
 
 
 @pytest.mark.parametrize("case", [None, "qwen3-tiny-inference"])
 def test_a_study_is_of_one_task(case: str | None) -> None:
-    asked = next(one for one in shipped_defects().values() if one.area == INFERENCE)
-    both = Asked(defects=(asked, DEFECT), case=case, standards=(), clean=None)
+    inference = next(one for one in shipped_defects().values() if one.area == INFERENCE)
+    both = Asked(defects=(inference, DEFECT), case=case, standards=(), clean=None)
     with pytest.raises(InputError, match="a study is of one task"):
         both.cases()
-    alone = dataclasses.replace(both, defects=(asked,))
+    alone = dataclasses.replace(both, defects=(inference,))
     (own,) = alone.cases()
     assert alone.ground.task == own.task == tasks.INFERENCE
 
@@ -277,15 +275,15 @@ def test_a_study_is_of_one_task(case: str | None) -> None:
 def test_clean_runs_of_a_study_of_layouts_are_over_ranks_and_of_every_kind(layout: str | None) -> None:
     """Also where any defect is planted into a case of several ranks."""
     defects = tuple(one for one in shipped_defects().values() if (one.area == PARALLEL) != bool(layout))
-    asked = Asked(defects=defects, case=layout, standards=(), clean=None)
-    cases = [variation.case(asked.ground, 0) for variation in asked.variations]
+    plan = Asked(defects=defects, case=layout, standards=(), clean=None)
+    cases = [variation.case(plan.ground, 0) for variation in plan.variations]
     assert all(case.parallel.world_size > 1 and judges_layout(case.standards[-1]) for case in cases)
     for used in dataclasses.fields(ParallelConfig):
         assert any(getattr(case.parallel, used.name) != used.default for case in cases), used.name
     assert {case.parallel.world_size for case in cases} == {2, 4}
 
 
-def test_what_a_defect_says_of_itself_is_text_on_the_page() -> None:
+def test_the_description_of_a_defect_is_text_on_the_page() -> None:
     hostile = "<script>alert(1)</script>"
     one = planted(sighting(hostile), named=hostile)
     defect = dataclasses.replace(DEFECT, id=hostile, what=hostile, imitates=hostile, source=f"javascript:{hostile}")
@@ -293,7 +291,7 @@ def test_what_a_defect_says_of_itself_is_text_on_the_page() -> None:
     assert "<script" not in page and page.count("&lt;script&gt;") >= 5 and 'href="javascript' not in page
 
 
-def test_the_page_beside_a_study_is_the_one_that_its_file_gives(
+def test_the_page_next_to_a_study_is_that_of_its_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file orders names; what was recorded may hold them in another order."""
@@ -304,7 +302,7 @@ def test_the_page_beside_a_study_is_the_one_that_its_file_gives(
     assert out.with_suffix(".html").read_text(encoding="utf-8") == render_power(read_power(out))
 
 
-def test_a_study_survives_its_file_and_an_edit_is_refused(tmp_path: Path) -> None:
+def test_a_study_survives_its_file_and_an_edit_is_rejected(tmp_path: Path) -> None:
     made = dataclasses.replace(study(planted(sighting("a/x", 1))), clean=(clean("wide", 0),))
     write_json(tmp_path / "power.json", dataclasses.asdict(made))
     assert read_power(tmp_path / "power.json") == made

@@ -19,7 +19,7 @@ PACKAGES = (
 CANN_HOME, CANN_INFO = "ASCEND_HOME_PATH", Path("compiler") / "version.info"
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 ROOMS = ("harness", "qwen3_model")
-SOURCE_SUFFIXES = (".py", ".yaml")
+BYTECODE = {"__pycache__", ".pyc"}
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
@@ -86,9 +86,15 @@ def source() -> Source:
     root = Path(harness.__file__).resolve().parent.parent
     revision = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     changes = _git(root, "status", "--porcelain", "--", *ROOMS, "pyproject.toml") if revision else None
-    files = sorted(path for room in ROOMS for path in (root / room).rglob("*") if path.suffix in SOURCE_SUFFIXES)
-    sha256 = digest_json({path.relative_to(root).as_posix(): digest_file(path) for path in files})
-    return Source(revision=revision or None, dirty=bool(changes), sha256=sha256)
+    return Source(revision=revision or None, dirty=bool(changes), sha256=source_digest(root))
+
+
+def source_digest(root: Path) -> str:
+    """The digest of every file of the code, by its path: modules, and the standards, floors, tables, templates and C
+    sources that they read. Bytecode follows from the modules and is omitted."""
+    files = (path.relative_to(root) for room in ROOMS for path in (root / room).rglob("*") if path.is_file())
+    kept = [path for path in files if not {path.suffix, *path.parts} & BYTECODE]
+    return digest_json({path.as_posix(): digest_file(root / path) for path in kept})
 
 
 def _git(root: Path, *arguments: str) -> str | None:

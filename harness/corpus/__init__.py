@@ -1,1 +1,1 @@
-"""From files to the token batches of a case."""
+"""The inputs of a case: corpora, tokenizers, token batches and initial weights."""

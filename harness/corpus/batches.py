@@ -1,7 +1,6 @@
 """The token batches of a case: a pure function of the case and its corpus.
 
-Takes a case, gives every batch of every step in order, and refuses a corpus with ids beyond the model's
-vocabulary or with too few tokens for one row.
+A corpus with ids outside the model's vocabulary, or with too few tokens for one row, is an error.
 """
 
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ class Batches:
 
     tokens: int32 [steps, B, S + 1]; inputs are `[..., :-1]`, targets `[..., 1:]`.
     loss_mask: uint8 [steps, B, S]; 1 where the target counts.
-    epochs: how often the corpus was begun; above 1 a run sees tokens again.
+    epochs: how often the corpus is started; above 1, tokens are repeated.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -41,7 +40,7 @@ class Batches:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """Rows of tokens [rows, S + 1] and, where it is not told by their inputs alone, which targets count [rows, S]."""
+    """Rows of tokens [rows, S + 1], and the targets that count [rows, S], or None if all do."""
 
     tokens: npt.NDArray[np.int32]
     counts: npt.NDArray[np.bool_] | None
@@ -57,21 +56,21 @@ def draw_batches(case: Case) -> Batches:
     """The batches of a case, in order.
 
     Raises:
-        InputError: see the module; or a corpus or tokenizer that cannot be read.
+        InputError: see the module; or the corpus or the tokenizer cannot be read.
     """
-    asked = case.training.steps * case.data.global_batch_size
-    rows = (_megatron_rows if case.data.corpus.kind == "megatron" else _text_rows)(case, asked)
+    count = case.training.steps * case.data.global_batch_size
+    rows = (_megatron_rows if case.data.corpus.kind == "megatron" else _text_rows)(case, count)
     highest = int(rows.tokens.max())
     if highest >= case.model.vocab_size:
         raise InputError(
-            f"{rows.description} holds the token id {highest}, beyond the model's vocabulary of "
+            f"{rows.description} holds the token id {highest}, outside the model's vocabulary of "
             f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
         )
-    mask = np.ones((asked, case.data.seq_length), np.bool_) if rows.counts is None else rows.counts
+    mask = np.ones((count, case.data.seq_length), np.bool_) if rows.counts is None else rows.counts
     if case.data.eod_mask_loss:
         mask &= rows.tokens[:, :-1] != rows.eod
     if not mask.reshape(case.training.steps, -1).any(axis=1).all():
-        raise InputError(f"{rows.description}: a step would have no token that counts in the loss.")
+        raise InputError(f"{rows.description}: a step would have no target token in the loss.")
     shape = (case.training.steps, case.data.global_batch_size, -1)
     return Batches(
         tokens=rows.tokens.reshape(shape),
@@ -84,15 +83,15 @@ def draw_batches(case: Case) -> Batches:
     )
 
 
-def _text_rows(case: Case, asked: int) -> _Rows:
+def _text_rows(case: Case, count: int) -> _Rows:
     documents, tokenizer = read_documents(case.data.corpus), load_tokenizer(case.data.tokenizer)
     padded = case.data.packing == "paragraph"
     ids = tokenizer.encode(_paragraphs(documents.texts) if padded else documents.texts)
     if padded:
-        tokens, counts, epochs = _padded(ids, tokenizer.eod, asked, case.data.seq_length)
+        tokens, counts, epochs = _padded(ids, tokenizer.eod, count, case.data.seq_length)
     else:
         stream = np.concatenate([part for one in ids for part in (one, np.array([tokenizer.eod], np.int32))])
-        tokens, epochs = _packed(stream, documents.description, asked, case.data.seq_length)
+        tokens, epochs = _packed(stream, documents.description, count, case.data.seq_length)
         counts = None
     return _Rows(
         tokens=tokens,
@@ -106,8 +105,8 @@ def _text_rows(case: Case, asked: int) -> _Rows:
     )
 
 
-def _megatron_rows(case: Case, asked: int) -> _Rows:
-    """Rows of files that hold token ids already; no more of them is read than the rows need."""
+def _megatron_rows(case: Case, count: int) -> _Rows:
+    """Rows of files of token ids; only the tokens of these rows are read."""
     if case.data.packing == "paragraph":
         raise InputError("data.packing 'paragraph' needs text: Megatron files hold no paragraphs.")
     parts = _open_parts(case.data.corpus)
@@ -115,24 +114,24 @@ def _megatron_rows(case: Case, asked: int) -> _Rows:
     sha256 = digest_json(digests) if case.data.corpus.blend else digests[0]
     check_digest(case.data.corpus.sha256, sha256, f"The data set {', '.join(names)}")
     if case.data.order == "sequential":
-        tokens, epochs = _packed(parts[0].dataset.tokens, names[0], asked, case.data.seq_length)
+        tokens, epochs = _packed(parts[0].dataset.tokens, names[0], count, case.data.seq_length)
     else:
         sampling = Sampling(
             seed=case.data.seed,
             seq_length=case.data.seq_length,
-            samples=case.data.num_samples or asked,
+            samples=case.data.num_samples or count,
             split=case.data.split,
             order=case.data.order,
         )
         samples = draw_samples(parts, sampling)
-        one_step, again = case.data.global_batch_size, case.data.order == "mindformers"
-        taken = min(asked, sampling.samples // one_step * one_step) if again else asked
-        if len(samples) < taken:
+        one_step, repeats = case.data.global_batch_size, case.data.order == "mindformers"
+        used = min(count, sampling.samples // one_step * one_step) if repeats else count
+        if len(samples) < used:
             raise InputError(
-                f"{', '.join(names)}: one epoch holds {len(samples)} rows, the steps take {taken}. Without weights "
-                "a blend is not repeated: give each part of data_path a weight."
+                f"{', '.join(names)}: one epoch holds {len(samples)} rows, the steps need {used}. A blend without "
+                "weights is not repeated: give each part of data_path a weight."
             )
-        tokens, epochs = samples.rows(np.arange(asked) % taken), samples.epochs * -(-asked // taken)
+        tokens, epochs = samples.rows(np.arange(count) % used), samples.epochs * -(-count // used)
     return _Rows(
         tokens=tokens,
         counts=None,
@@ -157,25 +156,25 @@ def _paragraphs(texts: Sequence[str]) -> list[str]:
 
 
 def _packed(
-    stream: npt.NDArray[np.integer[Any]], name: str, asked: int, seq_length: int
+    stream: npt.NDArray[np.integer[Any]], name: str, count: int, seq_length: int
 ) -> tuple[npt.NDArray[np.int32], int]:
     per_epoch = (len(stream) - 1) // seq_length
     if per_epoch < 1:
         raise InputError(
             f"{name} has {len(stream)} tokens; one row of data.seq_length {seq_length} needs {seq_length + 1}."
         )
-    starts = np.arange(asked) % per_epoch * seq_length
-    return stream[starts[:, None] + np.arange(seq_length + 1)].astype(np.int32), -(-asked // per_epoch)
+    starts = np.arange(count) % per_epoch * seq_length
+    return stream[starts[:, None] + np.arange(seq_length + 1)].astype(np.int32), -(-count // per_epoch)
 
 
 def _padded(
-    documents: Sequence[TokenIds], eod: int, asked: int, seq_length: int
+    documents: Sequence[TokenIds], eod: int, count: int, seq_length: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int]:
-    tokens = np.full((asked, seq_length + 1), eod, dtype=np.int32)
-    counts = np.zeros((asked, seq_length), np.bool_)
-    for row in range(asked):
+    tokens = np.full((count, seq_length + 1), eod, dtype=np.int32)
+    counts = np.zeros((count, seq_length), np.bool_)
+    for row in range(count):
         ids = documents[row % len(documents)][: seq_length + 1]
         tokens[row, : len(ids)] = ids
-        # the targets of a row are its tokens from the second on, then one end of the document
+        # the targets of a row are its tokens from the second on, then one end-of-document token
         counts[row, : len(ids)] = True
-    return tokens, counts, -(-asked // len(documents))
+    return tokens, counts, -(-count // len(documents))

@@ -1,6 +1,6 @@
-"""The documents of a corpus, as text, with the digest of what was read.
+"""The documents of a corpus, as text in a fixed order, with the digest of what was read.
 
-Takes a case's corpus, gives its documents in a fixed order, and refuses a file whose digest is not the case's.
+A file whose digest differs from the case's is an error.
 """
 
 import importlib.metadata
@@ -19,7 +19,7 @@ TRANSFORMERS_SOURCES_SHA256 = "38c18dfe50797386ccdd6e7bdc343600886e22bb18ddb3ed6
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """Texts in the order of the corpus; `sha256` is the digest of the bytes that they came from."""
+    """Texts in the order of the corpus; `sha256` is the digest of their source bytes."""
 
     texts: tuple[str, ...]
     sha256: str
@@ -27,7 +27,7 @@ class Documents:
 
 
 def transformers_sources() -> Documents:
-    """The top-level modules of the pinned `transformers` wheel: real text that is on the machine already.
+    """The top-level modules of the pinned `transformers` wheel: real text that needs no download.
 
     Raises:
         MissingPrerequisite: another version is installed, or none.
@@ -60,10 +60,10 @@ def transformers_sources() -> Documents:
 
 
 def text_documents(path: Path) -> Documents:
-    """The articles of a WikiText `.tokens` file, as they are; any other UTF-8 text is one document.
+    """The articles of a WikiText `.tokens` file, unchanged; any other UTF-8 text is one document.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, or holds nothing.
+        InputError: the file cannot be read, is not UTF-8, or is empty.
     """
     texts = [article.text for article in read_articles(read_lines(path), raw=True)]
     if not any(text.strip() for text in texts):
@@ -77,7 +77,7 @@ def read_documents(corpus: Corpus) -> Documents:
     """The documents of a `transformers-sources` or `text` corpus.
 
     Raises:
-        InputError: see `text_documents`; or the file is not the one whose digest the case names.
+        InputError: see `text_documents`; or the digest differs from the case's.
     """
     if corpus.kind == "transformers-sources":
         documents = transformers_sources()
@@ -88,10 +88,10 @@ def read_documents(corpus: Corpus) -> Documents:
 
 
 def source_path(kind: str, path: str | None) -> Path:
-    """Where a source lies on this machine.
+    """The path of a source on this machine.
 
     Raises:
-        InputError: the case names only its digest.
+        InputError: the case states the digest only.
     """
     if path is None:
         option = {
@@ -101,15 +101,15 @@ def source_path(kind: str, path: str | None) -> Path:
             "checkpoint": "--model DIR",
             "blend": "data.corpus.data_path in the case's file",
         }[kind]
-        raise InputError(f"The case names its {kind} source by digest only. Say where it lies with {option}.")
+        raise InputError(f"The case states only the digest of its {kind} source. Give its path with {option}.")
     return Path(path)
 
 
 def check_digest(expected: str | None, found: str, what: str) -> None:
-    """Refuses a source that is not the one a case names.
+    """Checks a source against the digest that a case states.
 
     Raises:
         InputError: the digests differ.
     """
     if expected is not None and expected != found:
-        raise InputError(f"{what} has the digest {found}, the case names {expected}: it is another file.")
+        raise InputError(f"{what} has the digest {found}, the case states {expected}: it is another file.")

@@ -1,7 +1,4 @@
-"""Draws the inputs of a case once, for both sides.
-
-Takes a case, writes initial weights and token batches, and gives the record of what they are.
-"""
+"""Draws the inputs of a case once, for both sides: initial weights, token batches, and a record of them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +20,7 @@ from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, seeded
 from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, load_safetensors
 
-# What the runs of a task read in addition to weights and batches, each drawn into the directory of the inputs.
+# Further inputs of a task's runs, besides weights and batches; each is drawn into the directory of the inputs.
 DRAWN_IN_ADDITION: Mapping[TaskName, tuple[Callable[[Case, Path], None], ...]] = {
     "pretrain": (),
     "inference": (draw_evaluation,),
@@ -31,11 +28,11 @@ DRAWN_IN_ADDITION: Mapping[TaskName, tuple[Callable[[Case, Path], None], ...]] =
 
 
 def draw_weights(case: Case) -> dict[str, npt.NDArray[np.float32]]:
-    """Initial weights, float32. Each tensor has a generator of its own, seeded by case seed and name. Those
-    of a case with a checkpoint are read from it.
+    """Initial weights, float32, read from the case's checkpoint if it has one. Otherwise each tensor is drawn from a
+    generator of its own, seeded by the case's seed and the tensor's name.
 
     Raises:
-        InputError: the checkpoint cannot be read, or is not of the case's model.
+        InputError: the checkpoint cannot be read, or belongs to another model.
     """
     if case.checkpoint is not None:
         return _checkpoint(case, case.checkpoint)
@@ -49,10 +46,10 @@ def _checkpoint(case: Case, weights: Checkpoint) -> dict[str, npt.NDArray[np.flo
     except WeightsError as error:
         raise InputError(str(error)) from None
     if case.model.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)  # some files hold the embedding twice
+        tensors.pop("lm_head.weight", None)  # some files store the embedding twice
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if wrong := sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name)):
-        raise InputError(f"{directory} is no checkpoint of the case's model: {', '.join(wrong[:5])} do not fit.")
+        raise InputError(f"{directory} is not a checkpoint of the case's model: {', '.join(wrong[:5])} do not match.")
     check_digest(weights.sha256, digest_tensors(tensors), f"The checkpoint {directory}")
     return {name: tensors[name].astype(np.float32) for name in shapes}
 
@@ -70,7 +67,7 @@ def batch_tensors(batches: Batches) -> dict[str, npt.NDArray[Any]]:
 
 
 def write_batches(tensors: dict[str, npt.NDArray[Any]], path: Path, *, overwrite: bool) -> None:
-    """Writes batches as one safetensors file, whole or not at all.
+    """Writes batches as one safetensors file, complete or not at all.
 
     Raises:
         InputError: the file exists and `overwrite` is not set, or it cannot be written.
@@ -80,10 +77,10 @@ def write_batches(tensors: dict[str, npt.NDArray[Any]], path: Path, *, overwrite
 
 
 def draw_inputs(case: Case, directory: Path, batches: Batches | None = None) -> Inputs:
-    """Draws and writes the inputs of a case; `batches` are its own, where they were drawn before.
+    """Draws and writes the inputs of a case; `batches` are the case's batches if already drawn.
 
     Raises:
-        InputError: the corpus or tokenizer cannot be used.
+        InputError: the corpus or the tokenizer cannot be used.
     """
     batches, weights = batches or draw_batches(case), draw_weights(case)
     tensors = batch_tensors(batches)

@@ -1,7 +1,7 @@
-"""What a model is asked, drawn from the part of a corpus that its weights were not trained on.
+"""The inputs of an inference case, drawn from the part of a corpus that its weights were not trained on.
 
-Takes a case of inference; gives rows, prompts, texts, passages without their last word, and passages with several
-ends, of which one is their own. Refuses a corpus of which too little is left.
+They are token rows, prompts, texts, passages without their last word, and passages with several endings, one of them
+right. A corpus with too little text left is an error.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from harness.runs.inputs import seeded
 WORD = re.compile(r"\S+")
 BLOCK = re.compile(r"\n\s*\n")
 LONGEST, SHORTEST = 400, 120  # characters of a text
-CONTEXT, LONGEST_ENDING = 200, 56  # characters of a passage before its last word or its end: byte by byte 256 tokens
+CONTEXT, LONGEST_ENDING = 200, 56  # characters of a passage before its last word or ending: 256 tokens of single bytes
 CONTEXT_WORDS, ENDING_WORDS, ENDINGS = 8, 6, 4
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
@@ -43,7 +43,7 @@ CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
     ),
     ({"role": "user", "content": '你好，<b>世界</b> & "quotes"\n\n```x = 1```'},),
 )
-# ChatML, as the Qwen models have it, for texts that are read byte by byte.
+# ChatML, as in the Qwen models, for the byte tokenizer.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
@@ -51,46 +51,47 @@ CHAT_TEMPLATE = (
 
 
 def draw_evaluation(case: Case, directory: Path) -> None:
-    """Draws and writes what a case asks, with its tokenizer, into a directory of inputs.
+    """Draws a case's evaluation and writes it, with its tokenizer, into a directory of inputs.
 
     Raises:
         InputError: corpus or tokenizer cannot be used, or too little of the corpus is left.
     """
     tokenizer = load_tokenizer(case.data.tokenizer)
-    trained, texts = _parted(case, tokenizer)
+    trained, texts = _split(case, tokenizer)
     stream = np.concatenate([part for one in tokenizer.encode(texts) for part in (one, np.array([tokenizer.eod]))])
     if int(stream.max()) >= case.model.vocab_size:
         raise InputError(
-            f"The corpus holds the token id {int(stream.max())}, beyond the model's vocabulary of "
+            f"The corpus holds the token id {int(stream.max())}, outside the model's vocabulary of "
             f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
         )
     write_json(directory / EVALUATION, _evaluation(case, trained, texts, stream, tokenizer))
     _write_tokenizer(case, tokenizer, directory / TOKENIZER)
 
 
-def _parted(case: Case, tokenizer: TextTokenizer) -> tuple[str, list[str]]:
-    """The text of the corpus that training reads, with what shares its last document's beginning; and the documents, or
-    the end of one, of which no token is trained on."""
+def _split(case: Case, tokenizer: TextTokenizer) -> tuple[str, list[str]]:
+    """The text that training reads, up to the end of its last document if others follow; and the held-out documents, or
+    the held-out end of the only one."""
     documents = read_documents(case.data.corpus)
     texts, rows = list(documents.texts), case.training.steps * case.data.global_batch_size
     if not case.trains_weights:
         return "", texts
-    taken = rows * case.data.seq_length + 1
+    used = rows * case.data.seq_length + 1
     ends = np.cumsum([len(ids) + 1 for ids in tokenizer.encode(texts)])
-    if taken > ends[-1]:
+    if used > ends[-1]:
         raise InputError(
-            f"{documents.description} has {int(ends[-1])} tokens, and training takes {taken}: nothing is left to ask. "
-            "Take fewer training.steps, or a longer corpus."
+            f"{documents.description} has {int(ends[-1])} tokens, and training uses {used}: no text is left for the "
+            "evaluation. Use fewer training.steps, or a longer corpus."
         )
-    first = int(np.searchsorted(ends, taken)) + 1
+    first = int(np.searchsorted(ends, used)) + 1
     if texts[first:]:
         return "\n".join(texts[:first]), texts[first:]
-    # A token has one character or more, but for those of several bytes, which make what is left shorter.
-    tokens = int(ends[-1]) - taken
+    # A token has at least one character, except for the bytes of a longer character; those make the rest shorter.
+    tokens = int(ends[-1]) - used
     rest = texts[-1][len(texts[-1]) - tokens :] if tokens else ""
     if not rest.strip():
         raise InputError(
-            f"{documents.description}: nothing is left to ask. Take fewer training.steps, or a longer corpus."
+            f"{documents.description}: no text is left for the evaluation. "
+            "Use fewer training.steps, or a longer corpus."
         )
     return "\n".join([*texts[:-1], texts[-1][: len(texts[-1]) - tokens]]), [rest]
 
@@ -98,22 +99,22 @@ def _parted(case: Case, tokenizer: TextTokenizer) -> tuple[str, list[str]]:
 def _evaluation(
     case: Case, trained: str, texts: Sequence[str], stream: npt.NDArray[Any], tokenizer: TextTokenizer
 ) -> Evaluation:
-    """What stands word for word in what was trained on, as the head of a licence may, is not asked."""
-    asked = case.inference_section
+    """Text that also occurs word for word in the training text, such as the header of a licence, is not used."""
+    section = case.inference_section
     blocks = [block for text in texts for block in _blocks(text)]
     pieces = [piece for piece in _pieces(blocks) if piece not in trained]
     passages = [one for one in _passages(blocks) if one.context + one.word not in trained]
     halves = [(context, ending) for context, ending in _halves(blocks) if context + ending not in trained]
     random = seeded(f"{case.initialization.seed}/questions")
-    chosen = _spread(pieces, asked.texts, "texts")
+    chosen = _spread(pieces, section.texts, "texts")
     ids = tokenizer.encode(chosen)
-    last_words = _spread(passages, asked.documents, "passages with a last word")
-    questions = tuple(_questions(_spread(halves, asked.documents, "passages with an end"), random))
+    last_words = _spread(passages, section.documents, "passages with a last word")
+    questions = tuple(_questions(_spread(halves, section.documents, "passages with an ending"), random))
     scored = [one.word for one in last_words] + [ending for one in questions for ending in one.endings]
     _check_lengths(scored, case.model.max_position_embeddings, tokenizer)
     return Evaluation(
-        rows=_rows(stream, tokenizer.encode([trained])[0], asked.rows, case.data.seq_length),
-        prompts=tuple(_slices(stream, asked.prompts)),
+        rows=_rows(stream, tokenizer.encode([trained])[0], section.rows, case.data.seq_length),
+        prompts=tuple(_slices(stream, section.prompts)),
         stop_token=Counter(stream.tolist()).most_common(1)[0][0],
         texts=tuple(chosen),
         passages=tuple(last_words),
@@ -129,7 +130,7 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def _pieces(blocks: Sequence[str]) -> Iterator[str]:
-    """Neighbouring blocks put together until they are a text, each cut where it would be too long."""
+    """Texts made of adjacent blocks, each cut at the longest length."""
     text = ""
     for block in blocks:
         text = f"{text}\n\n{block}" if text else block
@@ -158,45 +159,43 @@ def _halves(blocks: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _questions(halves: Sequence[tuple[str, str]], random: np.random.RandomState) -> Iterator[Question]:
-    """Each with the ends of three others; one whose end is the same as its own is no other."""
+    """Each passage with its own ending and three different endings of others."""
     for index, (context, own) in enumerate(halves):
         others = [halves[other][1] for other in random.permutation(len(halves)) if other != index]
         wrong = list(dict.fromkeys(ending for ending in others if ending != own))[: ENDINGS - 1]
         if len(wrong) < ENDINGS - 1:
-            raise InputError("The corpus has too few passages of their own to make questions of. Give a longer one.")
+            raise InputError("The corpus has too few distinct passages for questions. Use a longer corpus.")
         right = int(random.randint(ENDINGS))
         yield Question(context=context, endings=(*wrong[:right], own, *wrong[right:]), right=right)
 
 
 def _check_lengths(scored: Sequence[str], positions: int, tokenizer: TextTokenizer) -> None:
-    """What is scored has to be seen whole, whatever of its context is cut off."""
+    """A scored word or ending must fit whole into the model's positions; its context may be truncated."""
     tokens, longest = max((len(ids), text) for ids, text in zip(tokenizer.encode(scored), scored, strict=True))
     if tokens > positions:
         raise InputError(
-            f"What is left of the corpus has a word or an end of {tokens} tokens, such as {longest!r}, and the model "
-            f"has {positions} positions. Choose a larger model.max_position_embeddings."
+            f"The held-out text has a word or an ending of {tokens} tokens, such as {longest!r}, and the model has "
+            f"{positions} positions. Choose a larger model.max_position_embeddings."
         )
 
 
 def _spread(found: Sequence[Any], count: int, what: str) -> list[Any]:
-    """So many of them, from the whole of what is left of the corpus."""
+    """`count` of them, spread evenly over the held-out text."""
     if len(found) < count:
         raise InputError(
-            f"What is left of the corpus has {len(found)} {what}, the case asks for {count}. Take fewer "
-            "training.steps, ask for fewer (inference.texts, inference.documents), or give a longer corpus."
+            f"The held-out text has {len(found)} {what}, the case needs {count}. Use fewer training.steps, fewer "
+            "inference.texts or inference.documents, or a longer corpus."
         )
     return [found[index * len(found) // count] for index in range(count)]
 
 
 def _rows(stream: npt.NDArray[Any], trained: npt.NDArray[Any], rows: int, length: int) -> tuple[tuple[int, ...], ...]:
-    """The first rows of what is left that training did not read."""
+    """The first rows of the held-out tokens that do not occur in the training tokens."""
     read = np.asarray(trained, np.int32).tobytes()
     cut = np.asarray(stream[: len(stream) // length * length], np.int32).reshape(-1, length)
     found = tuple(itertools.islice((tuple(map(int, row)) for row in cut if row.tobytes() not in read), rows))
     if len(found) < rows:
-        raise InputError(
-            f"What is left of the corpus has {len(found)} rows of {length} tokens, the case asks for {rows}."
-        )
+        raise InputError(f"The held-out text has {len(found)} rows of {length} tokens, the case needs {rows}.")
     return found
 
 
@@ -230,7 +229,7 @@ FAST, EOD = "PreTrainedTokenizerFast", "<eod>"
 
 
 def byte_tokenizer(eod: int) -> dict[str, Any]:
-    """A `tokenizer.json` by which each UTF-8 byte is its own id: byte-level BPE with nothing to merge.
+    """A `tokenizer.json` that maps each UTF-8 byte to its own id: byte-level BPE without merges.
 
     Source: the byte-level alphabet of GPT-2, `bytes_to_unicode` in transformers, models/gpt2/tokenization_gpt2.py.
     """

@@ -1,7 +1,7 @@
 """Megatron's indexed data set: `PREFIX.bin` (token ids) and `PREFIX.idx` (lengths, pointers, documents).
 
-Reads and writes the same bytes as Megatron-LM's and mindformers' own tools, and refuses a pair of files that do not
-fit each other to the byte. Memory does not grow with the tokens: the ids stay on disk.
+Reads and writes the same bytes as the tools of Megatron-LM and mindformers. A pair of files that do not match each
+other exactly is an error. Memory does not grow with the number of tokens: the ids stay on disk.
 
 Layout of the index, all little-endian: magic, u64 version, u8 dtype code, u64 number of sequences, u64 number of
 document boundaries, i32 length of each sequence, i64 byte offset of each sequence, i64 document boundaries.
@@ -39,7 +39,7 @@ CHUNK = CHUNK_BYTES // 8
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedDataset:
-    """A data set whose two files fit each other.
+    """A data set whose two files match each other.
 
     lengths: int32 [sequences]; sequences lie one after the other in `tokens`.
     boundaries: int64 [documents + 1]; document i is the sequences `boundaries[i]` up to `boundaries[i + 1]`.
@@ -73,10 +73,10 @@ class _Index:
 
 
 def open_indexed(prefix: Path) -> IndexedDataset:
-    """Opens both files of a prefix and checks each of them, and that they fit each other.
+    """Opens both files of a prefix and checks that each is valid and that they match each other.
 
     Raises:
-        InputError: a file is missing, cut, of another format, the two do not fit, or they hold no token.
+        InputError: a file is missing, truncated or of another format, the two do not match, or they hold no token.
     """
     idx, bin_ = paths(prefix)
     for path in (idx, bin_):
@@ -89,7 +89,7 @@ def open_indexed(prefix: Path) -> IndexedDataset:
     lowest, highest, digest = _scan(bin_, index.dtype)
     for bound in (lowest, highest):
         if not 0 <= bound <= MAXIMUM_ID:
-            raise InputError(f"{bin_} holds the token id {bound}, which is none.")
+            raise InputError(f"{bin_} holds the token id {bound}; ids are 0 to {MAXIMUM_ID}.")
     return IndexedDataset(
         prefix=prefix,
         dtype=index.dtype,
@@ -103,13 +103,13 @@ def open_indexed(prefix: Path) -> IndexedDataset:
 
 
 def paths(prefix: Path) -> tuple[Path, Path]:
-    """Index and data of a prefix."""
+    """The paths of a prefix's index and data file."""
     return Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
 
 
 def _missing(prefix: Path, path: Path) -> str:
     if path.exists():
-        return f"{path} is no file."
+        return f"{path} is not a file."
     if prefix.suffix in (".bin", ".idx") and prefix.is_file():
         return f"{prefix} is one of two files; give their common prefix: {prefix.with_suffix('')}"
     return f"There is no {path}: a Megatron data set is named by the common prefix of a .bin and an .idx file."
@@ -121,22 +121,22 @@ def _read_index(idx: Path) -> _Index:
         head = file.read(HEADER.size)
         if head.startswith(LEGACY_MAGIC):
             raise InputError(
-                f"{idx} has the old TNTIDX format and not MMIDIDX; write it again with 'certify data preprocess'."
+                f"{idx} has the old TNTIDX format instead of MMIDIDX; write it again with 'certify data preprocess'."
             )
         if head[: len(MAGIC)] != MAGIC:
-            raise InputError(f"{idx} is not a Megatron index: it does not begin with MMIDIDX.")
+            raise InputError(f"{idx} is not a Megatron index: it does not start with MMIDIDX.")
         if len(head) < HEADER.size:
-            raise InputError(f"{idx} is cut inside its header.")
+            raise InputError(f"{idx} is truncated inside its header.")
         _, version, code, sequences, boundaries = HEADER.unpack(head)
         if version != VERSION:
-            raise InputError(f"{idx} has version {version}; version {VERSION} can be read.")
+            raise InputError(f"{idx} has version {version}; only version {VERSION} can be read.")
         if code not in DTYPES or not np.issubdtype(DTYPES[code], np.integer):
-            raise InputError(f"{idx} has the dtype code {code}, which is no integer type of Megatron's.")
+            raise InputError(f"{idx} has the dtype code {code}, which is not an integer type of Megatron.")
         expected = HEADER.size + sequences * 12 + boundaries * 8
         if size == expected + sequences and sequences:
             raise InputError(f"{idx} holds a mode for each sequence: multimodal data sets cannot be read.")
         if size != expected:
-            raise InputError(f"{idx} has {size} bytes; its header announces {expected}.")
+            raise InputError(f"{idx} has {size} bytes; its header states {expected}.")
         return _Index(
             dtype=np.dtype(DTYPES[code]).newbyteorder("<"),
             lengths=np.fromfile(file, "<i4", sequences),
@@ -153,8 +153,8 @@ def _check_lengths(idx: Path, index: _Index) -> None:
         wrong = np.flatnonzero(index.pointers[start : start + len(pointers)] != pointers)
         if len(wrong):
             raise InputError(
-                f"{idx}: sequence {start + wrong[0]} is said to begin at byte {index.pointers[start + wrong[0]]}; "
-                f"by the lengths before it, it begins at byte {pointers[wrong[0]]}."
+                f"{idx}: the pointer of sequence {start + wrong[0]} is byte {index.pointers[start + wrong[0]]}; "
+                f"the lengths before it add up to byte {pointers[wrong[0]]}."
             )
 
 
@@ -171,24 +171,24 @@ def _check_documents(idx: Path, index: _Index) -> None:
     boundaries, sequences = index.boundaries, len(index.lengths)
     if not len(boundaries) or boundaries[0] != 0 or boundaries[-1] != sequences:
         ends = "none" if not len(boundaries) else f"{boundaries[0]} to {boundaries[-1]}"
-        raise InputError(f"{idx}: the document boundaries run from 0 to {sequences}, not as here: {ends}.")
+        raise InputError(f"{idx}: the document boundaries must run from 0 to {sequences}, got {ends}.")
     falling = np.flatnonzero(np.diff(boundaries) < 0)
     if len(falling):
-        raise InputError(f"{idx}: document {falling[0]} ends before it begins.")
+        raise InputError(f"{idx}: document {falling[0]} ends before it starts.")
 
 
 def _map_tokens(idx: Path, bin_: Path, index: _Index) -> npt.NDArray[Any]:
     size = bin_.stat().st_size
     expected = int(index.lengths.sum(dtype=np.int64)) * index.dtype.itemsize
     if size != expected:
-        raise InputError(f"{bin_} has {size} bytes; the lengths in {idx.name} announce {expected}.")
+        raise InputError(f"{bin_} has {size} bytes; the lengths in {idx.name} add up to {expected}.")
     if not size:
         raise InputError(f"{bin_} holds no token.")
     return np.memmap(bin_, dtype=index.dtype, mode="r")
 
 
 def _scan(bin_: Path, dtype: np.dtype[Any]) -> tuple[int, int, str]:
-    """Smallest and largest id and the digest of the data, in one pass."""
+    """Smallest id, largest id and digest of the data, in one pass."""
     sha, lowest, highest = hashlib.sha256(), MAXIMUM_ID + 1, -1
     with bin_.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -199,11 +199,11 @@ def _scan(bin_: Path, dtype: np.dtype[Any]) -> tuple[int, int, str]:
 
 
 class IndexedWriter(contextlib.AbstractContextManager["IndexedWriter"]):
-    """Writes a data set document by document; on leaving, both files are there whole, or neither is.
+    """Writes a data set document by document; on exit, both files exist and are complete, or neither exists.
 
     Raises:
-        InputError: a file is there already and `overwrite` is not set, the directory cannot be written, or an id does
-            not fit the dtype.
+        InputError: a file exists and `overwrite` is not set, the directory cannot be written, or an id does not fit the
+            dtype.
     """
 
     def __init__(self, prefix: Path, dtype: npt.DTypeLike, *, overwrite: bool = False) -> None:
@@ -215,7 +215,7 @@ class IndexedWriter(contextlib.AbstractContextManager["IndexedWriter"]):
 
     def __enter__(self) -> "IndexedWriter":
         with contextlib.ExitStack() as files:
-            # The last file to be entered is the first to appear: no index appears before its data.
+            # The file entered last appears first, so no index appears before its data.
             self._index_file: BinaryIO = files.enter_context(whole_file(self._idx, overwrite=self._overwrite))
             self._data_file: BinaryIO = files.enter_context(whole_file(self._bin, overwrite=self._overwrite))
             self._files = files.pop_all()
@@ -228,7 +228,7 @@ class IndexedWriter(contextlib.AbstractContextManager["IndexedWriter"]):
             return self._files.__exit__(kind, error, traceback)
         with self._files:
             self._write_index()
-            # An old index must not stand beside new data, however short the time.
+            # An old index must never exist next to new data.
             self._idx.unlink(missing_ok=True)
         return None
 
@@ -236,12 +236,12 @@ class IndexedWriter(contextlib.AbstractContextManager["IndexedWriter"]):
         """Adds documents.
 
         Args:
-            ids: token ids of all of them, one after the other.
+            ids: the token ids of all documents, concatenated.
             lengths: tokens of each sequence.
             sequences: number of sequences of each document; their sum is the number of `lengths`.
         """
         if sum(lengths) != len(ids) or sum(sequences) != len(lengths):
-            raise ValueError("ids, lengths and sequences do not fit each other")
+            raise ValueError("ids, lengths and sequences do not match")
         limits = np.iinfo(self._dtype)
         for bound in (ids.min(initial=0), ids.max(initial=0)):
             if not limits.min <= bound <= limits.max:

@@ -1,4 +1,4 @@
-"""What a Megatron data set holds: counts, lengths, the range of its ids, and its first documents."""
+"""The content of a Megatron data set: counts, lengths, the range of its ids, and its first documents."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from harness.corpus.indexed import IndexedDataset
 
 @dataclass(frozen=True, kw_only=True)
 class LengthBin:
-    """Documents of at least `least` and at most `most` tokens."""
+    """The number of documents with `least` to `most` tokens."""
 
     least: int
     most: int
@@ -20,7 +20,7 @@ class LengthBin:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """Counts over a data set; lengths are in tokens and by document."""
+    """Counts over a data set; lengths are document lengths in tokens."""
 
     dtype: str
     documents: int
@@ -38,17 +38,17 @@ class Inspection:
 
 
 def inspect_indexed(dataset: IndexedDataset, vocab_size: int | None = None) -> Inspection:
-    """Counts what a data set holds.
+    """Counts a data set's documents, sequences and tokens.
 
     Raises:
-        InputError: it holds an id that a vocabulary of `vocab_size` does not have; the message names the place.
+        InputError: an id is outside a vocabulary of `vocab_size`; the message names its position.
     """
     if vocab_size is not None and dataset.highest >= vocab_size:
         place = _first_beyond(dataset, vocab_size)
         document = int(np.searchsorted(np.cumsum(dataset.document_lengths), place, side="right"))
         raise InputError(
             f"{dataset.prefix}.bin holds the token id {dataset.tokens[place]} in document {document} (token {place} of "
-            f"the file), beyond the vocabulary of {vocab_size}: it was made with another tokenizer."
+            f"the file), outside the vocabulary of {vocab_size}: it was made with another tokenizer."
         )
     lengths = dataset.document_lengths
     return Inspection(
@@ -84,7 +84,7 @@ def _first_beyond(dataset: IndexedDataset, vocab_size: int) -> int:
         beyond = np.flatnonzero(dataset.tokens[start : start + step] >= vocab_size)
         if len(beyond):
             return start + int(beyond[0])
-    raise AssertionError("the highest id was said to be beyond the vocabulary")
+    raise AssertionError("no id is outside the vocabulary, but the highest one is")
 
 
 def _histogram(lengths: npt.NDArray[np.int64]) -> tuple[LengthBin, ...]:

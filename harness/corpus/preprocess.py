@@ -1,9 +1,9 @@
 """From jsonl to Megatron's files: tokenizes documents on all cores and writes `PREFIX_KEY_document.bin` and `.idx`.
 
-The files are those of mindformers' `preprocess_indexed_dataset.py` for the same tokenizer: one sequence a text (or a
-sequence for each text of a list), the tokenizer's own special tokens added, an end-of-document token only where it is
-asked for and the document has any token. Order is that of the input. Memory depends on the number of workers and on
-the longest document, not on the input: blocks of whole lines go to the workers, and no more of them than are at work.
+The files equal those of mindformers' `preprocess_indexed_dataset.py` with the same tokenizer: one sequence per text (or
+per text of a list), the tokenizer's special tokens added, an end-of-document token only if requested and the document
+has a token. The order is that of the input. Memory depends on the number of workers and the longest document, not on
+the size of the input: workers get blocks of whole lines, and only as many blocks are read as are in work.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ DTYPES = ("int32", "uint16")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to write. `json_keys` are the fields that hold text; each gets a data set of its own."""
+    """Options of `preprocess`. `json_keys` are the fields that hold text; each becomes a data set of its own."""
 
     source: Path
     output_prefix: Path
@@ -44,13 +44,13 @@ class Options:
     overwrite: bool = False
 
     def prefix(self, key: str) -> Path:
-        """Where the data set of a field goes."""
+        """The prefix of a field's data set."""
         return Path(f"{self.output_prefix}_{key}_document")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """One data set: its prefix, and how much it holds."""
+    """A written data set: its prefix and its counts."""
 
     prefix: Path
     documents: int
@@ -70,13 +70,13 @@ class _Texts:
 def preprocess(
     options: Options, tokenizer: TextTokenizer, progress: Callable[[int], object] = lambda done: None
 ) -> tuple[Written, ...]:
-    """Writes the data set of each field; whole, or nothing.
+    """Writes the data set of each field: all of them, or none.
 
     Args:
-        progress: is told how many bytes of the source are done.
+        progress: called with the number of bytes of the source that are done.
 
     Raises:
-        InputError: the source cannot be read or a line is no document; an output exists or cannot be written.
+        InputError: the source cannot be read, a line is not a document, or an output exists or cannot be written.
     """
     _check(options, tokenizer)
     counted = {key: [0, 0, 0] for key in options.json_keys}
@@ -138,8 +138,8 @@ def _encoded_blocks(options: Options, tokenizer: TextTokenizer) -> Iterator[tupl
                 yield _first(waiting)
         except BrokenProcessPool:
             raise InputError(
-                f"A worker was ended from outside while it read {options.source}, most likely for want of memory; "
-                "nothing is written. Try again with fewer --workers."
+                f"A worker was killed while it read {options.source}, probably because memory ran out; nothing is "
+                "written. Try again with fewer --workers."
             ) from None
 
 
@@ -154,13 +154,13 @@ _work: tuple[Options, TextTokenizer]
 def _begin_worker(options: Options, tokenizer: TextTokenizer) -> None:
     global _work
     _work = (options, tokenizer)
-    # Ctrl-C reaches the whole group of processes; the parent alone answers it, by ending its workers.
+    # Ctrl-C reaches the whole process group; only the parent handles it, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """Without this a worker whose parent was killed would wait for its next block for ever."""
+    """Without this, a worker whose parent was killed would wait for its next block forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -195,7 +195,7 @@ def _read_line(options: Options, line: bytes, number: int) -> dict[str, list[str
     """The texts of each field.
 
     Raises:
-        InputError: the line is no JSON object with these fields.
+        InputError: the line is not a JSON object with these fields.
     """
     where = f"{options.source}, line {number}"
     try:
@@ -204,7 +204,7 @@ def _read_line(options: Options, line: bytes, number: int) -> dict[str, list[str
         raise InputError(f"{where} is not UTF-8: {error.reason} at byte {error.start} of the line.") from None
     except (ValueError, RecursionError) as error:
         what = "is empty" if not line.strip() else f"is not JSON: {error}"
-        raise InputError(f"{where} {what}. One object a line is expected.") from None
+        raise InputError(f"{where} {what}. Each line must be one JSON object.") from None
     if not isinstance(document, dict):
         raise InputError(f"{where} holds a {type(document).__name__}, not an object with the field 'text'.")
     return {key: _texts(document, key, where) for key in options.json_keys}
@@ -219,9 +219,9 @@ def _texts(document: dict[str, Any], key: str, where: str) -> list[str]:
     texts = document[key] if isinstance(document[key], list) else [document[key]]
     for text in texts:
         if not isinstance(text, str):
-            raise InputError(f"{where}: the field {key!r} holds {text!r}, which is no text.")
+            raise InputError(f"{where}: the field {key!r} holds {text!r}, which is not a text.")
         if not _encodable(text):
-            raise InputError(f"{where}: the field {key!r} holds half of a surrogate pair, which is no character.")
+            raise InputError(f"{where}: the field {key!r} holds half of a surrogate pair, which is not a character.")
     return texts
 
 

@@ -1,7 +1,7 @@
 """Qwen3's tokenizer as a Hugging Face directory, made from the vocabulary that Qwen publishes for tiktoken.
 
-Takes `qwen.tiktoken`: 151,643 lines of a token's bytes in base64 and its rank. Gives the tokenizer of the Qwen3 base
-models. Refuses any other file, and a directory that holds something. No network is needed.
+The input is `qwen.tiktoken`: 151,643 lines of a token's bytes in base64 and its rank. The output is the tokenizer of
+the Qwen3 base models. Any other input, and a directory that is not empty, is an error. No network is needed.
 
 The `tokenizer.json`, `vocab.json` and `merges.txt` are those of Qwen's own repositories, byte for byte.
 
@@ -23,13 +23,13 @@ from harness.corpus.fast_bpe import QWEN_SPLIT
 VOCABULARY_SIZE = 151_643
 MODEL_MAX_LENGTH = 131_072
 END_OF_TEXT = "<|endoftext|>"
-# In the order of their ids, which begin where the vocabulary ends.
+# In the order of their ids, which follow the vocabulary's.
 SPECIAL_TOKENS = (
     END_OF_TEXT, "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
-# Found in a text before it is split, like the special ones; kept where special tokens are left out of a decoded text.
+# Matched before a text is split, like the special tokens; but kept when special tokens are omitted from decoded text.
 ADDED_TOKENS = (
     "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>",
     "<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>",
@@ -37,10 +37,10 @@ ADDED_TOKENS = (
 
 
 def find_qwen_vocabulary() -> Path:
-    """`qwen.tiktoken` as the package dashscope ships it. The package is found, not imported.
+    """The path of `qwen.tiktoken` in the package dashscope, which is not imported.
 
     Raises:
-        MissingPrerequisite: dashscope is not installed, or holds no such file.
+        MissingPrerequisite: dashscope is not installed, or has no such file.
     """
     spec = importlib.util.find_spec("dashscope")
     for directory in (spec and spec.submodule_search_locations) or ():
@@ -54,11 +54,11 @@ def find_qwen_vocabulary() -> Path:
 
 
 def write_qwen_tokenizer(vocabulary: Path, directory: Path) -> None:
-    """Writes the directory that `AutoTokenizer.from_pretrained` loads; whole, or not at all.
+    """Writes a directory for `AutoTokenizer.from_pretrained`: complete, or not at all.
 
     Raises:
         MissingPrerequisite: transformers is not installed.
-        InputError: the vocabulary is not Qwen's; the directory holds something or cannot be written.
+        InputError: the vocabulary is not Qwen's; the directory is not empty or cannot be written.
     """
     try:
         from transformers import Qwen2TokenizerFast
@@ -84,7 +84,7 @@ def write_qwen_tokenizer(vocabulary: Path, directory: Path) -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{directory.name}.", suffix=".partial", dir=directory.parent) as made:
-            # a directory of its own: that of tempfile can be read by its owner only
+            # not the directory of tempfile itself, which only its owner can read
             whole = Path(made) / directory.name
             wrapped.save_pretrained(whole)
             whole.replace(directory)
@@ -93,10 +93,10 @@ def write_qwen_tokenizer(vocabulary: Path, directory: Path) -> None:
 
 
 def read_ranks(vocabulary: Path) -> dict[bytes, int]:
-    """Each token's bytes with its rank, which is its id; ranks rise from 0.
+    """Each token's bytes with its rank, which is its id; ranks count up from 0.
 
     Raises:
-        InputError: the file cannot be read, is of another format, or is not Qwen's in size.
+        InputError: the file cannot be read, has another format, or not the size of Qwen's.
     """
     try:
         lines = vocabulary.read_bytes().splitlines()
@@ -109,20 +109,20 @@ def read_ranks(vocabulary: Path) -> dict[bytes, int]:
             token, found = base64.b64decode(encoded, validate=True), int(rank)
         except (ValueError, binascii.Error):
             raise InputError(
-                f"{vocabulary}, line {number + 1}: a token in base64, a space and its rank are expected, "
-                f"not {line[:40]!r}. Give Qwen's qwen.tiktoken."
+                f"{vocabulary}, line {number + 1}: expected a token in base64, a space and its rank, "
+                f"got {line[:40]!r}. Give Qwen's qwen.tiktoken."
             ) from None
         if found != number or token in ranks or not token:
             raise InputError(
-                f"{vocabulary}, line {number + 1}: the token {token!r} with rank {found} is empty, or one of them came "
-                f"before, or the rank is not {number}. Give Qwen's qwen.tiktoken."
+                f"{vocabulary}, line {number + 1}: the token {token!r} with rank {found} is empty or repeated, or its "
+                f"rank is not {number}. Give Qwen's qwen.tiktoken."
             )
         ranks[token] = found
     missing = [value for value in range(256) if bytes([value]) not in ranks]
     if len(ranks) != VOCABULARY_SIZE or missing:
         raise InputError(
             f"{vocabulary} holds {len(ranks):,} tokens and lacks {len(missing)} of the 256 bytes; Qwen's vocabulary "
-            f"holds {VOCABULARY_SIZE:,} and all bytes. Give Qwen's qwen.tiktoken."
+            f"has {VOCABULARY_SIZE:,} tokens and all bytes. Give Qwen's qwen.tiktoken."
         )
     return ranks
 
@@ -145,7 +145,7 @@ def _tokenizer(ranks: Mapping[bytes, int]) -> Any:
         models.BPE(
             vocab={_visible(token): rank for token, rank in ranks.items()},
             merges=[(_visible(left), _visible(right)) for left, right in merges],
-            # none of both; written as Qwen's file has it, so that the files are the same byte for byte
+            # neither exists; written as in Qwen's file, so that the files are equal byte for byte
             continuing_subword_prefix="",
             end_of_word_suffix="",
         )
@@ -158,7 +158,7 @@ def _tokenizer(ranks: Mapping[bytes, int]) -> Any:
         ]
     )
     tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
-    # the decoder's constructor takes no options, and decoding uses none; Qwen's file has them
+    # decoding uses no options and the constructor takes none, but Qwen's file states them
     decoder = decoders.ByteLevel()
     decoder.__setstate__(tokenizer.post_processor.__getstate__())
     tokenizer.decoder = decoder
@@ -168,10 +168,10 @@ def _tokenizer(ranks: Mapping[bytes, int]) -> Any:
 
 
 def merge(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
-    """The two pieces that become this token, the last two left when its bytes are merged by rank.
+    """The last two pieces when a token's bytes are merged by rank; their merge gives the token.
 
     Raises:
-        InputError: the token cannot be reached by merging, so it is none of a byte-level BPE.
+        InputError: merging does not reach the token, so the vocabulary is not a byte-level BPE.
     """
     pieces = [token[place : place + 1] for place in range(len(token))]
     while len(pieces) > 2:
@@ -189,9 +189,9 @@ def _visible(token: bytes) -> str:
 
 
 def _byte_characters() -> tuple[str, ...]:
-    """The character that stands for each byte in a byte-level vocabulary.
+    """The character that represents each byte in a byte-level vocabulary.
 
-    Printable characters of Latin-1 stand for themselves; the rest, in order, for those from U+0100 on.
+    Printable characters of Latin-1 represent themselves; the other bytes are, in order, U+0100 and up.
     Source: `bytes_to_unicode` of GPT-2's encoder.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}

@@ -1,11 +1,11 @@
-"""Megatron's order of samples, so that a run made with Megatron-LM or mindformers can be compared step by step.
+"""Megatron's order of samples, so that a run can be compared step by step with one of Megatron-LM or mindformers.
 
-Takes opened data sets, gives the token rows that their GPTDataset and BlendedDataset give for the same seed: documents
-are shuffled and joined, the stream is cut into rows of S + 1 tokens that share one token, and the rows are shuffled.
-Nothing but the rows that are asked for is read.
+The rows equal those of their GPTDataset and BlendedDataset for the same seed: documents are shuffled and joined, the
+stream is cut into rows of S + 1 tokens that overlap in one token, and the rows are shuffled. Only requested rows are
+read.
 
 Source: megatron-core 0.16.1, datasets/gpt_dataset.py, blended_dataset.py, blended_megatron_dataset_builder.py and
-helpers.cpp; mindformers 1.9.0, dataset/blended_datasets/. The two differ in one place: how many samples a part of a
+helpers.cpp; mindformers 1.9.0, dataset/blended_datasets/. The two differ only in the number of samples that a part of a
 blend is built for (`PARTS`).
 """
 
@@ -24,11 +24,11 @@ from harness.corpus.indexed import IndexedDataset
 
 Index = npt.NDArray[np.integer[Any]]
 SPLITS = 3  # train, validation, test
-# The last epoch is shuffled by itself where fewer of its samples are used than this part of an epoch.
+# The last epoch is shuffled separately if less than this part of its samples is used.
 FINAL_EPOCH = 0.80
 SURPLUS = 0.005
 
-# Samples that a part of weight w is built for, so that the blend does not run out, of n in all.
+# The samples that a part of weight w is built for, of n in total, so that the blend does not run out.
 PARTS: Mapping[str, Callable[[int, float], int]] = {
     "megatron": lambda n, w: math.ceil(math.ceil(n * w) * (1 + SURPLUS)),
     "mindformers": lambda n, w: math.ceil(n * w * (1 + SURPLUS)),
@@ -37,7 +37,7 @@ PARTS: Mapping[str, Callable[[int, float], int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How samples are drawn: `samples` is the number that the data set is built for, which decides the epochs."""
+    """How samples are drawn. `samples` is the number that the data set is built for; it determines the epochs."""
 
     seed: int
     seq_length: int
@@ -48,20 +48,20 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Part:
-    """A data set of a blend and its weight; None where the weights follow from the sizes."""
+    """A data set of a blend and its weight; None if weights follow from the sizes."""
 
     dataset: IndexedDataset
     weight: float | None
 
 
 class Samples(Protocol):
-    """Rows in a fixed order: how many there are, how often a data set was begun for them, and the rows themselves."""
+    """Rows in a fixed order; `epochs` is how often a data set is started for them."""
 
     epochs: int
 
     def __len__(self) -> int: ...
     def rows(self, numbers: Index) -> npt.NDArray[np.int32]:
-        """Token ids [len(numbers), S + 1] of the samples of these numbers."""
+        """The token ids of samples by number [len(numbers), S + 1]."""
 
 
 class GptSamples:
@@ -70,7 +70,7 @@ class GptSamples:
     `samples` is the number to build for, or None for one epoch.
 
     Raises:
-        InputError: the training part holds too few tokens for a row.
+        InputError: the training part has too few tokens for one row.
     """
 
     def __init__(self, dataset: IndexedDataset, sampling: Sampling, samples: int | None) -> None:
@@ -92,7 +92,7 @@ class GptSamples:
         order = _shuffled_documents(sequences, self.epochs, separate, random)
         count = (self.epochs * per_epoch - 1) // sampling.seq_length
         self._shuffle = _shuffled_rows(before_final if separate else count, count, random)
-        # where each document of the joined stream begins, there and in the file
+        # the start of each document in the joined stream, and in the file
         lengths = dataset.lengths[order].astype(np.int64)
         self._begins = np.cumsum(lengths) - lengths
         starts = np.cumsum(dataset.lengths, dtype=np.int64) - dataset.lengths
@@ -110,7 +110,7 @@ class GptSamples:
 
 
 class BlendedSamples:
-    """The samples of several data sets, each in turn the one that lags most behind its weight.
+    """The samples of several data sets; the next sample is of the data set that is furthest below its weight.
 
     Raises:
         InputError: a part is too small for one row.
@@ -133,17 +133,15 @@ class BlendedSamples:
         return self._count
 
     def rows(self, numbers: Index) -> npt.NDArray[np.int32]:
-        # a data set may be built for far more rows than a run takes
+        # a data set may be built for far more rows than a run uses
         part_of, sample_of = _blend(self._shares, int(numbers.max(initial=-1)) + 1)
         chosen, samples = part_of[numbers], sample_of[numbers]
         found: list[npt.NDArray[np.int32]] = []
         for index, part in enumerate(self._parts):
-            asked = samples[chosen == index]
-            if len(asked) and int(asked.max()) >= len(part):
-                raise InputError(
-                    f"Part {index + 1} of the blend has {len(part)} samples, fewer than the blend asks for."
-                )
-            found.append(part.rows(asked))
+            needed = samples[chosen == index]
+            if len(needed) and int(needed.max()) >= len(part):
+                raise InputError(f"Part {index + 1} of the blend has {len(part)} samples, fewer than the blend needs.")
+            found.append(part.rows(needed))
         rows = np.concatenate(found)
         back = np.empty(len(rows), np.int64)
         back[np.argsort(chosen, kind="stable")] = np.arange(len(rows))
@@ -161,14 +159,16 @@ def training_part(sequences: int, split: str) -> npt.NDArray[np.int32]:
     """The sequences of the first of the three parts of a split such as `969, 30, 1`.
 
     Raises:
-        InputError: it is no split, or leaves nothing to train on.
+        InputError: the text is not a split, or leaves nothing to train on.
     """
     try:
         shares = [float(number) for number in re.findall(r"[.0-9]+", split)]
     except ValueError:
         shares = []
     if not 1 <= len(shares) <= SPLITS or not shares[0]:
-        raise InputError(f"data.split {split!r} is no split: three numbers such as '969, 30, 1', the first above 0.")
+        raise InputError(
+            f"data.split {split!r} is not a split: give three numbers such as '969, 30, 1', the first above 0."
+        )
     return np.arange(round(normalized(shares)[0] * float(sequences)), dtype=np.int32)
 
 
@@ -185,7 +185,7 @@ def _shuffled_documents(
 
 
 def _shuffled_rows(first: int, count: int, random: np.random.RandomState) -> npt.NDArray[np.int64]:
-    """Rows up to `first` among themselves, then the others."""
+    """Shuffles the rows up to `first` among themselves, then the others."""
     parts = [np.arange(a, b, dtype=np.int64) for a, b in itertools.pairwise((0, first, count)) if b > a]
     for part in parts:
         random.shuffle(part)
@@ -193,19 +193,19 @@ def _shuffled_rows(first: int, count: int, random: np.random.RandomState) -> npt
 
 
 def _blend(shares: Sequence[float], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Part, and number of the sample within its part, of each of `count` samples."""
+    """For each of `count` samples, its part and its number within the part."""
     part, sample = np.empty(count, np.int64), np.empty(count, np.int64)
-    taken = [0] * len(shares)
+    used = [0] * len(shares)
     for number in range(count):
-        behind = [share * max(number, 1.0) - have for share, have in zip(shares, taken, strict=True)]
-        chosen = behind.index(max(behind))
-        part[number], sample[number] = chosen, taken[chosen]
-        taken[chosen] += 1
+        deficits = [share * max(number, 1.0) - have for share, have in zip(shares, used, strict=True)]
+        chosen = deficits.index(max(deficits))
+        part[number], sample[number] = chosen, used[chosen]
+        used[chosen] += 1
     return part, sample
 
 
 def draw_samples(parts: Sequence[Part], sampling: Sampling) -> Samples:
-    """The samples of a data set, or of a blend; one data set with a weight is a blend of one.
+    """The samples of a data set or a blend; one data set with a weight is a blend of one.
 
     Raises:
         InputError: a data set is too small for one row.

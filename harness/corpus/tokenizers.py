@@ -1,4 +1,4 @@
-"""Text to token ids: bytes, or a Hugging Face tokenizer directory read offline."""
+"""Tokenizers: single bytes, or a Hugging Face tokenizer directory read offline."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ TokenIds = npt.NDArray[np.int32]
 
 
 class TextTokenizer(Protocol):
-    """What batches and data sets need of a tokenizer: its size, its end of a document, ids of texts and back."""
+    """What batches and data sets need from a tokenizer: vocabulary size, end-of-document id, encoding and decoding."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -29,10 +29,10 @@ class TextTokenizer(Protocol):
     def sha256(self) -> str | None: ...
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[TokenIds]:
-        """One int32 array for each text, with or without the tokens that the tokenizer puts around a text."""
+        """One int32 array per text, with or without the tokenizer's special tokens around the text."""
 
     def decode(self, ids: npt.NDArray[np.integer[Any]]) -> str:
-        """A text for a reader: bytes that are no UTF-8 are replaced, the end of a document is shown.
+        """Readable text: bytes that are not UTF-8 are replaced, the end of a document is shown.
 
         Args:
             ids: ids below `vocab_size`, of any integer dtype, [tokens].
@@ -41,7 +41,7 @@ class TextTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class ByteTokenizer:
-    """Each UTF-8 byte is its own id; id 256 ends a document. It puts no tokens around a text."""
+    """Each UTF-8 byte is its own id; id 256 ends a document. There are no special tokens around a text."""
 
     vocab_size: int = BYTE_VOCABULARY
     eod: int = BYTE_VOCABULARY - 1
@@ -59,15 +59,15 @@ class ByteTokenizer:
 class HuggingFaceTokenizer:
     """A tokenizer directory, as `AutoTokenizer.from_pretrained` loads it without network.
 
-    It may be made before a fork and used after it.
+    It can be created before a fork and used after it.
 
     Raises:
         MissingPrerequisite: transformers is not installed.
-        InputError: the directory holds no tokenizer that can be loaded, or one without an end-of-document token.
+        InputError: the directory has no tokenizer that can be loaded, or one without an end-of-document token.
     """
 
     def __init__(self, directory: Path) -> None:
-        # Threads of the Rust library do not survive a fork, and beside other workers they only take turns.
+        # Threads of the Rust library do not survive a fork, and they gain nothing where all cores have workers.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
             from transformers import AutoTokenizer
@@ -80,13 +80,13 @@ class HuggingFaceTokenizer:
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
             self._encoder = _encoder(self._tokenizer) if self._tokenizer.is_fast else None
-        # The Rust library raises bare Exception for a damaged file, so nothing narrower holds it. Some damage shows
-        # only where our encoder reads what that library has taken.
+        # The Rust library raises bare Exception for a damaged file, so no narrower class catches it. Some damage is
+        # found only when our encoder reads what the library accepted.
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{directory} holds no Hugging Face tokenizer that can be loaded: {reason}") from None
         if self._tokenizer.eos_token_id is None:
-            raise InputError(f"The tokenizer {directory} names no eos_token, which is needed to end documents.")
+            raise InputError(f"The tokenizer {directory} has no eos_token, which is needed to end documents.")
         self.vocab_size = len(self._tokenizer)
         self.eod = int(self._tokenizer.eos_token_id)
         files = sorted(path for path in directory.iterdir() if path.is_file())
@@ -104,7 +104,7 @@ class HuggingFaceTokenizer:
 
 
 def _encoder(tokenizer: Any) -> BackendEncoder:
-    """Its backend in the state that `tokenizer(text)` would put it into."""
+    """The tokenizer's backend, set up as for `tokenizer(text)`."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
@@ -116,7 +116,7 @@ def load_tokenizer(tokenizer: Tokenizer) -> TextTokenizer:
     """The tokenizer of a case.
 
     Raises:
-        InputError: it cannot be loaded, or is not the one whose digest the case names.
+        InputError: it cannot be loaded, or its digest differs from the case's.
     """
     if tokenizer.kind == "bytes":
         return ByteTokenizer()

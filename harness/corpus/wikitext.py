@@ -1,22 +1,22 @@
-"""WikiText: articles out of a `.tokens` file, and their text as it was before it was tokenised.
+"""WikiText: the articles of a `.tokens` file, with their text restored to its form before tokenisation.
 
-The file holds one paragraph a line, a blank line around each heading, an article's title as ` = Title = ` and a
-section's as ` = = Section = = `. A line of that form between other lines is no heading: formulas look like that.
+The file has one paragraph per line, a blank line around each heading, an article's title as ` = Title = ` and a
+section's as ` = = Section = = `. A line of that form between other lines is not a heading: formulas have that form too.
 
-The text is restored by this rule; `--raw` leaves it as it is:
+The text is restored by these rules; `--raw` leaves it unchanged:
 
 | in the file | restored |
 | --- | --- |
 | `two @-@ part`, `1 @,@ 500`, `0 @.@ 7` | `two-part`, `1,500`, `0.7` |
 | a space before `,` `.` `;` `:` `!` `?` `)` `]` `%`, after `(` `[` `$` | removed |
 | `he 's`, `did n't`, `do n't`, `I 'm`, `we 'll` | `he's`, `didn't`, `don't`, `I'm`, `we'll` |
-| `" word "`, where the `"` of a paragraph come in pairs | `"word"` |
+| `" word "`, if the paragraph has an even number of `"` | `"word"` |
 | ` = = Heading = = ` | `Heading` |
 | blank lines, and the spaces around a paragraph | one empty line between paragraphs |
-| `<unk>` | kept: the word is lost, and nothing here makes one up |
+| `<unk>` | kept: the word is lost |
 
-Dashes and slashes between spaces are kept: the file does not say how they stood. Letters and digits never change.
-Restored text without quotes is its own restoration; a `"` without a partner can find one when the rule comes again.
+Dashes and slashes between spaces are kept: the file does not show their original spacing. Letters and digits never
+change. Restoring a second time changes nothing, except for text with quotes, where an odd `"` may then find a partner.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from pathlib import Path
 from harness.base.errors import InputError
 from harness.base.whole_files import whole_file
 
-# Each run of signs is tried once, from its start: the time must not grow with the square of a line's length.
+# Possessive quantifiers try each run of signs once: the time must not grow with the square of a line's length.
 HEADING = re.compile(r"^ ((?:= )++)(.+?)(?<! =)((?: =)++) ?$")
 JOINED = {"@-@": "-", "@,@": ",", "@.@": "."}
 NO_SPACE_BEFORE = frozenset(",.;:!?)]%") | {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "n't"}
@@ -57,7 +57,7 @@ class Written:
 
 
 def read_articles(lines: Iterable[str], *, raw: bool) -> Iterator[Article]:
-    """The articles of lines with their ends, one at a time. Raw texts, one after the other, are the lines again."""
+    """The articles in lines that include their line ends. Raw texts, concatenated, are the lines again."""
     title, kept = "", list[tuple[str, bool]]()
     for before, line, after in _with_neighbours(lines):
         heading = HEADING.match(line.rstrip("\r\n")) if not before.strip() and not after.strip() else None
@@ -81,7 +81,7 @@ def _with_neighbours(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
 
 def _article(title: str, lines: Sequence[tuple[str, bool]], raw: bool) -> Iterator[Article]:
     if not any(line.strip() for line, _ in lines):
-        # what stands before the first title is part of no article, but part of the file
+        # text before the first title belongs to no article, but to the file
         if raw and lines:
             yield Article(title="", text="".join(line for line, _ in lines))
         return
@@ -93,12 +93,12 @@ def _article(title: str, lines: Sequence[tuple[str, bool]], raw: bool) -> Iterat
 
 
 def restore(paragraph: str, *, heading: bool = False) -> str:
-    """A paragraph or heading by the rule above."""
+    """A paragraph or heading, restored by the rules above."""
     if heading and (match := HEADING.match(paragraph)):
         paragraph = match.group(2)
     words = [word for word in paragraph.split(" ") if word]
     paired = words.count('"') % 2 == 0
-    out, glued, opened = list[str](), True, False
+    out, no_space, opened = list[str](), True, False
     for word in words:
         before, after = word in NO_SPACE_BEFORE, word in NO_SPACE_AFTER
         if word in JOINED:
@@ -106,25 +106,25 @@ def restore(paragraph: str, *, heading: bool = False) -> str:
         elif word == '"' and paired:
             before, after = opened, not opened
             opened = not opened
-        out.append(word if before or glued else f" {word}")
-        glued = after
+        out.append(word if before or no_space else f" {word}")
+        no_space = after
     return "".join(out).strip(" ")
 
 
 def read_lines(path: Path, progress: Callable[[int], object] = lambda done: None) -> Iterator[str]:
-    """The lines of a UTF-8 text with their ends, which are line feeds and nothing else.
+    """The lines of a UTF-8 text with their ends; only a line feed ends a line.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, or holds a zero byte; the message names the place.
+        InputError: the file cannot be read, is not UTF-8, or has a zero byte; the message names the position.
     """
     try:
         with path.open("rb") as file:
-            done, told = 0, 0
+            done, reported = 0, 0
             for number, line in enumerate(file, 1):
                 yield _decoded(line, path, number, done)
                 done += len(line)
-                if done - told >= PROGRESS_BYTES:
-                    progress(told := done)
+                if done - reported >= PROGRESS_BYTES:
+                    progress(reported := done)
             progress(done)
     except OSError as error:
         raise InputError(f"The text {path} cannot be read: {error.strerror}.") from None
@@ -132,7 +132,7 @@ def read_lines(path: Path, progress: Callable[[int], object] = lambda done: None
 
 def _decoded(line: bytes, path: Path, number: int, offset: int) -> str:
     if (zero := line.find(b"\0")) >= 0:
-        raise InputError(f"The text {path} is no text: there is a zero byte at byte {offset + zero}, line {number}.")
+        raise InputError(f"{path} is not a text: there is a zero byte at byte {offset + zero}, line {number}.")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -149,10 +149,10 @@ def write_jsonl(
     overwrite: bool = False,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Written:
-    """Writes one JSON object an article, in the keys that NVIDIA's and mindformers' tools read; whole, or nothing.
+    """Writes one JSON object per article, with the keys of NVIDIA's and mindformers' tools: all articles, or no file.
 
     Raises:
-        InputError: the source cannot be read or holds no text, or the destination exists or cannot be written.
+        InputError: the source cannot be read or has no text, or the destination exists or cannot be written.
     """
     articles, read, written, sha = 0, 0, 0, hashlib.sha256()
 
@@ -170,5 +170,5 @@ def write_jsonl(
             sha.update(line)
             articles, written = articles + 1, written + len(line)
         if not articles:
-            raise InputError(f"The text {source} holds nothing.")
+            raise InputError(f"The text {source} is empty.")
     return Written(articles=articles, bytes_read=read, bytes_written=written, sha256=sha.hexdigest())

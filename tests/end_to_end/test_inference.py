@@ -93,7 +93,7 @@ def test_a_checkpoint_of_another_model_is_refused(trained: tuple[int, str, Bundl
     tensors = load_file(model / "model.safetensors")
     save_file({name: tensor for name, tensor in tensors.items() if "k_norm" not in name}, model / "model.safetensors")
     code, said = run(small(), tmp_path, "--model", model)
-    assert code == 2 and "is no checkpoint of the case's model" in said and "k_norm" in said
+    assert code == 2 and "is not a checkpoint of the case's model" in said and "k_norm" in said
     shutil.rmtree(model)
     code, said = run(small(), tmp_path, "--model", model)
     assert code == 2 and "cannot be asked" in said

@@ -104,5 +104,5 @@ def test_a_template_with_an_unknown_token_is_refused(tmp_path: Path) -> None:
 
 def test_a_tokenizer_without_an_end_of_document_is_refused(tmp_path: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=trained()).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="names no eos_token"):
+    with pytest.raises(InputError, match="has no eos_token"):
         HuggingFaceTokenizer(tmp_path)

@@ -1,4 +1,4 @@
-"""The corpus: documents, tokens, rows and masks by hand."""
+"""The corpus: documents, tokens, rows and masks, checked by hand."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -53,20 +53,20 @@ def test_any_other_text_is_one_document(tmp_path: Path, content: str) -> None:
     assert text_documents(text(tmp_path, content)).texts == (content,)
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"", "is empty"), (b" \n\t", "is empty"), (b"ok\xff", "byte 2")])
-def test_a_text_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+@pytest.mark.parametrize(("content", "message"), [(b"", "is empty"), (b" \n\t", "is empty"), (b"ok\xff", "byte 2")])
+def test_a_text_that_cannot_be_used_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "t").write_bytes(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         text_documents(tmp_path / "t")
 
 
-def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_text_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(InputError, match="cannot be read"):
             text_documents(path)
 
 
-def test_a_source_named_by_digest_only_asks_where_it_lies() -> None:
+def test_a_source_without_a_path_is_an_error_that_names_the_option() -> None:
     with pytest.raises(InputError, match="--text FILE"):
         read_documents(Corpus(kind="text", sha256="a" * 64))
     with pytest.raises(InputError, match="--tokenizer DIR"):
@@ -80,7 +80,7 @@ def test_bytes_read_back_as_their_text(content: str) -> None:
     assert ids.dtype == np.int32 and not (ids >= EOD).any()
 
 
-def test_concat_packs_documents_in_order_with_an_end_after_each(tmp_path: Path) -> None:
+def test_documents_are_packed_in_order_with_an_end_after_each(tmp_path: Path) -> None:
     batches = draw_batches(case_of(text(tmp_path, " = A = \n \nx\n \n = B = \n \ny\n")))
     stream = [*b" = A = \n \nx\n \n", EOD, *b" = B = \n \ny\n", EOD]
     assert batches.tokens.shape == (2, 2, 5) and batches.loss_mask.shape == (2, 2, 4)
@@ -89,14 +89,14 @@ def test_concat_packs_documents_in_order_with_an_end_after_each(tmp_path: Path) 
     assert (batches.epochs, batches.corpus_tokens, batches.tokenizer_sha256) == (1, 26, None)
 
 
-def test_a_small_corpus_is_begun_again_and_says_so(tmp_path: Path) -> None:
+def test_a_small_corpus_is_repeated_and_its_epochs_are_counted(tmp_path: Path) -> None:
     batches = draw_batches(case_of(text(tmp_path, "abcdefgh")))
     rows = batches.tokens.reshape(4, 5).tolist()
     assert rows == [[*b"abcde"], [*b"efgh", EOD], [*b"abcde"], [*b"efgh", EOD]]
     assert batches.epochs == 2
 
 
-def test_eod_mask_leaves_out_what_follows_the_end_of_a_document_alone(tmp_path: Path) -> None:
+def test_eod_mask_hides_only_the_targets_after_the_end_of_a_document(tmp_path: Path) -> None:
     batches = draw_batches(case_of(text(tmp_path, " \n = A = \n \n = B = \n \n"), eod_mask_loss=True))
     assert np.array_equal(batches.loss_mask == 0, batches.tokens[..., :-1] == EOD)
     assert (batches.loss_mask == 0).any()
@@ -112,18 +112,18 @@ def test_paragraphs_are_padded_rows_of_their_own(tmp_path: Path, eod_mask_loss: 
     assert batches.loss_mask.reshape(4, 4).tolist() == [[1, 1, 1, 0], [1] * 4, [1, 1, 0, 0], [1, 1, 0, 0]]
 
 
-def test_a_step_without_a_counted_token_is_refused(tmp_path: Path) -> None:
+def test_a_step_without_a_target_is_an_error(tmp_path: Path) -> None:
     prefix = write_data_set(tmp_path, data=np.zeros(13, "<i4").tobytes())
-    with pytest.raises(InputError, match="no token that counts"):
+    with pytest.raises(InputError, match="no target token in the loss"):
         draw_batches(case_of(prefix, "megatron", eod=0, eod_mask_loss=True))
 
 
-def test_too_little_text_for_a_row_is_refused(tmp_path: Path) -> None:
+def test_too_little_text_for_a_row_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has 4 tokens; one row of data\.seq_length 4 needs 5"):
         draw_batches(case_of(text(tmp_path, "abc")))
 
 
-def test_the_same_case_draws_the_same_and_another_text_another(tmp_path: Path) -> None:
+def test_the_same_case_draws_the_same_batches_and_another_text_others(tmp_path: Path) -> None:
     first, again = (draw_batches(case_of(text(tmp_path, "abcdefgh" * 9))) for _ in range(2))
     other = draw_batches(case_of(text(tmp_path, "abcdefgi" * 9)))
     assert np.array_equal(first.tokens, again.tokens) and not np.array_equal(first.tokens, other.tokens)
@@ -139,11 +139,12 @@ def test_megatron_rows_follow_the_stream_of_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "token", "told"), [(4, 320, "token id 320"), (4, -1, "token id -1"), (5, 2**32 + 1, "token id 4294967297")]
+    ("code", "token", "message"),
+    [(4, 320, "token id 320"), (4, -1, "token id -1"), (5, 2**32 + 1, "token id 4294967297")],
 )
-def test_an_id_beyond_the_vocabulary_is_refused(tmp_path: Path, code: int, token: int, told: str) -> None:
+def test_an_id_outside_the_vocabulary_is_an_error(tmp_path: Path, code: int, token: int, message: str) -> None:
     tokens = np.array([*IDS[:6], token, *IDS[7:]], STORED[code]).tobytes()
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         draw_batches(case_of(write_data_set(tmp_path, code, data=tokens), "megatron"))
 
 
@@ -184,13 +185,13 @@ CHANGES: list[Callable[[Case], Case]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_weights_follow_from_the_case_alone(change: Callable[[Case], Case]) -> None:
+def test_weights_depend_on_the_case_only(change: Callable[[Case], Case]) -> None:
     case = small_case()
     assert digest_tensors(draw_weights(case)) == digest_tensors(draw_weights(case))
     assert digest_tensors(draw_weights(change(case))) != digest_tensors(draw_weights(case))
 
 
-def test_each_tensor_has_a_stream_of_its_own() -> None:
+def test_each_tensor_has_its_own_random_stream() -> None:
     case = small_case()
     fewer = case.with_changes(model={**case.model.to_hf(), "num_hidden_layers": 1})
     one, other = draw_weights(case), draw_weights(fewer)

@@ -1,4 +1,4 @@
-"""What a model is asked is none of what it was trained on, the same each time, and refused where too little is left."""
+"""The evaluation shares no text with training, is the same each time, and is an error where too little text is left."""
 
 import json
 from pathlib import Path
@@ -21,10 +21,10 @@ def corpus(lines: int) -> str:
     return "\n\n".join(SENTENCE.format(n=n) for n in range(lines)) + "\n"
 
 
-def asked_of(directory: Path, text: str, documents: int = 6, steps: int = 8, **asked: Any) -> Case:
+def case_of(directory: Path, text: str, documents: int = 6, steps: int = 8, **section: Any) -> Case:
     path = directory / "corpus.txt"
     path.write_text(text, encoding="utf-8")
-    case = inference_case(documents, texts=4, rows=2, prompts=(3, 9), **asked)
+    case = inference_case(documents, texts=4, rows=2, prompts=(3, 9), **section)
     return case.with_changes(
         data={**case.data.model_dump(), "corpus": {"kind": "text", "path": str(path)}, "seq_length": 16},
         training={**case.training.model_dump(), "steps": steps},
@@ -37,8 +37,8 @@ def drawn(case: Case, directory: Path) -> Evaluation:
     return read_evaluation(directory)
 
 
-def said(evaluation: Evaluation) -> list[str]:
-    """Every text that is asked, tokens as the bytes that they are."""
+def texts_of(evaluation: Evaluation) -> list[str]:
+    """Every text of an evaluation; tokens are decoded as bytes."""
     rows = [bytes(token for token in row if token < 256).decode() for row in (*evaluation.rows, *evaluation.prompts)]
     passages = [one.context + one.word for one in evaluation.passages]
     questions = [one.context + ending for one in evaluation.questions for ending in one.endings]
@@ -47,35 +47,35 @@ def said(evaluation: Evaluation) -> list[str]:
 
 @pytest.fixture
 def case(tmp_path: Path) -> Case:
-    return asked_of(tmp_path, corpus(60))
+    return case_of(tmp_path, corpus(60))
 
 
-def test_nothing_that_is_asked_was_trained_on(case: Case, tmp_path: Path) -> None:
+def test_the_evaluation_shares_no_text_with_training(case: Case, tmp_path: Path) -> None:
     tokens = draw_batches(case).tokens
     trained = bytes(token for step in tokens for row in step for token in row if token < 256).decode()
-    asked = said(drawn(case, tmp_path / "inputs"))
+    texts = texts_of(drawn(case, tmp_path / "inputs"))
     last = max(n for n in range(60) if f"Line {n} " in trained)
-    numbers = {n for n in range(60) for text in asked if f"Line {n} of the report says" in text}
+    numbers = {n for n in range(60) for text in texts if f"Line {n} of the report says" in text}
     assert numbers and min(numbers) > last
 
 
-def test_the_same_case_asks_the_same(case: Case, tmp_path: Path) -> None:
+def test_the_same_case_draws_the_same_evaluation(case: Case, tmp_path: Path) -> None:
     first, again = (drawn(case, tmp_path / name) for name in ("one", "two"))
     assert first == again
     assert digest_evaluation(tmp_path / "one") == digest_evaluation(tmp_path / "two")
 
 
-def test_other_weights_are_asked_other_questions(case: Case, tmp_path: Path) -> None:
+def test_another_seed_draws_other_questions(case: Case, tmp_path: Path) -> None:
     other = case.with_changes(initialization={**case.initialization.model_dump(), "seed": 7})
     assert drawn(case, tmp_path / "one").questions != drawn(other, tmp_path / "two").questions
 
 
-def test_there_is_as_much_as_the_case_asks_for(case: Case, tmp_path: Path) -> None:
-    found, asked = drawn(case, tmp_path / "inputs"), case.inference
-    assert asked is not None
-    assert [len(row) for row in found.rows] == [case.data.seq_length] * asked.rows
-    assert [len(prompt) for prompt in found.prompts] == list(asked.prompts)
-    assert (len(found.texts), len(found.passages), len(found.questions)) == (asked.texts, *[asked.documents] * 2)
+def test_the_evaluation_has_the_sizes_of_the_case(case: Case, tmp_path: Path) -> None:
+    found, section = drawn(case, tmp_path / "inputs"), case.inference
+    assert section is not None
+    assert [len(row) for row in found.rows] == [case.data.seq_length] * section.rows
+    assert [len(prompt) for prompt in found.prompts] == list(section.prompts)
+    assert (len(found.texts), len(found.passages), len(found.questions)) == (section.texts, *[section.documents] * 2)
     assert found.conversations == CONVERSATIONS
     assert found.text_tokens == sum(len(text.encode()) for text in found.texts)
     assert 0 < found.unigram_nats < 5.6
@@ -89,45 +89,45 @@ def test_a_question_has_its_own_ending_among_others(case: Case, tmp_path: Path) 
         assert all(question.context + ending not in corpus(60) for ending in wrong)
 
 
-def test_a_passage_goes_on_with_its_word(case: Case, tmp_path: Path) -> None:
+def test_a_passage_continues_with_its_word(case: Case, tmp_path: Path) -> None:
     for passage in drawn(case, tmp_path / "inputs").passages:
         assert passage.context == passage.context.rstrip() and passage.word.strip().isalpha()
         assert passage.context + passage.word in corpus(60)
 
 
 @pytest.mark.parametrize(
-    ("lines", "changes", "told"),
+    ("lines", "changes", "message"),
     [
-        (2, {}, "nothing is left to ask"),
-        (4, {}, "What is left of the corpus has"),
-        (60, {"documents": 500}, "passages with a last word, the case asks for 500"),
-        (60, {"steps": 200}, "nothing is left to ask"),
+        (2, {}, "no text is left for the evaluation"),
+        (4, {}, "The held-out text has"),
+        (60, {"documents": 500}, "passages with a last word, the case needs 500"),
+        (60, {"steps": 200}, "no text is left for the evaluation"),
     ],
 )
-def test_a_corpus_of_which_too_little_is_left_is_refused(
-    tmp_path: Path, lines: int, changes: dict[str, int], told: str
+def test_too_little_held_out_text_is_an_error(
+    tmp_path: Path, lines: int, changes: dict[str, int], message: str
 ) -> None:
-    case = asked_of(tmp_path, corpus(lines), **changes)
-    with pytest.raises(InputError, match=told) as error:
+    case = case_of(tmp_path, corpus(lines), **changes)
+    with pytest.raises(InputError, match=message) as error:
         drawn(case, tmp_path / "inputs")
-    assert "Take fewer training.steps" in str(error.value)
+    assert "Use fewer training.steps" in str(error.value)
 
 
-def test_passages_that_are_all_the_same_make_no_questions(tmp_path: Path) -> None:
-    case = asked_of(tmp_path, corpus(12) + (SENTENCE + "\n\n") * 60)
-    with pytest.raises(InputError, match="too few passages of their own"):
+def test_passages_that_are_all_the_same_are_an_error(tmp_path: Path) -> None:
+    case = case_of(tmp_path, corpus(12) + (SENTENCE + "\n\n") * 60)
+    with pytest.raises(InputError, match="too few distinct passages"):
         drawn(case, tmp_path / "inputs")
 
 
-def test_what_stands_word_for_word_in_what_was_trained_on_is_not_asked(tmp_path: Path) -> None:
+def test_text_that_repeats_training_text_is_not_used(tmp_path: Path) -> None:
     head = SENTENCE.format(n="of the licence")
     blocks = [block for line in corpus(60).split("\n\n") for block in (head, line)]
-    asked = said(drawn(asked_of(tmp_path, "\n\n".join(blocks)), tmp_path / "inputs"))
-    assert asked and head not in asked
+    texts = texts_of(drawn(case_of(tmp_path, "\n\n".join(blocks)), tmp_path / "inputs"))
+    assert texts and head not in texts
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"inference": None}, "task 'inference' and the section inference belong together"),
         ({"task": "pretrain"}, "task 'inference' and the section inference belong together"),
@@ -137,7 +137,7 @@ def test_what_stands_word_for_word_in_what_was_trained_on_is_not_asked(tmp_path:
         ({"parallel": {"data_parallel": 2}}, "a case of inference has one rank"),
     ],
 )
-def test_a_case_that_cannot_ask_is_refused(changes: dict[str, Any], told: str) -> None:
+def test_an_invalid_inference_case_is_an_error(changes: dict[str, Any], message: str) -> None:
     case = inference_case()
     sections = {
         key: {**getattr(case, key).model_dump(), **value} if key in ("data", "inference") and value else value
@@ -145,10 +145,10 @@ def test_a_case_that_cannot_ask_is_refused(changes: dict[str, Any], told: str) -
     }
     with pytest.raises(InputError) as error:
         case.with_changes(**sections)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_what_is_asked_and_its_tokenizer_are_in_the_digest(case: Case, tmp_path: Path) -> None:
+def test_the_digest_covers_the_evaluation_and_its_tokenizer(case: Case, tmp_path: Path) -> None:
     drawn(case, tmp_path / "inputs")
     before = digest_evaluation(tmp_path / "inputs")
     for name in (EVALUATION, f"{TOKENIZER}/tokenizer.json"):
@@ -163,23 +163,23 @@ def test_what_is_asked_and_its_tokenizer_are_in_the_digest(case: Case, tmp_path:
         digest_evaluation(tmp_path / "inputs")
 
 
-def test_by_the_tokenizer_of_bytes_every_byte_is_its_own_id() -> None:
+def test_in_the_byte_tokenizer_every_byte_is_its_own_id() -> None:
     vocabulary = byte_tokenizer(256)["model"]["vocab"]
     assert sorted(vocabulary.values()) == list(range(256)) and len(json.dumps(vocabulary)) > 256
     assert all(len(letter) == 1 and not letter.isspace() for letter in vocabulary)
 
 
-def test_an_end_of_more_tokens_than_the_model_has_positions_is_refused(tmp_path: Path) -> None:
-    """The evaluation harness would stop with an assertion in the middle of a run."""
-    case = asked_of(tmp_path, corpus(60), max_new_tokens=8)
+def test_an_ending_longer_than_the_models_positions_is_an_error(tmp_path: Path) -> None:
+    """Otherwise lm-eval would stop with an assertion in the middle of a run."""
+    case = case_of(tmp_path, corpus(60), max_new_tokens=8)
     short = case.with_changes(model={**case.model.to_hf(), "max_position_embeddings": 20})
     with pytest.raises(InputError, match=r"tokens, such as .*, and the model has 20 positions\. Choose"):
         drawn(short, tmp_path / "inputs")
 
 
-def test_no_end_is_mostly_white_space(tmp_path: Path) -> None:
-    """Six words of a table may be two hundred characters."""
+def test_no_ending_is_mostly_whitespace(tmp_path: Path) -> None:
+    """Six words of a table may be two hundred characters long."""
     blocks = corpus(60).split("\n\n")
     blocks[::2] = [block.replace("evening of", " " * 60 + "evening of") for block in blocks[::2]]
-    evaluation = drawn(asked_of(tmp_path, "\n\n".join(blocks)), tmp_path / "inputs")
+    evaluation = drawn(case_of(tmp_path, "\n\n".join(blocks)), tmp_path / "inputs")
     assert max(len(ending) for one in evaluation.questions for ending in one.endings) < 60

@@ -1,4 +1,4 @@
-"""Megatron files: what is written is read again, and no spoiled pair of files passes."""
+"""Megatron files: what is written reads back, and a damaged pair of files is an error."""
 
 import tempfile
 from pathlib import Path
@@ -28,13 +28,13 @@ def files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_the_header_is_34_bytes_as_megatron_writes_it() -> None:
+def test_the_header_has_the_34_bytes_of_megatron() -> None:
     assert HEADER.size == 9 + 8 + 1 + 8 + 8 == 34
 
 
 @given(DOCUMENTS, st.sampled_from(["int32", "uint16"]))
 @settings(max_examples=60)
-def test_what_is_written_is_read_again(documents: list[list[list[int]]], dtype: str) -> None:
+def test_a_data_set_reads_back_as_it_was_written(documents: list[list[list[int]]], dtype: str) -> None:
     ids = [token for document in documents for sequence in document for token in sequence]
     with tempfile.TemporaryDirectory() as directory:
         prefix = Path(directory) / "data"
@@ -67,7 +67,7 @@ def test_every_integer_type_of_the_format_is_read(tmp_path: Path, code: int) -> 
     assert dataset.tokens.tolist() == ids
 
 
-def test_any_other_byte_is_another_digest(tmp_path: Path) -> None:
+def test_another_byte_changes_the_digest(tmp_path: Path) -> None:
     prefix = write_data_set(tmp_path)
     before = open_indexed(prefix).sha256
     Path(f"{prefix}.bin").write_bytes(np.array([*IDS[:-1], 1], "<i4").tobytes())
@@ -75,16 +75,16 @@ def test_any_other_byte_is_another_digest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_spoiled_data_set_is_refused_and_the_spoil_is_named(tmp_path: Path, name: str) -> None:
+def test_a_damaged_data_set_is_an_error_that_names_the_damage(tmp_path: Path, name: str) -> None:
     prefix = write_data_set(tmp_path)
-    spoil, told = CORRUPTIONS[name]
+    spoil, message = CORRUPTIONS[name]
     spoil(prefix)
     with pytest.raises(InputError) as refused:
         inspect_indexed(open_indexed(prefix), vocab_size=320)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_a_data_set_is_named_by_its_prefix_and_the_message_says_which(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_prefix_is_an_error_that_names_the_prefix(tmp_path: Path) -> None:
     prefix = write_data_set(tmp_path)
     with pytest.raises(InputError, match=f"give their common prefix: {prefix}$"):
         open_indexed(Path(f"{prefix}.bin"))
@@ -95,7 +95,7 @@ GOOD = {"idx": index_bytes(), "bin": np.array(IDS, "<i4").tobytes()}
 
 @given(st.data())
 @settings(max_examples=600)
-def test_a_flipped_or_missing_byte_is_refused_or_seen_in_the_digest(data: st.DataObject) -> None:
+def test_a_flipped_or_missing_byte_is_an_error_or_changes_the_digest(data: st.DataObject) -> None:
     suffix = data.draw(st.sampled_from(["idx", "bin"]))
     content = GOOD[suffix]
     place = data.draw(st.integers(0, len(content) - 1))
@@ -124,7 +124,7 @@ def test_a_broken_write_leaves_no_file(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_a_broken_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_broken_write_keeps_the_old_files(tmp_path: Path) -> None:
     prefix = tmp_path / "data"
     write(prefix, [[[1, 2]]])
     before = open_indexed(prefix).sha256
@@ -137,7 +137,7 @@ def test_a_broken_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert files(tmp_path) == ["data.bin", "data.idx"]
 
 
-def test_a_data_set_is_not_overwritten_unasked(tmp_path: Path) -> None:
+def test_a_data_set_is_overwritten_only_on_request(tmp_path: Path) -> None:
     prefix = tmp_path / "data"
     write(prefix, [[[1, 2]]])
     with pytest.raises(InputError, match="exists"):
@@ -146,13 +146,13 @@ def test_a_data_set_is_not_overwritten_unasked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "token"), [("uint16", 2**16), ("int32", 2**31), ("uint16", -1)])
-def test_an_id_that_the_dtype_cannot_hold_is_refused_not_wrapped(tmp_path: Path, dtype: str, token: int) -> None:
+def test_an_id_that_does_not_fit_the_dtype_is_an_error(tmp_path: Path, dtype: str, token: int) -> None:
     with pytest.raises(InputError, match=f"{token} does not fit {dtype}"):
         write(tmp_path / "data", [[[token]]], dtype)
     assert files(tmp_path) == []
 
 
-def test_an_inspection_counts_what_is_there(tmp_path: Path) -> None:
+def test_an_inspection_counts_documents_sequences_and_tokens(tmp_path: Path) -> None:
     dataset = open_indexed(write_data_set(tmp_path))
     found = inspect_indexed(dataset)
     assert (found.documents, found.empty_documents, found.sequences, found.tokens) == (4, 1, 4, 13)

@@ -1,4 +1,4 @@
-"""From jsonl to Megatron files: every line becomes its document, or nothing is written and the line is named."""
+"""From jsonl to Megatron files: every line becomes a document, or nothing is written and the error names the line."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ def run(directory: Path, content: bytes, **options: Any) -> tuple[Written, ...]:
 
 
 def documents(prefix: Path) -> list[list[list[int]]]:
-    """Documents as sequences as ids."""
+    """The ids of each sequence of each document."""
     dataset = open_indexed(prefix)
     ends = np.concatenate([[0], np.cumsum(dataset.lengths)])
     sequences = [dataset.tokens[a:b].tolist() for a, b in itertools.pairwise(ends)]
@@ -103,8 +103,8 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "a list": (b'["a"]\n', "line 3 holds a list"),
     "no such field": (b'{"txt": "a"}\n', "line 3 has no field 'text'; it has 'txt'"),
     "an empty object": (b"{}\n", "line 3 has no field 'text'; it has none"),
-    "null": (b'{"text": null}\n', "holds None, which is no text"),
-    "a number for text": (b'{"text": ["a", 7]}\n', "holds 7, which is no text"),
+    "null": (b'{"text": null}\n', "holds None, which is not a text"),
+    "a number for text": (b'{"text": ["a", 7]}\n', "holds 7, which is not a text"),
     "half of a surrogate pair": (b'{"text": "\\ud800"}\n', "half of a surrogate pair"),
     "no UTF-8": (b'{"text": "\xff"}\n', "line 3 is not UTF-8: invalid start byte at byte 10"),
     "nested too deeply": (b'{"text": ' + b"[" * 100_000 + b"\n", "line 3 is not JSON"),
@@ -113,15 +113,15 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", BAD_LINES)
 def test_a_bad_line_is_named_and_nothing_is_written(tmp_path: Path, name: str) -> None:
-    line, told = BAD_LINES[name]
+    line, message = BAD_LINES[name]
     with pytest.raises(InputError) as refused:
         run(tmp_path, lines({"text": "a"}, {"text": "b"}) + line)
-    assert told in str(refused.value) and "in.jsonl" in str(refused.value)
+    assert message in str(refused.value) and "in.jsonl" in str(refused.value)
     assert written(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "told"),
+    ("content", "options", "message"),
     [
         (b"", {}, "no document has a token"),
         (lines({"text": ""}, {"text": []}), {"append_eod": True}, "no document has a token"),
@@ -129,16 +129,16 @@ def test_a_bad_line_is_named_and_nothing_is_written(tmp_path: Path, name: str) -
         (lines({"text": "a"}), {"json_keys": ("text", "text")}, "named twice"),
     ],
 )
-def test_what_cannot_become_a_data_set_is_refused(
-    tmp_path: Path, content: bytes, options: dict[str, Any], told: str
+def test_input_that_gives_no_data_set_is_an_error(
+    tmp_path: Path, content: bytes, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         run(tmp_path, content, **options)
     assert written(tmp_path) == []
 
 
 @pytest.mark.parametrize("suffix", ["bin", "idx"])
-def test_an_existing_output_is_kept_unless_it_is_to_be_overwritten(tmp_path: Path, suffix: str) -> None:
+def test_an_existing_output_is_kept_unless_overwrite_is_set(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"out_text_document.{suffix}").write_bytes(b"precious")
     with pytest.raises(InputError, match=f"{suffix} exists"):
         run(tmp_path, lines({"text": "a"}))
@@ -147,7 +147,7 @@ def test_an_existing_output_is_kept_unless_it_is_to_be_overwritten(tmp_path: Pat
     assert documents(one.prefix) == [[[97]]]
 
 
-def test_a_missing_source_is_refused(tmp_path: Path) -> None:
+def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
     options = Options(source=tmp_path / "none.jsonl", output_prefix=tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read: No such file"):
         preprocess(options, ByteTokenizer())
@@ -156,7 +156,7 @@ def test_a_missing_source_is_refused(tmp_path: Path) -> None:
 
 @given(st.data())
 @settings(max_examples=60)
-def test_a_flipped_or_missing_byte_is_refused_or_keeps_every_document(data: st.DataObject) -> None:
+def test_a_flipped_or_missing_byte_is_an_error_or_keeps_every_document(data: st.DataObject) -> None:
     content = lines({"text": "abc", "title": "T"}, {"text": ["é", ""]}, {"text": "d\n"})
     place = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
@@ -189,9 +189,7 @@ preprocess(options, Slow(), lambda done: print(done, flush=True))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_preprocess_leaves_no_file_that_looks_whole_and_no_process(
-    tmp_path: Path, how: signal.Signals
-) -> None:
+def test_an_interrupted_preprocess_leaves_no_output_and_no_process(tmp_path: Path, how: signal.Signals) -> None:
     source = tmp_path / "in.jsonl"
     source.write_bytes(lines(*({"text": "x" * 1000} for _ in range(60_000))))
     command = [sys.executable, "-c", SLOW, str(source), str(tmp_path / "out")]
@@ -207,7 +205,7 @@ def test_an_interrupted_preprocess_leaves_no_file_that_looks_whole_and_no_proces
 
 
 def group_lives(group: int) -> bool:
-    """Whether a process of a session's group runs; one that waits to be collected does not."""
+    """Whether a process of a session's group runs; a zombie does not."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
@@ -225,6 +223,6 @@ def test_a_worker_that_is_killed_is_an_error_and_nothing_is_written(tmp_path: Pa
 
     source = tmp_path / "in.jsonl"
     source.write_bytes(lines({"text": "a"}))
-    with pytest.raises(InputError, match="A worker was ended from outside"):
+    with pytest.raises(InputError, match="A worker was killed"):
         preprocess(Options(source=source, output_prefix=tmp_path / "out"), Killed())
     assert written(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Megatron's order by its laws; that it is theirs to the token is shown in tests/parity/test_sample_order.py."""
+"""The rules of Megatron's sample order; tests/parity/test_sample_order.py compares it with Megatron's own code."""
 
 import dataclasses
 import tempfile
@@ -22,7 +22,7 @@ SAMPLING = Sampling(seed=1234, seq_length=4, samples=10, split="1, 0, 0", order=
 
 
 def write(prefix: Path, lengths: list[int], first: int = 0) -> IndexedDataset:
-    """Documents of these lengths whose ids count up from `first`, so that a token says where it stood."""
+    """Documents of these lengths whose ids count up from `first`, so that a token shows its position."""
     with IndexedWriter(prefix, "int32", overwrite=True) as writer:
         writer.add(np.arange(first, first + sum(lengths)), lengths, [1] * len(lengths))
     return open_indexed(prefix)
@@ -56,7 +56,7 @@ def test_each_epoch_gives_each_token_as_often_as_the_others(
 
 @given(LENGTHS, st.integers(0, 2**32 - 1))
 @settings(max_examples=30)
-def test_rows_do_not_depend_on_which_others_are_asked_for(lengths: list[int], seed: int) -> None:
+def test_a_row_does_not_depend_on_the_other_requested_rows(lengths: list[int], seed: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         parts = [
             Part(write(Path(directory) / "a", lengths), 0.3),
@@ -70,14 +70,14 @@ def test_rows_do_not_depend_on_which_others_are_asked_for(lengths: list[int], se
         assert np.array_equal(samples.rows(backwards), rows[::-1])
 
 
-def test_a_blend_keeps_its_weights_at_every_point(tmp_path: Path) -> None:
+def test_a_blend_keeps_its_weights_at_every_sample(tmp_path: Path) -> None:
     parts = [Part(write(tmp_path / "a", [50] * 9), 0.3), Part(write(tmp_path / "b", [50] * 9, first=10_000), 0.7)]
     rows = all_rows(draw_samples(parts, dataclasses.replace(SAMPLING, samples=100)))
     of_a = np.cumsum(rows[:, 0] < 10_000)
     assert np.abs(of_a - 0.3 * np.arange(1, 101)).max() <= 1
 
 
-def test_another_seed_is_another_order_and_the_same_seed_the_same(tmp_path: Path) -> None:
+def test_the_order_depends_on_the_seed_only(tmp_path: Path) -> None:
     dataset = write(tmp_path / "a", [5] * 40)
     first, again, other = (
         all_rows(GptSamples(dataset, dataclasses.replace(SAMPLING, seed=seed), 40)) for seed in (1, 1, 2)
@@ -94,12 +94,12 @@ def test_a_split_names_the_sequences_to_train_on(split: str, part: int) -> None:
 
 
 @pytest.mark.parametrize("split", ["", "0, 1, 0", "a", "1, 0, 0, 0", "1..2", "0, 0, 0"])
-def test_what_is_no_split_is_refused(split: str) -> None:
-    with pytest.raises(InputError, match="is no split"):
+def test_an_invalid_split_is_an_error(split: str) -> None:
+    with pytest.raises(InputError, match="is not a split"):
         training_part(100, split)
 
 
-def test_a_training_part_without_a_row_is_refused(tmp_path: Path) -> None:
+def test_a_training_part_without_a_row_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"training part of .*a has 4 tokens; one row of data.seq_length 4 needs 5"):
         GptSamples(write(tmp_path / "a", [4, 40]), dataclasses.replace(SAMPLING, split="1, 1, 0"), 10)
 
@@ -117,13 +117,13 @@ def test_the_batches_of_a_case_are_its_first_samples_in_order(tmp_path: Path) ->
     one, other = write(tmp_path / "a", [30] * 20), write(tmp_path / "b", [7] * 60, first=10_000)
     case = case_of("megatron", ["0.3", str(one.prefix), "0.7", str(other.prefix)], seed=9, num_samples=500)
     batches = draw_batches(case)
-    asked = Sampling(seed=9, seq_length=16, samples=500, split="1, 0, 0", order="megatron")
-    samples = draw_samples([Part(one, 0.3), Part(other, 0.7)], asked)
+    sampling = Sampling(seed=9, seq_length=16, samples=500, split="1, 0, 0", order="megatron")
+    samples = draw_samples([Part(one, 0.3), Part(other, 0.7)], sampling)
     assert np.array_equal(batches.tokens.reshape(16, 17), samples.rows(np.arange(16)))
     assert batches.corpus_tokens == 20 * 30 + 60 * 7 and batches.epochs == samples.epochs
 
 
-def test_mindformers_takes_its_whole_steps_again_in_the_same_order(tmp_path: Path) -> None:
+def test_mindformers_repeats_its_whole_steps_in_the_same_order(tmp_path: Path) -> None:
     prefix = str(write(tmp_path / "a", [30] * 20).prefix)
     whole = draw_batches(case_of("mindformers", ["1", prefix]))
     few = draw_batches(case_of("mindformers", ["1", prefix], num_samples=7))
@@ -140,7 +140,7 @@ def test_a_blend_without_weights_is_not_repeated(tmp_path: Path) -> None:
         draw_batches(case_of("megatron", prefixes))
 
 
-def test_another_blend_than_the_recorded_one_is_refused(tmp_path: Path) -> None:
+def test_a_blend_that_differs_from_the_recorded_one_is_an_error(tmp_path: Path) -> None:
     prefix = str(write(tmp_path / "a", [30] * 20).prefix)
     case = case_of("megatron", ["1", prefix])
     corpus = {**case.data.corpus.model_dump(), "sha256": draw_batches(case).corpus_sha256}
@@ -151,7 +151,7 @@ def test_another_blend_than_the_recorded_one_is_refused(tmp_path: Path) -> None:
         draw_batches(recorded)
 
 
-def test_a_recorded_blend_asks_for_its_paths(tmp_path: Path) -> None:
+def test_a_recorded_blend_without_paths_is_an_error(tmp_path: Path) -> None:
     case = case_of("megatron", ["1", str(write(tmp_path / "a", [30] * 20).prefix)])
     record = case.record()
     with pytest.raises(InputError, match="data_path in the case's file"):

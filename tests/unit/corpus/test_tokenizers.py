@@ -1,4 +1,4 @@
-"""Bytes as tokens, and what can be said of Qwen's vocabulary without any library of tokenizers."""
+"""The byte tokenizer, and checks of Qwen's vocabulary that need no tokenizer library."""
 
 import base64
 import importlib.util
@@ -23,44 +23,44 @@ def line(token: bytes, rank: int) -> bytes:
 
 
 def tokens(number: int) -> list[bytes]:
-    """The bytes, then tokens of three bytes: as many as are asked for, none twice."""
+    """`number` different tokens: the single bytes, then tokens of three bytes."""
     return [bytes([value]) for value in range(256)] + [value.to_bytes(3, "big") for value in range(number - 256)]
 
 
 @given(st.text())
-def test_bytes_give_the_text_back(text: str) -> None:
+def test_bytes_decode_to_the_text(text: str) -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(tokenizer.encode([text])[0]) == text
 
 
-def test_bytes_show_the_end_of_a_document_and_what_is_no_text() -> None:
+def test_decoding_shows_the_end_of_a_document_and_replaces_invalid_bytes() -> None:
     ids = np.array([256, 104, 256, 0xC3, 256, 256, 105], np.uint16)
     assert ByteTokenizer().decode(ids) == "<eod>h<eod>\ufffd<eod><eod>i"
     assert ByteTokenizer().decode(np.array([], np.int32)) == ""
 
 
-def test_bytes_know_no_special_tokens() -> None:
+def test_the_byte_tokenizer_has_no_special_tokens() -> None:
     plain, special = (ByteTokenizer().encode(["a", ""], add_special_tokens=flag) for flag in (False, True))
     assert [ids.tolist() for ids in plain] == [ids.tolist() for ids in special] == [[97], []]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (lambda lines: [b"\x00\xff\xfe\n", *lines[1:]], "line 1: a token in base64"),
-        (lambda lines: [*lines[:9], b"IQ==\n", *lines[10:]], "line 10: a token in base64"),
-        (lambda lines: [*lines[:9], b"I 9\n", *lines[10:]], "line 10: a token in base64"),
+        (lambda lines: [b"\x00\xff\xfe\n", *lines[1:]], "line 1: expected a token in base64"),
+        (lambda lines: [*lines[:9], b"IQ==\n", *lines[10:]], "line 10: expected a token in base64"),
+        (lambda lines: [*lines[:9], b"I 9\n", *lines[10:]], "line 10: expected a token in base64"),
         (lambda lines: [*lines[:9], line(b"a", 9), *lines[10:]], "line 98: the token b'a'"),
         (lambda lines: [*lines[:9], line(b"", 9), *lines[10:]], "line 10: the token b'' with rank 9 is empty"),
-        (lambda lines: [*lines[:9], line(b"new", 10), *lines[10:]], "the rank is not 9"),
+        (lambda lines: [*lines[:9], line(b"new", 10), *lines[10:]], "its rank is not 9"),
         (lambda lines: lines[:-1], "holds 151,642 tokens"),
         (lambda lines: [*lines, line(b"more", VOCABULARY_SIZE)], "holds 151,644 tokens"),
         (lambda lines: [*lines[:9], line(b"more", 9), *lines[10:]], "lacks 1 of the 256 bytes"),
         (lambda lines: [], "holds 0 tokens"),
     ],
 )
-def test_a_vocabulary_that_is_not_qwens_is_refused(
-    tmp_path: Path, change: Callable[[list[bytes]], list[bytes]], said: str
+def test_a_vocabulary_that_is_not_qwens_is_an_error(
+    tmp_path: Path, change: Callable[[list[bytes]], list[bytes]], message: str
 ) -> None:
     vocabulary = tmp_path / "qwen.tiktoken"
     lines = [line(token, rank) for rank, token in enumerate(tokens(VOCABULARY_SIZE))]
@@ -68,7 +68,7 @@ def test_a_vocabulary_that_is_not_qwens_is_refused(
     with pytest.raises(InputError) as error:
         read_ranks(vocabulary)
     assert str(vocabulary) in str(error.value)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_vocabulary_of_the_right_form_is_read_in_order(tmp_path: Path) -> None:
@@ -77,21 +77,21 @@ def test_a_vocabulary_of_the_right_form_is_read_in_order(tmp_path: Path) -> None
     assert list(read_ranks(vocabulary).items()) == [(token, rank) for rank, token in enumerate(tokens(VOCABULARY_SIZE))]
 
 
-def test_a_vocabulary_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_vocabulary_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read_ranks(tmp_path / "none")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_ranks(tmp_path)
 
 
-def test_a_merge_is_of_the_two_pieces_left_when_bytes_are_merged_by_rank() -> None:
+def test_a_merge_joins_the_last_two_pieces_of_merging_by_rank() -> None:
     ranks = {token: rank for rank, token in enumerate([b"a", b"b", b"c", b"bc", b"ab", b"abc", b"aa", b"aaa"])}
     assert merge(b"ab", ranks) == (b"a", b"b")
     assert merge(b"abc", ranks) == (b"a", b"bc")
     assert merge(b"aaa", ranks) == (b"aa", b"a")
 
 
-def test_a_token_that_no_merge_reaches_is_refused() -> None:
+def test_a_token_that_no_merge_reaches_is_an_error() -> None:
     with pytest.raises(InputError, match="b'xyz' of the vocabulary cannot be reached"):
         merge(b"xyz", {b"x": 0, b"y": 1, b"z": 2, b"xyz": 3})
 

@@ -1,4 +1,4 @@
-"""WikiText: no article is lost or made up, no letter changes, and a text is written whole or not at all."""
+"""WikiText: no article is lost or invented, no letter changes, and a file is written completely or not at all."""
 
 import json
 import os
@@ -37,11 +37,11 @@ def letters(text: str) -> str:
     return "".join(c for c in text if c.isalnum())
 
 
-def test_articles_begin_at_their_titles_and_not_at_sections_or_formulas() -> None:
+def test_articles_start_at_titles_and_not_at_sections_or_formulas() -> None:
     assert [article.title for article in articles(SAMPLE)] == ["Snow", "Hell = Heaven"]
 
 
-def test_the_text_is_restored_by_the_documented_rule() -> None:
+def test_the_text_is_restored_by_the_documented_rules() -> None:
     snow, heaven = articles(SAMPLE)
     assert snow.text == (
         'Snow\n\nIt snows at 0.5 degrees, a two-part story.\n\nHe said "no" (twice).\n\nIce\n\nIce\'s old.'
@@ -70,12 +70,12 @@ def test_restoring_keeps_every_letter(line: str, heading: bool) -> None:
 
 
 @given(UNQUOTED)
-def test_restored_text_without_quotes_is_its_own_restoration(line: str) -> None:
+def test_restoring_text_without_quotes_twice_changes_nothing_more(line: str) -> None:
     assert restore(restore(line)) == restore(line)
 
 
 @given(st.lists(LINES, max_size=8).map("\n".join))
-def test_raw_articles_one_after_the_other_are_the_text(text: str) -> None:
+def test_concatenated_raw_articles_are_the_text(text: str) -> None:
     lines = text.split("\n")
     kept = [line + "\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
     assert "".join(article.text for article in read_articles(kept, raw=True)) == text
@@ -89,13 +89,13 @@ def test_text_before_the_first_title_is_an_article_of_its_own() -> None:
     assert [article.title for article in articles("hello\n" + SAMPLE)] == ["", "Snow", "Hell = Heaven"]
 
 
-def test_lines_that_end_as_on_windows_hold_the_same_articles() -> None:
+def test_windows_line_ends_give_the_same_articles() -> None:
     windows = [line + "\r\n" for line in SAMPLE.split("\n")]
     assert list(read_articles(windows, raw=False)) == articles(SAMPLE)
     assert "".join(article.text for article in read_articles(windows, raw=True)) == "".join(windows)
 
 
-def test_a_long_line_of_signs_is_read_in_no_time() -> None:
+def test_a_long_line_of_signs_takes_linear_time() -> None:
     line = " = x" + " =" * 200_000 + " y"
     assert [article.title for article in articles(line)] == [""]
 
@@ -107,7 +107,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path, separator: str) -> None:
     assert list(read_lines(path)) == [f"a{separator}b\n", "c"]
 
 
-def test_each_article_is_a_line_of_json_in_the_tools_own_keys(tmp_path: Path) -> None:
+def test_each_article_is_a_line_of_json_with_the_keys_of_the_tools(tmp_path: Path) -> None:
     (tmp_path / "wiki.tokens").write_text(SAMPLE, encoding="utf-8")
     written = write_jsonl(tmp_path / "wiki.tokens", tmp_path / "out.jsonl", raw=False)
     content = (tmp_path / "out.jsonl").read_bytes()
@@ -121,7 +121,7 @@ def test_each_article_is_a_line_of_json_in_the_tools_own_keys(tmp_path: Path) ->
     assert written.sha256 == digest_bytes(content)
 
 
-def test_the_bytes_of_a_pipe_are_counted_as_they_come(tmp_path: Path) -> None:
+def test_the_bytes_of_a_pipe_are_counted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(SAMPLE, "utf-8"))
     writer.start()
@@ -130,7 +130,7 @@ def test_the_bytes_of_a_pipe_are_counted_as_they_come(tmp_path: Path) -> None:
     assert written.bytes_read == len(SAMPLE.encode())
 
 
-def test_a_file_that_exists_is_kept_until_it_is_said_to_replace_it(tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_unless_overwrite_is_set(tmp_path: Path) -> None:
     (tmp_path / "in").write_text(SAMPLE, encoding="utf-8")
     (tmp_path / "out.jsonl").write_text("kept")
     with pytest.raises(InputError, match=r"out\.jsonl exists"):
@@ -143,36 +143,36 @@ def test_a_file_that_exists_is_kept_until_it_is_said_to_replace_it(tmp_path: Pat
     assert digest_file(tmp_path / "out.jsonl") == written.sha256
 
 
-def test_who_may_read_it_is_as_of_any_new_file(tmp_path: Path) -> None:
+def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "in").write_text(SAMPLE, encoding="utf-8")
     write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False)
     assert (tmp_path / "out.jsonl").stat().st_mode == (tmp_path / "in").stat().st_mode
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (b"", "holds nothing"),
-        (b" \n \n", "holds nothing"),
+        (b"", "is empty"),
+        (b" \n \n", "is empty"),
         (b"ab\nc\xffd\n", "not UTF-8: invalid start byte at byte 4, line 2"),
         (b"x" * 70_000 + b"\xe9\n", "not UTF-8: invalid continuation byte at byte 70000, line 1"),
         (b"a\nb\0c\n", "zero byte at byte 3, line 2"),
     ],
 )
-def test_what_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path, content: bytes, told: str) -> None:
+def test_an_invalid_text_is_an_error_and_nothing_is_written(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "in").write_bytes(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         write_jsonl(tmp_path / "in", tmp_path / "out.jsonl", raw=False)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.parametrize("source", ["none", "."])
-def test_a_source_that_cannot_be_read_is_refused(tmp_path: Path, source: str) -> None:
+def test_a_source_that_cannot_be_read_is_an_error(tmp_path: Path, source: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         write_jsonl(tmp_path / source, tmp_path / "out.jsonl", raw=False)
 
 
-def test_a_destination_without_a_directory_is_refused(tmp_path: Path) -> None:
+def test_a_destination_without_a_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").write_text("a\n")
     with pytest.raises(InputError, match=r"out\.jsonl cannot be written: No such file or directory"):
         write_jsonl(tmp_path / "in", tmp_path / "none" / "out.jsonl", raw=False)

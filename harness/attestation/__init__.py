@@ -1,18 +1,26 @@
-"""Signed statements of a role over an evidence bundle, and which of them stand on a day.
+"""Signed statements of a role over an evidence bundle, and which of them are valid on a day.
 
-Takes digests, a private key and a trust file; gives DSSE envelopes that hold in-toto statements, signed with ed25519,
-and refuses whatever cannot be believed: another form than the one written here, a key that is not trusted, a role that
-the key does not hold, a date at which it did not hold it. Nothing here reads a bundle or decides a level.
+Takes digests, a private key and a trust file. Writes in-toto statements in DSSE envelopes, signed with ed25519. Rejects
+a statement in another form than the one written here, by a key that is not trusted, in a role that the key does not
+have, or on a day on which the key was not valid. Nothing here reads a bundle or decides a level.
 
-Times are UTC. A day given as a date counts in full, from 00:00:00 UTC to the end of it. A statement can be taken away
-from a directory without a trace, a withdrawal too: what must not be forgotten belongs into the trust file.
+Times are UTC. A date covers the whole day, from 00:00:00 UTC. A statement, also a withdrawal, can be deleted from a
+directory without a trace: record in the trust file what must not be lost.
 """
 
 from harness.attestation.envelope import MAX_BYTES, PAYLOAD_TYPE, Unverified, read, sign
 from harness.attestation.keys import keygen
 from harness.attestation.statements import Claim, Result, Role, Statement, Waiver, Withdrawal
 from harness.attestation.trust import Trust, TrustedKey, WithdrawnKey, load_trust
-from harness.attestation.verification import Attestation, Refused, Signed, Standing, Withdrawn, standing, verify
+from harness.attestation.verification import (
+    Attestation,
+    Refused,
+    Signed,
+    VerifiedStatements,
+    Withdrawn,
+    verify,
+    verify_all,
+)
 
 __all__ = [
     "MAX_BYTES",
@@ -23,11 +31,11 @@ __all__ = [
     "Result",
     "Role",
     "Signed",
-    "Standing",
     "Statement",
     "Trust",
     "TrustedKey",
     "Unverified",
+    "VerifiedStatements",
     "Waiver",
     "Withdrawal",
     "Withdrawn",
@@ -36,6 +44,6 @@ __all__ = [
     "load_trust",
     "read",
     "sign",
-    "standing",
     "verify",
+    "verify_all",
 ]

@@ -1,4 +1,4 @@
-"""The envelope of a statement: signed, and read back strictly, whoever signed it."""
+"""The envelope of a statement: signed, and read back strictly. Who signed it is not checked here."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ class _EnvelopeContent(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Unverified:
-    """What an envelope says, before anyone asked who signed it. `digest` is the SHA-256 of its file."""
+    """The content of an envelope before its signature is checked. `digest` is the SHA-256 of its file."""
 
     digest: str
     key_id: str
@@ -54,7 +54,7 @@ def sign(statement: Statement, key_file: Path) -> bytes:
 
     Raises:
         InputError: the key cannot be used.
-        AttestationError: the statement breaks its own rules, or is too long to be read again.
+        AttestationError: the statement breaks a rule, or is too long to be read back.
     """
     try:
         payload = encode(checked(type(statement), vars(statement)))
@@ -68,13 +68,13 @@ def sign(statement: Statement, key_file: Path) -> bytes:
 
 
 def read(data: bytes) -> Unverified:
-    """What an envelope's file says, whoever signed it; to be shown, never to be relied on.
+    """The content of an envelope's file. Its signature is not checked: show it, never rely on it.
 
-    Strict: at most `MAX_BYTES`, one signature, and no other bytes than those that `sign` would write for this content,
-    so that no byte can change and no field be added without notice.
+    Strict: at most `MAX_BYTES`, one signature, and exactly the bytes that `sign` writes for this content, so that no
+    changed byte and no added field goes unnoticed.
 
     Raises:
-        AttestationError: it is anything else.
+        AttestationError: the file is anything else.
     """
     digest = digest_bytes(data)
     if len(data) > MAX_BYTES:
@@ -93,9 +93,9 @@ def read(data: bytes) -> Unverified:
     except ValueError:
         canonical = False
     if not canonical:
-        raise untrusted(digest, "its file is not written as this tool writes it: it was edited or re-formatted")
+        raise untrusted(digest, "its file is not in the form that this tool writes: it was edited or reformatted")
     try:
         statement = decode(envelope.payload)
     except ValueError as error:
-        raise untrusted(digest, f"its payload is not one that this tool signs: {error}") from None
+        raise untrusted(digest, f"its payload is not a statement of this tool: {error}") from None
     return Unverified(digest=digest, key_id=content.signatures[0].keyid, statement=statement, envelope=envelope)

@@ -1,6 +1,6 @@
-"""What can be signed: an attestation, a withdrawal, a waiver; and the one text of each.
+"""What can be signed: an attestation, a withdrawal or a waiver, each with one canonical text.
 
-Takes a record, gives the canonical in-toto statement of it, and refuses any text that is not the one it would write.
+Turns a record into its canonical in-toto statement, and rejects any other text when it reads one back.
 """
 
 import json
@@ -21,14 +21,14 @@ WITHDRAWAL = "https://mindspore-certify/withdrawal/v1"
 WAIVER = "https://mindspore-certify/waiver/v1"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# One visible line: these texts go to terminals and pages, where a control sign could hide or rewrite what stands there.
+# One visible line: these texts go to terminals and pages, where a control character could hide or rewrite other text.
 Line = Annotated[str, Field(max_length=1000, pattern=r"^[^\p{C}\s]([^\p{C}\p{Zl}\p{Zp}]*[^\p{C}\s])?$")]
 
 C = TypeVar("C", bound=Sized)
 
 
 class Role(StrEnum):
-    """Who speaks: the levels ask for different ones. `COMMUNITY` keeps a model that no team keeps."""
+    """The role that a person signs in; levels require different ones. `COMMUNITY` maintains a model without a team."""
 
     DEVELOPER = "developer"
     DEV_TEAM = "dev-team"
@@ -40,7 +40,7 @@ WAIVING = (Role.DEV_TEAM, Role.TEST_TEAM)
 
 
 class Result(StrEnum):
-    """The result of a test run in the words of in-toto's test-result predicate."""
+    """The result of a test run, with the values of in-toto's test-result predicate."""
 
     PASSED = "PASSED"
     WARNED = "WARNED"
@@ -63,7 +63,7 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError("it is beyond the calendar") from None
+        raise ValueError("it is outside the calendar") from None
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
@@ -75,11 +75,11 @@ def _resource(name: str, sha256: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What an attestation says: in this role, that this bundle's run of this case ended so.
+    """The content of an attestation: a person in a role confirms the results of this bundle's run of this case.
 
-    `manifest_digest` and `record_digest` are the SHA-256 of the bundle's manifest.json and record.json, `case_digest`
-    and `standards` (digest by name) what it was judged by. Each criterion stands once, in one of `passed`, `warned`,
-    `failed`. `run_started` is an ISO 8601 UTC time, as the record writes it; `scope` says in words what it holds for.
+    `manifest_digest` and `record_digest` are the SHA-256 of the bundle's manifest.json and record.json; `case_digest`
+    and `standards` (digest by name) identify what it was judged by. Each criterion is listed once, in `passed`,
+    `warned` or `failed`. `run_started` is an ISO 8601 UTC time, as in the record. `scope` describes what it holds for.
     """
 
     predicate_type: ClassVar[str] = TEST_RESULT
@@ -99,27 +99,27 @@ class Claim:
 
     @property
     def result(self) -> Result:
-        """FAILED if any criterion failed, else WARNED if any was warned of, else PASSED."""
+        """FAILED if any criterion failed, else WARNED if any has a warning, else PASSED."""
         if self.failed:
             return Result.FAILED
         return Result.WARNED if self.warned else Result.PASSED
 
     def applies_to(self, *, manifest_digest: str, record_digest: str) -> bool:
-        """Whether it speaks of the bundle with these two digests, and not of another one."""
+        """Whether it is about the bundle with these two digests."""
         return (self.manifest_digest, self.record_digest) == (manifest_digest, record_digest)
 
     def problems(self) -> Iterator[str]:
-        """The laws between its fields that it breaks."""
+        """The rules between its fields that it breaks."""
         counts = Counter((*self.passed, *self.warned, *self.failed))
         if not counts:
             yield "it names no criterion"
         if twice := sorted(name for name, count in counts.items() if count > 1):
-            yield f"these criteria stand twice: {', '.join(twice)}"
+            yield f"these criteria are listed twice: {', '.join(twice)}"
         if datetime.fromisoformat(self.run_started) > self.stated_at:
             yield f"it is stated at {self.stated_at.isoformat()}, before the run started ({self.run_started})"
 
     def body(self) -> dict[str, Any]:
-        """Subject and predicate; what the predicate has no field for is an annotation of the first subject.
+        """Subject and predicate; values without a field in the predicate are annotations of the first subject.
 
         Source: in-toto attestation v1, statement, resource descriptor and predicate "test result" 0.1.
         """
@@ -148,7 +148,7 @@ class Claim:
 
     @staticmethod
     def fields_of(subject: Any, predicate: Any) -> dict[str, Any]:
-        """The fields of the claim that has this body; those that `body` derives are left out."""
+        """The fields of the claim with this body; those that `body` derives are omitted."""
         manifest, record = subject
         case, *standards = predicate["configuration"]
         return {
@@ -166,10 +166,10 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Withdrawal:
-    """Takes back an attestation or a waiver, by the SHA-256 of its envelope's file, from `stated_at` on.
+    """Withdraws an attestation or a waiver, named by the SHA-256 of its envelope's file, from `stated_at` on.
 
-    It counts if signed by the same person, or with a key that holds the role of what is withdrawn. A withdrawal cannot
-    be withdrawn: state anew what holds after all.
+    It counts if it is signed by the same person, or with a key that has the role of the withdrawn statement. A
+    withdrawal cannot be withdrawn: sign a new statement instead.
     """
 
     predicate_type: ClassVar[str] = WITHDRAWAL
@@ -179,7 +179,7 @@ class Withdrawal:
     stated_at: Moment
 
     def problems(self) -> Iterator[str]:
-        """The laws between its fields that it breaks."""
+        """The rules between its fields that it breaks."""
         yield from ()
 
     def body(self) -> dict[str, Any]:
@@ -191,14 +191,14 @@ class Withdrawal:
 
     @staticmethod
     def fields_of(subject: Any, predicate: Any) -> dict[str, Any]:
-        """The fields of the withdrawal that has this body."""
+        """The fields of the withdrawal with this body."""
         (envelope,) = subject
         return {**predicate, "withdraws": envelope["digest"]["sha256"]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waiver:
-    """Accepts that a criterion is not met by a case, for a reason and until the end of a day (UTC)."""
+    """Accepts that a case does not meet a criterion, for a reason and until the end of a day (UTC)."""
 
     predicate_type: ClassVar[str] = WAIVER
 
@@ -210,7 +210,7 @@ class Waiver:
     stated_at: Moment
 
     def problems(self) -> Iterator[str]:
-        """The laws between its fields that it breaks."""
+        """The rules between its fields that it breaks."""
         if self.role not in WAIVING:
             yield f"a {self.role} cannot waive a criterion, only {' or '.join(WAIVING)} can"
         if self.until < day_of(self.stated_at):
@@ -231,7 +231,7 @@ class Waiver:
 
     @staticmethod
     def fields_of(subject: Any, predicate: Any) -> dict[str, Any]:
-        """The fields of the waiver that has this body."""
+        """The fields of the waiver with this body."""
         (case,) = subject
         return {**predicate, "case_digest": case["digest"]["sha256"]}
 
@@ -250,17 +250,17 @@ def day_of(moment: datetime) -> date:
 
 
 def problems_of(error: ValidationError) -> list[str]:
-    """Each problem with its place; the refused value is not repeated, it could be a private key."""
+    """Each problem with its place; the invalid value is not repeated, since it could be a private key."""
     return [
         f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
     ]
 
 
 def checked(kind: type[S], fields: Mapping[str, Any]) -> S:
-    """A statement whose fields and laws were checked.
+    """A statement whose fields and rules were checked.
 
     Raises:
-        ValueError: all problems of its fields, or else all laws that it breaks.
+        ValueError: all problems of its fields; if there are none, all rules that it breaks.
     """
     try:
         statement = TypeAdapter(kind).validate_python(dict(fields))
@@ -277,7 +277,7 @@ def encode(statement: Statement) -> bytes:
 
 
 def decode(payload: bytes) -> Statement:
-    """The statement of a payload, which must be byte for byte what `_encode` writes of it.
+    """The statement of a payload, which must be byte for byte what `encode` writes for it.
 
     Raises:
         ValueError: it is not.
@@ -292,5 +292,5 @@ def decode(payload: bytes) -> Statement:
         raise ValueError(f"unknown kind {content['predicateType']!r:.100}; known: {', '.join(KINDS)}")
     statement = checked(kind, fields)
     if encode(statement) != payload:
-        raise ValueError("a field is more, missing, twice or in another form than this tool writes it")
+        raise ValueError("a field is unknown, missing, duplicated or in another form than this tool writes")
     return statement

@@ -1,4 +1,4 @@
-"""Whom to believe: which statements stand at a moment, by a trust file, and why the others do not."""
+"""Which statements are valid at a moment, by a trust file, and why the others are not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from harness.base.errors import AttestationError
 
 @dataclass(frozen=True, kw_only=True)
 class Signed(Generic[S]):
-    """A statement that was believed: who signed it with which key, and the SHA-256 of its envelope's file."""
+    """A verified statement: who signed it with which key, and the SHA-256 of its envelope's file."""
 
     statement: S
     person: str
@@ -29,7 +29,7 @@ Attestation = Signed[Claim]
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """An envelope that counts for nothing, by the SHA-256 of its file, and why."""
+    """An envelope that is not valid, by the SHA-256 of its file, and why."""
 
     digest: str
     reason: str
@@ -37,15 +37,15 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class Withdrawn:
-    """A statement that was believed until it was taken back, and the withdrawal that did."""
+    """A statement that was valid until it was withdrawn, and its withdrawal."""
 
     signed: Signed[Claim | Waiver]
     by: Signed[Withdrawal]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """What a set of envelopes is worth at a moment; each distinct file is in one of these, once."""
+class VerifiedStatements:
+    """A set of envelopes, verified at a moment; each distinct file is in one of these, once."""
 
     attestations: tuple[Attestation, ...]
     waivers: tuple[Signed[Waiver], ...]
@@ -60,7 +60,7 @@ def _objection(unverified: Unverified, key: TrustedKey, trust: Trust, at: dateti
     if withdrawn and withdrawn.date <= day_of(at):
         return f"{key.person}'s key was withdrawn on {withdrawn.date} ({withdrawn.reason}); sign again with another key"
     if not isinstance(statement, Withdrawal) and statement.role not in key.roles:
-        return f"{key.person} signed as {statement.role}, but the key holds only: {', '.join(key.roles)}"
+        return f"{key.person} signed as {statement.role}, but the key has only: {', '.join(key.roles)}"
     stated = day_of(statement.stated_at)
     if not key.valid_from <= stated <= key.valid_until:
         return (
@@ -68,26 +68,26 @@ def _objection(unverified: Unverified, key: TrustedKey, trust: Trust, at: dateti
             "sign again with a valid key"
         )
     if statement.stated_at > at:
-        return (
-            f"it is stated at {time_text(statement.stated_at)}, after {time_text(at)}; check the clock of who signed it"
-        )
+        return f"it is stated at {time_text(statement.stated_at)}, after {time_text(at)}; check the signer's clock"
     if isinstance(statement, Waiver) and statement.until < day_of(at):
-        return f"the waiver of {statement.criterion} ended on {statement.until}; meet the criterion, or waive it anew"
+        return (
+            f"the waiver of {statement.criterion} ended on {statement.until}; meet the criterion, or sign a new waiver"
+        )
     return None
 
 
-def _believe(data: bytes, trust: Trust, at: datetime) -> Signed[Statement]:
+def _verify(data: bytes, trust: Trust, at: datetime) -> Signed[Statement]:
     unverified = read(data)
     key = trust.find(unverified.key_id)
     if key is None:
         raise untrusted(
             unverified.digest,
-            f"the trust file has no key {unverified.key_id}; put it there if you know whose it is",
+            f"the trust file has no key {unverified.key_id}; add it if you know its owner",
         )
     try:
         unverified.envelope.verify([key.public_key], threshold=1)
     except UnverifiedSignatureError:
-        raise untrusted(unverified.digest, f"its signature is not one of {key.person}'s key: it was edited") from None
+        raise untrusted(unverified.digest, f"its signature does not match {key.person}'s key: it was edited") from None
     if objection := _objection(unverified, key, trust, at):
         raise untrusted(unverified.digest, objection)
     return Signed(statement=unverified.statement, person=key.person, key_id=unverified.key_id, digest=unverified.digest)
@@ -98,54 +98,54 @@ def _is(signed: Signed[Any], kind: type[S]) -> TypeGuard[Signed[S]]:
 
 
 def verify(data: bytes, trust: Trust, at: datetime) -> Attestation:
-    """The attestation of an envelope's file, believed at a moment (with time zone).
+    """The attestation of an envelope's file, verified at a moment (with time zone).
 
-    Its signature is of a trusted key that holds the claimed role, was valid on the day that is stated, and is not
-    withdrawn on the day of `at`; it is stated neither before the run started nor after `at`. It stays good after the
-    key expired, since keys rotate; what rests on it has its own end. An earlier `at` gives what was believed then.
-    Whether someone withdrew the attestation is asked by `standing`.
+    A trusted key with the claimed role signed it; the key was valid on the stated day and is not withdrawn on the day
+    of `at`; it is stated neither before the run started nor after `at`. It stays valid after the key expires, since
+    keys rotate; a level has its own expiry. An earlier `at` gives the result of that moment. `verify_all` also applies
+    withdrawals.
 
     Raises:
-        AttestationError: it does not count, and why.
+        AttestationError: it is not valid, and why.
     """
-    signed = _believe(data, trust, at)
+    signed = _verify(data, trust, at)
     if not _is(signed, Claim):
         raise untrusted(signed.digest, f"it is a {type(signed.statement).__name__.lower()}, not an attestation")
     return signed
 
 
-def standing(envelopes: Sequence[bytes], trust: Trust, at: datetime) -> Standing:
-    """What the files of envelopes are worth at a moment (with time zone).
+def verify_all(envelopes: Sequence[bytes], trust: Trust, at: datetime) -> VerifiedStatements:
+    """The statements of these envelope files, verified at a moment (with time zone).
 
-    Statements are believed as by `verify`; a waiver also only until its end. A withdrawal counts from the moment that
-    it states on. A withdrawal that names nothing which stands here, or is signed by someone who may not, is refused.
-    A file given twice counts once.
+    Each is verified as by `verify`; a waiver is valid only until its end. A withdrawal counts from its stated moment
+    on. It is rejected if it names no valid statement here, or if its signer may not withdraw that statement. A file
+    that is given twice counts once.
     """
-    believed: dict[str, Signed[Statement]] = {}
+    verified: dict[str, Signed[Statement]] = {}
     refused: dict[str, str] = {}
     for data in envelopes:
         try:
-            signed = _believe(data, trust, at)
+            signed = _verify(data, trust, at)
         except AttestationError as error:
             refused[digest_bytes(data)] = str(error)
         else:
-            believed[signed.digest] = signed
+            verified[signed.digest] = signed
     targets: dict[str, Signed[Claim | Waiver]] = {
-        digest: signed for digest, signed in believed.items() if _is(signed, Claim) or _is(signed, Waiver)
+        digest: signed for digest, signed in verified.items() if _is(signed, Claim) or _is(signed, Waiver)
     }
     withdrawn = []
-    for withdrawal in [signed for signed in believed.values() if _is(signed, Withdrawal)]:
+    for withdrawal in [signed for signed in verified.values() if _is(signed, Withdrawal)]:
         target = targets.get(withdrawal.statement.withdraws)
         if target is not None and _may_withdraw(withdrawal, target, trust):
             withdrawn.append(Withdrawn(signed=target, by=withdrawal))
             continue
-        why = "it withdraws nothing that stands here"
+        why = "it withdraws no valid statement of this bundle"
         if target is not None:
-            why = f"{withdrawal.person} is not {target.person} and does not hold the role {target.statement.role}"
+            why = f"{withdrawal.person} is not {target.person} and does not have the role {target.statement.role}"
         refused[withdrawal.digest] = str(untrusted(withdrawal.digest, why))
     gone = {entry.signed.digest for entry in withdrawn}
-    left = [signed for digest, signed in believed.items() if digest not in gone]
-    return Standing(
+    left = [signed for digest, signed in verified.items() if digest not in gone]
+    return VerifiedStatements(
         attestations=tuple(signed for signed in left if _is(signed, Claim)),
         waivers=tuple(signed for signed in left if _is(signed, Waiver)),
         withdrawn=tuple(withdrawn),

@@ -1,4 +1,4 @@
-"""`certify verify`: everything in a bundle, computed again without any framework."""
+"""`certify verify`: recomputes everything in a bundle, without any framework."""
 
 import json
 from typing import Any
@@ -16,15 +16,15 @@ def verify(
     at: AtOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Check every byte of a bundle and compute everything in it again; with --trust, every signed statement too.
+    """Check every byte of a bundle and recompute everything in it; with --trust, verify every signed statement too.
 
-    Exit code 0: all of it holds. 2: something does not; the message says what.
+    Exit code 0: everything is valid. 2: something is not; the message names it.
     """
     submission = read_submission(bundle, load_trust(trust) if trust else None, moment(at))
-    read, standing, files = submission.bundle, submission.standing, len(statement_files(submission.bundle))
-    against = {signed.digest: contradiction(signed.statement, read) for signed in standing.attestations}
-    statements: list[Signed[Any]] = [*standing.attestations, *standing.waivers]
-    refused = [one.reason for one in standing.refused]
+    read, verified, files = submission.bundle, submission.statements, len(statement_files(submission.bundle))
+    against = {signed.digest: contradiction(signed.statement, read) for signed in verified.attestations}
+    statements: list[Signed[Any]] = [*verified.attestations, *verified.waivers]
+    refused = [one.reason for one in verified.refused]
     refused += [
         f"{one.person}'s statement {one.digest[:12]} {why}" for one in statements if (why := against.get(one.digest))
     ]
@@ -35,30 +35,30 @@ def verify(
         "criteria": len(read.findings),
         "statements": files,
         "standing": [_stated(one) for one in statements if not against.get(one.digest)],
-        "withdrawn": [f"{_stated(one.signed)}; withdrawn: {one.by.statement.reason}" for one in standing.withdrawn],
+        "withdrawn": [f"{_stated(one.signed)}; withdrawn: {one.by.statement.reason}" for one in verified.withdrawn],
         "refused": refused,
     }
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     else:
-        _print_verified(read, found, believed=trust is not None)
+        _print_verified(read, found, trusted=trust is not None)
     return BAD_INPUT if refused else MET
 
 
-def _print_verified(bundle: Bundle, found: dict[str, Any], believed: bool) -> None:
-    def say(text: str, style: str = "") -> None:
+def _print_verified(bundle: Bundle, found: dict[str, Any], trusted: bool) -> None:
+    def show(text: str, style: str = "") -> None:
         out_console.print(text, style=style, markup=False, soft_wrap=True)
 
-    say(f"{bundle.path} holds what was recorded: digest {bundle.digest}")
-    say(f"{found['criteria']} findings follow from the traces of {len(bundle.runs)} runs")
+    show(f"{bundle.path} is as recorded: digest {bundle.digest}")
+    show(f"{found['criteria']} findings were recomputed from the traces of {len(bundle.runs)} runs")
     for text in found["standing"]:
-        say(f"stands: {text}", "green")
+        show(f"valid: {text}", "green")
     for text in found["withdrawn"]:
-        say(f"withdrawn: {text}", "yellow")
+        show(f"withdrawn: {text}", "yellow")
     for text in found["refused"]:
-        say(f"refused: {text}", "bold red")
-    if found["statements"] and not believed:
-        say(f"{found['statements']} signed statements were not looked at: say whom to believe with --trust TRUST.yaml")
+        show(f"rejected: {text}", "bold red")
+    if found["statements"] and not trusted:
+        show(f"{found['statements']} signed statements were not checked; pass --trust TRUST.yaml")
 
 
 def _stated(signed: Signed[Any]) -> str:

@@ -1,7 +1,7 @@
-"""The rule of the levels as code: a pure function of bundles, of what is signed about them, and of a day.
+"""The level rule as code: a pure function of bundles, of the statements signed about them, and of a day.
 
-Takes a bundle with its standing statements, and other bundles of the same case; gives the level with every requirement
-and its state. A level holds for one model, device, layout and precision; nothing here carries it to another.
+Takes a bundle with its valid statements, and other bundles of the same case. Gives the level, with the state of every
+requirement. A level holds for one model, device, layout and precision, and for no other.
 """
 
 import functools
@@ -17,13 +17,13 @@ from harness.evidence.agreement import apart
 from harness.evidence.bundle import Bundle
 from harness.evidence.floor import floor_of
 from harness.evidence.judge import Finding, Outcome
-from harness.levels.submission import Scope, Submission, believed, contradiction, scope
+from harness.levels.submission import Scope, Submission, contradiction, scope, valid_attestations
 from harness.runs.trace import Side
 from harness.standards import Standard, load_standard, shipped_standards
 
 
 class Level(StrEnum):
-    """MindSpore Transformers' levels, highest first. `NONE`: not even shown to work."""
+    """MindSpore Transformers' levels, highest first. `NONE`: not shown to work."""
 
     RELEASED = "Released"
     VALIDATED = "Validated"
@@ -34,18 +34,19 @@ class Level(StrEnum):
 
 
 VALID_DAYS = 180
-# The criteria without which a model is not "complete and usable". No waiver touches these, nor those of a task.
+# The criteria without which a model is not "complete and usable". No waiver applies to these or to those of a task.
 WORKS = ("runs-complete", "runs-finite")
 TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
+DIFFERENT_PERSON = ("", ", by a second person", ", by a third person")  # by how many roles must be other people's
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRule:
     """What the rule requires of one task.
 
-    `preliminary` are the criteria of the published words for Preliminary. `exact` names the result whose error the
-    oracle measures, in singular and plural. `copied` decides, from which values have an error of exactly 0, whether the
-    oracle's results were copied from a side, so that its errors prove nothing.
+    `preliminary` are the criteria that the published definition of Preliminary requires. `exact` names the result whose
+    error the oracle measures, in singular and plural. `copied` gets for each value whether its error is exactly 0, and
+    decides whether the oracle's results were copied from a side: then its errors prove nothing.
     """
 
     preliminary: tuple[str, ...]
@@ -67,7 +68,7 @@ TASK_RULES: Mapping[TaskName, TaskRule] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
-    """One thing that a level asks for, whether it is met, and what was found."""
+    """One requirement of a level, whether it is met, and what was found."""
 
     level: Level
     text: str
@@ -77,8 +78,8 @@ class Requirement:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The level with its reasons. `standards` names what it was judged against, `scope` what it holds for, `at` the
-    moment for which it was asked."""
+    """The level with its reasons: the standards it was judged against, what it holds for, and the moment `at` for which
+    it was computed."""
 
     level: Level
     standards: tuple[str, ...]
@@ -88,7 +89,7 @@ class Certificate:
 
     @property
     def ladder(self) -> tuple[Level, ...]:
-        """The levels that ask for something, lowest first."""
+        """The levels that have requirements, lowest first."""
         return _ladder(self.requirements)
 
     @property
@@ -99,17 +100,17 @@ class Certificate:
 
     @property
     def missing(self) -> tuple[Requirement, ...]:
-        """What the next level still asks for."""
+        """The requirements that are missing for the next level."""
         return tuple(r for r in self.requirements if r.level is self.next_level and not r.met)
 
-    def reaches(self, asked: Level) -> bool:
-        """Whether this level is the asked one or a higher one."""
+    def reaches(self, required: Level) -> bool:
+        """Whether this level is the required one or a higher one."""
         order = list(Level)
-        return order.index(self.level) <= order.index(asked)
+        return order.index(self.level) <= order.index(required)
 
 
 def certify(submission: Submission, at: datetime, others: Sequence[Submission] = ()) -> Certificate:
-    """The level that a bundle carries at a moment (with time zone), beside other bundles of its case."""
+    """The level of a bundle at a moment (with time zone); `others` are other bundles of its case."""
     requirements = tuple(_requirements(submission, at, others))
     reached = Level.NONE
     for level in _ladder(requirements):
@@ -126,12 +127,12 @@ def certify(submission: Submission, at: datetime, others: Sequence[Submission] =
 
 
 def _ladder(requirements: Sequence[Requirement]) -> tuple[Level, ...]:
-    asked = {requirement.level for requirement in requirements}
-    return tuple(level for level in reversed(Level) if level in asked)
+    present = {requirement.level for requirement in requirements}
+    return tuple(level for level in reversed(Level) if level in present)
 
 
 def best(submissions: Sequence[Submission], at: datetime) -> tuple[tuple[Submission, Certificate], ...]:
-    """For each scope and case the bundle that carries the highest level, the newest of several, in the order given."""
+    """For each scope and case the bundle with the highest level, the newest of several, in the order given."""
     groups: dict[tuple[Scope, str], list[Submission]] = {}
     for submission in submissions:
         groups.setdefault((scope(submission.bundle), submission.bundle.case.digest()), []).append(submission)
@@ -145,12 +146,12 @@ def best(submissions: Sequence[Submission], at: datetime) -> tuple[tuple[Submiss
 
 def _requirements(submission: Submission, at: datetime, others: Sequence[Submission]) -> Iterator[Requirement]:
     bundle = submission.bundle
-    kept = tuple(_kept_by_community_alone(submission))
-    lowest = Level.COMMUNITY if kept else Level.UNTESTED
+    community_only = tuple(_community_only(submission))
+    lowest = Level.COMMUNITY if community_only else Level.UNTESTED
     yield _official(lowest, bundle)
     for criterion in WORKS:
         yield _criterion(lowest, criterion, bundle.findings)
-    yield from kept
+    yield from community_only
     for criterion in TASK_RULES[bundle.case.task.name].preliminary:
         yield _criterion(Level.PRELIMINARY, criterion, bundle.findings)
     yield _age(submission, at)
@@ -182,7 +183,7 @@ def _as_shipped(standard: Standard) -> bool:
 
 
 def _named(standard: Standard) -> str:
-    """Its name, and the digest of one that is not what its name says: a looser standard must show."""
+    """The name of a standard; with its digest if it is not the shipped one, so that a looser standard is visible."""
     shipped = _shipped(standard.name)
     if shipped is None or _as_shipped(standard):
         return standard.name
@@ -191,36 +192,36 @@ def _named(standard: Standard) -> str:
 
 
 def _official(level: Level, bundle: Bundle) -> Requirement:
-    """The published rule and ceilings are always enforced: no level comes from criteria that only bear their names."""
+    """The published rule and ceilings are always enforced: criteria that only share their names give no level."""
     found = [standard for standard in bundle.standards if standard.name == bundle.case.task.official]
     return Requirement(
         level=level,
-        text="Judged against the official standard as it is shipped with this version",
+        text="Judged against the official standard of this version",
         met=any(map(_as_shipped, found)),
         detail=", ".join(map(_named, found)) or "the official standard is not in this bundle",
     )
 
 
-def _kept_by_community_alone(submission: Submission) -> Iterator[Requirement]:
-    """Community says who keeps a model, whatever it measured: a maintainer of the community signed for it, no team did.
+def _community_only(submission: Submission) -> Iterator[Requirement]:
+    """Community records who maintains a model, whatever was measured: a community maintainer signed, and no team.
 
-    Nothing at all where that is not so. A signature in this role can lower a level and never raises one above.
+    Otherwise yields nothing. A signature in this role can lower a level and never raises one.
     """
-    signed = [one for one in submission.standing.attestations if not contradiction(one.statement, submission.bundle)]
+    signed = [one for one in submission.statements.attestations if not contradiction(one.statement, submission.bundle)]
     community = [one for one in signed if one.statement.role is Role.COMMUNITY]
     if community and len(community) == len(signed):
         yield Requirement(
             level=Level.UNTESTED,
-            text="Kept by a team, not by the community alone",
+            text="Maintained by a team, not only by the community",
             met=False,
-            detail=f"{community[0].person} signed for the community, and nobody of a team",
+            detail=f"{community[0].person} signed for the community, and no team signed",
         )
 
 
 def _criterion(level: Level, criterion: str, findings: Sequence[Finding]) -> Requirement:
     found = [finding for finding in findings if finding.criterion == criterion]
     if not found:
-        return Requirement(level=level, text=criterion, met=False, detail="no standard in this bundle asks for it")
+        return Requirement(level=level, text=criterion, met=False, detail="no standard in this bundle requires it")
     met = all(finding.outcome is Outcome.PASS for finding in found)
     return Requirement(level=level, text=found[0].title, met=met, detail=found[0].message)
 
@@ -234,7 +235,7 @@ def _age(submission: Submission, at: datetime) -> Requirement:
     until = started + timedelta(days=VALID_DAYS)
     if started > at:
         day = f"{started:%Y-%m-%d}, after {at:%Y-%m-%d}"
-        detail = f"run on {day}: a clock is wrong, or an earlier day was asked for"
+        detail = f"run on {day}: a clock is wrong, or --at is an earlier day"
     elif at > until:
         detail = f"it expired on {until:%Y-%m-%d}; run it again: certify run {submission.bundle.case.name}"
     else:
@@ -248,12 +249,12 @@ def _age(submission: Submission, at: datetime) -> Requirement:
 
 
 def _waived(submission: Submission) -> dict[str, str]:
-    """The criteria that a standing waiver accepts as they are, each with what the waiver says."""
+    """The criteria that a valid waiver accepts as they are, each with the text of the waiver."""
     case = submission.bundle.case.digest()
     return {
         signed.statement.criterion: f"{signed.statement.criterion} waived by {signed.person} until "
         f"{signed.statement.until}: {signed.statement.reason}"
-        for signed in submission.standing.waivers
+        for signed in submission.statements.waivers
         if signed.statement.case_digest == case
     }
 
@@ -263,7 +264,7 @@ def _none_broken(findings: Sequence[Finding], waived: dict[str, str]) -> Require
     broken = [f for f in refused if f.criterion not in waived]
     return Requirement(
         level=Level.PRELIMINARY,
-        text="No criterion is shown to be broken",
+        text="No criterion is FAIL or ERROR",
         met=bool(findings) and not broken,
         detail=_listed(broken, refused, waived) or f"none of {len(findings)}",
     )
@@ -286,7 +287,7 @@ def _listed(open_: Sequence[Finding], others: Sequence[Finding], waived: dict[st
 
 
 def _committed(bundle: Bundle) -> Requirement:
-    """Of everything that ran: a baseline was made by code of its own."""
+    """The source of everything that ran; a baseline has a source of its own."""
     sources = [("", bundle.source), *([("baseline: ", bundle.baseline.source)] if bundle.baseline else [])]
     return Requirement(
         level=Level.VALIDATED,
@@ -302,18 +303,18 @@ def _runners(bundle: Bundle, side: Side) -> set[str]:
 
 
 def _measured(bundle: Bundle) -> Requirement:
-    """Closeness to anything but the shipped reference and oracle is no closeness to PyTorch."""
-    # A side that measures the subject has to be one whose code the source revision covers, never the subject itself.
+    """Only closeness to the shipped reference and oracle is closeness to PyTorch."""
+    # The source revision must cover the code of a side that measures the subject; the subject cannot measure itself.
     measured_by, rule = bundle.case.task.measured_by, TASK_RULES[bundle.case.task.name]
     foreign = [
-        f"the {side} is {', '.join(sorted(ran)) or 'not there'}"
+        f"the {side} is {', '.join(sorted(ran)) or 'missing'}"
         for side, shipped in measured_by.items()
         if (ran := _runners(bundle, side)) != {shipped}
     ]
     result, results = rule.exact
     errors = {side: bundle.comparison[f"oracle.{result}.{side}"].values for side in ("reference", "subject")}
     foreign += [
-        f"the oracle has the {side}'s own {results}"
+        f"the oracle repeats the {side}'s {results}"
         for side, values in errors.items()
         if values and rule.copied(value == 0 for value in values)
     ]
@@ -328,30 +329,30 @@ def _measured(bundle: Bundle) -> Requirement:
 def _signed(
     level: Level, submission: Submission, role: Role, others: frozenset[Role] | set[Role] = frozenset()
 ) -> Requirement:
-    """Signed in a role by somebody who has not signed in one of the other roles: nobody accepts their own work."""
-    good, objections = believed(submission, role)
-    taken = {signed.person for other in others for signed in believed(submission, other)[0]}
+    """Signed in a role by a person who has not signed in one of the other roles: no one accepts their own work."""
+    good, objections = valid_attestations(submission, role)
+    taken = {signed.person for other in others for signed in valid_attestations(submission, other)[0]}
     free = [signed for signed in good if signed.person not in taken]
-    words = f"Signed by the {TEAMS[role]}" + (", by somebody who has no other part in it" if others else "")
+    words = f"Signed by the {TEAMS[role]}{DIFFERENT_PERSON[len(others)]}"
     if free:
         detail = f"{free[0].person}, {free[0].statement.stated_at:%Y-%m-%d}"
     elif good:
-        detail = f"{good[0].person} signed, but has another part in it: nobody accepts their own work"
+        detail = f"{good[0].person} also signed in another role: no one accepts their own work"
     else:
-        detail = "; ".join([*objections, *_lost(submission, role)]) or f"no statement of the {TEAMS[role]} stands"
+        detail = "; ".join([*objections, *_lost(submission, role)]) or "no valid signature"
     return Requirement(level=level, text=words, met=bool(free), detail=detail)
 
 
 def _lost(submission: Submission, role: Role) -> Iterator[str]:
-    standing = submission.standing
-    for entry in standing.withdrawn:
+    statements = submission.statements
+    for entry in statements.withdrawn:
         if entry.signed.statement.role is role:
             yield f"{entry.signed.person}'s statement was withdrawn by {entry.by.person}: {entry.by.statement.reason}"
-    yield from (refused.reason for refused in standing.refused)
+    yield from (refused.reason for refused in statements.refused)
 
 
 def _second_run(submission: Submission, others: Sequence[Submission], at: datetime) -> Requirement:
-    """The test team's own run: another occasion, made and signed by people with no part in the first, that agrees."""
+    """The test team's own run: made on another occasion, signed by people with no part in the first run, and equal."""
     reasons = [_why_not_second(submission, other, at) for other in others]
     met = None in reasons
     agreeing = [other.bundle for other, reason in zip(others, reasons, strict=True) if reason is None]
@@ -360,14 +361,14 @@ def _second_run(submission: Submission, others: Sequence[Submission], at: dateti
         level=Level.RELEASED,
         text="The test team's own independent run agrees",
         met=met,
-        detail=detail if met else "; ".join(filter(None, reasons)) or "no second run of this case is there",
+        detail=detail if met else "; ".join(filter(None, reasons)) or "there is no second run of this case",
     )
 
 
 def _why_not_second(first: Submission, second: Submission, at: datetime) -> str | None:
     a, b = first.bundle, second.bundle
     name = b.path.name
-    # No two runs take the same microseconds in every step, so a copy shows also where its occasion was changed.
+    # No two runs take the same microseconds in every step, so a copy is detected even if its occasion was changed.
     if a.record == b.record or a.occasion == b.occasion or a.timings.get(SUBJECT) == b.timings.get(SUBJECT):
         return f"{name} is the same run"
     if (scope(a), a.case.digest()) != (scope(b), b.case.digest()):
@@ -382,12 +383,12 @@ def _why_not_second(first: Submission, second: Submission, at: datetime) -> str 
         _measured(b),
     )
     if not all(requirement.met for requirement in own):
-        return f"{name} does not meet the criteria by itself"
-    involved = {s.person for role in (Role.DEVELOPER, Role.DEV_TEAM) for s in believed(first, role)[0]}
-    makers = {signed.person for signed in believed(second, Role.DEVELOPER)[0]}
+        return f"{name} does not meet the criteria on its own"
+    involved = {s.person for role in (Role.DEVELOPER, Role.DEV_TEAM) for s in valid_attestations(first, role)[0]}
+    makers = {signed.person for signed in valid_attestations(second, Role.DEVELOPER)[0]}
     if makers & involved:
         return f"{name} was made by {', '.join(sorted(makers & involved))}, who has a part in the first run"
-    signers = {signed.person for signed in believed(second, Role.TEST_TEAM)[0]}
+    signers = {signed.person for signed in valid_attestations(second, Role.TEST_TEAM)[0]}
     if not signers - involved:
         return f"{name} is not signed by a test team that has no part in the first run"
     agrees, words = _agreement(a, b)
@@ -395,7 +396,7 @@ def _why_not_second(first: Submission, second: Submission, at: datetime) -> str 
 
 
 def _agreement(a: Bundle, b: Bundle) -> tuple[bool, str]:
-    """Whether two runs of the subject are the same bits, or apart by no more than the floor; and that in words."""
+    """Whether two runs of the subject have the same bits, or differ by no more than the floor; and this as text."""
     worst = apart(a, b, SUBJECT)
     if not worst:
         return False, f"{b.path.name}: a trace of the subject is missing"
@@ -404,6 +405,6 @@ def _agreement(a: Bundle, b: Bundle) -> tuple[bool, str]:
     floor = floor_of(a)
     words = ", ".join(f"{number} {value:.2g}" for number, value in worst.items())
     if floor is None:
-        return False, f"{b.path.name}: differs ({words}), and no floor was measured that could explain it"
+        return False, f"{b.path.name}: differs ({words}), and this case has no measured floor"
     within = all(value <= floor[number] for number, value in worst.items())
     return within, f"{b.path.name}: {'within' if within else 'beyond'} the floor ({words})"

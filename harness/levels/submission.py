@@ -1,13 +1,13 @@
-"""A bundle with what is signed about it: what it holds for, and which statements say what it shows.
+"""A bundle with the statements signed about it: what the bundle holds for, and which statements match it.
 
-Takes a bundle, a trust file and a moment; gives the statements that stand, and for each whether it carries a level.
+Takes a bundle, a trust file and a moment; gives the valid statements, and for each whether it counts for a level.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from harness.attestation import Attestation, Claim, Result, Role, Standing, Trust, standing
+from harness.attestation import Attestation, Claim, Result, Role, Trust, VerifiedStatements, verify_all
 from harness.cases.runs_of_a_case import SUBJECT
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS
@@ -17,7 +17,7 @@ from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What a level holds for, and nothing beside it."""
+    """What a level holds for; it holds for nothing else."""
 
     task: str
     model: str
@@ -30,26 +30,26 @@ class Scope:
 
 
 OTHERS = {"harness.runners.mindformers_subject:MindFormersSubject": "mindformers"}
-NOTHING_SIGNED = Standing(attestations=(), waivers=(), withdrawn=(), refused=())
+NOTHING_SIGNED = VerifiedStatements(attestations=(), waivers=(), withdrawn=(), refused=())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A bundle, and the statements about it that stand on the day that is asked for."""
+    """A bundle, and the statements about it that are valid at a moment."""
 
     bundle: Bundle
-    standing: Standing = NOTHING_SIGNED
+    statements: VerifiedStatements = NOTHING_SIGNED
 
 
 def read_submission(directory: Path, trust: Trust | None, at: datetime) -> Submission:
-    """A bundle with the statements in it that stand at a moment; without a trust file nobody is believed.
+    """A bundle with the statements in it that are valid at a moment; without a trust file no signature is checked.
 
     Raises:
         EvidenceError: the bundle is not what was recorded.
     """
     bundle = read_bundle(directory)
     envelopes = [path.read_bytes() for path in statement_files(bundle)]
-    return Submission(bundle=bundle, standing=standing(envelopes, trust, at) if trust else NOTHING_SIGNED)
+    return Submission(bundle=bundle, statements=verify_all(envelopes, trust, at) if trust else NOTHING_SIGNED)
 
 
 def statement_files(bundle: Bundle) -> list[Path]:
@@ -63,7 +63,7 @@ def scope(bundle: Bundle) -> Scope:
     named = next((f"Qwen3 {name}" for name, size in sizes.items() if size.to_hf() == model.to_hf()), None)
     return Scope(
         task=bundle.case.task.activity,
-        model=f"{named or sizes_of(model)}{_by_whom(bundle)}",
+        model=f"{named or sizes_of(model)}{_implementation(bundle)}",
         device=bundle.environment.device,
         layout=str(bundle.case.parallel),
         precision=bundle.case.precision.compute_dtype,
@@ -71,12 +71,12 @@ def scope(bundle: Bundle) -> Scope:
 
 
 def sizes_of(model: Qwen3Config) -> str:
-    """A model without a name, by its sizes."""
+    """The sizes of a model that has no name."""
     return f"Qwen3 of {model.num_hidden_layers} layers of width {model.hidden_size}"
 
 
-def _by_whom(bundle: Bundle) -> str:
-    """Which implementation it was, where it is not `qwen3_model`: a level of one says nothing of another."""
+def _implementation(bundle: Bundle) -> str:
+    """The implementation, if it is not `qwen3_model`: a level of one does not hold for another."""
     run = bundle.runs.get(SUBJECT)
     own = bundle.case.task.subject
     runner = run.trace.header.runner if run and run.trace else own
@@ -84,7 +84,7 @@ def _by_whom(bundle: Bundle) -> str:
 
 
 def claim_of(bundle: Bundle, role: Role, stated_at: datetime) -> Claim:
-    """What a role can say of a bundle: what it shows, and nothing else. What was not measured is warned of."""
+    """The only statement that a role can sign about a bundle: what it shows. What was not measured is a warning."""
 
     def named(*outcomes: Outcome) -> tuple[str, ...]:
         return tuple(f"{f.standard}/{f.criterion}" for f in bundle.findings if f.outcome in outcomes)
@@ -106,23 +106,23 @@ def claim_of(bundle: Bundle, role: Role, stated_at: datetime) -> Claim:
 
 
 def contradiction(claim: Claim, bundle: Bundle) -> str | None:
-    """What an attestation says that its bundle does not."""
+    """How an attestation contradicts its bundle, or None."""
     if not claim.applies_to(manifest_digest=bundle.digest, record_digest=bundle.record):
         return "is about another bundle"
     if claim != claim_of(bundle, claim.role, claim.stated_at):
-        return "says something else than the bundle shows"
+        return "does not match what the bundle shows"
     return None
 
 
 def objection(claim: Claim, bundle: Bundle) -> str | None:
-    """Why an attestation carries no level of its bundle: it contradicts it, or says that the run failed."""
-    return contradiction(claim, bundle) or ("says that it failed" if claim.result is Result.FAILED else None)
+    """Why an attestation counts for no level: it contradicts its bundle, or states that a criterion failed."""
+    return contradiction(claim, bundle) or ("states that it failed" if claim.result is Result.FAILED else None)
 
 
-def believed(submission: Submission, role: Role) -> tuple[list[Attestation], list[str]]:
-    """The attestations of a role that carry a level of this bundle, and why the others do not."""
+def valid_attestations(submission: Submission, role: Role) -> tuple[list[Attestation], list[str]]:
+    """The attestations of a role that count for a level of this bundle, and why the others do not."""
     good, objections = [], []
-    for signed in submission.standing.attestations:
+    for signed in submission.statements.attestations:
         if signed.statement.role is role:
             why = objection(signed.statement, submission.bundle)
             if why:

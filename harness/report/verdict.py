@@ -1,4 +1,4 @@
-"""The first screen: the level in one sentence, what it holds for, what broke first, and the rule behind it."""
+"""The first screen: the level in one sentence, its scope, the first failure, and the requirements of each level."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NO_LEVEL = "No level"
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """A level of the ladder with what it asks for; `state` is `reached`, `next` or `open`."""
+    """A level of the ladder with its requirements; `state` is `reached`, `next` or `open`."""
 
     name: str
     state: str
@@ -28,13 +28,13 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`tone` is `good`, `bad` or `open`; the words say the same."""
+    """`tone` is `good`, `bad` or `open`; the text states the same."""
 
     level: str
     tone: str
     sentence: str
     scope: str
-    asked: str
+    as_of: str
     valid: str
     scope_note: str
     counts: tuple[tuple[Mark, int], ...]
@@ -54,7 +54,7 @@ def build_verdict(bundle: Bundle, certificate: Certificate) -> Verdict:
         tone=_tone(outcomes, certificate.level),
         sentence=_sentence(bundle, outcomes),
         scope=str(certificate.scope),
-        asked=f"{certificate.at:%Y-%m-%d}",
+        as_of=f"{certificate.at:%Y-%m-%d}",
         valid=_valid(bundle, certificate.at),
         scope_note=_scope_note(bundle.environment.device),
         counts=tuple((mark(outcome), outcomes[outcome]) for outcome in Outcome),
@@ -72,7 +72,7 @@ def _valid(bundle: Bundle, at: datetime) -> str:
 
 
 def _missing(requirement: Requirement) -> str:
-    """A criterion's message already says its title."""
+    """A criterion's message already begins with its title."""
     if requirement.detail.startswith(requirement.text):
         return requirement.detail
     return f"{requirement.text}: {requirement.detail}"
@@ -85,7 +85,7 @@ def _tone(outcomes: Counter[Outcome], level: Level) -> str:
 
 
 def _sentence(bundle: Bundle, outcomes: Counter[Outcome]) -> str:
-    """What the criteria say; a run that broke comes before a number that is off."""
+    """The outcomes of the criteria in one sentence; runs that failed come first."""
     total = count(len(bundle.findings), "criterion", "criteria")
     broken = broken_names(bundle)
     step = first_step(bundle)
@@ -93,8 +93,7 @@ def _sentence(bundle: Bundle, outcomes: Counter[Outcome]) -> str:
     others = (Outcome.ERROR, "could not be judged"), (Outcome.INCONCLUSIVE, "inconclusive")
     rest = "".join(f"; {outcomes[outcome]} {word}" for outcome, word in others if outcomes[outcome])
     if broken:
-        runs = f"{listed(broken)} did not come to {'its' if len(broken) == 1 else 'their'} end"
-        return f"{runs}: {outcomes[Outcome.FAIL]} of {total} fail{at}{rest}."
+        return f"{listed(broken)} did not finish: {outcomes[Outcome.FAIL]} of {total} fail{at}{rest}."
     if outcomes[Outcome.FAIL]:
         return f"{outcomes[Outcome.FAIL]} of {total} fail{at}{rest}."
     return f"{outcomes[Outcome.PASS]} of {total} pass, none fails{rest}."
@@ -102,8 +101,7 @@ def _sentence(bundle: Bundle, outcomes: Counter[Outcome]) -> str:
 
 def _scope_note(device: str) -> str:
     if device.upper() == "CPU":
-        elsewhere = "nothing on this page shows how the model behaves on Ascend"
-        return f"Measured on a CPU. This is not a level on an NPU: {elsewhere}."
+        return "Measured on a CPU. This is not a level on an NPU: this page shows nothing about the model on Ascend."
     return f"Measured on {device}. It holds for no other device, layout or precision."
 
 

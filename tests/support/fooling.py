@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.attestation import Role, Trust, keygen, load_trust, sign, standing
+from harness.attestation import Role, Trust, keygen, load_trust, sign, verify_all
 from harness.base.digest import canonical_json, digest_bytes, digest_file
 from harness.base.errors import AttestationError, EvidenceError
 from harness.base.records import read_json, write_json
@@ -122,7 +122,7 @@ class Scene:
         if self.kept is None or self.kept.record != digest_file(self.second / "record.json"):
             return read_submission(self.second, trust, self.at)
         envelopes = [path.read_bytes() for path in (self.second / "attestations").glob("*.json")]
-        return Submission(bundle=self.kept, standing=standing(envelopes, trust, self.at))
+        return Submission(bundle=self.kept, statements=verify_all(envelopes, trust, self.at))
 
     def outcome(self, spoil: Callable[["Scene"], object]) -> Level | None:
         """What comes out after something was spoiled; None where the evidence is refused."""

@@ -117,7 +117,7 @@ def test_the_result_is_that_of_the_worst_criterion(warned: tuple[str], failed: t
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("manifest_digest", "a" * 63, "manifest_digest"),
         ("record_digest", "B" * 64, "record_digest"),
@@ -138,8 +138,8 @@ def test_the_result_is_that_of_the_worst_criterion(warned: tuple[str], failed: t
         ("passed", tuple(map(str, range(MAX_BYTES))), "more than"),
     ],
 )
-def test_an_unsound_claim_is_not_signed(office: Path, field: str, value: Any, told: str) -> None:
-    with pytest.raises(AttestationError, match=told):
+def test_an_unsound_claim_is_not_signed(office: Path, field: str, value: Any, message: str) -> None:
+    with pytest.raises(AttestationError, match=message):
         sign(dataclasses.replace(CLAIM, **{field: value}), office / "li.key")
 
 
@@ -209,7 +209,7 @@ def test_no_value_of_a_payload_can_be_another(office: Path, trust: Trust, envelo
         statement = verify(signed, trust, NOON).statement
     except AttestationError:
         return
-    # what is still a claim says exactly what its payload says
+    # what is still a claim has exactly the content of its payload
     assert sign(statement, office / "li.key") == signed
 
 
@@ -347,13 +347,13 @@ def test_slack_bits_of_base64_are_not_free(trust: Trust, envelope: bytes) -> Non
     ]
     assert len(same) == 15
     for other in same:
-        assert "edited or re-formatted" in refused(envelope.replace(sig.encode(), other.encode()), trust)
+        assert "edited or reformatted" in refused(envelope.replace(sig.encode(), other.encode()), trust)
 
 
 def test_a_message_cannot_steer_a_terminal(trust: Trust, envelope: bytes) -> None:
     content = json.loads(envelope) | {"\x1b[2J\nlevel: Released\u202e": 1, "long" * 1000: 2}
-    told = refused((canonical_json(content) + "\n").encode(), trust)
-    assert told.isprintable() and len(told) < 1200
+    message = refused((canonical_json(content) + "\n").encode(), trust)
+    assert message.isprintable() and len(message) < 1200
 
 
 def test_a_long_file_is_not_even_parsed(trust: Trust) -> None:

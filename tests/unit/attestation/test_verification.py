@@ -1,4 +1,4 @@
-"""Belief: only who may speak is believed, and what was taken back does not stand."""
+"""Verification: only trusted people count, in their roles, and a withdrawn statement is not valid."""
 
 import dataclasses
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.attestation import Role, Standing, Trust, Withdrawal, sign, standing, verify
+from harness.attestation import Role, Trust, VerifiedStatements, Withdrawal, sign, verify, verify_all
 from harness.base.digest import canonical_json, digest_bytes
 from harness.base.errors import AttestationError
 from tests.support.signing import CLAIM, NOON, PEOPLE, WAIVER, entry, key_id, payload_of, refused, sealed, trusted
@@ -19,15 +19,15 @@ def test_a_key_that_is_not_trusted_signs_nothing(office: Path, trust: Trust) -> 
     assert "no key" in refused(sign(CLAIM, office / "stranger.key"), trust)
 
 
-def test_a_signature_does_not_pass_for_another_persons(office: Path, trust: Trust) -> None:
+def test_a_signature_of_another_person_is_not_valid(office: Path, trust: Trust) -> None:
     chen, stranger = key_id(office, "chen"), key_id(office, "stranger")
     forged = sign(CLAIM, office / "stranger.key").replace(stranger.encode(), chen.encode())
-    assert "not one of chen's key" in refused(forged, trust)
+    assert "does not match chen's key" in refused(forged, trust)
 
 
 @pytest.mark.parametrize("name", ["wu", "dev"])
 def test_a_role_that_the_key_does_not_hold_is_refused(office: Path, trust: Trust, name: str) -> None:
-    assert f"signed as dev-team, but the key holds only: {PEOPLE[name]}" in refused(
+    assert f"signed as dev-team, but the key has only: {PEOPLE[name]}" in refused(
         sign(CLAIM, office / f"{name}.key"), trust
     )
 
@@ -40,7 +40,7 @@ def test_a_key_may_hold_several_roles(office: Path, envelope: bytes) -> None:
     ("first", "last", "good"),
     [("06-15", "06-15", True), ("06-16", "12-31", False), ("01-01", "06-14", False), ("01-01", "06-15", True)],
 )
-def test_a_key_speaks_on_its_days_only(office: Path, envelope: bytes, first: str, last: str, good: bool) -> None:
+def test_a_key_is_valid_only_on_its_days(office: Path, envelope: bytes, first: str, last: str, good: bool) -> None:
     trust = trusted(office, [entry("li", valid_from=f"2026-{first}", valid_until=f"2026-{last}")])
     if good:
         assert verify(envelope, trust, NOON).person == "li"
@@ -89,8 +89,8 @@ def by(office: Path, name: str, target: bytes, days: int = 1) -> bytes:
     return sign(statement, office / f"{name}.key")
 
 
-def summary(standing: Standing) -> tuple[int, int, int, int]:
-    return len(standing.attestations), len(standing.waivers), len(standing.withdrawn), len(standing.refused)
+def summary(statements: VerifiedStatements) -> tuple[int, int, int, int]:
+    return len(statements.attestations), len(statements.waivers), len(statements.withdrawn), len(statements.refused)
 
 
 @pytest.mark.parametrize(("name", "good"), [("li", True), ("chen", True), ("wu", False), ("dev", False)])
@@ -98,47 +98,52 @@ def test_a_statement_is_withdrawn_by_its_person_or_its_role(
     office: Path, trust: Trust, envelope: bytes, name: str, good: bool
 ) -> None:
     withdrawal = by(office, name, envelope)
-    found = standing([withdrawal, envelope], trust, NOON + timedelta(days=2))
+    found = verify_all([withdrawal, envelope], trust, NOON + timedelta(days=2))
     if good:
         assert summary(found) == (0, 0, 1, 0)
         assert found.withdrawn[0].signed.statement == CLAIM
         assert (found.withdrawn[0].by.person, found.withdrawn[0].by.statement.reason) == (name, "judged the wrong file")
     else:
         assert summary(found) == (1, 0, 0, 1)
-        assert f"{name} is not li and does not hold the role dev-team" in found.refused[0].reason
+        assert f"{name} is not li and does not have the role dev-team" in found.refused[0].reason
         assert found.refused[0].digest == digest_bytes(withdrawal)
 
 
 def test_a_person_withdraws_with_any_of_its_keys(office: Path, envelope: bytes) -> None:
     trust = trusted(office, [entry("li"), entry("dev", person="li")])
-    found = standing([envelope, by(office, "dev", envelope)], trust, NOON + timedelta(days=2))
+    found = verify_all([envelope, by(office, "dev", envelope)], trust, NOON + timedelta(days=2))
     assert summary(found) == (0, 0, 1, 0)
 
 
 def test_a_withdrawal_counts_from_its_own_day_on(office: Path, trust: Trust, envelope: bytes) -> None:
     files = [envelope, by(office, "li", envelope, days=10)]
-    assert summary(standing(files, trust, NOON + timedelta(days=9))) == (1, 0, 0, 1)
-    assert summary(standing(files, trust, NOON + timedelta(days=10))) == (0, 0, 1, 0)
+    assert summary(verify_all(files, trust, NOON + timedelta(days=9))) == (1, 0, 0, 1)
+    assert summary(verify_all(files, trust, NOON + timedelta(days=10))) == (0, 0, 1, 0)
 
 
 def test_a_thief_cannot_withdraw(office: Path, envelope: bytes) -> None:
     trust = trusted(office, withdrawn=[{"key": key_id(office, "chen"), "date": "2026-06-01", "reason": "stolen"}])
-    assert summary(standing([envelope, by(office, "chen", envelope)], trust, NOON + timedelta(days=2))) == (1, 0, 0, 1)
+    assert summary(verify_all([envelope, by(office, "chen", envelope)], trust, NOON + timedelta(days=2))) == (
+        1,
+        0,
+        0,
+        1,
+    )
 
 
 def test_a_withdrawal_cannot_be_withdrawn(office: Path, trust: Trust, envelope: bytes) -> None:
     first = by(office, "li", envelope)
     second = by(office, "li", first)
-    found = standing([second, first, envelope], trust, NOON + timedelta(days=2))
+    found = verify_all([second, first, envelope], trust, NOON + timedelta(days=2))
     assert summary(found) == (0, 0, 1, 1)
-    assert "withdraws nothing that stands here" in found.refused[0].reason
+    assert "withdraws no valid statement of this bundle" in found.refused[0].reason
 
 
-def test_a_waiver_stands_until_the_end_of_its_day(office: Path, trust: Trust) -> None:
+def test_a_waiver_is_valid_until_the_end_of_its_day(office: Path, trust: Trust) -> None:
     waiver = sign(WAIVER, office / "wu.key")
-    found = standing([waiver], trust, datetime(2026, 7, 15, 23, 59, 59, tzinfo=UTC))
+    found = verify_all([waiver], trust, datetime(2026, 7, 15, 23, 59, 59, tzinfo=UTC))
     assert [signed.statement for signed in found.waivers] == [WAIVER]
-    found = standing([waiver], trust, datetime(2026, 7, 16, tzinfo=UTC))
+    found = verify_all([waiver], trust, datetime(2026, 7, 16, tzinfo=UTC))
     assert summary(found) == (0, 0, 0, 1)
     assert "ended on 2026-07-15" in found.refused[0].reason
 
@@ -146,11 +151,11 @@ def test_a_waiver_stands_until_the_end_of_its_day(office: Path, trust: Trust) ->
 def test_a_waiver_can_be_withdrawn(office: Path, trust: Trust) -> None:
     waiver = sign(WAIVER, office / "wu.key")
     files = [waiver, by(office, "wu", waiver)]
-    assert summary(standing(files, trust, NOON + timedelta(days=2))) == (0, 0, 1, 0)
+    assert summary(verify_all(files, trust, NOON + timedelta(days=2))) == (0, 0, 1, 0)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("role", Role.DEVELOPER, "a developer cannot waive"),
         ("until", date(2026, 6, 14), "before it is stated"),
@@ -159,22 +164,22 @@ def test_a_waiver_can_be_withdrawn(office: Path, trust: Trust) -> None:
         ("case_digest", "c", "case_digest"),
     ],
 )
-def test_an_unsound_waiver_is_not_signed(office: Path, field: str, value: Any, told: str) -> None:
-    with pytest.raises(AttestationError, match=told):
+def test_an_unsound_waiver_is_not_signed(office: Path, field: str, value: Any, message: str) -> None:
+    with pytest.raises(AttestationError, match=message):
         sign(dataclasses.replace(WAIVER, **{field: value}), office / "wu.key")
 
 
 def test_a_developer_cannot_waive_with_another_tool(office: Path, trust: Trust) -> None:
     payload = payload_of(sign(WAIVER, office / "wu.key"))
     payload["predicate"]["role"] = "developer"
-    found = standing([sealed(office, canonical_json(payload).encode(), names=("dev",))], trust, NOON)
+    found = verify_all([sealed(office, canonical_json(payload).encode(), names=("dev",))], trust, NOON)
     assert "a developer cannot waive" in found.refused[0].reason
 
 
 def test_each_file_counts_once_and_none_is_lost(office: Path, trust: Trust, envelope: bytes) -> None:
     waiver, other = sign(WAIVER, office / "wu.key"), sign(CLAIM, office / "chen.key")
     files = [envelope, other, waiver, b"{}", envelope, b"{}", sign(CLAIM, office / "stranger.key")]
-    found = standing(files, trust, NOON)
+    found = verify_all(files, trust, NOON)
     assert summary(found) == (2, 1, 0, 2)
     assert {signed.person for signed in found.attestations} == {"li", "chen"}
     assert {entry.digest for entry in found.refused} == {digest_bytes(b"{}"), digest_bytes(files[-1])}
@@ -190,6 +195,6 @@ def test_the_order_of_the_files_does_not_matter(office: Path, trust: Trust, enve
         by(office, "wu", envelope),
         sign(CLAIM, office / "chen.key"),
     ]
-    found = standing([files[index] for index in order], trust, NOON + timedelta(days=2))
+    found = verify_all([files[index] for index in order], trust, NOON + timedelta(days=2))
     assert summary(found) == (1, 1, 1, 1)
     assert found.attestations[0].person == "chen"

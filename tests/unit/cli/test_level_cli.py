@@ -149,11 +149,11 @@ def test_half_a_pair_of_keys_is_not_written(certify_: Call, here: Path) -> None:
     assert (here / "tess.pub").read_text() == "kept" and not (here / "tess.key").exists()
 
 
-def test_a_statement_stands_and_is_counted(certify_: Call, here: Path) -> None:
+def test_a_statement_is_valid_and_is_counted(certify_: Call, here: Path) -> None:
     attested(certify_)
-    assert "1 signed statements were not looked at" in certify_("verify", "bundle").out
+    assert "1 signed statements were not checked" in certify_("verify", "bundle").out
     result = certify_("verify", "bundle", "--trust", "trust.yaml")
-    assert result.code == 0 and "stands: WARNED by Dana as developer" in result.out
+    assert result.code == 0 and "valid: WARNED by Dana as developer" in result.out
     assert "Signed by the developer: Dana" in certify_("level", "bundle", "--trust", "trust.yaml").out
 
 
@@ -218,12 +218,12 @@ def test_a_statement_of_another_bundle_is_not_withdrawn_here(certify_: Call, her
     assert not (here / "other" / "attestations").exists()
 
 
-def test_somebody_elses_withdrawal_is_refused(certify_: Call, here: Path) -> None:
+def test_a_withdrawal_by_another_person_is_refused(certify_: Call, here: Path) -> None:
     path = attested(certify_)
     certify_("withdraw", "bundle", path, "--reason", "mine is better", "--key", "li.key")
     result = certify_("verify", "bundle", "--trust", "trust.yaml")
-    assert result.code == 2 and "stands: WARNED by Dana" in result.out
-    assert "Li Wei is not Dana and does not hold the role developer" in result.out
+    assert result.code == 2 and "valid: WARNED by Dana" in result.out
+    assert "Li Wei is not Dana and does not have the role developer" in result.out
 
 
 def test_a_waiver_is_shown_and_is_not_released(certify_: Call, here: Path) -> None:
@@ -239,7 +239,7 @@ def test_the_exit_code_of_level_is_1_above_what_is_reached(certify_: Call, here:
     assert certify_("level", ".", "--level", asked).code == int(above)
 
 
-def test_level_says_that_nobody_was_believed(certify_: Call, here: Path) -> None:
+def test_level_reports_that_signatures_were_not_checked(certify_: Call, here: Path) -> None:
     attested(certify_)
     assert "No signature was looked at" in certify_("level", "bundle").out
     assert "No signature was looked at" not in certify_("level", "bundle", "--trust", "trust.yaml").out
@@ -252,7 +252,7 @@ def test_one_broken_bundle_among_others_is_exit_code_2(certify_: Call, here: Pat
     assert result.code == 2 and "extra: notes.txt" in result.err and not result.out
 
 
-def test_a_statement_that_belongs_elsewhere_is_told(certify_: Call, here: Path) -> None:
+def test_a_statement_about_another_bundle_is_reported(certify_: Call, here: Path) -> None:
     path = attested(certify_)
     write_example(here / "other", case=small_case(), occasion={**OCCASION, "host": "elsewhere"})
     shutil.copytree(path.parent, here / "other" / "attestations")
@@ -260,13 +260,13 @@ def test_a_statement_that_belongs_elsewhere_is_told(certify_: Call, here: Path) 
     assert result.code == 2 and "is about another bundle" in result.out
 
 
-def test_a_statement_that_says_more_than_the_bundle_shows_is_told(certify_: Call, here: Path) -> None:
+def test_a_statement_that_claims_more_than_the_bundle_shows_is_reported(certify_: Call, here: Path) -> None:
     claim = claim_of(read_bundle(here / "bundle"), Role.DEVELOPER, STARTED + DAY)
     (here / "bundle" / "attestations").mkdir(exist_ok=True)
     envelope = sign(dataclasses.replace(claim, warned=()), here / "dana.key")
     (here / "bundle" / "attestations" / "more.json").write_bytes(envelope)
     result = certify_("verify", "bundle", "--trust", "trust.yaml")
-    assert result.code == 2 and "says something else than the bundle shows" in result.out
+    assert result.code == 2 and "does not match what the bundle shows" in result.out
 
 
 def test_json_is_one_object_and_nothing_else(certify_: Call, here: Path) -> None:

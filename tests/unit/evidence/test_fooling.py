@@ -392,7 +392,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, honest: Scene) -> Scene:
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_flipped_byte_of_any_file_or_statement_is_refused(small: Scene, data: st.DataObject) -> None:
     trust = load_trust(small.root / "trust.yaml")
-    assert not read_submission(small.first, trust, DAY).standing.refused
+    assert not read_submission(small.first, trust, DAY).statements.refused
     files = sorted(path for path in small.first.rglob("*") if path.is_file() and path.stat().st_size)
     statements = [path for path in files if path.parent.name == "attestations"]
     path = data.draw(st.sampled_from(statements) | st.sampled_from(files))
@@ -402,7 +402,7 @@ def test_a_flipped_byte_of_any_file_or_statement_is_refused(small: Scene, data: 
     try:
         path.write_bytes(flipped)
         try:
-            refused = read_submission(small.first, trust, DAY).standing.refused
+            refused = read_submission(small.first, trust, DAY).statements.refused
         except CertifyError:
             return
         assert refused

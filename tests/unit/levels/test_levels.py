@@ -1,4 +1,4 @@
-"""The levels: a pure function of a bundle that shows nothing its evidence does not carry."""
+"""The levels: a pure function of a bundle that gives nothing its evidence does not support."""
 
 import dataclasses
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_a_short_run_that_fits_is_preliminary(example: Bundle) -> None:
         ("mine.py:Mine", "Qwen3 tiny by mine.py:Mine"),
     ],
 )
-def test_a_level_of_one_implementation_says_nothing_of_another(tmp_path: Path, runner: str, model: str) -> None:
+def test_a_level_of_one_implementation_does_not_hold_for_another(tmp_path: Path, runner: str, model: str) -> None:
     def by(header: TraceHeader) -> TraceHeader:
         return dataclasses.replace(header, runner=runner) if header.side == "subject" else header
 
@@ -83,7 +83,7 @@ def test_nothing_above_preliminary_is_shown_without_signatures(example: Bundle) 
     assert certified(clean).level is Level.PRELIMINARY
     assert [r.text for r in certified(clean).missing] == [
         "Signed by the developer",
-        "Signed by the development team, by somebody who has no other part in it",
+        "Signed by the development team, by a second person",
     ]
 
 
@@ -119,11 +119,11 @@ def test_no_findings_are_no_level(example: Bundle) -> None:
     assert certified(dataclasses.replace(example, findings=())).level is Level.NONE
 
 
-def test_a_standard_that_does_not_ask_carries_no_level(tmp_path: Path) -> None:
+def test_a_standard_without_a_criterion_gives_no_level(tmp_path: Path) -> None:
     standards = (load_standard("strict-fp32"),)
     certificate = certified(write_example(tmp_path / "b", case=small_case(), standards=standards))
     assert certificate.level is Level.NONE
-    assert "no standard in this bundle asks for it" in {r.detail for r in certificate.missing}
+    assert "no standard in this bundle requires it" in {r.detail for r in certificate.missing}
 
 
 def test_an_official_standard_that_was_loosened_carries_no_level(tmp_path: Path) -> None:
@@ -188,22 +188,24 @@ def test_an_oracle_that_repeats_a_side_in_every_step_measures_nothing(tmp_path: 
 
     bundle = write_example(tmp_path / "b", case=small_case(), header=shipped, change=copied)
     found = requirement(bundle, "shipped reference")
-    assert (found.met, found.detail) == (False, f"the oracle has the {side}'s own losses")
+    assert (found.met, found.detail) == (False, f"the oracle repeats the {side}'s losses")
 
 
 @pytest.mark.parametrize("level", ORDER)
 def test_a_level_reaches_itself_and_what_is_below(example: Bundle, level: Level) -> None:
     certificate = dataclasses.replace(certified(example), level=level)
-    assert [certificate.reaches(asked) for asked in ORDER] == [ORDER.index(level) <= ORDER.index(a) for a in ORDER]
+    assert [certificate.reaches(required) for required in ORDER] == [
+        ORDER.index(level) <= ORDER.index(a) for a in ORDER
+    ]
 
 
 def signed(bundle: Bundle, *roles: Role) -> Certificate:
-    """The level of a bundle that somebody signed in each of these roles."""
+    """The level of a bundle that is signed in each of these roles."""
     attestations = tuple(
         Attestation(statement=claim_of(bundle, role, AT), person=f"a {role}", key_id="", digest="") for role in roles
     )
     return certify(
-        Submission(bundle=bundle, standing=dataclasses.replace(NOTHING_SIGNED, attestations=attestations)), AT
+        Submission(bundle=bundle, statements=dataclasses.replace(NOTHING_SIGNED, attestations=attestations)), AT
     )
 
 
@@ -212,7 +214,7 @@ def test_what_the_community_alone_signs_is_community(example: Bundle) -> None:
     assert (certificate.level, certificate.next_level) == (Level.COMMUNITY, Level.UNTESTED)
     assert certificate.ladder == tuple(reversed(ORDER[:-1]))
     (missing,) = certificate.missing
-    assert missing.detail == "a community signed for the community, and nobody of a team"
+    assert missing.detail == "a community signed for the community, and no team signed"
 
 
 @pytest.mark.parametrize("team", [Role.DEVELOPER, Role.DEV_TEAM, Role.TEST_TEAM])
@@ -228,40 +230,42 @@ def test_a_community_signature_never_raises_a_level_above_community(example: Bun
     assert kept is (Level.NONE if unsigned is Level.NONE else Level.COMMUNITY)
 
 
-def test_a_community_statement_about_another_bundle_says_nothing(example: Bundle) -> None:
+def test_a_community_statement_about_another_bundle_counts_for_nothing(example: Bundle) -> None:
     foreign = dataclasses.replace(claim_of(example, Role.COMMUNITY, AT), record_digest="f" * 64)
     attested = Attestation(statement=foreign, person="Kim", key_id="", digest="")
-    standing = dataclasses.replace(NOTHING_SIGNED, attestations=(attested,))
-    assert certify(Submission(bundle=example, standing=standing), AT) == certified(example)
+    statements = dataclasses.replace(NOTHING_SIGNED, attestations=(attested,))
+    assert certify(Submission(bundle=example, statements=statements), AT) == certified(example)
 
 
-def answered(header: TraceHeader) -> TraceHeader:
-    """The shipped runners of inference measure, and those of training train."""
+def by_inference_runners(header: TraceHeader) -> TraceHeader:
+    """The shipped runners for inference measure, and those for training train."""
     task = INFERENCE if header.arm == "infer" else PRETRAIN
     return dataclasses.replace(header, runner=task.measured_by.get(header.side, header.runner))
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return write_example(tmp_path_factory.mktemp("asked") / "bundle", case=inference_case(748), header=answered)
+def inference(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_example(
+        tmp_path_factory.mktemp("inference") / "bundle", case=inference_case(748), header=by_inference_runners
+    )
 
 
-def test_answers_are_preliminary_without_signatures(asked: Bundle) -> None:
-    certificate = certified(asked)
+def test_inference_is_preliminary_without_signatures(inference: Bundle) -> None:
+    certificate = certified(inference)
     assert (certificate.level, certificate.next_level) == (Level.PRELIMINARY, Level.VALIDATED)
     assert str(certificate.scope) == "Qwen3 tiny, inference on CPU, one process, float32"
     assert {r.level for r in certificate.missing} == {Level.VALIDATED}
     assert all(r.text.startswith("Signed by") for r in certificate.missing)
 
 
-def test_answers_that_the_development_team_signed_are_validated(asked: Bundle) -> None:
-    assert signed(asked, Role.DEVELOPER).level is Level.PRELIMINARY
-    assert signed(asked, Role.DEVELOPER, Role.DEV_TEAM).level is Level.VALIDATED
-    assert signed(asked, Role.DEVELOPER, Role.DEV_TEAM, Role.TEST_TEAM).level is Level.VALIDATED
+def test_inference_signed_by_the_development_team_is_validated(inference: Bundle) -> None:
+    assert signed(inference, Role.DEVELOPER).level is Level.PRELIMINARY
+    assert signed(inference, Role.DEVELOPER, Role.DEV_TEAM).level is Level.VALIDATED
+    assert signed(inference, Role.DEVELOPER, Role.DEV_TEAM, Role.TEST_TEAM).level is Level.VALIDATED
 
 
-def test_a_small_evaluation_is_preliminary_whoever_signs(tmp_path: Path) -> None:
-    small = write_example(tmp_path / "b", case=inference_case(20), header=answered)
+def test_a_small_evaluation_is_preliminary_with_any_signature(tmp_path: Path) -> None:
+    small = write_example(tmp_path / "b", case=inference_case(20), header=by_inference_runners)
     certificate = signed(small, Role.DEVELOPER, Role.DEV_TEAM)
     assert certificate.level is Level.PRELIMINARY
     assert [r.detail for r in certificate.missing] == ["score-shown INCONCLUSIVE"]
@@ -274,36 +278,36 @@ def test_a_small_evaluation_is_preliminary_whoever_signs(tmp_path: Path) -> None
         ("batches-same", Level.UNTESTED), ("makes-sense", Level.UNTESTED), ("score-ceiling", Level.PRELIMINARY),
     ],
 )  # fmt: skip
-def test_what_is_not_shown_of_answers_keeps_a_level_down(asked: Bundle, criterion: str, level: Level) -> None:
-    spoiled = with_outcome(asked, criterion, Outcome.INCONCLUSIVE)
+def test_what_is_not_shown_for_inference_limits_the_level(inference: Bundle, criterion: str, level: Level) -> None:
+    spoiled = with_outcome(inference, criterion, Outcome.INCONCLUSIVE)
     assert signed(spoiled, Role.DEVELOPER, Role.DEV_TEAM).level is level
 
 
-def test_training_does_not_have_to_converge_for_answers_nor_answers_to_make_sense_for_training(
-    asked: Bundle, example: Bundle
+def test_convergence_is_required_for_training_only_and_sensible_outputs_for_inference_only(
+    inference: Bundle, example: Bundle
 ) -> None:
-    assert not {"converges"} & {finding.criterion for finding in asked.findings}
+    assert not {"converges"} & {finding.criterion for finding in inference.findings}
     assert not {"makes-sense"} & {finding.criterion for finding in example.findings}
 
 
-def test_a_bundle_of_one_task_carries_no_level_of_the_other(asked: Bundle, example: Bundle) -> None:
-    pairs = best([Submission(bundle=one) for one in (asked, example)], AT)
+def test_a_bundle_of_one_task_gives_no_level_of_the_other(inference: Bundle, example: Bundle) -> None:
+    pairs = best([Submission(bundle=one) for one in (inference, example)], AT)
     assert [str(certificate.scope).split(",")[1].split()[0] for _, certificate in pairs] == ["inference", "training"]
 
 
-def test_a_run_of_training_is_no_second_run_of_answers(asked: Bundle, example: Bundle) -> None:
+def test_a_training_run_is_no_second_run_of_inference(inference: Bundle, example: Bundle) -> None:
     other = dataclasses.replace(example, occasion=dataclasses.replace(example.occasion, host="elsewhere"), timings={})
-    found = certify(Submission(bundle=asked), AT, [Submission(bundle=other)])
+    found = certify(Submission(bundle=inference), AT, [Submission(bundle=other)])
     (second,) = [r for r in found.requirements if "independent run" in r.text]
     assert (second.met, second.detail) == (False, f"{example.path.name} is a run of another case")
 
 
-def test_a_cpu_is_never_shown_as_an_npu(asked: Bundle) -> None:
-    certificate = signed(asked, Role.DEVELOPER, Role.DEV_TEAM)
+def test_a_cpu_is_never_shown_as_an_npu(inference: Bundle) -> None:
+    certificate = signed(inference, Role.DEVELOPER, Role.DEV_TEAM)
     assert certificate.scope.device == "CPU" and "Ascend" not in str(certificate.scope)
-    claim = claim_of(asked, Role.DEVELOPER, AT)
-    elsewhere = dataclasses.replace(asked, environment=dataclasses.replace(asked.environment, device="Ascend"))
+    claim = claim_of(inference, Role.DEVELOPER, AT)
+    elsewhere = dataclasses.replace(inference, environment=dataclasses.replace(inference.environment, device="Ascend"))
     attested = Attestation(statement=claim, person="Dana", key_id="", digest="")
-    standing = dataclasses.replace(NOTHING_SIGNED, attestations=(attested,))
-    found = certify(Submission(bundle=elsewhere, standing=standing), AT)
-    assert any("says something else than the bundle shows" in r.detail for r in found.requirements)
+    statements = dataclasses.replace(NOTHING_SIGNED, attestations=(attested,))
+    found = certify(Submission(bundle=elsewhere, statements=statements), AT)
+    assert any("does not match what the bundle shows" in r.detail for r in found.requirements)

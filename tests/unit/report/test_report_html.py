@@ -157,7 +157,7 @@ def test_a_broken_run_comes_before_any_number_with_the_end_of_its_log(tmp_path: 
     assert (
         body.index("killed by signal 9") < body.index("Out of memory") < body.index("Every run took all of its steps")
     )
-    assert "subject-1 did not come to its end" in html
+    assert "subject-1 did not finish" in html
 
 
 def test_a_run_that_differs_is_to_be_diagnosed_and_one_that_broke_to_be_run_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who signed: what stands, what does not, and nothing believed that was not."""
+"""Who signed: which statements are valid, which are not, and no content of one that was not verified."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -64,10 +64,10 @@ def rows(statements: Statements) -> list[tuple[str, str, str]]:
     return [(row.person, row.mark.word, row.detail) for row in statements.rows]
 
 
-def test_what_stands_is_shown_with_who_in_which_role_and_when(office: Path, bundle: Bundle) -> None:
+def test_a_valid_statement_is_shown_with_person_role_and_date(office: Path, bundle: Bundle) -> None:
     (row,) = build_statements(submitted(office, bundle, [("li", claim(bundle))])).rows
-    assert (row.mark.word, row.person, row.role, row.date) == ("stands", "li", "developer", "2026-02-01")
-    assert row.what == "WARNED: 45 criteria passed; 1 not shown"
+    assert (row.mark.word, row.person, row.role, row.date) == ("valid", "li", "developer", "2026-02-01")
+    assert row.what == "WARNED: 45 criteria passed; 1 inconclusive"
 
 
 def test_a_waiver_is_shown_with_its_end_and_reason(office: Path, bundle: Bundle) -> None:
@@ -75,30 +75,30 @@ def test_a_waiver_is_shown_with_its_end_and_reason(office: Path, bundle: Bundle)
     assert (row.what, row.detail) == ("official-steps waived until 2026-06-30", "It is a short case.")
 
 
-def test_what_carries_no_level_is_not_said_to_stand(office: Path, bundle: Bundle) -> None:
+def test_a_statement_that_counts_for_no_level_is_not_shown_as_valid(office: Path, bundle: Bundle) -> None:
     signed = [
         ("li", claim(bundle, manifest_digest="a" * 64)),
         ("li", claim(bundle, scope="Qwen3 on everything")),
         ("wu", waiver(bundle, case_digest="b" * 64)),
     ]
     assert sorted(rows(build_statements(submitted(office, bundle, signed)))) == [
+        ("li", "does not count", "does not match what the bundle shows"),
         ("li", "does not count", "is about another bundle"),
-        ("li", "does not count", "says something else than the bundle shows"),
         ("wu", "does not count", "is about another case"),
     ]
 
 
-def test_a_statement_that_the_run_failed_is_not_said_to_stand(office: Path, tmp_path: Path) -> None:
+def test_a_statement_about_a_failed_run_is_not_shown_as_valid(office: Path, tmp_path: Path) -> None:
     bundle = write_example(
         tmp_path / "failing",
         case=small_case(),
         change=lambda run, step: dataclasses.replace(step, loss=2 * step.loss) if run.startswith("subject") else step,
     )
     (row,) = rows(build_statements(submitted(office, bundle, [("li", claim(bundle))])))
-    assert row == ("li", "does not count", "says that it failed")
+    assert row == ("li", "does not count", "states that it failed")
 
 
-def test_a_withdrawn_statement_says_who_took_it_back_and_why(office: Path, bundle: Bundle) -> None:
+def test_a_withdrawn_statement_is_shown_with_person_and_reason(office: Path, bundle: Bundle) -> None:
     stated = claim(bundle)
     digest = read(sign(stated, office / "li.key")).digest
     back = Withdrawal(withdraws=digest, reason="Wrong machine.", stated_at=AT)
@@ -106,20 +106,20 @@ def test_a_withdrawn_statement_says_who_took_it_back_and_why(office: Path, bundl
     assert rows(found) == [("li", "withdrawn", "by li on 2026-02-01: Wrong machine.")]
 
 
-def test_nothing_of_a_refused_statement_is_believed(office: Path, bundle: Bundle) -> None:
+def test_no_content_of_a_rejected_statement_is_shown(office: Path, bundle: Bundle) -> None:
     (row,) = build_statements(submitted(office, bundle, [("stranger", claim(bundle))])).rows
-    assert (row.mark.word, row.person, row.role, row.date) == ("refused", "", "", "")
+    assert (row.mark.word, row.person, row.role, row.date) == ("rejected", "", "", "")
     assert "the trust file has no key" in row.detail
 
 
-def test_statements_that_nobody_was_asked_to_believe_are_counted_with_the_command(office: Path, bundle: Bundle) -> None:
+def test_statements_that_were_not_checked_are_counted_with_the_command(office: Path, bundle: Bundle) -> None:
     submission = submitted(office, bundle, [("li", claim(bundle)), ("stranger", claim(bundle))], trusted=False)
     html = render_report(submission, certify(submission, AT))
-    assert "2 signed statements in this bundle were not looked at: nobody was said to be trusted." in html
+    assert "2 signed statements in this bundle were not checked: no trust file was given." in html
     assert "certify report BUNDLE --trust TRUST.yaml" in html and "<h3>Statements</h3>" not in html
 
 
 def test_a_bundle_about_which_nothing_is_signed_shows_no_statements(bundle: Bundle) -> None:
     assert build_statements(Submission(bundle=bundle)) == Statements(rows=(), unread=None)
     html = render_report(Submission(bundle=bundle), certify(Submission(bundle=bundle), AT))
-    assert "<h3>Statements</h3>" not in html and "not looked at" not in html
+    assert "<h3>Statements</h3>" not in html and "not checked" not in html

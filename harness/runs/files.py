@@ -1,8 +1,8 @@
-"""The files in the directory of one run, and the names of what a probe leaves.
+"""The names of the files in a run's directory, and of the tensors of a probe.
 
-They are named here, below everything that judges them, so that the process of a run imports no judgement.
+They are defined here, below everything that judges them, so that the process of a run imports no judgement.
 """
 
 TRACE, OUTCOME, LOG, TIMING = "trace.jsonl", "outcome.json", "log.txt", "timing.jsonl"
 RANKS = "ranks"  # of a run of several processes: output of every rank except the reporting one, and the logs of all
-GRADIENT, UPDATED = "gradient.", "updated."  # a probe's tensors begin with these
+GRADIENT, UPDATED = "gradient.", "updated."  # prefixes of a probe's tensors

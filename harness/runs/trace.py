@@ -1,9 +1,9 @@
-"""The trace: what one run recorded, and the file that survives its kill.
+"""The trace: the record of one run, in a file that survives when the run is killed.
 
-A trace file is JSON lines: a header, one line a step written the moment the step ends, and a footer that names
-the last step, the final parameters and the digest of every line before it. A file without a footer is the
-trace of a run that was killed; it can be read, and it is never complete. Non-finite numbers keep their names.
-Nothing in a trace depends on time or host, so the same run gives the same bytes.
+A trace file is JSON lines: a header, one line per step, written when the step ends, and a footer with the last step,
+the digests of the final parameters and the digest of all lines before it. A file without a footer belongs to a run that
+was killed; it can be read, and is never complete. Numbers that are not finite are written by name. Nothing in a trace
+depends on time or host, so the same run gives the same bytes.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ Side = Literal["reference", "subject", "oracle"]
 class Step:
     """One optimizer step, in full precision; `grad_norm` is taken before clipping.
 
-    `tokens` counts the target tokens of this step's loss, `batch` is the digest of the tokens and loss mask that
-    the runner was fed, `learning_rate` is what the schedule gave the optimizer.
+    `tokens` counts the target tokens of this step's loss, `batch` is the digest of the tokens and loss mask passed to
+    the runner, `learning_rate` is the schedule's rate for the optimizer.
     """
 
     step: Annotated[int, Field(ge=1, lt=EXACT)]
@@ -56,9 +56,9 @@ class Step:
 class Scored:
     """One document of an evaluation, in full precision; `step` counts them over all tasks.
 
-    `log_likelihoods` are natural logarithms: of a text; of a last word; of each ending of a passage. `score` is 1 where
-    the word or the ending is the right one, else 0, and of a text its log-likelihood. `words` are those of a
-    text, and 1 otherwise. `document` is the digest of what was asked.
+    `log_likelihoods` are natural logarithms: of a text; of a last word; of each ending of a passage. `score` is the
+    log-likelihood of a text; for a word or an ending it is 1 if right, else 0. `words` counts the words of a text, and
+    is 1 otherwise. `document` is the digest of the document.
     """
 
     step: Annotated[int, Field(ge=1, lt=EXACT)]
@@ -75,10 +75,10 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceHeader:
-    """What was asked of a run, and what ran it.
+    """The run that was requested, and its runner.
 
     `weights` and `batches` are digests of what the run itself read, `initial` those of the parameters that the model
-    then held, `alignment` its configuration and optimizer as they were built.
+    held after loading, `alignment` its configuration and optimizer as built.
     """
 
     run: str
@@ -97,8 +97,8 @@ class TraceHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceFooter:
-    """The end of a run that came to it: last step, digest of each final parameter (of a probe: of each tensor that it
-    left), digest of all lines before."""
+    """The end of a finished run: last step, digest of each final parameter (for a probe: of each of its tensors), and
+    digest of all lines before."""
 
     last_step: int
     parameters: Mapping[str, str]
@@ -107,8 +107,8 @@ class TraceFooter:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """A run's record as read from its file: `steps` of a run that trains, `scored` of one that is evaluated. `footer`
-    is None where the run did not come to its end."""
+    """A run's record as read from its file: `steps` of training, `scored` documents of inference. `footer` is None if
+    the run did not finish."""
 
     header: TraceHeader
     steps: tuple[Step, ...]
@@ -117,14 +117,14 @@ class Trace:
 
     @property
     def lines(self) -> Sequence[Step | Scored]:
-        """What it recorded one after the other."""
+        """The steps or the scored documents, in order."""
         return self.scored if self.header.arm == "infer" else self.steps
 
     @property
     def complete(self) -> bool:
-        """All asked steps, each once and in order, and a footer."""
-        asked = list(range(1, self.header.steps + 1))
-        return self.footer is not None and [line.step for line in self.lines] == asked
+        """Whether all requested steps are there, each once and in order, and a footer."""
+        requested = list(range(1, self.header.steps + 1))
+        return self.footer is not None and [line.step for line in self.lines] == requested
 
     @property
     def first_non_finite(self) -> Step | Scored | None:
@@ -132,13 +132,13 @@ class Trace:
 
 
 Status = Literal["completed", "non_finite", "crashed", "hung", "interrupted", "missing"]
-ENDED: tuple[Status, ...] = ("completed", "non_finite")  # by itself, with all that there was to record
+ENDED: tuple[Status, ...] = ("completed", "non_finite")  # the run ended by itself
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutcome:
-    """How the launcher saw a run end. `detail` is a sentence, `log_tail` the end of what the run printed;
-    `resumed_after` lists the steps after which the run was taken up again from a checkpoint."""
+    """How a run ended, as recorded by the launcher. `detail` is a sentence, `log_tail` the end of the run's output;
+    `resumed_after` lists the steps after which the run was resumed from a checkpoint."""
 
     status: Status
     last_step: int
@@ -148,13 +148,13 @@ class RunOutcome:
 
     @property
     def ended(self) -> bool:
-        """Whether the run came to an end of its own; else it broke, was interrupted, or never began."""
+        """Whether the run ended by itself; otherwise it failed, was interrupted, or never started."""
         return self.status in ENDED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: how it ended and, where a trace can be read, what it recorded."""
+    """One run: its outcome and, if it can be read, its trace."""
 
     name: str
     outcome: RunOutcome
@@ -164,7 +164,7 @@ class Run:
 class TraceWriter:
     """Appends a run's record line by line; every line is on disk before the next step starts.
 
-    Use `TraceWriter.create` for a new run and `TraceWriter.resume` to take one up after its last checkpoint.
+    Use `TraceWriter.create` for a new run and `TraceWriter.resume` to resume one after its last checkpoint.
     """
 
     def __init__(self, path: Path, written: bytes, last_step: int) -> None:
@@ -179,7 +179,7 @@ class TraceWriter:
 
     @classmethod
     def resume(cls, path: Path, header: TraceHeader, after_step: int) -> Self:
-        """Keeps the steps up to `after_step` and drops what came later: it will be run again.
+        """Keeps the steps up to `after_step` and drops later ones, which will run again.
 
         Raises:
             EvidenceError: the file belongs to another run or lacks one of those steps.
@@ -205,7 +205,7 @@ class TraceWriter:
         self._last_step = step.step
 
     def finish(self, parameters: Mapping[str, str]) -> None:
-        """Writes the footer: the run came to its end."""
+        """Writes the footer: the run is finished."""
         footer = TraceFooter(last_step=self._last_step, parameters=dict(parameters), lines=self._sha.hexdigest())
         self._file.write(encode_json(footer))
         self._file.flush()
@@ -225,7 +225,7 @@ def _strict(kind: Any) -> type[BaseModel]:
     return create_model(f"Strict{kind.__name__}", __config__=ConfigDict(strict=True), **hints)
 
 
-# The same fields, checked: a number in quotes, a float for a whole number or true for 1 was not written by a run.
+# The same fields with strict types: no run writes a number in quotes, a float for a whole number, or true for 1.
 STRICT: Mapping[Any, type[BaseModel]] = {kind: _strict(kind) for kind in (TraceHeader, TraceFooter, Step, Scored)}
 
 
@@ -258,15 +258,15 @@ def read_trace(path: Path) -> Trace:
     """Reads a trace file, also one whose run was killed while it wrote a line.
 
     Raises:
-        EvidenceError: not a trace, a line that cannot be read, a step out of order, twice, missing in between or beyond
-            those that were asked for, or a footer that does not match the lines before it.
+        EvidenceError: the file is not a trace, a line cannot be read, a step is out of order, repeated, missing or
+            beyond the requested ones, or the footer does not match the lines before it.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise EvidenceError(f"The trace {path} cannot be read: {error.strerror}.") from None
     lines = data.split(b"\n")
-    whole = lines[:-1]  # what follows the last line end was cut off by a kill
+    whole = lines[:-1]  # text after the last line end was cut off when the run was killed
     if not whole:
         raise EvidenceError(f"The trace {path} is empty.")
     records = [_parse(line, f"{path}, line {number}") for number, line in enumerate(whole, 1)]
@@ -294,7 +294,7 @@ def _parse(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
-        raise EvidenceError(f"{where}: not JSON. The trace was cut or edited.") from None
+        raise EvidenceError(f"{where}: not JSON. The trace was truncated or edited.") from None
 
 
 def _check_order(trace: Trace, path: Path) -> None:
@@ -302,10 +302,9 @@ def _check_order(trace: Trace, path: Path) -> None:
     for expected, line in enumerate(lines, 1):
         if line.step != expected:
             raise EvidenceError(
-                f"{path} holds step {line.step} where step {expected} belongs: "
-                "a step is missing, repeated or out of order."
+                f"{path} holds step {line.step}, expected step {expected}: a step is missing, repeated or out of order."
             )
     if len(lines) > header.steps:
-        raise EvidenceError(f"{path} holds {len(lines)} steps; its run was asked for {header.steps}.")
+        raise EvidenceError(f"{path} holds {len(lines)} steps; its header states {header.steps}.")
     if footer is not None and footer.last_step != len(lines):
-        raise EvidenceError(f"{path} ends at step {len(lines)}, its footer says {footer.last_step}.")
+        raise EvidenceError(f"{path} ends at step {len(lines)}; its footer states {footer.last_step}.")

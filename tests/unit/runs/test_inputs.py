@@ -1,4 +1,4 @@
-"""The input files: what was drawn is read, anything else is refused."""
+"""The input files: drawn files are read, edited ones are an error."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def test_drawn_inputs_have_the_stated_digests(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, BATCHES])
-def test_inputs_that_were_edited_are_refused(tmp_path: Path, name: str) -> None:
+def test_edited_inputs_are_an_error(tmp_path: Path, name: str) -> None:
     _, inputs = prepare(text_case(tmp_path), (), options(tmp_path / "out"))
     path = tmp_path / "out" / "inputs" / name
     content = bytearray(path.read_bytes())
@@ -34,7 +34,7 @@ def test_inputs_that_were_edited_are_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff" * 100])
-def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_without_tensors_is_an_error(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / WEIGHTS
     if content is not None:
         path.write_bytes(content)
@@ -42,7 +42,7 @@ def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path, content: bytes 
         read_tensors(path)
 
 
-def test_the_corpus_of_another_digest_is_refused(tmp_path: Path) -> None:
+def test_a_corpus_with_another_digest_is_an_error(tmp_path: Path) -> None:
     case = text_case(tmp_path)
     corpus = {**case.data.corpus.model_dump(), "sha256": "f" * 64}
     with pytest.raises(InputError, match="it is another file"):

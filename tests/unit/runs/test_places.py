@@ -17,7 +17,7 @@ CONFIGS = st.builds(
 
 
 @given(CONFIGS)
-def test_a_place_comes_after_everything_that_it_is_computed_from(config: Qwen3Config) -> None:
+def test_a_place_comes_after_its_inputs(config: Qwen3Config) -> None:
     seen: set[str] = set()
     for place in places(config, 2, 8):
         assert place.name not in seen
@@ -26,13 +26,13 @@ def test_a_place_comes_after_everything_that_it_is_computed_from(config: Qwen3Co
 
 
 @given(CONFIGS)
-def test_every_parameter_is_of_one_place_in_the_order_of_the_checkpoint(config: Qwen3Config) -> None:
+def test_every_parameter_belongs_to_exactly_one_place(config: Qwen3Config) -> None:
     owned = [place.parameter for place in places(config, 2, 8) if place.parameter is not None]
     assert sorted(owned) == sorted(name for name, _ in parameter_shapes(config))
 
 
 @given(CONFIGS)
-def test_an_axis_has_a_name_and_every_value_is_used_but_the_loss(config: Qwen3Config) -> None:
+def test_every_axis_has_a_name_and_every_value_except_the_loss_is_used(config: Qwen3Config) -> None:
     found = places(config, 2, 8)
     used = {name for place in found for name in place.inputs}
     assert {place.name for place in found} - used == {LOSS}

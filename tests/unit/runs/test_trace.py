@@ -1,4 +1,4 @@
-"""The trace file: what is written is read, and what was edited is refused."""
+"""The trace file: a written trace is read, an edited one is an error."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def unfinished(path: Path, edit: Callable[[Records], Any]) -> Path:
-    """Drops the footer, which no edit could keep right, and edits the header and the steps."""
+    """Drops the footer, which would not match after an edit, and edits the header and the steps."""
     records = [json.loads(line) for line in path.read_bytes().splitlines()[:-1]]
     edit(records)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -79,7 +79,7 @@ def test_a_trace_reads_back_as_it_was_written(steps: list[Step], end: bool) -> N
 
 @given(st.data())
 @settings(max_examples=150)
-def test_any_flipped_byte_is_refused_or_leaves_a_trace_without_an_end(data: st.DataObject) -> None:
+def test_a_flipped_byte_is_an_error_or_leaves_a_trace_without_a_footer(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = write(Path(directory) / "t", [step(1), step(2), step(3)])
         raw = bytearray(path.read_bytes())
@@ -93,7 +93,7 @@ def test_any_flipped_byte_is_refused_or_leaves_a_trace_without_an_end(data: st.D
     assert found is None or found.footer is None or found.steps == (step(1), step(2), step(3))
 
 
-def test_a_trace_without_an_end_is_never_complete(tmp_path: Path) -> None:
+def test_a_trace_without_a_footer_is_never_complete(tmp_path: Path) -> None:
     trace = read_trace(write(tmp_path / "t", [step(1), step(2), step(3)], end=False))
     assert (len(trace.steps), trace.footer, trace.complete) == (3, None, False)
 
@@ -107,18 +107,18 @@ def test_an_empty_trace_is_not_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b'{"run":"subject-1"'])
-def test_a_file_without_a_line_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_a_line_is_an_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t").write_bytes(content)
     with pytest.raises(EvidenceError, match="is empty"):
         read_trace(tmp_path / "t")
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match="cannot be read"):
         read_trace(tmp_path / "t")
 
 
-def test_every_length_of_a_killed_write_can_be_read(path: Path) -> None:
+def test_a_trace_truncated_at_any_byte_can_be_read(path: Path) -> None:
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
     for length in range(first, len(whole)):
@@ -128,26 +128,28 @@ def test_every_length_of_a_killed_write_can_be_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
-        (lambda r: r.pop(2), "step 3 where step 2 belongs"),
-        (lambda r: r.insert(2, r[2]), "step 2 where step 3 belongs"),
-        (lambda r: r.reverse() or r.insert(0, r.pop()), "step 3 where step 1 belongs"),
-        (lambda r: r.pop(1), "step 2 where step 1 belongs"),
+        (lambda r: r.pop(2), "step 3, expected step 2"),
+        (lambda r: r.insert(2, r[2]), "step 2, expected step 3"),
+        (lambda r: r.reverse() or r.insert(0, r.pop()), "step 3, expected step 1"),
+        (lambda r: r.pop(1), "step 2, expected step 1"),
     ],
     ids=["missing", "repeated", "reordered", "first-missing"],
 )
-def test_a_missing_repeated_or_reordered_step_is_refused(path: Path, edit: Callable[[Records], Any], told: str) -> None:
-    with pytest.raises(EvidenceError, match=told):
+def test_a_missing_repeated_or_reordered_step_is_an_error(
+    path: Path, edit: Callable[[Records], Any], message: str
+) -> None:
+    with pytest.raises(EvidenceError, match=message):
         read_trace(unfinished(path, edit))
 
 
-def test_an_extra_step_is_refused(path: Path) -> None:
+def test_an_extra_step_is_an_error(path: Path) -> None:
     with pytest.raises(EvidenceError, match="4 steps"):
         read_trace(unfinished(path, lambda records: records.append({**records[-1], "step": 4})))
 
 
-def test_an_extra_step_before_an_end_is_refused(tmp_path: Path) -> None:
+def test_an_extra_step_before_a_footer_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match="4 steps"):
         read_trace(write(tmp_path / "t", [step(number) for number in range(1, 5)]))
 
@@ -161,13 +163,13 @@ def test_an_extra_step_before_an_end_is_refused(tmp_path: Path) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_field_of_another_kind_is_refused(path: Path, change: dict[str, Any]) -> None:
+def test_a_field_of_another_type_is_an_error(path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(EvidenceError, match="line 3"):
         read_trace(unfinished(path, lambda records: records[2].update(change)))
 
 
 @pytest.mark.parametrize("missing", ["step", "loss", "grad_norm", "learning_rate", "tokens", "batch"])
-def test_a_missing_field_is_refused(path: Path, missing: str) -> None:
+def test_a_missing_field_is_an_error(path: Path, missing: str) -> None:
     with pytest.raises(EvidenceError, match="expected the keys"):
         read_trace(unfinished(path, lambda records: records[1].pop(missing)))
 
@@ -181,7 +183,7 @@ def test_a_missing_field_is_refused(path: Path, missing: str) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_header_of_another_kind_is_refused(path: Path, change: dict[str, Any]) -> None:
+def test_a_header_with_a_wrong_field_is_an_error(path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(EvidenceError):
         read_trace(unfinished(path, lambda records: records[0].update(change)))
 
@@ -191,7 +193,7 @@ def test_a_header_of_another_kind_is_refused(path: Path, change: dict[str, Any])
     [{"last_step": 2}, {"last_step": "3"}, {"parameters": []}, {"parameters": {"a": 1}}, {"lines": None}, {"more": 1}],
     ids=str,
 )
-def test_a_footer_of_another_kind_is_refused(path: Path, change: dict[str, Any]) -> None:
+def test_a_footer_with_a_wrong_field_is_an_error(path: Path, change: dict[str, Any]) -> None:
     lines = path.read_bytes().splitlines()
     footer = {**json.loads(lines[-1]), **change}
     path.write_bytes(b"\n".join(lines[:-1]) + b"\n" + json.dumps(footer).encode() + b"\n")
@@ -199,19 +201,19 @@ def test_a_footer_of_another_kind_is_refused(path: Path, change: dict[str, Any])
         read_trace(path)
 
 
-def test_lines_after_the_end_are_refused(path: Path) -> None:
+def test_lines_after_the_footer_are_an_error(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b'{"step"')
     with pytest.raises(EvidenceError, match="changed after its run ended"):
         read_trace(path)
 
 
-def test_an_edited_digit_is_refused(path: Path) -> None:
+def test_an_edited_digit_is_an_error(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"2.5", b"2.4"))
     with pytest.raises(EvidenceError, match="changed after its run ended"):
         read_trace(path)
 
 
-def test_not_finite_steps_are_found(tmp_path: Path) -> None:
+def test_a_step_with_a_number_that_is_not_finite_is_found(tmp_path: Path) -> None:
     for number in ("loss", "grad_norm", "learning_rate"):
         for value in (math.nan, math.inf, -math.inf):
             trace = read_trace(write(tmp_path / "t", [step(1), step(2, **{number: value}), step(3)]))
@@ -228,7 +230,7 @@ def test_resume_keeps_the_bytes_up_to_its_step(tmp_path: Path) -> None:
     assert part.read_bytes() == whole
 
 
-def test_resume_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_resuming_another_run_is_an_error(tmp_path: Path) -> None:
     part = write(tmp_path / "part", [step(1), step(2)], end=False)
     before = part.read_bytes()
     for header, after in ((dataclasses.replace(HEADER, weights="other"), 1), (HEADER, 3)):
@@ -237,7 +239,7 @@ def test_resume_of_another_run_is_refused(tmp_path: Path) -> None:
     assert part.read_bytes() == before
 
 
-ASKED = dataclasses.replace(HEADER, arm="infer")
+INFERENCE = dataclasses.replace(HEADER, arm="infer")
 
 
 def scored(number: int, **changes: Any) -> Scored:
@@ -245,7 +247,7 @@ def scored(number: int, **changes: Any) -> Scored:
     return Scored(step=number, **{**values, **changes})
 
 
-def write_scored(path: Path, lines: list[Scored], header: TraceHeader = ASKED) -> Path:
+def write_scored(path: Path, lines: list[Scored], header: TraceHeader = INFERENCE) -> Path:
     with TraceWriter.create(path, header) as writer:
         for line in lines:
             writer.append(line)
@@ -254,7 +256,7 @@ def write_scored(path: Path, lines: list[Scored], header: TraceHeader = ASKED) -
 
 
 @pytest.fixture
-def answered(tmp_path: Path) -> Path:
+def inferred(tmp_path: Path) -> Path:
     return write_scored(tmp_path / "trace.jsonl", [scored(1, task="text"), scored(2, task="last_word"), scored(3)])
 
 
@@ -278,7 +280,7 @@ def test_scored_documents_read_back_as_they_were_written(rows: list[Any]) -> Non
         for n, (task, likelihoods, score, words, document) in enumerate(rows, 1)
     ]
     with tempfile.TemporaryDirectory() as directory:
-        header = dataclasses.replace(ASKED, steps=max(1, len(lines)))
+        header = dataclasses.replace(INFERENCE, steps=max(1, len(lines)))
         trace = read_trace(write_scored(Path(directory) / "trace.jsonl", lines, header))
     assert trace.steps == () and trace.lines == trace.scored and len(trace.scored) == len(lines)
     for read, written in zip(trace.scored, lines, strict=True):
@@ -290,17 +292,17 @@ def test_scored_documents_read_back_as_they_were_written(rows: list[Any]) -> Non
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_document_without_a_finite_number_is_the_first_of_its_kind(tmp_path: Path, value: float) -> None:
+def test_the_first_document_with_a_number_that_is_not_finite_is_found(tmp_path: Path, value: float) -> None:
     lines = [scored(1), scored(2, log_likelihoods=(-1.0, value)), scored(3, score=value)]
     bad = read_trace(write_scored(tmp_path / "trace.jsonl", lines)).first_non_finite
     assert bad is not None and bad.step == 2
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
-        (lambda records: records.pop(2), "holds step 3 where step 2 belongs"),
-        (lambda records: records.append({**records[3], "step": 4}), "holds 4 steps; its run was asked for 3"),
+        (lambda records: records.pop(2), "holds step 3, expected step 2"),
+        (lambda records: records.append({**records[3], "step": 4}), "holds 4 steps; its header states 3"),
         (lambda records: records[1].update(task="poem"), "task"),
         (lambda records: records[1].update(words=0), "words"),
         (lambda records: records[1].update(words=1.0), "words"),
@@ -314,19 +316,17 @@ def test_a_document_without_a_finite_number_is_the_first_of_its_kind(tmp_path: P
         (lambda records: records[0].update(arm="guess"), "arm"),
     ],
 )
-def test_a_scored_document_that_no_run_wrote_is_refused(
-    answered: Path, edit: Callable[[Records], Any], told: str
-) -> None:
-    with pytest.raises(EvidenceError, match=told):
-        read_trace(unfinished(answered, edit))
+def test_an_invalid_scored_document_is_an_error(inferred: Path, edit: Callable[[Records], Any], message: str) -> None:
+    with pytest.raises(EvidenceError, match=message):
+        read_trace(unfinished(inferred, edit))
 
 
-def test_a_digit_of_a_likelihood_is_held_by_the_end(answered: Path) -> None:
-    answered.write_bytes(answered.read_bytes().replace(b"-2.5", b"-2.4", 1))
+def test_an_edited_digit_of_a_likelihood_is_an_error(inferred: Path) -> None:
+    inferred.write_bytes(inferred.read_bytes().replace(b"-2.5", b"-2.4", 1))
     with pytest.raises(EvidenceError, match="changed after its run ended"):
-        read_trace(answered)
+        read_trace(inferred)
 
 
-def test_a_run_that_was_cut_short_is_not_complete(answered: Path) -> None:
-    trace = read_trace(unfinished(answered, lambda records: records.pop()))
+def test_a_truncated_run_is_not_complete(inferred: Path) -> None:
+    trace = read_trace(unfinished(inferred, lambda records: records.pop()))
     assert len(trace.scored) == 2 and not trace.complete and trace.footer is None

@@ -1,23 +1,22 @@
 """Keys, and whose word counts: pairs of ed25519 keys, and the trust file that names people, roles and days."""
 
 import unicodedata
-from collections import Counter
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
-from pydantic import AfterValidator, PlainValidator, ValidationError, ValidationInfo, model_validator
+from pydantic import AfterValidator, PlainValidator, ValidationInfo, model_validator
 from securesystemslib.signer import SSlibKey
 
-from harness.attestation.statements import Line, Role, Sha256, not_empty, problems_of
-from harness.base.errors import InputError
-from harness.base.yaml_records import Record
+from harness.attestation.statements import Line, Role, Sha256, not_empty
+from harness.base.yaml_files import Problem, read_yaml
+from harness.base.yaml_records import Problems, Record, validated
 
 
 def _public_key(value: Any, info: ValidationInfo) -> SSlibKey:
@@ -92,17 +91,37 @@ class Trust(Record):
 
     @model_validator(mode="after")
     def _each_key_once(self) -> Self:
-        holders: dict[str, list[str]] = {}
-        for key in self.keys:
-            holders.setdefault(key.public_key.keyid, []).append(key.person)
-        problems = [f"key {k} stands twice: {', '.join(who)}" for k, who in holders.items() if len(who) > 1]
-        withdrawn = Counter(entry.key for entry in self.withdrawn)
-        problems += [f"withdrawn key {key} is none of the keys" for key in withdrawn if key not in holders]
-        problems += [f"key {key} is withdrawn twice" for key, count in withdrawn.items() if count > 1]
-        problems += _one_person_or_two({key.person for key in self.keys})
-        if problems:
-            raise ValueError("; ".join(problems))
+        if problems := [*self._keys_twice(), *self._wrong_withdrawals(), *self._names_alike()]:
+            raise Problems(problems)
         return self
+
+    def _keys_twice(self) -> Iterator[Problem]:
+        people: dict[str, str] = {}
+        for index, key in enumerate(self.keys):
+            key_id = key.public_key.keyid
+            if key_id in people:
+                message = f"key {key_id} is given twice: {people[key_id]}, {key.person}"
+                yield Problem(keys=("keys", index), message=message)
+            people.setdefault(key_id, key.person)
+
+    def _wrong_withdrawals(self) -> Iterator[Problem]:
+        seen = set[str]()
+        for index, entry in enumerate(self.withdrawn):
+            if entry.key in seen:
+                yield Problem(keys=("withdrawn", index), message=f"key {entry.key} is withdrawn twice")
+            elif self.find(entry.key) is None:
+                yield Problem(keys=("withdrawn", index), message=f"key {entry.key} is none of the keys")
+            seen.add(entry.key)
+
+    def _names_alike(self) -> Iterator[Problem]:
+        """Names that a reader takes for one: people are distinguished by name, and no one accepts their own work."""
+        spelt: dict[str, str] = {}
+        for index, person in enumerate(key.person for key in self.keys):
+            letters = " ".join(unicodedata.normalize("NFKC", person).casefold().split())
+            before = spelt.setdefault(letters, person)
+            if before != person:
+                message = f"{before!r} and {person!r} are one name, written differently: write it one way"
+                yield Problem(keys=("keys", index, "person"), message=message)
 
     def find(self, key_id: str) -> TrustedKey | None:
         """The entry of a key, withdrawn or not."""
@@ -111,25 +130,6 @@ class Trust(Record):
     def withdrawal_of(self, key_id: str) -> WithdrawnKey | None:
         """The entry that withdraws a key."""
         return next((entry for entry in self.withdrawn if entry.key == key_id), None)
-
-
-def _one_person_or_two(people: set[str]) -> list[str]:
-    """Names that a reader takes for one: people are told apart by name, and nobody accepts their own work."""
-    written: dict[str, list[str]] = {}
-    for person in sorted(people):
-        written.setdefault(" ".join(unicodedata.normalize("NFKC", person).casefold().split()), []).append(person)
-    alike = [names for names in written.values() if len(names) > 1]
-    return [f"{' and '.join(map(repr, names))} are one name, written differently: write it one way" for names in alike]
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which no key stands twice: a second `withdrawn:` would undo the first without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if twice := [name for index, name in enumerate(names) if name in names[:index]]:
-            raise yaml.MarkedYAMLError(problem=f"the key {twice[0]!r} stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def load_trust(path: Path) -> Trust:
@@ -147,16 +147,4 @@ def load_trust(path: Path) -> Trust:
     Raises:
         InputError: not readable as YAML, or every problem of its content, one a line.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except OSError as error:
-        raise InputError(f"The trust file {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"The trust file {path} cannot be read as YAML: {error}") from None
-    try:
-        return Trust.model_validate(content, context=path.parent)
-    except ValidationError as error:
-        lines = problems_of(error)
-        raise InputError(
-            f"{path} is not a valid trust file ({len(lines)} problem{'s' * (len(lines) > 1)}):\n  " + "\n  ".join(lines)
-        ) from None
+    return validated(Trust, read_yaml(path), "trust file", context=path.parent)

@@ -4,8 +4,14 @@ import difflib
 from collections.abc import Iterable
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence with the nearest known name, after a space; empty where none is near. Upper and lower case are one."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The nearest known name; None where none is near. Upper and lower case are one."""
     names = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), names, n=1)
-    return f" Did you mean {names[near[0]]!r}?" if near else ""
+    return names[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest known name, after a space; empty where none is near."""
+    near = nearest(word, known)
+    return f" Did you mean {near!r}?" if near else ""

@@ -5,16 +5,16 @@ once. What does not change a run (name, title, time limits, where a file lies) i
 have digests of their own.
 """
 
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, ValidationInfo, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, model_validator
 
 from harness.base.digest import digest_json
 from harness.base.errors import InputError
-from harness.base.yaml_records import Record
+from harness.base.yaml_files import Problem, Written, read_yaml
+from harness.base.yaml_records import Problems, Record, validated
 from harness.cases.data import BYTE_VOCABULARY, Data, Source
 from harness.cases.mindformers import is_configuration, read_configuration
 from harness.cases.task import PRETRAIN, TASKS, TaskField
@@ -179,47 +179,51 @@ class Case(Record):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "Case":
-        problems = []
-        micro_batches = self.training.gradient_accumulation_steps
-        if self.data.global_batch_size % micro_batches:
-            problems.append(
-                f"data.global_batch_size {self.data.global_batch_size} is not a multiple of "
-                f"training.gradient_accumulation_steps {micro_batches}"
-            )
-        rows = self.data.global_batch_size // micro_batches
-        layout = self.parallel.problems(self.model, rows=rows, seq_length=self.data.seq_length)
-        problems += [f"parallel: {problem}" for problem in layout]
+        problems = [*self._task_problems(), *self._layout_problems(), *self._data_problems(), *self._step_problems()]
+        if problems:
+            raise Problems(problems)
+        return self
+
+    def _task_problems(self) -> Iterator[Problem]:
         for task in TASKS.values():
             if task.section and (self.task == task) != (getattr(self, task.section) is not None):
-                problems.append(f"task {task.name!r} and the section {task.section} belong together")
+                yield _problem("task", f"task {task.name!r} and the section {task.section} belong together")
         if self.inference is not None:
-            problems += [f"inference: {one}" for one in self.inference.problems(self.model, self.data)]
+            yield from (_problem("inference", one) for one in self.inference.problems(self.model, self.data))
             if self.parallel.world_size > 1:
-                problems.append("parallel: a case of inference has one rank")
-        if self.data.seq_length > self.model.max_position_embeddings:
-            problems.append(
-                f"data.seq_length {self.data.seq_length} exceeds model.max_position_embeddings "
-                f"{self.model.max_position_embeddings}"
-            )
-        if self.lr_schedule.warmup_steps >= self.training.steps:
-            problems.append(
-                f"lr_schedule.warmup_steps {self.lr_schedule.warmup_steps} leaves none of the "
-                f"{self.training.steps} training.steps"
-            )
-        if self.lr_schedule.lr_end > self.lr_schedule.learning_rate:
-            problems.append("lr_schedule.lr_end is above lr_schedule.learning_rate")
-        if self.training.lr_zero_steps > self.training.steps:
-            problems.append("training.lr_zero_steps exceeds training.steps")
-        one_step, built_for = self.data.global_batch_size, self.data.num_samples
-        rows = one_step if self.data.order == "mindformers" else one_step * self.training.steps
-        if built_for is not None and built_for < rows:
-            problems.append(f"data.num_samples {built_for} is below the {rows} rows that the steps take")
-        tokenized_as_bytes = self.data.tokenizer.kind == "bytes" and self.data.corpus.kind != "megatron"
-        if tokenized_as_bytes and self.model.vocab_size < BYTE_VOCABULARY:
-            problems.append(f"model.vocab_size {self.model.vocab_size} is below the {BYTE_VOCABULARY} byte tokens")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+                yield _problem("parallel", "a case of inference has one rank")
+
+    def _layout_problems(self) -> Iterator[Problem]:
+        rows, micro_batches = self.data.global_batch_size, self.training.gradient_accumulation_steps
+        if rows % micro_batches:
+            reason = f"{rows} is not a multiple of training.gradient_accumulation_steps {micro_batches}"
+            yield _problem("data.global_batch_size", reason)
+        layout = self.parallel.problems(self.model, rows=rows // micro_batches, seq_length=self.data.seq_length)
+        for found in layout:
+            first, *others = found.fields
+            reason = f"{', '.join(others)}: {found.reason}" if others else found.reason
+            yield _problem(f"parallel.{first}", f"{reason}. {found.fix}")
+
+    def _data_problems(self) -> Iterator[Problem]:
+        data, positions, vocabulary = self.data, self.model.max_position_embeddings, self.model.vocab_size
+        if data.seq_length > positions:
+            yield _problem("data.seq_length", f"{data.seq_length} exceeds model.max_position_embeddings {positions}")
+        rows = data.global_batch_size * (1 if data.order == "mindformers" else self.training.steps)
+        if data.num_samples is not None and data.num_samples < rows:
+            yield _problem("data.num_samples", f"{data.num_samples} is below the {rows} rows that the steps take")
+        tokenized_as_bytes = data.tokenizer.kind == "bytes" and data.corpus.kind != "megatron"
+        if tokenized_as_bytes and vocabulary < BYTE_VOCABULARY:
+            yield _problem("model.vocab_size", f"{vocabulary} is below the {BYTE_VOCABULARY} byte tokens")
+
+    def _step_problems(self) -> Iterator[Problem]:
+        schedule, steps = self.lr_schedule, self.training.steps
+        if schedule.warmup_steps >= steps:
+            reason = f"{schedule.warmup_steps} leaves none of the {steps} training.steps"
+            yield _problem("lr_schedule.warmup_steps", reason)
+        if schedule.lr_end > schedule.learning_rate:
+            yield _problem("lr_schedule.lr_end", "it is above lr_schedule.learning_rate")
+        if self.training.lr_zero_steps > steps:
+            yield _problem("training.lr_zero_steps", "it exceeds training.steps")
 
     def record(self) -> dict[str, Any]:
         """The case as plain JSON values, without the paths of this machine; without a layout where it has one rank, and
@@ -278,39 +282,25 @@ class Case(Record):
         return parse_case({**self.model_dump(), **sections}, f"the changed case {self.name}")
 
 
-def _where(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "(whole file)"
+def _problem(keys: str, message: str) -> Problem:
+    return Problem(keys=tuple(keys.split(".")), message=message)
 
 
 def parse_case(content: Any, origin: str) -> Case:
-    """A case from the content of its file.
+    """A case from its recorded content.
 
     Raises:
         InputError: every problem of the content, one a line.
     """
-    if not isinstance(content, dict):
-        raise InputError(f"{origin} is not a case: expected a YAML mapping. 'certify cases --show' prints an example.")
-    try:
-        return Case.model_validate(content)
-    except ValidationError as error:
-        lines = [f"  {_where(e['loc'])}: {_hint(e, content)}" for e in error.errors()]
+    return _case(Written(value=content, origin=origin))
+
+
+def _case(written: Written) -> Case:
+    if not isinstance(written.value, dict):
         raise InputError(
-            f"{origin} is not a valid case ({len(lines)} problem{'s' * (len(lines) > 1)}):\n" + "\n".join(lines)
-        ) from None
-
-
-def _hint(error: Any, content: dict[str, Any]) -> str:
-    if error["type"] != "extra_forbidden":
-        return str(error["msg"]).removeprefix("Value error, ")
-    import difflib
-
-    section: Any = Case
-    for part in error["loc"][:-1]:
-        section = section.model_fields[part].annotation
-    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1)
-    return (
-        f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known: {', '.join(section.model_fields)}"
-    )
+            f"{written.origin} is not a case: expected a YAML mapping. 'certify cases --show' prints an example."
+        )
+    return validated(Case, written, "case")
 
 
 def check_trains(case: Case, what: str) -> None:
@@ -334,25 +324,24 @@ def load_case(name_or_path: str) -> Case:
     Raises:
         InputError: no such case, not YAML, or not valid.
     """
-    path, content = _read(name_or_path)
-    if is_configuration(content):
-        name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-") or "case"
-        return parse_case(read_configuration(content, name, str(path)).case, str(path))
-    return parse_case(content, str(path))
+    written = read_case_file(name_or_path)
+    return _case(read_configuration(written).case if is_configuration(written.value) else written)
 
 
-def written_for_mindformers(name_or_path: str) -> bool:
-    """Whether what `load_case` takes is a configuration of mindformers, which its own training reads too."""
-    return is_configuration(_read(name_or_path)[1])
+def read_case_file(name_or_path: str) -> Written:
+    """The content of the file that `load_case` reads: a case, or a configuration of mindformers.
 
-
-def _read(name_or_path: str) -> tuple[Path, Any]:
+    Raises:
+        InputError: no such file, or not YAML.
+    """
     path = shipped_cases().get(name_or_path, Path(name_or_path))
     if not path.is_file():
         raise InputError(
             f"There is no case {name_or_path!r}: neither a shipped case ({', '.join(shipped_cases())}) nor a file."
         )
-    try:
-        return path, yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {error}") from None
+    return read_yaml(path)
+
+
+def written_for_mindformers(name_or_path: str) -> bool:
+    """Whether what `load_case` takes is a configuration of mindformers, which its own training reads too."""
+    return is_configuration(read_case_file(name_or_path).value)

@@ -9,25 +9,26 @@ Source: mindformers 1.9.0: its configuration guide, `configs/qwen3/`, `trainer/b
 """
 
 import csv
-import difflib
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-import yaml
-
-from harness.base.errors import InputError
+from harness.base.near_names import nearest
+from harness.base.yaml_files import KeyPath, Problem, Written, parse_yaml, refusal
 
 FIELDS = Path(__file__).parent / "mindformers_fields.csv"
 LOADER = "BlendedMegatronDatasetDataLoader"
 LR_ZERO_STEPS = 20
 UNTIED = "untie_embeddings_and_output_weights"
+GRAPH_MODES = {0: True, 1: False}
 SCHEDULES = {"ConstantWarmUpLR": "constant", "CosineWithWarmUpLR": "cosine"}
 ACTIVATIONS = {"swiglu": "silu", "silu": "silu"}
 DATA, CONFIG, MODEL = "train_dataset", "train_dataset.data_loader.config", "model.model_config"
 Fate = Literal["case", "only", "idle", "read"]
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,12 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What a file says: the content of a case, each field with its value, and the memory that a device may use."""
+    """What a file states: the content of a case, each field with its value, and the memory that a device may use.
 
-    case: Mapping[str, Any]
+    The lines of the case's content are those of the fields that it was made from.
+    """
+
+    case: Written
     fields: tuple[tuple[Field, Any], ...]
     max_device_memory: str | None
 
@@ -70,25 +74,32 @@ def is_configuration(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("model"), dict) and "model_config" in content["model"]
 
 
-def read_configuration(content: Mapping[str, Any], name: str, origin: str) -> Configuration:
-    """The case that a configuration describes.
+def read_configuration(written: Written) -> Configuration:
+    """The case that a configuration describes, named like its file.
 
     Raises:
-        InputError: every unknown key, unsupported value and contradiction, one a line.
+        InputError: every unknown key, unsupported value and contradiction, with its line.
     """
-    given = dict(_leaves(content, ""))
+    given = dict(_leaves(written.value, ""))
     reader = _Reader(given)
-    case = reader.case(name)
+    case = reader.case(re.sub(r"[^a-z0-9._-]+", "-", Path(written.origin).stem.lower()).strip("._-") or "case")
+    memory = reader.max_device_memory
     if reader.problems:
-        count = len(reader.problems)
-        lines = "\n".join(f"  {problem}" for problem in reader.problems)
-        raise InputError(f"{origin} cannot be read as a case ({count} problem{'s' * (count > 1)}):\n{lines}")
+        raise refusal(written, "cannot be read as a case", list(reader.problems.values()))
     known = known_fields()
+    fields = tuple((known[path], value) for path, value in given.items())
     return Configuration(
-        case=case,
-        fields=tuple((known[path], value) for path, value in given.items()),
-        max_device_memory=given.get("context.max_device_memory"),
+        case=Written(value=case, origin=written.origin, line_of=functools.partial(_line_of, written, fields)),
+        fields=fields,
+        max_device_memory=memory,
     )
+
+
+def _line_of(written: Written, fields: tuple[tuple[Field, Any], ...], keys: KeyPath) -> int | None:
+    """The line of the field that a value of the case was read from; the first one where no field alone gives it."""
+    path = ".".join(map(str, keys))
+    sources = (field.mindformers for field, _ in fields if field.case == path)
+    return written.line_of(next(sources, "").split("."))
 
 
 def _leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -104,7 +115,7 @@ class _Reader:
     """Reads the fields, and keeps every problem for the end."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        self.problems: list[str] = []
+        self.problems: dict[tuple[str, str], Problem] = {}  # each once, however often its field is read
         self._given = given
 
     def case(self, name: str) -> dict[str, Any]:
@@ -123,21 +134,30 @@ class _Reader:
     def _get(self, path: str, default: Any = None) -> Any:
         return self._given.get(path, default)
 
+    def _chosen(self, path: str, choices: Mapping[Any, C], default: Any = None, words: str = "") -> C:
+        """What the value of a field stands for, one of some choices; a problem, and the first of them, where none."""
+        value = self._get(path, default)
+        for one, choice in choices.items():
+            if value == one and isinstance(value, bool) == isinstance(one, bool):
+                return choice
+        self._refuse(path, f"{value!r} is not supported, only {words or ', '.join(map(str, choices))}")
+        return next(iter(choices.values()))
+
+    def _flag(self, path: str, default: bool) -> bool:
+        return self._chosen(path, {True: True, False: False}, default, "true, false")
+
     def _refuse(self, path: str, why: str) -> None:
-        problem = f"{path}: {why}"
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self.problems[path, why] = Problem(keys=tuple(path.split(".")), message=why)
 
     def _take(self, path: str, value: Any, case: dict[str, Any]) -> None:
         known = known_fields().get(path)
         if known is None:
-            near = difflib.get_close_matches(path, known_fields(), n=1)
-            self._refuse(path, f"unknown key; did you mean {near[0]!r}?" if near else "unknown key")
+            near = nearest(path, known_fields())
+            self._refuse(path, f"unknown key; did you mean {near!r}?" if near else "unknown key")
             return
         if known.fate == "only":
-            allowed = yaml.safe_load(f"[{known.about}]")
-            if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
-                self._refuse(path, f"{value!r} is not supported, only {known.about}")
+            allowed = parse_yaml(f"[{known.about}]", str(FIELDS)).value
+            self._chosen(path, dict.fromkeys(allowed), words=known.about)
         if known.case and known.fate in ("case", "only"):
             section, _, name = known.case.partition(".")
             case.setdefault(section, {})[name] = value
@@ -183,25 +203,24 @@ class _Reader:
         return steps
 
     def _training(self) -> dict[str, Any]:
-        graph = {0: True, 1: False}.get(self._get("context.mode", 0))
-        if graph is None:
-            self._refuse("context.mode", f"{self._get('context.mode')!r} is neither 0 (GRAPH) nor 1 (PYNATIVE)")
-        clips = self._get("runner_wrapper.use_clip_grad", False)
+        clips = self._flag("runner_wrapper.use_clip_grad", False)
         return {
             "steps": self._steps,
             "lr_zero_steps": max(1, min(LR_ZERO_STEPS, self._steps)),
             "clip_grad": self._get("runner_wrapper.max_grad_norm", 1.0) if clips else None,
-            "graph_mode": graph is not False,
+            "graph_mode": self._chosen("context.mode", GRAPH_MODES, 0, "0 (GRAPH), 1 (PYNATIVE)"),
         }
 
     def _lr_schedule(self) -> dict[str, Any]:
-        kind = self._get("lr_schedule.type")
-        if kind not in SCHEDULES:
-            self._refuse("lr_schedule.type", f"{kind!r} is not supported, only {', '.join(SCHEDULES)}")
-        ratio, warmup = self._get("lr_schedule.warmup_ratio"), self._get("lr_schedule.warmup_steps")
+        path = "lr_schedule.warmup_ratio"
+        ratio, warmup = self._get(path) or 0, self._get("lr_schedule.warmup_steps")
         if ratio and warmup:
-            self._refuse("lr_schedule.warmup_ratio", "contradicts warmup_steps; give one of them")
-        return {"type": SCHEDULES.get(kind, "constant"), "warmup_steps": warmup or int((ratio or 0) * self._steps)}
+            self._refuse(path, "contradicts warmup_steps; give one of them")
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
+            self._refuse(path, f"{ratio!r} is no number from 0 to 1")
+            ratio = 0
+        kind = self._chosen("lr_schedule.type", SCHEDULES)
+        return {"type": kind, "warmup_steps": warmup or int(ratio * self._steps)}
 
     def _data(self) -> dict[str, Any]:
         path = f"{DATA}.data_loader.type"
@@ -227,35 +246,51 @@ class _Reader:
         return whole
 
     def _model(self) -> dict[str, Any]:
-        activation = self._get(f"{MODEL}.hidden_act", "swiglu")
-        if activation not in ACTIVATIONS:
-            self._refuse(f"{MODEL}.hidden_act", f"{activation!r} is not supported, only {', '.join(ACTIVATIONS)}")
         tied, untied = self._get(f"{MODEL}.tie_word_embeddings"), self._get(f"{MODEL}.{UNTIED}")
         if tied is not None and untied is not None and tied == untied:
             self._refuse(f"{MODEL}.tie_word_embeddings", f"{tied} contradicts {UNTIED} {untied}")
         length, of_data = self._get(f"{MODEL}.seq_length"), self._get(f"{CONFIG}.seq_length")
         if length is not None and length != of_data:
             self._refuse(f"{MODEL}.seq_length", f"{length} contradicts {CONFIG}.seq_length {of_data}")
-        known = (
-            {} if tied is None and untied is None else {"tie_word_embeddings": tied if untied is None else not untied}
-        )
-        return {"hidden_act": ACTIVATIONS.get(activation, activation), **known}
+        known = {} if tied is None else {"tie_word_embeddings": tied}
+        if untied is not None:
+            known = {"tie_word_embeddings": not self._flag(f"{MODEL}.{UNTIED}", True)}
+        return {"hidden_act": self._chosen(f"{MODEL}.hidden_act", ACTIVATIONS, "swiglu"), **known}
 
     def _parallel(self) -> dict[str, Any]:
         replicas = self._number("parallel_config.data_parallel")
         ranks = (
             replicas * self._number("parallel_config.model_parallel") * self._number("parallel_config.pipeline_stage")
         )
-        if self._get("use_parallel", True) is False and ranks > 1:
+        if not self._flag("use_parallel", True) and ranks > 1:
             self._refuse("use_parallel", f"False contradicts the {ranks} ranks of parallel_config")
         if self._get("parallel.parallel_mode", 1) == 0 and ranks > replicas:
             self._refuse("parallel.parallel_mode", "0 shares rows alone; 1 is needed where a model is shared")
-        dealt = self._get("parallel.dataset_strategy")
-        if dealt and not self._get("parallel.full_batch", False) and dealt[0][0] != replicas:
-            self._refuse("parallel.dataset_strategy", f"{dealt[0][0]} contradicts data_parallel {replicas}")
+        self._check_strategy(replicas)
         offset = self._get(f"{MODEL}.offset", 0)
+        if not isinstance(offset, list) and offset != 0:
+            self._refuse(f"{MODEL}.offset", f"{offset!r} is neither 0 nor a list with one number for each stage")
         return {"offset": offset if isinstance(offset, list) else []}
 
+    def _check_strategy(self, replicas: int) -> None:
+        path = "parallel.dataset_strategy"
+        strategy = self._get(path)
+        if not strategy or self._flag("parallel.full_batch", False):
+            return
+        if not isinstance(strategy, list) or not isinstance(strategy[0], list) or not strategy[0]:
+            self._refuse(path, "expected a list of lists, such as [[1, 1], [1, 1]]")
+        elif strategy[0][0] != replicas:
+            self._refuse(path, f"{strategy[0][0]} contradicts data_parallel {replicas}")
+
+    @functools.cached_property
+    def max_device_memory(self) -> str | None:
+        """The memory that a device may use, such as `58GB`."""
+        value = self._get("context.max_device_memory")
+        if value is None or isinstance(value, str):
+            return value
+        self._refuse("context.max_device_memory", f"{value!r} is no amount of memory; write it as 58GB")
+        return None
+
     def _precision(self) -> dict[str, Any]:
-        wide = self._get(f"{MODEL}.fp32_residual_connection", True)
+        wide = self._flag(f"{MODEL}.fp32_residual_connection", True)
         return {"residual_dtype": "float32" if wide else self._get(f"{MODEL}.compute_dtype", "float32")}

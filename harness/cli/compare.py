@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -17,8 +17,9 @@ from harness.base.whole_files import whole_file
 from harness.cases.case import load_case
 from harness.cli.options import CASE_HELP, JsonOption
 from harness.cli.terminal import MET, NOT_MET, out_console
+from harness.comparison.measurement import Series
 from harness.comparison.scores import scores_apart
-from harness.comparison.training import compare_traces
+from harness.comparison.training import compare_steps
 from harness.evidence.judge import describe_place, statistic
 from harness.logs import PRINTED, Format, ImportedRun, is_import, read_import
 from harness.logs.differences import Difference, differences
@@ -97,7 +98,7 @@ def compare(
     runs = [_as_run(path) for path in (reference, subject)]
     if any(_is_scored(run) for run in runs):
         return _compare_scored(runs[0], runs[1], as_json)
-    found = {m.name.removeprefix("pair."): m for m in compare_traces("pair", *runs)}
+    found = compare_steps(*runs)
     numbers = ("loss", "grad_norm", "learning_rate", "tokens")
     rows = {number: _row(found, number) for number in numbers}
     unfinished = [run.name for run in runs if run.trace is None or run.trace.footer is None]
@@ -188,7 +189,7 @@ def _as_run(path: Path) -> Run:
     return Run(name=str(path), outcome=outcome, trace=trace)
 
 
-def _row(found: Any, number: str) -> dict[str, Any]:
+def _row(found: Mapping[str, Series], number: str) -> dict[str, Any]:
     relative, signed, differs = (found[f"{number}.{measure}"] for measure in ("relative", "signed", "differs"))
     places = zip(differs.places, differs.values, strict=True)
     first = next((describe_place(place) for place, value in places if value != 0), None)

@@ -3,15 +3,13 @@
 import dataclasses
 import json
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.table import Table
 
 from harness.base.errors import InputError
-from harness.cases.case import Case, check_trains, load_case
+from harness.cases.case import Case, check_trains, load_case, read_case_file
 from harness.cases.mindformers import is_configuration, read_configuration
 from harness.cli.dry_run import print_dry_run
 from harness.cli.options import CaseArgument, JsonOption, check_device
@@ -74,9 +72,8 @@ def plan(
 
 def _stated_memory(case: str) -> str | None:
     """What a configuration of mindformers says that a device may use."""
-    path = Path(case)
-    content: Any = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return read_configuration(content, "plan", case).max_device_memory if is_configuration(content) else None
+    written = read_case_file(case)
+    return read_configuration(written).max_device_memory if is_configuration(written.value) else None
 
 
 def _bytes(stated: str | None) -> int | None:
@@ -131,7 +128,7 @@ def _print_advice(case: Case, limit: int, fused: bool) -> None:
 
 def _print_found(found: list[Candidate], as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_summary(one) for one in found]))
+        print(json.dumps({"layouts": [_summary(one) for one in found]}))
         return
     table = Table("layout", "GiB a rank", "GiB sent", "time", box=None, pad_edge=False)
     for one in found[:SHOWN]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from harness.cases.runs_of_a_case import ORACLE, ORACLE_PROBE, REFERENCE, REFERENCE_PROBE, SUBJECT, SUBJECT_PROBE
+from harness.comparison.catalogue import EXACT, KINDS, SIDES, STANDARD_ERRORS, Kind
 from harness.comparison.distance import HALF_ULP, error_ratio, relative, root_mean_square, tensor_difference
 from harness.comparison.measurement import Measurement, Place, Tensors, steps_of, why_broken, why_missing
 from harness.runs.files import GRADIENT, UPDATED
@@ -26,7 +27,7 @@ def against_oracle(
     `distances` holds what the sides are apart (`train.*` and `lr_zero.*`), which comes back in errors of the reference.
     """
     trained, probes = (ORACLE, REFERENCE, SUBJECT), (ORACLE_PROBE, REFERENCE_PROBE, SUBJECT_PROBE)
-    for number in ("loss", "grad_norm"):
+    for number in EXACT:
         curves = [{step.step: float(getattr(step, number)) for step in steps_of(runs.get(name))} for name in trained]
         places = tuple(sorted(set().union(*curves)))
         errors = [
@@ -53,7 +54,7 @@ def _double(
 ) -> Iterable[Measurement]:
     missing = why_missing(*runs) or (None if places else "nothing was recorded")
     ratios = tuple(map(error_ratio, *errors))
-    for part, values in zip(("reference", "subject", "ratio"), (*errors, ratios), strict=True):
+    for part, values in zip((*SIDES, "ratio"), (*errors, ratios), strict=True):
         yield Measurement(
             name=f"{name}.{part}",
             places=places if missing is None else (),
@@ -81,23 +82,24 @@ def _in_errors_of_the_reference(number: str, measured: Mapping[str, Measurement]
         places=(REFERENCE,) if yardstick.values else (),
         values=(unit,) if yardstick.values else (),
     )
-    for name, of in (
-        (f"train.{number}.scaled", measured[f"train.{number}.relative"]),
-        (f"train.{number}.drift", measured[f"train.{number}.signed"]),
-        (f"lr_zero.{number}.scaled", measured[f"lr_zero.{number}.relative"]),
-        (f"oracle.{number}.scaled", measured[f"oracle.{number}.subject"]),
-    ):
-        factor = (math.sqrt(len(of.values)) if name.endswith(".drift") else 1.0) / unit
-        missing = of.missing or yardstick.missing
-        yield dataclasses.replace(
-            of,
-            name=name,
-            places=of.places if missing is None else (),
-            values=tuple(value * factor for value in of.values) if missing is None else (),
-            sides=of.sides if missing is None else (),
-            missing=missing,
-            broken=of.broken or yardstick.broken,
-        )
+    for kind in KINDS:
+        if kind.scaled_by == f"oracle.{number}.unit" and kind.scales is not None:
+            yield _scaled(kind, measured[kind.scales], yardstick, unit)
+
+
+def _scaled(kind: Kind, source: Measurement, yardstick: Measurement, unit: float) -> Measurement:
+    """A measurement in another unit; in standard errors, times the root of how many values there are."""
+    factor = (math.sqrt(len(source.values)) if kind.unit == STANDARD_ERRORS else 1.0) / unit
+    missing = source.missing or yardstick.missing
+    return dataclasses.replace(
+        source,
+        name=kind.name,
+        places=source.places if missing is None else (),
+        values=tuple(value * factor for value in source.values) if missing is None else (),
+        sides=source.sides if missing is None else (),
+        missing=missing,
+        broken=source.broken or yardstick.broken,
+    )
 
 
 def _tensor_error(

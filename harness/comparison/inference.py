@@ -90,10 +90,10 @@ def _of_runs(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str, Tensor
         run, repeat = runs.get(name), runs.get(again)
         for what, wanted in (("initial", asked.weights), ("alignment", asked.alignment)):
             stated = getattr(run.trace.header, what) if run and run.trace else None
-            yield compare_mappings(f"{side}.{what}.differs", wanted, stated, why_broken(run))
+            yield compare_mappings(wanted, stated, why_broken(run)).named(f"{side}.{what}.differs")
         both = why_broken(run, repeat)
-        yield compare_mappings(f"{side}.repeat.scores.differs", _lines(run), _lines(repeat), both)
-        yield compare_mappings(f"{side}.repeat.answers.differs", _left(run), _left(repeat), both)
+        yield compare_mappings(_lines(run), _lines(repeat), both).named(f"{side}.repeat.scores.differs")
+        yield compare_mappings(_left(run), _left(repeat), both).named(f"{side}.repeat.answers.differs")
     yield _same_documents([runs.get(name) for _, name in SIDES], asked)
 
 
@@ -294,7 +294,7 @@ def answers_apart(a: Run | None, b: Run | None) -> dict[str, float]:
     lines, left = (scored(a), scored(b)), (_left(a), _left(b))
     if not all(lines) or not all(left):
         return {}
-    differing = compare_mappings("pair", left[0], left[1], None).values
+    differing = compare_mappings(left[0], left[1]).values
     return {
         "log_likelihood": max(likelihoods_apart(x, y) for x, y in pairs_of(*lines)),
         "answers": math.fsum(differing),

@@ -1,11 +1,12 @@
-"""A measurement: named values at places, or why there are none."""
+"""A measurement: values at places, or why there are none, under a name of the catalogue."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy.typing as npt
 
+from harness.comparison.catalogue import CATALOGUE, Kind
 from harness.runs.trace import Run, Step
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -13,19 +14,42 @@ Place = int | str  # a step, a tensor's name or a run's name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class Series:
     """Values at places (steps, tensors, runs). `missing` says why there are none; `broken` that a run did not end.
 
     `sides` holds, where two numbers were compared at a place, both of them, and `between` the names of their runs.
     """
 
-    name: str
     places: tuple[Place, ...] = ()
     values: tuple[float, ...] = ()
     sides: tuple[tuple[float, float], ...] = ()
     between: tuple[str, str] | None = None
     missing: str | None = None
     broken: str | None = None
+
+    def named(self, name: str) -> "Measurement":
+        """The measurement with these values."""
+        return Measurement(name=name, **{field.name: getattr(self, field.name) for field in fields(Series)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Series):
+    """A series of values that the catalogue describes.
+
+    Raises:
+        ValueError: the catalogue has no such name.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in CATALOGUE:
+            raise ValueError(f"harness.comparison.catalogue describes no measurement {self.name!r}")
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        return CATALOGUE[self.name]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from harness.cases.runs_of_a_case import SUBJECT
 from harness.comparison.distance import absolute
-from harness.comparison.measurement import Measurement, Place, why_broken, why_missing
+from harness.comparison.measurement import Measurement, Place, Series, why_broken, why_missing
 from harness.comparison.paired_statistics import Interval, discordance_bound, perplexity_difference
 from harness.runs.evaluation import TASKS
 from harness.runs.trace import EvaluationTask, Run, Scored
@@ -18,18 +18,20 @@ def scored(run: Run | None) -> tuple[Scored, ...]:
     return run.trace.scored if run and run.trace else ()
 
 
-def measured(
-    name: str, places: Sequence[Place], values: Sequence[float], *made: Run | None, why: str | None = None
-) -> Measurement:
-    """A measurement of the runs `made`; its values are missing where one of them is, or `why`, or nothing is there."""
-    absent = why_missing(*made) or why or (None if places else "nothing was recorded")
-    return Measurement(
-        name=name,
+def series_of(places: Sequence[Place], values: Sequence[float], *made: Run | None) -> Series:
+    """Values of the runs `made`; they are missing where one of these is, or nothing is there."""
+    absent = why_missing(*made) or (None if places else "nothing was recorded")
+    return Series(
         places=tuple(places) if absent is None else (),
         values=tuple(values) if absent is None else (),
         missing=absent,
         broken=why_broken(*made),
     )
+
+
+def measured(name: str, places: Sequence[Place], values: Sequence[float], *made: Run | None) -> Measurement:
+    """The measurement with such values."""
+    return series_of(places, values, *made).named(name)
 
 
 def measure_scores(reference: Run | None, subject: Run | None, right: Sequence[int]) -> Iterator[Measurement]:
@@ -101,12 +103,12 @@ def measure_sense(run: Run | None, unigram_nats: float, text_tokens: int) -> Mea
     return measured("subject.sense", [SUBJECT] if texts else [], [cost / unigram_nats], run)
 
 
-def scores_apart(a: Run, b: Run) -> Measurement:
+def scores_apart(a: Run, b: Run) -> Series:
     """By document, how far two runs' log-likelihoods are apart: 0 where the lines are the same; NaN where one lacks it,
     it is another document, or all that differs is what followed from the same likelihoods."""
     pairs = pairs_of(scored(a), scored(b))
     places = [f"{one.task} {one.step}" for x, y in pairs if (one := x or y)]
-    return measured("scores", places, [_line_apart(x, y) for x, y in pairs], a, b)
+    return series_of(places, [_line_apart(x, y) for x, y in pairs], a, b)
 
 
 def _line_apart(a: Scored | None, b: Scored | None) -> float:

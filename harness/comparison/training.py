@@ -15,36 +15,30 @@ import numpy as np
 from harness.cases.runs_of_a_case import (
     FLOOR,
     REFERENCE,
-    REFERENCE_LR_ZERO,
-    REFERENCE_REPEAT,
     SUBJECT,
-    SUBJECT_ALONE,
     SUBJECT_ALONE_PROBE,
-    SUBJECT_LR_ZERO,
     SUBJECT_PROBE,
-    SUBJECT_REPEAT,
-    SUBJECT_RESUMED,
 )
 from harness.comparison.against_oracle import against_oracle
+from harness.comparison.catalogue import EXACT, LAYOUT, NUMBERS, PAIRS, RESUMED, TRAIN
 from harness.comparison.distance import MEASURES, fall, spike, tensor_difference, trend
-from harness.comparison.measurement import Comparison, Measurement, Tensors, why_broken, why_missing
+from harness.comparison.measurement import Comparison, Measurement, Series, Tensors, why_broken, why_missing
 from harness.runs.files import GRADIENT
 from harness.runs.trace import Run, Step, Trace, TraceHeader
 
-NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens")
 
-
-def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> Iterable[Measurement]:
-    """`PREFIX.NUMBER.MEASURE` for each number of a step and each measure, and `PREFIX.batch.differs`."""
+def compare_steps(reference: Run | None, subject: Run | None) -> dict[str, Series]:
+    """How far two runs are apart at each step: `NUMBER.MEASURE` for each number of a step and each measure, and
+    `batch.differs`."""
     steps = max((run.trace.header.steps for run in (reference, subject) if run and run.trace), default=0)
     missing, broken = why_missing(reference, subject), why_broken(reference, subject)
     places = tuple(range(1, steps + 1)) if missing is None else ()
     left, right = _by_step(reference), _by_step(subject)
+    found: dict[str, Series] = {}
     for number in NUMBERS:
         sides = tuple((_number(left.get(step), number), _number(right.get(step), number)) for step in places)
         for measure, function in MEASURES.items():
-            yield Measurement(
-                name=f"{prefix}.{number}.{measure}",
+            found[f"{number}.{measure}"] = Series(
                 places=places,
                 values=tuple(
                     function(a, b) if s in left and s in right else math.nan
@@ -56,7 +50,7 @@ def compare_traces(prefix: str, reference: Run | None, subject: Run | None) -> I
                 broken=broken,
             )
     batches = tuple(_differs(left.get(step), right.get(step)) for step in places)
-    yield Measurement(name=f"{prefix}.batch.differs", places=places, values=batches, missing=missing, broken=broken)
+    return {**found, "batch.differs": Series(places=places, values=batches, missing=missing, broken=broken)}
 
 
 def _differs(a: Step | None, b: Step | None) -> float:
@@ -72,15 +66,15 @@ def _by_step(run: Run | None) -> dict[int, Step]:
 
 
 def compare_parameters(
-    prefix: str, reference: Tensors | None, subject: Tensors | None, broken: str | None
+    pair: str, reference: Tensors | None, subject: Tensors | None, broken: str | None
 ) -> Iterable[Measurement]:
-    """`PREFIX.parameters.relative` and `.maximum`, a value a tensor; a tensor that one side lacks is NaN."""
+    """`PAIR.parameters.relative` and `.maximum`, a value a tensor; a tensor that one side lacks is NaN."""
     names = tuple(sorted({*(reference or {}), *(subject or {})}))
     missing = "final parameters were not kept" if reference is None or subject is None else None
     pairs = [_tensor_pair(name, reference, subject) for name in names] if reference and subject else []
     for index, measure in enumerate(("relative", "maximum")):
         yield Measurement(
-            name=f"{prefix}.parameters.{measure}",
+            name=f"{pair}.parameters.{measure}",
             places=names if missing is None else (),
             values=tuple(pair[index] for pair in pairs),
             missing=missing,
@@ -94,15 +88,13 @@ def _tensor_pair(name: str, reference: Tensors, subject: Tensors) -> tuple[float
     return tensor_difference(reference[name], subject[name])
 
 
-def compare_mappings(
-    name: str, a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, broken: str | None
-) -> Measurement:
+def compare_mappings(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, broken: str | None = None) -> Series:
     """0 for each key whose values are the same on both sides, 1 otherwise, also where one side lacks it."""
     if a is None or b is None:
-        return Measurement(name=name, missing="a run did not state them", broken=broken)
+        return Series(missing="a run did not state them", broken=broken)
     names = tuple(sorted({*a, *b}))
     values = tuple(float(key not in a or key not in b or a[key] != b[key]) for key in names)
-    return Measurement(name=name, places=names, values=values, broken=broken)
+    return Series(places=names, values=values, broken=broken)
 
 
 def _final(run: Run | None) -> Mapping[str, str] | None:
@@ -180,25 +172,24 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
     """
     get = runs.get
     found: list[Measurement] = []
-    for prefix, left, right in (
-        ("train", REFERENCE, SUBJECT),
-        ("lr_zero", REFERENCE_LR_ZERO, SUBJECT_LR_ZERO),
-        ("reference.repeat", REFERENCE, REFERENCE_REPEAT),
-        ("subject.repeat", SUBJECT, SUBJECT_REPEAT),
-        ("layout", SUBJECT_ALONE, SUBJECT),
-    ):
-        found += compare_traces(prefix, get(left), get(right))
-        broken = why_broken(get(left), get(right))
-        found.append(compare_mappings(f"{prefix}.parameters.differs", _final(get(left)), _final(get(right)), broken))
-    found += compare_traces("subject.resumed", _beginning(get(SUBJECT), get(SUBJECT_RESUMED)), get(SUBJECT_RESUMED))
-    for prefix, left, right in (("train", REFERENCE, SUBJECT), ("layout", SUBJECT_ALONE, SUBJECT)):
-        found += compare_parameters(prefix, tensors.get(left), tensors.get(right), why_broken(get(left), get(right)))
+    for pair in PAIRS:
+        left, right = get(pair.first), get(pair.second)
+        if pair is RESUMED:
+            left = _beginning(left, right)
+        found += [series.named(f"{pair.name}.{what}") for what, series in compare_steps(left, right).items()]
+        if pair is not RESUMED:
+            bits = compare_mappings(_final(left), _final(right), why_broken(left, right))
+            found.append(bits.named(f"{pair.name}.parameters.differs"))
+        if pair in (TRAIN, LAYOUT):
+            kept = tensors.get(pair.first), tensors.get(pair.second)
+            found += compare_parameters(pair.name, *kept, why_broken(left, right))
     found.append(_gradients_of_layout(runs, tensors))
     for side, name in (("reference", REFERENCE), ("subject", SUBJECT)):
         header = _header(get(name))
         for what, wanted in (("initial", expected.weights), ("alignment", expected.alignment)):
             stated = getattr(header, what) if header else None
-            found.append(compare_mappings(f"{side}.{what}.differs", wanted, stated, why_broken(get(name))))
+            differs = compare_mappings(wanted, stated, why_broken(get(name)))
+            found.append(differs.named(f"{side}.{what}.differs"))
     for curve in (fall, trend, spike):
         found.append(_single(f"subject.loss.{curve.__name__}", get(SUBJECT), _of_losses(curve)))
     found.append(_single("subject.steps", get(SUBJECT), lambda trace: float(len(trace.steps))))
@@ -246,21 +237,20 @@ def _gradients_of_layout(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]
 
 def _floor(reference: Run | None, repeats: Sequence[Run]) -> Iterable[Measurement]:
     """Step by step, the largest relative difference of any perturbed repeat of the reference from the reference."""
-    each = [{m.name: m for m in compare_traces("floor", reference, run)} for run in repeats]
-    for number in ("loss", "grad_norm"):
-        name = f"floor.{number}.relative"
-        if not each:
-            yield Measurement(name=name, missing="not run")
-            continue
-        series = [measurements[name] for measurements in each]
-        values = np.array([m.values for m in series]) if len({len(m.values) for m in series}) == 1 else np.array([])
-        widest = tuple(float(value) for value in values.max(axis=0)) if values.size else ()
-        missing = None if values.size else "a perturbed repeat has no trace"
-        broken = "; ".join(m.broken for m in series if m.broken) or None
-        yield Measurement(
-            name=name,
-            places=series[0].places if widest else (),
-            values=widest,
-            missing=missing,
-            broken=broken,
-        )
+    each = [compare_steps(reference, run) for run in repeats]
+    for number in EXACT:
+        widest = _widest([found[f"{number}.relative"] for found in each])
+        yield widest.named(f"floor.{number}.relative")
+
+
+def _widest(series: Sequence[Series]) -> Series:
+    if not series:
+        return Series(missing="not run")
+    values = np.array([one.values for one in series]) if len({len(one.values) for one in series}) == 1 else np.array([])
+    widest = tuple(float(value) for value in values.max(axis=0)) if values.size else ()
+    return Series(
+        places=series[0].places if widest else (),
+        values=widest,
+        missing=None if values.size else "a perturbed repeat has no trace",
+        broken="; ".join(one.broken for one in series if one.broken) or None,
+    )

@@ -256,7 +256,7 @@ def _located(measurement: Measurement, judged: Judged) -> str:
     if isinstance(judged.first_beyond, int):
         sides = _sides(measurement, judged.first_beyond)
         return f"first beyond the limit at {describe_place(judged.first_beyond)}{sides}"
-    if measurement.name.endswith(".differs"):
+    if measurement.kind.differs:
         return f"differs: {_differing(measurement)}"
     return f"worst: {judged.worst}" if len(measurement.places) > 1 else ""
 

@@ -12,7 +12,7 @@ from harness.cases.runs_of_a_case import TRAINING, required_runs
 from harness.cases.task import TaskName
 from harness.comparison.inference import Asked, answers_apart, measure_answers
 from harness.comparison.measurement import Comparison, Tensors
-from harness.comparison.training import Expected, compare_traces, measure
+from harness.comparison.training import Expected, compare_steps, measure
 from harness.evidence.judge import statistic
 from harness.runs.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
 from harness.runs.inputs import Inputs
@@ -67,8 +67,8 @@ def _measure_training(recorded: Recorded) -> Comparison:
 
 def _curves_apart(first: Run | None, second: Run | None) -> dict[str, float]:
     """The largest relative difference of loss and grad norm."""
-    found = {m.name: m for m in compare_traces("pair", first, second)}
-    curves = {number: found[f"pair.{number}.relative"].values for number in ("loss", "grad_norm")}
+    found = compare_steps(first, second)
+    curves = {number: found[f"{number}.relative"].values for number in ("loss", "grad_norm")}
     return {number: statistic("maximum", values) for number, values in curves.items() if values}
 
 

@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from harness.base.digest import digest_json
-from harness.base.errors import InputError
-from harness.base.yaml_records import Record
+from harness.base.yaml_files import Problem, read_yaml
+from harness.base.yaml_records import Problems, Record, validated
 from harness.cases.case import Case, load_case
 from harness.levels.rule import Level
 
@@ -61,9 +60,13 @@ class Matrix(Record):
     @model_validator(mode="after")
     def _each_once(self) -> "Matrix":
         names = [name_of(cell) for cell in self.cells]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = [
+            Problem(keys=("cells", index), message=f"the cell {name} is there twice")
+            for index, name in enumerate(names)
+            if name in names[:index]
+        ]
         if twice:
-            raise ValueError(f"cells that are there twice: {', '.join(twice)}")
+            raise Problems(twice)
         return self
 
     def digest(self) -> str:
@@ -96,14 +99,4 @@ def load_matrix(path: Path) -> Matrix:
     Raises:
         InputError: it is not there, not YAML, or not valid: every problem, one a line.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is no matrix: expected a mapping with name and cells.")
-    try:
-        return Matrix.model_validate(content)
-    except ValidationError as error:
-        problems = [f"  {'.'.join(map(str, one['loc'])) or '(whole file)'}: {one['msg']}" for one in error.errors()]
-        raise InputError(f"{path} is not a valid matrix:\n" + "\n".join(problems)) from None
+    return validated(Matrix, read_yaml(path), "matrix")

@@ -30,7 +30,8 @@ import yaml
 
 import qwen3_model
 from harness.base.errors import InputError, MissingPrerequisite
-from harness.cases.case import Case, load_case, shipped_cases
+from harness.base.yaml_files import read_yaml
+from harness.cases.case import Case, load_case, read_case_file
 from harness.cases.mindformers import CONFIG, DATA, MODEL, UNTIED, is_configuration, known_fields
 from harness.planning.cann_stubs import stub_libraries
 from harness.planning.communication import Communication, read_communication
@@ -96,8 +97,7 @@ def described(case_or_yaml: str, layers: int | None = None) -> tuple[Case, dict[
         InputError: the case is not valid, the layers cannot be divided, or the case has one process.
     """
     case = load_case(case_or_yaml)
-    path = shipped_cases().get(case_or_yaml, Path(case_or_yaml))
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_case_file(case_or_yaml).value
     if layers is not None:
         layout = {**vars(case.parallel), "offset": ()}
         case = case.with_changes(model={**case.model.to_hf(), "num_hidden_layers": layers}, parallel=layout)
@@ -111,7 +111,7 @@ def described(case_or_yaml: str, layers: int | None = None) -> tuple[Case, dict[
 
 def as_configuration(case: Case) -> dict[str, Any]:
     """A case in mindformers' form: the pretraining guide's file with the values of the case."""
-    configuration: dict[str, Any] = yaml.safe_load(GUIDE.read_text(encoding="utf-8"))
+    configuration: dict[str, Any] = read_yaml(GUIDE).value
     record, layout = case.model_dump(mode="json"), case.parallel
     for field in known_fields().values():
         if field.fate == "case" and not field.mindformers.startswith("lr_schedule."):

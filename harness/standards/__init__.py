@@ -1,19 +1,22 @@
 """The standards as data: named, versioned sets of criteria, each limit with its reason and source.
 
-Takes a YAML file, gives a frozen record with a digest, and refuses a file with all of its errors at once.
-A looser standard is another digest.
+Takes a YAML file, gives a frozen record with a digest, and refuses a file with all of its errors at once: also a limit
+on what is not measured, or one that holds for a wrong number. A looser standard is another digest.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationInfo, model_validator
 
 from harness.base.digest import digest_json
 from harness.base.errors import InputError
-from harness.base.yaml_records import Record
-from harness.cases.task import TaskName
+from harness.base.near_names import did_you_mean
+from harness.base.yaml_files import Problem, Written, read_yaml
+from harness.base.yaml_records import Problems, Record, validated
+from harness.cases.task import TASKS, TaskName
+from harness.comparison.catalogue import CATALOGUE, Kind, names_of
 
 STANDARDS_DIR = Path(__file__).parent
 
@@ -34,6 +37,13 @@ class Limit(Record):
     value: float
     reason: str = Field(min_length=1)
     source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _makes_sense(self, info: ValidationInfo) -> Self:
+        # Without a context it is the limit of a recorded bundle, whose program may have measured other things.
+        if info.context is not None and (problems := list(_problems(self, info.context))):
+            raise Problems(problems)
+        return self
 
 
 class Criterion(Record):
@@ -61,11 +71,57 @@ class Standard(Record):
     learning_rate: float | None = Field(default=None, gt=0)
     criteria: tuple[Criterion, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _each_id_once(self) -> Self:
+        ids = [criterion.id for criterion in self.criteria]
+        twice = [
+            Problem(keys=("criteria", index, "id"), message=f"another criterion has the id {name!r}")
+            for index, name in enumerate(ids)
+            if name in ids[:index]
+        ]
+        if twice:
+            raise Problems(twice)
+        return self
+
     def digest(self) -> str:
         record = self.model_dump(mode="json", exclude={"learning_rate"})
         if self.task == "pretrain":  # standards of training are older than tasks, and keep their digests
             del record["task"]
         return digest_json(record)
+
+
+def _problems(limit: Limit, task: TaskName) -> Iterator[Problem]:
+    """Why a limit of a standard for a task can hold for nothing, or would hold for a wrong number."""
+    kind = CATALOGUE.get(limit.measurement)
+    if kind is None:
+        hint = did_you_mean(limit.measurement, names_of(task))
+        yield Problem(keys=("measurement",), message=f"nothing measures {limit.measurement!r}.{hint}")
+    elif task not in kind.places:
+        message = f"{limit.measurement!r} is measured for {', '.join(kind.places)}, not for {task}"
+        yield Problem(keys=("measurement",), message=message)
+    else:
+        yield from (Problem(keys=("statistic",), message=one) for one in _wrong_statistic(limit, kind, task))
+        yield from (Problem(keys=("comparator",), message=one) for one in _wrong_comparator(limit, kind))
+
+
+def _wrong_statistic(limit: Limit, kind: Kind, task: TaskName) -> Iterator[str]:
+    if limit.statistic == "first" and kind.places[task] != "step":
+        yield f"{kind.name!r} has a value for each {kind.places[task]}, and 'first' is the value of step 1"
+    if limit.statistic == "bias" and kind.unsigned is None:
+        yield f"the values of {kind.name!r} have no sign; use 'mean'"
+    if limit.statistic not in ("bias", "rms") and kind.unsigned is not None:
+        yield (
+            f"{kind.name!r} has a sign, and {limit.statistic!r} would pass any number below 0; use 'bias' or 'rms', or "
+            f"limit {kind.unsigned!r}"
+        )
+    if limit.statistic == "minimum" and not kind.higher_is_better:
+        yield f"'minimum' would pass all values of {kind.name!r} but the best one; use 'maximum', 'mean' or 'rms'"
+
+
+def _wrong_comparator(limit: Limit, kind: Kind) -> Iterator[str]:
+    if kind.higher_is_better != (limit.comparator == "at_least"):
+        better, fitting = ("higher", "'at_least'") if kind.higher_is_better else ("lower", "'at_most' or 'below'")
+        yield f"a {better} {kind.name!r} is better; use {fitting}"
 
 
 def shipped_standards() -> dict[str, Path]:
@@ -74,40 +130,35 @@ def shipped_standards() -> dict[str, Path]:
 
 
 def parse_standard(content: Any, origin: str) -> Standard:
-    """A standard from the content of its file.
+    """A standard from its recorded content.
 
     Raises:
         InputError: every problem of the content, one a line.
     """
-    try:
-        standard = Standard.model_validate(content)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(whole file)'}: {e['msg']}" for e in error.errors()]
-        raise InputError(f"{origin} is not a valid standard:\n" + "\n".join(lines)) from None
-    ids = [criterion.id for criterion in standard.criteria]
-    if twice := sorted({name for name in ids if ids.count(name) > 1}):
-        raise InputError(f"{origin} is not a valid standard: these criteria stand twice: {', '.join(twice)}")
-    return standard
+    return validated(Standard, Written(value=content, origin=origin), "standard")
 
 
 def load_standard(name_or_path: str) -> Standard:
     """A shipped standard by name, or any standard by the path of its YAML file.
 
     Raises:
-        InputError: no such standard, not YAML, or not valid.
+        InputError: no such standard, not YAML, or not valid: every problem with its line.
     """
     path = shipped_standards().get(name_or_path, Path(name_or_path))
     if not path.is_file():
         known = ", ".join(shipped_standards())
         raise InputError(f"There is no standard {name_or_path!r}: neither a shipped one ({known}) nor a file.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {error}") from None
-    standard = parse_standard(content, str(path))
+    written = read_yaml(path)
+    standard = validated(Standard, written, "standard", context=_task_of(written.value))
     shipped = shipped_standards().get(standard.name)
     if shipped is not None and path != shipped:
         raise InputError(
             f"{path} calls itself {standard.name!r}, the name of a shipped standard. Give it another name."
         )
     return standard
+
+
+def _task_of(content: Any) -> TaskName | None:
+    """The task of a standard that was not checked yet; None where it names none that there is."""
+    named = content.get("task", Standard.model_fields["task"].default) if isinstance(content, dict) else None
+    return next((task for task in TASKS if task == named), None)

@@ -66,7 +66,9 @@ def unusable(path: Path, content: bytes) -> str:
     return str(error.value)
 
 
-def test_a_key_file_that_cannot_sign_says_why(office: Path, tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> None:
+def test_a_key_file_that_cannot_sign_is_reported_with_the_reason(
+    office: Path, tmp_path: Path, rsa_key: rsa.RSAPrivateKey
+) -> None:
     key = tmp_path / "li.key"
     good = load_pem_private_key((office / "li.key").read_bytes(), None)
     assert "holds no private key" in unusable(key, b"")
@@ -77,7 +79,7 @@ def test_a_key_file_that_cannot_sign_says_why(office: Path, tmp_path: Path, rsa_
     assert "is encrypted" in unusable(key, pem(good, BestAvailableEncryption(b"secret")))
 
 
-def test_a_key_file_that_is_none_says_so(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_key_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"li\.key cannot be read: No such file"):
         sign(CLAIM, tmp_path / "li.key")
     with pytest.raises(InputError, match="is not a file"):
@@ -98,14 +100,14 @@ def untrusted(office: Path, keys: Any, **more: Any) -> str:
     return str(error.value)
 
 
-def test_a_public_key_stands_in_the_trust_file_or_beside_it(office: Path, envelope: bytes) -> None:
+def test_a_public_key_is_in_the_trust_file_or_next_to_it(office: Path, envelope: bytes) -> None:
     inline = (office / "li.pub").read_text()
     for value in ("li.pub", str(office / "li.pub"), inline):
         assert verify(envelope, trusted(office, [entry("li", public_key=value)]), NOON).person == "li"
 
 
 def test_all_errors_of_a_trust_file_come_at_once(office: Path) -> None:
-    told = untrusted(
+    message = untrusted(
         office,
         [
             entry("li", roles=["boss"], valid_until="soon"),
@@ -121,32 +123,34 @@ def test_all_errors_of_a_trust_file_come_at_once(office: Path) -> None:
         "keys.1.vaild_until", "keys.2: valid_until 2026-12-31 is before valid_from 2027-01-01", "keys.3.person",
         "keys.3.public_key", "keys.3.roles", "withdrawn.0.key", "withdrawn.0.reason", "revoked",
     ):  # fmt: skip
-        assert place in told, place
-    assert len(told.splitlines()) == 1 + 13
+        assert place in message, place
+    assert len(message.splitlines()) == 1 + 13
 
 
 def test_keys_and_their_withdrawals_stand_once(office: Path) -> None:
     li = key_id(office, "li")
     gone = {"key": li, "date": "2026-06-01", "reason": "lost"}
-    told = untrusted(
+    message = untrusted(
         office, [entry("li"), entry("wu", public_key="li.pub")], withdrawn=[gone, gone, {**gone, "key": "f" * 64}]
     )
-    assert f"key {li} stands twice: li, wu" in told
-    assert f"key {li} is withdrawn twice" in told
-    assert f"withdrawn key {'f' * 64} is none of the keys" in told
+    assert f"keys.1: key {li} is given twice: li, wu" in message
+    assert f"withdrawn.1: key {li} is withdrawn twice" in message
+    assert f"withdrawn.2: key {'f' * 64} is none of the keys" in message
 
 
 @pytest.mark.parametrize("other", ["LI", "Li", "\uff4c\uff49"])
 def test_one_name_in_two_spellings_is_not_two_people(office: Path, other: str) -> None:
-    told = untrusted(office, [entry("li"), entry("wu", person=other)])
-    assert "are one name, written differently" in told
+    message = untrusted(office, [entry("li"), entry("wu", person=other)])
+    assert "are one name, written differently" in message
 
 
 def test_a_name_may_stand_on_several_keys(office: Path) -> None:
     assert len(trusted(office, [entry("li"), entry("wu", person="li")]).keys) == 2
 
 
-def test_a_public_key_that_is_none_says_why(office: Path, tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> None:
+def test_an_invalid_public_key_is_reported_with_the_reason(
+    office: Path, tmp_path: Path, rsa_key: rsa.RSAPrivateKey
+) -> None:
     other = rsa_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     private = (office / "li.key").read_text()
     for value, why in (
@@ -158,16 +162,16 @@ def test_a_public_key_that_is_none_says_why(office: Path, tmp_path: Path, rsa_ke
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "this is no public key in PEM"),
         (7, "expected a public key in PEM"),
     ):
-        told = untrusted(office, [entry("li", public_key=value)])
-        assert f"keys.0.public_key: {why}" in told
-        assert private.splitlines()[1] not in told, "a private key must not get into a message"
+        message = untrusted(office, [entry("li", public_key=value)])
+        assert f"keys.0.public_key: {why}" in message
+        assert private.splitlines()[1] not in message, "a private key must not get into a message"
 
 
 def test_a_second_list_of_withdrawn_keys_does_not_undo_the_first(office: Path) -> None:
     path = office / "twice.yaml"
     gone = [{"key": key_id(office, "li"), "date": "2026-06-01", "reason": "lost"}]
     path.write_text(yaml.safe_dump({"keys": [entry("li")], "withdrawn": gone}) + "withdrawn: []\n")
-    with pytest.raises(InputError, match="the key 'withdrawn' stands twice"):
+    with pytest.raises(InputError, match="the key 'withdrawn' is given twice"):
         load_trust(path)
 
 

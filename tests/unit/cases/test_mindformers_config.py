@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from harness.base.errors import InputError
+from harness.base.yaml_files import Written
 from harness.cases.case import Case, load_case
 from harness.cases.mindformers import known_fields, read_configuration
 from harness.certify import environment
@@ -25,6 +26,10 @@ DOCUMENT = ROOT / "docs" / "mindformers-config.md"
 def guide() -> dict[str, Any]:
     content: dict[str, Any] = copy.deepcopy(yaml.safe_load(GUIDE.read_text(encoding="utf-8")))
     return content
+
+
+def written(content: dict[str, Any]) -> Written:
+    return Written(value=content, origin="guide.yaml")
 
 
 def test_the_guides_configuration_is_a_case() -> None:
@@ -43,7 +48,7 @@ def test_the_guides_configuration_is_a_case() -> None:
 
 
 def test_every_field_of_it_has_a_fate_and_every_case_field_exists() -> None:
-    read = read_configuration(guide(), "guide", "guide.yaml")
+    read = read_configuration(written(guide()))
     assert {field.fate for field, _ in read.fields} == {"case", "only", "idle", "read"}
     assert read.max_device_memory == "58GB"
     record = load_case(str(GUIDE)).model_dump()
@@ -100,7 +105,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "ranks without use_parallel": (set_to("use_parallel", False), "False contradicts the 16 ranks"),
     "rows alone are shared": (set_to("parallel.parallel_mode", 0), "0 shares rows alone"),
     "another strategy": (set_to("parallel.dataset_strategy", [[2, 1]]), "2 contradicts data_parallel 1"),
-    "a mode of its own": (set_to("context.mode", 2), "2 is neither 0 (GRAPH) nor 1 (PYNATIVE)"),
+    "a mode of its own": (set_to("context.mode", 2), "2 is not supported, only 0 (GRAPH), 1 (PYNATIVE)"),
     "a scaled loss": (set_to("runner_wrapper.scale_sense", 1024), "1024 is not supported, only 1"),
 }  # fmt: skip
 
@@ -111,7 +116,7 @@ def test_what_a_case_cannot_stand_for_is_refused_with_its_reason(wrong: str) -> 
     change, told = WRONG[wrong]
     change(content)
     with pytest.raises(InputError) as refused:
-        read_configuration(content, "guide", "guide.yaml")
+        read_configuration(written(content))
     assert "guide.yaml cannot be read as a case (1 problem)" in str(refused.value)
     assert told in str(refused.value)
 
@@ -142,7 +147,7 @@ def test_all_problems_are_told_at_once() -> None:
     for change, _ in WRONG.values():
         change(content)
     with pytest.raises(InputError) as refused:
-        read_configuration(content, "guide", "guide.yaml")
+        read_configuration(written(content))
     assert str(refused.value).count("\n") >= 20
 
 
@@ -154,7 +159,7 @@ def smaller(**changes: Any) -> Case:
 
 
 def load_case_of(content: dict[str, Any]) -> Case:
-    return Case.model_validate(read_configuration(content, "guide", "guide.yaml").case)
+    return Case.model_validate(read_configuration(written(content)).case.value)
 
 
 def test_rows_of_a_step_are_those_of_mindformers() -> None:

@@ -21,9 +21,10 @@ from harness.cases.runs_of_a_case import (
     SUBJECT_PROBE,
     required_runs,
 )
+from harness.comparison.catalogue import NUMBERS
 from harness.comparison.distance import MEASURES
 from harness.comparison.measurement import Comparison
-from harness.comparison.training import NUMBERS, Expected, compare_mappings, compare_parameters, compare_traces, measure
+from harness.comparison.training import Expected, compare_mappings, compare_parameters, compare_steps, measure
 from harness.runs.trace import Run, RunOutcome, Step, Trace, TraceFooter, TraceHeader
 from tests.support.bundles import example_step
 from tests.support.examples import small_case
@@ -154,21 +155,18 @@ def test_a_missing_or_extra_parameter_is_not_a_number(a: dict[str, int], b: dict
 
 @pytest.mark.parametrize(("a", "b"), [({"w": "1", "x": "2"}, {"w": "1"}), ({"w": "1"}, {"w": "1", "x": "2"})])
 def test_a_missing_or_extra_parameter_has_no_equal_digest(a: dict[str, str], b: dict[str, str]) -> None:
-    assert compare_mappings("d", a, b, None).values == (0.0, 1.0)
+    assert compare_mappings(a, b).values == (0.0, 1.0)
 
 
 def test_parameters_that_were_not_kept_have_no_values() -> None:
     assert all(m.missing and not m.values for m in compare_parameters("train", None, {"w": np.ones(2)}, None))
-    assert compare_mappings("d", None, {}, None).missing
+    assert compare_mappings(None, {}).missing
 
 
 def test_the_floor_is_the_widest_of_its_repeats() -> None:
     runs = {name: make_run(name) for name in (*REQUIRED_RUNS, "floor-1", "floor-2")}
     found = measured(runs)["floor.loss.relative"]
-    singles = [
-        next(m for m in compare_traces("floor", runs["reference-1"], runs[name]) if m.name == "floor.loss.relative")
-        for name in ("floor-1", "floor-2")
-    ]
+    singles = [compare_steps(runs["reference-1"], runs[name])["loss.relative"] for name in ("floor-1", "floor-2")]
     assert found.values == tuple(map(max, *(m.values for m in singles)))
 
 

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from harness.comparison.catalogue import CATALOGUE
 from harness.comparison.measurement import Comparison, Measurement
 from harness.evidence.judge import Finding, Outcome, holds, judge, statistic
 from harness.standards import Criterion, Limit, Standard
 
+NAME = "train.loss.relative"
 STATISTICS = ("first", "mean", "maximum", "minimum", "bias")
 COMPARATORS = ("at_most", "below", "at_least")
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -20,7 +22,7 @@ NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf])
 VALUES = st.lists(st.floats(), min_size=1, max_size=8)
 LIMITS = st.builds(
     Limit,
-    measurement=st.just("m"),
+    measurement=st.just(NAME),
     statistic=st.sampled_from(STATISTICS),
     comparator=st.sampled_from(COMPARATORS),
     value=FINITE,
@@ -31,7 +33,7 @@ LIMITS = st.builds(
 
 def limit(value: float = 1.0, **changes: Any) -> Limit:
     return Limit(
-        **{"measurement": "m", "statistic": "maximum", "value": value, "reason": "r", "source": "s", **changes}
+        **{"measurement": NAME, "statistic": "maximum", "value": value, "reason": "r", "source": "s", **changes}
     )
 
 
@@ -40,7 +42,7 @@ def standard(*limits: Limit, **changes: Any) -> Standard:
     return Standard(name="test", version=1, title="t", criteria=(criterion,))
 
 
-def measurement(values: Any, name: str = "m", **changes: Any) -> Measurement:
+def measurement(values: Any, name: str = NAME, **changes: Any) -> Measurement:
     return Measurement(name=name, places=tuple(range(1, len(values) + 1)), values=tuple(values), **changes)
 
 
@@ -131,7 +133,7 @@ def test_a_small_mean_hides_no_large_step() -> None:
 
 @given(st.lists(st.sampled_from([0.5, 2.0]), min_size=1, max_size=4))
 def test_a_criterion_is_met_where_one_of_its_limits_is(values: list[float]) -> None:
-    measurements = [measurement([value], name=f"m{index}") for index, value in enumerate(values)]
+    measurements = [measurement([value], name=name) for name, value in zip(CATALOGUE, values, strict=False)]
     limits = tuple(limit(1.0, measurement=one.name) for one in measurements)
     assert found(limits, *measurements).outcome is (Outcome.PASS if 0.5 in values else Outcome.FAIL)
 
@@ -160,8 +162,8 @@ def test_the_message_locates_compares_and_names_the_rule() -> None:
 )
 def test_the_message_names_the_keys_that_differ(differing: list[str], told: str) -> None:
     places = (*differing, "same")
-    one = Measurement(name="m.differs", places=places, values=(*[1.0] * len(differing), 0.0))
-    assert found(limit(0.0, measurement="m.differs"), one).message.endswith(told)
+    one = Measurement(name="subject.initial.differs", places=places, values=(*[1.0] * len(differing), 0.0))
+    assert found(limit(0.0, measurement="subject.initial.differs"), one).message.endswith(told)
 
 
 def test_the_worst_place_is_not_a_number_before_any_number() -> None:

@@ -218,10 +218,10 @@ def test_the_page_of_a_job_gets_the_summary(certify_: Call, place: Path, monkeyp
     ("content", "said"),
     [
         ({"name": "x", "cells": []}, "cells"),
-        ({"name": "x", "cells": [{"case": "a"}, {"case": "a"}]}, "there twice: a-cpu"),
+        ({"name": "x", "cells": [{"case": "a"}, {"case": "a"}]}, "the cell a-cpu is there twice"),
         ({"name": "x", "cells": [{"case": "a", "device": "GPU"}]}, "'CPU' or 'Ascend'"),
         ({"name": "x", "cells": [{"case": "a", "limit": "soon"}]}, "write a time as 45s, 30m or 2h"),
-        ({"name": "x", "cells": [{"case": "a", "cases": 1}]}, "Extra inputs"),
+        ({"name": "x", "cells": [{"case": "a", "cases": 1}]}, "cells.0.cases: unknown key"),
         ([], "expected a mapping"),
     ],
 )

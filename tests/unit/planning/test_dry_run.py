@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import CertifyError, InputError
+from harness.base.yaml_files import Written
 from harness.cases.case import load_case
 from harness.cases.mindformers import read_configuration
 from harness.cli import dry_run as cli
@@ -84,7 +85,7 @@ def test_a_graph_without_an_entry_is_an_error() -> None:
 @pytest.mark.parametrize("name", ["qwen3-tied-tp2-pp2", "qwen3-tiny-dp2-tp2", "qwen3-32b-bf16"])
 def test_a_case_written_for_mindformers_reads_back_as_the_same_case(name: str) -> None:
     case = load_case(name)
-    again = read_configuration(as_configuration(case), name, name).case
+    again = read_configuration(Written(value=as_configuration(case), origin=name)).case.value
     record: dict[str, Any] = case.model_dump(mode="json")
     for section in ("model", "precision", "parallel", "optimizer"):
         for key, value in again[section].items():

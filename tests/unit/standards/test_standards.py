@@ -95,7 +95,10 @@ def test_how_a_file_is_written_does_not_matter() -> None:
         (lambda s: s["criteria"][0].update(tolerance=1), "criteria.0.tolerance"),
         (lambda s: s.update(criteria=[]), "criteria"),
         (lambda s: s.update(name="../official"), "name"),
-        (lambda s: s["criteria"].append(s["criteria"][0]), "stand twice: runs-complete"),
+        (
+            lambda s: s["criteria"].append(s["criteria"][0]),
+            "criteria.26.id: another criterion has the id 'runs-complete'",
+        ),
     ],
 )
 def test_an_unsound_standard_is_refused(edit: Callable[[Any], Any], told: str) -> None:

@@ -1,9 +1,8 @@
-"""The catalogue of defects: faults planted on purpose in the real subject, to measure whether the gate sees them.
+"""The catalogue of defects: faults planted on purpose in the real subject, to measure whether the gate detects them.
 
-A defect is a runner: a subclass of `MindSporeSubject`, or in the area `inference` of `MindSporeInference`, under
-`@defect(...)`, whose docstring begins with what is wrong. One that was not shipped is one short file of the same form.
-What a defect says of itself is read from its source and never by running it, so a catalogue is listed without a
-framework, and listing a file runs nothing of it.
+A defect is a runner with the decorator `@defect(...)`: a subclass of `MindSporeSubject`, or of `MindSporeInference` in
+the area `inference`. Its docstring starts with what is wrong. A user's defect is one short file of the same form. The
+description of a defect is read from its source, so a catalogue is listed without a framework and without running it.
 """
 
 import ast
@@ -37,13 +36,13 @@ Direction = Literal["forward", "backward"]
 AREAS: tuple[Area, ...] = get_args(Area)
 PARALLEL: Area = "parallel"  # the area whose defects need several ranks
 INFERENCE: Area = "inference"  # the area whose defects are planted in inference
-# The areas whose defects are planted in the cases of a task: in the usual one, unless defect or command names another.
+# The areas whose defects are planted in a task: in its usual case, unless the defect or the command names another.
 AREAS_OF_TASK: Mapping[TaskName, tuple[Area, ...]] = {
     "pretrain": tuple(area for area in AREAS if area != INFERENCE),
     "inference": (INFERENCE,),
 }
 DIRECTORY = Path(__file__).parent
-# In the order of the catalogue. The model's own are in four, those of inference in two, the other areas in one each.
+# In the order of the catalogue. The area `model` has four modules, `inference` two, every other area one.
 MODULES = ("rotary", "norms", "attention", "layers", *AREAS[1:-1], "decoding", "generation")
 Subject = TypeVar("Subject", bound=type)
 
@@ -53,18 +52,18 @@ class Defect:
     """One planted fault.
 
     Attributes:
-        id: The class's name in kebab-case; no two shipped ones share one.
+        id: The class's name in kebab-case, unique among the shipped defects.
         area: The part of training that is wrong, or inference.
         runner: Runs it: `certify run --subject RUNNER`.
-        what: One sentence, what is wrong.
-        note: What else is to be known of it, such as where it does not show; may be empty.
-        imitates: The mistake of real life that it stands for.
-        source: Where that mistake was made, or the right behaviour is laid down: a public address.
+        what: What is wrong, in one sentence.
+        note: Further facts, such as where the defect has no effect; may be empty.
+        imitates: The real mistake that it imitates.
+        source: A public address where that mistake was made, or where the right behaviour is specified.
         place: The module or parameter, by Hugging Face's name, whose own arithmetic is the first to be wrong in
-            `direction`; what is inside it computes rightly from what it is given. None where no part of the model is.
-        direction: In which pass `place` is first wrong; None exactly where there is no place.
-        size: Of a graded defect, how far off it is, as a fraction.
-        case: The shipped case on which it makes a difference; the usual one of its task where none is given.
+            `direction`; modules inside it compute rightly from their inputs. None if no part of the model is wrong.
+        direction: The pass in which `place` is first wrong; None if there is no place.
+        size: The relative error of a graded defect.
+        case: The shipped case on which it makes a difference; by default the usual case of its task.
     """
 
     id: str
@@ -86,7 +85,7 @@ class Defect:
 
 
 def task_of(area: str) -> Task:
-    """The task in which an area's defects can be planted; for an unknown area, the default of a case."""
+    """The task in which an area's defects can be planted; for an unknown area, the default task."""
     return next((TASKS[name] for name, areas in AREAS_OF_TASK.items() if area in areas), PRETRAIN)
 
 
@@ -100,12 +99,12 @@ def defect(
     size: float | None = None,
     case: str | None = None,
 ) -> Callable[[Subject], Subject]:
-    """Marks a runner as a defect; see `Defect`. Every argument is a literal, for it is read from the source."""
+    """Marks a runner as a defect; see `Defect`. Every argument is a literal, because it is read from the source."""
     return lambda subject: subject
 
 
 def shipped_defects() -> dict[str, Defect]:
-    """Every shipped defect by its id: area by area, and within one in the order of its files."""
+    """Every shipped defect by its id: area by area, and within an area in the order of its files."""
     return {found.id: found for name in MODULES for found in _read(DIRECTORY / f"{name}.py", f"{__name__}.{name}")}
 
 
@@ -113,7 +112,7 @@ def defects_of_file(path: Path) -> tuple[Defect, ...]:
     """The defects of a file, in its order; their runner is `PATH:CLASS`.
 
     Raises:
-        InputError: there is no such file, it is not Python, it marks no defect, or one is not described rightly.
+        InputError: there is no such file, it is not Python, it has no defect, or a defect's description is invalid.
     """
     return tuple(_read(path, str(path)))
 
@@ -144,13 +143,13 @@ def load_defect(name: str) -> Defect:
 def _read(path: Path, module: str) -> Iterator[Defect]:
     marked = list(_marked(path))
     if not marked:
-        raise InputError(f"{path} holds no defect: no class of it stands under @defect(...) of harness.defects.")
+        raise InputError(f"{path} holds no defect: it has no class with @defect(...) of harness.defects.")
     for node, call in marked:
         yield _described(path, node, call, f"{module}:{node.name}")
 
 
 def _marked(path: Path) -> Iterator[tuple[ast.ClassDef, ast.Call]]:
-    """The classes of a file that stand under `@defect(...)`, each with that call."""
+    """The classes of a file with `@defect(...)`, each with that call."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
@@ -180,7 +179,7 @@ def _described(path: Path, node: ast.ClassDef, call: ast.Call, runner: str) -> D
         problems += [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
     if problems:
         raise InputError(
-            f"{path}:{node.lineno}: the defect {node.name} is not described rightly: {'; '.join(problems)}."
+            f"{path}:{node.lineno}: the description of the defect {node.name} is invalid: {'; '.join(problems)}."
         )
     return found
 
@@ -202,4 +201,4 @@ def _problems(described: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{name}: unknown" for name in described if name not in known | {"id", "runner", "what", "note"})
     yield from (f"{name}: empty" for name in ("what", "imitates", "source") if described.get(name) == "")
     if (described.get("place") is None) != (described.get("direction") is None):
-        yield "place and direction: either both or neither"
+        yield "place and direction: give both or neither"

@@ -1,4 +1,4 @@
-"""Defects of the attention: heads, scale, mask, and what is dropped of its probabilities."""
+"""Defects of the attention: heads, scale, mask, and dropout of the probabilities."""
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -28,7 +28,7 @@ class Tiled(PlainAttention):
     direction="forward",
 )
 class HeadsTiled(MindSporeSubject):
-    """Query heads take key heads in turn, not in consecutive groups."""
+    """Query heads use the key heads in turn, not in consecutive groups."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -128,13 +128,13 @@ class HidesSelf(PlainAttention):
 
 @defect(
     area="model",
-    imitates="A strict comparison of positions where equality has to be let through",
+    imitates="A strict comparison of positions that excludes equality",
     source="https://github.com/Dao-AILab/flash-attention#21-change-behavior-of-causal-flag",
     place="model.layers.0.self_attn",
     direction="forward",
 )
 class MaskHidesOwnToken(MindSporeSubject):
-    """No position attends to itself; the first one, left with nothing, attends to all alike."""
+    """No position attends to itself; the first one, with every key masked, attends to all equally."""
 
     class trainer(Masked):
         attention = HidesSelf
@@ -168,13 +168,13 @@ class WithoutLastKey(PlainAttention):
 
 @defect(
     area="model",
-    imitates="A tiled kernel that leaves out the last key of a block that is not full",
+    imitates="A tiled kernel that skips the last key of a block that is not full",
     source="https://arxiv.org/abs/2205.14135",
     place="model.layers.0.self_attn",
     direction="forward",
 )
 class LastKeyLeftOut(MindSporeSubject):
-    """No query sees the last key; under a causal mask that is one score of each head."""
+    """No query attends to the last key; under a causal mask that is one score of each head."""
 
     class trainer(Masked):
         attention = WithoutLastKey
@@ -198,7 +198,7 @@ class DroppedSoftmax(nn.Cell):
     size=0.001,
 )
 class AttentionDropoutLeftOn(MindSporeSubject):
-    """One attention weight of a thousand is dropped, by a generator that starts from the case's seed."""
+    """One attention weight in a thousand is dropped, by a generator with the case's seed."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:

@@ -1,8 +1,8 @@
-"""Defects of clipping: the gradients are right, and so is what they would be made of, but not their common factor.
+"""Defects of clipping: the gradients are right, but not the factor that scales them.
 
-Adam divides by the size of the gradients, so a factor that is wrong in the same way in every step all but cancels; what
-shows is where it changes from step to step. A factor that is not capped at 1 is left out: no shipped case has a step
-whose norm is below the threshold.
+Adam divides by the size of the gradients, so a factor that is wrong by the same amount in every step nearly cancels;
+only its changes between steps have an effect. A factor without the cap at 1 is not in the catalogue: no shipped case
+has a step whose norm is below the threshold.
 """
 
 import mindspore as ms
@@ -16,7 +16,7 @@ from qwen3_model.optimizer import AdamW, ClipByGlobalNorm
 
 
 class WithClip(Qwen3Trainer):
-    """Clips by another cell; what it states is what was asked for."""
+    """Clips with another cell; its configuration still states the requested clipping."""
 
     clip_cell: type[ClipByGlobalNorm]
 
@@ -32,11 +32,11 @@ class NoFactor(ClipByGlobalNorm):
 
 @defect(
     area="clipping",
-    imitates="Clipping called after the optimizer's step, when it changes nothing any more",
+    imitates="Clipping called after the optimizer's step, where it has no effect",
     source="https://github.com/VGraphRNN/VGRNN/issues/4",
 )
 class ClippingOff(MindSporeSubject):
-    """No gradient is clipped; the norm is reported as ever."""
+    """No gradient is clipped; the norm is still reported."""
 
     class trainer(WithClip):
         clip_cell = NoFactor
@@ -56,7 +56,7 @@ class FactorOfBefore(ClipByGlobalNorm):
 
 @defect(
     area="clipping",
-    imitates="A norm that is reduced while the update goes on already",
+    imitates="A norm that is reduced while the update already runs",
     source="https://arxiv.org/abs/1211.5063",
 )
 class ClippingOneStepLate(MindSporeSubject):
@@ -67,7 +67,7 @@ class ClippingOneStepLate(MindSporeSubject):
 
 
 class Each(AdamW):
-    """Clips each gradient by its own norm; gradients that it is given alone it clips too."""
+    """Clips each gradient by its own norm, also in updates by given gradients."""
 
     def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
         clipped = []
@@ -78,7 +78,7 @@ class Each(AdamW):
 
 
 class ByValue(AdamW):
-    """Clips each element; elements of gradients that it is given alone it clips too."""
+    """Clips each element, also in updates by given gradients."""
 
     def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
         clipped = tuple([ops.minimum(ops.maximum(g, -self.max_norm), self.max_norm) for g in gradients])
@@ -86,7 +86,7 @@ class ByValue(AdamW):
 
 
 class ClippingOptimizer(WithOptimizer):
-    """Clips within the optimizer, by the norm that was asked for."""
+    """Clips within the optimizer, by the requested norm."""
 
     def build_optimizer(self, parameters: ms.ParameterTuple) -> AdamW:
         optimizer = super().build_optimizer(parameters)
@@ -112,7 +112,7 @@ class ClippingPerTensor(MindSporeSubject):
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html",
 )
 class ClippingByValue(MindSporeSubject):
-    """Elements are clipped to the threshold of the norm; none is as large as that, so nothing is clipped."""
+    """Elements are clipped to the threshold of the norm; no element is that large, so nothing is clipped."""
 
     class trainer(ClippingOptimizer):
         optimizer_cell = ByValue
@@ -129,7 +129,7 @@ class WithoutFirst(ClipByGlobalNorm):
     source="https://github.com/NVIDIA/Megatron-LM/issues/7452",
 )
 class NormWithoutEmbedding(MindSporeSubject):
-    """The embedding's gradient is left out of the norm."""
+    """The norm omits the embedding's gradient."""
 
     class trainer(WithClip):
         clip_cell = WithoutFirst
@@ -146,7 +146,7 @@ class OfMatrices(ClipByGlobalNorm):
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html",
 )
 class NormOfMatricesOnly(MindSporeSubject):
-    """The gradients of the norms' weights are left out of the norm; they are few and small."""
+    """The gradient norm omits the weights of the RMS norms, which are few and small."""
 
     class trainer(WithClip):
         clip_cell = OfMatrices
@@ -160,7 +160,7 @@ class LargeEpsilon(ClipByGlobalNorm):
 
 @defect(
     area="clipping",
-    imitates="An epsilon of the clipping that was chosen for half precision",
+    imitates="A clipping epsilon that was chosen for half precision",
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html",
     size=0.01,
 )
@@ -179,7 +179,7 @@ class OfSquare(ClipByGlobalNorm):
 
 @defect(
     area="clipping",
-    imitates="A sum of squares whose root is taken for the report alone",
+    imitates="A sum of squares whose root is taken only for the report",
     source="https://arxiv.org/abs/1211.5063",
 )
 class ClippingBySquare(MindSporeSubject):
@@ -191,14 +191,14 @@ class ClippingBySquare(MindSporeSubject):
 
 @defect(
     area="clipping",
-    imitates="A threshold that is scaled or rounded on its way",
+    imitates="A threshold that is scaled or rounded between configuration and use",
     source="https://arxiv.org/abs/1211.5063",
     size=0.01,
 )
 class ThresholdOnePercent(MindSporeSubject):
     """Gradients are clipped to a norm 1 % too large.
 
-    Where every step is clipped, as in 200 steps of qwen3-tiny-fp32, Adam divides it out and nothing of it shows.
+    Where every step is clipped, as in 200 steps of qwen3-tiny-fp32, Adam divides the error out and nothing differs.
     """
 
     class trainer(Qwen3Trainer):

@@ -1,7 +1,7 @@
-"""Defects of the data: the subject trains on other batches than it is handed, as a wrong loader of its own would.
+"""Defects of the data: the subject trains on other batches than the given ones, as with a faulty data loader.
 
-The batch that a run digests is the one that it was handed, so only the numbers can tell. A faulty order of the rows
-within a batch is left out: the loss is a mean over them.
+A run records the digest of the given batch, so only the numbers can show the fault. A wrong order of the rows within a
+batch is not in the catalogue: the loss is a mean over them.
 """
 
 from abc import abstractmethod
@@ -10,34 +10,34 @@ import numpy as np
 
 from harness.cases.case import Case
 from harness.defects import defect
-from harness.defects.planting import Array, FedWrongly
+from harness.defects.planting import Array, OtherBatches
 from harness.runners.protocol import Setting, Tensors
 
 
-class Remembering(FedWrongly):
-    """Knows the batch before."""
+class Remembering(OtherBatches):
+    """Keeps the previous batch, and repeats it in some steps."""
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         super().__init__(case, weights, setting)
         self.before: tuple[int, Array, Array] | None = None
 
-    def fed(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
+    def batch(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
         before, self.before = self.before, (step, tokens, loss_mask)
-        return (before[1], before[2]) if before and before[0] < step and self.again(step) else (tokens, loss_mask)
+        return (before[1], before[2]) if before and before[0] < step and self.repeats(step) else (tokens, loss_mask)
 
     @abstractmethod
-    def again(self, step: int) -> bool: ...
+    def repeats(self, step: int) -> bool: ...
 
 
 @defect(
     area="data",
-    imitates="A loader that hands out one batch twice after it was started anew",
+    imitates="A loader that returns one batch twice after a restart",
     source="https://docs.pytorch.org/docs/stable/data.html",
 )
 class BatchRepeated(Remembering):
     """Step 3 trains on the batch of step 2."""
 
-    def again(self, step: int) -> bool:
+    def repeats(self, step: int) -> bool:
         return step == 3
 
 
@@ -49,31 +49,31 @@ class BatchRepeated(Remembering):
 class BatchesLate(Remembering):
     """Every step but the first trains on the batch of the step before."""
 
-    def again(self, step: int) -> bool:
+    def repeats(self, step: int) -> bool:
         return True
 
 
 @defect(
     area="data",
-    imitates="A last batch that is filled up with samples that were seen already",
+    imitates="A last batch that is filled up with earlier samples",
     source="https://docs.pytorch.org/docs/stable/data.html",
 )
 class LastBatchReplaced(Remembering):
-    """The last step trains on the batch before; one step alone can show it."""
+    """The last step trains on the previous batch; only that step can show it."""
 
-    def again(self, step: int) -> bool:
+    def repeats(self, step: int) -> bool:
         return step == self._case.training.steps
 
 
 @defect(
     area="data",
-    imitates="A batch that is filled up with its first sample, as a distributed sampler fills up a rest",
+    imitates="A batch that is filled up with its first sample, as a distributed sampler pads the remainder",
     source="https://github.com/pytorch/pytorch/blob/main/torch/utils/data/distributed.py",
 )
-class LastRowReplaced(FedWrongly):
+class LastRowReplaced(OtherBatches):
     """The last row of every batch is its first."""
 
-    def fed(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
+    def batch(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
         rows = np.arange(len(tokens))
         rows[-1] = 0
         return tokens[rows], loss_mask[rows]
@@ -81,13 +81,13 @@ class LastRowReplaced(FedWrongly):
 
 @defect(
     area="data",
-    imitates="A sampler that was given no rank, so that each half of the batch is the same",
+    imitates="A sampler without a rank, so that both halves of the batch are the same",
     source="https://docs.pytorch.org/docs/stable/data.html",
 )
-class RanksReadTheSame(FedWrongly):
+class RanksReadTheSame(OtherBatches):
     """The second half of every batch repeats the first."""
 
-    def fed(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
+    def batch(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
         rows = np.arange(len(tokens)) % max(1, len(tokens) // 2)
         return tokens[rows], loss_mask[rows]
 
@@ -97,10 +97,10 @@ class RanksReadTheSame(FedWrongly):
     imitates="A sample that begins one token too late in its document",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/gpt_dataset.py",
 )
-class RowsShifted(FedWrongly):
+class RowsShifted(OtherBatches):
     """Every row begins with its second token and ends with its first."""
 
-    def fed(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
+    def batch(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
         return np.roll(tokens, -1, axis=1), loss_mask
 
 
@@ -109,10 +109,10 @@ class RowsShifted(FedWrongly):
     imitates="One damaged byte in a file of tokens",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/indexed_dataset.py",
 )
-class OneTokenOff(FedWrongly):
-    """In step 3 the second token of the first row is the id before it; before and after, all is right."""
+class OneTokenOff(OtherBatches):
+    """In step 3 the second token of the first row is off by one; all other steps are right."""
 
-    def fed(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
+    def batch(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
         changed = tokens.copy()
         if step == 3:
             changed[0, 1] = abs(int(tokens[0, 1]) - 1)
@@ -121,26 +121,26 @@ class OneTokenOff(FedWrongly):
 
 @defect(
     area="data",
-    imitates="eod_mask_loss set on one side only, so that what follows the end of a document does not count",
+    imitates="eod_mask_loss set on one side only, so that the target after the end of a document does not count",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/gpt_dataset.py",
 )
-class LineEndsMasked(FedWrongly):
+class LineEndsMasked(OtherBatches):
     """Targets that follow a line's end do not count, as if it ended a document."""
 
-    def fed(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
+    def batch(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
         return tokens, loss_mask * (tokens[:, :-1] != ord("\n")).astype(loss_mask.dtype)
 
 
 @defect(
     area="data",
-    imitates="A pad token that is also the end-of-document token, so that no label of it is left",
+    imitates="A pad token that is also the end-of-document token, so that none of its labels counts",
     source="https://github.com/huggingface/transformers/issues/23530",
     case="qwen3-tied-fp32",
 )
-class EndOfDocumentNeverLearned(FedWrongly):
-    """The end of a document is masked as a target like the padding that has the same id."""
+class EndOfDocumentNeverLearned(OtherBatches):
+    """The end of a document is masked as a target, like the padding with the same id."""
 
-    def fed(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
+    def batch(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
         return tokens, loss_mask * (tokens[:, 1:] != self.end).astype(loss_mask.dtype)
 
     end = 256

@@ -1,4 +1,4 @@
-"""Defects of prefill, cache and decode: what is computed from what is kept is not what is computed at once."""
+"""Defects of prefill, cache and decode: results with the cache differ from those without it."""
 
 import dataclasses
 import functools
@@ -33,11 +33,11 @@ class ColumnBefore(Decode):
 
 @defect(
     area="inference",
-    imitates="A cache position that is derived from what the cache held a step before",
+    imitates="A cache position that is derived from the cache's length one step before",
     source="https://github.com/huggingface/transformers/issues/36151",
 )
 class CacheWrittenOneColumnOff(MindSporeInference):
-    """Decode writes keys and values one column before their own, over those of the token before."""
+    """Decode writes keys and values one column too early, over those of the previous token."""
 
     class model_class(Qwen3ForInference):
         def build_decode(self) -> Decode:
@@ -46,11 +46,11 @@ class CacheWrittenOneColumnOff(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="An offset of the cache that is not counted on where the first token is decoded",
+    imitates="A cache offset that is not advanced when the first token is decoded",
     source="https://github.com/skyzh/tiny-llm/pull/46",
 )
 class PositionNotAdvanced(MindSporeInference):
-    """Decode gives the newest token the position of the one before it."""
+    """Decode gives the newest token the position of the previous token."""
 
     class model_class(Qwen3ForInference):
         def positions(self, columns: Array, first: Array) -> Array:
@@ -59,11 +59,11 @@ class PositionNotAdvanced(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="Positions counted by the length of the input, which is one token where there is a cache",
+    imitates="Positions counted by the length of the input, which is one token with a cache",
     source="https://github.com/Blaizzy/mlx-vlm/issues/1983",
 )
 class RotaryFromZeroInDecode(MindSporeInference):
-    """Decode rotates every newest token as if it was the first."""
+    """Decode rotates every newest token as if it were the first."""
 
     class model_class(Qwen3ForInference):
         def positions(self, columns: Array, first: Array) -> Array:
@@ -73,7 +73,7 @@ class RotaryFromZeroInDecode(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A batch whose prompts are padded, and whose attention mask is left out",
+    imitates="A batch of padded prompts without an attention mask",
     source="https://github.com/turboderp-org/exllamav2/issues/606",
 )
 class LeftPaddingUnmasked(MindSporeInference):
@@ -86,11 +86,11 @@ class LeftPaddingUnmasked(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A mask of padding that is applied in the first step and in none after it",
+    imitates="A padding mask that is applied in the first step only",
     source="https://github.com/OpenNMT/OpenNMT-py/pull/2532",
 )
 class PaddingSeenInDecode(MindSporeInference):
-    """In decode every row attends to the padding before it; its prompt did not."""
+    """In decode every row attends to the padding before its prompt; the prompt itself does not."""
 
     class model_class(Qwen3ForInference):
         def mask(self, queries: Array, keys: int, first: Array) -> Array:
@@ -99,12 +99,12 @@ class PaddingSeenInDecode(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="Position ids that all rows of a batch share, whatever the padding of each",
+    imitates="Position ids that all rows of a batch share, although their padding differs",
     source="https://github.com/unslothai/unsloth/pull/3795",
 )
 class PromptPositionsCountPadding(MindSporeInference):
-    """Positions of a prompt count its padding, those of its continuation do not; only distances count, so that both
-    with padding would show nothing."""
+    """Positions of a prompt count its padding, those of its continuation do not; only distances matter, so counting
+    padding in both would change nothing."""
 
     class model_class(Qwen3ForInference):
         def positions(self, columns: Array, first: Array) -> Array:
@@ -112,7 +112,7 @@ class PromptPositionsCountPadding(MindSporeInference):
 
 
 class KeptRoundedPrefill(Prefill):
-    """Keys and values go through `dtype` into the cache; this prompt's own attention has them as they were."""
+    """Keys and values are rounded to `dtype` for the cache; the prompt's own attention uses them unrounded."""
 
     dtype = ms.bfloat16
 
@@ -134,7 +134,7 @@ class KeptRoundedDecode(Decode):
 
 @defect(
     area="inference",
-    imitates="A cache kept in the dtype of serving, whatever the model computes in",
+    imitates="A cache in the serving dtype, independent of the model's compute dtype",
     source="https://docs.vllm.ai/en/latest/features/quantization/quantized_kvcache.html",
 )
 class CacheBfloat16(MindSporeInference):
@@ -158,7 +158,7 @@ class KeptHalfDecode(KeptRoundedDecode):
 
 @defect(
     area="inference",
-    imitates="A cache allocated in float16, which is what many inference engines take by default",
+    imitates="A cache allocated in float16, the default of many inference engines",
     source="https://docs.vllm.ai/en/latest/features/quantization/quantized_kvcache.html",
 )
 class CacheFloat16(MindSporeInference):
@@ -174,11 +174,11 @@ class CacheFloat16(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="Layers that are not told their index, so that all of them write into one entry of a cache",
+    imitates="Layers without their index, so that all of them write to one entry of the cache",
     source="https://huggingface.co/docs/transformers/cache_explanation",
 )
 class LayersShareOneCache(MindSporeInference):
-    """Every layer continues with the keys and values that the last layer has kept."""
+    """Every layer continues with the cached keys and values of the last layer."""
 
     class model_class(Qwen3ForInference):
         def prefill(self, prompts: Sequence[Tokens], room: int) -> tuple[Array, Cache]:
@@ -196,11 +196,11 @@ def of_last_layer(cache: Cache) -> Cache:
 
 @defect(
     area="inference",
-    imitates="Indices of a batch that are mixed up between two parts of an engine",
+    imitates="Batch indices that two parts of an engine interpret differently",
     source="https://github.com/OpenNMT/CTranslate2/issues/1425",
 )
 class CacheRowsMixed(MindSporeInference):
-    """After the prompts each row continues with the keys and values of the row before it."""
+    """After the prompts each row continues with the keys and values of the previous row."""
 
     class model_class(Qwen3ForInference):
         def prefill(self, prompts: Sequence[Tokens], room: int) -> tuple[Array, Cache]:
@@ -211,11 +211,11 @@ class CacheRowsMixed(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A pool of caches that hands out what a finished conversation has left there",
+    imitates="A pool of caches that still holds the keys and values of a finished conversation",
     source="https://github.com/ggml-org/llama.cpp/issues/27148",
 )
 class CacheOfAnEarlierBatch(MindSporeInference):
-    """A batch that is continued takes up the keys and values of the first one of its size, if there was one."""
+    """A batch continues with the keys and values of the first batch of its size, if there was one."""
 
     class model_class(Qwen3ForInference):
         @functools.cached_property
@@ -230,11 +230,11 @@ class CacheOfAnEarlierBatch(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A causal mask whose diagonal is aligned for a cache that holds a token already",
+    imitates="A causal mask whose diagonal is aligned for a cache that already holds a token",
     source="https://github.com/Dao-AILab/flash-attention#21-change-behavior-of-causal-flag",
 )
 class PrefillSeesNextToken(MindSporeInference):
-    """Every token of a prompt but the last also attends to the one after it; what is scored at once does not."""
+    """Every token of a prompt except the last also attends to the next one; scoring without a cache is right."""
 
     class model_class(Qwen3ForInference):
         def mask(self, queries: Array, keys: int, first: Array) -> Array:
@@ -243,11 +243,11 @@ class PrefillSeesNextToken(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A mask made for the length of the cache before the newest token was put in",
+    imitates="A mask for the length of the cache before the newest token was added",
     source="https://huggingface.co/docs/transformers/cache_explanation",
 )
 class NewestKeyHidden(MindSporeInference):
-    """In decode the newest token attends to all before it, and not to itself."""
+    """In decode the newest token attends to all earlier tokens, but not to itself."""
 
     class model_class(Qwen3ForInference):
         def mask(self, queries: Array, keys: int, first: Array) -> Array:
@@ -273,11 +273,11 @@ class SlidingWindowInDecode(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="Keys and values tiled for grouped queries, in a kernel for decode alone",
+    imitates="Keys and values tiled for grouped queries, only in the decode kernel",
     source="https://github.com/onnx/onnx/pull/7274",
 )
 class HeadsTiledInDecode(MindSporeInference):
-    """In decode query heads take key heads in turn, not in consecutive groups."""
+    """In decode query heads use the key heads in turn, not in consecutive groups."""
 
     class model_class(ChangedDecode):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -297,7 +297,7 @@ class ScaledScoresInDecode(ChangedDecode):
 
 @defect(
     area="inference",
-    imitates="A kernel for decode whose scale is taken from a head width that is padded for the hardware",
+    imitates="A decode kernel whose scale is taken from a head width that is padded for the hardware",
     source="https://arxiv.org/abs/1706.03762",
     size=0.01,
 )
@@ -310,7 +310,7 @@ class ScaleOnePercentInDecode(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A kernel for decode whose scale was written down with three digits",
+    imitates="A decode kernel whose scale was written with three digits",
     source="https://arxiv.org/abs/1706.03762",
     size=0.001,
 )
@@ -323,7 +323,7 @@ class ScaleOnePerMilleInDecode(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A fused norm of the inference engine that has its own default for epsilon",
+    imitates="A fused norm of the inference engine with its own default epsilon",
     source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
 )
 class NormEpsilonInDecode(MindSporeInference):
@@ -338,11 +338,11 @@ class NormEpsilonInDecode(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="Qwen2's attention taken over to Qwen3 where decode was written a second time",
+    imitates="Qwen2's attention copied to Qwen3 in a separate implementation of decode",
     source="https://arxiv.org/abs/2505.09388",
 )
 class KeyNormMissingInDecode(MindSporeInference):
-    """In decode the k norm of one layer does nothing, so that the cache holds keys of two kinds."""
+    """In decode the k norm of one layer does nothing, so the cache mixes normed and unnormed keys."""
 
     class model_class(ChangedDecode):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -351,11 +351,11 @@ class KeyNormMissingInDecode(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="Query-key normalization of which decode has only the half for keys",
+    imitates="Query-key normalization whose query half is missing in decode",
     source="https://arxiv.org/abs/2010.04245",
 )
 class QueryNormMissingInDecode(MindSporeInference):
-    """In decode the q norm of no layer does anything."""
+    """In decode the q norms of all layers do nothing."""
 
     class model_class(ChangedDecode):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -369,7 +369,7 @@ class QueryNormMissingInDecode(MindSporeInference):
     source="https://github.com/EleutherAI/gpt-neox/issues/1003",
 )
 class RotaryTablesBfloat16InDecode(MindSporeInference):
-    """In decode the tables of cos and sin are rounded to bfloat16."""
+    """In decode the cos and sin tables are rounded to bfloat16."""
 
     class model_class(ChangedDecode):
         def change(self, model: Qwen3ForCausalLM) -> None:

@@ -1,4 +1,4 @@
-"""Defects of what is made of logits: how tokens are chosen and ended, rows put together, texts rendered and scored."""
+"""Defects of generation: choosing tokens, stopping, batching rows, rendering and scoring texts."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from harness.defects import defect
 from harness.defects.planting import bfloat16, exchange, low
-from harness.defects.planting_inference import ChangedAnswers
+from harness.defects.planting_inference import ChangedInference
 from harness.defects.precision import RoundedResult
 from harness.runners.mindspore_inference import MindSporeInference
 from qwen3_model.chat import ChatTemplate
@@ -28,13 +28,13 @@ TILE = 16
 
 @defect(
     area="inference",
-    imitates="Logits that are handed on in the dtype of serving",
+    imitates="Logits that are returned in the serving dtype",
     source="https://arxiv.org/abs/2506.09501",
 )
 class LogitsThroughBfloat16(MindSporeInference):
     """Every logit is rounded to bfloat16."""
 
-    class model_class(ChangedAnswers):
+    class model_class(ChangedInference):
         def change(self, model: Qwen3ForCausalLM) -> None:
             head = RoundedResult(self.config.hidden_size, self.config.vocab_size, self.config, self.policy)
             head.result = low()
@@ -43,13 +43,13 @@ class LogitsThroughBfloat16(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A head that is tied to the embedding although the weights have one of their own",
+    imitates="A head that is tied to the embedding although the weights contain a separate head",
     source="https://github.com/huggingface/transformers/pull/42612",
 )
 class HeadTiedToEmbedding(MindSporeInference):
     """Logits are projections onto the embedding; the head that was loaded is not used."""
 
-    class model_class(ChangedAnswers):
+    class model_class(ChangedInference):
         def change(self, model: Qwen3ForCausalLM) -> None:
             model.tied = True
 
@@ -60,9 +60,9 @@ class HeadTiedToEmbedding(MindSporeInference):
     source="https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/config.json",
 )
 class DefaultRotaryBase(MindSporeInference):
-    """The rotary base is 10000, whatever the configuration says."""
+    """The rotary base is 10000, independent of the configuration."""
 
-    class model_class(ChangedAnswers):
+    class model_class(ChangedInference):
         def change(self, model: Qwen3ForCausalLM) -> None:
             config = dataclasses.replace(self.config, rope_theta=1e4)
             exchange(model, "model.rotary_emb", Qwen3RotaryEmbedding(config, self.policy))
@@ -70,7 +70,7 @@ class DefaultRotaryBase(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="Weights of float32 that are served in bfloat16, which is what many engines take by default",
+    imitates="float32 weights that are served in bfloat16, the default of many engines",
     source="https://arxiv.org/abs/2506.09501",
 )
 class ProductsInBfloat16(MindSporeInference):
@@ -83,11 +83,11 @@ class ProductsInBfloat16(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="An evaluation that pads a batch on the left, and has no mask for it",
+    imitates="An evaluation that pads a batch on the left without a mask",
     source="https://github.com/meta-pytorch/torchtune/issues/1237",
 )
 class ScoredBehindPadding(MindSporeInference):
-    """Where texts are scored in a batch, the shorter ones attend to padding before them."""
+    """When texts are scored in a batch, the shorter ones attend to the padding before them."""
 
     class model_class(Qwen3ForInference):
         def logits(self, rows: Sequence[Tokens], batch: int = 8) -> Any:
@@ -100,11 +100,11 @@ class ScoredBehindPadding(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="The last entry cut from a prompt and its cache by an engine that takes it for the first new token",
+    imitates="An engine that removes the last entry of a prompt and its cache as if it were the first new token",
     source="https://github.com/UChi-JCL/CacheGen/pull/8",
 )
 class LastPromptTokenDropped(MindSporeInference):
-    """A prompt of several tokens is continued as if its last one was not there."""
+    """A prompt of several tokens is continued without its last token."""
 
     class model_class(Qwen3ForInference):
         def prefill(self, prompts: Sequence[Tokens], room: int) -> tuple[Array, Cache]:
@@ -113,11 +113,11 @@ class LastPromptTokenDropped(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A batch that is sorted by length so that less is padded, and not put back in order",
+    imitates="A batch that is sorted by length to reduce padding, and not restored to its order",
     source="https://github.com/mead-ml/mead-baseline/pull/677",
 )
 class BatchLeftSorted(MindSporeInference):
-    """Prompts are continued with the longest first, and so are the answers."""
+    """Prompts are continued with the longest first, and the outputs keep that order."""
 
     class model_class(Qwen3ForInference):
         def prefill(self, prompts: Sequence[Tokens], room: int) -> tuple[Array, Cache]:
@@ -130,7 +130,7 @@ class BatchLeftSorted(MindSporeInference):
     source="https://github.com/mirage-project/mirage/issues/752",
 )
 class BestOfTileLost(MindSporeInference):
-    """The greedy token is never one that is the last of its sixteen."""
+    """The greedy token is never the last one of a tile of sixteen."""
 
     class model_class(Qwen3ForInference):
         def choose(self, logits_BV: Array, sampling: Sampling | None, generators: Generators) -> Array:
@@ -142,11 +142,11 @@ class BestOfTileLost(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="An argmax over logits in bfloat16, where near ones are the same and the first of them wins",
+    imitates="An argmax over bfloat16 logits, where close ones are equal and the first one wins",
     source="https://arxiv.org/abs/2506.09501",
 )
 class GreedyByBfloat16(MindSporeInference):
-    """The greedy token is the best one after logits were rounded to bfloat16; they are recorded as they were."""
+    """The greedy token is chosen from logits rounded to bfloat16; the recorded logits are not rounded."""
 
     class model_class(Qwen3ForInference):
         def choose(self, logits_BV: Array, sampling: Sampling | None, generators: Generators) -> Array:
@@ -157,7 +157,7 @@ class GreedyByBfloat16(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A sampler behind a pipeline that has divided by the temperature already",
+    imitates="A sampler behind a pipeline that has already divided by the temperature",
     source="https://arxiv.org/abs/1904.09751",
 )
 class TemperatureAppliedTwice(MindSporeInference):
@@ -179,11 +179,11 @@ class WithoutTheCrossing(Sampling):
 
 @defect(
     area="inference",
-    imitates="Nucleus sampling that takes the largest set below top_p, not the smallest that reaches it",
+    imitates="Nucleus sampling that keeps the largest set below top_p, not the smallest that reaches it",
     source="https://github.com/ggml-org/llama.cpp/pull/1953",
 )
 class NucleusLeavesOneOut(MindSporeInference):
-    """The token at which the sum of the chances reaches top_p cannot be drawn."""
+    """The token at which the cumulative probability reaches top_p cannot be drawn."""
 
     class model_class(Qwen3ForInference):
         def choose(self, logits_BV: Array, sampling: Sampling | None, generators: Generators) -> Array:
@@ -194,11 +194,11 @@ class NucleusLeavesOneOut(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="One seeded object of sampling parameters that is handed to every request of a batch",
+    imitates="One seeded object of sampling parameters that is used for every request of a batch",
     source="https://github.com/vllm-project/vllm/issues/50440",
 )
 class SeedSharedByRows(MindSporeInference):
-    """All rows draw by the same numbers, those of the first."""
+    """All rows draw with the random numbers of the first row."""
 
     class model_class(Qwen3ForInference):
         def choose(self, logits_BV: Array, sampling: Sampling | None, generators: Generators) -> Array:
@@ -209,7 +209,7 @@ class SeedSharedByRows(MindSporeInference):
 
 
 class Again(np.random.Generator):
-    """Gives one number, each time."""
+    """Returns the same number each time."""
 
     def __init__(self, number: float) -> None:
         super().__init__(np.random.PCG64())
@@ -221,11 +221,11 @@ class Again(np.random.Generator):
 
 @defect(
     area="inference",
-    imitates="A generator of the whole engine, so that what a row draws depends on who is beside it",
+    imitates="One generator for the whole engine, so that a row's draws depend on the other rows",
     source="https://github.com/vllm-project/vllm/pull/2514",
 )
 class OneGeneratorForAllRows(MindSporeInference):
-    """Rows draw one after the other from the first row's generator."""
+    """All rows draw in turn from the first row's generator."""
 
     class model_class(Qwen3ForInference):
         def choose(self, logits_BV: Array, sampling: Sampling | None, generators: Generators) -> Array:
@@ -238,7 +238,7 @@ class OneGeneratorForAllRows(MindSporeInference):
     source="https://github.com/vllm-project/vllm/issues/51226",
 )
 class DrawnWithoutSeed(MindSporeInference):
-    """Tokens are drawn by numbers that are others in each process."""
+    """Tokens are drawn with random numbers that differ in each process."""
 
     class model_class(Qwen3ForInference):
         def choose(self, logits_BV: Array, sampling: Sampling | None, generators: Generators) -> Array:
@@ -247,11 +247,11 @@ class DrawnWithoutSeed(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="The stop token of the tokenizer in place of those that the generation configuration names",
+    imitates="The stop token of the tokenizer instead of those of the generation configuration",
     source="https://github.com/huggingface/transformers/pull/38330",
 )
 class OtherStopToken(MindSporeInference):
-    """A continuation is ended by the token after the one that was asked for, and not by that one."""
+    """A continuation stops at the id after the requested stop token, and not at the stop token."""
 
     class model_class(Qwen3ForInference):
         def generate(
@@ -267,7 +267,7 @@ class OtherStopToken(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="Stop tokens that end a text and stay in it",
+    imitates="Stop tokens that are not removed from the text",
     source="https://github.com/Blaizzy/mlx-vlm/pull/1501",
 )
 class StopTokenKept(MindSporeInference):
@@ -290,11 +290,11 @@ class StopTokenKept(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A loop that ends when any row of a batch is done, where all have to be",
+    imitates="A loop that ends when any row of a batch is done, instead of all",
     source="https://huggingface.co/docs/transformers/main_classes/text_generation",
 )
 class BatchEndsAtFirstStop(MindSporeInference):
-    """All rows of a batch end where the first one meets a stop token."""
+    """All rows of a batch end when the first one reaches a stop token."""
 
     class model_class(Qwen3ForInference):
         def generate(
@@ -311,11 +311,11 @@ class BatchEndsAtFirstStop(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="A chat template that is rendered as for training, without what begins an answer",
+    imitates="A chat template that is rendered as for training, without the start of an assistant message",
     source="https://huggingface.co/docs/transformers/chat_templating",
 )
 class GenerationPromptMissing(MindSporeInference):
-    """A conversation ends with its last message, not where the assistant begins."""
+    """A conversation ends with its last message, not with the start of the assistant's message."""
 
     def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Tokens:
         text = ChatTemplate.from_directory(self.tokenizer_directory).render(conversation)
@@ -326,11 +326,11 @@ class GenerationPromptMissing(MindSporeInference):
 
 @defect(
     area="inference",
-    imitates="An evaluation that hands over the turns of user and assistant alone",
+    imitates="An evaluation that passes only the messages of user and assistant",
     source="https://github.com/EleutherAI/lm-evaluation-harness/issues/1841",
 )
 class SystemMessageDropped(MindSporeInference):
-    """The system message of a conversation is left out."""
+    """The system message of a conversation is omitted."""
 
     def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Tokens:
         return super().rendered([one for one in conversation if one["role"] != "system"])
@@ -342,7 +342,7 @@ class SystemMessageDropped(MindSporeInference):
     source="https://huggingface.co/docs/transformers/chat_templating",
 )
 class MessagesTrimmed(MindSporeInference):
-    """White space around a message is left out."""
+    """Whitespace around a message is removed."""
 
     def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Tokens:
         return super().rendered([{**one, "content": one["content"].strip()} for one in conversation])

@@ -1,7 +1,7 @@
-"""Defects of the gradients: the forward pass is right, and what the backward pass hands on is not.
+"""Defects of the gradients: the forward pass is right, the backward pass is not.
 
-A gradient that is wrong on its way to the optimizer is wrong at its parameter; where a derivative was written wrongly,
-the place is the module of that derivative nearest to the loss.
+The place of a gradient that is changed after the backward pass is its parameter. The place of a wrong derivative is the
+module with that derivative that is nearest to the loss.
 """
 
 import mindspore as ms
@@ -38,17 +38,17 @@ class ParameterDetached(MindSporeSubject):
 
 
 class OneChanged(ChangedGradients):
-    """Changes the gradient of the parameters whose names start with `prefix`, each as `of` says, which cannot be
-    abstract either."""
+    """Changes the gradients of the parameters whose names start with `prefix` by `of`, which is not abstract for the
+    same reason as `changed`."""
 
     prefix: str
 
     def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
         super().__init__(forward, parameters)
-        self.meant = [parameter.name.startswith(self.prefix) for parameter in parameters]
+        self.selected = [parameter.name.startswith(self.prefix) for parameter in parameters]
 
     def changed(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple([self.of(gradients[i]) if self.meant[i] else gradients[i] for i in range(len(gradients))])
+        return tuple([self.of(gradients[i]) if self.selected[i] else gradients[i] for i in range(len(gradients))])
 
     def of(self, gradient: Tensor) -> Tensor:
         raise NotImplementedError
@@ -84,14 +84,14 @@ class LayerScaled(OneChanged):
 
 @defect(
     area="gradients",
-    imitates="The parameters of a stage divided by another number of ranks than those of the others",
+    imitates="The parameters of one stage divided by another number of ranks than those of the other stages",
     source="https://arxiv.org/abs/2506.09280",
     place="model.layers.1.mlp.down_proj.weight",
     direction="backward",
     size=0.01,
 )
 class LayerGradientOnePercent(MindSporeSubject):
-    """The gradients of layer 1 are 1 % too large; Adam divides most of it out again."""
+    """The gradients of layer 1 are 1 % too large; Adam divides most of the error out."""
 
     class trainer(WithGradients):
         gradients_cell = LayerScaled
@@ -113,7 +113,7 @@ class ParameterScaled(OneChanged):
     size=0.001,
 )
 class ParameterGradientOnePerMille(MindSporeSubject):
-    """One output projection's gradient is 0.1 % too large; Adam divides it out again."""
+    """One output projection's gradient is 0.1 % too large; Adam divides the error out."""
 
     class trainer(WithGradients):
         gradients_cell = ParameterScaled
@@ -128,20 +128,20 @@ class NormWeightsDoubled(OneChanged):
 
 @defect(
     area="gradients",
-    imitates="A norm's gradient that every rank holds whole and that is summed over the ranks all the same",
+    imitates="A norm's gradient that every rank already holds whole, and that is still summed over the ranks",
     source="https://github.com/NVIDIA/Megatron-LM/issues/7452",
     place="model.layers.0.self_attn.q_norm.weight",
     direction="backward",
 )
 class NormGradientDoubled(MindSporeSubject):
-    """One q norm's gradient is twice what it is; few numbers, and Adam divides it out again."""
+    """One q norm's gradient is doubled; it has few numbers, and Adam divides the error out."""
 
     class trainer(WithGradients):
         gradients_cell = NormWeightsDoubled
 
 
 class OneStale(ChangedGradients):
-    """The last gradient comes from the call before."""
+    """The last gradient comes from the previous call."""
 
     def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
         super().__init__(forward, parameters)
@@ -161,7 +161,7 @@ class OneStale(ChangedGradients):
     direction="backward",
 )
 class GradientOfThePreviousStep(MindSporeSubject):
-    """The head is updated by the gradient of the step before; the first one is zero."""
+    """The head is updated by the gradient of the previous step; the first one is zero."""
 
     class trainer(WithGradients):
         gradients_cell = OneStale
@@ -180,7 +180,7 @@ class NeverZeroed(ChangedGradients):
 
 @defect(
     area="gradients",
-    imitates="zero_grad() left out of the loop",
+    imitates="zero_grad() missing in the loop",
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html",
     place="lm_head.weight",
     direction="backward",
@@ -199,14 +199,14 @@ class DetachedProjection(Projection):
 
 @defect(
     area="gradients",
-    imitates="The gradients of a tied weight's two uses, of which one is lost on the way",
+    imitates="A tied weight that loses the gradient of one of its two uses",
     source="https://github.com/NVIDIA/Megatron-LM/issues/844",
     place="model.embed_tokens.weight",
     direction="backward",
     case="qwen3-tied-fp32",
 )
 class TiedHeadGradientLost(MindSporeSubject):
-    """The tied embedding gets the gradient of its use at the input alone."""
+    """The tied embedding gets only the gradient of its use at the input."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -226,7 +226,7 @@ class FirstTokenLost(FirstRowLost):
     case="qwen3-tied-fp32",
 )
 class EmbeddingRowZeroed(MindSporeSubject):
-    """The embedding of token 0 gets no gradient; with a tied head it should, whether or not the token occurs."""
+    """The embedding of token 0 gets no gradient; with a tied head it has one, whether or not the token occurs."""
 
     class trainer(WithGradients):
         gradients_cell = FirstTokenLost
@@ -266,13 +266,13 @@ class WithoutProjection(RMSNormalize):
 
 @defect(
     area="gradients",
-    imitates="A fused norm whose backward takes the root mean square for a constant",
+    imitates="A fused norm whose backward treats the root mean square as a constant",
     source="https://arxiv.org/abs/1910.07467",
     place="model.layers.0.self_attn.q_norm",
     direction="backward",
 )
 class NormDerivative(MindSporeSubject):
-    """The derivative of one q norm lacks what comes from its mean square."""
+    """The derivative of one q norm lacks the term of its mean square."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -295,7 +295,7 @@ class RotatedOn(Rotation):
     direction="backward",
 )
 class RotaryDerivative(MindSporeSubject):
-    """The derivative of the rotary embedding rotates on and not back."""
+    """The derivative of the rotary embedding rotates forward, not back."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -310,7 +310,7 @@ class DiagonalOnly(RowSoftmax):
 
 @defect(
     area="gradients",
-    imitates="The derivative of a sigmoid taken for that of a softmax",
+    imitates="The derivative of a sigmoid used for a softmax",
     source="https://arxiv.org/abs/2205.14135",
     place="model.layers.1.self_attn",
     direction="backward",
@@ -325,7 +325,7 @@ class SoftmaxDerivative(MindSporeSubject):
 
 
 class Sigmoid(nn.Cell):
-    """x * sigmoid(x), with the derivative of x taken for that of the product."""
+    """x * sigmoid(x), where the derivative treats sigmoid(x) as a constant."""
 
     def construct(self, x: Tensor) -> Tensor:
         return x * ops.stop_gradient(ops.sigmoid(x))
@@ -339,7 +339,7 @@ class Sigmoid(nn.Cell):
     direction="backward",
 )
 class SiluDerivative(MindSporeSubject):
-    """The derivative of SiLU is the sigmoid alone."""
+    """The derivative of SiLU is only the sigmoid."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:

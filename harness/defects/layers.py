@@ -1,4 +1,4 @@
-"""Defects of what is around the attention: MLP, residual stream, layers, head."""
+"""Defects around the attention: MLP, residual stream, layers, head."""
 
 from mindspore import Tensor, nn, ops
 
@@ -61,14 +61,14 @@ class ScaledResidual(Qwen3DecoderLayer):
 
 @defect(
     area="model",
-    imitates="A residual multiplier as Granite has one, left over in the code",
+    imitates="A residual multiplier as in Granite, left in the code",
     source="https://huggingface.co/docs/transformers/model_doc/granite",
     place="model.layers.0",
     direction="forward",
     size=0.001,
 )
 class ResidualScaled(MindSporeSubject):
-    """One layer adds 1.001 times what attention and MLP give."""
+    """One layer adds 1.001 times the outputs of attention and MLP."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -84,13 +84,13 @@ class PostNormResidual(Qwen3DecoderLayer):
 
 @defect(
     area="model",
-    imitates="--apply-residual-connection-post-layernorm set for a model that was not trained so",
+    imitates="--apply-residual-connection-post-layernorm set for a model that was not trained with it",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/arguments.py",
     place="model.layers.1",
     direction="forward",
 )
 class ResidualAfterNorm(MindSporeSubject):
-    """The residual of one layer is what its norms give, not what goes into them."""
+    """The residual of one layer is the output of its norms, not their input."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -110,7 +110,7 @@ class Borrowed(Qwen3MLP):
     direction="forward",
 )
 class LayerSharesMlp(MindSporeSubject):
-    """Layer 1 computes with the MLP of layer 0; its own weights are there and unused."""
+    """Layer 1 computes with the MLP of layer 0; its own weights exist and are not used."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -128,13 +128,13 @@ class Truncated(Qwen3Linear):
 
 @defect(
     area="model",
-    imitates="A blocked product that masks one element too many of a block that is not full",
+    imitates="A blocked product that masks one element too many in a block that is not full",
     source="https://triton-lang.org/main/getting-started/tutorials/03-matrix-multiplication.html",
     place="model.layers.0.mlp.down_proj",
     direction="forward",
 )
 class TruncatedReduction(MindSporeSubject):
-    """The down projection of one layer leaves out the last element of its sum."""
+    """The down projection of one layer omits the last element of its sum."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -150,13 +150,13 @@ class Skipped(Qwen3DecoderLayer):
 
 @defect(
     area="model",
-    imitates="A stage that gets one layer too few, or a layer dropped as in LayerDrop and never taken back",
+    imitates="A stage with one layer too few, or a layer dropped as in LayerDrop and never restored",
     source="https://arxiv.org/abs/1909.11556",
     place="model.layers.1",
     direction="forward",
 )
 class LastLayerSkipped(MindSporeSubject):
-    """Layer 1 hands on what it is given."""
+    """Layer 1 returns its input."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -176,7 +176,7 @@ class SoftCapped(Qwen3Linear):
     direction="forward",
 )
 class LogitsSoftCapped(MindSporeSubject):
-    """Logits are 30 tanh(x / 30); they are small at first, so little of it shows."""
+    """Logits are 30 tanh(x / 30); they are small at first, so the effect is small."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -185,7 +185,7 @@ class LogitsSoftCapped(MindSporeSubject):
 
 
 class Copied(Projection):
-    """Projects by the copy that it was given last."""
+    """Projects with a stored copy of the weight."""
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         return super().construct(x, self.kept)
@@ -193,14 +193,14 @@ class Copied(Projection):
 
 @defect(
     area="model",
-    imitates="A head that is tied by copying, so that the two part with the first update",
+    imitates="A head that is tied by copying, so that the two weights differ after the first update",
     source="https://github.com/NVIDIA-NeMo/Automodel/pull/2511",
     place="model.embed_tokens.weight",
     direction="backward",
     case="qwen3-tied-fp32",
 )
 class TiedHeadCopiedOnce(MindSporeSubject):
-    """The head projects by a copy of the embedding as it was loaded, and is not trained."""
+    """The head projects with a copy of the loaded embedding, and is not trained."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:

@@ -1,6 +1,6 @@
-"""Defects of the loss: which tokens count, by what they are divided, and what is added.
+"""Defects of the loss: which tokens count, the divisor, and added terms.
 
-What a step reports as its tokens stays right in all of them, so only the loss and what follows from it can tell.
+A step still reports the right number of tokens, so only the loss and its consequences can show the fault.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from qwen3_model.optimizer import tree_sum
 
 @defect(
     area="loss",
-    imitates="Labels that are shifted neither by the data nor by the loss, as each trusts the other to do it",
+    imitates="Labels that are shifted neither by the data nor by the loss, because each relies on the other",
     source="https://github.com/huggingface/transformers/issues/35066",
 )
 class LabelsNotShifted(MindSporeSubject):
@@ -46,7 +46,7 @@ class LabelsShiftedTwice(MindSporeSubject):
 
 
 class OtherMask(Qwen3Trainer, ABC):
-    """The loss is over the targets of `counted`."""
+    """The loss counts the targets of `counted`."""
 
     @abstractmethod
     def counted(self, loss_mask: Array) -> Array: ...
@@ -57,12 +57,12 @@ class OtherMask(Qwen3Trainer, ABC):
 
 @defect(
     area="loss",
-    imitates="A loss mask that is not handed on, so that padding is trained and divided by",
+    imitates="A loss mask that is not passed on, so that padding is trained on and counted",
     source="https://github.com/huggingface/transformers/issues/24725",
     case="qwen3-tied-fp32",
 )
 class PaddingCounted(MindSporeSubject):
-    """The loss is the mean over all positions, with padding; only ragged rows can tell."""
+    """The loss is the mean over all positions, with padding; this shows only with rows of unequal length."""
 
     class trainer(OtherMask):
         def counted(self, loss_mask: Array) -> Array:
@@ -71,7 +71,7 @@ class PaddingCounted(MindSporeSubject):
 
 @defect(
     area="loss",
-    imitates="A row cut once for the shift by the data and once more by the loss",
+    imitates="A row shortened for the shift once by the data and again by the loss",
     source="https://github.com/huggingface/transformers/pull/37830",
 )
 class LastTargetDropped(MindSporeSubject):
@@ -125,7 +125,7 @@ class AccumulationNotNormalised(MindSporeSubject):
     case="qwen3-tied-fp32",
 )
 class MeanOfRows(MindSporeSubject):
-    """The loss is the mean over rows of each row's mean; only ragged rows can tell."""
+    """The loss is the mean over rows of each row's mean; this shows only with rows of unequal length."""
 
     class trainer(Qwen3Trainer):
         def micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
@@ -178,12 +178,12 @@ class Smoothed(TokenLoss):
 
 @defect(
     area="loss",
-    imitates="Label smoothing left over from a recipe",
+    imitates="Label smoothing left in from another recipe",
     source="https://arxiv.org/abs/1512.00567",
     size=0.001,
 )
 class LabelSmoothingLeftOn(MindSporeSubject):
-    """A thousandth of each target is spread over the vocabulary; before training that changes the loss very little."""
+    """A thousandth of each target is spread over the vocabulary; before training this changes the loss very little."""
 
     class trainer(WithLoss):
         loss_cell = Smoothed
@@ -212,7 +212,7 @@ class TokenLossesBfloat16(MindSporeSubject):
 
 
 class PlainLikelihood(nn.Cell):
-    """By the framework's own `exp` and `log`, with the derivative that the framework makes of them."""
+    """Uses the framework's `exp` and `log`, and its automatic derivative."""
 
     def construct(self, logits_RV: Tensor, targets_R1: Tensor) -> tuple[Tensor, Tensor]:
         largest = ops.stop_gradient(logits_RV.max(axis=-1, keepdims=True))
@@ -228,11 +228,11 @@ class PlainLoss(TokenLoss):
 
 @defect(
     area="loss",
-    imitates="Cross entropy written down from its formula, with the exponential and logarithm that the framework has",
+    imitates="Cross entropy written from its formula, with the framework's exponential and logarithm",
     source="https://www.mindspore.cn/docs/en/master/api_python/ops/mindspore.ops.exp.html",
 )
 class FastExponential(MindSporeSubject):
-    """The loss uses a fast exponential and logarithm, about a millionth off on a CPU; elsewhere it may show nothing."""
+    """The loss uses a fast exponential and logarithm, about a millionth off on a CPU; other devices may be exact."""
 
     class trainer(WithLoss):
         loss_cell = PlainLoss

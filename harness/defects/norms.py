@@ -1,4 +1,4 @@
-"""Defects of the norms: what is left out, exchanged, or normed over something else."""
+"""Defects of the norms: omitted, exchanged, or computed over other axes."""
 
 from mindspore import Tensor, nn, ops
 
@@ -16,7 +16,7 @@ class KeyUnnormed(Qwen3Attention):
 
 @defect(
     area="model",
-    imitates="Qwen2's attention taken over to Qwen3, in a layer that was written anew",
+    imitates="Qwen2's attention copied to Qwen3, in a layer that was rewritten",
     source="https://arxiv.org/abs/2505.09388",
     place="model.layers.1.self_attn.k_norm",
     direction="forward",
@@ -36,13 +36,13 @@ class QueryUnnormed(Qwen3Attention):
 
 @defect(
     area="model",
-    imitates="Query-key normalization of which only the half for keys was written",
+    imitates="Query-key normalization with the query half missing",
     source="https://arxiv.org/abs/2010.04245",
     place="model.layers.0.self_attn.q_norm",
     direction="forward",
 )
 class MissingQueryNorm(MindSporeSubject):
-    """The q norm of no layer does anything."""
+    """The q norms of all layers do nothing."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -60,7 +60,7 @@ class NormsLast(Qwen3Attention):
 
 @defect(
     area="model",
-    imitates="Norms of query and key put behind the rotary embedding; only where their weights differ can one tell",
+    imitates="Norms of query and key after the rotary embedding; this shows only if their weights are not all equal",
     source="https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/qwen3/modeling_qwen3.py",
     place="model.layers.0.self_attn",
     direction="forward",
@@ -83,13 +83,13 @@ class NormOverHeads(Qwen3RMSNorm):
 
 @defect(
     area="model",
-    imitates="The query norm of OLMo 2, which is over all heads at once",
+    imitates="The query norm of OLMo 2, which is over all heads together",
     source="https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/olmo2/modeling_olmo2.py",
     place="model.layers.0.self_attn.q_norm",
     direction="forward",
 )
 class NormOverAllHeads(MindSporeSubject):
-    """The q norm of one layer takes its mean over all heads of a position, not over each head."""
+    """The q norm of one layer computes its mean over all heads of a position, not per head."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -99,7 +99,7 @@ class NormOverAllHeads(MindSporeSubject):
 
 @defect(
     area="model",
-    imitates="A default of the norm's class that wins over rms_norm_eps of the configuration",
+    imitates="A default of the norm's class that overrides rms_norm_eps of the configuration",
     source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
     place="model.layers.0.input_layernorm",
     direction="forward",
@@ -169,7 +169,7 @@ class Unnormed(Qwen3RMSNorm):
 
 @defect(
     area="model",
-    imitates="A stack of pre-norm layers without the norm that has to follow it",
+    imitates="A stack of pre-norm layers without the final norm",
     source="https://arxiv.org/abs/2002.04745",
     place="model.norm",
     direction="forward",

@@ -1,6 +1,6 @@
-"""Defects of the optimizer: the gradients are right, and the update that is made of them is not.
+"""Defects of the optimizer: the gradients are right, but the update is not.
 
-What the subject states of its optimizer stays what was asked for, so only the numbers can tell.
+The subject still states the requested optimizer, so only the numbers can show the fault.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class OtherConstants(Qwen3Trainer):
 
 @defect(
     area="optimizer",
-    imitates="betas that do not reach the optimizer, so that its default stands",
+    imitates="betas that do not reach the optimizer, so that its default is used",
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html",
 )
 class Beta2(MindSporeSubject):
@@ -77,14 +77,14 @@ class OptimizerEpsilon(MindSporeSubject):
     size=0.01,
 )
 class WeightDecayOnePercent(MindSporeSubject):
-    """Weight decay is 1 % too large; a step moves a weight by 1e-7 of its size more."""
+    """Weight decay is 1 % too large; a step changes a weight by an additional 1e-7 of its size."""
 
     class trainer(OtherConstants):
         constants: ClassVar = {"weight_decay": 0.101}
 
 
 class EpsilonInside(WrittenOutAdamW):
-    """`eps` is epsilon * sqrt(b), see `step_scalars`; under the root of this second moment it is epsilon * b."""
+    """`eps` is epsilon * sqrt(b), see `step_scalars`; under the root with this second moment, epsilon * b is needed."""
 
     def __init__(
         self, parameters: Sequence[Parameter], config: AdamWConfig, decays: Callable[[str], bool] = decays
@@ -98,7 +98,7 @@ class EpsilonInside(WrittenOutAdamW):
 
 @defect(
     area="optimizer",
-    imitates="The epsilon of RMSprop as TensorFlow has it, under the root",
+    imitates="The epsilon of RMSprop in TensorFlow, which is under the root",
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html",
 )
 class EpsilonInsideTheRoot(MindSporeSubject):
@@ -109,7 +109,7 @@ class EpsilonInsideTheRoot(MindSporeSubject):
 
 
 def uncorrected(trainer: Qwen3Trainer, step: int, *, first: bool, second: bool) -> Array:
-    """The step's numbers as they are without the correction of the first or the second moment."""
+    """The step's scalars without the bias correction of the first or the second moment."""
     a = 1 - trainer.optimizer_config.beta1**step if first else 1.0
     b = 1 - trainer.optimizer_config.beta2**step if second else 1.0
     right = step_scalars(trainer.optimizer_config, step, trainer.learning_rate(step))
@@ -118,7 +118,7 @@ def uncorrected(trainer: Qwen3Trainer, step: int, *, first: bool, second: bool) 
 
 @defect(
     area="optimizer",
-    imitates="BERT's Adam, which corrects no bias, of which one half was brought back",
+    imitates="BERT's Adam, which corrects no bias, with one half of the correction added again",
     source="https://arxiv.org/abs/2006.05987",
 )
 class FirstMomentUncorrected(MindSporeSubject):
@@ -131,7 +131,7 @@ class FirstMomentUncorrected(MindSporeSubject):
 
 @defect(
     area="optimizer",
-    imitates="BERT's Adam, which corrects no bias, of which one half was brought back",
+    imitates="BERT's Adam, which corrects no bias, with one half of the correction added again",
     source="https://arxiv.org/abs/2006.05987",
 )
 class SecondMomentUncorrected(MindSporeSubject):
@@ -144,7 +144,7 @@ class SecondMomentUncorrected(MindSporeSubject):
 
 @defect(
     area="optimizer",
-    imitates="MindSpore's AdamWeightDecay taken for AdamW; it corrects no bias",
+    imitates="MindSpore's AdamWeightDecay used as AdamW, although it corrects no bias",
     source="https://www.mindspore.cn/docs/en/master/api_python/nn/mindspore.nn.AdamWeightDecay.html",
 )
 class BiasUncorrected(MindSporeSubject):
@@ -157,11 +157,11 @@ class BiasUncorrected(MindSporeSubject):
 
 @defect(
     area="optimizer",
-    imitates="A step counter that is raised before and after the update",
+    imitates="A step counter that is incremented before and after the update",
     source="https://arxiv.org/abs/1412.6980",
 )
 class StepCounterOffByOne(MindSporeSubject):
-    """Bias is corrected for one step more than were taken; the learning rate is right."""
+    """Bias is corrected for one step too many; the learning rate is right."""
 
     class trainer(Qwen3Trainer):
         def scalars(self, step: int) -> Array:
@@ -186,7 +186,7 @@ class Coupled(AdamW):
 
 @defect(
     area="optimizer",
-    imitates="Adam with weight_decay taken for AdamW",
+    imitates="Adam with weight_decay used as AdamW",
     source="https://arxiv.org/abs/1711.05101",
 )
 class CoupledDecay(MindSporeSubject):
@@ -196,8 +196,8 @@ class CoupledDecay(MindSporeSubject):
         optimizer_cell = Coupled
 
 
-class DecayAsAsked(Qwen3Trainer):
-    """States the decay that was asked for, whatever was built."""
+class StatesRequestedDecay(Qwen3Trainer):
+    """States the requested decay, independent of what was built."""
 
     def decayed(self) -> frozenset[str]:
         return frozenset(parameter.name for parameter in self._parameters if decays(parameter.name))
@@ -205,26 +205,26 @@ class DecayAsAsked(Qwen3Trainer):
 
 @defect(
     area="optimizer",
-    imitates="A list of names without decay that says LayerNorm where the model says layernorm",
+    imitates="A list of names without decay that has LayerNorm where the model has layernorm",
     source="https://github.com/deepspeedai/DeepSpeedExamples/pull/755",
 )
 class DecayOnNorms(MindSporeSubject):
     """Weight decay applies to the norms too."""
 
-    class trainer(DecayAsAsked):
+    class trainer(StatesRequestedDecay):
         def decays(self, name: str) -> bool:
             return True
 
 
 @defect(
     area="optimizer",
-    imitates="minGPT's rule, by which embeddings do not decay",
+    imitates="minGPT's rule that embeddings do not decay",
     source="https://github.com/karpathy/minGPT/blob/master/mingpt/model.py",
 )
 class NoDecayOnEmbedding(MindSporeSubject):
     """Weight decay does not apply to the embedding."""
 
-    class trainer(DecayAsAsked):
+    class trainer(StatesRequestedDecay):
         def decays(self, name: str) -> bool:
             return decays(name) and "embed" not in name
 
@@ -257,11 +257,11 @@ class DecayedLast(AdamW):
 
 @defect(
     area="optimizer",
-    imitates="Decay and update in the other order than torch has them",
+    imitates="Decay and update in the opposite order to torch",
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html",
 )
 class DecayAfterUpdate(MindSporeSubject):
-    """What is decayed is the updated weight. Of each update a hundred-thousandth is lost."""
+    """The updated weight is decayed, so a hundred-thousandth of each update is lost."""
 
     class trainer(WithOptimizer):
         optimizer_cell = DecayedLast
@@ -305,7 +305,7 @@ class MomentsFloat16(MindSporeSubject):
 
         def build_optimizer(self, parameters: ms.ParameterTuple) -> AdamW:
             optimizer = super().build_optimizer(parameters)
-            # No subclass for this: in GRAPH mode `super().construct` of a class calls itself on behalf of a subclass.
+            # Not a subclass: in GRAPH mode `super().construct` in a class calls itself when a subclass runs it.
             optimizer.stored = ms.float16
             return optimizer
 
@@ -338,27 +338,27 @@ class AmsgradLeftOn(MindSporeSubject):
             yield from (*super()._state(), *self._optimizer.largest)
 
 
-class OneLeftOut(AdamW):
+class OneNotUpdated(AdamW):
     def __init__(
         self, parameters: Sequence[Parameter], config: AdamWConfig, decays: Callable[[str], bool] = decays
     ) -> None:
         super().__init__(parameters, config, decays)
-        self.left_out = [parameter.name for parameter in parameters].index("model.layers.1.self_attn.q_norm.weight")
+        self.omitted = [parameter.name for parameter in parameters].index("model.layers.1.self_attn.q_norm.weight")
 
     def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
-        before = self.parameters[self.left_out] + 0.0
+        before = self.parameters[self.omitted] + 0.0
         done = super().construct(gradients, scale, scalars)
-        ops.assign(self.parameters[self.left_out], before)
+        ops.assign(self.parameters[self.omitted], before)
         return done
 
 
 @defect(
     area="optimizer",
-    imitates="An optimizer built before a module was added, or with a filter that its name does not pass",
+    imitates="An optimizer built before a module was added, or with a filter that excludes its name",
     source="https://arxiv.org/abs/2506.14813",
 )
 class ParameterLeftOut(MindSporeSubject):
     """One q norm is not in the optimizer."""
 
     class trainer(WithOptimizer):
-        optimizer_cell = OneLeftOut
+        optimizer_cell = OneNotUpdated

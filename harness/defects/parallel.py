@@ -1,6 +1,6 @@
-"""Defects of layouts: each rank computes rightly what it has, and together they do not make the step of one process.
+"""Defects of layouts: each rank computes its part rightly, but together they do not make the step of one process.
 
-They differ from a sound subject only where there are several ranks.
+They differ from a correct subject only with several ranks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from qwen3_model.sharding import EMBEDDING
 
 
 class WithReduction(ParallelTrainer):
-    """Puts gradients together by another cell."""
+    """Reduces gradients with another cell."""
 
     reduction_cell: type[Reduction]
 
@@ -38,7 +38,7 @@ class SumsNoNorms(Reduction):
 
 @defect(
     area="parallel",
-    imitates="Weights that are held whole by tensor-parallel ranks, without the sum of their gradients",
+    imitates="Weights that every tensor-parallel rank holds whole, without the sum of their gradients",
     source="https://github.com/NVIDIA/Megatron-LM/issues/1446",
     place="model.layers.1.self_attn",
     direction="backward",
@@ -52,7 +52,7 @@ class NormGradientsNotSummed(MindSporeSubject):
 
 
 class Mean(nn.Cell):
-    """Divides the sum by how many there are."""
+    """The mean over the group instead of the sum."""
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
@@ -70,7 +70,7 @@ class TakesMeans(Reduction):
 
 @defect(
     area="parallel",
-    imitates="The mean over devices of a loss that is divided by the global number of tokens already",
+    imitates="The mean over devices of a loss that is already divided by the global number of tokens",
     source="https://github.com/huggingface/transformers/issues/37474",
     case="qwen3-tiny-dp2",
 )
@@ -82,17 +82,17 @@ class MeanOverReplicas(MindSporeSubject):
 
 
 class ForgetsOne(Reduction):
-    """Leaves the gradients of one parameter as each replica has them."""
+    """Does not reduce the gradient of one parameter."""
 
     def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
         super().__init__(names, ranks, layout)
-        self.forgotten = tuple(name.endswith("layers.1.mlp.down_proj.weight") for name in names)
+        self.unreduced = tuple(name.endswith("layers.1.mlp.down_proj.weight") for name in names)
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         reduced = list(gradients)
         before = gradients[0]
-        for i in range(len(self.forgotten)):
-            if not self.forgotten[i]:
+        for i in range(len(self.unreduced)):
+            if not self.unreduced[i]:
                 before = self.over_replicas(ops.depend(reduced[i], before))
                 reduced[i] = before
         return tuple([ops.depend(gradient, before) for gradient in reduced])
@@ -100,7 +100,7 @@ class ForgetsOne(Reduction):
 
 @defect(
     area="parallel",
-    imitates="A gradient that is in another buffer than the one that is reduced",
+    imitates="A gradient that is not in the buffer that is reduced",
     source="https://github.com/Oneflow-Inc/oneflow/pull/9742",
     place="model.layers.1.mlp.down_proj.weight",
     direction="backward",
@@ -115,12 +115,12 @@ class GradientNotReduced(MindSporeSubject):
 
 @defect(
     area="parallel",
-    imitates="A sampler that is told the local rank, so that replicas get the same rows",
+    imitates="A sampler that gets the local rank, so that replicas get the same rows",
     source="https://github.com/vllm-project/speculators/pull/427",
     case="qwen3-tiny-dp2",
 )
 class RowsRepeated(MindSporeSubject):
-    """Both replicas compute the rows of the first one; the count is of the whole batch."""
+    """Both replicas compute the rows of the first one; the token count is that of the whole batch."""
 
     class parallel_trainer(ParallelTrainer):
         def own_rows(self, batch: Array) -> Array:
@@ -142,35 +142,35 @@ class TokensCountedByReplica(MindSporeSubject):
 
 
 class DoublesTheHead(Reduction):
-    """Counts the gradient of the tied embedding from the last stage twice."""
+    """Counts the last stage's gradient of the tied embedding twice."""
 
     def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
         super().__init__(names, ranks, layout)
         self.doubled = tuple(name == EMBEDDING and ranks.last for name in names)
-        self.sound = Reduction(names, ranks, layout)
+        self.correct = Reduction(names, ranks, layout)
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         changed = [gradients[i] * 2.0 if self.doubled[i] else gradients[i] for i in range(len(self.doubled))]
-        return self.sound(tuple(changed))
+        return self.correct(tuple(changed))
 
 
 @defect(
     area="parallel",
-    imitates="Sums over replicas and over the pipeline's ends that mix up a tied embedding's gradients",
+    imitates="Sums over replicas and over the pipeline's ends that count a tied embedding's gradients wrongly",
     source="https://github.com/NVIDIA/Megatron-LM/issues/844",
     place="model.embed_tokens.weight",
     direction="backward",
     case="qwen3-tied-tp2-pp2",
 )
 class HeadGradientCountedTwice(MindSporeSubject):
-    """The gradient of the tied embedding has the head's part twice."""
+    """The gradient of the tied embedding contains the head's part twice."""
 
     class parallel_trainer(WithReduction):
         reduction_cell = DoublesTheHead
 
 
 class LocalClip(SharedClip):
-    """Does not ask the other ranks."""
+    """Does not sum over the other ranks."""
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         norm = ops.sqrt(sum([ops.sum(ops.square(gradient)) for gradient in gradients]))
@@ -181,12 +181,12 @@ class LocalClip(SharedClip):
 
 @defect(
     area="parallel",
-    imitates="A norm that is not summed over the ranks that share a model",
+    imitates="A norm that is not summed over model-parallel ranks",
     source="https://github.com/facebookresearch/fairscale/pull/167",
     case="qwen3-tiny-tp2",
 )
 class ClippedByLocalNorm(MindSporeSubject):
-    """Each rank clips by the norm of the gradients that it holds."""
+    """Each rank clips by the norm of its own gradients."""
 
     class parallel_trainer(ParallelTrainer):
         def build_clip(self, max_norm: float | None) -> nn.Cell:
@@ -195,12 +195,12 @@ class ClippedByLocalNorm(MindSporeSubject):
 
 @defect(
     area="parallel",
-    imitates="A norm over tensor-parallel ranks that adds up what all of them hold, copies included",
+    imitates="A norm over tensor-parallel ranks that counts every rank's copies",
     source="https://github.com/mindspore-ai/hyper-parallel/issues/526",
     case="qwen3-tiny-tp2",
 )
 class CopiesCountedInTheNorm(MindSporeSubject):
-    """The norm that clips counts every norm weight once a rank."""
+    """The clipping norm counts every RMS norm weight once per rank."""
 
     class parallel_trainer(ParallelTrainer):
         def build_clip(self, max_norm: float | None) -> nn.Cell:
@@ -216,7 +216,7 @@ class CopiesCountedInTheNorm(MindSporeSubject):
     case="qwen3-tiny-tp2",
 )
 class PartsNotSummed(MindSporeSubject):
-    """The first layer's sums over ranks are left out: each rank goes on with its own part of them."""
+    """The first layer's sums over ranks are omitted: each rank continues with its own part."""
 
     class parallel_trainer(ParallelTrainer):
         def build_model(self) -> StageModel:
@@ -232,7 +232,7 @@ class PartsNotSummed(MindSporeSubject):
     case="qwen3-tied-tp2-pp2",
 )
 class LastMicroBatchLost(MindSporeSubject):
-    """The last micro batch goes through the stages without a target; the count is still that of all."""
+    """The last micro batch runs without a target; the token count is still that of all."""
 
     class parallel_trainer(ParallelTrainer):
         def micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
@@ -241,11 +241,11 @@ class LastMicroBatchLost(MindSporeSubject):
             yield inputs, targets, ops.zeros_like(mask), count
 
 
-class SumsOverHeadsAlone(Reduction):
+class SumsOverHeadsOnly(Reduction):
     def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
         super().__init__(names, ranks, layout)
-        between = [name.endswith(NORMS) and not name.endswith(OF_HEADS) for name in names]
-        self.partial = tuple(part and not left for part, left in zip(self.partial, between, strict=True))
+        omitted = [name.endswith(NORMS) and not name.endswith(OF_HEADS) for name in names]
+        self.partial = tuple(part and not omit for part, omit in zip(self.partial, omitted, strict=True))
 
 
 @defect(
@@ -257,22 +257,22 @@ class SumsOverHeadsAlone(Reduction):
     case="qwen3-tiny-dp2-tp2-sharded",
 )
 class PositionsOfNormsNotSummed(MindSporeSubject):
-    """The gradients of the norms between the shared products are those of each rank's own positions."""
+    """The gradients of the norms outside the model-parallel regions are those of each rank's own positions."""
 
     class parallel_trainer(WithReduction):
-        reduction_cell = SumsOverHeadsAlone
+        reduction_cell = SumsOverHeadsOnly
 
 
 @defect(
     area="parallel",
-    imitates="An entrance to shared products whose gradient is not summed over the ranks",
+    imitates="The start of a model-parallel region, without the sum of its gradient over the ranks",
     source="https://github.com/NovaSky-AI/SkyRL/pull/1886",
     place="model.layers.1.mlp",
     direction="backward",
     case="qwen3-tiny-tp2",
 )
 class GradientsOfPartsNotSummed(MindSporeSubject):
-    """Behind the last layer's products each rank goes back with the gradient of its own part of them."""
+    """In the last layer each rank's backward pass continues with the gradient of its own part only."""
 
     class parallel_trainer(ParallelTrainer):
         def build_model(self) -> StageModel:
@@ -282,7 +282,7 @@ class GradientsOfPartsNotSummed(MindSporeSubject):
 
 
 class LogitsOfEveryRank(nn.Cell):
-    """Sums of [exponentials, target's logit], where each rank has the exponentials of all."""
+    """Sums of [exponentials, target's logit], as if each rank had the exponentials of all ranks."""
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
@@ -294,12 +294,12 @@ class LogitsOfEveryRank(nn.Cell):
 
 @defect(
     area="parallel",
-    imitates="A loss over a shared vocabulary that is given gathered logits",
+    imitates="A loss over a sharded vocabulary that gets gathered logits",
     source="https://github.com/NVIDIA/Megatron-LM/issues/7452",
     case="qwen3-tiny-tp2",
 )
 class LogitsCountedByEveryRank(MindSporeSubject):
-    """The sum of exponentials has every logit once a rank: the loss is off by the logarithm of their number."""
+    """The sum of exponentials counts every logit once per rank: the loss is off by the logarithm of their number."""
 
     class parallel_trainer(ParallelTrainer):
         def build_loss(self) -> nn.Cell:
@@ -309,31 +309,31 @@ class LogitsCountedByEveryRank(MindSporeSubject):
 
 
 class RowsOfOthers(SharedAdamW):
-    """Moves one down projection's rows by those of the gradient that belong to another replica."""
+    """Updates one down projection's rows with the gradient rows of another replica."""
 
     def __init__(self, parameters: ms.ParameterTuple, config: AdamWConfig, over: Group) -> None:
         super().__init__(parameters, config, over)
         self.mixed = tuple(parameter.name.endswith("layers.1.mlp.down_proj.weight") for parameter in parameters)
 
     def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
-        handed = []
+        swapped = []
         for i in range(len(self.mixed)):
             gradient = gradients[i]
             if self.mixed[i]:
                 half = gradient.shape[0] // 2
                 gradient = ops.cat((gradient[half:], gradient[:half]), 0)
-            handed.append(gradient)
-        return super().construct(tuple(handed), scale, scalars)
+            swapped.append(gradient)
+        return super().construct(tuple(swapped), scale, scalars)
 
 
 @defect(
     area="parallel",
-    imitates="A shared optimizer that is handed gradients in an order which is not that of its parts",
+    imitates="A sharded optimizer that gets gradients in another order than its shards",
     source="https://github.com/deepspeedai/DeepSpeed/issues/2343",
     case="qwen3-tiny-dp2-tp2-sharded",
 )
 class RowsOfAnotherReplica(MindSporeSubject):
-    """Each replica moves its rows of one down projection by the other one's rows of the gradient."""
+    """Each replica updates its rows of one down projection with the other replica's rows of the gradient."""
 
     class parallel_trainer(ParallelTrainer):
         def build_optimizer(self, parameters: ms.ParameterTuple) -> AdamW:

@@ -1,4 +1,4 @@
-"""How a fault gets into the real subject: each class is a part of the subject with one method left for the fault."""
+"""Base classes for planted faults: each is a part of the real subject with one method for the fault to override."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class ChangedModel(Qwen3Trainer, ABC):
-    """Trains a model that was changed after it was built; its configuration still states what was asked for."""
+    """Trains a model that was changed after it was built; its configuration still states the requested model."""
 
     def build_model(self) -> Qwen3ForCausalLM:
         model = super().build_model()
@@ -31,13 +31,13 @@ class ChangedModel(Qwen3Trainer, ABC):
 
 
 def layers(model: Qwen3ForCausalLM) -> Iterator[tuple[str, Qwen3DecoderLayer]]:
-    """The dotted place of each decoder layer, and the layer."""
+    """Each decoder layer with its dotted name."""
     for number, layer in enumerate(model.model.layers):
         yield f"model.layers.{number}", layer
 
 
 def exchange(model: Qwen3ForCausalLM, place: str, cell: nn.Cell) -> None:
-    """Puts a new cell at a dotted place; its parameters get the names of those that were there."""
+    """Replaces the cell at a dotted name; the new parameters get the names of the old ones."""
     holder, _, name = f"root.{place}".rpartition(".")
     named = [(parameter, f"{place}.{parameter.name}") for parameter in cell.get_parameters()]
     parent: Any = model
@@ -47,7 +47,7 @@ def exchange(model: Qwen3ForCausalLM, place: str, cell: nn.Cell) -> None:
         parent[int(name)] = cell
     else:
         setattr(parent, name, cell)
-    rename(named)  # a cell that comes in later has its parameters named anew
+    rename(named)  # MindSpore renames the parameters of a cell that is added later
 
 
 def rename(named: Iterable[tuple[Parameter, str]]) -> None:
@@ -56,9 +56,9 @@ def rename(named: Iterable[tuple[Parameter, str]]) -> None:
 
 
 class ChangedGradients(Gradients):
-    """Hands on other gradients than it computed; those of taps, which come last, as they are.
+    """Returns changed gradients; the gradients of taps, which come last, are unchanged.
 
-    `changed` cannot be abstract: MindSpore makes cells itself, and makes one whose methods are abstract too.
+    `changed` is not abstract, because MindSpore instantiates cells itself, even ones with abstract methods.
     """
 
     def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
@@ -94,7 +94,7 @@ class WithOptimizer(Qwen3Trainer):
 
 
 class WrittenOutAdamW(AdamW):
-    """The update in single operators; `denominator` is what the first moment is divided by."""
+    """The update in single operators; `denominator` divides the first moment."""
 
     def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
         for i in range(len(self.parameters)):
@@ -113,17 +113,17 @@ class WrittenOutAdamW(AdamW):
         return ops.sqrt(second) + eps
 
 
-class FedWrongly(MindSporeSubject, ABC):
-    """Trains on other batches than it is handed, as a wrong loader of its own would make them."""
+class OtherBatches(MindSporeSubject, ABC):
+    """Trains on other batches than the given ones, as a faulty data loader would make them."""
 
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
-        return super().train_step(*self.fed(self._trainer.step + 1, tokens, loss_mask))
+        return super().train_step(*self.batch(self._trainer.step + 1, tokens, loss_mask))
 
     def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, Array]:
-        return super().gradients(*self.fed(self._trainer.step + 1, tokens, loss_mask))
+        return super().gradients(*self.batch(self._trainer.step + 1, tokens, loss_mask))
 
     @abstractmethod
-    def fed(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]: ...
+    def batch(self, step: int, tokens: Array, loss_mask: Array) -> tuple[Array, Array]: ...
 
 
 def bfloat16(x: Array) -> Array:

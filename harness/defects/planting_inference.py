@@ -1,4 +1,4 @@
-"""How a fault gets into the subject that is asked: each class is a part of it with one method left for the fault."""
+"""Base classes for faults planted in inference: each is a part of the subject with one method to override."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -12,8 +12,8 @@ from qwen3_model.weights import load_into
 Array = npt.NDArray[Any]
 
 
-class ChangedAnswers(Qwen3ForInference, ABC):
-    """Answers with a model that was changed after it was built; its configuration still states what was asked for."""
+class ChangedInference(Qwen3ForInference, ABC):
+    """Runs a model that was changed after it was built; its configuration still states the requested model."""
 
     def build_model(self) -> Qwen3ForCausalLM:
         model = super().build_model()
@@ -25,7 +25,7 @@ class ChangedAnswers(Qwen3ForInference, ABC):
 
 
 class ChangedDecode(Qwen3ForInference, ABC):
-    """Decodes with a second model of the same weights, which was changed; all else is computed by the first."""
+    """Decodes with a second, changed model of the same weights; the first model computes everything else."""
 
     def build_decode(self) -> Decode:
         self.decoding = self.build_model()
@@ -42,5 +42,5 @@ class ChangedDecode(Qwen3ForInference, ABC):
 
 
 def decoding(queries: Array) -> bool:
-    """Whether these columns are those of one newest token: prompts are padded to more."""
+    """Whether these are the columns of a decode step: one token, while prompts are padded to more."""
     return len(queries) == 1

@@ -1,4 +1,4 @@
-"""Defects of the precision: the right mathematics, with a rounding that the case does not have."""
+"""Defects of the precision: the right mathematics, with a rounding that is not in the case."""
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from qwen3_model.optimizer import ClipByGlobalNorm, tree_sum
 
 
 def round_products(cell: nn.Cell) -> None:
-    """Has every projection within the cell round its operands and its result."""
+    """Makes every projection within the cell round its operands and its result."""
     for _, part in cell.cells_and_names():
         if isinstance(part, Projection):
             part.round = low()
@@ -28,7 +28,7 @@ def round_products(cell: nn.Cell) -> None:
 
 @defect(
     area="precision",
-    imitates="An operator on a list of those that may run in low precision",
+    imitates="An operator on a list of operators that may run in low precision",
     source="https://docs.pytorch.org/docs/stable/amp.html",
     place="model.layers.1.mlp.gate_proj",
     direction="forward",
@@ -95,7 +95,7 @@ class HeadProductTf32(MindSporeSubject):
     direction="forward",
 )
 class NormsBfloat16(MindSporeSubject):
-    """Every norm takes and gives bfloat16."""
+    """Inputs and outputs of every norm are rounded to bfloat16."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -106,13 +106,13 @@ class NormsBfloat16(MindSporeSubject):
 
 @defect(
     area="precision",
-    imitates="One norm that an exception list forgot",
+    imitates="One norm that is missing in an exception list",
     source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
     place="model.layers.1.self_attn.k_norm",
     direction="forward",
 )
 class OneNormBfloat16(MindSporeSubject):
-    """One k norm takes and gives bfloat16."""
+    """Inputs and outputs of one k norm are rounded to bfloat16."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -127,7 +127,7 @@ class OneNormBfloat16(MindSporeSubject):
     direction="forward",
 )
 class SoftmaxBfloat16(MindSporeSubject):
-    """The attention's softmax takes and gives bfloat16 in every layer."""
+    """Inputs and outputs of the attention's softmax are rounded to bfloat16 in every layer."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -181,7 +181,7 @@ class LogitsBfloat16(MindSporeSubject):
     direction="forward",
 )
 class RotaryBfloat16(MindSporeSubject):
-    """Sines and cosines, and what they are applied to, are rounded to bfloat16."""
+    """Sines, cosines and the rotated queries and keys are rounded to bfloat16."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:

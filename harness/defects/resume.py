@@ -1,6 +1,6 @@
-"""Defects of resuming: a run that goes on from its checkpoint is not the run that was saved.
+"""Defects of resuming: a run that resumes from its checkpoint differs from the run that was saved.
 
-A run that is never taken up again shows none of them.
+They have no effect on a run that is never resumed.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 
 
 class Restores(Qwen3Trainer, ABC):
-    """Changes what was restored."""
+    """Changes the restored state."""
 
     @abstractmethod
     def restored(self) -> None: ...
@@ -28,7 +28,7 @@ class Restores(Qwen3Trainer, ABC):
 
 @defect(
     area="resume",
-    imitates="A checkpoint of the weights alone",
+    imitates="A checkpoint of the weights only",
     source="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
 )
 class MomentsLost(MindSporeSubject):
@@ -42,7 +42,7 @@ class MomentsLost(MindSporeSubject):
 
 @defect(
     area="resume",
-    imitates="One of two lists of optimizer states left out of the checkpoint",
+    imitates="One of two lists of optimizer states missing in the checkpoint",
     source="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
 )
 class SecondMomentLost(MindSporeSubject):
@@ -56,11 +56,11 @@ class SecondMomentLost(MindSporeSubject):
 
 @defect(
     area="resume",
-    imitates="A step counter that the checkpoint does not hold",
+    imitates="A step counter that is not in the checkpoint",
     source="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
 )
 class StepLost(MindSporeSubject):
-    """Schedule and bias correction begin again at step 1."""
+    """Schedule and bias correction restart at step 1."""
 
     class trainer(Restores):
         def restored(self) -> None:
@@ -73,7 +73,7 @@ class StepLost(MindSporeSubject):
     source="https://github.com/PolymathicAI/the_well/pull/63",
 )
 class ScheduleRestarted(MindSporeSubject):
-    """The schedule begins again, the bias correction goes on."""
+    """The schedule restarts, the bias correction continues."""
 
     class trainer(Restores):
         restored_at = 0
@@ -87,11 +87,11 @@ class ScheduleRestarted(MindSporeSubject):
 
 @defect(
     area="resume",
-    imitates="A scheduler that is saved before it is stepped and comes back one behind",
+    imitates="A scheduler that is saved before it is stepped, and is one step behind after loading",
     source="https://github.com/allenai/allennlp/pull/1650",
 )
 class ScheduleOneBehind(MindSporeSubject):
-    """Every learning rate after a resumption comes one step late."""
+    """After resuming, every learning rate comes one step late."""
 
     class trainer(Restores):
         behind = 0
@@ -105,11 +105,11 @@ class ScheduleOneBehind(MindSporeSubject):
 
 @defect(
     area="resume",
-    imitates="A shard of a checkpoint that is not read, and nothing says so",
+    imitates="A shard of a checkpoint that is not read, without an error",
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html",
 )
 class LastLayerNotRestored(MindSporeSubject):
-    """The weights of layer 1 are those of the start."""
+    """The weights of layer 1 are the initial ones."""
 
     class trainer(Restores):
         def load_checkpoint(self, directory: str | Path) -> None:
@@ -128,7 +128,7 @@ class LastLayerNotRestored(MindSporeSubject):
     source="https://arxiv.org/abs/1710.03740",
 )
 class WeightsRestoredBfloat16(MindSporeSubject):
-    """The weights come back rounded to bfloat16."""
+    """The restored weights are rounded to bfloat16."""
 
     class trainer(Restores):
         def restored(self) -> None:
@@ -138,11 +138,11 @@ class WeightsRestoredBfloat16(MindSporeSubject):
 
 @defect(
     area="resume",
-    imitates="A checkpoint copied in the background that is overtaken, or the second newest taken for the newest",
+    imitates="A checkpoint that changes while it is copied, or the second newest checkpoint loaded as the newest",
     source="https://arxiv.org/abs/2506.14813",
 )
 class StaleCheckpoint(MindSporeSubject):
-    """Weights and moments come back as they were one step before the checkpoint; the step count is right."""
+    """The restored weights and moments are those of one step before the checkpoint; the step count is right."""
 
     class trainer(Qwen3Trainer):
         older: Sequence[Array] = ()

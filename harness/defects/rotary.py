@@ -1,4 +1,4 @@
-"""Defects of the rotary embedding: positions are told to queries and keys in another way."""
+"""Defects of the rotary embedding: queries and keys get wrong positions or a wrong rotation."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from qwen3_model.modeling_qwen3 import (
 
 @defect(
     area="model",
-    imitates="rope_theta is not read from the configuration, and the paper's base is taken",
+    imitates="rope_theta is not read from the configuration, and the paper's base is used",
     source="https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/config.json",
     place="model.rotary_emb",
     direction="forward",
@@ -34,7 +34,7 @@ class RotaryBase(MindSporeSubject):
 
 
 class Interleaved(nn.Cell):
-    """Turns the pairs (x_{2i}, x_{2i+1})."""
+    """Rotates the pairs (x_{2i}, x_{2i+1})."""
 
     def construct(self, x: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
         half = x.shape[-1] // 2
@@ -51,7 +51,7 @@ class Interleaved(nn.Cell):
     direction="forward",
 )
 class RotaryInterleaved(MindSporeSubject):
-    """Neighbouring elements of a head are turned as a pair, not elements half a head apart."""
+    """Adjacent elements of a head are rotated as a pair, not elements half a head apart."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
@@ -79,14 +79,14 @@ class QueryLate(Qwen3Attention):
 
 @defect(
     area="model",
-    imitates="Positions of queries counted from 1 and those of keys from 0, as with a cache's length taken too early",
+    imitates="Positions of queries counted from 1 and those of keys from 0, as with a cache's length read too early",
     source="https://arxiv.org/abs/2104.09864",
     place="model.layers.0.self_attn",
     direction="forward",
 )
 class QueryPositionOffByOne(MindSporeSubject):
-    """Queries are rotated by the position after their own; only the distance to a key counts, so all by one shows
-    nothing."""
+    """Queries are rotated by the position after their own; keys are not, because only distances matter and a shift of
+    both would change nothing."""
 
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:

@@ -1,6 +1,6 @@
-"""Defects of the schedule: a step is taken at another rate than its own.
+"""Defects of the schedule: a step uses another rate than its own.
 
-Where the rate that is reported is the wrong one, one glance at it is enough; the last three report the right one.
+Most report the wrong rate, which is easy to detect; the last three report the right rate and use another.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from qwen3_model.schedule import CosineWithMinLr, ScheduleConfig
 
 @defect(
     area="schedule",
-    imitates="scheduler.step() after the first update that should have seen it",
+    imitates="scheduler.step() after the first update that should have used it",
     source="https://github.com/facebookresearch/deit/issues/145",
 )
 class ScheduleLate(MindSporeSubject):
@@ -47,8 +47,8 @@ class OtherCosine(Qwen3Trainer, ABC):
     def other(self, schedule: CosineWithMinLr) -> ScheduleConfig: ...
 
     def learning_rate(self, step: int) -> float:
-        asked = self.schedule
-        used = self.other(asked) if isinstance(asked, CosineWithMinLr) else asked
+        requested = self.schedule
+        used = self.other(requested) if isinstance(requested, CosineWithMinLr) else requested
         return used.learning_rate(step)
 
 
@@ -62,15 +62,15 @@ class WarmupFromTenth(MindSporeSubject):
 
     class trainer(Qwen3Trainer):
         def learning_rate(self, step: int) -> float:
-            rate, asked = super().learning_rate(step), self.schedule
-            if isinstance(asked, CosineWithMinLr) and step <= asked.warmup_steps:
-                return 0.1 * asked.peak + 0.9 * rate
+            rate, requested = super().learning_rate(step), self.schedule
+            if isinstance(requested, CosineWithMinLr) and step <= requested.warmup_steps:
+                return 0.1 * requested.peak + 0.9 * rate
             return rate
 
 
 @defect(
     area="schedule",
-    imitates="The cosine schedule that has no floor",
+    imitates="The cosine schedule without a minimum",
     source="https://arxiv.org/abs/1608.03983",
 )
 class CosineToZero(MindSporeSubject):
@@ -83,11 +83,11 @@ class CosineToZero(MindSporeSubject):
 
 @defect(
     area="schedule",
-    imitates="A decay counted over all steps and begun after the warm-up",
+    imitates="A decay over all steps that starts after the warm-up",
     source="https://arxiv.org/abs/1608.03983",
 )
 class CosineOverOtherTotal(MindSporeSubject):
-    """The cosine ends as many steps too late as the warm-up has."""
+    """The cosine ends too late, by the number of warm-up steps."""
 
     class trainer(OtherCosine):
         def other(self, schedule: CosineWithMinLr) -> ScheduleConfig:
@@ -109,7 +109,7 @@ class ConstantAfterWarmup(MindSporeSubject):
 
 @defect(
     area="schedule",
-    imitates="A schedule that is stepped once an epoch",
+    imitates="A schedule that is stepped once per epoch",
     source="https://github.com/salesforce/LAVIS/issues/72",
 )
 class Staircase(MindSporeSubject):
@@ -122,7 +122,7 @@ class Staircase(MindSporeSubject):
 
 @defect(
     area="schedule",
-    imitates="A rate scaled by a batch size that includes a rest",
+    imitates="A rate scaled by a batch size that includes an incomplete batch",
     source="https://arxiv.org/abs/1706.02677",
     size=0.01,
 )
@@ -159,12 +159,12 @@ class RateUsed(Qwen3Trainer):
 
 @defect(
     area="schedule",
-    imitates="A scale that the optimizer applies to the rate which the schedule reports",
+    imitates="A scale that the optimizer applies to the rate that the schedule reports",
     source="https://arxiv.org/abs/1706.02677",
     size=0.01,
 )
 class UsedRateOnePercent(MindSporeSubject):
-    """Every update is made with a rate 1 % above the one that is reported."""
+    """Every update uses a rate 1 % above the reported one."""
 
     class trainer(RateUsed):
         factor = 1.01
@@ -172,12 +172,12 @@ class UsedRateOnePercent(MindSporeSubject):
 
 @defect(
     area="schedule",
-    imitates="A scale that the optimizer applies to the rate which the schedule reports",
+    imitates="A scale that the optimizer applies to the rate that the schedule reports",
     source="https://arxiv.org/abs/1706.02677",
     size=0.001,
 )
 class UsedRateOnePerMille(MindSporeSubject):
-    """Every update is made with a rate 0.1 % above the one that is reported."""
+    """Every update uses a rate 0.1 % above the reported one."""
 
     class trainer(RateUsed):
         factor = 1.001
@@ -189,7 +189,7 @@ class UsedRateOnePerMille(MindSporeSubject):
     source="https://docs.pytorch.org/docs/stable/optim.html",
 )
 class UsedRateLate(MindSporeSubject):
-    """Every update is made with the rate of the step before; the right one is reported."""
+    """Every update uses the rate of the previous step; the right one is reported."""
 
     class trainer(Qwen3Trainer):
         def scalars(self, step: int) -> Array:

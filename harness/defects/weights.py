@@ -1,6 +1,6 @@
-"""Defects of the weights: training starts from others than it was handed.
+"""Defects of the weights: training starts from other weights than the given ones.
 
-A run states the digest of what it starts from, so one glance is enough; that is right.
+A run states the digests of its initial weights, which is enough to detect all of these.
 """
 
 from abc import ABC, abstractmethod
@@ -18,8 +18,8 @@ from qwen3_model.weights import Tensors
 Loaded = dict[str, npt.NDArray[Any]]
 
 
-class LoadsWrongly(Qwen3Trainer, ABC):
-    """Loads other tensors than it was given."""
+class OtherWeights(Qwen3Trainer, ABC):
+    """Loads other tensors than the given ones."""
 
     def load_weights(self, tensors: Tensors) -> None:
         super().load_weights(self.loaded(dict(tensors)))
@@ -45,9 +45,9 @@ def renamed(tensors: Loaded, a: str, b: str) -> Loaded:
     direction="forward",
 )
 class KeyAndValueExchanged(MindSporeSubject):
-    """In every layer the weights of key and value projection are exchanged; they have one shape."""
+    """In every layer the weights of key and value projection are exchanged; their shapes are the same."""
 
-    class trainer(LoadsWrongly):
+    class trainer(OtherWeights):
         def loaded(self, tensors: Loaded) -> Tensors:
             return renamed(tensors, "k_proj", "v_proj")
 
@@ -60,9 +60,9 @@ class KeyAndValueExchanged(MindSporeSubject):
     direction="forward",
 )
 class QueryAndKeyNormExchanged(MindSporeSubject):
-    """In every layer the weights of q norm and k norm are exchanged; all ones would hide it."""
+    """In every layer the weights of q norm and k norm are exchanged; weights of all ones would hide it."""
 
-    class trainer(LoadsWrongly):
+    class trainer(OtherWeights):
         def loaded(self, tensors: Loaded) -> Tensors:
             return renamed(tensors, "q_norm", "k_norm")
 
@@ -75,16 +75,16 @@ class QueryAndKeyNormExchanged(MindSporeSubject):
     direction="forward",
 )
 class LayersReversed(MindSporeSubject):
-    """The first and the second layer have each other's weights."""
+    """The weights of the first and the second layer are exchanged."""
 
-    class trainer(LoadsWrongly):
+    class trainer(OtherWeights):
         def loaded(self, tensors: Loaded) -> Tensors:
             return renamed(tensors, "layers.0.", "layers.1.")
 
 
 @defect(
     area="weights",
-    imitates="A weight in the layout of GPT-2's Conv1D, which nothing refuses where it is square",
+    imitates="A weight in the layout of GPT-2's Conv1D, which no shape check rejects if it is square",
     source="https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/pytorch_utils.py",
     place="model.layers.0.self_attn.k_proj.weight",
     direction="forward",
@@ -92,7 +92,7 @@ class LayersReversed(MindSporeSubject):
 class SquareTransposed(MindSporeSubject):
     """Every square projection of layer 0 is transposed."""
 
-    class trainer(LoadsWrongly):
+    class trainer(OtherWeights):
         def loaded(self, tensors: Loaded) -> Tensors:
             return {
                 name: tensor.T if name.startswith("model.layers.0.") and len({*tensor.shape}) < tensor.ndim else tensor
@@ -102,15 +102,15 @@ class SquareTransposed(MindSporeSubject):
 
 @defect(
     area="weights",
-    imitates="strict=False, by which a tensor of another name stays as it was drawn",
+    imitates="strict=False, which leaves a tensor with another name at its random values",
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html",
     place="model.layers.1.self_attn.o_proj.weight",
     direction="forward",
 )
 class TensorNotLoaded(MindSporeSubject):
-    """One output projection starts from numbers of its own."""
+    """One output projection starts from other random numbers."""
 
-    class trainer(LoadsWrongly):
+    class trainer(OtherWeights):
         def loaded(self, tensors: Loaded) -> Tensors:
             name = "model.layers.1.self_attn.o_proj.weight"
             drawn = np.random.RandomState(0).standard_normal(tensors[name].shape)
@@ -119,7 +119,7 @@ class TensorNotLoaded(MindSporeSubject):
 
 @defect(
     area="weights",
-    imitates="A checkpoint that went through bfloat16 on its way",
+    imitates="A checkpoint that was stored in bfloat16 in between",
     source="https://github.com/huggingface/transformers/issues/25681",
     place="model.embed_tokens.weight",
     direction="forward",
@@ -127,14 +127,14 @@ class TensorNotLoaded(MindSporeSubject):
 class WeightsThroughBfloat16(MindSporeSubject):
     """Every weight is rounded to bfloat16 before training starts."""
 
-    class trainer(LoadsWrongly):
+    class trainer(OtherWeights):
         def loaded(self, tensors: Loaded) -> Tensors:
             return {name: bfloat16(tensor) for name, tensor in tensors.items()}
 
 
 @defect(
     area="weights",
-    imitates="A norm that the mapping of names forgot",
+    imitates="A norm that is missing in a mapping of names",
     source="https://arxiv.org/abs/1910.07467",
     place="model.layers.1.post_attention_layernorm.weight",
     direction="forward",
@@ -142,7 +142,7 @@ class WeightsThroughBfloat16(MindSporeSubject):
 class NormLeftAtOnes(MindSporeSubject):
     """The weights of one norm stay at one."""
 
-    class trainer(LoadsWrongly):
+    class trainer(OtherWeights):
         def loaded(self, tensors: Loaded) -> Tensors:
             name = "model.layers.1.post_attention_layernorm.weight"
             return tensors | {name: np.ones_like(tensors[name])}
@@ -150,7 +150,7 @@ class NormLeftAtOnes(MindSporeSubject):
 
 @defect(
     area="weights",
-    imitates="A head set to the embedding although the configuration says that they are not tied",
+    imitates="A head set to the embedding although they are not tied in the configuration",
     source="https://github.com/deepspeedai/DeepSpeed/pull/4088",
     place="lm_head.weight",
     direction="forward",
@@ -158,14 +158,14 @@ class NormLeftAtOnes(MindSporeSubject):
 class HeadFromEmbedding(MindSporeSubject):
     """The head starts as a copy of the embedding."""
 
-    class trainer(LoadsWrongly):
+    class trainer(OtherWeights):
         def loaded(self, tensors: Loaded) -> Tensors:
             return tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]}
 
 
 @defect(
     area="weights",
-    imitates="The permutation for interleaved rotary embedding applied to weights that had it already",
+    imitates="The permutation for interleaved rotary embedding applied to weights that already had it",
     source="https://github.com/Dao-AILab/flash-attention/issues/288",
     place="model.layers.0.self_attn.q_proj.weight",
     direction="forward",
@@ -173,7 +173,7 @@ class HeadFromEmbedding(MindSporeSubject):
 class RowsPermutedTwice(MindSporeSubject):
     """The rows of each head of one query projection are in interleaved order."""
 
-    class trainer(LoadsWrongly):
+    class trainer(OtherWeights):
         def loaded(self, tensors: Loaded) -> Tensors:
             name = "model.layers.0.self_attn.q_proj.weight"
             rows = np.arange(len(tensors[name])).reshape(-1, self.config.head_dim // 2, 2)

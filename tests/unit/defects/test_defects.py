@@ -1,4 +1,4 @@
-"""The catalogue of defects and the file of one's own, read without a framework."""
+"""The catalogue of defects and a user's own file, read without a framework."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
-def test_shipped_defects_come_area_by_area_each_under_its_id() -> None:
+def test_shipped_defects_are_ordered_by_area_and_keyed_by_id() -> None:
     shipped = shipped_defects()
     assert list(dict.fromkeys(one.area for one in shipped.values())) == list(AREAS)
     assert all(key == one.id for key, one in shipped.items())
@@ -49,7 +49,7 @@ def test_no_two_shipped_defects_share_an_id() -> None:
 
 
 @pytest.mark.parametrize("defect", shipped_defects().values(), ids=lambda one: one.id)
-def test_every_shipped_defect_says_all_of_itself(defect: Defect) -> None:
+def test_every_shipped_defect_has_a_complete_description(defect: Defect) -> None:
     assert defect.what.endswith(".") and defect.imitates
     assert defect.source.startswith("https://")
     assert defect.case in shipped_cases()
@@ -59,7 +59,7 @@ def test_every_shipped_defect_says_all_of_itself(defect: Defect) -> None:
     assert load_case(defect.case).task.name == ("inference" if defect.area == INFERENCE else "pretrain")
 
 
-def test_a_defect_of_ones_own_is_one_file(mine: Path) -> None:
+def test_a_users_defect_is_one_file(mine: Path) -> None:
     expected = Defect(
         id="half-rate",
         area="schedule",
@@ -74,7 +74,7 @@ def test_a_defect_of_ones_own_is_one_file(mine: Path) -> None:
     assert load_defect(str(mine)) == load_defect(f"{mine}:HalfRate") == expected
 
 
-def test_reading_a_file_runs_nothing_of_it(mine: Path) -> None:
+def test_reading_a_file_does_not_run_it(mine: Path) -> None:
     mine.write_text("raise SystemExit(1)\n" + MINE)
     assert [one.id for one in defects_of_file(mine)] == ["half-rate"]
 
@@ -83,7 +83,7 @@ def test_a_shipped_defect_is_found_by_its_id() -> None:
     assert load_defect("rotary-base").runner == "harness.defects.rotary:RotaryBase"
 
 
-def test_one_of_several_defects_of_a_file_has_to_be_named(mine: Path) -> None:
+def test_with_several_defects_in_a_file_one_must_be_named(mine: Path) -> None:
     mine.write_text(MINE + MINE.replace("HalfRate", "OtherRate"))
     with pytest.raises(InputError, match=r"holds several defects\. Name one of them: .*:HalfRate, .*:OtherRate"):
         load_defect(str(mine))
@@ -95,17 +95,17 @@ def test_one_of_several_defects_of_a_file_has_to_be_named(mine: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("@defect(", "@other("), "holds no defect: no class of it stands under @defect"),
+        (("@defect(", "@other("), "holds no defect: it has no class with @defect"),
         (("size=0.5", "size=1 / 2"), "is not described by literals"),
         (('"schedule"', '"weather"'), "area: Input should be 'model', 'loss'"),
-        (("size=0.5", "place='model.norm'"), "place and direction: either both or neither"),
+        (("size=0.5", "place='model.norm'"), "place and direction: give both or neither"),
         (("size=0.5", "colour='red'"), "colour: unknown"),
         (('imitates="A rate of another run", ', ""), "imitates: Field required"),
         (('"https://example.org/1"', '""'), "source: empty"),
         (("class HalfRate(", "class HalfRate(("), "is not Python"),
     ],
 )
-def test_a_file_that_describes_no_defect_is_refused(mine: Path, change: tuple[str, str], words: str) -> None:
+def test_a_file_without_a_valid_defect_is_an_error(mine: Path, change: tuple[str, str], words: str) -> None:
     mine.write_text(MINE.replace(*change))
     with pytest.raises(InputError) as refused:
         load_defect(str(mine))
@@ -119,6 +119,6 @@ def test_a_file_that_describes_no_defect_is_refused(mine: Path, change: tuple[st
         ("no_such.py", "cannot be read: No such file"),
     ],
 )
-def test_a_defect_that_is_not_there_is_refused(name: str, words: str) -> None:
+def test_a_missing_defect_is_an_error(name: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_defect(name)

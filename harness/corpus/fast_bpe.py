@@ -1,9 +1,9 @@
-"""Byte-level BPE at the speed of a dictionary: a text is split into words, and each word's ids are looked up.
+"""Byte-level BPE with a dictionary: a text is split into words, and the ids of each word are looked up.
 
-Takes a tokenizer of the `tokenizers` library and gives the ids that the library gives, several times sooner. Only the
-splitting is done here, and only for patterns on which the two engines for regular expressions were shown to agree;
-every word is encoded by the library when it is first seen. A text that could be split differently goes to the library
-whole: one that holds an added token, or a character that an engine's version of Unicode may not know.
+The ids equal those of the `tokenizers` library, several times faster. Only the splitting is done here, and only for
+patterns for which tests show that both regular expression engines agree; the library encodes every word the first time
+it occurs. The library encodes a whole text if its split could differ: if it contains an added token, or a character
+that an engine's version of Unicode may not have.
 """
 
 import json
@@ -20,13 +20,13 @@ QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA_SPLIT = QWEN_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-# Source: the pattern that the library's ByteLevel splits by where `use_regex` is set; it cannot be asked for it.
+# Source: the split pattern of the library's ByteLevel with `use_regex`; the library does not expose it.
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-# A part of what one of these gave is left as it is, so a word can be encoded by itself.
+# Normal forms that do not change a part of a normalized text, so a word can be encoded alone.
 NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD"})
 
-# A bound on the dictionary's memory: its characters, and what an entry costs besides, in characters. About 60 MB.
+# A bound on the dictionary's memory: characters in all words, and the overhead of an entry in characters. About 60 MB.
 MOST_CHARACTERS = 30_000_000
 ENTRY_CHARACTERS = 150
 
@@ -40,9 +40,9 @@ class Affixes:
 
 
 class BackendEncoder:
-    """The ids of texts as a `tokenizers.Tokenizer` gives them.
+    """Encodes texts exactly as a `tokenizers.Tokenizer` does.
 
-    The tokenizer must neither truncate nor pad. It may be made before a fork and used after it.
+    The tokenizer must neither truncate nor pad. The encoder can be created before a fork and used after it.
     """
 
     def __init__(self, backend: Any) -> None:
@@ -52,7 +52,7 @@ class BackendEncoder:
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[npt.NDArray[np.int32]]:
         """One int32 array for each text."""
-        # a post-processor that is not known can change the ids of a word even where it adds no special token
+        # an unknown post-processor can change the ids of a word even without special tokens
         if self._words is None or self._affixes is None:
             return self._by_backend(texts, add_special_tokens)
         affixes = self._affixes if add_special_tokens else Affixes()
@@ -68,7 +68,7 @@ class BackendEncoder:
 
 
 class WordDictionary:
-    """The ids of every word seen so far, as int32 bytes: joining them is quicker than any array of arrays."""
+    """The ids of every word so far, as int32 bytes: joining bytes is faster than concatenating arrays."""
 
     def __init__(self, backend: Any, pattern: str) -> None:
         import regex
@@ -82,10 +82,10 @@ class WordDictionary:
         self._characters = 0
 
     def look_up(self, text: str, affixes: Affixes) -> bytearray | None:
-        """The ids of a text as int32 bytes, with `affixes` around them; None where only the library knows."""
+        """The ids of a text as int32 bytes, with `affixes` around them; None if only the library can encode it."""
         if self._added.search(text):
             return None
-        # every version since 3.2 gives the characters that are not refused below the same normal form
+        # all Unicode versions since 3.2 agree on the normal form of the characters accepted below
         if self._form is not None and not is_normalized(self._form, text):
             text = self._normalizer.normalize_str(text)
             if self._added.search(text):
@@ -100,7 +100,7 @@ class WordDictionary:
         return bytearray().join((affixes.before, *map(self._ids.__getitem__, words), affixes.after))
 
     def _learn(self, words: list[str]) -> bool:
-        """Whether every word can be looked up now."""
+        """Adds the words to the dictionary; whether all could be added."""
         new = [word for word in set(words) if word not in self._ids]
         if not all(word.isascii() or _is_certain(word) for word in new):
             return False
@@ -115,12 +115,12 @@ class WordDictionary:
 
 
 def _is_certain(word: str) -> bool:
-    """Whether each character was assigned in Unicode 3.2: both engines, of whatever later version, know its class."""
+    """Whether each character exists in Unicode 3.2, so that every later version has its class."""
     return all(ucd_3_2_0.category(character) != "Cn" for character in word)
 
 
 def _dictionary(backend: Any) -> WordDictionary | None:
-    """None where the tokenizer does more than split by a known pattern and encode each word by itself."""
+    """None if the tokenizer does more than split by a known pattern and encode each word alone."""
     normalizer = _state(backend.normalizer)
     pattern = _pattern(_state(backend.pre_tokenizer))
     if type(backend.model).__name__ != "BPE" or backend.model.dropout or pattern is None:
@@ -146,7 +146,7 @@ def _pattern(pre_tokenizer: Any) -> str | None:
 
 
 def _affixes(post_processor: Any) -> Affixes | None:
-    """None where the post-processor does more than put tokens around a text."""
+    """None if the post-processor does more than add tokens around a text."""
     match post_processor:
         case None | {"type": "ByteLevel"}:
             return Affixes()
@@ -169,7 +169,7 @@ def _int32(ids: Sequence[int]) -> bytes:
 
 
 def _added_texts(backend: Any) -> set[str]:
-    """What the library looks for before it splits: each added token as it is written and as it is normalized."""
+    """The texts that the library matches before it splits: each added token as written and as normalized."""
     written = {token.content for token in backend.get_added_tokens_decoder().values()}
     normalized = {backend.normalizer.normalize_str(text) for text in written} if backend.normalizer else set()
     return (written | normalized) - {""}

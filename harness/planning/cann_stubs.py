@@ -1,12 +1,12 @@
-"""Stub libraries of CANN: the symbols that MindSpore's Ascend plugin asks for, without code.
+"""Stub libraries of CANN: the symbols that MindSpore's Ascend plugin needs, without code.
 
-The plugin is in MindSpore's wheel, and it loads only where CANN is. With these libraries in its place it loads, and
-MindSpore's own front end compiles for Ascend: strategies, the cut into stages, communication operators. Nothing of CANN
+The plugin is in MindSpore's wheel, and it loads only on a host with CANN. With these libraries it loads without CANN,
+and MindSpore's own front end compiles for Ascend: strategies, pipeline stages, communication operators. Nothing of CANN
 is copied, and nothing can be executed.
 
-The names are read off MindSpore's own libraries, so they fit the version that is installed. They are made once for each
-version, in a directory of the user's cache that appears whole or not at all. The compiler is the first that is found on
-the path, and otherwise the one in the wheel `ziglang`.
+The names are read from MindSpore's own libraries, so they match the installed version. The stubs are made once per
+version, in a directory of the user's cache that appears complete or not at all. The compiler is the first one found on
+the path, or else the one in the wheel `ziglang`.
 """
 
 import importlib.util
@@ -27,29 +27,29 @@ SOURCE = Path(__file__).with_name("cann_stub.c")
 COMPILERS = ("cc", "gcc", "clang")
 WHEEL = "ziglang"  # a compiler as a package
 STUB = "libsymbols.so"
-LIBRARIES = "cann/lib64"  # MindSpore takes what ends in `cann` for the place of CANN, and opens libraries from there
-# Those that MindSpore opens by name while it runs; what its libraries are linked to is read off them.
+LIBRARIES = "cann/lib64"  # MindSpore treats a path that ends in `cann` as CANN's, and opens libraries there
+# Libraries that MindSpore opens by name at run time; those it is linked to are read from its own libraries.
 OPENED = ("libascendcl.so", "libacl_op_compiler.so", "libacl_tdt_channel.so", "libmsprofiler.so", "libopapi.so")
-# Names that are looked up while MindSpore runs stand in its libraries as strings. Those of operators come in pairs.
+# Symbols that MindSpore looks up at run time are strings in its libraries. Those of operators come in pairs.
 LOOKED_UP = re.compile(
     rb"\0(acl[A-Za-z]\w+|[Hh](?:ccl|com)[A-Z]\w+|mstx[A-Z]\w+|rt[A-Z][a-z]\w+"
     rb"|(?:Un)?InitHugeMem\w+|ReleaseHugeMem|\w*PTA[A-Z]\w+|AddTensorAddrToCachedList)(?=\0)"
 )
 OPERATOR, ITS_PAIR = "aclnn", "GetWorkspaceSize"
-# Not needed to compile: kernels that a device would run, and what reads pictures.
+# Not needed to compile: device kernels and image processing.
 NOT_LOADED = re.compile(r"cpu_kernels|custom_|/op_kernels/|libdvpp")
 
 
 def stub_libraries(mindspore: Path, version: str, cache: Path | None = None) -> Path:
-    """The directory with stub libraries for an installed MindSpore, for LD_LIBRARY_PATH; made where it is not there.
+    """The directory of stub libraries for an installed MindSpore, for LD_LIBRARY_PATH; it is made if missing.
 
     Args:
         mindspore: directory of the package.
-        version: of it; another version's libraries ask for other symbols.
-        cache: where they are kept; the user's cache directory without it.
+        version: its version; other versions need other symbols.
+        cache: directory for the stubs; by default the user's cache directory.
 
     Raises:
-        MissingPrerequisite: a tool that makes them is not there, or MindSpore has no Ascend plugin.
+        MissingPrerequisite: a tool that makes them is missing, or MindSpore has no Ascend plugin.
     """
     recipe = digest_json([digest_file(path) for path in (SOURCE, Path(__file__), Path(libraries.__file__))])
     directory = (cache or _user_cache()) / "cann-stubs" / f"{version}-{recipe[:12]}"
@@ -59,10 +59,10 @@ def stub_libraries(mindspore: Path, version: str, cache: Path | None = None) -> 
 
 
 def compiler() -> list[str]:
-    """The command that compiles C here, where what reads libraries is here too.
+    """The command that compiles C on this machine.
 
     Raises:
-        MissingPrerequisite: which of them is missing, and how to get both.
+        MissingPrerequisite: there is no compiler, or no reader of libraries; the message names what is missing.
     """
     found = next(([path] for name in COMPILERS if (path := shutil.which(name))), None)
     if found is None and importlib.util.find_spec(WHEEL) is not None:
@@ -90,7 +90,7 @@ def _appear(directory: Path, mindspore: Path, compile_c: Sequence[str]) -> None:
         try:
             made.rename(directory)
         except OSError:
-            if not directory.is_dir():  # otherwise another process was quicker, and made the same
+            if not directory.is_dir():  # otherwise another process has just made the same directory
                 raise
 
 
@@ -114,7 +114,7 @@ def _compile(compile_c: Sequence[str], directory: Path, library: str, source: st
 
 
 def _plugin(mindspore: Path) -> list[Path]:
-    """The libraries that are loaded for Ascend, for this processor."""
+    """The libraries that MindSpore loads for Ascend on this processor."""
     base = mindspore / "lib" / "plugin"
     found = [*base.glob("libmindspore_*ascend*"), *(base / "ascend").rglob("*.so")]
     loaded = [path for path in sorted(found) if not NOT_LOADED.search(path.relative_to(base).as_posix())]
@@ -124,7 +124,7 @@ def _plugin(mindspore: Path) -> list[Path]:
 
 
 def _declarations(plugin: Sequence[Path], mindspore: Path) -> Iterator[str]:
-    """Every symbol that nobody defines, as the macro of `cann_stub.c` that it needs; sorted."""
+    """Every undefined symbol, as its macro of `cann_stub.c`; sorted."""
     own = set(re.findall(r"\b(\w+)\(", SOURCE.read_text(encoding="utf-8")))
     for name in sorted((_linked(plugin) | set(_looked_up(plugin))) - _defined(plugin, mindspore) - own):
         if name.startswith("_ZN2ge8OperatorC"):
@@ -136,7 +136,7 @@ def _declarations(plugin: Sequence[Path], mindspore: Path) -> Iterator[str]:
 
 
 def _linked(plugin: Sequence[Path]) -> set[str]:
-    """What the plugin is linked to; an interpreter has what begins with Py."""
+    """The symbols that the plugin links to, without those of the Python interpreter."""
     return {name for name in libraries.undefined(plugin) if not re.match(r"_?Py|__stack_chk", name)}
 
 
@@ -153,13 +153,13 @@ def _looked_up(plugin: Sequence[Path]) -> Iterator[str]:
 
 
 def _defined(plugin: Sequence[Path], mindspore: Path) -> set[str]:
-    """What MindSpore and the system define."""
+    """The symbols that MindSpore and the system define."""
     own = [path for path in mindspore.glob("lib/*.so*") if path.is_file()]
     system = [path for name in libraries.linked(plugin) if (path := libraries.system_library(name))]
     return libraries.defined([*own, *mindspore.glob("_c_*.so"), *plugin, *system])
 
 
 def _missing_libraries(plugin: Sequence[Path], mindspore: Path) -> Iterator[str]:
-    """The libraries that the plugin is linked to and that neither MindSpore nor the system has."""
+    """The libraries that the plugin links to and that neither MindSpore nor the system has."""
     own = {path.name for path in mindspore.rglob("*.so*")}
     yield from (name for name in libraries.linked(plugin) if name not in own and not libraries.system_library(name))

@@ -1,6 +1,6 @@
-"""What a shared library of ELF states: the symbols that it defines, those that it needs, and the libraries it links to.
+"""ELF shared libraries: the symbols that they define, those that they need, and the libraries that they link to.
 
-No tool of the machine is used: `pyelftools` finds the tables, numpy reads them.
+No system tool is used: `pyelftools` finds the tables, numpy reads them.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
 )
 WEAK = 2
-NOWHERE = 0  # the section of a symbol that is defined elsewhere
+UNDEFINED = 0  # the section of a symbol that is defined in another library
 
 
 def can_read() -> bool:
@@ -32,17 +32,17 @@ def defined(libraries: Sequence[Path]) -> set[str]:
 
 
 def undefined(libraries: Sequence[Path]) -> set[str]:
-    """Names that another library has to define; a weak one may be missing, so it does not count."""
+    """Names that another library has to define, without weak ones, which may be missing."""
     return {name for library in libraries for name, has_code, weak in _symbols(library) if not has_code and not weak}
 
 
 def linked(libraries: Sequence[Path]) -> list[str]:
-    """Names of the libraries that these are linked to, sorted."""
+    """Names of the libraries that these link to, sorted."""
     return sorted({name for library in libraries for name in _needed(library)})
 
 
 def system_library(name: str) -> Path | None:
-    """Where the dynamic loader finds a library of the system."""
+    """The path at which the dynamic loader finds a system library."""
     return next((path for directory in _loader_directories() if (path := directory / name).is_file()), None)
 
 
@@ -63,7 +63,7 @@ def _symbols(library: Path) -> Iterator[tuple[str, bool, bool]]:
         symbols = np.frombuffer(table.data(), SYMBOL)[1:]
         names = elf.get_section(table["sh_link"]).data()
     for start, section, info in zip(symbols["name"], symbols["section"], symbols["info"], strict=True):
-        yield names[start : names.index(b"\0", start)].decode(), bool(section != NOWHERE), info >> 4 == WEAK
+        yield names[start : names.index(b"\0", start)].decode(), bool(section != UNDEFINED), info >> 4 == WEAK
 
 
 def _needed(library: Path) -> list[str]:

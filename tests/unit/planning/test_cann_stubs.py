@@ -52,7 +52,7 @@ def test_a_compiler_on_the_path_comes_before_the_wheel(path: Path, installed: se
         ({libraries.READER}, r"libraries, and a C compiler \(cc, gcc, clang or ziglang\) is missing"),
     ],
 )
-def test_what_is_missing_is_named_with_the_command_that_installs_it(
+def test_a_missing_tool_is_named_with_the_command_that_installs_it(
     path: Path, installed: set[str], tmp_path: Path, packages: set[str], missing: str
 ) -> None:
     installed |= packages
@@ -74,7 +74,7 @@ def test_a_compiler_that_fails_is_named_with_its_message(path: Path, tmp_path: P
     assert [one.name for one in (tmp_path / "cache" / "cann-stubs").iterdir()] == []
 
 
-def test_a_library_states_what_it_defines_what_it_needs_and_what_it_is_linked_to() -> None:
+def test_defined_needed_and_linked_names_are_read_from_a_library() -> None:
     assert "PyInit__multiarray_umath" in libraries.defined([MULTIARRAY])
     assert {"PyErr_SetString", "memcpy"} <= libraries.undefined([MULTIARRAY])
     assert not libraries.defined([MULTIARRAY]) & libraries.undefined([MULTIARRAY])
@@ -84,6 +84,6 @@ def test_a_library_states_what_it_defines_what_it_needs_and_what_it_is_linked_to
     assert libraries.system_library("libascendcl.so") is None
 
 
-def test_weak_symbols_that_may_be_missing_are_not_needed() -> None:
+def test_weak_symbols_are_not_needed() -> None:
     """Every library names `__gmon_start__`, and none has it."""
     assert "__gmon_start__" not in libraries.undefined([MULTIARRAY])

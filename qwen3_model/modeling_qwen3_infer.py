@@ -59,7 +59,7 @@ def columns_for(width: int, room: int, limit: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """Keys and values [B, K, C, H] of each layer in turn, of which `filled` columns are written.
+    """Keys and values [B, K, C, H] of each layer in turn; `filled` columns are written.
 
     `first` [B] is the column of each row's first token.
     """

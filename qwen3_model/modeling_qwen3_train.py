@@ -1,7 +1,7 @@
 """Training Qwen3: the masked token loss, one compiled step, accumulation, and checkpoints that resume bit for bit.
 
-The global batch is the unit: loss and gradients are divided by its number of unmasked target tokens, whatever the
-number of micro-batches it is split into. In GRAPH mode forward, backward, clipping and AdamW are one compiled cell;
+The global batch is the unit: loss and gradients are divided by its number of unmasked target tokens, for any number
+of micro-batches. In GRAPH mode forward, backward, clipping and AdamW are one compiled cell;
 with accumulation two, one per micro-batch and one per update.
 """
 

@@ -65,7 +65,7 @@ class CosineWithMinLr:
         _check(self)
 
     def learning_rate(self, step: int) -> float:
-        """The rate of the given step; after `total_steps` the cosine goes on, as it does in transformers."""
+        """The rate of the given step; after `total_steps` the cosine continues, as in transformers."""
         done = step - 1
         if done < self.warmup_steps:
             return self.peak * _warmup(done, self.warmup_steps)

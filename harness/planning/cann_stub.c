@@ -1,8 +1,8 @@
-// Stands in for the shared libraries of CANN where there is no CANN: symbols without code.
+// Replaces the shared libraries of CANN on a host without CANN: symbols without code.
 //
-// MindSpore's front end needs these symbols to exist, not to do anything: what it compiles in a dry run never runs on a
-// device. Most return 0, which is "success" or "nothing". The few below return something else: a device that has a
-// name, memory of the host, a map that initializers of static objects write to.
+// MindSpore's front end needs these symbols to exist, not to do anything: a graph of a dry run never runs on a device.
+// Most return 0, which is "success" or "nothing". The few below return something else: the name of a device, memory of
+// the host, a map that initializers of static objects write to.
 //
 // `symbols.inc` is generated: the names that MindSpore's libraries need, each as one of the macros. Plain C, with no
 // header and no library of C++, so that any compiler for C makes the same library.

@@ -1,6 +1,6 @@
 """The command line `certify`.
 
-Exit codes: 0 the asked level is met, 1 it is not, 2 bad input or a missing prerequisite, 3 a run broke,
+Exit codes: 0 the required level is reached, 1 it is not, 2 bad input or a missing prerequisite, 3 a run failed,
 130 interrupted.
 """
 

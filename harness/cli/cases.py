@@ -1,4 +1,4 @@
-"""`certify cases`: the cases that come with the package."""
+"""`certify cases`: the shipped cases."""
 
 import json
 from typing import Annotated
@@ -13,7 +13,7 @@ from harness.cli.terminal import MET, out_console
 
 
 def cases(
-    show: Annotated[str | None, typer.Option(help="Print one case in full, as YAML to begin a new one from.")] = None,
+    show: Annotated[str | None, typer.Option(help="Print one case in full, as YAML to start a new one from.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """List the shipped cases, or print one."""
@@ -26,12 +26,12 @@ def cases(
     if as_json:
         print(json.dumps({one.name: {"title": one.title, "digest": one.digest()} for one in loaded}))
         return MET
-    name = Column("case", no_wrap=True)  # it is to be typed again
-    table = Table(name, "what it is", "steps", "standards", "digest", box=None, pad_edge=False)
+    name = Column("case", no_wrap=True)  # so that it can be copied
+    table = Table(name, "description", "steps", "standards", "digest", box=None, pad_edge=False)
     for one in loaded:
         table.add_row(one.name, one.title, str(one.training.steps), ", ".join(one.standards), one.digest()[:12])
     out_console.print(table)
     out_console.print(
-        f"\nThe default is {DEFAULT_CASE}. 'certify cases --show NAME' prints one to begin your own from."
+        f"\nThe default is {DEFAULT_CASE}. 'certify cases --show NAME' prints one to start your own from."
     )
     return MET

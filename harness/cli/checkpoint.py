@@ -1,4 +1,4 @@
-"""`certify checkpoint`: what several ranks saved, or what a bundle trained, for another layout or for Hugging Face."""
+"""`certify checkpoint`: converts a checkpoint of several ranks, or the weights of a bundle, for another use."""
 
 import shutil
 from pathlib import Path
@@ -20,19 +20,19 @@ from qwen3_model.weights import WeightsError
 
 
 def checkpoint(
-    source: Annotated[Path, typer.Argument(help="Directory of a checkpoint, with a file of every rank; or a bundle.")],
-    out: Annotated[Path, typer.Argument(help="New directory for what is written.")],
+    source: Annotated[Path, typer.Argument(help="Directory of a checkpoint, with one file per rank; or a bundle.")],
+    out: Annotated[Path, typer.Argument(help="New directory for the written files.")],
     layout: Annotated[
-        str | None, typer.Option(help=f"Write it for the layout of a case. {CASE_HELP} Without it: for transformers.")
+        str | None, typer.Option(help=f"Write it for the layout of a case. {CASE_HELP} Default: for transformers.")
     ] = None,
 ) -> int:
-    """Put a checkpoint's parts together and write them for another layout, or as Hugging Face's safetensors.
+    """Merge the parts of a checkpoint, and write it for another layout or as Hugging Face's safetensors.
 
-    No number changes. Moments and step come along to another layout; Hugging Face's format has the parameters alone. Of
-    a bundle it is the weights that its subject was trained to, with the tokenizer where it has one.
+    No number changes. Another layout gets parameters, moments and step; Hugging Face's format gets only parameters.
+    From a bundle, the final weights of its subject are written, with the tokenizer if the bundle has one.
     """
     if out.exists():
-        raise InputError(f"{out} exists. Choose a new directory: a checkpoint is not written over.")
+        raise InputError(f"{out} exists. Choose a new directory: a checkpoint is never overwritten.")
     try:
         whole = _of_bundle(source, layout) if (source / MANIFEST).is_file() else read_checkpoint(source)
     except WeightsError as error:
@@ -42,7 +42,7 @@ def checkpoint(
     else:
         case = load_case(layout)
         if case.model != whole.config:
-            raise InputError(f"{case.name} is of another model than the checkpoint in {source}.")
+            raise InputError(f"{case.name} has another model than the checkpoint in {source}.")
         paths, what = write_checkpoint(whole, out, case.parallel), f"for {case.parallel}"
     total = sum(tensor.size for tensor in whole.parameters.values())
     out_console.print(
@@ -54,22 +54,22 @@ def checkpoint(
 
 
 def _of_bundle(directory: Path, layout: str | None) -> Checkpoint:
-    """The weights that a bundle's subject was trained to.
+    """The final weights of a bundle's subject.
 
     Raises:
-        InputError: it has none, or moments are asked for, which a bundle does not hold.
+        InputError: the bundle has none, or a layout is given: that needs moments, which a bundle does not have.
     """
     bundle = read_bundle(directory)
     if layout is not None:
-        raise InputError(f"{directory} is a bundle, which holds no moments to go on training with. Leave out --layout.")
+        raise InputError(f"{directory} is a bundle: it has no moments to continue training from. Omit --layout.")
     path = directory / "tensors" / f"{runs_of(bundle.case).trained}.safetensors"
     if not path.is_file():
-        raise InputError(f"{directory} holds no weights that were trained: there is no {path.name}.")
+        raise InputError(f"{directory} has no trained weights: {path.name} is missing.")
     steps = bundle.case.training.steps
     return Checkpoint(config=bundle.case.model, step=steps, parameters=read_tensors(path), moments={})
 
 
 def _tokenizer(source: Path, out: Path) -> list[Path]:
-    """The tokenizer that a bundle of inference brings along."""
+    """The tokenizer in a bundle of inference."""
     files = sorted((source / "inputs" / TOKENIZER).glob("*"))
     return [Path(shutil.copyfile(path, out / path.name)) for path in files]

@@ -1,4 +1,4 @@
-"""What `certify plan --compile` prints: the communication of chosen ranks, as MindSpore compiled it."""
+"""The output of `certify plan --compile`: the communication of chosen ranks, as MindSpore compiled it."""
 
 import dataclasses
 import json
@@ -19,22 +19,22 @@ DIRECTORY = Path("output") / "dry-run"
 def print_dry_run(
     case_or_yaml: str, ranks: Sequence[int], layers: int | None, as_json: bool, directory: Path = DIRECTORY
 ) -> int:
-    """Compiles the graphs of ranks, without any the first and the last one, and prints what they send.
+    """Compiles the graphs of ranks (default: the first and the last) and prints their communication.
 
     Returns:
         Exit code 0: each was compiled.
 
     Raises:
-        CertifyError: a case, rank or layout that cannot be, a tool that is missing, or MindSpore refused the graph.
+        CertifyError: a case, rank or layout is invalid, a tool is missing, or MindSpore rejected the graph.
     """
     case, configuration = described(case_or_yaml, layers)
     chosen = list(dict.fromkeys(ranks)) or [0, case.parallel.world_size - 1]
     place = directory / case.name
 
-    def tell(rank: int) -> None:
+    def show(rank: int) -> None:
         error_console.print(f"Compiling rank {rank} of {case.parallel.world_size} ...", markup=False)
 
-    compiled = dry_run(case, configuration, chosen, place, listener=tell)
+    compiled = dry_run(case, configuration, chosen, place, listener=show)
     if as_json:
         print(json.dumps(_record(case, compiled)))
     else:
@@ -61,8 +61,8 @@ def _print_compiled(case: Case, compiled: Sequence[CompiledRank], place: Path) -
             table.add_row(*first, "none", "", "0", "0")
     out_console.print(table)
     out_console.print(
-        "GiB: what the compiling process held. In graph: operators of the final graph. In step: how many a step runs; "
-        "what every micro batch goes through stands in the graph once.",
+        "GiB: memory of the compiling process. In graph: operators in the final graph. In step: how many a step runs; "
+        "the graph has the operators of a micro batch once.",
         soft_wrap=True,
     )
     out_console.print(
@@ -77,7 +77,7 @@ def _not_shown() -> str:
 
 
 def _spans(ranks: Sequence[int]) -> str:
-    """Ranks in short: 0-3, or 0, 4, 8, 12."""
+    """Ranks in short form: 0-3, or 0, 4, 8, 12."""
     if len(ranks) > 1 and list(ranks) == list(range(ranks[0], ranks[-1] + 1)):
         return f"{ranks[0]}-{ranks[-1]}"
     return ", ".join(map(str, ranks))

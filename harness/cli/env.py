@@ -1,4 +1,4 @@
-"""`certify env`: what a run would run on."""
+"""`certify env`: the environment of a run."""
 
 import json
 
@@ -11,7 +11,7 @@ from harness.runners.launcher import variables
 
 
 def env(as_json: JsonOption = False) -> int:
-    """Show what a run would run on: device, machine, packages, variables, source revision."""
+    """Show the environment of a run: device, machine, packages, variables, source revision."""
     here = environment.describe("CPU", DEFAULT_THREADS, variables(DEFAULT_THREADS))
     found = {**vars(here), "source": vars(environment.source())}
     if as_json:

@@ -1,4 +1,4 @@
-"""`certify floor`: how far apart correct implementations of a case are, and the limits that follow."""
+"""`certify floor`: how far apart correct implementations of a case are, and the limits derived from it."""
 
 import json
 import sys
@@ -24,23 +24,23 @@ from harness.studies.floor import study as run_study
 def floor(
     case: CaseArgument,
     out: Annotated[Path, typer.Option(help="File for the study, such as floors/my-case.json; it must be new.")],
-    seeds: Annotated[int, typer.Option(min=0, help="How often the weights are moved, for each attention.")] = 10,
+    seeds: Annotated[int, typer.Option(min=0, help="Repeats with moved weights, for each attention.")] = 10,
     shapes: Annotated[
         bool,
-        typer.Option("--shapes", help="Repeat the case in other shapes too, made small, for limits that hold there."),
+        typer.Option("--shapes", help="Also repeat the case in other, small shapes, for limits that hold there."),
     ] = False,
     workers: WorkersOption = DEFAULT_WORKERS,
     as_json: JsonOption = False,
 ) -> int:
-    """Measure how far apart correct implementations of a case are, and print the limits that follow.
+    """Measure how far apart correct implementations of a case are, and print the limits derived from it.
 
-    Repeats the reference with other threads, another attention, and weights one unit in the last place aside. A limit
-    is taken from it before the run that it judges, never after.
+    Repeats the reference with other threads, another attention, and weights moved by one unit in the last place. Take a
+    limit from it before the run that it judges, never after.
 
-    Exit code 0: recorded. 2: bad input, a missing prerequisite, or a run that broke.
+    Exit code 0: recorded. 2: bad input, a missing prerequisite, or a run failed.
     """
     if out.exists():
-        raise InputError(f"{out} exists. Choose another --out: a recorded study is not written over.")
+        raise InputError(f"{out} exists. Choose another --out: a recorded study is never overwritten.")
     chosen, perturbed = load_case(case), repeats(seeds) + (repeats_of_shapes() if shapes else ())
     check_trains(chosen, "'certify floor' repeats the training of the reference")
     options = Options(out=out, workers=workers, command=("certify", *sys.argv[1:]))
@@ -66,7 +66,7 @@ def _print(study: Study, out: Path, as_json: bool) -> None:
         quantities = [dict(zip(names, row, strict=True)) for row in rows]
         print(json.dumps({"study": str(out), "repeats": len(study.repeats), "quantities": quantities}))
         return
-    table = Table("quantity", "lowest", "highest", "limit that follows", box=None, pad_edge=False)
+    table = Table("quantity", "lowest", "highest", "derived limit", box=None, pad_edge=False)
     for measurement, of, lowest, highest, limit in rows:
         table.add_row(f"{of} of {measurement}", f"{lowest:.2g}", f"{highest:.2g}", f"{limit:.2g}")
     out_console.print(table)

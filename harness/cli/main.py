@@ -1,4 +1,4 @@
-"""The commands put together, and the one place where an error becomes a message and an exit code."""
+"""All commands, and the one place where an error becomes a message and an exit code."""
 
 import json
 import re
@@ -62,8 +62,8 @@ class BaselineCommands(CommandsOnDemand):
 
 app = typer.Typer(
     cls=Certify,
-    help="Computes the level of a MindSpore model from evidence: trains it and its PyTorch reference, compares every "
-    "step, judges by frozen limits, and writes a page.\n\nBegin with: certify run",
+    help="Computes the level of a MindSpore model from evidence: runs the model and its PyTorch reference, compares "
+    "every step, judges by fixed limits, and writes a report.\n\nStart with: certify run",
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     rich_markup_mode=None,
@@ -73,7 +73,7 @@ app.add_typer(
     name="data",
 )
 app.add_typer(
-    typer.Typer(cls=BaselineCommands, help="Record the reference half of a case once, to judge without it."),
+    typer.Typer(cls=BaselineCommands, help="Record reference and oracle of a case once, to judge without PyTorch."),
     name="baseline",
 )
 
@@ -99,7 +99,7 @@ def _options(
 
 
 def main() -> None:
-    """Runs a command, and turns an error that a person can fix into a message."""
+    """Runs a command, and turns an error that the user can fix into a message."""
     try:
         with typer.main.get_command(app).make_context(
             NAME, sys.argv[1:], terminal_width=columns(sys.stdout)
@@ -120,7 +120,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    """Prints a message for a person, and where JSON is wanted an object for a machine."""
+    """Prints a message, and with --json also an object."""
     interrupted = code == INTERRUPTED
     text, style = (message, "") if interrupted else (f"Error: {message}", "red")
     error_console.print(text, style=style, markup=False, soft_wrap=True)
@@ -136,8 +136,8 @@ def _usage(error: Any) -> str:
 
 
 def _misuse(error: Any) -> str:
-    """What the parser objects to, and what was probably meant."""
-    message = str(error.format_message()).replace("Value error, ", "")  # what typer's validation begins with
+    """The parser's message, with a suggestion of the nearest name."""
+    message = str(error.format_message()).replace("Value error, ", "")  # typer's validation messages begin so
     if getattr(error, "possibilities", None):  # typer's own list of them is longer
         return f"{error.message}.{did_you_mean(error.option_name, error.possibilities)}"
     word, _, choices = message.rpartition(" is not one of ")

@@ -1,4 +1,4 @@
-"""`certify power`: what the gate sees of planted defects, and whether clean runs raise an alarm."""
+"""`certify power`: which planted defects the gate rejects, and whether clean runs raise an alarm."""
 
 import json
 import shlex
@@ -24,10 +24,10 @@ from harness.defects import AREAS, PARALLEL, Defect, defects_of_file, load_defec
 from harness.power.page import PowerPage, build_page, render_power
 from harness.power.rates import false_alarms, found
 from harness.power.record import Clean, Planted, first_sightings, read_power
-from harness.studies.power import Asked, run_study
+from harness.studies.power import StudyPlan, run_study
 
 WORK = Path("certify-runs") / "power"
-# What a clean run takes of a defect's time, until one was made. What takes less than a moment was there already.
+# The time of a clean run as a share of a defect's, until one was made. A shorter run was already done before.
 CLEAN_SHARE, RUN_SECONDS = 0.12, 0.1
 
 
@@ -36,38 +36,38 @@ def power(
     defects: Annotated[
         list[str] | None,
         typer.Option(
-            help="A defect by id, an area, or FILE.py; may be given several times. Default: all of training in one "
-            "process; those of several ranks are the area 'parallel', those of a model that is asked 'inference'."
+            help="A defect by id, an area, or FILE.py; may be given several times. Default: all defects of training in "
+            "one process. Defects of several ranks are the area 'parallel', those of inference 'inference'."
         ),
     ] = None,
-    clean: Annotated[int | None, typer.Option(min=0, help="How many clean runs; all without it.")] = None,
+    clean: Annotated[int | None, typer.Option(min=0, help="Number of clean runs; default: all.")] = None,
     case: Annotated[
         str | None,
-        typer.Option(help="Plant in this case, and vary it for clean runs. Defects that ask for another are left out."),
+        typer.Option(help="Plant in this case, and vary it for clean runs. Defects for another case are omitted."),
     ] = None,
-    standard: Annotated[list[str] | None, typer.Option(help="Judge by this standard, not the case's.")] = None,
-    work: Annotated[Path, typer.Option(help="Directory for what is done so far.")] = WORK,
+    standard: Annotated[list[str] | None, typer.Option(help="Judge by this standard instead of the case's.")] = None,
+    work: Annotated[Path, typer.Option(help="Directory for intermediate results.")] = WORK,
     workers: WorkersOption = DEFAULT_WORKERS,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what --work holds.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the results in --work.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Plant each defect in the real subject and see what refuses it; make clean runs and see that nothing does.
+    """Plant each defect in the real subject and record what rejects it; make clean runs and record false alarms.
 
-    Exit code 0: every defect was refused and no clean run was. 1: not so. 2: bad input or a missing prerequisite.
+    Exit code 0: every defect was rejected and no clean run was. 1: otherwise. 2: bad input or a missing prerequisite.
     """
     if out.exists():
-        raise InputError(f"{out} exists. Choose another --out: a recorded study is not written over.")
-    asked = Asked(defects=tuple(_chosen(defects, case)), case=case, standards=tuple(standard or ()), clean=clean)
+        raise InputError(f"{out} exists. Choose another --out: a recorded study is never overwritten.")
+    plan = StudyPlan(defects=tuple(_chosen(defects, case)), case=case, standards=tuple(standard or ()), clean=clean)
     options = Options(out=work, resume=resume, workers=workers, command=("certify", *sys.argv[1:]))
     try:
-        study = run_study(asked, options, _Shown(asked, quiet=as_json))
+        study = run_study(plan, options, _Shown(plan, quiet=as_json))
     except KeyboardInterrupt:
         again = shlex.join([*options.command, *([] if resume else ["--resume"])])
-        raise Interrupted(f"Interrupted; what was concluded is in {work}. Go on with: {again}") from None
+        raise Interrupted(f"Interrupted; finished results are in {work}. Resume with: {again}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
         file.write(encode_json(study))
-    study = read_power(out)  # the page is what anyone makes of the file, also where that orders names otherwise
+    study = read_power(out)  # so that the page is that of the file, which may order names differently
     with whole_file(out.with_suffix(".html"), overwrite=True) as file:
         file.write(render_power(study).encode())
     page = build_page(study)
@@ -80,11 +80,11 @@ def power(
 
 
 def _chosen(names: Sequence[str] | None, case: str | None) -> list[Defect]:
-    """The defects that are meant, each once. In a case that is asked for, all of its task but those that ask for
-    another case; any that is named is planted there.
+    """The chosen defects, each once. With a case, by default all of its task that need no other case; a defect that is
+    named is always planted there.
 
     Raises:
-        InputError: one is not known, its file cannot be used, or there is no such case.
+        InputError: a defect is not known, its file cannot be used, or there is no such case.
     """
     shipped = list(shipped_defects().values())
     if case is not None:
@@ -106,12 +106,12 @@ def _chosen(names: Sequence[str] | None, case: str | None) -> list[Defect]:
 
 
 class _Shown:
-    """A line a result, with the time that is left: defects and clean runs take their own."""
+    """One line per result, with the remaining time, estimated separately for defects and clean runs."""
 
-    def __init__(self, asked: Asked, quiet: bool) -> None:
-        self._left: dict[type, int] = {Planted: len(asked.defects), Clean: asked.size - len(asked.defects)}
+    def __init__(self, plan: StudyPlan, quiet: bool) -> None:
+        self._left: dict[type, int] = {Planted: len(plan.defects), Clean: plan.size - len(plan.defects)}
         self._took: dict[type, list[float]] = {Planted: [], Clean: []}
-        self._total, self._quiet, self._last = asked.size, quiet, time.monotonic()
+        self._total, self._quiet, self._last = plan.size, quiet, time.monotonic()
 
     def __call__(self, one: Planted | Clean) -> None:
         self._left[type(one)] -= 1
@@ -132,19 +132,19 @@ class _Shown:
 def _planted_line(planted: Planted) -> str:
     first = first_sightings(planted.sightings)
     if not first:
-        return f"{planted.defect.id} was NOT seen"
+        return f"{planted.defect.id} MISSED"
     when = {None: "after the run", 0: "before the first step"}.get(first[0].step, f"at step {first[0].step}")
     others = f" and {len(first) - 1} more" if len(first) > 1 else ""
-    return f"{planted.defect.id} seen {when} by {first[0].criterion}{others}"
+    return f"{planted.defect.id} rejected {when} by {first[0].criterion}{others}"
 
 
 def _clean_line(clean: Clean) -> str:
     refused = ", ".join(one.criterion for one in clean.sightings)
-    return f"{clean.variation}, seed {clean.seed}: " + (f"FALSE ALARM of {refused}" if refused else "no alarm")
+    return f"{clean.variation}, seed {clean.seed}: " + (f"FALSE ALARM by {refused}" if refused else "no alarm")
 
 
 def _print(page: PowerPage, seconds: float, out: Path) -> None:
-    """What the page shows first, in lines."""
+    """The first section of the page, as lines."""
     table = Table("criterion", "refuses", "first", "alone", box=None, pad_edge=False)
     for one in page.criteria:
         redundant = " (redundant: never the first)" if one.redundant else ""
@@ -153,6 +153,6 @@ def _print(page: PowerPage, seconds: float, out: Path) -> None:
     for row in page.rates:
         out_console.print(f"{row.name}, {row.note}: {row.rate}, {row.interval}", markup=False, soft_wrap=True)
     for missed, why in page.missed:
-        out_console.print(f"not seen: {missed}: {why}", markup=False, soft_wrap=True)
-    where = f"recorded in {out}, shown by {out.with_suffix('.html')}"
+        out_console.print(f"missed: {missed}: {why}", markup=False, soft_wrap=True)
+    where = f"recorded in {out}; page: {out.with_suffix('.html')}"
     out_console.print(f"{seconds / 60:.1f} minutes; {where}", markup=False, soft_wrap=True)

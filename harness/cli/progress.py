@@ -1,4 +1,4 @@
-"""Live progress of the runs on a terminal; plain lines where there is none."""
+"""Live progress of the runs on a terminal; plain lines without one."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PLAIN_SECONDS = 10.0
 
 
 class Progress:
-    """One bar a run: step, loss, grad norm, time left. `update` takes a run's trace whenever it grew."""
+    """One bar per run: step, loss, grad norm, time left. Call `update` with a run's trace whenever it has grown."""
 
     def __init__(self, console: Console, runs: Sequence[str], quiet: bool) -> None:
         self._console, self._quiet = console, quiet

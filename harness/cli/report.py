@@ -1,4 +1,4 @@
-"""`certify report`: the page of a bundle, written again without any framework."""
+"""`certify report`: writes the page of a bundle again, without any framework."""
 
 from harness.attestation import load_trust
 from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOption, moment
@@ -17,10 +17,10 @@ def report(
 ) -> int:
     """Check a bundle as 'certify verify' does, and write its page again. Needs no framework.
 
-    Exit code 0: the bundle holds what was recorded, whatever its level. 2: it does not.
+    Exit code 0: the bundle is as recorded, at any level. 2: it is not.
     """
-    submission = read_submission(bundle, load_trust(trust) if trust else None, asked := moment(at))
-    certificate = certify(submission, asked)
+    submission = read_submission(bundle, load_trust(trust) if trust else None, when := moment(at))
+    certificate = certify(submission, when)
     write_report(submission, certificate)
     print_verdict(submission.bundle, certificate, as_json)
     return MET

@@ -36,19 +36,19 @@ from harness.levels.rule import Certificate, Level
 def run(
     case: Annotated[str, typer.Argument(help=CASE_HELP)] = DEFAULT_CASE,
     config: Annotated[
-        Path | None, typer.Option(help="A training configuration of mindformers (YAML), in place of CASE.")
+        Path | None, typer.Option(help="A training configuration of mindformers (YAML), instead of CASE.")
     ] = None,
     text: TextOption = None,
     data: DataOption = None,
     tokenizer: TokenizerOption = None,
     model: ModelOption = None,
     standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
-    level: Annotated[Level, typer.Option(help="The level that has to be met for exit code 0.")] = Level.PRELIMINARY,
+    level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     out: Annotated[
-        Path | None, typer.Option(help="Directory for the bundle; new under certify-runs/ without it.")
+        Path | None, typer.Option(help="Directory for the bundle; default: a new one under certify-runs/.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs that did not end.")] = False,
-    device: Annotated[str, typer.Option(help="What the subject runs on: CPU or Ascend.")] = "CPU",
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the runs that did not finish.")] = False,
+    device: Annotated[str, typer.Option(help="Device of the subject: CPU or Ascend.")] = "CPU",
     threads: ThreadsOption = DEFAULT_THREADS,
     workers: WorkersOption = DEFAULT_WORKERS,
     subject: Annotated[str, typer.Option(help="Runner that is certified: a name or MODULE:CLASS.")] = "mindspore",
@@ -63,12 +63,12 @@ def run(
     """Certify a case: run both sides, compare, judge, and write bundle and page.
 
     Runs reference and subject twice, both with learning rate 0, the float64 oracle, and probes of gradients and
-    optimizer, each in a process of its own. Exit code 0: the asked level is met. 1: it is not. 2: bad input or a
-    missing prerequisite. 3: a run broke.
+    optimizer, each in a process of its own. Exit code 0: the required level is reached. 1: it is not. 2: bad input or a
+    missing prerequisite. 3: a run failed.
     """
     check_device(device)
     if config is not None and case != DEFAULT_CASE:
-        raise InputError(f"--config {config} stands for a case; leave {case} out.")
+        raise InputError(f"--config {config} replaces the case; omit {case}.")
     chosen = case_options.with_sources(load_case(case if config is None else str(config)), text, data, tokenizer)
     if model is not None:
         chosen = case_options.with_model(chosen, model)
@@ -99,18 +99,18 @@ def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tupl
             return flow.run(case, standards, options, progress.update)
     except KeyboardInterrupt:
         again = shlex.join(_resuming(options))
-        raise Interrupted(f"Interrupted; no run is left behind. Nothing is lost, go on with: {again}") from None
+        raise Interrupted(f"Interrupted; no process is left and nothing is lost. Resume with: {again}") from None
 
 
 def _resuming(options: Options) -> list[str]:
-    """The command as it was given, with what it takes to go on."""
+    """The given command, with the options that resume it."""
     words = list(options.command)
     where = [] if "--out" in words else ["--out", str(options.out)]
     return [*words, *where, *([] if "--resume" in words else ["--resume"])]
 
 
 def exit_code(bundle: Bundle, certificate: Certificate, level: Level) -> int:
-    """What a run of a case ends with."""
+    """The exit code of a run of a case."""
     if any(not one.outcome.ended for one in bundle.runs.values()):
         return BROKEN
     return MET if certificate.reaches(level) else NOT_MET

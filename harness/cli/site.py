@@ -1,4 +1,4 @@
-"""`certify site | nightly`: levels for everybody, and how they come about each night."""
+"""`certify site | nightly`: publishes the levels, and runs a matrix of cases every night."""
 
 import json
 import os
@@ -23,13 +23,13 @@ PowerOption = Annotated[
     list[Path] | None,
     typer.Option("--power", help="A study that 'certify power' recorded; may be given several times."),
 ]
-STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # a file that the page of a job shows
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # a file that is shown on the page of a job
 STYLES = {Change.REGRESSION: "bold red", Change.NOT_RUN: "yellow", Change.FIXED: "green"}
 
 
 def site(
     bundles: Annotated[list[Path], typer.Argument(help="Directories of bundles, at any depth.")],
-    out: Annotated[Path, typer.Option(help="Directory of the site; a site that is there is replaced.")],
+    out: Annotated[Path, typer.Option(help="Directory of the site; an existing site is replaced.")],
     power: PowerOption = None,
     trust: TrustOption = None,
     at: AtOption = None,
@@ -37,10 +37,10 @@ def site(
 ) -> int:
     """Write a static site: the table of levels with its evidence, versions, history, detection power.
 
-    It opens from a file or any web server, without a network. Exit code 0: written; what is no evidence is named on it.
+    It opens from a file or any web server, without a network. Exit code 0: written; invalid bundles are listed on it.
     """
-    asked = moment(at)
-    written = write_site(bundles, out, power or [], load_trust(trust) if trust else None, asked)
+    when = moment(at)
+    written = write_site(bundles, out, power or [], load_trust(trust) if trust else None, when)
     if as_json:
         cells = {cell.id: cell.level for cell in written.site.cells}
         print(json.dumps({"out": str(out), "cells": cells, "refused": dict(written.site.unreadable)}))
@@ -48,35 +48,35 @@ def site(
     for cell in written.site.cells:
         out_console.print(f"{cell.level}: {cell.case} on {cell.device}", markup=False, soft_wrap=True)
     for name, why in written.site.unreadable:
-        out_console.print(f"no evidence: {name}: {why}", style="yellow", markup=False, soft_wrap=True)
+        out_console.print(f"not valid evidence: {name}: {why}", style="yellow", markup=False, soft_wrap=True)
     out_console.print(f"Site: {out / 'index.html'}", markup=False, soft_wrap=True)
     return MET
 
 
 def nightly(
     matrix: Annotated[Path, typer.Argument(help="The cells (YAML): cases, devices, levels, time limits.")],
-    history: Annotated[Path, typer.Option(help="Directory in which nights are kept.")] = Path("nightly"),
+    history: Annotated[Path, typer.Option(help="Directory of all nights.")] = Path("nightly"),
     branch: Annotated[
         str | None,
-        typer.Option(help="Keep the history on this git branch, checked out at --history: a commit a night."),
+        typer.Option(help="Keep the history on this git branch, checked out at --history, with one commit per night."),
     ] = None,
     power: PowerOption = None,
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run every cell of a matrix, compare with the night before, publish the site, and sum it up in Markdown.
+    """Run every cell of a matrix, compare with the night before, publish the site, and write a summary in Markdown.
 
-    A cell that breaks or cannot run is a result, and the night goes on; one that was killed goes on where it was.
-    Exit code 0: no cell fails by the matrix's policy. 1: some do. 2: bad input, or a night is at work already.
+    A cell that fails or cannot run is a result, and the night continues. A killed night is resumed where it stopped.
+    Exit code 0: no cell fails by the matrix's policy. 1: some do. 2: bad input, or another night is running.
     """
-    chosen, believed = load_matrix(matrix), load_trust(trust) if trust else None
+    chosen, trusted = load_matrix(matrix), load_trust(trust) if trust else None
     if branch:
         attach(history, branch)
     try:
-        night = run_night(chosen, matrix.resolve().parent, history, believed, _quiet if as_json else _told)
+        night = run_night(chosen, matrix.resolve().parent, history, trusted, _quiet if as_json else _shown)
     except KeyboardInterrupt:
         again = shlex.join(["certify", "nightly", str(matrix), "--history", str(history)])
-        raise Interrupted(f"Interrupted; what was concluded stays. Go on with: {again}") from None
+        raise Interrupted(f"Interrupted; finished cells are kept. Resume with: {again}") from None
     bad = failing(night, chosen)
     text = summary(night, bad)
     place = history / NIGHTS / night.name / "summary.md"
@@ -84,7 +84,7 @@ def nightly(
     if page := os.environ.get(STEP_SUMMARY):
         with Path(page).open("a", encoding="utf-8") as file:
             file.write(text)
-    published = _publish(history, power or [], believed)
+    published = _publish(history, power or [], trusted)
     if branch:
         commit(history, f"Night {night.name}: {headline(night, bad)}")
     if as_json:
@@ -101,7 +101,7 @@ def nightly(
 
 
 def _publish(history: Path, studies: list[Path], trust: Trust | None) -> str | None:
-    """The site of all nights; None where no night has a bundle yet."""
+    """The site of all nights; None if no night has a bundle yet."""
     there = bundles(history)
     if not there:
         return None
@@ -113,11 +113,11 @@ def _quiet(cell: CellResult) -> None:
     pass
 
 
-def _told(cell: CellResult) -> None:
+def _shown(cell: CellResult) -> None:
     found = cell.level if cell.state is CellState.JUDGED else cell.state
     why = cell.why or cell.reason
-    said = ", ".join(dict.fromkeys([str(found), str(cell.change)]))  # a cell that was not run is "not run" twice
-    line = f"{cell.cell}: {said} ({cell.seconds / 60:.1f} min): {why}"
+    states = ", ".join(dict.fromkeys([str(found), str(cell.change)]))  # both are "not run" for a cell that was not run
+    line = f"{cell.cell}: {states} ({cell.seconds / 60:.1f} min): {why}"
     error_console.print(line, style=STYLES.get(cell.change, ""), markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""What every command shares: exit codes, the consoles, and what Control-C leaves."""
+"""Shared by all commands: exit codes, the consoles, and the error after Control-C."""
 
 import sys
 from typing import TextIO
@@ -11,8 +11,8 @@ MET, NOT_MET, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def columns(stream: TextIO) -> int | None:
-    """How wide what is printed may be. None is as wide as the terminal; where there is none, the reader of a pipe or a
-    file gets each line and each row of a table whole."""
+    """The width of the output. None is the width of the terminal. Without a terminal, lines and table rows are not
+    wrapped, so that a pipe or a file gets each of them whole."""
     return None if stream.isatty() else 100_000
 
 
@@ -21,6 +21,6 @@ error_console = Console(stderr=True, highlight=False, width=columns(sys.stderr))
 
 
 class Interrupted(CertifyError):
-    """Control-C: what is left, and how to go on."""
+    """Control-C: what is kept, and how to resume."""
 
     exit_code = INTERRUPTED

@@ -1,4 +1,4 @@
-"""The verdict on a bundle, for a person or as JSON."""
+"""The verdict on a bundle, as text or as JSON."""
 
 import json
 import shlex

@@ -28,7 +28,7 @@ Listener = Callable[[Planted | Clean], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class StudyPlan:
     """What a study is to hold: defects of one task; the case (None: each defect's own, and for clean runs the usual one
     of the task, or of layouts where all defects are of those); by which standards (empty: those of the case); and how
     many of the clean runs (None: all)."""
@@ -80,20 +80,20 @@ class Asked:
         return cases
 
 
-def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
+def run_study(plan: StudyPlan, options: Options, listener: Listener) -> Study:
     """Runs a study in `options.out`, where it goes on with what is there.
 
     Raises:
         CertifyError: a package is missing, a case cannot be run, or the directory is of another study.
         KeyboardInterrupt: the runs were interrupted; what was concluded stays.
     """
-    ground, cases = asked.ground, asked.cases()
+    ground, cases = plan.ground, plan.cases()
     standards: dict[str, tuple[Standard, ...]] = {}
     for case in (ground, *cases):
         if case.name not in standards:
             prerequisites.check_prerequisites(case, options, ALL_SIDES)
-            standards[case.name] = case_options.load_standards(asked.standards or case.standards, case)
-    _begin(asked, options)
+            standards[case.name] = case_options.load_standards(plan.standards or case.standards, case)
+    _begin(plan, options)
     before, begun = _took(options), time.monotonic()
 
     def told(one: Planted | Clean) -> None:
@@ -102,10 +102,10 @@ def run_study(asked: Asked, options: Options, listener: Listener) -> Study:
 
     planted, clean = list[Planted](), list[Clean]()
     with terminate_as_interrupt():
-        for one in run_planted(list(zip(asked.defects, cases, strict=True)), standards, options):
+        for one in run_planted(list(zip(plan.defects, cases, strict=True)), standards, options):
             planted.append(one)
             told(one)
-        for run in run_clean(asked.variations, asked.clean, ground, standards[ground.name], options):
+        for run in run_clean(plan.variations, plan.clean, ground, standards[ground.name], options):
             clean.append(run)
             told(run)
     judged = {standard.name: standard for every in standards.values() for standard in every}
@@ -136,14 +136,14 @@ class _Begun:
     source: Source
 
 
-def _begin(asked: Asked, options: Options) -> None:
+def _begin(plan: StudyPlan, options: Options) -> None:
     """Marks a new directory, or refuses one whose results were not made by this code and these standards.
 
     Raises:
         InputError: it belongs to another study.
     """
     path = options.out / BEGUN
-    now = _Begun(case=asked.case, standards=asked.standards, source=environment.source())
+    now = _Begun(case=plan.case, standards=plan.standards, source=environment.source())
     if not path.is_file():
         if options.out.exists() and any(options.out.iterdir()):
             raise InputError(f"{options.out} is not empty and holds no study. Choose another --work.")

@@ -33,4 +33,4 @@ def test_the_floor_of_a_case_is_measured_and_recorded_once(
         assert not moved or value > 0, "another attention or other weights give another loss"
     before = out.read_bytes()
     again = certify("floor", tmp_path / "case.yaml", "--seeds", 0, "--out", out)
-    assert (again.code, out.read_bytes()) == (2, before) and "is not written over" in again.said
+    assert (again.code, out.read_bytes()) == (2, before) and "is never overwritten" in again.said

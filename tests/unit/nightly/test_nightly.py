@@ -203,7 +203,7 @@ def test_two_nights_at_a_time_are_refused(certify_: Call, place: Path) -> None:
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     assert second.code == 2 and "nightly (process" in second.err
-    assert process.returncode == 130 and "what was concluded stays" in said
+    assert process.returncode == 130 and "finished cells are kept" in said
 
 
 def test_the_page_of_a_job_gets_the_summary(certify_: Call, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

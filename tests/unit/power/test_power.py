@@ -25,7 +25,7 @@ from harness.power.record import Planted, Sighting, Study, first_sightings, read
 from harness.power.rules import other_rules
 from harness.standards import Limit, load_standard
 from harness.studies.clean import chosen
-from harness.studies.power import USUAL_LAYOUT, Asked
+from harness.studies.power import USUAL_LAYOUT, StudyPlan
 from harness.studies.variations import variations_of
 from qwen3_model.parallel_config import ParallelConfig
 from tests.support.bundles import write_example
@@ -263,7 +263,7 @@ def test_a_study_of_inference_has_its_own_rules_and_no_places() -> None:
 @pytest.mark.parametrize("case", [None, "qwen3-tiny-inference"])
 def test_a_study_is_of_one_task(case: str | None) -> None:
     inference = next(one for one in shipped_defects().values() if one.area == INFERENCE)
-    both = Asked(defects=(inference, DEFECT), case=case, standards=(), clean=None)
+    both = StudyPlan(defects=(inference, DEFECT), case=case, standards=(), clean=None)
     with pytest.raises(InputError, match="a study is of one task"):
         both.cases()
     alone = dataclasses.replace(both, defects=(inference,))
@@ -275,7 +275,7 @@ def test_a_study_is_of_one_task(case: str | None) -> None:
 def test_clean_runs_of_a_study_of_layouts_are_over_ranks_and_of_every_kind(layout: str | None) -> None:
     """Also where any defect is planted into a case of several ranks."""
     defects = tuple(one for one in shipped_defects().values() if (one.area == PARALLEL) != bool(layout))
-    plan = Asked(defects=defects, case=layout, standards=(), clean=None)
+    plan = StudyPlan(defects=defects, case=layout, standards=(), clean=None)
     cases = [variation.case(plan.ground, 0) for variation in plan.variations]
     assert all(case.parallel.world_size > 1 and judges_layout(case.standards[-1]) for case in cases)
     for used in dataclasses.fields(ParallelConfig):

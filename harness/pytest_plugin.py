@@ -9,6 +9,7 @@ over the processes of pytest-xdist, and only one case is run at a time. Nothing 
 
 import fcntl
 import os
+import shlex
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -168,7 +169,7 @@ def failure(certified: Certified) -> str:
         lines.append(f"missing for {certificate.next_level}: {missing}")
     lines.append(f"page: {bundle.path / 'report.html'}")
     if can_be_diagnosed(bundle):
-        lines.append(f"which module differs first: certify diagnose {bundle.path}")
+        lines.append(f"which module differs first: certify diagnose {shlex.quote(str(bundle.path))}")
     elif worst := closest(bundle.findings):
         where = f"{worst[1].standard}/{worst[1].criterion}"
         lines.append(f"closest to its limit, or furthest beyond it: {where}, {worst[0]:.4g} of it")

@@ -1,6 +1,7 @@
 """Signing keys: a new pair in two files, and the signer behind a private key file."""
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def _read_key(path: Path) -> bytes:
         if mode & 0o077:
             raise InputError(
                 f"{path} can be read or written by others (permissions {stat.S_IMODE(mode):03o}), so a signature with "
-                f"it names nobody. If nobody had it: chmod 600 {path}. Else make a new key with 'certify keygen'."
+                f"it names nobody. If nobody had it: chmod 600 {shlex.quote(str(path))}. Else make a new key with "
+                "'certify keygen'."
             )
         return path.read_bytes()
     except OSError as error:
@@ -83,7 +85,7 @@ def signer_of(path: Path) -> CryptoSigner:
         private = load_pem_private_key(pem, password=None)
     except TypeError:
         raise InputError(
-            f"{path} is encrypted. Decrypt it for this use: openssl pkey -in {path} -out NAME.key"
+            f"{path} is encrypted. Decrypt it for this use: openssl pkey -in {shlex.quote(str(path))} -out NAME.key"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise InputError(f"{path} holds no private key in PEM. Make one with 'certify keygen'.") from None

@@ -13,6 +13,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, mod
 
 from harness.base.digest import digest_json
 from harness.base.errors import InputError
+from harness.base.near_names import did_you_mean
 from harness.base.yaml_files import Problem, Written, read_yaml
 from harness.base.yaml_records import Problems, Record, validated
 from harness.cases.data import BYTE_VOCABULARY, Data, Source
@@ -336,8 +337,10 @@ def read_case_file(name_or_path: str) -> Written:
     """
     path = shipped_cases().get(name_or_path, Path(name_or_path))
     if not path.is_file():
+        known = shipped_cases()
         raise InputError(
-            f"There is no case {name_or_path!r}: neither a shipped case ({', '.join(shipped_cases())}) nor a file."
+            f"There is no case {name_or_path!r}: neither a shipped case ({', '.join(known)}) nor a file."
+            f"{did_you_mean(name_or_path, known)}"
         )
     return read_yaml(path)
 

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,9 +40,8 @@ def claim(out: Path, resume: bool) -> None:
     """
     try:
         if (out / MANIFEST).exists() and not (resume and unfinished(out)):
-            raise InputError(
-                f"{out} holds a finished bundle. Choose another --out; 'certify report {out}' shows this one."
-            )
+            command = shlex.join(["certify", "report", str(out)])
+            raise InputError(f"{out} holds a finished bundle. Choose another --out, or show this one: {command}")
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()) and not resume:
             raise InputError(f"{out} is not empty. Choose another --out, or go on with what is there: --resume.")

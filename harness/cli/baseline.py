@@ -85,7 +85,7 @@ def list_baselines(baselines: BaselinesOption = DEFAULT_DIRECTORY, as_json: Json
     """List the recorded baselines and their states. Exit code 0, whatever the states; 'verify' judges them."""
     found = [_check(baselines, name, None, MAX_AGE_DAYS) for name in stored_names(baselines)]
     if as_json:
-        print(json.dumps([_summary(one) for one in found]))
+        print(json.dumps({"baselines": [_summary(one) for one in found]}))
         return MET
     if not found:
         out_console.print(f"No baseline is recorded under {baselines}.", markup=False, soft_wrap=True)
@@ -119,7 +119,7 @@ def verify(
             raise InputError(f"There is no baseline {baselines / name}. Record one: {command}")
     found = [_check(baselines, name, chosen, max_age) for name in names]
     if as_json:
-        print(json.dumps([_summary(one) for one in found]))
+        print(json.dumps({"baselines": [_summary(one) for one in found]}))
     else:
         for one in found:
             out_console.print(f"{one.name}: {one.state}; {one.detail}", markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from harness.base.errors import InputError
+from harness.base.near_names import did_you_mean
 from harness.base.numbers import decode_number, encode_number
 from harness.base.records import encode, encode_json
 from harness.base.whole_files import whole_file
@@ -47,7 +48,7 @@ def import_(
     Exit code 0: imported. 1: imported, and it contradicts the case. 2: it cannot be imported.
     """
     if source is not None and source not in FORMATS:
-        raise InputError(f"There is no format {source!r}: choose {', '.join(FORMATS)}.")
+        raise InputError(f"There is no format {source!r}: choose {', '.join(FORMATS)}.{did_you_mean(source, FORMATS)}")
     asked = load_case(case) if case else None
     run = import_log(logs, cast(Format | None, source), rank)
     against = contradictions(run, asked) if asked else []

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,12 +95,12 @@ def preprocess(
     with _bytes_done("tokenizing", source, quiet=as_json) as update:
         written = preprocess_documents(options, loaded, update)
     if as_json:
-        print(json.dumps([{**vars(one), "prefix": str(one.prefix)} for one in written]))
+        print(json.dumps({"written": [{**vars(one), "prefix": str(one.prefix)} for one in written]}))
         return MET
     for one in written:
         out_console.print(
             f"{one.prefix}: {one.documents:,} documents, {one.tokens:,} tokens. Look at it with: "
-            f"certify data inspect {one.prefix}",
+            f"certify data inspect {shlex.quote(str(one.prefix))}",
             markup=False,
             soft_wrap=True,
         )

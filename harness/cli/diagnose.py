@@ -14,7 +14,15 @@ from harness.cases.case import DEFAULT_CASE, Case
 from harness.certify import workspace
 from harness.certify.diagnose import PAGE, find, investigate, jobs, runner_of
 from harness.certify.jobs import Options
-from harness.cli.options import DEFAULT_THREADS, DEFAULT_WORKERS, JsonOption, ThreadsOption, WorkersOption, check_device
+from harness.cli.options import (
+    DEFAULT_THREADS,
+    DEFAULT_WORKERS,
+    JsonOption,
+    ThreadsOption,
+    WorkersOption,
+    check_device,
+    without_option,
+)
 from harness.cli.progress import Progress
 from harness.cli.terminal import BROKEN, MET, NOT_MET, Interrupted, error_console, out_console
 from harness.diagnosis.diagnosis import Check, Diagnosis, record
@@ -85,8 +93,8 @@ def _run_shown(found: Case | Bundle, case: Case, options: Options, quiet: bool) 
         with Progress(error_console, [job.run for job in jobs(case, options)], quiet=quiet) as progress:
             return investigate(found, options, progress.update)
     except KeyboardInterrupt:
-        again = shlex.join(options.command)
-        raise Interrupted(f"Interrupted; no run is left behind. Begin again with another --out: {again}") from None
+        again = shlex.join(without_option(options.command, "--out"))
+        raise Interrupted(f"Interrupted; no run is left behind. Begin again, in a new directory: {again}") from None
 
 
 def print_diagnosis(diagnosis: Diagnosis, page: Path) -> None:
@@ -127,7 +135,9 @@ def _around(named: Reading, readings: tuple[Reading, ...]) -> Table:
         "place", "subject", "reference", f"ratio (allowed {ALLOWED_RATIO:g})", "verdict", box=None, pad_edge=False
     )
     for reading in same[max(0, at - SHOWN // 2) : at + SHOWN // 2 + 1]:
-        errors = [number(error) if error is not None else "not recorded" for error in (reading.subject, reading.reference)]
+        errors = [
+            number(error) if error is not None else "not recorded" for error in (reading.subject, reading.reference)
+        ]
         style = "bold red" if reading is named else None
         ratio = "" if reading.state == "not recorded" else number(reading.ratio)
         table.add_row(_escaped(reading.name), *errors, ratio, reading.state, style=style)

@@ -1,5 +1,6 @@
 """`certify launch`: the runs of a case over several machines, each node with a command of its own."""
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -72,11 +73,11 @@ def launch(
     chosen = load_case(case)
     ranks = chosen.parallel.world_size
     check_device(device)
-    _check(chosen, ranks, nnodes, node_rank)
+    _check(chosen, case, nnodes, node_rank)
     nodes = Nodes(count=nnodes, rank=node_rank, master=master, port=port)
     if print_:
-        for line in commands(case, nodes, ranks, output, given(context)):
-            print(line)
+        lines = list(commands(case, nodes, ranks, output, given(context)))
+        print(json.dumps({"commands": lines}) if as_json else "\n".join(lines))
         return MET
     options = Options(
         out=output / BUNDLE,
@@ -97,9 +98,12 @@ def launch(
     return exit_code(bundle, certificate, level)
 
 
-def _check(case: Case, ranks: int, nnodes: int, node_rank: int) -> None:
+def _check(case: Case, named: str, nnodes: int, node_rank: int) -> None:
+    ranks = case.parallel.world_size
     if ranks == 1:
-        raise InputError(f"{case.name} has one process, so there is nothing to launch. Run it: certify run {case.name}")
+        raise InputError(
+            f"{case.name} has one process, so there is nothing to launch. Run it: certify run {shlex.quote(named)}"
+        )
     if ranks % nnodes:
         raise InputError(
             f"{case.name} has {ranks} ranks ({case.parallel}), which {nnodes} nodes cannot share evenly: "

@@ -10,6 +10,7 @@ import typer
 from harness.attestation import Role, Statement, Waiver, Withdrawal, load_trust, read, sign
 from harness.attestation import keygen as make_key
 from harness.base.errors import InputError
+from harness.base.near_names import did_you_mean
 from harness.base.whole_files import whole_file
 from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOption, moment
 from harness.cli.terminal import MET, NOT_MET, out_console
@@ -36,7 +37,7 @@ def level(
     asked, believed = moment(at), load_trust(trust) if trust else None
     found = best([read_submission(path, believed, asked) for path in _bundles(directory)], asked)
     if as_json:
-        print(json.dumps([_as_json(*pair) for pair in found], ensure_ascii=False))
+        print(json.dumps({"levels": [_as_json(*pair) for pair in found]}, ensure_ascii=False))
     else:
         for submission, certificate in found:
             _print_certificate(submission, certificate)
@@ -136,7 +137,8 @@ def waive(
     read_ = read_bundle(bundle)
     known = [finding.criterion for finding in read_.findings]
     if criterion not in known:
-        raise InputError(f"There is no criterion {criterion!r} in {bundle}: it has {', '.join(known)}.")
+        near = did_you_mean(criterion, known)
+        raise InputError(f"There is no criterion {criterion!r} in {bundle}: it has {', '.join(known)}.{near}")
     try:
         last = date.fromisoformat(until)
     except ValueError:

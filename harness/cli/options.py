@@ -1,5 +1,6 @@
 """The options that several commands have, and what they take."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,15 @@ def check_device(device: str) -> None:
         raise InputError(
             f"There is no device {device!r}: choose {' or '.join(DEVICES)}.{did_you_mean(device, DEVICES)}"
         )
+
+
+def without_option(command: Sequence[str], option: str) -> list[str]:
+    """The words of a command line without an option and its value."""
+    words = [word for word in command if not word.startswith(f"{option}=")]
+    if option in words:
+        at = words.index(option)
+        del words[at : at + 2]
+    return words
 
 
 def moment(at: str | None) -> datetime:

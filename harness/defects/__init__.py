@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from harness.base.errors import InputError
+from harness.base.near_names import did_you_mean
 from harness.cases.task import PRETRAIN, TASKS, Task, TaskName
 
 Area = Literal[
@@ -130,6 +131,7 @@ def load_defect(name: str) -> Defect:
     if not path.endswith(".py"):
         raise InputError(
             f"There is no defect {name!r}: neither a shipped one ({', '.join(shipped)}) nor a file (my_defect.py)."
+            f"{did_you_mean(name, (*AREAS, *shipped))}"
         )
     found = {one.runner.rpartition(":")[2]: one for one in defects_of_file(Path(path))}
     if wanted in found:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.base.errors import InputError
+from harness.base.near_names import did_you_mean
 from harness.cases.case import Case
 from harness.cases.task import INFERENCE, PRETRAIN, Task, TaskName
 
@@ -73,6 +74,7 @@ def find_runner(name: str, task: Task = PRETRAIN) -> str:
     if entry.count(":") != 1 or not all(entry.split(":")):
         raise InputError(
             f"There is no runner {name!r}: known are {', '.join(known)}, or give MODULE:CLASS or FILE.py:CLASS."
+            f"{did_you_mean(name, known)}"
         )
     module = entry.partition(":")[0]
     if module.endswith(SUFFIX):

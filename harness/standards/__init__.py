@@ -146,8 +146,11 @@ def load_standard(name_or_path: str) -> Standard:
     """
     path = shipped_standards().get(name_or_path, Path(name_or_path))
     if not path.is_file():
-        known = ", ".join(shipped_standards())
-        raise InputError(f"There is no standard {name_or_path!r}: neither a shipped one ({known}) nor a file.")
+        known = shipped_standards()
+        raise InputError(
+            f"There is no standard {name_or_path!r}: neither a shipped one ({', '.join(known)}) nor a file."
+            f"{did_you_mean(name_or_path, known)}"
+        )
     written = read_yaml(path)
     standard = validated(Standard, written, "standard", context=_task_of(written.value))
     shipped = shipped_standards().get(standard.name)

@@ -59,7 +59,7 @@ def test_a_bundle_of_answers_cannot_be_diagnosed(certify: Call, bundle: Bundle) 
 def test_a_bundle_is_verified_and_its_level_computed(certify: Call, bundle: Bundle) -> None:
     assert certify("verify", bundle.path).code == MET
     done = certify("level", bundle.path, "--at", "2026-02-01", "--json")
-    (found,) = json.loads(done.out)
+    (found,) = json.loads(done.out)["levels"]
     assert (done.code, found["level"], found["scope"]["task"]) == (MET, "Preliminary", "inference")
 
 

@@ -272,7 +272,7 @@ def test_a_statement_that_claims_more_than_the_bundle_shows_is_reported(certify_
 def test_json_is_one_object_and_nothing_else(certify_: Call, here: Path) -> None:
     path = attested(certify_)
     (here / "bundle" / "attestations" / "noise.json").write_text("{}")
-    level = json.loads(certify_("level", ".", "--trust", "trust.yaml", "--json").out)
+    level = json.loads(certify_("level", ".", "--trust", "trust.yaml", "--json").out)["levels"]
     assert [(one["bundle"], one["level"], one["next_level"]) for one in level] == [
         ("bundle", "Preliminary", "Validated")
     ]

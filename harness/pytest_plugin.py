@@ -7,13 +7,10 @@ Collecting imports no framework: what runs has processes of its own. Tests that 
 over the processes of pytest-xdist, and only one case is run at a time. Nothing of an earlier session is taken.
 """
 
-import fcntl
 import os
 import shlex
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +26,7 @@ NAMED = ("case", "level", "standard", "device", "subject", "reference", "oracle"
 PROPERTY = "certify_"
 LINE = f"{PROPERTY}line"
 TESTRUN = "PYTEST_XDIST_TESTRUNUID"  # the same in all processes of a session of pytest-xdist
-LOOK_SECONDS = 0.2
+LOCK = ".pytest-lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +180,7 @@ def _certified(config: pytest.Config, name: str, asked: Mapping[str, Any]) -> Ce
         CertifyError: it cannot be run.
     """
     from harness.base.digest import digest_json
+    from harness.base.locks import locked
     from harness.cases.case import load_case
     from harness.certify import case_options, flow
     from harness.certify.jobs import Options
@@ -207,7 +205,8 @@ def _certified(config: pytest.Config, name: str, asked: Mapping[str, Any]) -> Ce
             baselines=Path(baselines) if baselines else None,
             **runners,
         )
-        with _one_at_a_time(base):
+        # Two cases at a time would only disturb each other: their steps have time limits.
+        with locked(base / LOCK, user="session", option="--certify-out", wait=True):
             bundle, certificate = _found(out) or flow.run(case, judged, options, lambda run, trace: None)
         shared[key] = Certified(bundle=bundle, certificate=certificate, asked=wanted)
     first = shared[key]
@@ -226,20 +225,6 @@ def _found(out: Path) -> "tuple[Bundle, Certificate] | None":
         return None
     submission = read_submission(out, None, now := datetime.now(UTC))
     return submission.bundle, certify(submission, now)
-
-
-@contextmanager
-def _one_at_a_time(base: Path) -> Iterator[None]:
-    """Two cases at a time would only disturb each other: their steps have time limits."""
-    base.mkdir(parents=True, exist_ok=True)
-    with (base / ".pytest-lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(LOOK_SECONDS)
-        yield
 
 
 def _properties(certified: Certified) -> Iterator[tuple[str, object]]:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from harness.base.digest import digest_json
 from harness.base.errors import EvidenceError, InputError
+from harness.base.locks import remove_empty
 from harness.base.records import check_list, encode, list_files, plain_files, read_json, write_json
 from harness.cases.case import Case, parse_case, shipped_cases
 from harness.cases.runs_of_a_case import REFERENCE, REFERENCE_REPEAT
@@ -117,11 +118,12 @@ def check_recordable(case: Case) -> None:
 
 @contextmanager
 def workplace(directory: Path, case_name: str) -> Iterator[Path]:
-    """A directory for the runs of a recording, beside where the baseline will be; gone when the block ends.
+    """A directory for the runs of a recording, next to where the baseline will be; gone when the block ends.
 
     Raises:
         InputError: it cannot be made.
     """
+    absent = [one for one in (directory, *directory.parents) if not one.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # No case has a name that begins with a dot, so what a kill leaves is never taken for a baseline.
@@ -132,6 +134,7 @@ def workplace(directory: Path, case_name: str) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        remove_empty(absent)
 
 
 def store(work: Path, runs: Path, case: Case, inputs: Inputs, statement: Statement, destination: Path) -> Baseline:

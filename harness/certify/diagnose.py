@@ -56,12 +56,12 @@ def investigate(what: Case | Bundle, options: Options, listener: Listener) -> Di
     """
     case = what if isinstance(what, Case) else what.case
     prerequisites.check_prerequisites(case, options, ALL_SIDES)
-    if isinstance(what, Case):
-        case, inputs = flow.prepare(case, (), options)
-        write_json(options.out / INPUTS, inputs)
-    else:
-        _take_over(what, options.out)
-    with workspace.locked(options.out):
+    with workspace.claimed(options.out, resume=False):
+        if isinstance(what, Case):
+            case, inputs = flow.prepare(case, (), options)
+            write_json(options.out / INPUTS, inputs)
+        else:
+            _take_over(what, options.out)
         run_jobs(jobs(case, options), case, workers=options.workers, listener=listener)
     return conclude(options.out)
 
@@ -83,12 +83,11 @@ def conclude(directory: Path) -> Diagnosis:
 
 def _take_over(bundle: Bundle, out: Path) -> None:
     """The case and the inputs of a bundle, and the traces of its long runs."""
-    workspace.claim(out, resume=False)
     (out / CURVES).mkdir()
-    for name in (CASE, INPUTS):
-        shutil.copyfile(bundle.path / name, out / name)
+    shutil.copyfile(bundle.path / CASE, out / CASE)
     shutil.copytree(bundle.path / "inputs", out / "inputs")
     for side, run in CURVE_OF.items():
         trace = bundle.path / "runs" / run / TRACE
         if trace.is_file():
             shutil.copyfile(trace, out / CURVES / f"{side}.jsonl")
+    shutil.copyfile(bundle.path / INPUTS, out / INPUTS)

@@ -24,7 +24,7 @@ from harness.certify.baseline import (
 from harness.certify.case_options import named_by_digest
 from harness.certify.jobs import RECORDED_SIDES, Options, plan, recorded_jobs
 from harness.certify.prerequisites import check_prerequisites
-from harness.certify.workspace import claim, locked
+from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs
 from harness.evidence.bundle import Bundle, finish_bundle, read_run
 from harness.evidence.bundle_files import CASE, INPUTS, MANIFEST, RUN
@@ -63,10 +63,10 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
     if options.resume:
         check_same_baseline(options.out, baseline)
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
-    case, inputs = prepare(case, standards, options)
-    if baseline is not None:
-        check_drawn(baseline, case, inputs)
-    with locked(options.out):
+    with claimed(options.out, resume=options.resume):
+        case, inputs = prepare(case, standards, options)
+        if baseline is not None:
+            check_drawn(baseline, case, inputs)
         # A bundle with a broken run is complete as evidence, but its runs go on now, so what was concluded goes.
         (options.out / MANIFEST).unlink(missing_ok=True)
         if options.baselines is not None:
@@ -94,9 +94,10 @@ def take_part(case: Case, options: Options, listener: Listener) -> list[Run]:
         KeyboardInterrupt: the runs were interrupted.
     """
     check_prerequisites(case, options, ("subject",))
-    case, _ = prepare(case, (), options)
-    jobs = [job for job in plan(case, options) if job.nodes]
-    with locked(options.out):
+    with claimed(options.out, resume=options.resume):
+        case, inputs = prepare(case, (), options)
+        write_json(options.out / INPUTS, inputs)
+        jobs = [job for job in plan(case, options) if job.nodes]
         run_jobs(jobs, case, workers=options.workers, listener=listener)
     return [read_run(Path(job.directory)) for job in jobs]
 
@@ -137,37 +138,15 @@ def check_same_baseline(out: Path, baseline: Baseline | None) -> None:
 
 
 def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tuple[Case, Inputs]:
-    """Draws the inputs into the output directory, or on resume takes those that are there.
+    """Draws the inputs into the output directory, or on resume reads those that are there.
 
     The case that comes back names its corpus and tokenizer by digest.
 
     Raises:
-        InputError: the directory holds something else, cannot be written, or belongs to another case.
+        InputError: the corpus, tokenizer or checkpoint cannot be used, or the directory belongs to another run.
     """
-    claim(options.out, options.resume)
-    stored = options.out / INPUTS
-    if options.resume and stored.is_file():
-        inputs = parse(Inputs, read_json(stored), stored)
-        case = named_by_digest(case, inputs)
-        if read_json(options.out / CASE) != case.record():
-            raise InputError(
-                f"{options.out} was begun with another case or other options; it cannot be resumed with these."
-            )
-        if read_environment(options.out / ENVIRONMENT) != described(options):
-            raise InputError(
-                f"{options.out} was begun with another device, number of threads, machine or set of packages. "
-                "Its runs cannot go on with these; begin again with another --out."
-            )
-        if read_source(options.out / SOURCE) != environment.source():
-            raise InputError(
-                f"The code has changed since {options.out} was begun, so its runs cannot go on. "
-                "Begin again with another --out."
-            )
-        try:
-            read_inputs(options.out / "inputs", inputs)
-        except EvidenceError as error:
-            raise InputError(f"{error} Begin again with another --out.") from None
-        return case, inputs
+    if options.resume and (options.out / INPUTS).is_file():
+        return _resumed(case, options)
     inputs = draw_inputs(case, options.out / "inputs")
     case = named_by_digest(case, inputs)
     write_json(options.out / CASE, case.record())
@@ -175,6 +154,31 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
         write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
     write_json(options.out / ENVIRONMENT, described(options))
     write_json(options.out / SOURCE, environment.source())
+    return case, inputs
+
+
+def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
+    stored = options.out / INPUTS
+    inputs = parse(Inputs, read_json(stored), stored)
+    case = named_by_digest(case, inputs)
+    if read_json(options.out / CASE) != case.record():
+        raise InputError(
+            f"{options.out} was begun with another case or other options; it cannot be resumed with these."
+        )
+    if read_environment(options.out / ENVIRONMENT) != described(options):
+        raise InputError(
+            f"{options.out} was begun with another device, number of threads, machine or set of packages. "
+            "Its runs cannot go on with these; begin again with another --out."
+        )
+    if read_source(options.out / SOURCE) != environment.source():
+        raise InputError(
+            f"The code has changed since {options.out} was begun, so its runs cannot go on. "
+            "Begin again with another --out."
+        )
+    try:
+        read_inputs(options.out / "inputs", inputs)
+    except EvidenceError as error:
+        raise InputError(f"{error} Begin again with another --out.") from None
     return case, inputs
 
 

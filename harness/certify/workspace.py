@@ -1,59 +1,62 @@
-"""The directory a run is made in: claimed, locked against a second run, found again to resume."""
+"""The directory of a run: claimed for one run, found again to resume it."""
 
 import contextlib
 import datetime
-import fcntl
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.base.errors import InputError
+from harness.base.locks import locked
 from harness.base.records import read_json
 from harness.evidence.bundle_files import INPUTS, MANIFEST
 from harness.runs.files import OUTCOME
 from harness.runs.trace import ENDED
 
+LOCK = ".lock"
+
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Holds a directory against a second `certify run` in it; the lock ends with the process.
+def claimed(out: Path, *, resume: bool) -> Iterator[None]:
+    """Makes the output directory of a run, and holds it against a second run in it while the block runs.
+
+    A run can be resumed as soon as its inputs are recorded. Where the block ends with an error before that, all that
+    it wrote goes, and so does a directory that was made here.
 
     Raises:
-        InputError: another process runs in it.
+        InputError: another run is using it; it cannot be made or written, is not empty, or on resume is finished.
     """
-    directory = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(f"Another certify run is at work in {out}. Wait for it, or choose another --out.") from None
-    finally:
-        os.close(directory)
+    _check_free(out, resume)
+    with locked(out / LOCK, user="run", option="--out"):
+        _check_free(out, resume)  # another run may have come and gone
+        try:
+            yield
+        except BaseException:
+            if not (out / INPUTS).is_file():
+                for path in _content(out):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            raise
 
 
-def claim(out: Path, resume: bool) -> None:
-    """Makes the output directory, and never takes one that holds something.
-
-    Raises:
-        InputError: it cannot be made or written, is not empty, or on resume is finished.
-    """
+def _check_free(out: Path, resume: bool) -> None:
     try:
         if (out / MANIFEST).exists() and not (resume and unfinished(out)):
             command = shlex.join(["certify", "report", str(out)])
             raise InputError(f"{out} holds a finished bundle. Choose another --out, or show this one: {command}")
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()) and not resume:
-            raise InputError(f"{out} is not empty. Choose another --out, or go on with what is there: --resume.")
-        if any(out.iterdir()) and not (out / INPUTS).is_file():
-            raise InputError(f"{out} holds no run that can go on (no {INPUTS}). Choose another --out.")
-        probe = out / ".write-probe"
-        probe.touch()
-        probe.unlink()
+        content = _content(out)
     except OSError as error:
-        raise InputError(
-            f"The output directory {out} cannot be written: {error.strerror}. Choose another --out."
-        ) from None
+        raise InputError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from None
+    if content and not resume:
+        raise InputError(f"{out} is not empty. Choose another --out, or go on with what is there: --resume.")
+    if content and not (out / INPUTS).is_file():
+        raise InputError(f"{out} holds no run that can be resumed (no {INPUTS}). Choose another --out.")
+
+
+def _content(out: Path) -> list[Path]:
+    """All that lies in a directory but its lock."""
+    return [path for path in out.iterdir() if path.name != LOCK] if out.exists() else []
 
 
 def unfinished(out: Path) -> bool:

@@ -6,7 +6,6 @@ night that was killed goes on where it was.
 
 import contextlib
 import dataclasses
-import fcntl
 import math
 import os
 import shutil
@@ -23,7 +22,8 @@ from pathlib import Path
 import yaml
 
 from harness.attestation import Trust
-from harness.base.errors import CertifyError, InputError
+from harness.base.errors import CertifyError
+from harness.base.locks import locked
 from harness.base.records import read_record, write_json
 from harness.cases.case import Case
 from harness.certify import environment
@@ -60,7 +60,7 @@ def run_night(matrix: Matrix, beside: Path, history: Path, trust: Trust | None, 
         KeyboardInterrupt: the night was interrupted; the same command goes on with it.
     """
     cases = [case_of(cell, beside) for cell in matrix.cells]
-    with _locked(history):
+    with locked(history / LOCK, user="nightly", option="--history"):
         night, place = _begun(matrix, cases, history)
         earlier = [one for one in nights(history) if one[1].name < night.name and one[1].ended]
         for cell, case in zip(matrix.cells, cases, strict=True):
@@ -277,27 +277,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-@contextlib.contextmanager
-def _locked(history: Path) -> Iterator[None]:
-    """Holds a history against a second night; the lock ends with the process.
-
-    Raises:
-        InputError: a night is at work there.
-    """
-    history.mkdir(parents=True, exist_ok=True)
-    with (history / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            who = lock.read().strip()
-            raise InputError(f"A nightly is at work in {history}{f' ({who})' if who else ''}: one at a time.") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {_now()}")
-        lock.flush()
-        yield
 
 
 def _prune(history: Path, keep: int) -> None:

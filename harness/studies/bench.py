@@ -13,6 +13,7 @@ from harness.cases.runs_of_a_case import TRAINING
 from harness.certify.diagnose import jobs as tapped_jobs
 from harness.certify.flow import prepare
 from harness.certify.jobs import Options, all_jobs
+from harness.certify.workspace import claimed
 from harness.comparison.measurement import Comparison
 from harness.diagnosis.diagnosis import first_difference
 from harness.evidence.bundle import compare_runs, read_run, unusable
@@ -48,8 +49,10 @@ def set_up(case: Case, standards: Sequence[Standard], options: Options) -> Bench
     """
     plain = options.out / "plain"
     tapped = options.out / "tapped" if case.task.judges_steps else None
-    case, inputs = prepare(case, standards, dataclasses.replace(options, out=plain, resume=plain.exists()))
-    write_json(plain / INPUTS, inputs)
+    begun = plain.exists()
+    with claimed(plain, resume=begun):
+        case, inputs = prepare(case, standards, dataclasses.replace(options, out=plain, resume=begun))
+        write_json(plain / INPUTS, inputs)
     _make_shared(case, all_jobs, dataclasses.replace(options, out=plain, resume=True))
     if tapped is not None:
         _share(tapped, plain, (CASE, "inputs"))

@@ -55,7 +55,7 @@ def investigate(what: Case | Bundle, options: Options, listener: Listener) -> Di
         KeyboardInterrupt: the runs were interrupted; none is left.
     """
     case = what if isinstance(what, Case) else what.case
-    prerequisites.check_prerequisites(case, options, ALL_SIDES)
+    prerequisites.check(case, options, ALL_SIDES)
     with workspace.claimed(options.out, resume=False):
         if isinstance(what, Case):
             case, inputs = flow.prepare(case, (), options)

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.base.errors import EvidenceError, InputError
 from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case
-from harness.certify import environment
+from harness.certify import environment, prerequisites
 from harness.certify.baseline import (
     Statement,
     check_drawn,
@@ -23,7 +23,6 @@ from harness.certify.baseline import (
 )
 from harness.certify.case_options import named_by_digest
 from harness.certify.jobs import RECORDED_SIDES, Options, plan, recorded_jobs
-from harness.certify.prerequisites import check_prerequisites
 from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs
 from harness.evidence.bundle import Bundle, finish_bundle, read_run
@@ -57,7 +56,7 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
     """
     if options.baselines is not None:
         check_recordable(case)
-    check_prerequisites(case, options, options.sides)
+    prerequisites.check(case, options, options.sides)
     recorded = recorded_jobs(case, options) if options.baselines else []
     baseline = find_baseline(options.baselines, case, recorded) if options.baselines else None
     if options.resume:
@@ -93,7 +92,7 @@ def take_part(case: Case, options: Options, listener: Listener) -> list[Run]:
         CertifyError: the case, a package, the device or the output directory cannot be used.
         KeyboardInterrupt: the runs were interrupted.
     """
-    check_prerequisites(case, options, ("subject",))
+    prerequisites.check(case, options, ("subject",))
     with claimed(options.out, resume=options.resume):
         case, inputs = prepare(case, (), options)
         write_json(options.out / INPUTS, inputs)
@@ -115,7 +114,7 @@ def record(
     """
     check_recordable(case)
     check_new(directory, case.name, statement, replace=replace)
-    check_prerequisites(case, options, RECORDED_SIDES)
+    prerequisites.check(case, options, RECORDED_SIDES)
     with workplace(directory, case.name) as work:
         inside = dataclasses.replace(options, out=work / "runs")
         case, inputs = prepare(case, (), inside)

@@ -1,6 +1,7 @@
-"""What a device needs before anything runs on it: each thing that was looked for, what was found, and what mends it.
+"""What runs need of this machine: each thing that was checked, what was found, and how to fix it.
 
-Nothing here imports a framework: the variables of determinism have to be set before one is.
+`check` refuses runs that cannot start here, before anything is drawn and before any directory is made. A night records
+the same prerequisites for each device. No framework is imported: the variables of determinism must be set before.
 """
 
 import math
@@ -8,22 +9,27 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.errors import InputError, MissingPrerequisite
+from harness.base.errors import MissingPrerequisite
 from harness.cases.case import Case
 from harness.certify import environment
 from harness.certify.jobs import Options
 from harness.runners.launcher import DETERMINISM
-from harness.runners.registry import check_mindformers, check_policy, needs_of
+from harness.runners.registry import check_mindformers, check_policy, find_runner, needs_of
 from harness.runs.trace import Side
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
 GIB = 2**30
-LEAST_DISK_GIB = 5
+LEAST_DISK_GIB = 1
+# What the runs of a case leave of each parameter. Source: docs/design/inputs.md counts the tensors of a bundle.
+DISK_BYTES_OF_A_PARAMETER = 44
 SMI_SECONDS = 60
+# A test runner such as tox sets it at random. It decides nothing on a device.
+OF_ANY_VALUE = ("PYTHONHASHSEED",)
 # Which CANN each MindSpore takes. Source: mindspore 2.9.0, run_check/_check_version.py; MindSpore Transformers r1.8.0,
 # installation guide, for the others.
 CANN_OF: Mapping[str, tuple[str, ...]] = {
@@ -39,64 +45,145 @@ DRIVER_OF: Mapping[str, tuple[int, int]] = {"8.1": (25, 0), "8.2": (25, 2), "8.3
 
 @dataclass(frozen=True, kw_only=True)
 class Prerequisite:
-    """One thing that was looked for. `mend` says what to do where it is not met, and is empty where it is."""
+    """One thing that was checked. `mend` states what to do where it is not met, and is empty where it is."""
 
     name: str
     met: bool
     found: str
     mend: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.found}" + (f". {self.mend}" if self.mend else "")
 
-def prerequisites(device: str, directory: Path, ranks: int, needed: Iterable[str]) -> tuple[Prerequisite, ...]:
-    """What runs on a device need here.
 
-    Args:
-        device: `CPU` or `Ascend`.
-        directory: where their files go.
-        ranks: how many processes share this machine's devices.
-        needed: the packages that have to be installed.
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What runs need of a machine.
+
+    `packages` maps each package to the command that installs it; `ranks` share the devices of this machine; `memory`
+    and `disk` are in GiB, for the largest case, `case`, and its files in `directory`.
     """
-    found = [*_packages(needed), _disk(directory), *_variables()]
-    if device == "Ascend":
-        found += _ascend(ranks)
+
+    device: str
+    directory: Path
+    case: str
+    packages: Mapping[str, str]
+    ranks: int
+    memory: float
+    disk: float
+
+
+def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
+    """What the runs of these sides of a case need here."""
+    runners = [getattr(options, side) for side in sides]
+    parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
+    nodes = options.nodes.count if options.nodes else 1
+    return Needs(
+        device=options.device if "subject" in sides else "CPU",
+        directory=options.out,
+        case=case.name,
+        packages={
+            package: f"pip install '.[{extra}]' (the runner {runner!r} needs it)"
+            for runner in reversed(runners)
+            for package, extra in needs_of(case, runner).items()
+        },
+        ranks=case.parallel.world_size // nodes,
+        memory=2 * 4 * parameters / GIB,  # the weights are drawn and digested in this process, in float32
+        disk=LEAST_DISK_GIB + DISK_BYTES_OF_A_PARAMETER * parameters / GIB,
+    )
+
+
+def together(every: Sequence[Needs]) -> Needs:
+    """What runs need that are made one after the other on one device, and stay in one directory."""
+    most = max(every, key=lambda one: one.memory)
+    return Needs(
+        device=most.device,
+        directory=most.directory,
+        case=most.case,
+        packages=dict(ChainMap(*(dict(one.packages) for one in every))),
+        ranks=max(one.ranks for one in every),
+        memory=most.memory,
+        disk=sum(one.disk for one in every),
+    )
+
+
+def check(case: Case, options: Options, sides: Sequence[Side]) -> None:
+    """Refuses runs that cannot be made here; their corpus is read later.
+
+    Raises:
+        InputError: a runner is not known, or cannot run the case.
+        MissingPrerequisite: with everything that is missing.
+    """
+    for side in sides:
+        find_runner(getattr(options, side), case.task)
+    if options.reference == "torch":
+        check_policy(case)
+    if options.subject == "mindformers":
+        check_mindformers(case)
+    missing = [one for one in prerequisites(needs(case, options, sides)) if not one.met]
+    if missing:
+        raise MissingPrerequisite("\n".join([f"{case.name} cannot run here:", *(f"  {one}" for one in missing)]))
+
+
+def prerequisites(needed: Needs) -> tuple[Prerequisite, ...]:
+    """Everything that is needed here, met or not."""
+    found = [*_packages(needed.packages), _memory(needed), _disk(needed), *_variables()]
+    if needed.device == "Ascend":
+        found += _ascend(needed.ranks)
     return tuple(found)
 
 
-def _packages(needed: Iterable[str]) -> Iterator[Prerequisite]:
+def _packages(needed: Mapping[str, str]) -> Iterator[Prerequisite]:
     installed = environment.packages()
-    for name in needed:
+    for name, command in sorted(needed.items()):
         version = installed[name]
         yield Prerequisite(
             name=f"package {name}",
             met=version is not None,
             found=version or "not installed",
-            mend="" if version else "pip install 'mindspore-certify[run]'",
+            mend="" if version else f"Install it: {command}",
         )
 
 
-def _disk(directory: Path) -> Prerequisite:
-    there = directory.absolute()
-    while not there.exists():
+def _memory(needed: Needs) -> Prerequisite:
+    """A machine that does not hold the weights twice would swap, and so hang, before it fails."""
+    there = environment.machine()["memory_gib"]
+    met = not there or needed.memory <= there
+    return Prerequisite(
+        name="memory",
+        met=met,
+        found=f"{there} GiB",
+        mend=""
+        if met
+        else f"{needed.case} needs {needed.memory:.0f} GiB of memory for its weights alone. Choose a smaller case, or "
+        f"see what each device would need: certify plan {needed.case}",
+    )
+
+
+def _disk(needed: Needs) -> Prerequisite:
+    there = needed.directory.absolute()
+    while not os.path.exists(there):  # where Path.exists raises an error for a name that is too long
         there = there.parent
     free = shutil.disk_usage(there).free / GIB
-    met = free >= LEAST_DISK_GIB
+    met = free >= needed.disk
     return Prerequisite(
         name="disk",
         met=met,
         found=f"{free:.0f} GiB free at {there}" if met else f"{free:.1f} GiB free at {there}",
-        mend="" if met else f"at least {LEAST_DISK_GIB} GiB are needed: delete old nights, or use another directory",
+        mend="" if met else f"The runs need {needed.disk:.0f} GiB: delete old ones, or use another directory",
     )
 
 
 def _variables() -> Iterator[Prerequisite]:
-    """Every run is started with its own variables; one that says otherwise here would mislead who reads the log."""
-    others = {name: os.environ[name] for name, value in DETERMINISM.items() if os.environ.get(name, value) != value}
+    """Every run is started with its own values; another value here would mislead who reads the log."""
+    here = {name: os.environ.get(name, value) for name, value in DETERMINISM.items() if name not in OF_ANY_VALUE}
+    others = {name: value for name, value in here.items() if value != DETERMINISM[name]}
     yield Prerequisite(
         name="variables of determinism",
         met=not others,
         found=", ".join(f"{name}={value}" for name, value in others.items())
         or "set for every run before its framework is imported",
-        mend=f"unset {' '.join(others)}: every run sets its own" if others else "",
+        mend=f"Every run sets its own: unset {' '.join(others)}" if others else "",
     )
 
 
@@ -108,7 +195,7 @@ def _ascend(ranks: int) -> Iterator[Prerequisite]:
         name="driver",
         met=driver is not None,
         found=driver or f"no version in {environment.DRIVER_INFO}",
-        mend="" if driver else "install the Ascend HDK: driver, then firmware",
+        mend="" if driver else "Install the Ascend HDK: driver, then firmware",
     )
     home = os.environ.get(environment.CANN_HOME)
     without = f"no version in {Path(home) / environment.CANN_INFO}" if home else f"{environment.CANN_HOME} is not set"
@@ -118,7 +205,7 @@ def _ascend(ranks: int) -> Iterator[Prerequisite]:
         found=cann or without,
         mend=""
         if cann
-        else "install CANN and 'source /usr/local/Ascend/ascend-toolkit/set_env.sh' before this command",
+        else "Install CANN and 'source /usr/local/Ascend/ascend-toolkit/set_env.sh' before this command",
     )
     if cann:
         yield _fits_mindspore(cann, environment.packages()["mindspore"])
@@ -126,7 +213,7 @@ def _ascend(ranks: int) -> Iterator[Prerequisite]:
 
 
 def _devices(ranks: int) -> Prerequisite:
-    mend = "is this machine meant? Its driver brings npu-smi; in a container, devices and driver must be handed in"
+    mend = "Is this the right host? In a container, mount devices, driver and npu-smi"
     try:
         done = subprocess.run(
             ["npu-smi", "info", "-l"], capture_output=True, text=True, timeout=SMI_SECONDS, check=False
@@ -135,10 +222,10 @@ def _devices(ranks: int) -> Prerequisite:
         return Prerequisite(name="devices", met=False, found="npu-smi is not installed", mend=mend)
     except subprocess.TimeoutExpired:
         found = f"npu-smi gave no answer within {SMI_SECONDS} s"
-        return Prerequisite(name="devices", met=False, found=found, mend="a device may hang: npu-smi info, dmesg")
+        return Prerequisite(name="devices", met=False, found=found, mend="A device may hang: npu-smi info, dmesg")
     count = re.search(r"Total Count\s*:\s*(\d+)", done.stdout)
     if done.returncode or not count:
-        lines = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
+        lines = (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()
         return Prerequisite(name="devices", met=False, found=f"npu-smi info -l: {lines[-1]}", mend=mend)
     there = int(count[1])
     met = there >= ranks
@@ -157,7 +244,7 @@ def _fits_mindspore(cann: str, mindspore: str | None) -> Prerequisite:
             name="CANN fits MindSpore",
             met=False,
             found=f"CANN {cann}, MindSpore {mindspore}",
-            mend="which CANN this MindSpore takes is not known here: see the installation guide of MindSpore",
+            mend="Which CANN this MindSpore takes is not known here: see the installation guide of MindSpore",
         )
     met = any(_begins(cann, one) for one in taken)
     return Prerequisite(
@@ -173,48 +260,10 @@ def _fits_driver(cann: str, driver: str | None) -> Prerequisite:
     numbers = tuple(map(int, re.findall(r"\d+", driver or "")[:2]))
     met = least is None or (len(numbers) == 2 and numbers >= least)
     mend = "" if met or least is None else f"CANN {cann} needs a driver of {least[0]}.{least[1]} or later"
-    found = f"driver {driver}, CANN {cann}" + (": what that needs is not known here" if least is None else "")
+    found = f"driver {driver}, CANN {cann}" + (": the driver that it needs is not known here" if least is None else "")
     return Prerequisite(name="driver fits CANN", met=met, found=found, mend=mend)
 
 
 def _begins(version: str, with_: str) -> bool:
     """Whether a version is of a series: 8.5.0 of 8.5, and 8.50 not."""
     return re.match(rf"{re.escape(with_)}(?!\d)", version) is not None
-
-
-GIB = 2**30
-
-
-def check_prerequisites(case: Case, options: Options, sides: Sequence[Side]) -> None:
-    """Refuses what these sides cannot be run with here, before anything is written; the corpus is read later.
-
-    Raises:
-        MissingPrerequisite: a framework of a chosen runner is not installed, or the device is not there.
-    """
-    installed = environment.packages()
-    for runner in (getattr(options, side) for side in sides):
-        for package, extra in needs_of(case, runner).items():
-            if installed[package] is None:
-                raise MissingPrerequisite(
-                    f"The {runner!r} runner needs {package}. Install it with: pip install '.[{extra}]'"
-                )
-    if options.reference == "torch":
-        check_policy(case)
-    if options.subject == "mindformers":
-        check_mindformers(case)
-    _check_memory(case)
-    if options.device == "Ascend" and not any(Path("/dev").glob("davinci[0-9]*")):
-        raise MissingPrerequisite(
-            "There is no Ascend device here (no /dev/davinci*). Run with --device CPU, or on a machine with an NPU."
-        )
-
-
-def _check_memory(case: Case) -> None:
-    """Refuses a model whose weights are drawn and digested here and do not fit twice, before the machine swaps."""
-    needed = 2 * 4 * sum(math.prod(shape) for _, shape in parameter_shapes(case.model)) / GIB
-    there = environment.machine()["memory_gib"]
-    if there and needed > there:
-        raise InputError(
-            f"{case.name} needs {needed:.0f} GiB of memory for its weights alone, and this machine has {there}. "
-            f"Choose a smaller case; 'certify plan {case.name}' says what each device would need."
-        )

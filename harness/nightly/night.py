@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -28,7 +29,7 @@ from harness.base.records import read_record, write_json
 from harness.cases.case import Case
 from harness.certify import environment
 from harness.certify.jobs import ALL_SIDES, Options
-from harness.certify.prerequisites import prerequisites
+from harness.certify.prerequisites import Needs, needs, prerequisites, together
 from harness.certify.workspace import unfinished
 from harness.evidence.bundle_files import INPUTS, MANIFEST
 from harness.evidence.judge import Outcome, closest
@@ -37,7 +38,6 @@ from harness.levels.submission import Submission, read_submission
 from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Change, Night, compared
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.runners.processes import end_with_parent, log_error
-from harness.runners.registry import needs_of
 
 NIGHTS, NIGHT, CELLS, BUNDLE, LOG, LOCK = "nights", "night.json", "cells", "bundle", "log.txt", ".lock"
 INTERRUPT_SECONDS = 30.0
@@ -120,11 +120,10 @@ def _begun(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night,
             return night, place
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}"
-    ranks, needed = defaultdict[str, int](int), defaultdict[str, set[str]](set)
+    needed = defaultdict[str, list[Needs]](list)
     for cell, case in zip(matrix.cells, cases, strict=True):
-        ranks[cell.device] = max(ranks[cell.device], case.parallel.world_size)
-        for runner in _runners(cell):
-            needed[cell.device] |= set(needs_of(case, runner))
+        options = _options(cell, history)
+        needed[cell.device].append(needs(case, options, options.sides))
     place = history / NIGHTS / name
     night = Night(
         format=NIGHT_FORMAT,
@@ -134,9 +133,7 @@ def _begun(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night,
         started=_now(),
         ended=None,
         host=socket.gethostname(),
-        prerequisites={
-            device: prerequisites(device, history, most, sorted(needed[device])) for device, most in ranks.items()
-        },
+        prerequisites={device: prerequisites(together(every)) for device, every in needed.items()},
         cells=(),
         total=len(matrix.cells),
     )
@@ -144,11 +141,10 @@ def _begun(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night,
     return night, place
 
 
-def _runners(cell: Cell) -> list[str]:
-    """What runs on the sides of a cell; with a baseline the subject alone does."""
-    sides = ("subject",) if cell.baseline else ALL_SIDES
-    defaults = Options(out=Path(), command=())
-    return [getattr(cell, side) or getattr(defaults, side) for side in sides]
+def _options(cell: Cell, history: Path) -> Options:
+    runners: dict[str, Any] = {side: named for side in ALL_SIDES if (named := getattr(cell, side))}
+    baselines = Path(cell.baseline) if cell.baseline else None
+    return Options(out=history, command=(), device=cell.device, baselines=baselines, **runners)
 
 
 def _concluded(

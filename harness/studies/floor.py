@@ -24,9 +24,9 @@ from harness.cases.runs_of_a_case import (
     SUBJECT_LR_ZERO,
     SUBJECT_PROBE,
 )
+from harness.certify import prerequisites
 from harness.certify.flow import prepare
 from harness.certify.jobs import RECORDED_SIDES, Options, job
-from harness.certify.prerequisites import check_prerequisites
 from harness.comparison.measurement import Comparison, Tensors
 from harness.comparison.training import measure
 from harness.evidence.bundle import read_run, unusable
@@ -134,7 +134,7 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
         CertifyError: something is missing, or a run did not come to its end with finite numbers.
         KeyboardInterrupt: the runs were interrupted; nothing is left of them.
     """
-    check_prerequisites(case, options, RECORDED_SIDES)
+    prerequisites.check(case, options, RECORDED_SIDES)
     compared: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix=f"floor-{case.name}-") as work:
         for shape, of_these in _by_shape(perturbed):

@@ -91,7 +91,7 @@ def run_study(plan: StudyPlan, options: Options, listener: Listener) -> Study:
     standards: dict[str, tuple[Standard, ...]] = {}
     for case in (ground, *cases):
         if case.name not in standards:
-            prerequisites.check_prerequisites(case, options, ALL_SIDES)
+            prerequisites.check(case, options, ALL_SIDES)
             standards[case.name] = case_options.load_standards(plan.standards or case.standards, case)
     _begin(plan, options)
     before, begun = _took(options), time.monotonic()

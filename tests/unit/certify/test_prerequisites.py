@@ -1,11 +1,16 @@
-"""What a machine lacks for a device is said in words that can be acted on."""
+"""What a machine lacks for a device is reported in words that can be acted on."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.certify import environment
-from harness.certify.prerequisites import Prerequisite, prerequisites
+from harness.certify.jobs import ALL_SIDES, RECORDED_SIDES
+from harness.certify.prerequisites import Needs, Prerequisite, needs, prerequisites, together
+from harness.runners.job import Nodes
+from tests.support.examples import inference_case, options, small_case
 
 SMI = "#!/bin/sh\nprintf '\\tTotal Count                    : {count}\\n\\n\\tNPU ID                         : 0\\n'\n"
 
@@ -32,8 +37,10 @@ def smi(machine: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def unmet(directory: Path, ranks: int = 4, needed: tuple[str, ...] = ("mindspore",)) -> dict[str, Prerequisite]:
-    return {one.name: one for one in prerequisites("Ascend", directory, ranks, needed) if not one.met}
+def unmet(directory: Path, **more: Any) -> dict[str, Prerequisite]:
+    packages = {"mindspore": "pip install '.[mindspore]'"}
+    needed = Needs(device="Ascend", directory=directory, case="c", packages=packages, ranks=4, memory=0.1, disk=0.1)
+    return {one.name: one for one in prerequisites(dataclasses.replace(needed, **more)) if not one.met}
 
 
 def test_a_machine_that_has_all_is_ready(ascend: Path) -> None:
@@ -41,7 +48,7 @@ def test_a_machine_that_has_all_is_ready(ascend: Path) -> None:
     assert environment.machine()["ascend"] == {"cann": "8.5.0", "driver": "25.5.0"}
 
 
-def test_a_machine_without_any_of_it_is_told_each_thing_and_what_mends_it(
+def test_of_a_machine_without_any_of_it_each_thing_is_named_and_how_to_fix_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -55,8 +62,8 @@ def test_a_machine_without_any_of_it_is_told_each_thing_and_what_mends_it(
         ("driver", "no version in /nowhere/version.info"),
         ("CANN", "ASCEND_HOME_PATH is not set"),
     ]
-    assert found["CANN"].mend.startswith("install CANN and 'source /usr/local/Ascend/ascend-toolkit/set_env.sh'")
-    assert found["devices"].mend.startswith("is this machine meant?")
+    assert found["CANN"].mend.startswith("Install CANN and 'source /usr/local/Ascend/ascend-toolkit/set_env.sh'")
+    assert found["devices"].mend.startswith("Is this the right host?")
     assert all(one.mend for one in found.values())
     assert "ascend" not in environment.machine()
 
@@ -69,10 +76,10 @@ def test_fewer_devices_than_ranks_are_refused(ascend: Path) -> None:
     ("script", "said"),
     [
         ("#!/bin/sh\necho 'dcmi model initialized failed, because the device is used' >&2\nexit 255\n", "is used"),
-        ("#!/bin/sh\n", "it said nothing"),
+        ("#!/bin/sh\n", "it printed nothing"),
     ],
 )
-def test_what_npu_smi_says_is_passed_on(ascend: Path, script: str, said: str) -> None:
+def test_the_output_of_npu_smi_is_repeated(ascend: Path, script: str, said: str) -> None:
     smi(ascend, script)
     assert said in unmet(ascend)["devices"].found
 
@@ -82,7 +89,7 @@ def test_what_npu_smi_says_is_passed_on(ascend: Path, script: str, said: str) ->
     [
         ("8.1.RC1", "2.9.0", "25.5.0", "CANN fits MindSpore", "MindSpore 2.9.0 takes CANN 8.2, 8.3, 8.5, 9.0"),
         ("8.50.0", "2.9.0", "25.5.0", "CANN fits MindSpore", "MindSpore 2.9.0 takes CANN 8.2, 8.3, 8.5, 9.0"),
-        ("8.5.0", "3.0.0", "25.5.0", "CANN fits MindSpore", "which CANN this MindSpore takes is not known here"),
+        ("8.5.0", "3.0.0", "25.5.0", "CANN fits MindSpore", "Which CANN this MindSpore takes is not known here"),
         ("8.5.0", "2.9.0", "25.3.RC1", "driver fits CANN", "CANN 8.5.0 needs a driver of 25.5 or later"),
     ],
 )
@@ -96,13 +103,49 @@ def test_versions_that_do_not_fit_each_other_are_named(
     assert list(found) == [name] and found[name].mend.startswith(mend)
 
 
-def test_a_variable_that_says_otherwise_is_named(ascend: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_with_another_value_is_named(ascend: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HCCL_DETERMINISTIC", "false")
     found = unmet(ascend)["variables of determinism"]
-    assert found.found == "HCCL_DETERMINISTIC=false" and found.mend.startswith("unset HCCL_DETERMINISTIC")
+    assert found.found == "HCCL_DETERMINISTIC=false" and found.mend.endswith("unset HCCL_DETERMINISTIC")
 
 
 def test_a_full_disk_is_seen_where_the_files_would_go(ascend: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.certify.prerequisites.LEAST_DISK_GIB", 10**9)
-    found = unmet(ascend / "not" / "there" / "yet")["disk"]
-    assert f"GiB free at {ascend}" in found.found and "delete old nights" in found.mend
+    found = unmet(ascend / "not" / "there" / "yet", disk=10**9)["disk"]
+    assert f"GiB free at {ascend}" in found.found and "delete old ones" in found.mend
+
+
+def test_a_seed_that_a_test_runner_sets_is_no_obstacle(ascend: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHASHSEED", "4711")
+    assert unmet(ascend) == {}
+
+
+def test_only_what_the_sides_that_run_here_need_is_needed(tmp_path: Path) -> None:
+    asked = dataclasses.replace(
+        options(tmp_path), device="Ascend", subject="mindspore", reference="torch", oracle="oracle"
+    )
+    every, recorded = (needs(small_case(), asked, sides) for sides in (ALL_SIDES, RECORDED_SIDES))
+    assert (every.device, sorted(every.packages)) == ("Ascend", ["mindspore", "torch", "transformers"])
+    assert (recorded.device, sorted(recorded.packages)) == ("CPU", ["torch", "transformers"])
+    assert "lm_eval" in needs(inference_case(), asked, ("subject",)).packages
+
+
+def test_a_node_needs_devices_for_its_own_ranks(tmp_path: Path) -> None:
+    case = small_case().with_changes(parallel={"data_parallel": 2})
+    alone, shared = (
+        options(tmp_path),
+        dataclasses.replace(options(tmp_path), nodes=Nodes(count=2, rank=0, master="127.0.0.1", port=8118)),
+    )
+    assert [needs(case, one, ("subject",)).ranks for one in (alone, shared)] == [2, 1]
+
+
+def test_cells_of_a_night_need_the_memory_of_the_largest_and_the_disk_of_all(tmp_path: Path) -> None:
+    small, large = (
+        small_case(),
+        small_case().with_changes(
+            name="large", model={**small_case().model.to_hf(), "num_hidden_layers": 40}, parallel={"data_parallel": 2}
+        ),
+    )
+    apart = [needs(case, options(tmp_path), ("subject",)) for case in (small, large, small)]
+    both = together(apart)
+    assert (both.case, both.ranks, both.memory) == ("large", 2, apart[1].memory)
+    assert both.disk == sum(one.disk for one in apart)

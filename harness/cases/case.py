@@ -16,7 +16,7 @@ from harness.base.errors import InputError
 from harness.base.near_names import did_you_mean
 from harness.base.yaml_files import Problem, Written, read_yaml
 from harness.base.yaml_records import Problems, Record, validated
-from harness.cases.data import BYTE_VOCABULARY, Data, Source
+from harness.cases.data import BYTE_VOCABULARY, Data, DataSource
 from harness.cases.mindformers import is_configuration, read_configuration
 from harness.cases.task import PRETRAIN, TASKS, TaskField
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Qwen3Config
@@ -117,7 +117,7 @@ class Training(Record):
         return shorter.get(arm, self.steps)
 
 
-class Checkpoint(Source):
+class Checkpoint(DataSource):
     """The weights that are asked: those that the case's own steps train, or those of a Hugging Face directory."""
 
     kind: Literal["trained", "huggingface"] = "trained"

@@ -10,7 +10,7 @@ from harness.base.yaml_records import Record
 BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
 
 
-class Source(Record):
+class DataSource(Record):
     """A file that a run reads. `path` says where it lies here; `sha256` is what counts."""
 
     kind: str
@@ -18,7 +18,7 @@ class Source(Record):
     sha256: str | None = None
 
     @model_validator(mode="after")
-    def _path_where_needed(self) -> "Source":
+    def _path_where_needed(self) -> "DataSource":
         if self.kind in ("text", "megatron", "huggingface") and not self.named:
             raise ValueError(f"kind {self.kind!r} needs a path")
         return self
@@ -29,19 +29,19 @@ class Source(Record):
         return self.path is not None or self.sha256 is not None
 
 
-class Part(Record):
+class BlendPart(Record):
     """A data set of a blend. `weight` is None where the weights follow from the sizes."""
 
     weight: float | None = Field(default=None, gt=0)
     path: str | None = None
 
 
-class Corpus(Source):
+class Corpus(DataSource):
     """Where the tokens come from. `blend` holds several Megatron data sets; a file says it as mindformers does:
     `data_path: ['0.3', PREFIX, '0.7', PREFIX]`, or prefixes without weights."""
 
     kind: Literal["transformers-sources", "text", "megatron"] = "transformers-sources"
-    blend: tuple[Part, ...] = ()
+    blend: tuple[BlendPart, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -66,7 +66,7 @@ class Corpus(Source):
         return bool(self.blend) or super().named
 
 
-def _parts(data_path: Any) -> list[Part]:
+def _parts(data_path: Any) -> list[BlendPart]:
     """The parts of a flat list: weight and prefix in turn, or prefixes alone."""
     words = [str(word).strip() for word in data_path] if isinstance(data_path, list) and data_path else None
     if words is None:
@@ -76,13 +76,13 @@ def _parts(data_path: Any) -> list[Part]:
     except ValueError:
         weights = []
     if not weights:
-        return [Part(path=word) for word in words]
+        return [BlendPart(path=word) for word in words]
     if not all(math.isfinite(weight) and weight > 0 for weight in weights):
         raise ValueError("a weight of data_path is above 0")
-    return [Part(weight=weight, path=path) for weight, path in zip(weights, words[1::2], strict=True)]
+    return [BlendPart(weight=weight, path=path) for weight, path in zip(weights, words[1::2], strict=True)]
 
 
-class Tokenizer(Source):
+class Tokenizer(DataSource):
     kind: Literal["bytes", "huggingface"] = "bytes"
 
 

@@ -23,7 +23,7 @@ from harness.comparison.scores import scores_apart
 from harness.comparison.training import compare_steps
 from harness.evidence.judge import describe_place, statistic
 from harness.logs import PRINTED, Format, ImportedRun, is_import, read_import
-from harness.logs.differences import Difference, differences
+from harness.logs.differences import LogDifference, differences
 from harness.logs.imports import FORMATS, contradictions, import_log
 from harness.runs.trace import Run, RunOutcome, read_trace
 
@@ -166,7 +166,7 @@ def _compare_logs(reference: Path, subject: Path, as_json: bool) -> int:
     return MET if same else NOT_MET
 
 
-def _result(one: Difference) -> str:
+def _result(one: LogDifference) -> str:
     if one.first is not None:
         return f"differs from step {one.first} on"
     if one.result == "same":

@@ -24,7 +24,7 @@ from harness.corpus.batches import draw_batches
 from harness.corpus.draw import batch_tensors, write_batches
 from harness.corpus.indexed import open_indexed
 from harness.corpus.inspection import Inspection, first_documents, inspect_indexed
-from harness.corpus.preprocess import Options
+from harness.corpus.preprocess import PreprocessOptions
 from harness.corpus.preprocess import preprocess as preprocess_documents
 from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer
 from harness.corpus.tokenizers import TextTokenizer, load_tokenizer
@@ -83,7 +83,7 @@ def preprocess(
 ) -> int:
     """Tokenize a .jsonl file into Megatron's files, byte for byte as mindformers' preprocess_indexed_dataset.py."""
     loaded = _load(_preprocess_tokenizer(tokenizer_type, tokenizer_dir, tokenizer))
-    options = Options(
+    options = PreprocessOptions(
         source=source,
         output_prefix=output_prefix,
         json_keys=tuple(json_keys or ["text"]),

@@ -10,7 +10,7 @@ import typer
 from harness.cli.options import JsonOption
 from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.evidence.bundle import read_bundle
-from harness.evidence.diff import Kind, diff_bundles
+from harness.evidence.diff import DifferenceKind, diff_bundles
 
 
 def diff(
@@ -34,4 +34,4 @@ def diff(
             words = f"{change.before} -> {change.after}" if change.before else change.after
             out_console.print(f"  {change.name}: {words}", markup=False, soft_wrap=True)
         out_console.print(f"{found.kind}: {found.reason}", style="bold", markup=False, soft_wrap=True)
-    return NOT_MET if found.kind in (Kind.REGRESSION, Kind.ANOTHER_CASE) else MET
+    return NOT_MET if found.kind in (DifferenceKind.REGRESSION, DifferenceKind.ANOTHER_CASE) else MET

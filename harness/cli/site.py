@@ -12,7 +12,7 @@ import typer
 from harness.attestation import Trust, load_trust
 from harness.cli.options import AtOption, JsonOption, TrustOption, moment
 from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_console
-from harness.nightly import CellResult, CellState, Change, Night
+from harness.nightly import CellChange, CellResult, CellState, Night
 from harness.nightly.branch import attach, commit
 from harness.nightly.matrix import load_matrix
 from harness.nightly.night import NIGHTS, bundles, failing, run_night
@@ -24,7 +24,7 @@ PowerOption = Annotated[
     typer.Option("--power", help="A study that 'certify power' recorded; may be given several times."),
 ]
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # a file that is shown on the page of a job
-STYLES = {Change.REGRESSION: "bold red", Change.NOT_RUN: "yellow", Change.FIXED: "green"}
+STYLES = {CellChange.REGRESSION: "bold red", CellChange.NOT_RUN: "yellow", CellChange.FIXED: "green"}
 
 
 def site(

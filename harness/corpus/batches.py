@@ -16,7 +16,7 @@ from harness.cases.case import Case
 from harness.cases.data import Corpus
 from harness.corpus.documents import check_digest, read_documents, source_path
 from harness.corpus.indexed import open_indexed
-from harness.corpus.samples import Part, Sampling, draw_samples
+from harness.corpus.samples import Sampling, WeightedDataset, draw_samples
 from harness.corpus.tokenizers import TokenIds, load_tokenizer
 
 
@@ -144,10 +144,10 @@ def _megatron_rows(case: Case, count: int) -> _Rows:
     )
 
 
-def _open_parts(corpus: Corpus) -> list[Part]:
+def _open_parts(corpus: Corpus) -> list[WeightedDataset]:
     if corpus.blend:
-        return [Part(open_indexed(source_path("blend", part.path)), part.weight) for part in corpus.blend]
-    return [Part(open_indexed(source_path(corpus.kind, corpus.path)), None)]
+        return [WeightedDataset(open_indexed(source_path("blend", part.path)), part.weight) for part in corpus.blend]
+    return [WeightedDataset(open_indexed(source_path(corpus.kind, corpus.path)), None)]
 
 
 def _paragraphs(texts: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ DTYPES = ("int32", "uint16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class PreprocessOptions:
     """Options of `preprocess`. `json_keys` are the fields that hold text; each becomes a data set of its own."""
 
     source: Path
@@ -49,7 +49,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class PreprocessedData:
     """A written data set: its prefix and its counts."""
 
     prefix: Path
@@ -68,8 +68,8 @@ class _Texts:
 
 
 def preprocess(
-    options: Options, tokenizer: TextTokenizer, progress: Callable[[int], object] = lambda done: None
-) -> tuple[Written, ...]:
+    options: PreprocessOptions, tokenizer: TextTokenizer, progress: Callable[[int], object] = lambda done: None
+) -> tuple[PreprocessedData, ...]:
     """Writes the data set of each field: all of them, or none.
 
     Args:
@@ -95,12 +95,12 @@ def preprocess(
             if not tokens:
                 raise InputError(f"{options.source}: no document has a token in its field {key!r}; nothing is written.")
     return tuple(
-        Written(prefix=options.prefix(key), documents=documents, sequences=sequences, tokens=tokens)
+        PreprocessedData(prefix=options.prefix(key), documents=documents, sequences=sequences, tokens=tokens)
         for key, (documents, sequences, tokens) in counted.items()
     )
 
 
-def _check(options: Options, tokenizer: TextTokenizer) -> None:
+def _check(options: PreprocessOptions, tokenizer: TextTokenizer) -> None:
     if options.dtype not in DTYPES:
         raise InputError(f"There is no dtype {options.dtype!r}: choose {' or '.join(DTYPES)}.")
     if options.dtype == "uint16" and tokenizer.vocab_size > np.iinfo(np.uint16).max + 1:
@@ -113,7 +113,7 @@ def _check(options: Options, tokenizer: TextTokenizer) -> None:
                 raise InputError(f"{path} exists. Choose another --output-prefix, or replace it with --overwrite.")
 
 
-def _encoded_blocks(options: Options, tokenizer: TextTokenizer) -> Iterator[tuple[int, dict[str, _Texts]]]:
+def _encoded_blocks(options: PreprocessOptions, tokenizer: TextTokenizer) -> Iterator[tuple[int, dict[str, _Texts]]]:
     """Blocks in the order of the source, each with the number of bytes up to its end."""
     with contextlib.ExitStack() as stack:
         try:
@@ -148,10 +148,10 @@ def _first(waiting: "deque[tuple[int, Future[Any]]]") -> tuple[int, Any]:
     return done, future.result()
 
 
-_work: tuple[Options, TextTokenizer]
+_work: tuple[PreprocessOptions, TextTokenizer]
 
 
-def _begin_worker(options: Options, tokenizer: TextTokenizer) -> None:
+def _begin_worker(options: PreprocessOptions, tokenizer: TextTokenizer) -> None:
     global _work
     _work = (options, tokenizer)
     # Ctrl-C reaches the whole process group; only the parent handles it, and ends its workers.
@@ -175,7 +175,7 @@ def _encode_block(lines: Sequence[bytes], first_line: int) -> dict[str, _Texts]:
     }
 
 
-def _encode_field(documents: Sequence[Sequence[str]], options: Options, tokenizer: TextTokenizer) -> _Texts:
+def _encode_field(documents: Sequence[Sequence[str]], options: PreprocessOptions, tokenizer: TextTokenizer) -> _Texts:
     encoded = tokenizer.encode([text for texts in documents for text in texts], add_special_tokens=True)
     lengths, end = [len(ids) for ids in encoded], np.array([tokenizer.eod], np.int32)
     pieces: list[npt.NDArray[np.int32]] = []
@@ -191,7 +191,7 @@ def _encode_field(documents: Sequence[Sequence[str]], options: Options, tokenize
     return _Texts(ids, lengths, [len(texts) for texts in documents])
 
 
-def _read_line(options: Options, line: bytes, number: int) -> dict[str, list[str]]:
+def _read_line(options: PreprocessOptions, line: bytes, number: int) -> dict[str, list[str]]:
     """The texts of each field.
 
     Raises:

@@ -47,7 +47,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightedDataset:
     """A data set of a blend and its weight; None if weights follow from the sizes."""
 
     dataset: IndexedDataset
@@ -116,7 +116,7 @@ class BlendedSamples:
         InputError: a part is too small for one row.
     """
 
-    def __init__(self, parts: Sequence[Part], sampling: Sampling) -> None:
+    def __init__(self, parts: Sequence[WeightedDataset], sampling: Sampling) -> None:
         weights = [part.weight for part in parts if part.weight is not None]
         shares, count = normalized(weights), sampling.samples
         if weights:
@@ -204,7 +204,7 @@ def _blend(shares: Sequence[float], count: int) -> tuple[npt.NDArray[np.int64], 
     return part, sample
 
 
-def draw_samples(parts: Sequence[Part], sampling: Sampling) -> Samples:
+def draw_samples(parts: Sequence[WeightedDataset], sampling: Sampling) -> Samples:
     """The samples of a data set or a blend; one data set with a weight is a blend of one.
 
     Raises:

@@ -47,7 +47,7 @@ class Article:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WrittenJsonl:
     """What `write_jsonl` wrote; `sha256` is the digest of the file."""
 
     articles: int
@@ -148,7 +148,7 @@ def write_jsonl(
     raw: bool,
     overwrite: bool = False,
     progress: Callable[[int], object] = lambda done: None,
-) -> Written:
+) -> WrittenJsonl:
     """Writes one JSON object per article, with the keys of NVIDIA's and mindformers' tools: all articles, or no file.
 
     Raises:
@@ -171,4 +171,4 @@ def write_jsonl(
             articles, written = articles + 1, written + len(line)
         if not articles:
             raise InputError(f"The text {source} is empty.")
-    return Written(articles=articles, bytes_read=read, bytes_written=written, sha256=sha.hexdigest())
+    return WrittenJsonl(articles=articles, bytes_read=read, bytes_written=written, sha256=sha.hexdigest())

@@ -33,7 +33,7 @@ Area = Literal[
     "parallel",
     "inference",
 ]
-Direction = Literal["forward", "backward"]
+Pass = Literal["forward", "backward"]
 AREAS: tuple[Area, ...] = get_args(Area)
 PARALLEL: Area = "parallel"  # the area whose defects need several ranks
 INFERENCE: Area = "inference"  # the area whose defects are planted in inference
@@ -75,7 +75,7 @@ class Defect:
     imitates: str
     source: str
     place: str | None = None
-    direction: Direction | None = None
+    direction: Pass | None = None
     size: float | None = None
     case: str = PRETRAIN.usual_case
 
@@ -96,7 +96,7 @@ def defect(
     imitates: str,
     source: str,
     place: str | None = None,
-    direction: Direction | None = None,
+    direction: Pass | None = None,
     size: float | None = None,
     case: str | None = None,
 ) -> Callable[[Subject], Subject]:

@@ -18,7 +18,7 @@ from harness.evidence.judge import NAMED, Outcome
 WORSE = {Outcome.PASS: 0, Outcome.INCONCLUSIVE: 1, Outcome.FAIL: 2, Outcome.ERROR: 3}
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """What the difference is taken for."""
 
     SAME = "the same"
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class BundleChange:
     """One thing that is not the same; `section` says of what."""
 
     section: str
@@ -39,27 +39,29 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class BundleDifference:
     """All changes, and what they amount to with the reason."""
 
-    kind: Kind
+    kind: DifferenceKind
     reason: str
-    changes: tuple[Change, ...]
+    changes: tuple[BundleChange, ...]
 
 
-def diff_bundles(a: Bundle, b: Bundle) -> Difference:
+def diff_bundles(a: Bundle, b: Bundle) -> BundleDifference:
     """What changed from one bundle to another."""
     changes = tuple(_changes(a, b))
     if a.digest == b.digest:
-        return Difference(kind=Kind.SAME, reason="both have the same manifest, bit for bit", changes=changes)
+        return BundleDifference(
+            kind=DifferenceKind.SAME, reason="both have the same manifest, bit for bit", changes=changes
+        )
     if a.case.digest() != b.case.digest():
         reason = "their cases differ, so their numbers do not speak of the same run"
-        return Difference(kind=Kind.ANOTHER_CASE, reason=reason, changes=changes)
+        return BundleDifference(kind=DifferenceKind.ANOTHER_CASE, reason=reason, changes=changes)
     kind, reason = _judged(a, b)
-    return Difference(kind=kind, reason=reason, changes=changes)
+    return BundleDifference(kind=kind, reason=reason, changes=changes)
 
 
-def _changes(a: Bundle, b: Bundle) -> Iterator[Change]:
+def _changes(a: Bundle, b: Bundle) -> Iterator[BundleChange]:
     yield from _mapping("case", _flat(a.case.record()), _flat(b.case.record()))
     yield from _mapping("inputs", vars(a.inputs), vars(b.inputs))
     yield from _mapping("environment", _flat(vars(a.environment)), _flat(vars(b.environment)))
@@ -75,14 +77,16 @@ def _changes(a: Bundle, b: Bundle) -> Iterator[Change]:
     for name in (REFERENCE, SUBJECT):
         for number, value in apart(a, b, name).items():
             if value:
-                yield Change(section="numbers", name=f"{name} {number}", before="", after=f"up to {value:.3g} apart")
+                yield BundleChange(
+                    section="numbers", name=f"{name} {number}", before="", after=f"up to {value:.3g} apart"
+                )
 
 
-def _mapping(section: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
+def _mapping(section: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[BundleChange]:
     for name in dict.fromkeys((*a, *b)):
         before, after = (str(side[name]) if name in side else "absent" for side in (a, b))
         if before != after:
-            yield Change(section=section, name=name, before=before, after=after)
+            yield BundleChange(section=section, name=name, before=before, after=after)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -110,7 +114,7 @@ def _outcomes(bundle: Bundle) -> dict[str, Outcome]:
     return {f"{finding.standard}/{finding.criterion}": finding.outcome for finding in bundle.findings}
 
 
-def _judged(a: Bundle, b: Bundle) -> tuple[Kind, str]:
+def _judged(a: Bundle, b: Bundle) -> tuple[DifferenceKind, str]:
     before, after = _outcomes(a), _outcomes(b)
     shared = [name for name in before if name in after]
     worse = [name for name in shared if WORSE[after[name]] > WORSE[before[name]] and WORSE[after[name]] > 1]
@@ -119,14 +123,14 @@ def _judged(a: Bundle, b: Bundle) -> tuple[Kind, str]:
     beyond, floor = _beyond_floor(a, subject)
     moved = "the reference moved too" if any(reference.values()) else "the reference has the same bits"
     if worse:
-        return Kind.REGRESSION, f"{_named(worse)} passed before and not now; {moved}; {floor}"
+        return DifferenceKind.REGRESSION, f"{_named(worse)} passed before and not now; {moved}; {floor}"
     if beyond:
-        return Kind.REGRESSION, f"{floor}; {moved}, and no limit is broken yet"
+        return DifferenceKind.REGRESSION, f"{floor}; {moved}, and no limit is broken yet"
     if better:
-        return Kind.IMPROVEMENT, f"{_named(better)} did not pass before and now do; {floor}"
+        return DifferenceKind.IMPROVEMENT, f"{_named(better)} did not pass before and now do; {floor}"
     if any(reference.values()) or any(subject.values()):
-        return Kind.TOOLCHAIN_DRIFT, f"{floor}; {moved}, and no criterion changed for the worse"
-    return Kind.SAME, "every number has the same bits; only what stands beside them differs"
+        return DifferenceKind.TOOLCHAIN_DRIFT, f"{floor}; {moved}, and no criterion changed for the worse"
+    return DifferenceKind.SAME, "every number has the same bits; only what stands beside them differs"
 
 
 def _named(criteria: Sequence[str]) -> str:

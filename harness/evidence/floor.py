@@ -83,7 +83,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class FloorStudy:
     """What was measured: `values` holds, by quantity (`STATISTIC of MEASUREMENT`), one value a repeat."""
 
     format: str
@@ -96,7 +96,7 @@ class Study:
     repeats: tuple[Repeat, ...]
     values: Mapping[str, tuple[float, ...]]
 
-    def of_its_case(self) -> "Study":
+    def of_its_case(self) -> "FloorStudy":
         """The repeats of the case as it is."""
         kept = [number for number, repeat in enumerate(self.repeats) if repeat.shape is None]
         values = {name: tuple(each[number] for number in kept) for name, each in self.values.items()}
@@ -150,13 +150,13 @@ def ceiling(measurement: str, of: str) -> float:
     return min(found, default=math.inf)
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path) -> FloorStudy:
     """A recorded study.
 
     Raises:
         EvidenceError: it is missing, of another format, or does not hold what it should.
     """
-    study: Study = read_record(Study, path, FORMAT)
+    study: FloorStudy = read_record(FloorStudy, path, FORMAT)
     wanted = {quantity(*one) for one in QUANTITIES}
     numbers = [number for values in study.values.values() for number in values]
     if set(study.values) != wanted or any(len(values) != len(study.repeats) for values in study.values.values()):
@@ -167,7 +167,7 @@ def read_study(path: Path) -> Study:
 
 
 @cache
-def shipped_studies() -> Mapping[str, Study]:
+def shipped_studies() -> Mapping[str, FloorStudy]:
     """The studies that come with the package, by the name of their case."""
     return {path.stem: read_study(path) for path in sorted(FLOORS_DIR.glob("*.json"))}
 

@@ -27,7 +27,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class LogDifference:
     """The difference of two runs in one number.
 
     `hidden` is the largest difference that the digits could hide at a step; `first` is the first step with a larger
@@ -50,7 +50,7 @@ class Difference:
         return "same" if self.compared and not self.alone and self.hidden == 0 else "INCONCLUSIVE"
 
 
-def differences(reference: Trace | ImportedRun, subject: Trace | ImportedRun) -> list[Difference]:
+def differences(reference: Trace | ImportedRun, subject: Trace | ImportedRun) -> list[LogDifference]:
     """The difference in each number; INCONCLUSIVE for a number that a side does not have."""
     return [_difference(name, _spans(reference, name), _spans(subject, name)) for name in PRINTED]
 
@@ -67,12 +67,12 @@ def _spans(run: Trace | ImportedRun, name: str) -> list[Span]:
     return spans
 
 
-def _difference(name: str, left: Sequence[Span], right: Sequence[Span]) -> Difference:
+def _difference(name: str, left: Sequence[Span], right: Sequence[Span]) -> LogDifference:
     pairs = list(_paired(left, right))
     relatives = [relative(a.value, b.value) for _, a, b, _ in pairs]
     signeds = [signed(a.value, b.value) for _, a, b, _ in pairs]
     used = sum(count for *_, count in pairs)
-    return Difference(
+    return LogDifference(
         number=name,
         compared=len(pairs),
         alone=len(left) + len(right) - used,

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from harness.certify.prerequisites import Prerequisite
 from harness.evidence.bundle import Bundle
-from harness.evidence.diff import Kind, diff_bundles
+from harness.evidence.diff import DifferenceKind, diff_bundles
 from harness.levels.rule import Level
 
 NIGHT_FORMAT = "certify-night/1"
@@ -23,7 +23,7 @@ class CellState(StrEnum):
     NOT_RUN = "not run"
 
 
-class Change(StrEnum):
+class CellChange(StrEnum):
     """A cell beside the night before."""
 
     SAME = "same"
@@ -56,7 +56,7 @@ class CellResult:
     worst: float | None = None
     worst_criterion: str | None = None
     failing: tuple[str, ...] = ()
-    change: Change = Change.NEW
+    change: CellChange = CellChange.NEW
     against: str | None = None
     why: str = ""
 
@@ -83,23 +83,23 @@ class Night:
     total: int
 
 
-def compared(before: Bundle, after: Bundle, asked: Level, levels: tuple[Level, Level]) -> tuple[Change, str]:
+def compared(before: Bundle, after: Bundle, asked: Level, levels: tuple[Level, Level]) -> tuple[CellChange, str]:
     """What became of a cell: two bundles of it and their levels, the earlier one first."""
     found = diff_bundles(before, after)
     order = list(Level)
     was, is_ = (order.index(level) for level in levels)
     met_before, met_now = was <= order.index(asked), is_ <= order.index(asked)
     if met_before and not met_now:
-        return Change.REGRESSION, f"{levels[0]} before, {levels[1]} now: {found.reason}"
-    if found.kind is Kind.REGRESSION:
-        return Change.REGRESSION, found.reason
+        return CellChange.REGRESSION, f"{levels[0]} before, {levels[1]} now: {found.reason}"
+    if found.kind is DifferenceKind.REGRESSION:
+        return CellChange.REGRESSION, found.reason
     if not met_before and met_now:
-        return Change.FIXED, f"{levels[0]} before, {levels[1]} now: {found.reason}"
-    if found.kind is Kind.IMPROVEMENT:
-        return Change.FIXED, found.reason
-    if found.kind is Kind.ANOTHER_CASE:
-        return Change.NEW, found.reason
+        return CellChange.FIXED, f"{levels[0]} before, {levels[1]} now: {found.reason}"
+    if found.kind is DifferenceKind.IMPROVEMENT:
+        return CellChange.FIXED, found.reason
+    if found.kind is DifferenceKind.ANOTHER_CASE:
+        return CellChange.NEW, found.reason
     versions = [f"{one.name} {one.before} -> {one.after}" for one in found.changes if one.section == "environment"]
-    if found.kind is Kind.TOOLCHAIN_DRIFT:
-        return Change.DRIFT, "; ".join([found.reason, *versions])
-    return Change.SAME, found.reason
+    if found.kind is DifferenceKind.TOOLCHAIN_DRIFT:
+        return CellChange.DRIFT, "; ".join([found.reason, *versions])
+    return CellChange.SAME, found.reason

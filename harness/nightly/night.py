@@ -35,7 +35,7 @@ from harness.evidence.bundle_files import INPUTS, MANIFEST
 from harness.evidence.judge import Outcome, closest
 from harness.levels.rule import Certificate, certify
 from harness.levels.submission import Submission, read_submission
-from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Change, Night, compared
+from harness.nightly import NIGHT_FORMAT, CellChange, CellResult, CellState, Night, compared
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.runners.processes import end_with_parent, log_error
 
@@ -99,7 +99,7 @@ def failing(night: Night, matrix: Matrix) -> list[CellResult]:
 
 
 def _faults(cell: CellResult) -> Iterator[str]:
-    if cell.change is Change.REGRESSION:
+    if cell.change is CellChange.REGRESSION:
         yield "regression"
     if cell.below:
         yield "below"
@@ -216,7 +216,7 @@ def _beside_the_night_before(
 ) -> CellResult:
     """What became of a cell since the last night that has a bundle of it."""
     if result.bundle is None:
-        return dataclasses.replace(result, change=Change.NOT_RUN, why=result.reason)
+        return dataclasses.replace(result, change=CellChange.NOT_RUN, why=result.reason)
     for directory, night in reversed(earlier):
         before = next((one for one in night.cells if one.cell == result.cell and one.bundle), None)
         if before is None or before.bundle is None or not (directory / before.bundle / MANIFEST).is_file():
@@ -226,11 +226,11 @@ def _beside_the_night_before(
             pair = [read_submission(path, trust, now) for path in (directory / before.bundle, place / result.bundle)]
         except CertifyError as error:
             why = f"the bundle of {night.name} cannot be compared with: {error}"
-            return dataclasses.replace(result, change=Change.NEW, why=why)
+            return dataclasses.replace(result, change=CellChange.NEW, why=why)
         first, second = (certify(one, now).level for one in pair)
         change, why = compared(pair[0].bundle, pair[1].bundle, result.asked, (first, second))
         return dataclasses.replace(result, change=change, against=night.name, why=why)
-    return dataclasses.replace(result, change=Change.NEW, why="no earlier night has a bundle of this cell")
+    return dataclasses.replace(result, change=CellChange.NEW, why="no earlier night has a bundle of this cell")
 
 
 def _command(cell: Cell, described: Path, directory: Path, beside: Path) -> list[str]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from harness.nightly import CellResult, CellState, Change, Night
+from harness.nightly import CellChange, CellResult, CellState, Night
 from harness.report.words import number
 
 # What one wants to read first.
-ORDER = (Change.REGRESSION, Change.NOT_RUN, Change.DRIFT, Change.FIXED, Change.NEW, Change.SAME)
+ORDER = (CellChange.REGRESSION, CellChange.NOT_RUN, CellChange.DRIFT, CellChange.FIXED, CellChange.NEW, CellChange.SAME)
 
 
 def summary(night: Night, failing: Sequence[CellResult]) -> str:
@@ -57,7 +57,7 @@ def _fault(cell: CellResult) -> str:
         return f"not run: {cell.reason}"
     if cell.state is CellState.BROKEN:
         return f"broken: {cell.reason}"
-    change = f"{cell.change}: {cell.why}" if cell.change is Change.REGRESSION else cell.reason
+    change = f"{cell.change}: {cell.why}" if cell.change is CellChange.REGRESSION else cell.reason
     return f"{cell.level}, {cell.asked} is asked. {change}" if cell.below else change
 
 

@@ -4,6 +4,6 @@ Takes the recorded study; gives rates and the page. `harness.studies` makes the 
 """
 
 from harness.power.rates import Rate, false_alarms, found, places_named
-from harness.power.record import Clean, Planted, Sighting, Study, read_power
+from harness.power.record import Clean, Planted, PowerStudy, Sighting, read_power
 
-__all__ = ["Clean", "Planted", "Rate", "Sighting", "Study", "false_alarms", "found", "places_named", "read_power"]
+__all__ = ["Clean", "Planted", "PowerStudy", "Rate", "Sighting", "false_alarms", "found", "places_named", "read_power"]

@@ -17,7 +17,7 @@ from harness.power.rates import (
     places_named,
     seen_by,
 )
-from harness.power.record import Clean, Planted, Study, first_sightings
+from harness.power.record import Clean, Planted, PowerStudy, first_sightings
 from harness.report.page import render_template
 from harness.report.words import Fact, Mark, count, listed, mark
 
@@ -37,7 +37,7 @@ class RateRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriterionRow:
+class CriterionPowerRow:
     criterion: str
     finds: int
     first: int
@@ -88,7 +88,7 @@ class PowerPage:
     rates: tuple[RateRow, ...]
     rules: tuple[str, ...]
     located: bool
-    criteria: tuple[CriterionRow, ...]
+    criteria: tuple[CriterionPowerRow, ...]
     missed: tuple[tuple[str, str], ...]
     left: tuple[str, ...]
     defects: tuple[DefectRow, ...]
@@ -96,12 +96,12 @@ class PowerPage:
     command: str
 
 
-def render_power(study: Study) -> str:
+def render_power(study: PowerStudy) -> str:
     """The page as HTML; it opens from disk, without a network."""
     return render_template("power.html.j2", page=build_page(study))
 
 
-def build_page(study: Study) -> PowerPage:
+def build_page(study: PowerStudy) -> PowerPage:
     """The view model of a study."""
     seen, alarms = found(study), false_alarms(study)
     good = seen.count == seen.total and not alarms.count
@@ -115,7 +115,7 @@ def build_page(study: Study) -> PowerPage:
         rules=tuple(study.rules),
         located=study.task.judges_steps,
         criteria=tuple(
-            CriterionRow(
+            CriterionPowerRow(
                 criterion=one.criterion, finds=one.finds.count, first=one.first, only=one.only, redundant=one.redundant
             )
             for one in criterion_power(study)
@@ -128,7 +128,7 @@ def build_page(study: Study) -> PowerPage:
     )
 
 
-def _facts(study: Study) -> Iterator[Fact]:
+def _facts(study: PowerStudy) -> Iterator[Fact]:
     yield Fact(term="Recorded", text=f"{study.recorded}, in {study.seconds / 60:.0f} minutes")
     dirty = ", with uncommitted changes" * study.source.dirty
     yield Fact(term="Source revision", text=f"{study.source.revision or 'no checkout'}{dirty}", code=True)
@@ -141,7 +141,7 @@ def _facts(study: Study) -> Iterator[Fact]:
     yield Fact(term="Packages", text=", ".join(shown))
 
 
-def _rates(study: Study) -> Iterator[RateRow]:
+def _rates(study: PowerStudy) -> Iterator[RateRow]:
     yield _rate("All criteria together", "defects rejected", found(study), own=True)
     for name in study.standards:
         yield _rate(name, "this standard alone", found_by(study, name), own=True)
@@ -153,7 +153,7 @@ def _rates(study: Study) -> Iterator[RateRow]:
     yield _rate("False alarms", "clean runs that any criterion rejects", false_alarms(study), own=True)
 
 
-def _left(study: Study) -> Iterator[str]:
+def _left(study: PowerStudy) -> Iterator[str]:
     """The defects that a standard misses, if it rejects nearly all, and the criteria that reject them."""
     for name in study.standards:
         left = [one for one in study.planted if one.sightings and not seen_by(one, name)]
@@ -207,7 +207,7 @@ def _when(step: int | None) -> str:
     return {None: "after the run", 0: "before the first step"}.get(step, f"step {step}")
 
 
-def _clean(study: Study) -> Iterator[CleanRow]:
+def _clean(study: PowerStudy) -> Iterator[CleanRow]:
     groups: dict[str, list[Clean]] = {}
     for one in study.clean:
         groups.setdefault(one.variation, []).append(one)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.power.record import Planted, Study, first_sightings
+from harness.power.record import Planted, PowerStudy, first_sightings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class CriterionPower:
         return self.first == 0
 
 
-def criterion_power(study: Study) -> tuple[CriterionPower, ...]:
+def criterion_power(study: PowerStudy) -> tuple[CriterionPower, ...]:
     """Each criterion that was judged, in the order of the standards."""
     every = [{s.criterion for s in planted.sightings} for planted in study.planted]
     first = [{s.criterion for s in first_sightings(planted.sightings)} for planted in study.planted]
@@ -61,7 +61,7 @@ def criterion_power(study: Study) -> tuple[CriterionPower, ...]:
     )
 
 
-def found_by(study: Study, standard: str) -> Rate:
+def found_by(study: PowerStudy, standard: str) -> Rate:
     """How many defects a standard alone rejects."""
     return Rate(count=sum(seen_by(planted, standard) for planted in study.planted), total=len(study.planted))
 
@@ -71,12 +71,12 @@ def seen_by(planted: Planted, standard: str) -> bool:
     return any(sighting.criterion.startswith(f"{standard}/") for sighting in planted.sightings)
 
 
-def found(study: Study) -> Rate:
+def found(study: PowerStudy) -> Rate:
     """How many defects any criterion rejects."""
     return Rate(count=sum(bool(planted.sightings) for planted in study.planted), total=len(study.planted))
 
 
-def found_by_rules(study: Study) -> dict[str, Rate]:
+def found_by_rules(study: PowerStudy) -> dict[str, Rate]:
     """How many defects each of the other rules rejects, on the same traces."""
     return {
         rule: Rate(count=sum(planted.rules[rule] for planted in study.planted), total=len(study.planted))
@@ -84,12 +84,12 @@ def found_by_rules(study: Study) -> dict[str, Rate]:
     }
 
 
-def false_alarms(study: Study) -> Rate:
+def false_alarms(study: PowerStudy) -> Rate:
     """How many clean runs any criterion rejected."""
     return Rate(count=sum(bool(clean.sightings) for clean in study.clean), total=len(study.clean))
 
 
-def places_named(study: Study) -> Rate:
+def places_named(study: PowerStudy) -> Rate:
     """For how many of the defects that have a place the diagnosis named it."""
     placed = [planted for planted in study.planted if planted.defect.place is not None]
     return Rate(count=sum(map(named_rightly, placed)), total=len(placed))
@@ -102,6 +102,6 @@ def named_rightly(planted: Planted) -> bool:
     return any(place in (one, f"{one}.weight") or one.startswith(f"{place}.") for one in named)
 
 
-def misses(study: Study) -> Iterator[Planted]:
+def misses(study: PowerStudy) -> Iterator[Planted]:
     """The defects that no criterion rejected."""
     return (planted for planted in study.planted if not planted.sightings)

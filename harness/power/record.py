@@ -66,7 +66,7 @@ class Clean:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class PowerStudy:
     """A whole study of one task: planted and clean runs, and the standards that judged them (digest by name)."""
 
     format: str
@@ -133,11 +133,11 @@ def _order(sighting: Sighting) -> float:
     return 2.0**53 if sighting.step is None else sighting.step
 
 
-def read_power(path: Path) -> Study:
+def read_power(path: Path) -> PowerStudy:
     """A recorded study.
 
     Raises:
         EvidenceError: it is missing, has another format, or its content is not valid.
     """
-    study: Study = read_record(Study, path, FORMAT)
+    study: PowerStudy = read_record(PowerStudy, path, FORMAT)
     return study

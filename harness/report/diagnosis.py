@@ -37,7 +37,7 @@ SHADES = (("agrees", 0.0), ("near", 3.0), ("differs", ALLOWED_RATIO), ("far", 1e
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class MapCell:
     """One place of the map. `shade` is a class of the style; `title` says the numbers."""
 
     text: str
@@ -50,7 +50,7 @@ class Cell:
 @dataclass(frozen=True, kw_only=True)
 class Row:
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[MapCell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ def _map(diagnosis: Diagnosis, direction: Direction) -> Map | None:
     if direction != "forward":
         readings = readings[::-1]
     layers = sorted({int(found[1]) for reading in readings if (found := LAYER.fullmatch(reading.name))})
-    rows: dict[str, list[Cell]] = {}
+    rows: dict[str, list[MapCell]] = {}
     for reading in readings:
         found = LAYER.fullmatch(reading.name)
         name = (found[2] or LAYER_OUTPUT) if found else reading.name
@@ -174,10 +174,10 @@ def _map(diagnosis: Diagnosis, direction: Direction) -> Map | None:
     )
 
 
-def _cell(diagnosis: Diagnosis, reading: Reading, span: int) -> Cell:
+def _cell(diagnosis: Diagnosis, reading: Reading, span: int) -> MapCell:
     line = _line(diagnosis, reading)
     title = f"{reading.name}: subject {line.subject}, reference {line.reference}, ratio {line.ratio}"
-    return Cell(text=_short(reading), shade=_shade(reading), title=title, named=line.named, span=span)
+    return MapCell(text=_short(reading), shade=_shade(reading), title=title, named=line.named, span=span)
 
 
 def _short(reading: Reading) -> str:

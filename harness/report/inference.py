@@ -62,7 +62,7 @@ class SelfRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answering:
+class InferencePart:
     """`charts` are of every document; `untold` says why there is nothing to draw. `rest` are rows that unfold."""
 
     scores: tuple[ScoreRow, ...]
@@ -79,11 +79,11 @@ class Answering:
     inputs: tuple[Fact, ...]
 
 
-def build_answering(bundle: Bundle) -> Answering:
+def build_answering(bundle: Bundle) -> InferencePart:
     """The sections of a bundle of inference, with the numbers of its documents."""
     columns, untold = document_columns(bundle), _untold(bundle)
     rows = tuple(_logits_rows(bundle))
-    return Answering(
+    return InferencePart(
         scores=score_rows(bundle),
         charts=() if untold else (likelihood_chart(columns), difference_chart(bundle)),
         untold=untold,

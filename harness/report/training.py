@@ -17,7 +17,7 @@ REPEATED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainingPart:
     """`untraced` says why there is nothing to draw."""
 
     curves: tuple[Chart, ...]
@@ -38,10 +38,10 @@ class Training:
         return (*self.curves, *self.arms, *((self.oracle.chart,) if self.oracle.chart else ()))
 
 
-def build_training(bundle: Bundle) -> Training:
+def build_training(bundle: Bundle) -> TrainingPart:
     """The sections of a bundle of training, with the numbers of its steps."""
     columns = step_columns(bundle)
-    return Training(
+    return TrainingPart(
         curves=_curves(bundle),
         arms=_arms(bundle),
         untraced=_untraced(bundle),

@@ -24,7 +24,7 @@ from harness.report.verdict import Verdict, build_verdict
 from harness.report.words import Fact
 
 
-class Part(Protocol):
+class TaskPart(Protocol):
     """What a page shows of its own task. Its template reads more of it than is named here."""
 
     @property
@@ -49,7 +49,7 @@ class TaskSections:
     """The sections of a page that only one task has: what they show, their template, and the anchor and title of each
     for the navigation."""
 
-    build: Callable[[Bundle], Part]
+    build: Callable[[Bundle], TaskPart]
     template: str
     links: tuple[tuple[str, str], ...]
 
@@ -92,7 +92,7 @@ class Page:
     statements: Statements
     standards: tuple[StandardTable, ...]
     sections: TaskSections
-    part: Part
+    part: TaskPart
     provenance: Provenance
     tables: tuple[Table, ...]
     data: dict[str, Any]

@@ -19,7 +19,7 @@ from harness.evidence.bundle_files import MANIFEST
 from harness.levels.submission import Submission, read_submission
 from harness.power.page import render_power
 from harness.power.record import FORMAT as STUDY_FORMAT
-from harness.power.record import Study
+from harness.power.record import PowerStudy
 from harness.report import render_report
 from harness.report.page import render_template
 from harness.site.badge import badge
@@ -30,7 +30,7 @@ INDEX, PAGE = "index.json", "index.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WrittenSite:
     """A written site: its view, which lists cells and rejected directories, and the names of its files."""
 
     site: Site
@@ -39,7 +39,7 @@ class Written:
 
 def write_site(
     directories: Sequence[Path], out: Path, studies: Sequence[Path], trust: Trust | None, at: datetime
-) -> Written:
+) -> WrittenSite:
     """Writes the site of all bundles under some directories; an existing site is replaced as a whole.
 
     Raises:
@@ -56,7 +56,7 @@ def write_site(
             submissions.append(read_submission(path, trust, at))
         except EvidenceError as error:
             unreadable.append((path.name, str(error).replace(str(path), path.name)))
-    read = {path.stem: read_record(Study, path, STUDY_FORMAT) for path in studies}
+    read = {path.stem: read_record(PowerStudy, path, STUDY_FORMAT) for path in studies}
     site, pages = build_site(submissions, unreadable, read, at)
     files: dict[str, str] = {page: render_report(*pair) for page, pair in pages.items()}
     files |= {cell.badge: badge(_label(cell), cell.level, _newest(cell)) for cell in site.cells}
@@ -69,7 +69,7 @@ def write_site(
         spark=(SPARK_WIDTH, SPARK_HEIGHT),
     )
     _write(files, out)
-    return Written(site=site, files=tuple(sorted(files)))
+    return WrittenSite(site=site, files=tuple(sorted(files)))
 
 
 def _label(cell: SiteCell) -> str:

@@ -14,7 +14,7 @@ from harness.evidence.judge import Outcome, closest
 from harness.levels.rule import VALID_DAYS, Certificate, Level, best, certify
 from harness.levels.submission import Submission, scope
 from harness.power.page import RateRow, build_page
-from harness.power.record import Study
+from harness.power.record import PowerStudy
 from harness.report.words import number
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, parameter_shapes
 
@@ -106,7 +106,10 @@ class Site:
 
 
 def build_site(
-    submissions: Sequence[Submission], unreadable: Sequence[tuple[str, str]], studies: Mapping[str, Study], at: datetime
+    submissions: Sequence[Submission],
+    unreadable: Sequence[tuple[str, str]],
+    studies: Mapping[str, PowerStudy],
+    at: datetime,
 ) -> tuple[Site, dict[str, tuple[Submission, Certificate]]]:
     """The site, and the bundle of each certificate by the path of its page."""
     chosen = sorted(best(submissions, at), key=lambda pair: _order(pair[0]))
@@ -257,7 +260,7 @@ def _slug(*parts: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.")
 
 
-def _study(name: str, study: Study) -> Power:
+def _study(name: str, study: PowerStudy) -> Power:
     page = build_page(study)
     return Power(
         name=name, page=f"power/{_slug(name, '')}.html", sentence=f"{page.headline} {page.sentence}", rates=page.rates

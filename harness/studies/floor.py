@@ -30,7 +30,7 @@ from harness.certify.jobs import RECORDED_SIDES, Options, job
 from harness.comparison.measurement import Comparison, Tensors
 from harness.comparison.training import measure
 from harness.evidence.bundle import read_run, unusable
-from harness.evidence.floor import FORMAT, QUANTITIES, Repeat, Study, quantity
+from harness.evidence.floor import FORMAT, QUANTITIES, FloorStudy, Repeat, quantity
 from harness.evidence.judge import statistic
 from harness.evidence.measuring import expected_of
 from harness.evidence.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
@@ -126,7 +126,7 @@ def _name(number: int, stands_for: str) -> str:
     return f"repeat-{number}-{stands_for.removeprefix('reference-')}"
 
 
-def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: Listener) -> Study:
+def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: Listener) -> FloorStudy:
     """Runs a study in a directory for temporary files, and leaves nothing of the runs: inside a checkout they would
     make its tree dirty. Of the options `out` does not count.
 
@@ -147,7 +147,7 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
             run_jobs(_jobs(varied, inside, of_these), varied, workers=options.workers, listener=told)
             compared += _compared(varied, inputs, inside.out, of_these)
         had, source = read_environment(inside.out / ENVIRONMENT), read_source(inside.out / SOURCE)
-    return Study(
+    return FloorStudy(
         format=FORMAT,
         case=case.name,
         case_digest=case.digest(),

@@ -14,7 +14,7 @@ from harness.certify import case_options, environment, flow, prerequisites
 from harness.certify.jobs import ALL_SIDES, Options
 from harness.defects import PARALLEL, Defect
 from harness.evidence.provenance import Source
-from harness.power.record import FORMAT, Clean, Planted, Study
+from harness.power.record import FORMAT, Clean, Planted, PowerStudy
 from harness.runners.launcher import terminate_as_interrupt
 from harness.standards import Standard
 from harness.studies.clean import chosen, run_clean
@@ -80,7 +80,7 @@ class StudyPlan:
         return cases
 
 
-def run_study(plan: StudyPlan, options: Options, listener: Listener) -> Study:
+def run_study(plan: StudyPlan, options: Options, listener: Listener) -> PowerStudy:
     """Runs a study in `options.out`, where it goes on with what is there.
 
     Raises:
@@ -109,7 +109,7 @@ def run_study(plan: StudyPlan, options: Options, listener: Listener) -> Study:
             clean.append(run)
             told(run)
     judged = {standard.name: standard for every in standards.values() for standard in every}
-    return Study(
+    return PowerStudy(
         format=FORMAT,
         recorded=datetime.now(UTC).isoformat(timespec="seconds"),
         command=options.command,

@@ -24,7 +24,7 @@ from harness.certify.flow import prepare
 from harness.certify.jobs import Options, all_jobs
 from harness.defects import load_defect
 from harness.power.rates import named_rightly
-from harness.power.record import Study, read_power
+from harness.power.record import PowerStudy, read_power
 from harness.runners.launcher import run_jobs
 from harness.runs.files import TRACE
 from harness.studies.forks import Forks
@@ -78,34 +78,34 @@ def shortened(directory: Path, steps: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def study(done: Any, inside: Path) -> Study:
+def study(done: Any, inside: Path) -> PowerStudy:
     assert done.returncode == 0, done.stdout + done.stderr
     return read_power(inside / "quick-gelu.json")
 
 
-def test_the_documented_fault_is_seen_as_it_is_written(done: Any, study: Study) -> None:
+def test_the_documented_fault_is_seen_as_it_is_written(done: Any, study: PowerStudy) -> None:
     (line,) = re.findall(r"left: (.*)$", DOCUMENT, re.MULTILINE)
     assert f"left: {line}\n" in done.stderr
     assert study.planted[0].defect.id == "quick-gelu-for-silu" and named_rightly(study.planted[0])
 
 
-def test_a_planted_fault_is_refused(study: Study) -> None:
+def test_a_planted_fault_is_refused(study: PowerStudy) -> None:
     (planted,) = [one for one in study.planted if one.defect.id == DEFECT]
     assert planted.sightings
 
 
-def test_no_clean_run_is_refused(study: Study) -> None:
+def test_no_clean_run_is_refused(study: PowerStudy) -> None:
     check_clean(study, CLEAN)
 
 
-def check_clean(study: Study, count: int) -> None:
+def check_clean(study: PowerStudy, count: int) -> None:
     assert len(study.clean) == count
     assert len({run.variation for run in study.clean}) == count, "each is of another kind"
     assert [run for run in study.clean if run.sightings] == []
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def large(tmp_path_factory: pytest.TempPathFactory) -> PowerStudy:
     """A study of faults of every area."""
     directory = tmp_path_factory.mktemp("large")
     planted = [word for defect in MORE_DEFECTS for word in ("--defects", defect)]
@@ -120,18 +120,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Study:
     "tests/end_to_end/test_power.py::test_a_planted_fault_is_refused"
 )
 @pytest.mark.parametrize("defect", MORE_DEFECTS)
-def test_a_fault_of_every_area_is_refused_and_its_place_named(large: Study, defect: str) -> None:
+def test_a_fault_of_every_area_is_refused_and_its_place_named(large: PowerStudy, defect: str) -> None:
     (planted,) = [one for one in large.planted if one.defect.id == defect]
     assert planted.sightings
     assert planted.defect.place is None or named_rightly(planted), planted.named
 
 
 @full(held_by="tests/end_to_end/test_power.py::test_no_clean_run_is_refused")
-def test_no_clean_run_of_many_kinds_is_refused(large: Study) -> None:
+def test_no_clean_run_of_many_kinds_is_refused(large: PowerStudy) -> None:
     check_clean(large, MORE_CLEAN)
 
 
-def test_a_study_goes_on_with_what_it_has_and_only_with_that(study: Study, done: Any, inside: Path) -> None:
+def test_a_study_goes_on_with_what_it_has_and_only_with_that(study: PowerStudy, done: Any, inside: Path) -> None:
     asked = done.args[3:]
     again = certify(*asked, "--resume", "--out", "again.json", inside=inside)
     assert again.returncode == 0, again.stderr
@@ -151,7 +151,7 @@ ENDED = "tests/end_to_end/test_power.py::test_a_study_that_is_ended_leaves_no_pr
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=full(held_by=ENDED))])
 def test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing(
-    study: Study, done: Any, inside: Path, number: signal.Signals
+    study: PowerStudy, done: Any, inside: Path, number: signal.Signals
 ) -> None:
     one_more = ["--defects", "moments-float16", "--resume", "--out", "killed.json"]
     work = inside / "certify-runs" / "power"

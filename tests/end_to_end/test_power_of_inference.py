@@ -14,7 +14,7 @@ from harness.certify.case_options import load_standards
 from harness.certify.jobs import Options
 from harness.defects import load_defect
 from harness.power.page import build_page
-from harness.power.record import Study, first_sightings, read_power
+from harness.power.record import PowerStudy, first_sightings, read_power
 from harness.runners.launcher import run_jobs, variables
 from harness.runs.files import TRACE
 from harness.studies.bench import judge_subject, set_up
@@ -47,16 +47,16 @@ def small() -> Case:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> PowerStudy:
     return study_of([QUICK], CLEAN, tmp_path_factory.mktemp("power"))
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def large(tmp_path_factory: pytest.TempPathFactory) -> PowerStudy:
     return study_of([*DEFECTS], MORE_CLEAN, tmp_path_factory.mktemp("large"))
 
 
-def study_of(defects: list[str], clean: int, inside: Path) -> Study:
+def study_of(defects: list[str], clean: int, inside: Path) -> PowerStudy:
     (inside / "case.yaml").write_text(yaml.safe_dump(small().record()))
     planted = [word for defect in defects for word in ("--defects", defect)]
     done = certify("power", *planted, "--clean", clean, "--case", "case.yaml", "--out", "power.json", inside=inside)
@@ -65,32 +65,32 @@ def study_of(defects: list[str], clean: int, inside: Path) -> Study:
     return read_power(inside / "power.json")
 
 
-def test_a_planted_fault_is_refused(study: Study) -> None:
+def test_a_planted_fault_is_refused(study: PowerStudy) -> None:
     check_planted(study, QUICK)
 
 
-def test_no_clean_run_is_refused(study: Study) -> None:
+def test_no_clean_run_is_refused(study: PowerStudy) -> None:
     check_clean(study, CLEAN)
 
 
 @full(held_by="tests/end_to_end/test_power_of_inference.py::test_a_planted_fault_is_refused")
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_fault_of_every_kind_is_refused(large: Study, defect: str) -> None:
+def test_a_fault_of_every_kind_is_refused(large: PowerStudy, defect: str) -> None:
     check_planted(large, defect)
 
 
 @full(held_by="tests/end_to_end/test_power_of_inference.py::test_no_clean_run_is_refused")
-def test_no_clean_run_of_several_kinds_is_refused(large: Study) -> None:
+def test_no_clean_run_of_several_kinds_is_refused(large: PowerStudy) -> None:
     check_clean(large, MORE_CLEAN)
 
 
-def check_planted(study: Study, defect: str) -> None:
+def check_planted(study: PowerStudy, defect: str) -> None:
     (planted,) = [one for one in study.planted if one.defect.id == defect]
     assert DEFECTS[defect] in {one.criterion.rpartition("/")[2] for one in first_sightings(planted.sightings)}
     assert planted.named is None
 
 
-def check_clean(study: Study, count: int) -> None:
+def check_clean(study: PowerStudy, count: int) -> None:
     assert len({run.variation for run in study.clean}) == count, "each is of another kind"
     assert [run for run in study.clean if run.sightings] == []
     assert all(run.used is not None and run.used < 1 for run in study.clean), (
@@ -98,7 +98,7 @@ def check_clean(study: Study, count: int) -> None:
     )
 
 
-def test_its_page_has_the_rules_of_inference(study: Study) -> None:
+def test_its_page_has_the_rules_of_inference(study: PowerStudy) -> None:
     page = build_page(study)
     assert (page.headline, page.tone, page.located) == ("1 of 1", "good", False)
     assert set(study.rules) < {row.name for row in page.rates}

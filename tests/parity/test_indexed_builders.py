@@ -14,7 +14,7 @@ from megatron.core.datasets import indexed_dataset as megatron
 from mindformers.dataset.blended_datasets import indexed_dataset as mindformers
 
 from harness.corpus.indexed import IndexedWriter, open_indexed
-from harness.corpus.preprocess import Options, preprocess
+from harness.corpus.preprocess import PreprocessOptions, preprocess
 from harness.corpus.tokenizers import ByteTokenizer
 
 DTYPES = {"int32": np.int32, "uint16": np.uint16}
@@ -112,6 +112,6 @@ def test_a_preprocessed_file_has_the_bytes_of_the_loop_over_its_lines(tmp_path: 
             [len(sentence) for sentence in sentences],
         )
     builder.finalize(str(tmp_path / "theirs.idx"))
-    options = Options(source=source, output_prefix=tmp_path / "ours", append_eod=append_eod)
+    options = PreprocessOptions(source=source, output_prefix=tmp_path / "ours", append_eod=append_eod)
     (written,) = preprocess(options, ByteTokenizer())
     assert same_bytes(tmp_path / "theirs", written.prefix)

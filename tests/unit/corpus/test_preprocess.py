@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness.base.errors import InputError
 from harness.corpus.indexed import open_indexed
-from harness.corpus.preprocess import BLOCK_BYTES, Options, Written, preprocess
+from harness.corpus.preprocess import BLOCK_BYTES, PreprocessedData, PreprocessOptions, preprocess
 from harness.corpus.tokenizers import ByteTokenizer
 from tests.support.examples import ROOT
 from tests.support.processes import until
@@ -29,10 +29,10 @@ def lines(*documents: Any) -> bytes:
     return b"".join(json.dumps(one, ensure_ascii=False).encode() + b"\n" for one in documents)
 
 
-def run(directory: Path, content: bytes, **options: Any) -> tuple[Written, ...]:
+def run(directory: Path, content: bytes, **options: Any) -> tuple[PreprocessedData, ...]:
     source = directory / "in.jsonl"
     source.write_bytes(content)
-    return preprocess(Options(source=source, output_prefix=directory / "out", **options), ByteTokenizer())
+    return preprocess(PreprocessOptions(source=source, output_prefix=directory / "out", **options), ByteTokenizer())
 
 
 def documents(prefix: Path) -> list[list[list[int]]]:
@@ -49,7 +49,7 @@ def written(directory: Path) -> list[str]:
 
 def test_each_line_becomes_its_document_in_order(tmp_path: Path) -> None:
     (one,) = run(tmp_path, lines({"text": "ab"}, {"id": "7", "text": "é"}, {"text": ""}, {"text": "c"}))
-    assert one == Written(prefix=tmp_path / "out_text_document", documents=4, sequences=4, tokens=5)
+    assert one == PreprocessedData(prefix=tmp_path / "out_text_document", documents=4, sequences=4, tokens=5)
     assert documents(one.prefix) == [[[97, 98]], [[0xC3, 0xA9]], [[]], [[99]]]
 
 
@@ -90,7 +90,7 @@ def test_many_blocks_keep_their_order(tmp_path: Path) -> None:
 def test_progress_ends_at_the_size_of_the_file(tmp_path: Path) -> None:
     source, seen = tmp_path / "in.jsonl", []
     source.write_bytes(lines(*({"text": "x" * 1000} for _ in range(3000))))
-    preprocess(Options(source=source, output_prefix=tmp_path / "out"), ByteTokenizer(), seen.append)
+    preprocess(PreprocessOptions(source=source, output_prefix=tmp_path / "out"), ByteTokenizer(), seen.append)
     assert seen == sorted(seen) and len(seen) > 1 and seen[-1] == source.stat().st_size
 
 
@@ -148,7 +148,7 @@ def test_an_existing_output_is_kept_unless_overwrite_is_set(tmp_path: Path, suff
 
 
 def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
-    options = Options(source=tmp_path / "none.jsonl", output_prefix=tmp_path / "out")
+    options = PreprocessOptions(source=tmp_path / "none.jsonl", output_prefix=tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read: No such file"):
         preprocess(options, ByteTokenizer())
     assert written(tmp_path) == []
@@ -224,5 +224,5 @@ def test_a_worker_that_is_killed_is_an_error_and_nothing_is_written(tmp_path: Pa
     source = tmp_path / "in.jsonl"
     source.write_bytes(lines({"text": "a"}))
     with pytest.raises(InputError, match="A worker was killed"):
-        preprocess(Options(source=source, output_prefix=tmp_path / "out"), Killed())
+        preprocess(PreprocessOptions(source=source, output_prefix=tmp_path / "out"), Killed())
     assert written(tmp_path) == []

@@ -15,7 +15,7 @@ from harness.base.errors import InputError
 from harness.cases.case import Case
 from harness.corpus.batches import draw_batches
 from harness.corpus.indexed import IndexedDataset, IndexedWriter, open_indexed
-from harness.corpus.samples import GptSamples, Part, Sampling, draw_samples, training_part
+from harness.corpus.samples import GptSamples, Sampling, WeightedDataset, draw_samples, training_part
 from tests.support.examples import small_case
 
 SAMPLING = Sampling(seed=1234, seq_length=4, samples=10, split="1, 0, 0", order="megatron")
@@ -59,8 +59,8 @@ def test_each_epoch_gives_each_token_as_often_as_the_others(
 def test_a_row_does_not_depend_on_the_other_requested_rows(lengths: list[int], seed: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         parts = [
-            Part(write(Path(directory) / "a", lengths), 0.3),
-            Part(write(Path(directory) / "b", [9, 0, 5], first=10_000), 0.7),
+            WeightedDataset(write(Path(directory) / "a", lengths), 0.3),
+            WeightedDataset(write(Path(directory) / "b", [9, 0, 5], first=10_000), 0.7),
         ]
         samples = draw_samples(parts, dataclasses.replace(SAMPLING, seed=seed, samples=20))
         rows = all_rows(samples)
@@ -71,7 +71,10 @@ def test_a_row_does_not_depend_on_the_other_requested_rows(lengths: list[int], s
 
 
 def test_a_blend_keeps_its_weights_at_every_sample(tmp_path: Path) -> None:
-    parts = [Part(write(tmp_path / "a", [50] * 9), 0.3), Part(write(tmp_path / "b", [50] * 9, first=10_000), 0.7)]
+    parts = [
+        WeightedDataset(write(tmp_path / "a", [50] * 9), 0.3),
+        WeightedDataset(write(tmp_path / "b", [50] * 9, first=10_000), 0.7),
+    ]
     rows = all_rows(draw_samples(parts, dataclasses.replace(SAMPLING, samples=100)))
     of_a = np.cumsum(rows[:, 0] < 10_000)
     assert np.abs(of_a - 0.3 * np.arange(1, 101)).max() <= 1
@@ -118,7 +121,7 @@ def test_the_batches_of_a_case_are_its_first_samples_in_order(tmp_path: Path) ->
     case = case_of("megatron", ["0.3", str(one.prefix), "0.7", str(other.prefix)], seed=9, num_samples=500)
     batches = draw_batches(case)
     sampling = Sampling(seed=9, seq_length=16, samples=500, split="1, 0, 0", order="megatron")
-    samples = draw_samples([Part(one, 0.3), Part(other, 0.7)], sampling)
+    samples = draw_samples([WeightedDataset(one, 0.3), WeightedDataset(other, 0.7)], sampling)
     assert np.array_equal(batches.tokens.reshape(16, 17), samples.rows(np.arange(16)))
     assert batches.corpus_tokens == 20 * 30 + 60 * 7 and batches.epochs == samples.epochs
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.power.rates import Rate, false_alarms, found, places_named
-from harness.power.record import Study, read_power
+from harness.power.record import PowerStudy, read_power
 from tests.support.documents import SITE, read, tables
 from tests.support.examples import ROOT
 
@@ -35,17 +35,17 @@ def cells(path: Path) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module", params=STUDIES, ids=lambda path: path.stem)
-def study(request: pytest.FixtureRequest) -> Study:
+def study(request: pytest.FixtureRequest) -> PowerStudy:
     return read_power(request.param)
 
 
-def test_the_readme_states_both_rates_of_every_study(study: Study) -> None:
+def test_the_readme_states_both_rates_of_every_study(study: PowerStudy) -> None:
     rejected, alarms = found(study), false_alarms(study)
     assert f"{rejected.count} of {rejected.total} planted faults rejected ({interval(rejected)})" in words(README)
     assert f"{alarms.count} of {alarms.total} correct runs rejected (at most {at_most(alarms)})" in words(README)
 
 
-def test_the_summary_states_both_rates_of_every_study(study: Study) -> None:
+def test_the_summary_states_both_rates_of_every_study(study: PowerStudy) -> None:
     rejected, alarms = found(study), false_alarms(study)
     in_a_row = [row for row in cells(SUMMARY) if interval(rejected) in row]
     assert any({str(rejected.count), f"{rejected.count} of {rejected.total}"} & set(row) for row in in_a_row)
@@ -55,7 +55,7 @@ def test_the_summary_states_both_rates_of_every_study(study: Study) -> None:
     )
 
 
-def test_the_page_of_the_study_states_its_rates(study: Study) -> None:
+def test_the_page_of_the_study_states_its_rates(study: PowerStudy) -> None:
     rejected, alarms = found(study), false_alarms(study)
     assert any(row[1:] == [str(rejected.count), interval(rejected)] for row in cells(DESIGN))
     assert f"rejected of {rejected.total}" in read(DESIGN)

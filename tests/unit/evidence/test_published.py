@@ -7,7 +7,7 @@ import pytest
 from harness.evidence.bundle import read_bundle
 from harness.power.page import render_power
 from harness.power.rates import false_alarms, found, misses, places_named
-from harness.power.record import Study, read_power
+from harness.power.record import PowerStudy, read_power
 from harness.standards import load_standard
 from tests.support.examples import ROOT
 
@@ -29,16 +29,16 @@ def test_a_certificate_and_a_study_are_published() -> None:
 
 
 @pytest.fixture(scope="module", params=STUDIES, ids=lambda path: path.stem)
-def study(request: pytest.FixtureRequest) -> Study:
+def study(request: pytest.FixtureRequest) -> PowerStudy:
     return read_power(request.param)
 
 
-def test_a_published_study_is_of_a_clean_checkout_and_of_the_shipped_standards(study: Study) -> None:
+def test_a_published_study_is_of_a_clean_checkout_and_of_the_shipped_standards(study: PowerStudy) -> None:
     assert not study.source.dirty and study.source.revision
     assert dict(study.standards) == {name: load_standard(name).digest() for name in study.standards}
 
 
-def test_the_command_of_a_published_study_can_be_given_on_any_machine(study: Study) -> None:
+def test_the_command_of_a_published_study_can_be_given_on_any_machine(study: PowerStudy) -> None:
     assert study.command[0] == "certify" and not any(Path(word).is_absolute() for word in study.command)
 
 

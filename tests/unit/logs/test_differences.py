@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.logs import ImportedRun, LoggedStep, Printed
-from harness.logs.differences import Difference, differences
+from harness.logs.differences import LogDifference, differences
 from harness.logs.printed import printed
 
 LOSSES = st.lists(st.floats(0.1, 20), min_size=1, max_size=40)
@@ -21,7 +21,7 @@ def curve(losses: list[float], resolution: float = 0.0) -> ImportedRun:
     return run(*(LoggedStep(step=n, loss=Printed(loss, resolution)) for n, loss in enumerate(losses, 1)))
 
 
-def loss(reference: ImportedRun, subject: ImportedRun) -> Difference:
+def loss(reference: ImportedRun, subject: ImportedRun) -> LogDifference:
     return differences(reference, subject)[0]
 
 

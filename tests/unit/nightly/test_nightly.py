@@ -21,7 +21,7 @@ import yaml
 from harness.base.errors import InputError
 from harness.certify import environment
 from harness.levels.rule import Level
-from harness.nightly import Change, compared
+from harness.nightly import CellChange, compared
 from harness.nightly.matrix import load_matrix
 from harness.nightly.night import nights
 from harness.runners.registry import needs_of
@@ -277,11 +277,11 @@ def test_a_cell_of_answers_is_the_same_until_it_regresses(tmp_path: Path) -> Non
     first, again = (write_example(tmp_path / name, case=inference_case()) for name in ("first", "again"))
     worse = write_example(tmp_path / "worse", case=inference_case(), change=wrong)
     level = (Level.PRELIMINARY, Level.PRELIMINARY)
-    assert compared(first, again, Level.PRELIMINARY, level)[0] is Change.SAME
+    assert compared(first, again, Level.PRELIMINARY, level)[0] is CellChange.SAME
     change, why = compared(first, worse, Level.PRELIMINARY, (Level.PRELIMINARY, Level.UNTESTED))
-    assert change is Change.REGRESSION and "official-inference/score-ceiling" in why
+    assert change is CellChange.REGRESSION and "official-inference/score-ceiling" in why
     training = write_example(tmp_path / "training", case=small_case())
-    assert compared(first, training, Level.PRELIMINARY, level)[0] is Change.NEW
+    assert compared(first, training, Level.PRELIMINARY, level)[0] is CellChange.NEW
 
 
 def test_a_night_looks_for_what_the_task_of_a_cell_needs() -> None:

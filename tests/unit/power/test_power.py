@@ -21,7 +21,7 @@ from harness.evidence.provenance import Environment, Source
 from harness.power import rates, record, rules
 from harness.power.page import build_page, render_power
 from harness.power.rates import Rate, named_rightly
-from harness.power.record import Planted, Sighting, Study, first_sightings, read_power, sightings
+from harness.power.record import Planted, PowerStudy, Sighting, first_sightings, read_power, sightings
 from harness.power.rules import other_rules
 from harness.standards import Limit, load_standard
 from harness.studies.clean import chosen
@@ -154,9 +154,9 @@ def planted(*found: Sighting, place: str | None = None, named: str | None = None
     return Planted(defect=defect, case="c", named=named, sightings=found, rules=refuse, seconds=1.0)
 
 
-def study(*every: Planted) -> Study:
+def study(*every: Planted) -> PowerStudy:
     shown = Environment(device="CPU", python="3.11.7", threads=1, machine={}, packages={}, variables={})
-    return Study(
+    return PowerStudy(
         format=record.FORMAT,
         recorded="",
         command=(),

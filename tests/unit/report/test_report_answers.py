@@ -15,7 +15,7 @@ from harness.cases.case import Case
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.judge import statistic
 from harness.report.documents import document_columns, document_tables
-from harness.report.inference import Answering
+from harness.report.inference import InferencePart
 from harness.report.languages import CHINESE
 from harness.report.token_text import read_token_text
 from harness.report.view import SECTIONS
@@ -35,9 +35,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_example(tmp_path_factory.mktemp("asked") / "bundle", case=inference_case())
 
 
-def shown(bundle: Bundle) -> Answering:
+def shown(bundle: Bundle) -> InferencePart:
     found = view_of(bundle).part
-    assert isinstance(found, Answering)
+    assert isinstance(found, InferencePart)
     return found
 
 

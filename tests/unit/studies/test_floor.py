@@ -18,7 +18,7 @@ from harness.cases.case import load_case, shipped_cases
 from harness.evidence.floor import (
     QUANTITIES,
     SAFETY_FACTOR,
-    Study,
+    FloorStudy,
     ceiling,
     floor_of,
     quantity,
@@ -37,13 +37,13 @@ SIZES = st.floats(1e-12, 1e3)
 CITES = re.compile(r"Floor of (?P<case>[a-z0-9.-]+), twice the widest of (?P<repeats>\d+) repeats")
 
 
-def study(**values: tuple[float, ...]) -> Study:
+def study(**values: tuple[float, ...]) -> FloorStudy:
     """The shipped study of the bfloat16 case, with other values of some quantities."""
     shipped = shipped_studies()["qwen3-tiny-bf16"]
     return dataclasses.replace(shipped, values={**shipped.values, **values})
 
 
-def with_loss(of: str, *values: float) -> Study:
+def with_loss(of: str, *values: float) -> FloorStudy:
     return study(**{quantity("train.loss.relative", of): values})
 
 

@@ -18,7 +18,7 @@ class KeysRepeated(MindSporeSubject):
             return model
 
 
-class SoftmaxDerivative(MindSporeSubject):
+class FrameworkSoftmax(MindSporeSubject):
     """Softmax with the framework's own derivative."""
 
     class trainer(Qwen3Trainer):
@@ -41,7 +41,7 @@ class Normalize(nn.Cell):
         return (x / ops.sqrt(self.row_mean(ops.square(x), -1) + self.eps) * weight,)
 
 
-class NormDerivative(MindSporeSubject):
+class FrameworkNorm(MindSporeSubject):
     """RMS norm with a division by the root, and the framework's own derivative."""
 
     class trainer(Qwen3Trainer):

@@ -12,6 +12,7 @@ import pytest
 from harness.base.errors import InputError
 from harness.cases.case import load_case, parse_case
 from harness.cases.task import TASKS, Task, TaskName
+from harness.comparison.catalogue import names_of
 from harness.runners.registry import RUNNERS
 from harness.standards import load_standard
 from tests.support.examples import ROOT, small_case
@@ -93,6 +94,11 @@ def test_a_decision_by_the_name_of_a_task_is_found(source: str, count: int) -> N
 @EVERY_TASK
 def test_the_official_standard_judges_the_task(task: Task) -> None:
     assert load_standard(task.official).task == task.name
+
+
+@EVERY_TASK
+def test_a_task_has_measurements_with_places(task: Task) -> None:
+    assert names_of(task.name)
 
 
 @EVERY_TASK

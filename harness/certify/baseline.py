@@ -30,6 +30,7 @@ from harness.base.locks import remove_empty
 from harness.base.records import check_list, encode, list_files, plain_files, read_json, write_json
 from harness.cases.case import Case, parse_case, shipped_cases
 from harness.cases.runs_of_a_case import REFERENCE, REFERENCE_REPEAT
+from harness.certify.case_options import with_recorded_sources
 from harness.certify.environment import packages
 from harness.evidence.bundle import read_run, unusable
 from harness.evidence.bundle_files import CASE
@@ -257,22 +258,6 @@ def check_baseline(directory: Path, name: str, case: Case | None, now: datetime,
             BaselineState.STALE, f"{path} was recorded with other versions than the project pins: {other}. {mend}"
         )
     return checked(BaselineState.USABLE, f"recorded {baseline.recorded} by {baseline.author}: {baseline.reason}")
-
-
-def with_recorded_sources(case: Case, recorded: Case) -> Case:
-    """The case with the corpus, tokenizer and checkpoint of its recording, which the command line may have named.
-
-    A Hugging Face tokenizer may have grown the vocabulary, so that comes with it; a checkpoint has a model of its own.
-    """
-    then = recorded.data.model_dump()
-    data = {**case.data.model_dump(), "corpus": then["corpus"], "tokenizer": then["tokenizer"]}
-    model = case.model.to_hf()
-    if recorded.data.tokenizer.kind != case.data.tokenizer.kind:
-        model["vocab_size"] = recorded.model.vocab_size
-    if case.inference is None or recorded.inference is None:
-        return case.with_changes(data=data, model=model)
-    asked = {**case.inference.model_dump(), "weights": recorded.inference.weights.model_dump()}
-    return case.with_changes(data=data, model=recorded.model.to_hf(), inference=asked)
 
 
 def find_baseline(directory: Path, case: Case, jobs: Sequence[Job], max_age_days: int = MAX_AGE_DAYS) -> Baseline:

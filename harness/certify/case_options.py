@@ -1,7 +1,9 @@
-"""What a case becomes under the options of a command: another corpus, tokenizer, model or standard."""
+"""What a case becomes under the options of a command or of a study: other sources, model, layout or standards."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.base.errors import InputError
 from harness.cases.case import Case, Checkpoint
@@ -13,6 +15,51 @@ from harness.standards import Standard, load_standard
 from qwen3_model.configuration_qwen3 import Qwen3Config, Qwen3ConfigError
 
 VOCABULARY_MULTIPLE = 64
+# Values of fields, by section of a case.
+Changes = Mapping[str, Mapping[str, Any]]
+
+
+def with_fields(case: Case, *changes: Changes, name: str | None = None) -> Case:
+    """The case with other values of fields, by section; every other field stays. Later changes take precedence.
+
+    A layout is given whole: what is omitted of it is 1, not what the case has.
+
+    Raises:
+        InputError: the changed case is not valid.
+    """
+    sections = {
+        section: functools.reduce(lambda one, other: {**one, **other.get(section, {})}, changes, _fields(case, section))
+        for section in dict.fromkeys(section for change in changes for section in change)
+    }
+    return case.with_changes(**({"name": name} if name else {}), **sections)
+
+
+def _fields(case: Case, section: str) -> Mapping[str, Any]:
+    if section == "parallel":
+        return {}
+    fields: Mapping[str, Any] = case.model.to_hf() if section == "model" else getattr(case, section).model_dump()
+    return fields
+
+
+def with_options(
+    case: Case, *, text: Path | None, data: Path | None, tokenizer: Path | None, model: Path | None
+) -> Case:
+    """The case with the files that a command line names.
+
+    Raises:
+        InputError: the options contradict each other or the case.
+    """
+    chosen = with_sources(case, text, data, tokenizer)
+    return chosen if model is None else with_model(chosen, model)
+
+
+def with_layout(case: Case, layout: Mapping[str, Any] | None) -> Case:
+    """The case in another layout; None is its own.
+
+    Raises:
+        InputError: it cannot be laid out so.
+    """
+    return case if layout is None else with_fields(case, {"parallel": layout})
 
 
 def with_sources(case: Case, text: Path | None, data: Path | None, tokenizer: Path | None) -> Case:
@@ -25,49 +72,63 @@ def with_sources(case: Case, text: Path | None, data: Path | None, tokenizer: Pa
         raise InputError("--text and --data each name a corpus; give one of them.")
     if data and tokenizer:
         raise InputError("--data holds token ids already, so --tokenizer has nothing to do.")
-    changed, model = case.data.model_dump(), case.model.to_hf()
+    sources, model = dict[str, Any](), dict[str, Any]()
     if text:
-        changed["corpus"] = Corpus(kind="text", path=str(text)).model_dump()
+        sources["corpus"] = Corpus(kind="text", path=str(text)).model_dump()
     if data:
-        changed["corpus"] = Corpus(kind="megatron", path=str(data)).model_dump()
+        sources["corpus"] = Corpus(kind="megatron", path=str(data)).model_dump()
     if tokenizer:
-        changed["tokenizer"] = Tokenizer(kind="huggingface", path=str(tokenizer)).model_dump()
-        size = load_tokenizer(Tokenizer(kind="huggingface", path=str(tokenizer))).vocab_size
-        model["vocab_size"] = max(model["vocab_size"], -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE)
-    return case.with_changes(data=changed, model=model)
+        named = Tokenizer(kind="huggingface", path=str(tokenizer))
+        sources["tokenizer"] = named.model_dump()
+        size = -(-load_tokenizer(named).vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        model["vocab_size"] = max(case.model.vocab_size, size)
+    return with_fields(case, {"data": sources, "model": model})
 
 
 def with_model(case: Case, directory: Path) -> Case:
-    """The case that asks a checkpoint in Hugging Face's form, by its own configuration and tokenizer.
+    """The case that runs inference with a checkpoint in Hugging Face's form, by its own configuration and tokenizer.
 
     Raises:
         InputError: the case is of training, or the directory is of no Qwen3 that is implemented.
     """
     if case.inference is None:
-        raise InputError(f"--model {directory} names weights to ask; {case.name} is a case of training.")
+        raise InputError(f"--model {directory} names weights for inference; {case.name} is a case of training.")
     try:
         model = Qwen3Config.from_hf(directory)
     except Qwen3ConfigError as error:
-        raise InputError(f"{directory} cannot be asked: {error}") from None
-    weights = Checkpoint(kind="huggingface", path=str(directory)).model_dump()
-    data = case.data.model_dump()
+        raise InputError(f"{directory} cannot be used: {error}") from None
+    sources = dict[str, Any]()
     if (directory / "tokenizer.json").is_file():
-        data["tokenizer"] = Tokenizer(kind="huggingface", path=str(directory)).model_dump()
-    return case.with_changes(
-        data=data, model=model.to_hf(), inference={**case.inference.model_dump(), "weights": weights}
-    )
+        sources["tokenizer"] = Tokenizer(kind="huggingface", path=str(directory)).model_dump()
+    weights = Checkpoint(kind="huggingface", path=str(directory)).model_dump()
+    return with_fields(case, {"data": sources, "model": model.to_hf(), "inference": {"weights": weights}})
 
 
 def named_by_digest(case: Case, inputs: Inputs) -> Case:
     """The case with the digests of its corpus, tokenizer and checkpoint, whichever file they were read from."""
-    data = case.data.model_dump()
-    data["corpus"]["sha256"] = inputs.corpus_sha256
-    data["tokenizer"]["sha256"] = inputs.tokenizer_sha256
-    if case.inference is None or case.inference.trains:
-        return case.with_changes(data=data)
-    asked = case.inference.model_dump()
-    asked["weights"]["sha256"] = inputs.weights
-    return case.with_changes(data=data, inference=asked)
+    sources = {
+        "corpus": {**case.data.corpus.model_dump(), "sha256": inputs.corpus_sha256},
+        "tokenizer": {**case.data.tokenizer.model_dump(), "sha256": inputs.tokenizer_sha256},
+    }
+    if case.checkpoint is None:
+        return with_fields(case, {"data": sources})
+    weights = {**case.checkpoint.model_dump(), "sha256": inputs.weights}
+    return with_fields(case, {"data": sources, "inference": {"weights": weights}})
+
+
+def with_recorded_sources(case: Case, recorded: Case) -> Case:
+    """The case with the corpus, tokenizer and checkpoint of its recording, which the command line may have named.
+
+    A Hugging Face tokenizer may have grown the vocabulary, so that comes with it; a checkpoint has a model of its own.
+    """
+    then = recorded.data.model_dump()
+    changes = {"data": {"corpus": then["corpus"], "tokenizer": then["tokenizer"]}, "model": dict[str, Any]()}
+    if recorded.data.tokenizer.kind != case.data.tokenizer.kind:
+        changes["model"] = {"vocab_size": recorded.model.vocab_size}
+    if case.inference is not None and recorded.inference is not None:
+        changes["model"] = recorded.model.to_hf()
+        changes["inference"] = {"weights": recorded.inference.weights.model_dump()}
+    return with_fields(case, changes)
 
 
 def judged_by(case: Case, names: Sequence[str]) -> tuple[Case, tuple[Standard, ...]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from harness.cases.case import Case
 from harness.cases.task import TaskName
+from harness.certify.case_options import Changes, with_fields
 from qwen3_model.parallel_config import ParallelConfig
 
 SUBJECT = "mindspore"
 FORMULAS = "harness.studies.formulas"
-Changes = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +28,8 @@ class Variation:
 
     def case(self, base: Case, seed: int) -> Case:
         """The case of one run."""
-        small = {**VARIED[base.task.name].small, "initialization": {"seed": 1000 + seed}}
-        sections = {}
-        for name in {*small, *self.changes}:
-            sections[name] = {**_whole(base, name), **small.get(name, {}), **self.changes.get(name, {})}
-        return base.with_changes(name=self.name, **sections)
-
-
-def _whole(base: Case, name: str) -> Mapping[str, Any]:
-    """A section of a case; a layout is never a change of another."""
-    if name == "parallel":
-        return {}
-    whole: Mapping[str, Any] = base.model.to_hf() if name == "model" else getattr(base, name).model_dump()
-    return whole
+        seeded = {"initialization": {"seed": 1000 + seed}}
+        return with_fields(base, VARIED[base.task.name].small, seeded, self.changes, name=self.name)
 
 
 def _model(**changes: Any) -> Changes:

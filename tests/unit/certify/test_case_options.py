@@ -1,0 +1,96 @@
+"""What a case becomes under options: what is named changes, and nothing else does."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness.base.errors import InputError
+from harness.certify import case_options
+from harness.certify.case_options import named_by_digest, with_fields, with_layout, with_options, with_recorded_sources
+from harness.runs.inputs import Inputs
+from harness.standards import STANDARDS_DIR
+from tests.support.examples import inference_case, small_case
+
+INPUTS = Inputs(
+    weights="a" * 64, batches="b" * 64, corpus="text", corpus_sha256="c" * 64, corpus_tokens=1, tokenizer_sha256=None,
+    epochs=1, parameters=1, target_tokens=1,
+)  # fmt: skip
+NOTHING = dict.fromkeys(("text", "data", "tokenizer", "model"))
+
+
+def test_no_option_leaves_the_case_as_it_is() -> None:
+    for case in (small_case(), inference_case()):
+        assert with_options(case, **NOTHING) == with_layout(case, None) == with_fields(case) == case
+
+
+def test_a_changed_field_leaves_every_other_field_and_later_changes_take_precedence() -> None:
+    case = small_case()
+    changed = with_fields(
+        case, {"training": {"steps": 9}, "model": {"num_hidden_layers": 3}}, {"training": {"steps": 10}}, name="other"
+    )
+    assert (changed.name, changed.training.steps, changed.model.num_hidden_layers) == ("other", 10, 3)
+    back = with_fields(
+        changed,
+        {"training": {"steps": 8}, "model": {"num_hidden_layers": case.model.num_hidden_layers}},
+        name=case.name,
+    )
+    assert back == case
+
+
+def test_a_layout_is_given_whole() -> None:
+    case = with_layout(small_case(), {"data_parallel": 2})
+    assert with_layout(case, {"model_parallel": 2}).parallel.data_parallel == 1
+    assert with_layout(case, {}).parallel.world_size == 1
+
+
+def test_a_field_that_no_section_has_is_refused() -> None:
+    with pytest.raises(InputError, match="stepz"):
+        with_fields(small_case(), {"training": {"stepz": 9}})
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"text": Path("a"), "data": Path("b")}, "--text and --data"),
+        ({"data": Path("a"), "tokenizer": Path("b")}, "--tokenizer has nothing to do"),
+        ({"model": Path("a")}, "a case of training"),
+    ],
+)
+def test_options_that_contradict_each_other_or_the_case_are_refused(given: dict[str, Path], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        with_options(small_case(), **{**NOTHING, **given})
+
+
+def test_a_named_corpus_changes_nothing_but_the_corpus(tmp_path: Path) -> None:
+    case = small_case()
+    for option, kind in (("text", "text"), ("data", "megatron")):
+        changed = with_options(case, **{**NOTHING, option: tmp_path / "corpus"})
+        assert (changed.data.corpus.kind, changed.data.corpus.path) == (kind, str(tmp_path / "corpus"))
+        assert with_fields(changed, {"data": {"corpus": case.data.corpus.model_dump()}}) == case
+
+
+def test_drawn_inputs_name_their_sources_by_digest() -> None:
+    named = named_by_digest(small_case(), dataclasses.replace(INPUTS, tokenizer_sha256="d" * 64))
+    assert (named.data.corpus.sha256, named.data.tokenizer.sha256) == ("c" * 64, "d" * 64)
+    asked = named_by_digest(inference_case(weights={"kind": "huggingface", "path": "somewhere"}), INPUTS)
+    assert asked.inference is not None and asked.inference.weights.model_dump()["sha256"] == "a" * 64
+    assert named_by_digest(inference_case(), INPUTS).inference == inference_case().inference, (
+        "trained weights have none"
+    )
+
+
+def test_a_case_takes_the_sources_of_its_recording_and_nothing_else(tmp_path: Path) -> None:
+    case = small_case()
+    recorded = named_by_digest(with_options(case, **{**NOTHING, "text": tmp_path / "other"}), INPUTS)
+    taken = with_recorded_sources(case, with_fields(recorded, {"training": {"steps": 99}}))
+    assert taken.data == recorded.data and taken.training == case.training
+
+
+def test_two_standards_of_one_name_are_refused(tmp_path: Path) -> None:
+    text = (STANDARDS_DIR / "official.yaml").read_text().replace("name: official", "name: mine", 1)
+    copies = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    for copy in copies:
+        copy.write_text(text)
+    with pytest.raises(InputError, match="Two of the standards have one name: mine"):
+        case_options.judged_by(small_case(), list(map(str, copies)))

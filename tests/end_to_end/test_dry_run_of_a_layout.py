@@ -8,6 +8,7 @@ import pytest
 from harness.base.errors import InputError
 from harness.cli.dry_run import print_dry_run
 from harness.planning.dry_run import STUBS, described, dry_run
+from tests.support.full import full
 from tests.support.processes import processes_of, until
 
 LAYOUT = "qwen3-tied-tp2-pp2"
@@ -21,13 +22,21 @@ def without_cann(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
 
 
-def test_the_first_and_the_last_rank_are_compiled_and_send_to_each_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+# The stage of a rank, the rank that it sends to, and those that share its part of the model.
+FIRST, LAST = {0: (0, 2, [0, 1])}, {3: (1, 1, [2, 3])}
+BY_THE_LAST = full(
+    held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_ranks_are_compiled_and_send_to_each_other"
+)
+
+
+@pytest.mark.parametrize("expected", [LAST, pytest.param(FIRST | LAST, marks=BY_THE_LAST)], ids=["last", "both"])
+def test_ranks_are_compiled_and_send_to_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], expected: dict[int, tuple[int, int, list[int]]]
 ) -> None:
-    assert print_dry_run(LAYOUT, [0, 3], None, as_json=True, directory=tmp_path) == 0
-    first, last = json.loads(capsys.readouterr().out)["ranks"]
-    assert (first["stage"], last["stage"]) == (0, 1)
-    for one, peer, shard in ((first, 2, [0, 1]), (last, 1, [2, 3])):
+    assert print_dry_run(LAYOUT, [*expected], None, as_json=True, directory=tmp_path) == 0
+    ranks = json.loads(capsys.readouterr().out)["ranks"]
+    for one, (stage, peer, shard) in zip(ranks, expected.values(), strict=True):
+        assert one["stage"] == stage
         sent = {(each["kind"], each["peer"]): each["runs"] for each in one["communication"] if each["peer"] is not None}
         # once for each micro batch, and once for the gradient or the weight of the embedding that the head is tied to
         assert sent == {("Send", peer): MICRO_BATCHES + 1, ("Receive", peer): MICRO_BATCHES + 1}
@@ -35,7 +44,7 @@ def test_the_first_and_the_last_rank_are_compiled_and_send_to_each_other(
         assert tuple(shard) in groups
         assert one["libraries"] == STUBS and Path(one["strategy"]).is_file()
         assert one["seconds"] > 0 and one["peak_memory"] > 0
-    assert {path.name for path in (tmp_path / LAYOUT).iterdir()} == {"rank_0", "rank_3"}
+    assert {path.name for path in (tmp_path / LAYOUT).iterdir()} == {f"rank_{rank}" for rank in expected}
 
 
 def test_what_mindspore_refuses_is_an_error_with_the_end_of_the_log(tmp_path: Path) -> None:

@@ -10,8 +10,13 @@ from harness.evidence.floor import SAFETY_FACTOR, read_study
 from harness.studies import floor
 from tests.support.command_line import caller
 from tests.support.examples import small_case
+from tests.support.full import full
 
 
+@full(
+    held_by="tests/unit/studies/test_floor.py::test_a_study_of_shapes_holds_each_and_keeps_them_apart_from_the_case, "
+    "tests/unit/studies/test_floor.py::test_a_repeat_that_is_not_moved_is_no_distance_away_and_a_moved_one_is"
+)
 def test_the_floor_of_a_case_is_measured_and_recorded_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -31,6 +36,11 @@ def test_the_floor_of_a_case_is_measured_and_recorded_once(
     for repeat, value in zip(study.repeats, study.values["mean of train.loss.relative"], strict=True):
         moved = repeat.attention == "sdpa" or repeat.seed is not None
         assert not moved or value > 0, "another attention or other weights give another loss"
-    before = out.read_bytes()
-    again = certify("floor", tmp_path / "case.yaml", "--seeds", 0, "--out", out)
-    assert (again.code, out.read_bytes()) == (2, before) and "is never overwritten" in again.said
+
+
+def test_a_recorded_floor_is_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out := tmp_path / "mine.json").write_text("recorded")
+    refused = caller(capsys, monkeypatch)("floor", "qwen3-tiny-fp32", "--seeds", 0, "--out", out)
+    assert (refused.code, out.read_text()) == (2, "recorded") and "is never overwritten" in refused.said

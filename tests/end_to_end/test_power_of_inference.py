@@ -23,14 +23,22 @@ from tests.support.certify_process import certify
 from tests.support.examples import ROOT
 from tests.support.full import full
 
-CLEAN, MORE_CLEAN = 1, 3
+CLEAN = 3
 # One of the cache, one of padding, one of what is drawn; each with what sees it first beside others.
 DEFECTS = {
     "cache-float16": "cache",
     "left-padding-unmasked": "cache",
     "drawn-without-seed": "subject-answers-deterministic",
 }
-QUICK = "cache-float16"
+REFUSED = full(
+    held_by="tests/defects/test_catalogue_of_inference.py::test_a_defect_changes_what_its_subject_answers, "
+    "tests/unit/evidence/test_fooling_answers.py::test_it_is_not_fooled_by"
+)
+CERTIFIED = full(held_by="tests/end_to_end/test_inference.py::test_a_model_that_is_trained_and_asked_is_certified")
+FORKED = full(
+    held_by="tests/end_to_end/test_power.py::test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process"
+)
+PAGE = full(held_by="tests/unit/power/test_power.py::test_a_study_of_inference_has_its_own_rules_and_no_places")
 
 
 def small() -> Case:
@@ -48,59 +56,36 @@ def small() -> Case:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> PowerStudy:
-    return study_of([QUICK], CLEAN, tmp_path_factory.mktemp("power"))
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> PowerStudy:
-    return study_of([*DEFECTS], MORE_CLEAN, tmp_path_factory.mktemp("large"))
-
-
-def study_of(defects: list[str], clean: int, inside: Path) -> PowerStudy:
+    inside = tmp_path_factory.mktemp("power")
     (inside / "case.yaml").write_text(yaml.safe_dump(small().record()))
-    planted = [word for defect in defects for word in ("--defects", defect)]
-    done = certify("power", *planted, "--clean", clean, "--case", "case.yaml", "--out", "power.json", inside=inside)
+    planted = [word for defect in DEFECTS for word in ("--defects", defect)]
+    done = certify("power", *planted, "--clean", CLEAN, "--case", "case.yaml", "--out", "power.json", inside=inside)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "it/s]" not in done.stderr, "what lm-eval says is in a log"
     return read_power(inside / "power.json")
 
 
-def test_a_planted_fault_is_refused(study: PowerStudy) -> None:
-    check_planted(study, QUICK)
-
-
-def test_no_clean_run_is_refused(study: PowerStudy) -> None:
-    check_clean(study, CLEAN)
-
-
-@full(held_by="tests/end_to_end/test_power_of_inference.py::test_a_planted_fault_is_refused")
+@REFUSED
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_fault_of_every_kind_is_refused(large: PowerStudy, defect: str) -> None:
-    check_planted(large, defect)
-
-
-@full(held_by="tests/end_to_end/test_power_of_inference.py::test_no_clean_run_is_refused")
-def test_no_clean_run_of_several_kinds_is_refused(large: PowerStudy) -> None:
-    check_clean(large, MORE_CLEAN)
-
-
-def check_planted(study: PowerStudy, defect: str) -> None:
+def test_a_planted_fault_is_refused(study: PowerStudy, defect: str) -> None:
     (planted,) = [one for one in study.planted if one.defect.id == defect]
     assert DEFECTS[defect] in {one.criterion.rpartition("/")[2] for one in first_sightings(planted.sightings)}
     assert planted.named is None
 
 
-def check_clean(study: PowerStudy, count: int) -> None:
-    assert len({run.variation for run in study.clean}) == count, "each is of another kind"
+@CERTIFIED
+def test_no_clean_run_is_refused(study: PowerStudy) -> None:
+    assert len({run.variation for run in study.clean}) == CLEAN, "each is of another kind"
     assert [run for run in study.clean if run.sightings] == []
     assert all(run.used is not None and run.used < 1 for run in study.clean), (
         "what shows too little is near to no limit"
     )
 
 
+@PAGE
 def test_its_page_has_the_rules_of_inference(study: PowerStudy) -> None:
     page = build_page(study)
-    assert (page.headline, page.tone, page.located) == ("1 of 1", "good", False)
+    assert (page.headline, page.tone, page.located) == ("3 of 3", "good", False)
     assert set(study.rules) < {row.name for row in page.rates}
 
 
@@ -113,6 +98,7 @@ def test_what_a_process_has_imported_has_started_no_thread() -> None:
         assert done.stdout.split()[-1] == "1"
 
 
+@FORKED
 def test_a_forked_answer_with_a_kept_graph_has_the_bits_of_a_fresh_process(tmp_path: Path) -> None:
     case, runner = small(), load_defect("cache-float16").runner
     bench = set_up(case, load_standards(case.standards, case), Options(out=tmp_path / "shared", command=()))

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness.cases.case import Case, load_case
 from harness.cases.runs_of_a_case import SUBJECT, SUBJECT_RESUMED
 from harness.certify.flow import prepare
@@ -14,6 +16,7 @@ from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runs.files import TRACE
 from harness.studies.pool import Pool
 from harness.studies.variations import OVER_RANKS
+from tests.support.full import full
 
 
 class BreaksOnOneRank(MindSporeSubject):
@@ -38,18 +41,26 @@ def asked(case: Case, directory: Path, run: str, subject: str = "mindspore") -> 
     return named, job(named, options, run)
 
 
-def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own_also_after_they_broke(tmp_path: Path) -> None:
+HERE = "tests/end_to_end/test_standing_ranks.py"
+SAME = "test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own"
+ENDED = "test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried_out"
+BROKE = full(held_by=f"{HERE}::{SAME}, tests/unit/runners/test_launcher.py::{ENDED}")
+
+
+@pytest.mark.parametrize("they_broke", [False, pytest.param(True, marks=BROKE)], ids=["as begun", "after they broke"])
+def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own(tmp_path: Path, they_broke: bool) -> None:
     (variation,) = [one for one in OVER_RANKS if one.name == "dp2-shared-moments"]
     first, second = (shortened(variation.case(load_case("qwen3-tiny-dp2-tp2"), seed)) for seed in (0, 1))
     _, breaks = asked(first, tmp_path / "breaks", SUBJECT, f"{__file__}:BreaksOnOneRank")
     _, before = asked(first, tmp_path / "before", SUBJECT)
     _, stayed = asked(second, tmp_path / "stayed", SUBJECT_RESUMED)
     with Pool(1, tmp_path / "log.txt") as pool:
-        for one in (breaks, before, stayed):
+        for one in ([breaks] if they_broke else []) + [before, stayed]:
             pool.execute([one])
-    broken = read_run(Path(breaks.directory)).outcome
-    assert (broken.status, broken.detail) == ("crashed", "raised RanksBroke")
-    assert "the second rank has no room left" in broken.log_tail
+    if they_broke:
+        broken = read_run(Path(breaks.directory)).outcome
+        assert (broken.status, broken.detail) == ("crashed", "raised RanksBroke")
+        assert "the second rank has no room left" in broken.log_tail
     case, own = asked(second, tmp_path / "own", SUBJECT_RESUMED)
     run_jobs([own], case, workers=2, listener=lambda run, trace: None)
     left = [(Path(one.directory) / TRACE).read_bytes() for one in (before, stayed, own)]

@@ -176,7 +176,10 @@ def right_norm() -> float:
 
 
 @pytest.mark.parametrize("parts", [1, *also("test_the_gradients_are_those_that_the_step_uses", 2)])
-@pytest.mark.parametrize("kind", [Qwen3Trainer, WrongDerivative, PaddingCounts])
+@pytest.mark.parametrize(
+    "kind",
+    [Qwen3Trainer, WrongDerivative, *also("test_the_gradients_are_those_that_the_step_uses", PaddingCounts)],
+)
 def test_the_gradients_are_those_that_the_step_uses(kind: type[Qwen3Trainer], parts: int, right_norm: float) -> None:
     """Right or wrong, the norm of what is shown is the norm that the step reports."""
     batch = random_batch(TINY)

@@ -26,7 +26,7 @@ Topic = Literal[
     "Runs", "Alignment", "Determinism", "Optimizer", "First step and gradients", "Layout", "Scores", "Logits",
     "Continuations", "Cache and batch", "Trajectory", "Convergence", "Length", "Others",
 ]  # fmt: skip
-PlaceKind = Literal["step", "tensor", "run", "field", "document", "evaluation", "row", "prompt", "conversation"]
+PlaceKind = Literal["step", "tensor", "run", "field", "document", "evaluation task", "row", "prompt", "conversation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class Kind:
     Attributes:
         name: As standards and findings have it.
         pattern: The name with its variable parts in capitals, as the documents list it.
+        capitals: What each of these capitals is in this name.
         unit: The unit of a value.
         places: What each value belongs to, by task. A task that is not here does not have the measurement.
         topic: The group of criteria that it belongs to on the page.
@@ -50,6 +51,7 @@ class Kind:
 
     name: str
     pattern: str
+    capitals: Mapping[str, str]
     unit: str
     places: Mapping[TaskName, PlaceKind]
     topic: Topic
@@ -163,10 +165,10 @@ def _each(
 ) -> Iterator[Kind]:
     """A kind for each value of the capitals in `over`; `more` has further fields, with capitals in names too."""
     for values in itertools.product(*over.values()):
-        filled = {"name": pattern, **more}
-        for capital, value in zip(over, values, strict=True):
-            filled = {key: one.replace(capital, value) if isinstance(one, str) else one for key, one in filled.items()}
-        yield Kind(pattern=pattern, unit=unit, places=places, topic=topic, meaning=meaning, **filled)
+        capitals, fields = dict(zip(over, values, strict=True)), {"name": pattern, **more}
+        for capital, value in capitals.items():
+            fields = {key: one.replace(capital, value) if isinstance(one, str) else one for key, one in fields.items()}
+        yield Kind(pattern=pattern, capitals=capitals, unit=unit, places=places, topic=topic, meaning=meaning, **fields)
 
 
 def _of_both_tasks() -> Iterator[Kind]:
@@ -174,15 +176,15 @@ def _of_both_tasks() -> Iterator[Kind]:
     tensors: Places = {"pretrain": "tensor", "inference": "tensor"}
     fields: Places = {"pretrain": "field", "inference": "field"}
     batches: Places = {"pretrain": "step", "inference": "document"}
-    yield from _each("runs.missing_steps", COUNT, runs, "Runs", "Steps or outputs that a run lacks or has too many.")
-    yield from _each("runs.non_finite", FLAG, runs, "Runs", "A number that the run recorded is not finite.")
-    inputs = "Digests of case, weights and batches in the run that are not the case's."
+    yield from _each("runs.missing_steps", COUNT, runs, "Runs", "Missing and unexpected steps or outputs of the run.")
+    yield from _each("runs.non_finite", FLAG, runs, "Runs", "The run recorded a number that is not finite.")
+    inputs = "Digests of case, weights and batches that the run states and that are not the case's."
     yield from _each("runs.foreign_inputs", COUNT, runs, "Alignment", inputs)
-    initial = "The weight with which the first run of SIDE begins, and the case's."
+    initial = "An initial weight in the first run of SIDE, and in the case."
     yield from _each("SIDE.initial.differs", DIFFERS, tensors, "Alignment", initial, EACH_SIDE, known_at=0)
-    configured = "The configuration of the first run of SIDE, and the case's."
+    configured = "A field of the configuration in the first run of SIDE, and in the case."
     yield from _each("SIDE.alignment.differs", DIFFERS, fields, "Alignment", configured, EACH_SIDE, known_at=0)
-    given = "The tokens that both sides were given; for inference the document that they scored, and the case's."
+    given = "The tokens of both sides; for inference a document of both sides, and of the case."
     yield from _each("train.batch.differs", DIFFERS, batches, "Alignment", given)
 
 
@@ -192,9 +194,9 @@ def _of_steps() -> Iterator[Kind]:
         over = {"PAIR": [pair.name for pair in pairs], "NUMBER": numbers}
         absolute = "abs(b - a), where a and b are the NUMBER of the first and the second run of PAIR."
         yield from _each("PAIR.NUMBER.absolute", "that of NUMBER", STEPS, topic, absolute, over)
-        yield from _each("PAIR.NUMBER.relative", RELATIVE, STEPS, topic, "abs(b - a) / abs(a)", over)
+        yield from _each("PAIR.NUMBER.relative", RELATIVE, STEPS, topic, "abs(b - a) / abs(a).", over)
         unsigned = "PAIR.NUMBER.relative"
-        yield from _each("PAIR.NUMBER.signed", RELATIVE, STEPS, topic, "(b - a) / abs(a)", over, unsigned=unsigned)
+        yield from _each("PAIR.NUMBER.signed", RELATIVE, STEPS, topic, "(b - a) / abs(a).", over, unsigned=unsigned)
         yield from _each("PAIR.NUMBER.differs", DIFFERS, STEPS, topic, "The bits of a and b.", over)
     for pair, topic in BATCHES.items():
         yield from _each("PAIR.batch.differs", DIFFERS, STEPS, topic, "The tokens of both runs.", {"PAIR": [pair.name]})
@@ -225,14 +227,14 @@ def _of_oracle() -> Iterator[Kind]:
     unit = "Root mean square of `oracle.NUMBER.reference`: one error of the reference."
     yield from _each("oracle.NUMBER.unit", RELATIVE, ONE_RUN, "Trajectory", unit, EACH_EXACT)
     for scaled, scales, topic in SCALED:
-        meaning, names = f"`{scales}` / `oracle.NUMBER.unit`", {"scales": scales, "scaled_by": "oracle.NUMBER.unit"}
+        meaning, names = f"`{scales}` / `oracle.NUMBER.unit`.", {"scales": scales, "scaled_by": "oracle.NUMBER.unit"}
         yield from _each(scaled, REFERENCE_ERRORS, STEPS, topic, meaning, EACH_EXACT, **names)
     yield from _each(
         "train.NUMBER.drift",
         STANDARD_ERRORS,
         STEPS,
         "Trajectory",
-        "`train.NUMBER.signed` / `oracle.NUMBER.unit` * sqrt(number of steps)",
+        "`train.NUMBER.signed` / `oracle.NUMBER.unit` * sqrt(number of steps).",
         EACH_EXACT,
         unsigned="train.NUMBER.scaled",
         scales="train.NUMBER.signed",
@@ -244,13 +246,13 @@ def _of_oracle() -> Iterator[Kind]:
 
 def _of_one_side() -> Iterator[Kind]:
     """The curve of the subject alone, and of the reference's perturbed repeats."""
-    fall = "1 - mean loss of the last tenth of the steps / mean loss of the first tenth"
+    fall = "1 - mean loss of the last tenth of the steps / mean loss of the first tenth."
     yield from _each("subject.loss.fall", RELATIVE, ONE_RUN, "Convergence", fall, higher_is_better=True)
-    trend = "Kendall's tau-b between loss and step; -1 where every later loss is lower."
+    trend = "Kendall's tau-b between loss and step; -1 if every later loss is lower."
     yield from _each("subject.loss.trend", RELATIVE, ONE_RUN, "Convergence", trend)
     spike = "Largest rise of a loss above the median of up to 20 losses before it, over that median."
     yield from _each("subject.loss.spike", RELATIVE, ONE_RUN, "Convergence", spike)
-    taken = "Steps that the subject took."
+    taken = "Steps of the subject."
     yield from _each("subject.steps", COUNT, ONE_RUN, "Length", taken, higher_is_better=True)
     floor = "Largest relative difference of a perturbed repeat of the reference from the reference."
     yield from _each("floor.NUMBER.relative", RELATIVE, STEPS, "Others", floor, EACH_EXACT)
@@ -267,7 +269,7 @@ def _of_logits() -> Iterator[Kind]:
     yield from _each("oracle.regret.SIDE", LOGITS, ROWS, "Logits", regret, EACH_SIDE)
     prompt = "Relative error of the logits of SIDE after a prompt, against the oracle."
     yield from _each("oracle.prompt.SIDE", RELATIVE, PROMPTS, "Logits", prompt, EACH_SIDE)
-    agreement = "Part of the positions at which both sides have the same most likely token."
+    agreement = "Fraction of the positions at which both sides have the same most likely token."
     yield from _each("top1.agreement", RELATIVE, ROWS, "Logits", agreement, higher_is_better=True)
     cache = "Logits of SIDE token by token through the cache against those of the whole row."
     yield from _each("cache.SIDE", RELATIVE, ROWS, "Cache and batch", cache, EACH_SIDE)
@@ -277,27 +279,27 @@ def _of_logits() -> Iterator[Kind]:
 
 def _of_continuations() -> Iterator[Kind]:
     topic: Topic = "Continuations"
-    regret = "The logit of the oracle's token minus that of SIDE's where both part; 0 where they do not."
+    regret = "The logit of the oracle's token minus that of SIDE's where the continuations differ; 0 if they do not."
     yield from _each("greedy.regret.SIDE", LOGITS, PROMPTS, topic, regret, EACH_SIDE)
-    compared = "Tokens of the greedy continuation of SIDE before it parts from the oracle's."
+    compared = "Tokens of the greedy continuation of SIDE before the first that differs from the oracle's."
     yield from _each("greedy.compared.SIDE", COUNT, PROMPTS, topic, compared, EACH_SIDE, higher_is_better=True)
     yield from _each("sampled.differs", DIFFERS, PROMPTS, topic, "The sampled tokens of both sides.")
-    stopped = "The continuations of both sides where a token ends them."
+    stopped = "The continuations of both sides, ended by a stop token."
     yield from _each("stopped.differs", DIFFERS, PROMPTS, topic, stopped)
-    template = "The tokens that both sides make of a conversation."
+    template = "The tokens of a conversation on both sides."
     yield from _each("template.differs", DIFFERS, {"inference": "conversation"}, topic, template)
 
 
 def _of_scores() -> Iterator[Kind]:
-    tasks: Places = {"inference": "evaluation"}
+    tasks: Places = {"inference": "evaluation task"}
     documents: Places = {"inference": "document"}
-    difference = "Difference of both sides' accuracy; of texts, of their perplexity per word, relative."
+    difference = "Difference of accuracy between the sides; for texts the relative difference of perplexity per word."
     yield from _each("score.difference", RELATIVE, tasks, "Scores", difference)
-    bound = "What `score.difference` is at most, at a confidence of 95 %."
+    bound = "Upper bound of `score.difference` at a confidence of 95 %."
     yield from _each("score.bound", RELATIVE, tasks, "Scores", bound)
-    likelihood = "Largest difference of a log-likelihood of both sides, relative where it is above 1."
+    likelihood = "Largest difference of a log-likelihood between the sides, relative if it is above 1."
     yield from _each("score.log_likelihood", RELATIVE, documents, "Scores", likelihood)
-    sense = "Loss of the subject on the texts over the loss by the frequencies of their tokens."
+    sense = "Loss of the subject on the texts over the loss of a model of token frequencies."
     yield from _each("subject.sense", RELATIVE, {"inference": "run"}, "Scores", sense)
     scores = "The scores of a document in both runs of SIDE."
     yield from _each("SIDE.repeat.scores.differs", DIFFERS, documents, "Determinism", scores, EACH_SIDE)

@@ -1,7 +1,7 @@
-"""Numbers out of the runs of a case; says nothing about good or bad.
+"""Measurements of the runs of a training case; they judge nothing.
 
-Takes the runs that were made, gives named measurements: a value per step, per tensor or per run. A step that
-one side lacks is NaN, never left out; what was not run at all is a measurement without values that says why.
+Takes the runs that were made, gives named measurements: a value per step, per tensor or per run. A step that one side
+does not have is NaN and never omitted. If a run is missing, the measurement has no values and states why.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from harness.cases.runs_of_a_case import (
     SUBJECT_PROBE,
 )
 from harness.comparison.against_oracle import against_oracle
-from harness.comparison.catalogue import EXACT, LAYOUT, NUMBERS, PAIRS, RESUMED, TRAIN
+from harness.comparison.catalogue import EXACT, FINAL_BITS, FINAL_PARAMETERS, NUMBERS, PAIRS, RESUMED
 from harness.comparison.distance import MEASURES, fall, spike, tensor_difference, trend
 from harness.comparison.measurement import Comparison, Measurement, Series, Tensors, why_broken, why_missing
 from harness.runs.files import GRADIENT
@@ -28,7 +28,7 @@ from harness.runs.trace import Run, Step, Trace, TraceHeader
 
 
 def compare_steps(reference: Run | None, subject: Run | None) -> dict[str, Series]:
-    """How far two runs are apart at each step: `NUMBER.MEASURE` for each number of a step and each measure, and
+    """The differences of two runs at each step: `NUMBER.MEASURE` for each number of a step and each measure, and
     `batch.differs`."""
     steps = max((run.trace.header.steps for run in (reference, subject) if run and run.trace), default=0)
     missing, broken = why_missing(reference, subject), why_broken(reference, subject)
@@ -68,7 +68,7 @@ def _by_step(run: Run | None) -> dict[int, Step]:
 def compare_parameters(
     pair: str, reference: Tensors | None, subject: Tensors | None, broken: str | None
 ) -> Iterable[Measurement]:
-    """`PAIR.parameters.relative` and `.maximum`, a value a tensor; a tensor that one side lacks is NaN."""
+    """`PAIR.parameters.relative` and `.maximum`, one value per tensor; NaN if one side does not have the tensor."""
     names = tuple(sorted({*(reference or {}), *(subject or {})}))
     missing = "final parameters were not kept" if reference is None or subject is None else None
     pairs = [_tensor_pair(name, reference, subject) for name in names] if reference and subject else []
@@ -89,7 +89,7 @@ def _tensor_pair(name: str, reference: Tensors, subject: Tensors) -> tuple[float
 
 
 def compare_mappings(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, broken: str | None = None) -> Series:
-    """0 for each key whose values are the same on both sides, 1 otherwise, also where one side lacks it."""
+    """0 for each key with the same value on both sides, else 1, also if one side does not have the key."""
     if a is None or b is None:
         return Series(missing="a run did not state them", broken=broken)
     names = tuple(sorted({*a, *b}))
@@ -113,7 +113,7 @@ def _of_losses(curve: Callable[[Sequence[float]], float]) -> Callable[[Trace], f
 
 
 def per_run(name: str, required: Sequence[str], runs: Mapping[str, Run], value: Callable[[Run], float]) -> Measurement:
-    """A value of each run that there has to be; NaN where it is not there."""
+    """A value of each required run; NaN if the run is missing."""
     values = tuple(value(runs[run]) if run in runs else math.nan for run in required)
     absent = [f"{run}: not run" for run in required if run not in runs]
     broken = "; ".join(absent + [text for run in runs.values() if (text := why_broken(run))])
@@ -121,7 +121,7 @@ def per_run(name: str, required: Sequence[str], runs: Mapping[str, Run], value: 
 
 
 def missing_steps(run: Run) -> float:
-    """How many of the steps that a run was asked for it lacks; NaN where it did not come to an end."""
+    """How many of its required steps a run did not take; NaN if it did not finish."""
     if run.trace is None or not run.outcome.ended:
         return math.nan
     missing = float(abs(run.trace.header.steps - len(run.trace.lines)))
@@ -151,8 +151,8 @@ def non_finite(runs: Iterable[Run]) -> Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """Which runs there have to be, and what every one has to start from: digests of `case`, `weights` and `batches`;
-    the digest of each weight; and configuration and optimizer as the case states them, key by key."""
+    """The required runs and their inputs: digests of `case`, `weights` and `batches`; the digest of each weight; and
+    configuration and optimizer of the case, key by key."""
 
     runs: tuple[str, ...]
     inputs: Mapping[str, str]
@@ -163,12 +163,12 @@ class Expected:
 def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, Tensors]) -> Comparison:
     """All measurements of a case's runs.
 
-    `tensors` holds, by run, what it left: the final parameters of `reference-1` and `subject-1`, and the gradients and
-    updated parameters of the probes (`gradient.NAME`, `updated.NAME`); and the initial weights as `weights`. Names:
+    `tensors` holds the tensors of each run: the final parameters of `reference-1` and `subject-1`, the gradients and
+    updated parameters of the probes (`gradient.NAME`, `updated.NAME`), and the initial weights as `weights`. Names:
     `train.*` compares subject with reference, `lr_zero.*` the same with learning rate 0, `reference.*` and `subject.*`
-    are about one side, `oracle.*` compares both with the exact values, `floor.*` is the widest of the perturbed repeats
-    of the reference, `layout.*` compares the subject over several ranks with itself in one process, `runs.*` is about
-    the runs.
+    are about one side, `oracle.*` compares both with the exact values, `floor.*` is the largest difference of the
+    reference's perturbed repeats, `layout.*` compares the subject over several ranks with itself in one process,
+    `runs.*` is about the runs.
     """
     get = runs.get
     found: list[Measurement] = []
@@ -177,10 +177,10 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
         if pair is RESUMED:
             left = _beginning(left, right)
         found += [series.named(f"{pair.name}.{what}") for what, series in compare_steps(left, right).items()]
-        if pair is not RESUMED:
+        if pair in FINAL_BITS:
             bits = compare_mappings(_final(left), _final(right), why_broken(left, right))
             found.append(bits.named(f"{pair.name}.parameters.differs"))
-        if pair in (TRAIN, LAYOUT):
+        if pair in FINAL_PARAMETERS:
             kept = tensors.get(pair.first), tensors.get(pair.second)
             found += compare_parameters(pair.name, *kept, why_broken(left, right))
     found.append(_gradients_of_layout(runs, tensors))
@@ -207,7 +207,7 @@ def _header(run: Run | None) -> TraceHeader | None:
 
 
 def _beginning(run: Run | None, other: Run | None) -> Run | None:
-    """A run as far as another one was asked to go."""
+    """A run up to the last step that another run has to take."""
     header = _header(other)
     if run is None or run.trace is None or header is None:
         return run

@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.base.errors import EvidenceError, InputError
 from harness.base.records import read_record
 from harness.cases.task import PRETRAIN
+from harness.comparison.catalogue import CATALOGUE
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import statistic
 from harness.evidence.provenance import Environment, Source
@@ -144,7 +145,7 @@ def rounded_up(value: float) -> float:
 def ceiling(measurement: str, of: str) -> float:
     """The official ceiling of a quantity, infinite where there is none. A bias is never above a mean of sizes."""
     if of == "bias":
-        measurement, of = measurement.replace(".signed", ".relative"), "mean"
+        measurement, of = CATALOGUE[measurement].unsigned or measurement, "mean"
     limits = [limit for criterion in load_standard(PRETRAIN.official).criteria for limit in criterion.limits]
     found = [limit.value for limit in limits if (limit.measurement, limit.statistic) == (measurement, of)]
     return min(found, default=math.inf)

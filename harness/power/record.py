@@ -11,15 +11,13 @@ from pathlib import Path
 
 from harness.base.records import read_record
 from harness.cases.task import PRETRAIN, Task
+from harness.comparison.catalogue import CATALOGUE
 from harness.defects import Defect
 from harness.evidence.judge import Finding, Judged, Outcome
 from harness.evidence.provenance import Environment, Source
 from harness.power.rules import RULES
 
 FORMAT = "certify-power/1"
-# Measurements that are known before the first step of a subject, and those that its first step shows.
-BEFORE = (".initial.differs", ".alignment.differs")
-AT_FIRST = ("oracle.gradients.", "oracle.updates.", "runs.probe_norm", "layout.gradients.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +111,9 @@ def _known_at(finding: Finding) -> int | None:
 
 def _step_of(judged: Judged) -> int | None:
     limit = judged.limit
-    if limit.measurement.endswith(BEFORE):
-        return 0
-    if limit.statistic == "first" or limit.measurement.startswith(AT_FIRST):
-        return 1
+    known_at = CATALOGUE[limit.measurement].known_at
+    if known_at is not None or limit.statistic == "first":
+        return 1 if known_at is None else known_at
     if limit.statistic == "maximum" and isinstance(judged.first_beyond, int):
         return judged.first_beyond
     return None

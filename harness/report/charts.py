@@ -12,6 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from harness.comparison.catalogue import in_errors_of_the_reference
 from harness.comparison.measurement import Measurement
 from harness.evidence.bundle import Bundle
 from harness.report.chart_parts import (
@@ -42,13 +43,12 @@ class Chart:
 def limits_on(bundle: Bundle, measurement: str, statistic: str = "maximum") -> list[tuple[str, Limit]]:
     """The limits on a statistic of a measurement, with their standards; those on `maximum` hold for every place.
 
-    A limit of a `.scaled` measurement, which is in errors of the reference, limits the `.relative` one too.
+    A limit in errors of the reference also limits the measurement that was scaled.
     """
     units = {measurement: 1.0}
-    prefix, _, measure = measurement.rpartition(".")
-    unit = f"oracle.{prefix.rpartition('.')[2]}.unit"
-    if measure == "relative" and unit in bundle.comparison:
-        units.update((f"{prefix}.scaled", value) for value in bundle.comparison[unit].values if math.isfinite(value))
+    scaled = in_errors_of_the_reference(measurement)
+    if scaled is not None and scaled.scaled_by is not None:
+        units.update((scaled.name, unit) for unit in bundle.comparison[scaled.scaled_by].values if math.isfinite(unit))
     return [
         (standard.name, limit.model_copy(update={"value": limit.value * units[limit.measurement]}))
         for standard in bundle.standards

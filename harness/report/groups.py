@@ -2,30 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
+from harness.comparison.catalogue import CATALOGUE, Topic
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome, closest
 from harness.report.criteria import CriterionRow, criterion_row, used_of_allowed
 from harness.report.words import Mark, mark
 from harness.standards import Standard
 
-# By measurement and statistic of a criterion's first limit; the first pattern that fits decides.
-GROUPS = (
-    ("Runs", ("runs.missing_steps *", "runs.non_finite *")),
-    ("Alignment", ("runs.foreign_inputs *", "*.initial.*", "*.alignment.*", "train.batch.*", "train.tokens.*")),
-    ("Determinism", ("*.repeat.*", "subject.resumed.*")),
-    ("Optimizer", ("oracle.updates.*", "train.learning_rate.*", "lr_zero.parameters.*")),
-    ("First step and gradients", ("train.* first", "lr_zero.*", "oracle.gradients.*", "runs.probe_norm *")),
-    ("Layout", ("layout.*",)),
-    ("Scores", ("score.*", "subject.sense *")),
-    ("Logits", ("oracle.logits.*", "oracle.divergence.*", "oracle.regret.*", "oracle.prompt.*", "top1.*")),
-    ("Continuations", ("greedy.*", "stopped.*", "sampled.*", "template.*")),
-    ("Cache and batch", ("cache.*", "batch.*")),
-    ("Trajectory", ("train.*", "oracle.loss.*", "oracle.grad_norm.*")),
-    ("Convergence", ("subject.loss.*",)),
-    ("Length", ("subject.steps *",)),
-    ("Others", ("*",)),
+# In the order of the page: what holds for a run as a whole comes before what follows from it.
+GROUPS: tuple[Topic, ...] = (
+    "Runs",
+    "Alignment",
+    "Determinism",
+    "Optimizer",
+    "First step and gradients",
+    "Layout",
+    "Scores",
+    "Logits",
+    "Continuations",
+    "Cache and batch",
+    "Trajectory",
+    "Convergence",
+    "Length",
+    "Others",
 )
 WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
@@ -56,7 +56,7 @@ def standard_tables(bundle: Bundle) -> tuple[StandardTable, ...]:
 
 
 def _table(bundle: Bundle, standard: Standard) -> StandardTable:
-    found: dict[str, list[Finding]] = {title: [] for title, _ in GROUPS}
+    found: dict[Topic, list[Finding]] = {title: [] for title in GROUPS}
     for finding in bundle.findings:
         if finding.standard == standard.name:
             found[group_of(finding)].append(finding)
@@ -69,11 +69,13 @@ def _table(bundle: Bundle, standard: Standard) -> StandardTable:
     )
 
 
-def group_of(finding: Finding) -> str:
-    """The title of the group that a finding belongs to."""
+def group_of(finding: Finding) -> Topic:
+    """The group that a finding belongs to, by its first limit."""
     limit = finding.judged[0].limit
-    key = f"{limit.measurement} {limit.statistic}"
-    return next(title for title, patterns in GROUPS if any(fnmatchcase(key, pattern) for pattern in patterns))
+    kind = CATALOGUE.get(limit.measurement)
+    if kind is None:  # a recorded standard may limit what is not measured any more
+        return "Others"
+    return "First step and gradients" if kind.topic == "Trajectory" and limit.statistic == "first" else kind.topic
 
 
 def _group(bundle: Bundle, title: str, findings: Sequence[Finding]) -> CriterionGroup:

@@ -42,7 +42,7 @@ def test_every_criterion_of_a_shipped_standard_has_a_group_of_its_own_kind(name:
 
 def test_what_no_group_knows_is_shown_among_the_others() -> None:
     limit = Limit(measurement="something.new", statistic="mean", value=1.0, reason="r", source="s")
-    assert group_of(finding(limit)) == "Others" == GROUPS[-1][0]
+    assert group_of(finding(limit)) == "Others" == GROUPS[-1]
 
 
 def test_no_finding_is_lost_in_the_groups(tmp_path: Path) -> None:

@@ -119,6 +119,100 @@ def test_every_problem_is_told_at_once() -> None:
     assert all(place in told for place in ("criteria.0.limits.0.reason", "criteria.1.title", "extra"))
 
 
+def limiting(tmp_path: Path, task: str = "pretrain", **limit: Any) -> str:
+    """A file whose only limit has these fields, in this order."""
+    fields = {"statistic": "maximum", "value": 1.0, "reason": "r", "source": "s", **limit}
+    lines = [
+        "name: mine", "version: 1", "title: Mine", f"task: {task}", "criteria:", "  - id: only", "    title: Only",
+        "    limits:", *[f"      {'-' if not index else ' '} {key}: {fields[key]}" for index, key in enumerate(fields)],
+    ]  # fmt: skip
+    path = tmp_path / "mine.yaml"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+NONSENSE: dict[str, tuple[dict[str, Any], str]] = {
+    "a misspelt measurement": (
+        {"measurement": "train.los.relative"},
+        "measurement: nothing measures 'train.los.relative'. Did you mean 'train.loss.relative'?",
+    ),
+    "a measurement of inference": (
+        {"measurement": "oracle.logits.ratio"},
+        "measurement: 'oracle.logits.ratio' is measured for inference, not for pretrain",
+    ),
+    "a measurement of training": (
+        {"measurement": "train.loss.relative", "task": "inference"},
+        "measurement: 'train.loss.relative' is measured for pretrain, not for inference",
+    ),
+    "the first of what has no steps": (
+        {"measurement": "train.parameters.relative", "statistic": "first"},
+        "statistic: 'train.parameters.relative' has a value for each tensor, and 'first' is the value of step 1",
+    ),
+    "a first step in inference": (
+        {"measurement": "train.batch.differs", "statistic": "first", "task": "inference"},
+        "statistic: 'train.batch.differs' has a value for each document, and 'first' is the value of step 1",
+    ),
+    "a bias without a sign": (
+        {"measurement": "train.loss.relative", "statistic": "bias"},
+        "statistic: the values of 'train.loss.relative' have no sign; use 'mean'",
+    ),
+    "one side of a signed difference": (
+        {"measurement": "train.loss.signed", "statistic": "maximum"},
+        "statistic: 'train.loss.signed' has a sign, and 'maximum' would pass any number below 0; use 'bias' or 'rms', "
+        "or limit 'train.loss.relative'",
+    ),
+    "the best of all errors": (
+        {"measurement": "train.loss.relative", "statistic": "minimum"},
+        "statistic: 'minimum' would pass all values of 'train.loss.relative' but the best one",
+    ),
+    "an error that is required": (
+        {"measurement": "train.loss.relative", "comparator": "at_least"},
+        "comparator: a lower 'train.loss.relative' is better; use 'at_most' or 'below'",
+    ),
+    "a largest number of steps": (
+        {"measurement": "subject.steps", "comparator": "at_most"},
+        "comparator: a higher 'subject.steps' is better; use 'at_least'",
+    ),
+}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_a_limit_that_cannot_show_a_fault_is_refused_when_it_is_loaded(nonsense: str, tmp_path: Path) -> None:
+    limit, message = NONSENSE[nonsense]
+    path = limiting(tmp_path, **limit)
+    with pytest.raises(InputError) as refused:
+        load_standard(path)
+    first, *problems = str(refused.value).splitlines()
+    key = message.partition(":")[0]
+    line = 1 + next(index for index, text in enumerate(Path(path).read_text().splitlines()) if f" {key}:" in text)
+    assert first == f"{path} is not a valid standard ({len(problems)} problem{'s' * (len(problems) > 1)}):"
+    assert [one for one in problems if one.startswith(f"  {path}:{line}: criteria.0.limits.0.{message}")]
+
+
+def test_a_misspelt_measurement_comes_with_every_other_problem(tmp_path: Path) -> None:
+    path = Path(limiting(tmp_path, measurement="train.los.relative"))
+    path.write_text(path.read_text().replace("title: Mine", "titel: Mine").replace("title: Only", "unmet: PASS"))
+    with pytest.raises(InputError) as refused:
+        load_standard(str(path))
+    message = str(refused.value)
+    assert "(5 problems)" in message
+    for problem in (
+        ":3: titel: unknown key; did you mean 'title'?",
+        "title: Field required",
+        ":6: criteria.0.title: Field required",
+        ":7: criteria.0.unmet: Input should be",
+        ":13: criteria.0.limits.0.measurement: nothing measures",
+    ):
+        assert problem in message, problem
+
+
+def test_a_recorded_standard_may_limit_what_is_not_measured_any_more() -> None:
+    """A bundle says what it was judged by, and is judged the same again: what nothing measures is an ERROR there."""
+    recorded = content()
+    recorded["criteria"][0]["limits"][0]["measurement"] = "runs.nothing"
+    assert parse_standard(recorded, "x").criteria[0].limits[0].measurement == "runs.nothing"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "\0", "words"])
 def test_a_file_that_is_no_standard_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "s.yaml"

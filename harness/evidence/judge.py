@@ -1,7 +1,7 @@
 """Measurements against a standard: findings.
 
-Takes numbers and limits, gives one finding a criterion, and has no default outcome: what was not measured is
-INCONCLUSIVE, what broke is ERROR, what is not finite FAILS.
+Takes numbers and limits, gives one finding per criterion, and has no default outcome: a number that was not measured is
+INCONCLUSIVE, a failed run is ERROR, a number that is not finite FAILS.
 """
 
 import math
@@ -25,10 +25,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One limit beside what was measured.
+    """One limit with the measured value.
 
-    `value` is None where nothing was measured. `worst` is the place of the value furthest from what is allowed,
-    `first_beyond` the first place at which a single value already exceeds the limit.
+    `value` is None if nothing was measured. `worst` is the place of the value furthest from what is allowed,
+    `first_beyond` the first place at which a single value exceeds the limit.
     """
 
     limit: Limit
@@ -41,7 +41,7 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One criterion's outcome with the measured numbers; `message` says where, how much and what is allowed."""
+    """One criterion's outcome with the measured numbers; `message` states where, how much and what is allowed."""
 
     standard: str
     criterion: str
@@ -70,9 +70,9 @@ STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
 
 
 def statistic(name: str, values: Sequence[float]) -> float:
-    """A statistic in float64, in whatever order the values stand.
+    """A statistic in float64; the order of the values does not matter.
 
-    Where any value that it looks at is not finite, so is the statistic: NaN, or the infinity if there is only one.
+    If any value that it uses is not finite, the statistic is not finite: NaN, or the infinity if there is only one.
     """
     looked_at = values[:1] if name == "first" else values
     if bad := [value for value in looked_at if not math.isfinite(value)]:
@@ -81,7 +81,7 @@ def statistic(name: str, values: Sequence[float]) -> float:
 
 
 def holds(value: float, limit: Limit) -> bool:
-    """Whether a value keeps a limit. What is not finite never does."""
+    """Whether a value keeps a limit. A value that is not finite never does."""
     if not math.isfinite(value):
         return False
     match limit.comparator:
@@ -99,10 +99,10 @@ def judge(comparison: Comparison, standard: Standard) -> tuple[Finding, ...]:
 
 
 def restated(comparison: Comparison, standard: Standard, finding: Finding, values: Sequence[float | None]) -> Finding:
-    """A finding with the numbers that another machine computed, where they are its own but for their last digits.
+    """A finding with the numbers that another machine computed, if they differ only in their last digits.
 
-    Sums of float64 are rounded in the order in which a processor adds them up, so a number that is computed again
-    elsewhere may differ in its last bits. One that differs by more, or that meets a limit otherwise, is left as it is.
+    A float64 sum depends on the order in which a processor adds the values, so a number that is recomputed on another
+    machine may differ in its last bits. A number that differs by more, or that changes an outcome, is not replaced.
     """
     criterion = next(one for one in standard.criteria if one.id == finding.criterion)
     judged = tuple(
@@ -134,7 +134,7 @@ def _judge_criterion(comparison: Comparison, standard: Standard, criterion: Crit
 
 
 def _combine(criterion: Criterion, outcomes: Sequence[Outcome]) -> Outcome:
-    """Any one limit suffices; without one, what broke comes before what failed before what was not measured."""
+    """Any one limit suffices; if none is met, ERROR comes before FAIL, and FAIL before INCONCLUSIVE."""
     if Outcome.PASS in outcomes:
         return Outcome.PASS
     if Outcome.FAIL in outcomes:
@@ -155,7 +155,7 @@ def _judge_limit(comparison: Comparison, limit: Limit) -> Judged:
     outcome = Outcome.PASS if holds(value, limit) else Outcome.FAIL
     first_beyond = _first_beyond(limit, measurement)
     if broken is not None and (outcome is Outcome.PASS or not _exceeded_by_a_number(limit, measurement)):
-        outcome = Outcome.ERROR  # the steps that were taken are fine, the others were not taken
+        outcome = Outcome.ERROR  # the steps that were taken pass, and the others are missing
     return Judged(
         limit=limit,
         outcome=outcome,
@@ -170,21 +170,21 @@ def _single(limit: Limit, value: float) -> float:
     return abs(value) if limit.statistic == "bias" else value
 
 
-def _looked_at(limit: Limit, measurement: Measurement) -> Iterable[tuple[Place, float]]:
+def _used_by(limit: Limit, measurement: Measurement) -> Iterable[tuple[Place, float]]:
     pairs = list(zip(measurement.places, measurement.values, strict=True))
     return pairs[:1] if limit.statistic == "first" else pairs
 
 
 def _first_beyond(limit: Limit, measurement: Measurement) -> Place | None:
-    places = (place for place, value in _looked_at(limit, measurement) if not holds(_single(limit, value), limit))
+    places = (place for place, value in _used_by(limit, measurement) if not holds(_single(limit, value), limit))
     return next(places, None)
 
 
 def _exceeded_by_a_number(limit: Limit, measurement: Measurement) -> bool:
-    """Whether a step that was taken already breaks a limit that holds for every single step."""
+    """Whether a taken step already exceeds a limit that holds for every single step."""
     if limit.statistic not in ("first", "maximum"):
         return False
-    return any(not math.isnan(value) and not holds(value, limit) for _, value in _looked_at(limit, measurement))
+    return any(not math.isnan(value) and not holds(value, limit) for _, value in _used_by(limit, measurement))
 
 
 def _worst(limit: Limit, measurement: Measurement) -> Place:
@@ -194,7 +194,7 @@ def _worst(limit: Limit, measurement: Measurement) -> Place:
             return math.inf
         return -value if limit.comparator == "at_least" else value
 
-    return max(_looked_at(limit, measurement), key=badness)[0]
+    return max(_used_by(limit, measurement), key=badness)[0]
 
 
 NAMED = 3  # places in a message
@@ -202,19 +202,19 @@ ALLOWED = {"at_most": "at most {:g} allowed", "below": "less than {:g} allowed",
 
 
 def share_of_allowed(judged: Judged) -> float | None:
-    """Value over limit; None where the limit asks for something, or allows nothing, and where nothing was measured."""
-    if judged.value is None or judged.limit.value == 0 or asks(judged.limit):
+    """Value over limit; None if the limit is a minimum, if it allows only 0, or if nothing was measured."""
+    if judged.value is None or judged.limit.value == 0 or is_minimum(judged.limit):
         return None
     return judged.value / judged.limit.value
 
 
-def asks(limit: Limit) -> bool:
-    """Whether more is better: what may be at most a negative number has to be there, as what must be at least one."""
+def is_minimum(limit: Limit) -> bool:
+    """Whether more is better: for `at_least`, and for a negative limit, which requires at least that much decrease."""
     return limit.comparator == "at_least" or limit.value < 0
 
 
 def closest(findings: Iterable[Finding]) -> tuple[float, Finding, Judged] | None:
-    """What uses most of its limit, or is furthest beyond it, and how much; None where all that is allowed is exact."""
+    """The finding that uses most of its limit, or is furthest beyond it, and how much; None if no limit has a share."""
     shares = [
         (share if math.isfinite(share) else math.inf, finding, judged)
         for finding in findings
@@ -225,7 +225,7 @@ def closest(findings: Iterable[Finding]) -> tuple[float, Finding, Judged] | None
 
 
 def describe_place(place: Place) -> str:
-    """A place in words: `step 17` or the name of a tensor or run."""
+    """A place as text: `step 17` or the name of a tensor or run."""
     return f"step {place}" if isinstance(place, int) else place
 
 
@@ -249,8 +249,8 @@ def _message(
 
 
 def _located(measurement: Measurement, judged: Judged) -> str:
-    """Steps have an order, so the first beyond the limit is named; of what is the same or not, all that differ, up to a
-    few; of tensors and runs the worst."""
+    """For steps, the first beyond the limit; for comparisons of equality, the first few places that differ; for tensors
+    and runs, the worst."""
     if judged.first_beyond is None:
         return ""
     if isinstance(judged.first_beyond, int):

@@ -1,8 +1,8 @@
 """The page of a bundle: one self-contained HTML file that opens without a network and without any framework.
 
-A view model (`view`) holds every word and number as it is shown, a Jinja2 template loops over it, and `charts`
-describes the figures. The page is a function of the bundle and of the plotly that is installed: the same bundle
-gives the same bytes wherever it lies.
+A view model (`view`) holds every text and number as it is shown, a Jinja2 template loops over it, and `charts`
+describes the figures. The page is a function of the bundle and of the installed plotly: the same bundle gives the same
+bytes in any directory.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from harness.report.view import build_view
 
 
 def render_report(submission: Submission, certificate: Certificate) -> str:
-    """The whole page of a bundle as HTML, with the level that it carries."""
+    """The whole page of a bundle as HTML, with its level."""
     return render_page(build_view(submission, certificate))
 
 

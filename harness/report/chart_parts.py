@@ -1,7 +1,7 @@
-"""What the figures are made of: traces that name columns, lines and shades over them, axes and layout.
+"""The parts of figures: traces that name columns, lines and shades over them, axes and layout.
 
-A logarithmic axis has no place for 0 and none for what is not a number: both get a row of their own (`Rows`).
-Colours are the style's variables.
+A logarithmic axis cannot show 0 or not-a-number: both get a row of their own (`Rows`). Colours are the style's
+variables.
 """
 
 import math
@@ -14,13 +14,13 @@ import plotly.graph_objects as go
 from harness.report.words import number
 from harness.standards import Limit
 
-LEAST = 1e-17  # the row of the exactly equal where nothing differs: below half a unit in the last place of 1
-MARKED_STEPS = 400  # beyond this many steps, a marker a step is only slow
+LEAST = 1e-17  # the row of equal values if nothing differs: below half a unit in the last place of 1
+MARKED_STEPS = 400  # with more steps, one marker per step only makes the page slow
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Where the log axis puts what has no logarithm: the exactly equal at the bottom, the not finite at the top."""
+    """Positions on the log axis for values without a logarithm: equal values at the bottom, not finite ones on top."""
 
     equal: float
     broken: float
@@ -34,7 +34,7 @@ def rows_for(values: Iterable[float]) -> Rows:
 
 
 def curve(side: str, field: str, steps: int) -> Any:
-    # The reference is broad and pale under a thin subject: curves that agree to seven digits stay both visible.
+    # The reference is wide and pale under a thin subject, so that both curves are visible even if they agree.
     thin = 1.6 if steps <= MARKED_STEPS else 0.8
     line = {"color": f"var(--{side})", "width": 6 if side == "reference" else thin}
     meta = {"x": "train.step", "y": f"train.{side}.{field}"}
@@ -46,7 +46,7 @@ def curve(side: str, field: str, steps: int) -> Any:
 def error(
     column: str, steps: str, rows: Rows, length: int, name: str = "relative difference", color: str = "subject"
 ) -> list[Any]:
-    """The finite differences as a line, the exactly equal and the not finite as markers in their rows."""
+    """Finite differences as a line; equal and not finite values as markers in their rows."""
     paint = f"var(--{color})"
     mode = "lines+markers" if length <= MARKED_STEPS else "lines"
     shared = {"yaxis": "y2", "hovertemplate": "%{customdata}"}
@@ -79,7 +79,7 @@ def error(
 
 
 def floor_band(field: str, rows: Rows) -> list[Any]:
-    """The widest of the perturbed repeats of the reference, filled down to the row of the exactly equal."""
+    """The largest difference of the reference's perturbed repeats, filled down to the row of equal values."""
     meta = {"x": "train.step", "y": f"floor.{field}.relative"}
     base = {**meta, "keep": "base", "at": rows.equal}
     shared = {"yaxis": "y2", "mode": "lines", "line": {"width": 0}}
@@ -118,16 +118,16 @@ def draw_beyond(figure: Any, step: int | None) -> None:
     )  # fmt: skip
 
 
-def draw_untaken(figure: Any, taken: int, asked: int) -> None:
+def draw_untaken(figure: Any, taken: int, total: int) -> None:
     """Shades the steps that one of the two runs did not take."""
-    if taken == asked:
+    if taken == total:
         return
     figure.add_shape(
-        type="rect", xref="x", yref="paper", x0=taken + 0.5, x1=asked + 0.5, y0=0, y1=1,
+        type="rect", xref="x", yref="paper", x0=taken + 0.5, x1=total + 0.5, y0=0, y1=1,
         fillcolor="var(--band)", line={"width": 0}, layer="below",
     )  # fmt: skip
     figure.add_annotation(
-        text="not taken by both sides", xref="x", yref="paper", x=(taken + asked) / 2, y=0.46,
+        text="not taken by both sides", xref="x", yref="paper", x=(taken + total) / 2, y=0.46,
         showarrow=False, font={"color": "var(--muted)", "size": 12},
     )  # fmt: skip
 

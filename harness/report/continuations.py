@@ -1,6 +1,6 @@
-"""What both sides say to the same prompts, side by side, and where one leaves the other or the oracle.
+"""Both sides' continuations of the same prompts, side by side, and where they differ from each other or the oracle.
 
-Reads tokens that runs left; what is judged of them is measured in `harness.comparison.inference`.
+Reads the tokens that runs left. The judged numbers are measured in `harness.comparison.inference`.
 """
 
 import math
@@ -23,12 +23,12 @@ from harness.runs.inputs import read_tensors
 Tokens = npt.NDArray[Any]
 KINDS = ("greedy", "stopped", "sampled", "template")
 AGREE = Mark(glyph="✓", word="same tokens", tone="pass")
-NEAR_TIE = Mark(glyph="≈", word="part at a near tie", tone="pass")
+NEAR_TIE = Mark(glyph="≈", word="differ at a near tie", tone="pass")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Continued:
-    """How a side goes on: what it shares with the other, what it says alone, and how that stands to the oracle."""
+    """The continuation of a side: the part shared with the other side, the rest, and a comparison with the oracle."""
 
     side: str
     shared: str
@@ -37,8 +37,8 @@ class Continued:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What else was made of a prompt, or of a conversation; whether the sides agree in it, and what it is."""
+class Output:
+    """Another output for a prompt, or for a conversation: what it is, whether the sides agree, and its text."""
 
     what: str
     mark: Mark
@@ -54,7 +54,7 @@ class PromptRow:
     mark: Mark
     sentence: str
     sides: tuple[Continued, ...]
-    others: tuple[Told, ...]
+    others: tuple[Output, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +62,17 @@ class Continuations:
     """The whole section."""
 
     prompts: tuple[PromptRow, ...]
-    conversations: tuple[Told, ...]
+    conversations: tuple[Output, ...]
 
 
 def continuations(bundle: Bundle) -> Continuations:
-    """What was asked and answered in a bundle, as text where its tokenizer can be read."""
-    asked = read_evaluation(bundle.path / "inputs")
+    """The prompts and outputs in a bundle, as text if its tokenizer can be read."""
+    evaluation = read_evaluation(bundle.path / "inputs")
     text = read_token_text(bundle.path / "inputs" / TOKENIZER)
     left = {side: _left(bundle, run) for side, run in SIDES}
     return Continuations(
-        prompts=tuple(_prompt(bundle, asked, left, text, n) for n in range(len(asked.prompts))),
-        conversations=tuple(_conversation(bundle, asked, left, n) for n in range(len(asked.conversations))),
+        prompts=tuple(_prompt(bundle, evaluation, left, text, n) for n in range(len(evaluation.prompts))),
+        conversations=tuple(_conversation(bundle, evaluation, left, n) for n in range(len(evaluation.conversations))),
     )
 
 
@@ -84,42 +84,42 @@ def _left(bundle: Bundle, run: str) -> dict[str, Tokens]:
 
 
 def _prompt(
-    bundle: Bundle, asked: Evaluation, left: Mapping[str, Mapping[str, Tokens]], text: TokenText, n: int
+    bundle: Bundle, evaluation: Evaluation, left: Mapping[str, Mapping[str, Tokens]], text: TokenText, n: int
 ) -> PromptRow:
     tokens = [left[side].get(f"greedy.{n}") for side, _ in SIDES]
-    mark, sentence, at = _parting(tokens)
+    mark, sentence, at = _agreement(tokens)
     if mark is DIFFER and all(_near_tie(bundle, side, n) for side, _ in SIDES):
         mark = NEAR_TIE
     return PromptRow(
-        title=f"Prompt {n}, {count(len(asked.prompts[n]), 'token')}",
-        text=text.text(asked.prompts[n]),
+        title=f"Prompt {n}, {count(len(evaluation.prompts[n]), 'token')}",
+        text=text.text(evaluation.prompts[n]),
         mark=mark,
         sentence=sentence,
         sides=tuple(_continued(bundle, side, one, text, at, n) for (side, _), one in zip(SIDES, tokens, strict=True)),
-        others=tuple(_others(bundle, asked, left, text, n)),
+        others=tuple(_others(bundle, evaluation, left, text, n)),
     )
 
 
-def _parting(tokens: Sequence[Tokens | None]) -> tuple[Mark, str, int]:
-    """How two continuations stand to each other, and how many tokens they share."""
+def _agreement(tokens: Sequence[Tokens | None]) -> tuple[Mark, str, int]:
+    """Whether two continuations agree, as a mark and a sentence, and how many tokens they share."""
     reference, subject = tokens
     if reference is None or subject is None:
-        return UNKNOWN, "A side left no continuation.", 0
+        return UNKNOWN, "A side has no continuation.", 0
     at = first_difference(reference, subject)
     if at is None:
         return AGREE, f"Both sides continue with the same {count(len(reference), 'token')}.", len(reference)
-    return DIFFER, f"Both sides share {count(at, 'token')}; what each says alone after that is marked.", at
+    return DIFFER, f"Both sides share {count(at, 'token')}; the different rest is marked.", at
 
 
 def _continued(bundle: Bundle, side: str, tokens: Tokens | None, text: TokenText, at: int, n: int) -> Continued:
     if tokens is None:
         return Continued(side=side, shared="", alone="", remark="not measured")
     shared, alone = (text.text(part.tolist()) for part in (tokens[:at], tokens[at:]))
-    return Continued(side=side, shared=shared, alone=alone, remark=_beside_oracle(bundle, side, len(tokens), n))
+    return Continued(side=side, shared=shared, alone=alone, remark=_compared_with_oracle(bundle, side, len(tokens), n))
 
 
-def _beside_oracle(bundle: Bundle, side: str, length: int, n: int) -> str:
-    """Whether a side continues as the oracle does, and if not, by how much the oracle's own token was above."""
+def _compared_with_oracle(bundle: Bundle, side: str, length: int, n: int) -> str:
+    """Whether a side continues as the oracle does, and if not, the regret at the first token that differs."""
     regret, compared = (value_at(bundle, f"greedy.{name}.{side}", f"prompt {n}") for name in ("regret", "compared"))
     if regret is None or compared is None or math.isnan(regret):
         return "Not compared with the oracle."
@@ -127,44 +127,44 @@ def _beside_oracle(bundle: Bundle, side: str, length: int, n: int) -> str:
         return f"The oracle continues with the same {count(length, 'token')}."
     tie = ": a near tie" if _near_tie(bundle, side, n) else ""
     return (
-        f"Shares {count(int(compared), 'token')} with the oracle, whose next one is {number(regret)} above this side's "
-        f"in its logits{tie}."
+        f"Shares {count(int(compared), 'token')} with the oracle. The logit of the oracle's next token is "
+        f"{number(regret)} above that of this side's token{tie}."
     )
 
 
 def _near_tie(bundle: Bundle, side: str, n: int) -> bool:
-    """Whether a side keeps to the oracle's continuation as closely as the subject has to."""
+    """Whether a side's regret is within the limit for the subject."""
     regret = value_at(bundle, f"greedy.regret.{side}", f"prompt {n}")
     _, limit = least_limit(bundle, "greedy.regret.subject")
     return regret is not None and limit is not None and regret <= limit.value
 
 
 def _others(
-    bundle: Bundle, asked: Evaluation, left: Mapping[str, Mapping[str, Tokens]], text: TokenText, n: int
-) -> Iterator[Told]:
+    bundle: Bundle, evaluation: Evaluation, left: Mapping[str, Mapping[str, Tokens]], text: TokenText, n: int
+) -> Iterator[Output]:
     stopped = [left[side].get(f"stopped.{n}") for side, _ in SIDES]
     lengths = [
         f"{side} after {count(len(one), 'token')}"
         for (side, _), one in zip(SIDES, stopped, strict=True)
         if one is not None
     ]
-    stop = text.text([asked.stop_token])
+    stop = text.text([evaluation.stop_token])
     what = f"Ends before the stop token {stop!r}"
-    yield Told(what=what, mark=_mark(bundle, "stopped", f"prompt {n}"), detail=", ".join(lengths) or "not recorded")
+    yield Output(what=what, mark=_mark(bundle, "stopped", f"prompt {n}"), detail=", ".join(lengths) or "not recorded")
     drawn = [left[side].get(f"sampled.{n}") for side, _ in SIDES]
-    said = dict.fromkeys(text.text(one.tolist()) for one in drawn if one is not None)
-    yield Told(
-        what="Drawn by the same random numbers",
+    texts = dict.fromkeys(text.text(one.tolist()) for one in drawn if one is not None)
+    yield Output(
+        what="Sampled with the same random numbers",
         mark=_mark(bundle, "sampled", f"sampled {n}"),
-        detail=" | ".join(said) or "not recorded",
+        detail=" | ".join(texts) or "not recorded",
     )
 
 
-def _conversation(bundle: Bundle, asked: Evaluation, left: Mapping[str, Mapping[str, Tokens]], n: int) -> Told:
-    said = " · ".join(f"{one['role']}: {one['content']}" for one in asked.conversations[n])
+def _conversation(bundle: Bundle, evaluation: Evaluation, left: Mapping[str, Mapping[str, Tokens]], n: int) -> Output:
+    text = " · ".join(f"{one['role']}: {one['content']}" for one in evaluation.conversations[n])
     tokens = left["reference"].get(f"template.{n}", np.array([]))
     mark = _mark(bundle, "template", f"template {n}")
-    return Told(what=f"Conversation {n}, {count(len(tokens), 'token')}", mark=mark, detail=shown(said))
+    return Output(what=f"Conversation {n}, {count(len(tokens), 'token')}", mark=mark, detail=shown(text))
 
 
 def _mark(bundle: Bundle, kind: str, place: str) -> Mark:

@@ -1,19 +1,19 @@
-"""Every criterion with its measured number beside its limit, its reason and its source, passes included."""
+"""Every criterion, also those that pass, with its measured number, its limit, its reason and its source."""
 
 import math
 from dataclasses import dataclass
 
 from harness.comparison.measurement import Comparison
-from harness.evidence.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, asks, describe_place, holds
+from harness.evidence.judge import ALLOWED, STATISTIC_WORDS, Finding, Judged, Outcome, describe_place, holds, is_minimum
 from harness.report.words import Mark, exact, mark, number
 from harness.standards import Limit
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """Used of allowed: `width` in per cent of the bar, which ends at the limit; `text` says it without the bar.
+    """The used share of a limit: `width` in per cent of the bar, which ends at the limit, and the same as `text`.
 
-    `width` is None where nothing is allowed and nothing is used.
+    `width` is None if nothing is allowed and nothing is used.
     """
 
     width: float | None
@@ -49,7 +49,7 @@ class CriterionRow:
 
 
 def criterion_row(comparison: Comparison, finding: Finding) -> CriterionRow:
-    """A finding with each of its limits beside what was measured."""
+    """A finding with each of its limits and the measured numbers."""
     return CriterionRow(
         id=finding.criterion,
         title=finding.title,
@@ -76,7 +76,7 @@ def _limit(comparison: Comparison, judged: Judged) -> LimitRow:
 
 
 def _note(comparison: Comparison, judged: Judged) -> str:
-    """Where: the first place beyond the limit, else the worst of several; and why a number is missing."""
+    """The first place beyond the limit, or else the worst of several; and why a number is missing."""
     parts = [judged.explanation] if judged.explanation else []
     measured = judged.limit.measurement in comparison and len(comparison[judged.limit.measurement].values)
     several = measured and measured > 1
@@ -89,14 +89,14 @@ def _note(comparison: Comparison, judged: Judged) -> str:
 
 
 def used_of_allowed(limit: Limit, value: float | None) -> Bar | None:
-    """How much of a limit is used, or how much of what is asked is reached; None where nothing was measured."""
+    """How much of a limit is used, or how much of a requirement is reached; None if nothing was measured."""
     if value is None or not math.isfinite(value):
         return None if value is None else _full("not finite")
     if limit.value == 0:
         return Bar(width=None, over=False, text="exact") if holds(value, limit) else _full("not exact")
     ratio = value / limit.value
     over = not holds(value, limit)
-    text = f"{_ratio(ratio)} of what is asked" if asks(limit) else _ratio(ratio)
+    text = f"{_ratio(ratio)} of what is required" if is_minimum(limit) else _ratio(ratio)
     return Bar(width=round(min(max(ratio, 0.0), 1.0) * 100, 2), over=over, text=text)
 
 

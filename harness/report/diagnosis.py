@@ -1,6 +1,6 @@
-"""The page of a diagnosis: the sentence, a map of layers and places, what was asked after, every number.
+"""The page of a diagnosis: the sentence, a map of layers and places, the checks, every number.
 
-It has no script: a map is a table whose cells carry the ratio in words and its colour.
+It has no script: a map is a table whose cells have the ratio as text and as colour.
 """
 
 import dataclasses
@@ -19,10 +19,13 @@ from harness.runs.places import Direction
 LAYER = re.compile(r"model\.layers\.(\d+)\.?(.*)")
 LAYER_OUTPUT = "layer output"
 TITLES: dict[Direction, tuple[str, str]] = {
-    "forward": ("Values", "The pass goes from top to bottom. The loss is held against that of the same logits."),
+    "forward": (
+        "Values",
+        "The pass goes from top to bottom. The loss is compared with the exact loss of the same logits.",
+    ),
     "backward": (
         "Gradients by place",
-        "Of the loss, with respect to each value; the pass goes from bottom to top.",
+        "Gradients of the loss with respect to each value; the pass goes from bottom to top.",
     ),
     "parameter": ("Gradients of parameters", "Before clipping; the pass goes from bottom to top."),
 }
@@ -38,7 +41,7 @@ SHADES = (("agrees", 0.0), ("near", 3.0), ("differs", ALLOWED_RATIO), ("far", 1e
 
 @dataclass(frozen=True, kw_only=True)
 class MapCell:
-    """One place of the map. `shade` is a class of the style; `title` says the numbers."""
+    """One place of the map. `shade` is a class of the style; `title` has the numbers."""
 
     text: str
     shade: str
@@ -63,7 +66,7 @@ class Map:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One reading in words."""
+    """One reading as text."""
 
     name: str
     direction: str
@@ -81,7 +84,7 @@ class DiagnosisPage:
     case: str
     over: str
     place: str
-    says: str
+    sentence: str
     tone: str
     facts: tuple[Fact, ...]
     maps: tuple[Map, ...]
@@ -99,12 +102,12 @@ def render_diagnosis(diagnosis: Diagnosis) -> str:
 def build_page(diagnosis: Diagnosis) -> DiagnosisPage:
     """The view model of a diagnosis."""
     named = diagnosis.named
-    sentence = diagnosis.broken or "At no place, in no gradient, and in no check."
+    sentence = diagnosis.broken or "No place, gradient or check differs."
     return DiagnosisPage(
         case=diagnosis.case,
         over="The first place that differs" if named else "Step 1 and what comes after",
         place=named.place if named else "Failed" if diagnosis.broken else "Nothing differs",
-        says=named.finding if named else sentence,
+        sentence=named.finding if named else sentence,
         tone="bad" if named or diagnosis.broken else "good",
         facts=tuple(_facts(diagnosis)),
         maps=tuple(found for direction in TITLES if (found := _map(diagnosis, direction)) is not None),
@@ -153,7 +156,7 @@ def _line(diagnosis: Diagnosis, reading: Reading) -> Line:
 
 
 def _map(diagnosis: Diagnosis, direction: Direction) -> Map | None:
-    """Rows in the order of the forward pass, a column a layer; what is in no layer spans them all."""
+    """Rows in the order of the forward pass, one column per layer; a place outside the layers spans all columns."""
     readings = [reading for reading in diagnosis.readings if reading.direction == direction]
     if not any(reading.state != "not recorded" for reading in readings):
         return None

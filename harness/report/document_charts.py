@@ -1,4 +1,4 @@
-"""The figures of an evaluation: every document on both sides, and how far apart the sides are in it."""
+"""The figures of an evaluation: every document on both sides, and the difference between the sides."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ COLORS: Mapping[EvaluationTask, str] = {"text": "subject", "last_word": "second"
 
 
 def likelihood_chart(columns: Mapping[str, Column]) -> Chart:
-    """What every document costs the subject over what it costs the reference, in nats, on logarithmic axes."""
+    """The cost of every document on the subject against that on the reference, in nats, on logarithmic axes."""
     pairs = {task: likelihoods_of(columns, task) for task in TITLES}
     least, most = _decades(columns, [name for every in pairs.values() for pair in every for name in pair])
     figure = go.Figure(layout=_square_layout(least, most))
@@ -30,9 +30,9 @@ def likelihood_chart(columns: Mapping[str, Column]) -> Chart:
     return Chart(
         id="chart-likelihood",
         title="Every document on both sides",
-        alt="What each document costs the subject, over what it costs the reference, in nats",
-        caption="Minus the log-likelihood, in nats; of a passage each of its endings. On the dotted line both sides "
-        "say the same.",
+        alt="Cost of each document on the subject against that on the reference, in nats",
+        caption="Minus the log-likelihood, in nats; for a passage, of each of its endings. On the dotted line both "
+        "sides are equal.",
         figure=plain(figure),
     )
 
@@ -50,7 +50,7 @@ def _points(task: EvaluationTask, reference: str, subject: str, first: bool) -> 
 
 
 def _decades(columns: Mapping[str, Column], names: Sequence[str]) -> tuple[float, float]:
-    """The decimal logarithms between which all costs are."""
+    """The range of all costs, as decimal logarithms."""
     found = [columns[name] for name in names]
     costs = [-value for column in found if isinstance(column, list) for value in column if isinstance(value, float)]
     logarithms = [math.log10(cost) for cost in costs if cost > 0]
@@ -67,7 +67,7 @@ def _square_layout(least: float, most: float) -> dict[str, Any]:
 
 
 def difference_chart(bundle: Bundle) -> Chart:
-    """How far the sides' log-likelihoods of every document are apart, with the limits on it."""
+    """The difference of the sides' log-likelihoods for every document, with its limits."""
     measured = bundle.comparison["score.log_likelihood"]
     limits = limits_on(bundle, measured.name)
     rows = rows_for([*measured.values, *(limit.value for _, limit in limits)])
@@ -85,7 +85,7 @@ def difference_chart(bundle: Bundle) -> Chart:
         id="chart-difference",
         title="Difference of every document",
         alt="Difference of the sides' log-likelihoods by document",
-        caption="Of a log-likelihood beyond one nat the relative difference, of others the difference. "
+        caption="Relative difference for log-likelihoods beyond one nat, absolute difference for others. "
         + (f"Allowed: {allowed}." if limits else "No standard of this bundle limits it."),
         figure=plain(figure),
     )

@@ -1,4 +1,4 @@
-"""The numbers of every document that was scored: columns for charts and downloads, and a row a task.
+"""The numbers of every scored document: columns for charts and downloads, and one row per task.
 
 A document that a side did not score is None; see `harness.report.columns`.
 """
@@ -23,15 +23,15 @@ EVERY_SIDE = (*SIDES, ("oracle", ORACLE))
 TITLES: Mapping[EvaluationTask, str] = {"text": "Texts", "last_word": "Last words", "ending": "Endings"}
 SCORES: Mapping[EvaluationTask, str] = {
     "text": "perplexity per word",
-    "last_word": "of passages, how many words are the greedy ones",
-    "ending": "of passages, how often the likeliest of several endings is its own",
+    "last_word": "share of passages whose last word is the greedy one",
+    "ending": "share of passages whose own ending is the most likely",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """One task: what both sides score, how far that is apart, and how far it is at most. `bound_open`: that is beyond
-    what is allowed, so the evaluation is too small to show that it is not."""
+    """One task: the scores of both sides, their difference, and its upper bound. `bound_open`: the bound is beyond the
+    limit, so the evaluation is too small to show that the difference is within it."""
 
     task: str
     score: str
@@ -48,7 +48,7 @@ class ScoreRow:
 
 
 def score_rows(bundle: Bundle) -> tuple[ScoreRow, ...]:
-    """A row a task, in the order in which they are scored."""
+    """One row per task, in the order of scoring."""
     return tuple(_score_row(bundle, task) for task in TITLES if any(_lines(bundle, task).values()))
 
 
@@ -90,25 +90,25 @@ def _percent(value: float | None) -> str:
 
 
 def least_limit(bundle: Bundle, measurement: str, statistic: str = "maximum") -> Any:
-    """The standard and the limit that allows least of a measurement; (None, None) where none limits it."""
+    """The strictest limit on a measurement, with its standard; (None, None) if there is none."""
     return min(limits_on(bundle, measurement, statistic), key=lambda pair: pair[1].value, default=(None, None))
 
 
 def allowed_of(bundle: Bundle, measurement: str) -> str:
-    """What the strictest limit allows, in words; empty where none limits it."""
+    """The strictest limit as text; empty if there is none."""
     standard, limit = least_limit(bundle, measurement)
     return f"{ALLOWED[limit.comparator].format(limit.value)} ({standard})" if limit else ""
 
 
 def value_at(bundle: Bundle, measurement: str, place: Place) -> float | None:
-    """What was measured at a place; None where nothing was."""
+    """The measured value at a place, or None."""
     measured = bundle.comparison[measurement]
     return dict(zip(measured.places, measured.values, strict=True)).get(place)
 
 
 def document_columns(bundle: Bundle) -> dict[str, Column]:
-    """`TASK.step`, and of each side `TASK.SIDE.score`, `.document`, `.words`, `.log_likelihood.N`; `TASK.difference` is
-    that of the log-likelihoods of both sides."""
+    """`TASK.step`, and for each side `TASK.SIDE.score`, `.document`, `.words` and `.log_likelihood.N`;
+    `TASK.difference` is the difference of both sides' log-likelihoods."""
     columns: dict[str, Column] = {}
     for task, numbers in _numbers(bundle).items():
         columns[f"{task}.step"] = list(numbers)
@@ -120,7 +120,7 @@ def document_columns(bundle: Bundle) -> dict[str, Column]:
 
 
 def document_tables(columns: Mapping[str, Column]) -> tuple[Table, ...]:
-    """A CSV file a task."""
+    """One CSV file per task."""
     return tuple(
         Table(
             ending=f"{task.replace('_', '-')}-documents.csv",
@@ -132,14 +132,14 @@ def document_tables(columns: Mapping[str, Column]) -> tuple[Table, ...]:
 
 
 def likelihoods_of(columns: Mapping[str, Column], task: EvaluationTask) -> list[tuple[str, str]]:
-    """The columns of log-likelihoods of a task, by pairs: the reference's and the subject's."""
+    """The log-likelihood columns of a task, in pairs of reference and subject."""
     pattern = f"{task}.reference.log_likelihood."
     pairs = [(name, name.replace(".reference.", ".subject.")) for name in columns if name.startswith(pattern)]
     return [pair for pair in pairs if pair[1] in columns]
 
 
 def _numbers(bundle: Bundle) -> dict[EvaluationTask, range]:
-    """The numbers of the documents of each task, over all tasks."""
+    """The document numbers of each task, counted over all tasks."""
     section = bundle.case.inference_section
     first, second = 1 + section.texts, 1 + section.texts + section.documents
     return {

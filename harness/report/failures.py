@@ -1,4 +1,4 @@
-"""What a reader whose run went red needs first: what broke, what was set up differently, then the earliest numbers."""
+"""The first section after a failure: failed runs, differences in the setup, then the earliest failing numbers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from harness.runs.files import LOG
 from harness.runs.trace import Run, Scored
 
 LOG_LINES = 20
-SHOWN = 4  # findings that open unfolded, and keys of a configuration that are told with both values
+SHOWN = 4  # findings that are unfolded, and keys of a configuration that are shown with both values
 REFUSED = (Outcome.ERROR, Outcome.FAIL)
 ALIGNED_RUNS = {"reference.alignment.differs": REFERENCE, "subject.alignment.differs": SUBJECT}
 ABSENT = "nothing"
@@ -23,7 +23,7 @@ ABSENT = "nothing"
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenRun:
-    """A run that did not come to its end, in a sentence, with what it is for and the end of what it printed."""
+    """A run that did not finish: a sentence, its purpose, and the end of its output."""
 
     name: str
     purpose: str
@@ -33,7 +33,7 @@ class BrokenRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """A finding about what both sides were to agree in, with the keys in which they do not and both values."""
+    """A finding about a setup that must be equal on both sides, with the keys that differ and both values."""
 
     mark: Mark
     message: str
@@ -42,9 +42,9 @@ class Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """Broken runs, then what explains the numbers, then the earliest findings, then the others.
+    """Failed runs, then causes, then the earliest findings, then the others.
 
-    `diagnosed`: every run trained to its end and something failed, so the first place that differs can be named.
+    `diagnosed`: every run finished and a criterion failed, so `certify diagnose` can name the first place that differs.
     `remarks`: see `remarks`.
     """
 
@@ -58,7 +58,7 @@ class Trouble:
 
 
 def build_trouble(bundle: Bundle) -> Trouble | None:
-    """None where every run ended and no finding is refused."""
+    """None if every run finished and no finding is FAIL or ERROR."""
     refused = [finding for finding in bundle.findings if finding.outcome in REFUSED]
     broken = tuple(_broken_runs(bundle))
     if not refused and not broken:
@@ -92,17 +92,17 @@ def _cause(bundle: Bundle, finding: Finding) -> Cause:
 
 
 def _misaligned(bundle: Bundle, name: str) -> Iterator[str]:
-    """Each key of a side's configuration that is not as the case says, with both values."""
+    """Each key of a side's configuration that differs from the case, with both values."""
     run, wanted = bundle.runs.get(name), expected_alignment(bundle.case)
     stated: dict[str, Any] = dict(run.trace.header.alignment) if run and run.trace else {}
     for key in sorted({*wanted, *stated}):
-        asked, found = wanted.get(key, ABSENT), stated.get(key, ABSENT)
-        if asked != found:
-            yield f"{key}: the {name.partition('-')[0]} has {found}, the case says {asked}"
+        expected, found = wanted.get(key, ABSENT), stated.get(key, ABSENT)
+        if expected != found:
+            yield f"{key}: the {name.partition('-')[0]} has {found}, the case has {expected}"
 
 
 def _summarizes(finding: Finding) -> bool:
-    """Whether the limit is for a mean, a root mean square or a bias; one for single steps locates more sharply."""
+    """Whether the limit is for a mean, a root mean square or a bias; a limit for single steps locates more exactly."""
     return finding.judged[0].limit.statistic in ("mean", "rms", "bias")
 
 
@@ -135,7 +135,7 @@ def _how_it_ended(run: Run) -> str:
 
 
 def _log(bundle: Bundle, run: Run) -> str:
-    """The end of what the run printed: as recorded, else from the log beside the bundle."""
+    """The end of the run's output: as recorded, or else from the log in the bundle."""
     path = bundle.path / "runs" / run.name / LOG
     text = run.outcome.log_tail
     if not text and path.is_file():

@@ -1,4 +1,4 @@
-"""What the page shows of inference alone: scores, logits against the exact ones, continuations, a side with itself."""
+"""The sections for inference: scores, logits compared with the exact ones, continuations, each side with itself."""
 
 import math
 from collections.abc import Iterator
@@ -30,15 +30,15 @@ REPEATED = (
     Repeated(measurement="answers.differs", what="Logits and tokens", noun="tensor"),
 )
 SELVES = (
-    ("cache", "By a cache, token after token, against all at once"),
+    ("cache", "With a cache, token by token, against all at once"),
     ("batch", "In a batch, padded on the left, against alone"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitsRow:
-    """One row of tokens: both sides' errors, how far their predictions are from the exact ones, and where both hold the
-    same token for the best."""
+    """One row of tokens: both sides' errors, how far the subject's predictions are from the exact ones, and where both
+    sides have the same best token."""
 
     row: str
     reference: str
@@ -51,7 +51,7 @@ class LogitsRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SelfRow:
-    """How far a side is from itself where it computes the same in another way; `missing` says why that is not known."""
+    """How far a side is from itself if it computes the same in another way; `where` may state why that is not known."""
 
     side: str
     what: str
@@ -63,11 +63,11 @@ class SelfRow:
 
 @dataclass(frozen=True, kw_only=True)
 class InferencePart:
-    """`charts` are of every document; `untold` says why there is nothing to draw. `rest` are rows that unfold."""
+    """`charts` show every document; `not_drawn` states why there are none. `rest` are rows that unfold."""
 
     scores: tuple[ScoreRow, ...]
     charts: tuple[Chart, ...]
-    untold: str | None
+    not_drawn: str | None
     errors: ErrorGroup
     rows: tuple[LogitsRow, ...]
     rest: tuple[LogitsRow, ...]
@@ -79,14 +79,14 @@ class InferencePart:
     inputs: tuple[Fact, ...]
 
 
-def build_answering(bundle: Bundle) -> InferencePart:
+def build_inference(bundle: Bundle) -> InferencePart:
     """The sections of a bundle of inference, with the numbers of its documents."""
-    columns, untold = document_columns(bundle), _untold(bundle)
+    columns, not_drawn = document_columns(bundle), _not_drawn(bundle)
     rows = tuple(_logits_rows(bundle))
     return InferencePart(
         scores=score_rows(bundle),
-        charts=() if untold else (likelihood_chart(columns), difference_chart(bundle)),
-        untold=untold,
+        charts=() if not_drawn else (likelihood_chart(columns), difference_chart(bundle)),
+        not_drawn=not_drawn,
         errors=error_group(bundle, "logits", "Logits", "row"),
         rows=rows[:SHOWN_TENSORS],
         rest=rows[SHOWN_TENSORS:],
@@ -100,7 +100,7 @@ def build_answering(bundle: Bundle) -> InferencePart:
 
 
 def _inputs(bundle: Bundle) -> Iterator[Fact]:
-    """The weights and the evaluation, by the digests that the subject read."""
+    """The weights and the evaluation that the subject read, by digest."""
     section, run = bundle.case.inference_section, bundle.runs.get(SUBJECT)
     if run is None or run.trace is None:
         return
@@ -111,11 +111,11 @@ def _inputs(bundle: Bundle) -> Iterator[Fact]:
     yield Fact(term="Size of the evaluation", text=f"{listed(amounts)}; {documents} of each other task")
 
 
-def _untold(bundle: Bundle) -> str | None:
+def _not_drawn(bundle: Bundle) -> str | None:
     """Why there is no document to draw."""
     measured = bundle.comparison["score.log_likelihood"]
-    told = any(math.isfinite(value) for value in measured.values)
-    return None if told else measured.broken or measured.missing or "no document was scored"
+    finite = any(math.isfinite(value) for value in measured.values)
+    return None if finite else measured.broken or measured.missing or "no document was scored"
 
 
 def _logits_rows(bundle: Bundle) -> Iterator[LogitsRow]:

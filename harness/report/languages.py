@@ -71,33 +71,33 @@ CHINESE: Mapping[str, str] = {
     "Skip to the verdict": "跳到结论",
     "Verdict": "结论",
     "Curves": "曲线",
-    "Exact answer": "精确解",
+    "Exact result": "精确解",
     "Determinism": "确定性",
     "Parameters": "参数",
     "Criteria": "准则",
     "Provenance": "来源",
     "Repeat": "复现",
     "Raw numbers": "原始数据",
-    "What went wrong": "哪里出错",
-    "Why this level": "为何是此等级",
+    "What went wrong": "出错之处",
+    "Why this level": "等级依据",
     "State": "状态",
     "Requirement": "要求",
-    "What was found": "实际情况",
+    "Result": "实际情况",
     "Statements": "声明",
-    "Who": "谁",
+    "Signed by": "签署人",
     "Role": "角色",
     "What": "内容",
-    "Stated": "声明日期",
+    "Signed on": "签署日期",
     "Remark": "备注",
     "The floor, for comparison": "噪声底,供对照",
     "Relative difference": "相对差",
-    "Subject": "被测",
+    "Subject": "被测实现",
     "Floor": "噪声底",
-    "Subject / floor": "被测 / 噪声底",
-    "Against the exact answer": "与精确解对比",
+    "Subject / floor": "被测实现 / 噪声底",
+    "Compared with the exact result": "与精确解对比",
     "Statistic": "统计量",
-    "Reference’s error": "参考的误差",
-    "Subject’s error": "被测的误差",
+    "Reference’s error": "参考实现的误差",
+    "Subject’s error": "被测实现的误差",
     "Ratio": "比值",
     "Allowed ratio": "允许的比值",
     "Used": "已用",
@@ -109,10 +109,10 @@ CHINESE: Mapping[str, str] = {
     "Where": "位置",
     "Final parameters": "最终参数",
     "Tensor": "张量",
-    "‖difference‖ / ‖reference‖": "‖差‖ / ‖参考‖",
+    "‖difference‖ / ‖reference‖": "‖差‖ / ‖参考实现‖",
     "largest / rms": "最大 / 均方根",
     "Every criterion": "全部准则",
-    "Outcome": "结果",
+    "Outcome": "判定结果",
     "Criterion and its reason": "准则及其理由",
     "Measured": "实测",
     "Allowed": "允许",
@@ -123,7 +123,7 @@ CHINESE: Mapping[str, str] = {
     "Machine and versions": "机器与版本",
     "Runs": "各次运行",
     "Run": "运行",
-    "What it is for": "用途",
+    "Purpose": "用途",
     "Ended": "结束",
     "Runner": "运行器",
     "Steps": "步数",
@@ -131,73 +131,71 @@ CHINESE: Mapping[str, str] = {
     "Median step": "单步中位用时",
     "Repeat it": "自行复现",
     "Standards": "标准",
-    "Each side ran twice, in fresh processes. The same bits are asked for, not close numbers.": "每一方都在全新进程中运行两次。要求逐位相同,而不是数值接近。",
-    "The oracle is the same mathematics in float64, from the same weights and tokens; a case in bfloat16 "
-    "is measured against the same exact answer. A ratio is the subject’s error over the reference’s, "
-    "taken at each step or parameter; the reference’s counts as at least half a unit in the last place "
-    "of float32.": (
-        "精确解是同样的数学运算,以 float64、相同的权重和词元计算;bfloat16 用例也以它为"
-        "准。比值是在每一步或每个参数上被测误差除以参考误差;参考误差至少按 float32 末位的一半计"
-        "。"
+    "Each side ran twice, in fresh processes. Both runs must have the same bits.": (
+        "每一方都在全新进程中运行两次。两次结果必须逐位相同。"
     ),
-    "The floor (perturbed repeats of the reference) was not measured in this case.": "此用例未测噪声底(参考的扰动重复)。",
-    "Every digit that the runs recorded; reading a number back gives the same bits. What was not recorded "
-    "is empty.": "运行所记录的每一位数字;读回即得相同的位。未记录者为空。",
+    "The oracle is the same mathematics in float64, with the same weights and tokens; it is also the oracle of a "
+    "bfloat16 case. The ratio is the subject’s error divided by the reference’s error, for each step or parameter. The "
+    "reference’s error counts as at least half a unit in the last place of float32.": (
+        "精确解以 float64 进行同样的数学运算,权重和词元相同;bfloat16 用例也使用这一精确解。比值是每一步或每个"
+        "参数上被测实现的误差除以参考实现的误差。参考实现的误差至少按 float32 末位的半个单位计。"
+    ),
+    "The floor (perturbed repeats of the reference) was not measured in this case.": "此用例未测量噪声底(参考实现的扰动重复运行)。",
+    "Every digit that the runs recorded. Reading a number back gives the same bits. Missing numbers are empty.": (
+        "运行记录的全部数字位。读回后逐位相同。未记录的数值为空。"
+    ),
     "Scores": "得分",
     "Continuations": "续写",
     "With itself": "与自身对比",
-    "Both sides score the same documents with lm-eval. A small evaluation cannot show that two models score alike, so "
-    "beside each difference stands what it is at most, at a confidence of 95 %, by paired statistics over the "
-    "documents.": (
-        "双方用 lm-eval 对相同的文档评分。小规模评测无法证明两个模型得分相同,因此每个差值旁都给出按文档"
-        "配对统计、置信度 95 % 时的上界。"
+    "Both sides score the same documents with lm-eval. A small evaluation cannot show that two models have equal scores, "
+    "so each difference has an upper bound, at 95 % confidence, from paired statistics over the documents.": (
+        "双方用 lm-eval 对相同的文档评分。小规模评测无法证明两个模型得分相同,因此每个差值都给出上界:"
+        "由按文档配对的统计得出,置信度 95 %。"
     ),
     "Documents": "文档数",
-    "Reference": "参考",
+    "Reference": "参考实现",
     "Exact": "精确值",
     "Difference": "差值",
     "At most": "上界",
     "Texts": "文本",
-    "Last words": "末词",
-    "Endings": "结尾",
+    "Last words": "末词预测",
+    "Endings": "结尾选择",
     "perplexity per word": "每词困惑度",
-    "of passages, how many words are the greedy ones": "段落的末词是首选词的比例",
-    "of passages, how often the likeliest of several endings is its own": "若干结尾中最可能者即为原文的比例",
+    "share of passages whose last word is the greedy one": "末词即为贪心解码结果的段落比例",
+    "share of passages whose own ending is the most likely": "原文结尾概率最高的段落比例",
     "Every document on both sides": "双方的每个文档",
     "Difference of every document": "每个文档的差值",
-    "The oracle is the same mathematics in float64, each token from the whole of what is before it, without cache or "
-    "padding. A ratio is the subject’s error over the reference’s; the reference’s counts as at least half a unit in "
-    "the last place of float32.": (
-        "精确解是同样的数学运算,以 float64 计算,每个词元都由其之前的全部词元得出,不用缓存和填充。比值是"
-        "被测误差除以参考误差;参考误差至少按 float32 末位的一半计。"
+    "The oracle is the same mathematics in float64; it computes each token from all tokens before it, without cache or "
+    "padding. The ratio is the subject’s error divided by the reference’s error. The reference’s error counts as at "
+    "least half a unit in the last place of float32.": (
+        "精确解以 float64 进行同样的数学运算,每个词元都由其之前的全部词元算出,不用缓存和填充。比值是被测实现"
+        "的误差除以参考实现的误差。参考实现的误差至少按 float32 末位的半个单位计。"
     ),
     "Row": "行",
     "Divergence, nats": "散度(奈特)",
     "Regret": "遗憾值",
     "Same best token": "首选词元相同",
     "Logits, row by row": "logits,逐行",
-    "Divergence is how far the subject’s prediction is from the exact one at the worst position; regret, by how much "
-    "the exact logit of the best token is above that of the token that the subject holds for the best. At a near tie "
-    "it is tiny, and 0 where both hold the same token.": (
-        "散度是最差位置上被测预测与精确预测的距离;遗憾值是最佳词元的精确 logit 高出被测首选词元的精确 logit "
-        "多少。近似平局时极小,首选相同时为 0。"
+    "Divergence is the distance between the subject’s prediction and the exact one at the worst position. Regret is the "
+    "exact logit of the best token minus the exact logit of the subject’s best token. It is tiny at a near tie, and 0 if "
+    "both have the same best token.": (
+        "散度是最差位置上被测实现的预测与精确预测之间的距离。遗憾值是最佳词元的精确 logit 减去被测实现首选词元的"
+        "精确 logit。近似平局时极小,首选词元相同时为 0。"
     ),
-    "Each prompt is continued by the likeliest token, again and again. Where two continuations part, nothing after "
-    "that is compared: the next tokens answer another question. Whether they part at a near tie is told by the "
-    "oracle’s logits there.": (
-        "每个提示都逐次以最可能的词元续写。两段续写分开之后不再比较:其后的词元回答的已是另一个问题。是否在"
-        "近似平局处分开,由精确解在该处的 logits 判明。"
+    "Each prompt is continued greedily, with the most likely token. After the first token that differs, nothing is "
+    "compared, because both sides then continue different texts. The oracle’s logits at that token show whether it was "
+    "a near tie.": (
+        "每个提示都以贪心解码续写,即每次取概率最高的词元。出现第一个不同的词元之后不再比较,因为此后双方续写的已"
+        "不是同一段文本。由精确解在该词元处的 logits 可知是否为近似平局。"
     ),
-    "reference": "参考",
-    "subject": "被测",
+    "reference": "参考实现",
+    "subject": "被测实现",
     "Chat template": "对话模板",
-    "What a side computes in one way it has to compute in every other: token after token by a cache, in a batch of "
-    "padded prompts, and again in a fresh process.": (
-        "一方以一种方式算出的,以其他方式也必须算出:用缓存逐词元、在带填充的批中,以及在全新进程中再算一次。"
-    ),
+    "A side must give the same result in every way: token by token with a cache, in a batch of padded prompts, and again "
+    "in a fresh process.": "每一方以不同方式计算的结果必须相同:用缓存逐词元计算、在带填充的批次中计算、在全新进程中重算。",
     "Largest": "最大",
     "inference": "推理",
-    "BUNDLE is the directory that holds this page.": "BUNDLE 是本页所在的目录。",
+    "BUNDLE is the directory of this page.": "BUNDLE 是本页所在的目录。",
     "The whole case": "完整用例",
     "Environment variables": "环境变量",
     "The evidence itself is in English.": "证据原文为英文。",

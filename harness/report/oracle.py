@@ -1,4 +1,4 @@
-"""Both sides against the exact answer: their errors, the ratio beside its limit, and the first gradients."""
+"""Both sides compared with the exact result: their errors, the ratio with its limit, and the first gradients."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ STATISTICS = ("mean", "rms", "maximum")
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorRow:
-    """One statistic of both sides' errors and of their ratio; `allowed` is empty where no standard limits the ratio."""
+    """One statistic of both sides' errors and of their ratio; `allowed` is empty if no standard limits the ratio."""
 
     statistic: str
     reference: str
@@ -35,7 +35,7 @@ class ErrorRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorGroup:
-    """What was measured, over how many places; `missing` says why there are no rows, `broken` which run stopped."""
+    """What was measured, over how many places; `missing` states why there are no rows, `broken` which run failed."""
 
     what: str
     places: str
@@ -65,7 +65,7 @@ class GradientTable:
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstOracle:
-    """The whole section; `chart` is None where no step was measured."""
+    """The whole section; `chart` is None if no step was measured."""
 
     groups: tuple[ErrorGroup, ...]
     chart: Chart | None
@@ -73,7 +73,7 @@ class AgainstOracle:
 
 
 def against_oracle(bundle: Bundle) -> AgainstOracle:
-    """What the measurements `oracle.WHAT.reference`, `.subject` and `.ratio` of a bundle say."""
+    """The section of the measurements `oracle.WHAT.reference`, `.subject` and `.ratio` of a bundle."""
     return AgainstOracle(
         groups=tuple(error_group(bundle, *subject) for subject in SUBJECTS),
         chart=None if _missing(bundle.comparison["oracle.loss.ratio"]) else oracle_chart(bundle),
@@ -82,7 +82,7 @@ def against_oracle(bundle: Bundle) -> AgainstOracle:
 
 
 def error_group(bundle: Bundle, what: str, title: str, noun: str) -> ErrorGroup:
-    """Both sides' errors of one measurement against the oracle, by statistic."""
+    """Both sides' errors against the oracle for one measurement, by statistic."""
     ratio = bundle.comparison[f"oracle.{what}.ratio"]
     missing = _missing(ratio)
     rows = () if missing else tuple(_error_row(bundle, what, name) for name in STATISTICS)
@@ -91,7 +91,7 @@ def error_group(bundle: Bundle, what: str, title: str, noun: str) -> ErrorGroup:
 
 
 def _missing(ratio: Measurement) -> str | None:
-    """Why there is no number at all; a broken run leaves not-a-number at every place that it did not reach."""
+    """Why there is no number at all; a failed run has not-a-number at every place that it did not reach."""
     return None if any(not math.isnan(value) for value in ratio.values) else ratio.broken or ratio.missing
 
 

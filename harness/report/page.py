@@ -1,7 +1,7 @@
 """The view model as HTML: template, style, script and plotly.js in one string.
 
 Everything that comes from a bundle is escaped by the template; what is embedded as JSON is escaped for a script
-element. plotly.js is carried compressed (2 MB in place of 4.8) and unpacked by the browser.
+element. plotly.js is embedded compressed (2 MB instead of 4.8) and unpacked by the browser.
 """
 
 import base64
@@ -19,7 +19,7 @@ from markupsafe import Markup
 from harness.report.languages import both, column, label
 from harness.report.view import Page
 
-LONG = 2_000_000  # characters of data beyond which a page carries them packed, as it does plotly.js
+LONG = 2_000_000  # with more characters of data, a page embeds them packed, as it does plotly.js
 # `<` would let `</script>` in a title end the element; the separators are line ends to older script engines.
 SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -39,7 +39,7 @@ def render_page(page: Page) -> str:
 
 
 def render_template(name: str, **values: Any) -> str:
-    """A template as HTML, with the style of all pages. A name that it uses and the view model lacks is an error."""
+    """A template as HTML, with the style of all pages. A name that the view model does not have is an error."""
     environment = Environment(
         loader=PackageLoader("harness.report", "templates"),
         autoescape=True,
@@ -54,22 +54,22 @@ def render_template(name: str, **values: Any) -> str:
 
 
 def embed_json(value: Any) -> Markup:
-    """JSON that may stand inside a script element, whatever strings it holds.
+    """JSON that is safe inside a script element, with any strings.
 
     Raises:
-        ValueError: a non-finite float, which the view model must have named.
+        ValueError: a non-finite float; the view model must replace it by a name.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(SCRIPT_ESCAPES))
 
 
 def own_file(name: str) -> Markup:
-    """A style or script of the pages, as it stands in the package."""
+    """A style or script of the pages, unchanged from the package."""
     return Markup((files("harness.report") / "templates" / name).read_text(encoding="utf-8"))
 
 
 def pack(data: bytes) -> str:
-    """gzip in base64; without a time in it, so that the same bytes give the same text."""
+    """gzip in base64, without a time, so that the same bytes give the same text."""
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
 
 

@@ -1,6 +1,6 @@
-"""What ran, on what, from what, how long, and how to run it again.
+"""What ran, on which machine, with which inputs, how long, and how to repeat it.
 
-Timings are shown and never judged; where a line of them cannot be read, they are said to be unknown.
+Timings are shown and never judged; if a line cannot be read, they are shown as unknown.
 """
 
 import json
@@ -68,7 +68,7 @@ class Provenance:
 
 
 def build_provenance(bundle: Bundle, inputs: tuple[Fact, ...]) -> Provenance:
-    """Inputs, case, environment, source, runs and commands of a bundle; `inputs` are those that only its task has."""
+    """Inputs, case, environment, source, runs and commands of a bundle; `inputs` are those of its task only."""
     environment = vars(bundle.environment)
     rows = tuple(_run_rows(bundle))
     return Provenance(
@@ -85,7 +85,7 @@ def build_provenance(bundle: Bundle, inputs: tuple[Fact, ...]) -> Provenance:
         baseline=_baseline(bundle.baseline) if bundle.baseline else (),
         runs=rows,
         notices=(
-            *([_stood_in(bundle.baseline)] if bundle.baseline else []),
+            *([_from_baseline(bundle.baseline)] if bundle.baseline else []),
             *(f"{row.name} was {row.resumed}." for row in rows if row.resumed),
         ),
         timed=any(row.per_step != UNKNOWN for row in rows),
@@ -140,7 +140,7 @@ def _training(case: Case) -> tuple[Fact, ...]:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[Fact]:
-    """A nested record as facts; a list is set on one line."""
+    """A nested record as facts; a list is one line."""
     for key, item in value.items():
         if isinstance(item, Mapping):
             yield from _flat(item, f"{prefix}{key}.")
@@ -169,7 +169,7 @@ def _baseline(baseline: Baseline) -> tuple[Fact, ...]:
     )
 
 
-def _stood_in(baseline: Baseline) -> str:
+def _from_baseline(baseline: Baseline) -> str:
     return f"Reference and oracle did not run with the subject: {baseline.author} recorded them on {baseline.recorded}."
 
 
@@ -193,7 +193,7 @@ def _run_row(bundle: Bundle, run: Run) -> RunRow:
     status, resumed = run.outcome.status, run.outcome.resumed_after
     seconds = _seconds(bundle.path / "runs" / run.name / TIMING)
     steps = "no trace" if run.trace is None else f"{len(run.trace.lines)} of {run.trace.header.steps}"
-    after = f"taken up again after step {', '.join(map(str, resumed))}" if resumed else ""
+    after = f"resumed after step {', '.join(map(str, resumed))}" if resumed else ""
     return RunRow(
         name=run.name,
         purpose=purpose(run.name, bundle.case.task),
@@ -207,7 +207,7 @@ def _run_row(bundle: Bundle, run: Run) -> RunRow:
 
 
 def _seconds(path: Path) -> list[float]:
-    """Seconds of each step; none where any line cannot be read, as half a list would give a wrong total."""
+    """Seconds of each step; empty if any line cannot be read, because a part of the list would give a wrong total."""
     if not path.is_file():
         return []
     try:
@@ -224,10 +224,13 @@ def _commands(bundle: Bundle) -> tuple[Command, ...]:
         line="certify diagnose BUNDLE", purpose="Names the module, gradient or check that differs first."
     )
     return (
-        Command(line=shlex.join(bundle.occasion.command), purpose="Runs this case again."),
+        Command(line=shlex.join(bundle.occasion.command), purpose="Repeats this run."),
         *([diagnose] if bundle.case.task.judges_steps else []),
-        Command(line="certify verify BUNDLE", purpose="Checks every byte and computes everything again."),
-        Command(line="certify level DIRECTORY --trust TRUST.yaml", purpose="The level on a day, with who signed."),
+        Command(line="certify verify BUNDLE", purpose="Checks every byte and recomputes everything."),
+        Command(
+            line="certify level DIRECTORY --trust TRUST.yaml",
+            purpose="Shows the level on a day, with the verified signatures.",
+        ),
         Command(
             line="certify compare BUNDLE/runs/reference-1/trace.jsonl BUNDLE/runs/subject-1/trace.jsonl",
             purpose="Compares two traces, of this bundle or of any other.",

@@ -1,4 +1,4 @@
-"""How the two sides repeat themselves, how far their final parameters are apart, and the floor beside the subject."""
+"""Whether each side repeats itself, how far the final parameters are apart, and the subject compared with the floor."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ SHOWN_TENSORS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Repeated:
-    """What a side's second run has to repeat: the measurement without its side, in words, and what is counted."""
+    """What a side's second run must repeat: the measurement without its side, its title, and what is counted."""
 
     measurement: str
     what: str
@@ -46,7 +46,7 @@ class TensorRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorTable:
-    """Final parameters, worst first: `first` is shown, `rest` unfolds. `missing` says why there are none."""
+    """Final parameters, worst first: `first` is shown, `rest` unfolds. `missing` states why there are none."""
 
     first: tuple[TensorRow, ...]
     rest: tuple[TensorRow, ...]
@@ -56,7 +56,7 @@ class TensorTable:
 
 @dataclass(frozen=True, kw_only=True)
 class FloorRow:
-    """The subject's error beside that of the reference's perturbed repeats; no limit."""
+    """The subject's error compared with that of the reference's perturbed repeats; not a limit."""
 
     what: str
     statistic: str
@@ -66,7 +66,7 @@ class FloorRow:
 
 
 def repeat_rows(bundle: Bundle, repeated: Sequence[Repeated]) -> tuple[RepeatRow, ...]:
-    """Both sides against themselves, bit for bit."""
+    """Each side compared with itself, bit for bit."""
     return tuple(_repeat_row(bundle, side, one) for side in ("reference", "subject") for one in repeated)
 
 
@@ -98,7 +98,7 @@ def _at(measured: Measurement, place: Place) -> str:
 
 
 def tensor_table(bundle: Bundle) -> TensorTable:
-    """Relative difference of each final tensor, worst first; what is not finite is worse than any number."""
+    """Relative difference of each final tensor, worst first; a value that is not finite is worse than any number."""
     relative, maximum = (bundle.comparison[f"train.parameters.{measure}"] for measure in ("relative", "maximum"))
     triples = list(zip(relative.places, relative.values, maximum.values, strict=True))
     triples.sort(key=lambda triple: (-badness(triple[1]), str(triple[0])))
@@ -123,12 +123,12 @@ def tensor_table(bundle: Bundle) -> TensorTable:
 
 
 def badness(value: float) -> float:
-    """A key to sort errors by: what is not a number is worse than any number."""
+    """A sort key for errors: not-a-number is worse than any number."""
     return math.inf if math.isnan(value) else value
 
 
 def floor_rows(bundle: Bundle) -> tuple[FloorRow, ...]:
-    """Mean and maximum of the subject's relative error and of the floor; empty where no floor was measured."""
+    """Mean and maximum of the subject's relative error and of the floor; empty if no floor was measured."""
     return tuple(
         _floor_row(bundle.comparison, field, what, name, word)
         for field, what in (("loss", "Loss"), ("grad_norm", "Grad norm"))

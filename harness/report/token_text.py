@@ -1,6 +1,6 @@
-"""Token ids as the text that they stand for, where the tokenizer of a bundle says so: byte-level BPE, as Qwen's is.
+"""The text of token ids, by the tokenizer of a bundle: byte-level BPE, like Qwen's.
 
-Needs no tokenizer library. A tokenizer of another kind, or none that can be read, leaves the ids as they are.
+Needs no tokenizer library. With a tokenizer of another kind, or without a readable one, ids are shown as numbers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ SHOWN_AS_THEY_ARE = "\n\t"
 
 @dataclass(frozen=True, kw_only=True)
 class TokenText:
-    """The bytes of each id, and the names of those that stand for none."""
+    """The bytes of each id, and the names of special ids without bytes."""
 
     pieces: Mapping[int, bytes]
     names: Mapping[int, str]
 
     def text(self, ids: Sequence[int]) -> str:
-        """What some tokens say. Bytes that are no UTF-8 and control characters are shown by a character of their own;
-        an id that is not known by its number."""
+        """The text of some tokens. Invalid UTF-8 and control characters are shown as visible characters, an unknown id
+        as its number."""
         return "".join(self._parts([int(one) for one in ids]))
 
     def _parts(self, ids: Sequence[int]) -> Iterator[str]:
@@ -37,7 +37,7 @@ class TokenText:
 
 
 def shown(text: str) -> str:
-    """A text whose control characters can be seen."""
+    """A text with visible control characters."""
     return "".join(
         chr(PICTURES + ord(letter)) if ord(letter) < 32 and letter not in SHOWN_AS_THEY_ARE else letter
         for letter in text
@@ -66,7 +66,7 @@ def _at(value: Any, key: str) -> Any:
 
 
 def _letters() -> dict[str, int]:
-    """The byte that each letter of a byte-level vocabulary stands for.
+    """The byte of each letter of a byte-level vocabulary.
 
     Source: `bytes_to_unicode` in transformers, models/gpt2/tokenization_gpt2.py.
     """

@@ -1,4 +1,4 @@
-"""What the page shows of training alone: curves, the floor, the exact answer by step, final parameters."""
+"""The sections for training: curves, the floor, errors against the exact result, final parameters."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ REPEATED = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPart:
-    """`untraced` says why there is nothing to draw."""
+    """`untraced` states why there is nothing to draw."""
 
     curves: tuple[Chart, ...]
     arms: tuple[Chart, ...]
@@ -39,7 +39,7 @@ class TrainingPart:
 
 
 def build_training(bundle: Bundle) -> TrainingPart:
-    """The sections of a bundle of training, with the numbers of its steps."""
+    """The sections of a training bundle, with the numbers of its steps."""
     columns = step_columns(bundle)
     return TrainingPart(
         curves=_curves(bundle),

@@ -1,6 +1,6 @@
-"""The view model: everything that the page shows, formatted, in the order in which it shows it.
+"""The view model: everything that the page shows, formatted, in the order of the page.
 
-The template only loops over these records; a number that is to be shown is made into words here or below.
+The template only loops over these records; numbers are formatted here or below.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from harness.levels.submission import Submission
 from harness.report.charts import Chart
 from harness.report.columns import Column, Table
 from harness.report.groups import StandardTable, standard_tables
-from harness.report.inference import build_answering
+from harness.report.inference import build_inference
 from harness.report.provenance import Provenance, build_provenance
 from harness.report.statements import Statements, build_statements
 from harness.report.training import build_training
@@ -25,7 +25,7 @@ from harness.report.words import Fact
 
 
 class TaskPart(Protocol):
-    """What a page shows of its own task. Its template reads more of it than is named here."""
+    """The part of a page for one task. Its template reads more fields than are named here."""
 
     @property
     def charts(self) -> tuple[Chart, ...]:
@@ -46,7 +46,7 @@ class TaskPart(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSections:
-    """The sections of a page that only one task has: what they show, their template, and the anchor and title of each
+    """The sections of a page that only one task has: their content, their template, and the anchor and title of each
     for the navigation."""
 
     build: Callable[[Bundle], TaskPart]
@@ -60,17 +60,17 @@ SECTIONS: Mapping[TaskName, TaskSections] = {
         template="training.html.j2",
         links=(
             ("curves", "Curves"),
-            ("exact", "Exact answer"),
+            ("exact", "Exact result"),
             ("determinism", "Determinism"),
             ("parameters", "Parameters"),
         ),
     ),
     "inference": TaskSections(
-        build=build_answering,
+        build=build_inference,
         template="inference.html.j2",
         links=(
             ("scores", "Scores"),
-            ("exact", "Exact answer"),
+            ("exact", "Exact result"),
             ("continuations", "Continuations"),
             ("itself", "With itself"),
         ),
@@ -80,7 +80,7 @@ SECTIONS: Mapping[TaskName, TaskSections] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The page: what every task has, and in `part` what its own task has, shown by the sections of that task.
+    """The page: the content for every task, and in `part` that of its own task, shown by the sections of that task.
 
     `data` is embedded once: columns, figures, findings and the names of the files to download.
     """
@@ -99,7 +99,7 @@ class Page:
 
 
 def build_view(submission: Submission, certificate: Certificate) -> Page:
-    """The view model of a bundle, of what is signed about it, and of its level."""
+    """The view model of a bundle, of the statements signed about it, and of its level."""
     bundle = submission.bundle
     sections = SECTIONS[bundle.case.task.name]
     part = sections.build(bundle)

@@ -1,4 +1,4 @@
-"""Numbers, places and outcomes as a reader sees them. All formatting of the page starts here."""
+"""Numbers, places and outcomes as the page shows them. All formatting of the page starts here."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,30 +10,30 @@ from harness.evidence.judge import Outcome
 
 GLYPHS = {Outcome.PASS: "✓", Outcome.FAIL: "✕", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
 
-# What each run of a task is for.
+# The purpose of each run of a task.
 PURPOSES: Mapping[TaskName, Mapping[str, str]] = {
     "pretrain": {
         "reference-1": "compared step by step",
         "subject-1": "compared step by step",
-        "reference-2": "the same again, bit for bit",
-        "subject-2": "the same again, bit for bit",
+        "reference-2": "a repeat, compared bit for bit",
+        "subject-2": "a repeat, compared bit for bit",
         "reference-lr0": "learning rate 0: no error can grow",
         "subject-lr0": "learning rate 0: no error can grow",
-        "subject-resumed": "saved half way and resumed in a fresh process",
+        "subject-resumed": "saved after half the steps and resumed in a fresh process",
         "oracle-1": "the exact result: the same mathematics in float64",
         "reference-probe": "first gradients, and the optimizer alone",
         "subject-probe": "first gradients, and the optimizer alone",
         "oracle-probe": "first gradients and updates, exact",
-        "subject-alone": "the subject in one process: what its layout must not change",
+        "subject-alone": "the subject in one process: its layout must not change the numbers",
         "subject-alone-probe": "first gradients of the subject in one process",
-        FLOOR: "weights one unit in the last place aside",
+        FLOOR: "weights moved by one unit in the last place",
     },
     "inference": {
         "training": "trains the weights for inference",
         "reference-1": "scores every document, then generates",
         "subject-1": "scores every document, then generates",
-        "reference-2": "the same again, bit for bit",
-        "subject-2": "the same again, bit for bit",
+        "reference-2": "a repeat, compared bit for bit",
+        "subject-2": "a repeat, compared bit for bit",
         "oracle-1": "the exact result: the same mathematics in float64, without a cache",
     },
 }
@@ -41,7 +41,7 @@ PURPOSES: Mapping[TaskName, Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A state as glyph and word; `tone` adds the colour, which never carries it alone."""
+    """A state as glyph and word; `tone` adds a colour, which is never the only sign."""
 
     glyph: str
     word: str
@@ -50,7 +50,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A term and what it is. `code`: to be set in a monospaced font, as digests and names are."""
+    """A term and its value. `code`: in a monospaced font, for digests and names."""
 
     term: str
     text: str
@@ -62,7 +62,7 @@ def mark(outcome: Outcome) -> Mark:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits; what is not finite is named, what is None was not measured."""
+    """Three significant digits; a name if it is not finite, and "not measured" for None."""
     if value is None:
         return "not measured"
     if math.isnan(value):
@@ -75,7 +75,7 @@ def number(value: float | None) -> str:
 
 
 def purpose(run: str, task: Task) -> str:
-    """What a run of a case of a task is for, in a few words."""
+    """The purpose of a run of a task, in a few words."""
     return PURPOSES[task.name][FLOOR if FLOOR_RUN.fullmatch(run) else run]
 
 
@@ -96,7 +96,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Seconds in readable units."""
     if not math.isfinite(seconds):
         return number(seconds)
     if seconds < 1:

@@ -1,4 +1,4 @@
-"""A real browser, pages of example bundles, and a record of what a page asked for."""
+"""A real browser, pages of example bundles, and a record of the requests of a page."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ BUNDLES: dict[str, dict[str, Any]] = {
     "floored": {"case": load_case("qwen3-tiny-bf16"), "floor": 8},
     "long": {"case": long_case(), "change": spike_at_4321},
     "misaligned": {"change": off_from_17, "header": wrong_base},
-    "asked": {"case": inference_case(60)},
+    "inference": {"case": inference_case(60)},
     "parted": {"case": inference_case(60), "answers": parted},
     "unanswered": {"case": inference_case(60), "change": lambda run, step: None if run == "subject-1" else step},
 }
@@ -83,7 +83,7 @@ BUNDLES: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A page in the browser, what it asked the network for, and what it complained about."""
+    """A page in the browser, its network requests, and its errors."""
 
     page: Page
     requests: list[str]

@@ -1,5 +1,5 @@
 "use strict";
-// Light or dark, English or Chinese: what the reader chose before, else what the system says.
+// Light or dark, English or Chinese: the stored choice of the reader, else the system setting.
 const settings = (() => {
   const root = document.documentElement;
   const buttons = { language: document.getElementById("language"), theme: document.getElementById("theme") };
@@ -58,8 +58,8 @@ const settings = (() => {
   prefersDark.addEventListener("change", show);
   addEventListener("beforeprint", () => (root.style.colorScheme = "light"));
   addEventListener("afterprint", show);
-  const asked = remembered("language");
-  showLanguage(WORDS[asked] ? asked : navigator.language?.startsWith("zh") ? "zh-CN" : "en");
+  const chosen = remembered("language");
+  showLanguage(WORDS[chosen] ? chosen : navigator.language?.startsWith("zh") ? "zh-CN" : "en");
   return {
     show,
     /** Has a function called whenever colours or language have changed. */

@@ -32,7 +32,7 @@ HOSTILE = b"</script><script>alert('x')</script>&<b onload=1>"
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return write_example(tmp_path_factory.mktemp("asked") / "bundle", case=inference_case())
+    return write_example(tmp_path_factory.mktemp("inference") / "bundle", case=inference_case())
 
 
 def shown(bundle: Bundle) -> InferencePart:
@@ -112,10 +112,11 @@ def test_where_two_continuations_part_is_shown_and_whether_at_a_near_tie(tmp_pat
             left["greedy_logits.1"][40, ord("q")] = left["greedy_logits.1"][40].max() - 1e-5
 
     far, near = shown(leaving(tmp_path, part)).continuations.prompts
-    assert (far.mark.word, near.mark.word) == ("differ", "part at a near tie")
+    assert (far.mark.word, near.mark.word) == ("differ", "differ at a near tie")
     assert far.sides[1].alone == "q" * 166 and far.sides[0].shared == far.sides[1].shared
     assert near.sides[1].remark == (
-        "Shares 40 tokens with the oracle, whose next one is 1e-05 above this side's in its logits: a near tie."
+        "Shares 40 tokens with the oracle. The logit of the oracle's next token is 1e-05 above that of this side's "
+        "token: a near tie."
     )
     assert "near tie" not in far.sides[1].remark
 
@@ -153,8 +154,8 @@ def test_a_tokenizer_of_another_kind_leaves_the_ids(tmp_path: Path, content: str
 def test_a_side_is_compared_with_itself_beside_its_limit(bundle: Bundle) -> None:
     rows = {(row.side, row.what.partition(",")[0]): row for row in shown(bundle).selves}
     assert len(rows) == 4
-    assert rows["subject", "By a cache"].bar is not None
-    assert rows["reference", "By a cache"].allowed == "" and rows["reference", "By a cache"].bar is None
+    assert rows["subject", "With a cache"].bar is not None
+    assert rows["reference", "With a cache"].allowed == "" and rows["reference", "With a cache"].bar is None
     assert rows["subject", "In a batch"].where in ("prompt 0", "prompt 1")
 
 

@@ -24,7 +24,7 @@ def wrong() -> Diagnosis:
 
 def test_the_named_place_stands_first_and_is_outlined_once(wrong: Diagnosis) -> None:
     page = build_page(wrong)
-    assert (page.place, page.says) == ("model.norm", "every element is 2 times what it should be")
+    assert (page.place, page.sentence) == ("model.norm", "every element is 2 times what it should be")
     outlined = [(row.name, cell) for map_ in page.maps for row in map_.rows for cell in row.cells if cell.named]
     assert [name for name, _ in outlined] == ["model.norm"]
     assert outlined[0][1].shade == "far"
@@ -58,5 +58,5 @@ def test_other_bits_of_a_tapped_step_are_said_loudly() -> None:
 def test_a_run_that_broke_is_no_clean_page(wrong: Diagnosis) -> None:
     broken = dataclasses.replace(wrong, named=None, readings=(), checks=(), broken="the subject's run failed: killed")
     page = build_page(broken)
-    assert (page.place, page.says, page.tone) == ("Failed", "the subject's run failed: killed", "bad")
+    assert (page.place, page.sentence, page.tone) == ("Failed", "the subject's run failed: killed", "bad")
     assert render_diagnosis(broken)

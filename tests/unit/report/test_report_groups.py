@@ -69,7 +69,7 @@ def test_a_wrong_configuration_comes_first_with_both_values(tmp_path: Path) -> N
     assert trouble is not None
     (cause,) = trouble.causes
     assert cause.message.endswith("differs: model.rope_theta")
-    assert cause.keys == ("model.rope_theta: the subject has 10000.0, the case says 1000000",)
+    assert cause.keys == ("model.rope_theta: the subject has 10000.0, the case has 1000000",)
     assert cause.message not in {message for _, message in (*trouble.earliest, *trouble.others)}
 
 
@@ -77,7 +77,7 @@ def test_a_configuration_of_which_nothing_is_stated_is_told_in_part(tmp_path: Pa
     trouble = view_of(write_example(tmp_path, header=without_alignment)).verdict.trouble
     assert trouble is not None
     keys = trouble.causes[0].keys
-    assert len(keys) == 5 and keys[0].endswith(": the subject has nothing, the case says 2.0")
+    assert len(keys) == 5 and keys[0].endswith(": the subject has nothing, the case has 2.0")
     assert keys[-1].endswith(" more")
 
 

@@ -1,4 +1,4 @@
-"""The section against the exact answer: both sides' errors, and which limit stands beside which ratio."""
+"""The section on the exact result: both sides' errors, and the limit of each ratio."""
 
 import dataclasses
 import math

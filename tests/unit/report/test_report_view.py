@@ -107,13 +107,13 @@ def test_a_passing_bundle_has_no_trouble_and_says_what_the_next_level_lacks(tmp_
     verdict = view_of(write_example(tmp_path)).verdict
     assert verdict.trouble is None and verdict.tone == "good" and verdict.level == "Preliminary"
     assert verdict.next_level == "Validated"
-    assert any("no statement of the developer stands" in text for text in verdict.missing)
+    assert any("Signed by the developer: no valid signature" in text for text in verdict.missing)
 
 
 def test_who_has_to_sign_is_said_at_lower_levels_too(failing: Bundle) -> None:
     verdict = view_of(failing).verdict
     assert verdict.level == "Untested"
-    assert verdict.ceiling is not None and "no statement of the developer stands" in verdict.ceiling
+    assert verdict.ceiling is not None and "no valid signature" in verdict.ceiling
 
 
 def test_steps_that_were_not_taken_are_not_called_beyond_a_limit(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_tensors_stand_worst_first_and_not_a_number_before_all(tmp_path: Path) -
 def test_a_resumed_run_is_said_to_be_one(tmp_path: Path) -> None:
     resumed = RunOutcome(status="completed", last_step=200, detail="200 of 200 steps", resumed_after=(50, 100))
     view = view_of(write_example(tmp_path, outcomes={"subject-1": resumed}))
-    assert view.provenance.notices == ("subject-1 was taken up again after step 50, 100.",)
+    assert view.provenance.notices == ("subject-1 was resumed after step 50, 100.",)
 
 
 def test_columns_hold_every_digit_and_repeat_no_values(failing: Bundle) -> None:
@@ -224,12 +224,12 @@ def test_the_csv_of_the_steps_holds_both_sides_and_their_differences(failing: Bu
         (limit(1e-5), 0.0, 0.0, False, "0 %"),
         (limit(0.0), 0.0, None, False, "exact"),
         (limit(0.0), 1.0, 100.0, True, "not exact"),
-        (limit(1000.0, "at_least"), 200.0, 20.0, True, "20 % of what is asked"),
-        (limit(0.01, "at_least"), -0.2, 0.0, True, "-2\u202f000 % of what is asked"),
+        (limit(1000.0, "at_least"), 200.0, 20.0, True, "20 % of what is required"),
+        (limit(0.01, "at_least"), -0.2, 0.0, True, "-2\u202f000 % of what is required"),
         (limit(1e-5), math.nan, 100.0, True, "not finite"),
         (limit(0.5, "below"), 0.5, 100.0, True, "100 %"),
-        (limit(-0.3), -0.75, 100.0, False, "2.5 × of what is asked"),
-        (limit(-0.3), -0.15, 50.0, True, "50 % of what is asked"),
+        (limit(-0.3), -0.75, 100.0, False, "2.5 × of what is required"),
+        (limit(-0.3), -0.15, 50.0, True, "50 % of what is required"),
     ],
 )
 def test_used_of_allowed(one: Limit, value: float, width: float | None, over: bool, text: str) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from harness.base.digest import digest_json
 from harness.cases.runs_of_a_case import SUBJECT, SUBJECT_ALONE
 from harness.evidence.bundle import Bundle, read_bundle
-from harness.evidence.bundle_files import MANIFEST, TIMING
+from harness.evidence.bundle_files import MANIFEST
 from harness.evidence.judge import Outcome, statistic
+from harness.runs.files import TIMING
 
 CASES = (
     "qwen3-tiny-dp2",

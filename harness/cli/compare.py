@@ -1,4 +1,4 @@
-"""`certify import | compare`: runs made elsewhere as their logs tell of them, and any two runs side by side."""
+"""`certify import | compare`: reads runs of other tools from their logs, and compares any two runs."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from harness.cases.case import load_case
 from harness.cli.options import CASE_HELP, JsonOption
 from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.comparison.measurement import Series
-from harness.comparison.scores import scores_apart
+from harness.comparison.scores import score_differences
 from harness.comparison.training import compare_steps
 from harness.evidence.judge import describe_place, statistic
 from harness.logs import PRINTED, Format, ImportedRun, is_import, read_import
@@ -33,28 +33,28 @@ STYLES = {"same": "green", "differs": "bold red", "INCONCLUSIVE": "yellow"}
 def import_(
     logs: Annotated[list[Path], typer.Argument(help="Log files of one run, of all ranks or one, or their directory.")],
     source: Annotated[
-        str | None, typer.Option("--format", help=f"What wrote it: {', '.join(FORMATS)}; found out without it.")
+        str | None, typer.Option("--format", help=f"The tool that wrote it: {', '.join(FORMATS)}; default: detected.")
     ] = None,
-    case: Annotated[str | None, typer.Option(help=f"Hold it against a case. {CASE_HELP}")] = None,
+    case: Annotated[str | None, typer.Option(help=f"Check it against a case. {CASE_HELP}")] = None,
     rank: Annotated[
-        str | None, typer.Option(help="The rank or file to take; without it the first that shows a true loss.")
+        str | None, typer.Option(help="The rank or file to read; default: the first with a true loss.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New file for it; default: NAME.import.json here.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Make a file for 'certify compare' of a run made elsewhere, from its log.
+    """Convert the log of a run of another tool to a file for 'certify compare'.
 
-    Everything that is left out, repeated or unreadable is said. What is printed has a resolution, which is kept.
+    Everything that is omitted, repeated or unreadable is reported. The resolution of printed numbers is kept.
     Exit code 0: imported. 1: imported, and it contradicts the case. 2: it cannot be imported.
     """
     if source is not None and source not in FORMATS:
         raise InputError(f"There is no format {source!r}: choose {', '.join(FORMATS)}.{did_you_mean(source, FORMATS)}")
-    asked = load_case(case) if case else None
+    chosen = load_case(case) if case else None
     run = import_log(logs, cast(Format | None, source), rank)
-    against = contradictions(run, asked) if asked else []
-    if asked:
+    against = contradictions(run, chosen) if chosen else []
+    if chosen:
         run = dataclasses.replace(
-            run, case={"name": asked.name, "digest": asked.digest()}, notes=(*run.notes, *against)
+            run, case={"name": chosen.name, "digest": chosen.digest()}, notes=(*run.notes, *against)
         )
     destination = out or Path(f"{logs[0].resolve().name}.import.json")
     with whole_file(destination, overwrite=False) as file:
@@ -70,17 +70,17 @@ def import_(
 def _print_imported(run: ImportedRun, against: Sequence[str], destination: Path) -> None:
     first, last = run.steps[0].step, run.steps[-1].step
     of = f" of {run.total}" if run.total else ""
-    _say(f"{run.source}, {run.told}: {len(run.steps)} steps, {first} to {last}{of}")
+    _print(f"{run.source}, {run.told}: {len(run.steps)} steps, {first} to {last}{of}")
     for name in PRINTED:
         known = [number for step in run.steps if (number := getattr(step, name))]
         if known:
             coarsest = max(number.resolution for number in known)
-            _say(f"  {name}: {len(known)} steps, " + (f"known to {coarsest:.2g}" if coarsest else "every bit"))
+            _print(f"  {name}: {len(known)} steps, " + (f"known to {coarsest:.2g}" if coarsest else "every bit"))
         else:
-            _say(f"  {name}: not in the log")
+            _print(f"  {name}: not in the log")
     for note in run.notes:
-        _say(f"  {note}", "red" if note in against else "yellow")
-    _say(f"Imported: {destination}")
+        _print(f"  {note}", "red" if note in against else "yellow")
+    _print(f"Imported: {destination}")
 
 
 def compare(
@@ -88,11 +88,11 @@ def compare(
     subject: Annotated[Path, typer.Argument(help="Trace or imported log to compare with it.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Print how far two runs are apart, and the first step at which they differ. Judges nothing.
+    """Print the differences of two runs and the first step at which they differ. Judges nothing.
 
-    Of an imported log only digits are known: a difference that they could hide is INCONCLUSIVE. Of runs that scored an
+    An imported log has only printed digits: a difference that they could hide is INCONCLUSIVE. For runs that scored an
     evaluation, every document is compared.
-    Exit code 0: both runs came to their end, with the same numbers in every step. 1: not so.
+    Exit code 0: both runs finished, with the same numbers in every step. 1: otherwise.
     """
     if is_import(reference) or is_import(subject):
         return _compare_logs(reference, subject, as_json)
@@ -112,7 +112,7 @@ def compare(
         numbers_shown = [f"{decode_number(row[key]):.3g}" for key in ("mean", "maximum", "bias")]
         table.add_row(number, *numbers_shown, row["first_difference"] or "none")
     out_console.print(table)
-    _say_unfinished(unfinished)
+    _print_unfinished(unfinished)
     return MET if same else NOT_MET
 
 
@@ -124,9 +124,9 @@ def _compare_scored(reference: Run, subject: Run, as_json: bool) -> int:
     """Two runs that scored an evaluation, document by document."""
     runs = (reference, subject)
     if not all(map(_is_scored, runs)):
-        raise InputError("One of the traces is of training, the other of inference: they have no number in common.")
+        raise InputError("One trace is of training, the other of inference: they have no number in common.")
     unfinished = [run.name for run in runs if run.trace is None or run.trace.footer is None]
-    found = scores_apart(reference, subject)
+    found = score_differences(reference, subject)
     same = not unfinished and bool(found.values) and not any(value != 0 for value in found.values)
     first = next((str(p) for p, value in zip(found.places, found.values, strict=True) if value != 0), None)
     largest = statistic("maximum", found.values) if found.values else math.nan
@@ -134,14 +134,14 @@ def _compare_scored(reference: Run, subject: Run, as_json: bool) -> int:
         numbers = {"documents": len(found.values), "maximum": encode_number(largest), "first_difference": first}
         print(json.dumps({"same": same, "unfinished": unfinished, "log_likelihoods": numbers}))
         return MET if same else NOT_MET
-    _say(f"{len(found.values)} documents; log-likelihoods up to {largest:.3g} apart, first in {first or 'none'}")
-    _say_unfinished(unfinished)
+    _print(f"{len(found.values)} documents; log-likelihoods up to {largest:.3g} apart, first in {first or 'none'}")
+    _print_unfinished(unfinished)
     return MET if same else NOT_MET
 
 
-def _say_unfinished(names: Sequence[str]) -> None:
+def _print_unfinished(names: Sequence[str]) -> None:
     for name in names:
-        _say(f"{name} has no end: its run was killed, or lines were cut off.")
+        _print(f"{name} is incomplete: its run was killed, or lines were cut off.")
 
 
 def _compare_logs(reference: Path, subject: Path, as_json: bool) -> int:
@@ -159,10 +159,10 @@ def _compare_logs(reference: Path, subject: Path, as_json: bool) -> int:
         apart = [f"{number:.3g}" for number in (one.mean, one.maximum, one.bias, one.hidden)]
         table.add_row(one.number, str(one.compared), str(one.alone), *apart)
     out_console.print(table)
-    _say("mean, largest and bias are relative to the first run; hidden is what the digits of both could hide, absolute")
+    _print("mean, largest and bias are relative to the first run; hidden: the absolute difference the digits can hide")
     for one in found:
-        _say(f"{one.number}: {_result(one)}", STYLES[one.result])
-    _say_unfinished(unfinished)
+        _print(f"{one.number}: {_result(one)}", STYLES[one.result])
+    _print_unfinished(unfinished)
     return MET if same else NOT_MET
 
 
@@ -172,15 +172,15 @@ def _result(one: LogDifference) -> str:
     if one.result == "same":
         return "the same in every step"
     if not one.compared:
-        why = "one side does not show it, or no steps of both cover the same span"
+        why = "one run does not have it, or no steps of both cover the same span"
     elif one.hidden:
-        why = f"no difference that the digits could not hide; they hide up to {one.hidden:.3g}"
+        why = f"no difference beyond what the digits can hide, up to {one.hidden:.3g}"
     else:
-        why = f"no difference where both have it; {one.alone} steps have nothing beside them"
+        why = f"no difference in the common steps; {one.alone} steps are in one run only"
     return f"{one.result}: {why}"
 
 
-def _say(text: str, style: str = "") -> None:
+def _print(text: str, style: str = "") -> None:
     out_console.print(text, style=style, markup=False, soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
-"""Both sides against the oracle: errors, the subject's in the reference's, and distances in errors of the reference.
+"""Both sides compared with the oracle: errors, their ratio, and distances in errors of the reference.
 
-Takes the runs that were made and what probes left, gives measurements; says nothing about good or bad.
+Takes the runs that were made and the tensors of probes, gives measurements; judges nothing.
 """
 
 import dataclasses
@@ -20,11 +20,12 @@ from harness.runs.trace import Run
 def against_oracle(
     runs: Mapping[str, Run], tensors: Mapping[str, Tensors], distances: Mapping[str, Measurement]
 ) -> Iterable[Measurement]:
-    """`oracle.WHAT.reference` and `.subject`: the relative error of either side against the oracle; `.ratio`: the
-    subject's as a multiple of the reference's. WHAT is `loss` and `grad_norm`, by step; `gradients`, of the first batch
-    by tensor; `updates`, what the optimizer alone made of given gradients, by tensor.
+    """`oracle.WHAT.reference` and `.subject`: the relative error of each side against the oracle; `.ratio`: the
+    subject's error divided by the reference's. WHAT is `loss` and `grad_norm`, by step; `gradients` of the first batch,
+    by tensor; `updates` by the optimizer alone from given gradients, by tensor.
 
-    `distances` holds what the sides are apart (`train.*` and `lr_zero.*`), which comes back in errors of the reference.
+    `distances` holds the differences of the sides (`train.*` and `lr_zero.*`), which are also given in errors of the
+    reference.
     """
     trained, probes = (ORACLE, REFERENCE, SUBJECT), (ORACLE_PROBE, REFERENCE_PROBE, SUBJECT_PROBE)
     for number in EXACT:
@@ -88,7 +89,7 @@ def _in_errors_of_the_reference(number: str, measured: Mapping[str, Measurement]
 
 
 def _scaled(kind: Kind, source: Measurement, yardstick: Measurement, unit: float) -> Measurement:
-    """A measurement in another unit; in standard errors, times the root of how many values there are."""
+    """A measurement in another unit; in standard errors, times the root of the number of values."""
     factor = (math.sqrt(len(source.values)) if kind.unit == STANDARD_ERRORS else 1.0) / unit
     missing = source.missing or yardstick.missing
     return dataclasses.replace(
@@ -118,8 +119,8 @@ def _tensor_error(
 
 
 def _probe_norms(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
-    """How far the norm of the recorded gradients is from the norm that the training step itself reported: what the
-    probe shows must be what training uses."""
+    """The difference between the norm of the recorded gradients and the norm that the training step reported: a probe
+    must show the gradients that training uses."""
     names = (REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE)
     values = []
     for name in names:

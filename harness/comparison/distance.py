@@ -1,6 +1,6 @@
-"""How far numbers are apart, and how a curve goes: pure functions, in float64.
+"""Distances between numbers, and the shape of a curve: pure functions, in float64.
 
-What is not finite gives NaN, and NaN never goes away again.
+A value that is not finite gives NaN, and NaN is never dropped.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 SPIKE_WINDOW = 20
-# Half a unit in the last place of float32: no float32 result can be asked to lie closer to the exact one.
+# Half a unit in the last place of float32: no float32 result can be required to be closer to the exact one.
 HALF_ULP = 2.0**-24
 
 
@@ -24,7 +24,7 @@ def absolute(reference: float, subject: float) -> float:
 
 
 def signed(reference: float, subject: float) -> float:
-    """(subject - reference) / |reference| in float64, 0 where both are 0, infinite where only the reference is.
+    """(subject - reference) / |reference| in float64, 0 if both are 0, infinite if only the reference is.
 
     NaN or infinity on either side gives NaN.
     """
@@ -41,7 +41,7 @@ def relative(reference: float, subject: float) -> float:
 
 
 def bits_differ(reference: float, subject: float) -> float:
-    """0 where both floats are the same bits, else 1. Not-a-number is never the same as anything."""
+    """0 if both floats have the same bits, else 1. Not-a-number is never the same as anything."""
     if math.isnan(reference) or math.isnan(subject):
         return 1.0
     return float(struct.pack("<d", reference) != struct.pack("<d", subject))
@@ -53,7 +53,7 @@ MEASURES: Mapping[str, Callable[[float, float], float]] = {
 
 
 def tensor_difference(reference: npt.NDArray[Any], subject: npt.NDArray[Any]) -> tuple[float, float]:
-    """How far two tensors are apart, in float64: (relative, maximum).
+    """The difference of two tensors, in float64: (relative, maximum).
 
     relative: ||subject - reference|| / ||reference||; maximum: the largest element of |subject - reference| over the
     root mean square of the reference. Another shape or a non-finite element gives NaN; two zero tensors give 0.
@@ -78,7 +78,7 @@ def root_mean_square(values: Sequence[float]) -> float:
 
 
 def fall(losses: Sequence[float]) -> float:
-    """How much a loss fell: 1 - mean of its last tenth / mean of its first tenth. NaN if any step is not finite."""
+    """The fall of a loss: 1 - mean of its last tenth / mean of its first tenth. NaN if any step is not finite."""
     if not losses or not all(map(math.isfinite, losses)):
         return math.nan
     tenth = max(1, len(losses) // 10)
@@ -86,9 +86,9 @@ def fall(losses: Sequence[float]) -> float:
 
 
 def trend(losses: Sequence[float]) -> float:
-    """Kendall's tau-b between loss and step: -1 where every later step is lower, 0 for a flat curve, 1 for rising.
+    """Kendall's tau-b between loss and step: -1 if every later step is lower, 0 for a flat curve, 1 for rising.
 
-    NaN if any step is not finite; 0 where all are equal.
+    NaN if any step is not finite; 0 if all are equal.
 
     Source: M. G. Kendall, Biometrika 33 (1945), the coefficient for rankings with ties. Written here to the bits of
     `scipy.stats.kendalltau`, because importing scipy.stats takes longer than everything else that judging does.
@@ -105,7 +105,7 @@ def trend(losses: Sequence[float]) -> float:
 
 
 def _falling_pairs(values: npt.NDArray[np.float64]) -> int:
-    """How many pairs of places have the lower value at the later place."""
+    """The number of pairs of places with the lower value at the later place."""
     if len(values) < 2:
         return 0
     earlier, later = values[: len(values) // 2], values[len(values) // 2 :]
@@ -114,9 +114,9 @@ def _falling_pairs(values: npt.NDArray[np.float64]) -> int:
 
 
 def spike(losses: Sequence[float]) -> float:
-    """How far any step lies above the median of the up to 20 steps before it, as a part of that median.
+    """The largest rise of a step above the median of up to 20 steps before it, relative to that median.
 
-    NaN if any step is not finite; 0 where no step rises above.
+    NaN if any step is not finite; 0 if no step rises above.
     """
     if not losses or not all(map(math.isfinite, losses)):
         return math.nan
@@ -128,9 +128,9 @@ def spike(losses: Sequence[float]) -> float:
 
 
 def error_ratio(reference: float, subject: float) -> float:
-    """The subject's error as a multiple of the reference's, both against the exact value.
+    """The subject's error divided by the reference's, both against the exact value.
 
-    A reference that happens to hit the exact value would make any subject look bad, so its error counts as at least
-    half a unit in the last place of float32. NaN where either is.
+    A reference that hits the exact value by chance would make any subject look bad, so its error counts as at least
+    half a unit in the last place of float32. NaN if either is NaN.
     """
     return subject / max(reference, HALF_ULP) if math.isfinite(reference) else math.nan

@@ -1,18 +1,18 @@
-"""Numbers out of the runs of a case of inference; says nothing about good or bad.
+"""Measurements of the runs of an inference case; they judge nothing.
 
-Takes what the sides answered to the same questions, gives named measurements as `harness.comparison` does. What a run
-left, by name (R rows, P prompts, S positions, V vocabulary, T tokens):
+Takes the outputs of the sides for the same inputs, gives named measurements. The tensors of a run, by name (R rows,
+P prompts, S positions, V vocabulary, T tokens):
 
     logits.N            [S, V] every logit of row N, computed at once
-    cached.N            [S, V] the same token after token, by a cache
-    batch.N, alone.N    [V]    after prompt N in the batch of all, and by itself
-    greedy.N            [T]    the continuation of prompt N; of the oracle also greedy_logits.N [T, V]
-    stopped.N           [<T]   the same where a token ends it
-    sampled.N           [T]    drawn, by a seed
+    cached.N            [S, V] the same, token by token with a cache
+    batch.N, alone.N    [V]    after prompt N in the batch of all prompts, and alone
+    greedy.N            [T]    the continuation of prompt N; the oracle also has greedy_logits.N [T, V]
+    stopped.N           [<T]   the same, ended by a stop token
+    sampled.N           [T]    sampled with a seed
     template.N          [T]    the tokens of conversation N
 
-Of two continuations that part, nothing after that is compared; whether they part at a near tie is told by the oracle's
-logits there.
+After the first token that differs, two continuations are not compared. The oracle's logits at that token show whether
+it was a near tie.
 """
 
 import math
@@ -26,13 +26,13 @@ import numpy.typing as npt
 from harness.cases.runs_of_a_case import ORACLE, REFERENCE, REFERENCE_REPEAT, SUBJECT, SUBJECT_REPEAT
 from harness.comparison.distance import error_ratio, tensor_difference
 from harness.comparison.measurement import Comparison, Measurement, Tensors, why_broken
-from harness.comparison.scores import likelihoods_apart, measure_scores, measure_sense, measured, pairs_of, scored
+from harness.comparison.scores import likelihood_difference, measure_scores, measure_sense, measured, pairs_of, scored
 from harness.comparison.training import compare_mappings, missing_steps, non_finite, per_run
 from harness.runs.trace import Run
 
 Array = npt.NDArray[Any]
 SIDES = (("reference", REFERENCE), ("subject", SUBJECT))
-# What a run leaves: so many tensors of a kind as there are rows, prompts or conversations.
+# The tensors of a run: one of each kind per row, prompt or conversation.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "rows": ("logits", "cached"),
     "prompts": ("batch", "alone", "greedy", "stopped", "sampled"),
@@ -42,11 +42,11 @@ KINDS_OF_ORACLE: Mapping[str, tuple[str, ...]] = {"rows": ("logits",), "prompts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Which runs there have to be, and what each starts from: digests of case, weights and questions by run; digest of
-    each weight; the configuration as the case states it; the length of each row, and how many prompts and conversations
-    there are; digest and words of each document by task and number, and which of its endings is a question's own; and
-    what a token of the texts costs by its frequency."""
+class ExpectedInference:
+    """The required runs and their inputs: digests of case, weights and evaluation by run; the digest of each weight;
+    the configuration of the case; the length of each row, and the numbers of prompts and conversations; digest and
+    words of each document by task and number, and the right ending of each question; and the loss per token of the
+    texts by token frequency."""
 
     runs: tuple[str, ...]
     inputs: Mapping[str, Mapping[str, str]]
@@ -61,62 +61,66 @@ class Asked:
     text_tokens: int
 
 
-def measure_answers(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str, Tensors]) -> Comparison:
+def measure_inference(
+    runs: Mapping[str, Run], expected: ExpectedInference, tensors: Mapping[str, Tensors]
+) -> Comparison:
     """All measurements of a case's runs, by name.
 
-    `oracle.*` compares either side with the exact values, `greedy.*` the continuations, `cache.*` and `batch.*` a side
-    with itself, `score.*` the evaluation (see `harness.comparison.scores`), `runs.*` is about the runs,
+    `oracle.*` compares each side with the exact values, `greedy.*` compares the continuations, `cache.*` and `batch.*`
+    each side with itself, `score.*` the evaluation (see `harness.comparison.scores`). `runs.*` is about the runs,
     `SIDE.repeat.*` about a side's second run.
     """
     found = [
-        *_of_runs(runs, asked, tensors),
+        *_of_runs(runs, expected, tensors),
         *_logits(runs, tensors),
         *_continuations(runs, tensors),
         *_with_itself(runs, tensors),
-        *measure_scores(runs.get(REFERENCE), runs.get(SUBJECT), asked.right),
-        measure_sense(runs.get(SUBJECT), asked.unigram_nats, asked.text_tokens),
+        *measure_scores(runs.get(REFERENCE), runs.get(SUBJECT), expected.right),
+        measure_sense(runs.get(SUBJECT), expected.unigram_nats, expected.text_tokens),
     ]
     return Comparison(measurements={measurement.name: measurement for measurement in found})
 
 
-def _of_runs(runs: Mapping[str, Run], asked: Asked, tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
+def _of_runs(
+    runs: Mapping[str, Run], expected: ExpectedInference, tensors: Mapping[str, Tensors]
+) -> Iterator[Measurement]:
     def missing(run: Run) -> float:
-        return missing_steps(run) + _unanswered(run, asked, tensors.get(run.name, {}))
+        return missing_steps(run) + _wrong_outputs(run, expected, tensors.get(run.name, {}))
 
-    yield per_run("runs.missing_steps", asked.runs, runs, missing)
-    yield per_run("runs.foreign_inputs", asked.runs, runs, lambda run: _foreign(run, asked.inputs.get(run.name)))
+    yield per_run("runs.missing_steps", expected.runs, runs, missing)
+    yield per_run("runs.foreign_inputs", expected.runs, runs, lambda run: _foreign(run, expected.inputs.get(run.name)))
     yield non_finite(runs.values())
     for (side, name), again in zip(SIDES, (REFERENCE_REPEAT, SUBJECT_REPEAT), strict=True):
         run, repeat = runs.get(name), runs.get(again)
-        for what, wanted in (("initial", asked.weights), ("alignment", asked.alignment)):
+        for what, wanted in (("initial", expected.weights), ("alignment", expected.alignment)):
             stated = getattr(run.trace.header, what) if run and run.trace else None
             yield compare_mappings(wanted, stated, why_broken(run)).named(f"{side}.{what}.differs")
         both = why_broken(run, repeat)
         yield compare_mappings(_lines(run), _lines(repeat), both).named(f"{side}.repeat.scores.differs")
         yield compare_mappings(_left(run), _left(repeat), both).named(f"{side}.repeat.answers.differs")
-    yield _same_documents([runs.get(name) for _, name in SIDES], asked)
+    yield _same_documents([runs.get(name) for _, name in SIDES], expected)
 
 
-def _same_documents(made: Sequence[Run | None], asked: Asked) -> Measurement:
-    """1 for each document that a side scored otherwise than as it was asked, or not at all."""
+def _same_documents(made: Sequence[Run | None], expected: ExpectedInference) -> Measurement:
+    """1 for each document that a side did not score, or that is not the expected one."""
     stated = [_documents(run) for run in made]
-    names = sorted({*asked.documents, *(place for lines in stated for place in lines)})
-    differs = [float(any(lines.get(place) != asked.documents.get(place) for lines in stated)) for place in names]
+    names = sorted({*expected.documents, *(place for lines in stated for place in lines)})
+    differs = [float(any(lines.get(place) != expected.documents.get(place) for lines in stated)) for place in names]
     return measured("train.batch.differs", names, differs, *made)
 
 
-def _unanswered(run: Run, asked: Asked, left: Tensors) -> float:
-    """How many of the tensors of an answer a run lacks, has beyond them, or has of other than a row's length: what all
-    sides lack would be compared as the same. NaN where it did not come to its end."""
+def _wrong_outputs(run: Run, expected: ExpectedInference, left: Tensors) -> float:
+    """How many output tensors of a run are missing, unexpected or of a wrong length: a tensor that is missing on all
+    sides would otherwise count as equal. NaN if the run did not finish."""
     if run.trace is None or run.trace.footer is None:
         return math.nan
     header, stated = run.trace.header, run.trace.footer.parameters
     if header.arm != "infer":
         return 0.0
-    amounts = {"rows": len(asked.rows), "prompts": asked.prompts, "conversations": asked.conversations}
+    amounts = {"rows": len(expected.rows), "prompts": expected.prompts, "conversations": expected.conversations}
     kinds = KINDS_OF_ORACLE if header.side == "oracle" else KINDS
     wanted = {f"{kind}.{n}" for what, every in kinds.items() for kind in every for n in range(amounts[what])}
-    rows = {f"{kind}.{n}": length for kind in kinds["rows"] for n, length in enumerate(asked.rows)}
+    rows = {f"{kind}.{n}": length for kind in kinds["rows"] for n, length in enumerate(expected.rows)}
     cut = [name for name, length in rows.items() if name in left and len(left[name]) != length]
     return float(len(wanted ^ set(stated)) + len(cut))
 
@@ -146,8 +150,8 @@ def _numbered(tensors: Tensors, kind: str) -> dict[int, Array]:
 
 
 def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
-    """Against the oracle, by row: relative error; largest divergence of what is predicted; by how much the oracle holds
-    another token for the best, at worst; and of the double benchmark the ratio of the errors."""
+    """Compared with the oracle, by row: relative error, largest divergence of the predictions, largest regret, and the
+    ratio of both sides' errors."""
     exact = _numbered(tensors.get(ORACLE, {}), "logits")
     errors = []
     for side, name in SIDES:
@@ -168,7 +172,7 @@ def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator
 
 
 def _after_prompts(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
-    """Against the oracle, by prompt: relative error of the logits after it, as they come out of a prefill."""
+    """Compared with the oracle, by prompt: relative error of the logits after it, as a prefill gives them."""
     exact = {n: every[0] for n, every in _numbered(tensors.get(ORACLE, {}), "greedy_logits").items() if len(every)}
     for side, name in SIDES:
         found, made = _numbered(tensors.get(name, {}), "alone"), (runs.get(ORACLE), runs.get(name))
@@ -178,13 +182,13 @@ def _after_prompts(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> I
 
 
 def _both(function: Callable[[Array, Array], float], a: Array | None, b: Array | None) -> float:
-    """NaN where one side has none, or another shape."""
+    """NaN if one side has no tensor, or another shape."""
     return math.nan if a is None or b is None or a.shape != b.shape else function(a, b)
 
 
 def divergence(exact_SV: Array, found_SV: Array) -> float:
-    """The largest Kullback-Leibler divergence over positions of what is predicted from what is exact, in nats, float64.
-    What is not finite gives NaN."""
+    """The largest Kullback-Leibler divergence of a prediction from the exact one, over positions, in nats and float64.
+    A value that is not finite gives NaN."""
     exact, found = (_log_softmax(logits) for logits in (exact_SV, found_SV))
     return float(np.max((np.exp(exact) * (exact - found)).sum(-1)))
 
@@ -196,7 +200,7 @@ def _log_softmax(logits: Array) -> Array:
 
 
 def largest_regret(exact_SV: Array, found_SV: Array) -> float:
-    """By how much the exact logit of the best token is above that of the token found best, at the worst position."""
+    """The exact logit of the best token minus that of the token found best, at the worst position."""
     if not np.isfinite(found_SV).all():
         return math.nan
     chosen = np.take_along_axis(exact_SV, found_SV.argmax(-1)[:, None], -1)[:, 0]
@@ -204,7 +208,7 @@ def largest_regret(exact_SV: Array, found_SV: Array) -> float:
 
 
 def _top1(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
-    """Of each row, the part of the positions at which both sides hold the same token for the best."""
+    """For each row, the share of positions at which both sides have the same best token."""
     sides = [_numbered(tensors.get(name, {}), "logits") for _, name in SIDES]
     rows = sorted({*sides[0], *sides[1]})
     values = [_both(_agreement, *(side.get(row) for side in sides)) for row in rows]
@@ -216,24 +220,24 @@ def _agreement(a_SV: Array, b_SV: Array) -> float:
 
 
 def _continuations(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
-    """`greedy.regret.SIDE`, by prompt: 0 where the side continues as the oracle does, else by how much the oracle's
-    own token was above the side's where they part; `greedy.compared.SIDE`: how many tokens that holds for."""
+    """`greedy.regret.SIDE`, by prompt: 0 if the side continues as the oracle does, else the oracle's logit of its own
+    token minus that of the side's at the first difference; `greedy.compared.SIDE`: the number of tokens before that."""
     left = tensors.get(ORACLE, {})
     exact, logits = _numbered(left, "greedy"), _numbered(left, "greedy_logits")
     for side, name in SIDES:
         found, made = _numbered(tensors.get(name, {}), "greedy"), (runs.get(ORACLE), runs.get(name))
         prompts = sorted({*exact, *found})
-        parted = [_parting(exact.get(n), logits.get(n), found.get(n)) for n in prompts]
+        found_at = [_regret_at_difference(exact.get(n), logits.get(n), found.get(n)) for n in prompts]
         places = [f"prompt {n}" for n in prompts]
-        yield measured(f"greedy.regret.{side}", places, [regret for regret, _ in parted], *made)
-        yield measured(f"greedy.compared.{side}", places, [count for _, count in parted], *made)
+        yield measured(f"greedy.regret.{side}", places, [regret for regret, _ in found_at], *made)
+        yield measured(f"greedy.compared.{side}", places, [count for _, count in found_at], *made)
     for kind in ("sampled", "template"):
         yield _same_tokens(kind, runs, tensors)
     yield _stopped(runs, tensors)
 
 
-def _parting(exact_T: Array | None, logits_TV: Array | None, found_T: Array | None) -> tuple[float, float]:
-    """The regret where two continuations part, and the tokens before that; NaN where there is nothing to compare."""
+def _regret_at_difference(exact_T: Array | None, logits_TV: Array | None, found_T: Array | None) -> tuple[float, float]:
+    """The regret at the first difference of two continuations, and the tokens before it; NaN if one is missing."""
     if exact_T is None or logits_TV is None or found_T is None or exact_T.shape != found_T.shape:
         return math.nan, math.nan
     at = first_difference(exact_T, found_T)
@@ -243,7 +247,7 @@ def _parting(exact_T: Array | None, logits_TV: Array | None, found_T: Array | No
 
 
 def first_difference(a: Array, b: Array) -> int | None:
-    """The first place at which two rows of tokens differ, also because one ends there; None where they are the same."""
+    """The first place at which two rows of tokens differ, also if one ends there; None if they are equal."""
     common = min(len(a), len(b))
     differing = np.flatnonzero(a[:common] != b[:common])
     if differing.size:
@@ -252,7 +256,7 @@ def first_difference(a: Array, b: Array) -> int | None:
 
 
 def _same_tokens(kind: str, runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
-    """1 for each that the sides have other tokens for, or that one of them lacks."""
+    """1 for each prompt or conversation for which the tokens of the sides differ, or one side has none."""
     a, b = (_numbered(tensors.get(name, {}), kind) for _, name in SIDES)
     names = sorted({*a, *b})
     values = [float(n not in a or n not in b or first_difference(a[n], b[n]) is not None) for n in names]
@@ -260,8 +264,8 @@ def _same_tokens(kind: str, runs: Mapping[str, Run], tensors: Mapping[str, Tenso
 
 
 def _stopped(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
-    """1 for each prompt that the subject continues, where a token ends it, otherwise than the reference does; what both
-    continue as they do without that token is compared as far as they agree there."""
+    """1 for each prompt that subject and reference continue differently with a stop token. A continuation that is
+    a part of the greedy one is compared only as far as the greedy ones agree."""
     (greedy, stopped), (own_greedy, own_stopped) = (
         [_numbered(tensors.get(name, {}), kind) for kind in ("greedy", "stopped")] for _, name in SIDES
     )
@@ -271,15 +275,15 @@ def _stopped(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measure
         if not all(n in one for one in (greedy, stopped, own_greedy, own_stopped)):
             return 1.0
         at = first_difference(stopped[n], own_stopped[n])
-        parted = first_difference(greedy[n], own_greedy[n])
-        return float(at is not None and (parted is None or at < parted))
+        found_at = first_difference(greedy[n], own_greedy[n])
+        return float(at is not None and (found_at is None or at < found_at))
 
     made = (runs.get(name) for _, name in SIDES)
     return measured("stopped.differs", [f"prompt {n}" for n in prompts], [differs(n) for n in prompts], *made)
 
 
 def _with_itself(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
-    """Of each side, how far what it computes by a cache, or in a batch, is from what it computes otherwise."""
+    """For each side, how far its results with a cache, or in a batch, are from those without."""
     for name, kinds, what in (("cache", ("logits", "cached"), "row"), ("batch", ("alone", "batch"), "prompt")):
         for side, run in SIDES:
             a, b = (_numbered(tensors.get(run, {}), kind) for kind in kinds)
@@ -288,14 +292,14 @@ def _with_itself(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Ite
             yield measured(f"{name}.{side}", [f"{what} {n}" for n in numbers], values, runs.get(run))
 
 
-def answers_apart(a: Run | None, b: Run | None) -> dict[str, float]:
-    """How far two runs of one side are apart: the largest relative difference of a log-likelihood, and how many of the
-    answers have other bits; empty where one of them left nothing."""
+def inference_differences(a: Run | None, b: Run | None) -> dict[str, float]:
+    """The differences of two runs of one side: the largest relative difference of a log-likelihood, and how many
+    outputs have other bits; empty if one run left nothing."""
     lines, left = (scored(a), scored(b)), (_left(a), _left(b))
     if not all(lines) or not all(left):
         return {}
     differing = compare_mappings(left[0], left[1]).values
     return {
-        "log_likelihood": max(likelihoods_apart(x, y) for x, y in pairs_of(*lines)),
+        "log_likelihood": max(likelihood_difference(x, y) for x, y in pairs_of(*lines)),
         "answers": math.fsum(differing),
     }

@@ -15,9 +15,9 @@ Place = int | str  # a step, a tensor's name or a run's name
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Values at places (steps, tensors, runs). `missing` says why there are none; `broken` that a run did not end.
+    """Values at places (steps, tensors, runs). `missing` states why there are none, `broken` that a run failed.
 
-    `sides` holds, where two numbers were compared at a place, both of them, and `between` the names of their runs.
+    If two numbers were compared at a place, `sides` holds both, and `between` the names of their runs.
     """
 
     places: tuple[Place, ...] = ()
@@ -48,7 +48,7 @@ class Measurement(Series):
 
     @property
     def kind(self) -> Kind:
-        """What it is."""
+        """Its entry in the catalogue."""
         return CATALOGUE[self.name]
 
 
@@ -66,7 +66,7 @@ class Comparison:
 
 
 def why_missing(*runs: Run | None) -> str | None:
-    """Why there is nothing to compare of some runs."""
+    """Why some runs cannot be compared."""
     if any(run is None for run in runs):
         return "not run"
     without = [run.name for run in runs if run and run.trace is None]
@@ -74,11 +74,11 @@ def why_missing(*runs: Run | None) -> str | None:
 
 
 def why_broken(*runs: Run | None) -> str | None:
-    """The outcome of a run that did not come to its end by itself; a non-finite number is an end."""
+    """The outcome of each run that did not finish; a run that stopped at a non-finite number has finished."""
     bad = [run for run in runs if run and not run.outcome.ended]
     return "; ".join(f"{run.name}: {run.outcome.detail}" for run in bad) or None
 
 
 def steps_of(run: Run | None) -> tuple[Step, ...]:
-    """The steps that a run took; none where it was not made."""
+    """The steps that a run took; none if it was not made."""
     return run.trace.steps if run and run.trace else ()

@@ -1,6 +1,6 @@
-"""How far two scores over the same documents are apart, and how far they may be: paired statistics, in float64.
+"""The difference of two scores over the same documents, and its upper bound: paired statistics, in float64.
 
-A small evaluation cannot show that two models score alike, so each difference comes with what it is at most.
+A small evaluation cannot show that two models have equal scores, so each difference comes with an upper bound.
 """
 
 import math
@@ -15,32 +15,34 @@ RESAMPLES, SEED = 10_000, 20250101
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A difference that was measured, and what its absolute value is at most at a confidence of 95 %."""
+    """A measured difference, and the upper bound of its absolute value at 95 % confidence."""
 
     value: float
     bound: float
 
 
 def discordance_bound(reference: Sequence[float], subject: Sequence[float]) -> Interval:
-    """Of scores 0 and 1: the absolute difference of the means; and the exact upper limit of the part of all documents
-    that only one side has right, which no difference of the two scores exceeds.
+    """For scores 0 and 1: the absolute difference of the means, and the exact upper limit of the share of documents
+    that only one side has right. No difference of the two scores exceeds that share.
 
-    Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934), of the discordant pairs of McNemar's test.
+    Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934), for the discordant pairs of McNemar's test.
     """
     pairs = np.array([reference, subject])
     discordant, count = int((pairs[0] != pairs[1]).sum()), pairs.shape[1]
     value = abs(float(pairs[1].mean() - pairs[0].mean()))
     if discordant == count:
         return Interval(value=value, bound=1.0)
-    from scipy.special import betaincinv  # here, because importing it is a third of what `certify verify` may take
+    from scipy.special import (
+        betaincinv,
+    )  # here, because importing it takes a third of the time that `certify verify` may take
 
     return Interval(value=value, bound=float(betaincinv(discordant + 1, count - discordant, CONFIDENCE)))
 
 
 def perplexity_difference(reference: Sequence[float], subject: Sequence[float], words: Sequence[int]) -> Interval:
-    """Of log-likelihoods of texts: |perplexity per word over the reference's - 1|, perplexity being
-    exp(-sum of log-likelihoods / sum of words); and its upper limit over draws of as many texts with replacement, by
-    the percentiles of a paired bootstrap. Fewer than ten texts are none to draw from: the limit is infinite.
+    """For log-likelihoods of texts: |perplexity per word / the reference's - 1|, where perplexity is
+    exp(-sum of log-likelihoods / sum of words); and its upper limit by the percentiles of a paired bootstrap over the
+    texts. With fewer than ten texts the limit is infinite.
 
     Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """

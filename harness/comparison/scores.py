@@ -1,4 +1,4 @@
-"""Numbers out of the documents that two sides scored; says nothing about good or bad."""
+"""Measurements of the documents that two sides scored; they judge nothing."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from harness.runs.trace import EvaluationTask, Run, Scored
 
 
 def scored(run: Run | None) -> tuple[Scored, ...]:
-    """The documents that a run scored, one after the other."""
+    """The documents that a run scored, in order."""
     return run.trace.scored if run and run.trace else ()
 
 
 def series_of(places: Sequence[Place], values: Sequence[float], *made: Run | None) -> Series:
-    """Values of the runs `made`; they are missing where one of these is, or nothing is there."""
+    """Values of the runs `made`; they are missing if a run is missing or there is no place."""
     absent = why_missing(*made) or (None if places else "nothing was recorded")
     return Series(
         places=tuple(places) if absent is None else (),
@@ -35,10 +35,9 @@ def measured(name: str, places: Sequence[Place], values: Sequence[float], *made:
 
 
 def measure_scores(reference: Run | None, subject: Run | None, right: Sequence[int]) -> Iterator[Measurement]:
-    """`score.difference`, by task: of texts |perplexity per word / the reference's - 1|, of the others the difference
-    of the parts that are right; `score.bound`: what it is at most, in 95 % of the draws of as many documents;
-    `score.log_likelihood`, by document: the difference, relative where it is of more than 1. `right` is which
-    ending of each question is its own."""
+    """`score.difference`, by task: for texts |perplexity per word / the reference's - 1|, for others the difference of
+    the shares that are right; `score.bound`: its upper bound at 95 % confidence; `score.log_likelihood`, by document:
+    the difference, relative for values above 1. `right` is the right ending of each question."""
     made = (reference, subject)
     lines, own = (_by_task(run) for run in made)
     found = [_difference(task, lines.get(task, ()), own.get(task, ()), right) for task in TASKS]
@@ -46,7 +45,7 @@ def measure_scores(reference: Run | None, subject: Run | None, right: Sequence[i
     yield measured("score.bound", TASKS, [one.bound for one in found], *made)
     pairs = [(a, b) for task in TASKS for a, b in pairs_of(lines.get(task, ()), own.get(task, ()))]
     places = [f"{one.task} {one.step}" for a, b in pairs if (one := a or b)]
-    yield measured("score.log_likelihood", places, [likelihoods_apart(a, b) for a, b in pairs], *made)
+    yield measured("score.log_likelihood", places, [likelihood_difference(a, b) for a, b in pairs], *made)
 
 
 def _by_task(run: Run | None) -> dict[str, tuple[Scored, ...]]:
@@ -55,25 +54,24 @@ def _by_task(run: Run | None) -> dict[str, tuple[Scored, ...]]:
 
 
 def pairs_of(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scored | None, Scored | None]]:
-    """Each document of either, with what both scored it."""
+    """Each document of either side, with both scores."""
     left, right = ({line.step: line for line in lines} for lines in (a, b))
     return [(left.get(step), right.get(step)) for step in sorted({*left, *right})]
 
 
-def likelihoods_apart(a: Scored | None, b: Scored | None) -> float:
-    """The largest difference of a log-likelihood of a document, relative where it is of more than 1; NaN where a side
-    lacks it."""
+def likelihood_difference(a: Scored | None, b: Scored | None) -> float:
+    """The largest difference of a log-likelihood of a document, relative for values above 1; NaN if a side has none."""
     if a is None or b is None or len(a.log_likelihoods) != len(b.log_likelihoods):
         return math.nan
-    # a likelihood near 1 has a logarithm near 0, of which nothing relative can be asked
+    # a likelihood near 1 has a logarithm near 0, for which a relative difference has no meaning
     return max(absolute(x, y) / max(1.0, abs(x)) for x, y in zip(a.log_likelihoods, b.log_likelihoods, strict=True))
 
 
 def _difference(
     task: EvaluationTask, reference: Sequence[Scored], subject: Sequence[Scored], right: Sequence[int]
 ) -> Interval:
-    """NaN where a side scored nothing, lacks a document of the other, holds a number that is not finite, or a score
-    that does not follow from its log-likelihoods."""
+    """NaN if a side scored nothing, misses a document of the other, or has a number that is not finite or a score that
+    does not follow from its log-likelihoods."""
     pairs = pairs_of(reference, subject)
     sides = (reference, subject)
     if not pairs or not all(a and b for a, b in pairs) or not all(_follows(task, lines, right) for lines in sides):
@@ -85,7 +83,7 @@ def _difference(
 
 
 def _follows(task: EvaluationTask, lines: Sequence[Scored], right: Sequence[int]) -> bool:
-    """Whether every score is what its log-likelihoods say. Whether a word is the greedy one they do not say."""
+    """Whether every score follows from its log-likelihoods. They do not show whether a word is the greedy one."""
     if not all(line.finite for line in lines):
         return False
     if task == "text":
@@ -97,23 +95,23 @@ def _follows(task: EvaluationTask, lines: Sequence[Scored], right: Sequence[int]
 
 
 def measure_sense(run: Run | None, unigram_nats: float, text_tokens: int) -> Measurement:
-    """`subject.sense`: what a token of the texts costs a subject, in nats, over what its frequency alone makes it."""
+    """`subject.sense`: the subject's loss per token of the texts, divided by the loss by token frequency."""
     texts = [line.score for line in scored(run) if line.task == "text"]
     cost = -math.fsum(texts) / text_tokens if texts else math.nan
     return measured("subject.sense", [SUBJECT] if texts else [], [cost / unigram_nats], run)
 
 
-def scores_apart(a: Run, b: Run) -> Series:
-    """By document, how far two runs' log-likelihoods are apart: 0 where the lines are the same; NaN where one lacks it,
-    it is another document, or all that differs is what followed from the same likelihoods."""
+def score_differences(a: Run, b: Run) -> Series:
+    """By document, the difference of two runs' log-likelihoods: 0 if the lines are equal; NaN if a run has none, if it
+    is another document, or if the likelihoods are equal and something else differs."""
     pairs = pairs_of(scored(a), scored(b))
     places = [f"{one.task} {one.step}" for x, y in pairs if (one := x or y)]
-    return series_of(places, [_line_apart(x, y) for x, y in pairs], a, b)
+    return series_of(places, [_line_difference(x, y) for x, y in pairs], a, b)
 
 
-def _line_apart(a: Scored | None, b: Scored | None) -> float:
+def _line_difference(a: Scored | None, b: Scored | None) -> float:
     if a == b:
         return 0.0
     if a is None or b is None or a.document != b.document:
         return math.nan
-    return likelihoods_apart(a, b) or math.nan
+    return likelihood_difference(a, b) or math.nan

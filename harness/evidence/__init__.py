@@ -1,6 +1,6 @@
 """The evidence bundle: its files, the findings that follow from them, and where they come from.
 
-Reading a bundle checks every byte and computes every finding again. A bundle that states other findings is refused.
+Reading a bundle checks every byte and recomputes every finding. A bundle that states other findings is an error.
 """
 
 from harness.evidence.bundle import Bundle, finish_bundle, read_bundle

@@ -1,8 +1,8 @@
-"""The evidence bundle: a directory from which every number, finding and level can be computed again.
+"""The evidence bundle: a directory from which every number, finding and level can be recomputed.
 
 Written by a run, read by everything after it. Reading checks every byte of every file
-(`harness.evidence.bundle_files`), computes comparison and findings anew from the traces, and refuses a bundle that
-states others.
+(`harness.evidence.bundle_files`), recomputes comparison and findings from the traces, and rejects a bundle that states
+other findings.
 """
 
 from collections.abc import Mapping
@@ -52,11 +52,11 @@ from harness.standards import Standard, parse_standard
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What a bundle holds and what follows from it.
+    """The content of a bundle and what follows from it.
 
     `digest` is the digest of its manifest, `record` that of its record; both are empty before it is finished.
-    `baseline` is what reference and oracle were taken from; None where they ran with the subject. `timings` holds, by
-    run, the digest of the file that says how long each step took.
+    `baseline` is the source of reference and oracle; None if they ran with the subject. `timings` holds, by run, the
+    digest of the file with the time of each step.
     """
 
     path: Path
@@ -76,12 +76,12 @@ class Bundle:
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """The runs that its case has to have and that were not made."""
+        """The required runs of its case that were not made."""
         return tuple(name for name in required_runs(self.case) if name not in self.runs)
 
 
 def finish_bundle(directory: Path) -> Bundle:
-    """Judges what a run left in a directory, writes findings and manifest, and reads it all back."""
+    """Judges the runs in a directory, writes findings and manifest, and reads everything back."""
     bundle = _compute(directory)
     write_json(directory / FINDINGS, bundle.findings)
     seal(directory)
@@ -91,7 +91,7 @@ def finish_bundle(directory: Path) -> Bundle:
 def read_bundle(directory: Path) -> Bundle:
     """Reads a bundle, checks every byte of its files and every finding against the traces.
 
-    The signatures under `attestations/` are not looked at; `harness.attestation` does.
+    The signatures under `attestations/` are not checked here; `harness.attestation` does that.
 
     Raises:
         EvidenceError: no bundle, another format, a file extra, missing or changed, or a finding that does
@@ -106,7 +106,7 @@ def read_bundle(directory: Path) -> Bundle:
 
 
 def _follow(recorded: Any, bundle: Bundle) -> bool:
-    """Whether findings are those of a bundle's traces, but for the last digits of a number: see `restated`."""
+    """Whether findings are those of a bundle's traces, except for the last digits of a number: see `restated`."""
     try:
         values = [[decode_optional(judged["value"]) for judged in finding["judged"]] for finding in recorded]
         standards = {standard.name: standard for standard in bundle.standards}
@@ -125,10 +125,10 @@ def decode_optional(value: Any) -> float | None:
 
 
 def read_run(directory: Path) -> Run:
-    """One run as its directory holds it: how it ended, and its trace where there is one.
+    """One run from its directory: its outcome, and its trace if there is one.
 
     Raises:
-        EvidenceError: the trace was edited, or the record of how it ended cannot be read.
+        EvidenceError: the trace was edited, or the outcome cannot be read.
     """
     outcome = parse(RunOutcome, read_json(directory / OUTCOME), directory / OUTCOME)
     trace = directory / TRACE
@@ -136,7 +136,7 @@ def read_run(directory: Path) -> Run:
 
 
 def unusable(run: Run) -> str | None:
-    """Why nothing can be measured by a run: it did not complete, or a number of it is not finite."""
+    """Why a run cannot measure anything: it did not complete, or one of its numbers is not finite."""
     if run.outcome.status != "completed" or run.trace is None or not run.trace.complete:
         tail = f"\n{run.outcome.log_tail}" if run.outcome.log_tail else ""
         return f"{run.name} did not complete. {run.outcome.detail}.{tail}"
@@ -145,10 +145,10 @@ def unusable(run: Run) -> str | None:
 
 
 def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str, Run], Comparison]:
-    """The runs of a case that a directory holds, and all that is measured of them.
+    """The runs of a case in a directory, and all of their measurements.
 
     Raises:
-        EvidenceError: inputs, traces or tensors are not what was recorded, or a run is none of this case.
+        EvidenceError: inputs, traces or tensors are not as recorded, or a run does not belong to this case.
     """
     runs = {path.name: read_run(path) for path in _children(directory / "runs")}
     for run in runs.values():
@@ -161,7 +161,7 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
 
 
 def _used_baseline(directory: Path, case: Case, runs: Mapping[str, Run]) -> Baseline | None:
-    """The baseline that a bundle names, if it does; every run but the subject's must be as recorded there."""
+    """The baseline that a bundle names, if any; every run except the subject's must be as recorded there."""
     if not (directory / BASELINE).exists():
         return None
     baseline = read_baseline_record(directory / BASELINE)
@@ -213,7 +213,7 @@ def _read_case(path: Path) -> Case:
 
 def _read_standard(directory: Path, name: str) -> Standard:
     if name != Path(name).name:
-        raise EvidenceError(f"The bundle's case names the standard {name!r}, which is no name.")
+        raise EvidenceError(f"The bundle's case names the standard {name!r}, which is not a valid name.")
     path = directory / f"{name}.json"
     try:
         standard = parse_standard(read_json(path), str(path))
@@ -225,10 +225,10 @@ def _read_standard(directory: Path, name: str) -> Standard:
 
 
 def _check_role(run: Run, case: Case, directory: Path) -> None:
-    """Refuses a run that the case does not have, and a trace that is another run's or was asked for other steps."""
+    """Rejects a run that the case does not have, and a trace of another run or for other steps."""
     of_run = role(run.name, case)
     if of_run is None:
-        raise EvidenceError(f"{directory} is no run of this case.")
+        raise EvidenceError(f"{directory} is not a run of this case.")
     if run.trace is None:
         return
     side, arm = of_run
@@ -243,22 +243,22 @@ def _check_role(run: Run, case: Case, directory: Path) -> None:
 
 def _children(directory: Path) -> list[Path]:
     if not directory.is_dir():
-        raise EvidenceError(f"{directory.parent} is not a bundle: it holds no {directory.name}/.")
+        raise EvidenceError(f"{directory.parent} is not a bundle: it has no {directory.name}/.")
     return sorted(path for path in directory.iterdir() if path.is_dir())
 
 
 def _check_owners(directory: Path, runs: Mapping[str, Run]) -> None:
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         if path.suffix != ".safetensors" or path.stem not in runs:
-            raise EvidenceError(f"{path} was left by no run of this bundle.")
+            raise EvidenceError(f"{path} belongs to no run of this bundle.")
 
 
 def _left_tensors(directory: Path, run: Run) -> Tensors | None:
-    """The tensors that a run left, if they were kept; they must be those whose digests its trace states."""
+    """The tensors of a run, if they were kept; their digests must be those in its trace."""
     path = directory / "tensors" / f"{run.name}.safetensors"
     if not path.is_file() or run.trace is None or run.trace.footer is None:
         return None
     tensors = read_tensors(path)
     if digest_each(tensors) != run.trace.footer.parameters:
-        raise EvidenceError(f"{path} does not hold the tensors whose digests the trace of {run.name} states.")
+        raise EvidenceError(f"{path}: the digests of its tensors differ from those in the trace of {run.name}.")
     return tensors

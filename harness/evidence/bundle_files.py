@@ -1,14 +1,14 @@
-"""The files of an evidence bundle: what each is called, and whether each is still what was sealed.
+"""The files of an evidence bundle: their names, and whether each is still as sealed.
 
-Two runs of one case on one machine have the same manifest: what depends on time or host has a list of its own.
+Two runs of one case on one machine have the same manifest: files that depend on time or host are in a separate list.
 
-    manifest.json                 format, path and SHA-256 of what follows from the case and the code
+    manifest.json                 format, path and SHA-256 of all files that follow from the case and the code
       case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
       runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
-      baseline.json               where reference and oracle were recorded before: by whom, why, on what
-    record.json                   digest of the manifest, and path and SHA-256 of what depends on time or host
+      baseline.json               the recorded reference and oracle: author, reason, machine
+    record.json                   digest of the manifest, and path and SHA-256 of the files that depend on time or host
       run.json  runs/NAME/{log.txt, timing.jsonl, ranks/}
-    report.html                   written anew at will; its last line is the digest of the lines before
+    report.html                   may be written again; its last line is the digest of the lines before
     attestations/*.json           signed statements about manifest and record, checked with their signatures
 """
 
@@ -28,12 +28,12 @@ MANIFEST, RECORD, FINDINGS = "manifest.json", "record.json", "findings.json"
 CASE, INPUTS = "case.json", "inputs.json"
 RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
 RECORDED = (RUN,)  # depends on time or host
-RECORDED_OF_RUN = (LOG, TIMING, RANKS)  # and so does this of each run
+RECORDED_OF_RUN = (LOG, TIMING, RANKS)  # depends on time or host, for each run
 PAGE_SEAL = "<!-- sha256 {} -->\n"
 
 
 def seal(directory: Path) -> None:
-    """Writes manifest and record: from here on a changed byte is seen."""
+    """Writes manifest and record: after this, a changed byte is detected."""
     digested, recorded = _files(directory)
     write_json(directory / MANIFEST, {"format": FORMAT, "files": list_files(directory, digested)})
     record = {"format": RECORD_FORMAT, "manifest": digest_file(directory / MANIFEST)}
@@ -44,14 +44,14 @@ def _files(directory: Path) -> tuple[list[str], list[str]]:
     """The relative POSIX paths of the files that the manifest covers, and of those that the record covers.
 
     Raises:
-        EvidenceError: something is no plain file.
+        EvidenceError: something is not a plain file.
     """
-    covered = [name for name in plain_files(directory) if not _stands_for_itself(name.split("/"))]
+    covered = [name for name in plain_files(directory) if not _has_own_check(name.split("/"))]
     recorded = [name for name in covered if _is_recorded(name.split("/"))]
     return [name for name in covered if name not in recorded], recorded
 
 
-def _stands_for_itself(parts: Sequence[str]) -> bool:
+def _has_own_check(parts: Sequence[str]) -> bool:
     if len(parts) == 1:
         return parts[0] in (MANIFEST, RECORD, PAGE)
     return len(parts) == 2 and parts[0] == ATTESTATIONS and parts[1].endswith(".json")
@@ -64,14 +64,14 @@ def _is_recorded(parts: Sequence[str]) -> bool:
 
 
 def check_files(directory: Path) -> None:
-    """Checks every byte of a bundle's files, but for its page and what is signed about it.
+    """Checks every byte of a bundle's files, except its page and its signed statements.
 
     Raises:
         EvidenceError: no finished bundle, another format, or a file extra, missing or changed.
     """
     if not (directory / MANIFEST).is_file():
         raise EvidenceError(
-            f"{directory} is not a finished bundle: it holds no {MANIFEST}. 'certify run --resume' ends a run."
+            f"{directory} is not a finished bundle: it has no {MANIFEST}. 'certify run --resume' finishes a run."
         )
     digested, recorded = _files(directory)
     manifest = _read_list(directory / MANIFEST, FORMAT, {"format", "files"})
@@ -100,7 +100,7 @@ def write_page(directory: Path, page: str) -> Path:
 
 
 def check_page(path: Path) -> None:
-    """A page may be left out, but not changed."""
+    """A page may be missing, but not changed."""
     if not path.is_file():
         return
     content = path.read_bytes()

@@ -1,7 +1,7 @@
 """What changed between two bundles, and whether it is the toolchain or the subject.
 
-Takes two bundles of one case, gives the changes by section and a verdict with its reason. The reason is the floor where
-one was measured: two correct runs are apart by no more than that.
+Takes two bundles of one case, gives the changes by section and a verdict with its reason. The reason is the floor, if
+one was measured: two correct runs differ by no more than that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.cases.runs_of_a_case import REFERENCE, SUBJECT
-from harness.evidence.agreement import apart
+from harness.evidence.agreement import differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.floor import floor_of
 from harness.evidence.judge import NAMED, Outcome
@@ -19,7 +19,7 @@ WORSE = {Outcome.PASS: 0, Outcome.INCONCLUSIVE: 1, Outcome.FAIL: 2, Outcome.ERRO
 
 
 class DifferenceKind(StrEnum):
-    """What the difference is taken for."""
+    """The kind of a difference."""
 
     SAME = "the same"
     ANOTHER_CASE = "another case"
@@ -30,7 +30,7 @@ class DifferenceKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class BundleChange:
-    """One thing that is not the same; `section` says of what."""
+    """One change; `section` names what it belongs to."""
 
     section: str
     name: str
@@ -40,7 +40,7 @@ class BundleChange:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleDifference:
-    """All changes, and what they amount to with the reason."""
+    """All changes, and the verdict with its reason."""
 
     kind: DifferenceKind
     reason: str
@@ -48,14 +48,14 @@ class BundleDifference:
 
 
 def diff_bundles(a: Bundle, b: Bundle) -> BundleDifference:
-    """What changed from one bundle to another."""
+    """The changes from one bundle to another."""
     changes = tuple(_changes(a, b))
     if a.digest == b.digest:
         return BundleDifference(
             kind=DifferenceKind.SAME, reason="both have the same manifest, bit for bit", changes=changes
         )
     if a.case.digest() != b.case.digest():
-        reason = "their cases differ, so their numbers do not speak of the same run"
+        reason = "their cases differ, so their numbers cannot be compared"
         return BundleDifference(kind=DifferenceKind.ANOTHER_CASE, reason=reason, changes=changes)
     kind, reason = _judged(a, b)
     return BundleDifference(kind=kind, reason=reason, changes=changes)
@@ -75,7 +75,7 @@ def _changes(a: Bundle, b: Bundle) -> Iterator[BundleChange]:
     yield from _mapping("runs", _ends(a), _ends(b))
     yield from _mapping("criteria", _outcomes(a), _outcomes(b))
     for name in (REFERENCE, SUBJECT):
-        for number, value in apart(a, b, name).items():
+        for number, value in differences(a, b, name).items():
             if value:
                 yield BundleChange(
                     section="numbers", name=f"{name} {number}", before="", after=f"up to {value:.3g} apart"
@@ -119,32 +119,32 @@ def _judged(a: Bundle, b: Bundle) -> tuple[DifferenceKind, str]:
     shared = [name for name in before if name in after]
     worse = [name for name in shared if WORSE[after[name]] > WORSE[before[name]] and WORSE[after[name]] > 1]
     better = [name for name in shared if WORSE[after[name]] < WORSE[before[name]]]
-    reference, subject = apart(a, b, REFERENCE), apart(a, b, SUBJECT)
+    reference, subject = differences(a, b, REFERENCE), differences(a, b, SUBJECT)
     beyond, floor = _beyond_floor(a, subject)
     moved = "the reference moved too" if any(reference.values()) else "the reference has the same bits"
     if worse:
-        return DifferenceKind.REGRESSION, f"{_named(worse)} passed before and not now; {moved}; {floor}"
+        return DifferenceKind.REGRESSION, f"{_named(worse)} passed before and does not pass now; {moved}; {floor}"
     if beyond:
         return DifferenceKind.REGRESSION, f"{floor}; {moved}, and no limit is broken yet"
     if better:
         return DifferenceKind.IMPROVEMENT, f"{_named(better)} did not pass before and now do; {floor}"
     if any(reference.values()) or any(subject.values()):
         return DifferenceKind.TOOLCHAIN_DRIFT, f"{floor}; {moved}, and no criterion changed for the worse"
-    return DifferenceKind.SAME, "every number has the same bits; only what stands beside them differs"
+    return DifferenceKind.SAME, "every number has the same bits; only other files differ"
 
 
 def _named(criteria: Sequence[str]) -> str:
-    """The first of them, and how many more."""
+    """The first criteria, and how many more there are."""
     more = f" and {len(criteria) - NAMED} more" if len(criteria) > NAMED else ""
     return ", ".join(criteria[:NAMED]) + more
 
 
-def _beyond_floor(bundle: Bundle, apart: Mapping[str, float]) -> tuple[bool, str]:
-    """Whether the subject moved by more than the floor, and that in words. Without a floor nothing is beyond it."""
+def _beyond_floor(bundle: Bundle, moved: Mapping[str, float]) -> tuple[bool, str]:
+    """Whether the subject moved by more than the floor, and this as text. Without a floor nothing is beyond it."""
     limits = floor_of(bundle)
-    words = ", ".join(f"{number} {value:.2g}" for number, value in apart.items()) or "unknown"
-    if not apart or limits is None:
-        return False, f"the subject moved by {words}, and no floor was measured that it could be held against"
-    beyond = any(not value <= limits[number] for number, value in apart.items())
+    words = ", ".join(f"{number} {value:.2g}" for number, value in moved.items()) or "unknown"
+    if not moved or limits is None:
+        return False, f"the subject moved by {words}, and this case has no measured floor"
+    beyond = any(not value <= limits[number] for number, value in moved.items())
     allowed = ", ".join(f"{number} {value:.2g}" for number, value in limits.items())
     return beyond, f"the subject moved by {words}, {'beyond' if beyond else 'within'} the floor of {allowed}"

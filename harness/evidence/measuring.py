@@ -1,4 +1,4 @@
-"""What is measured of the runs of a case, by its task, and how far two runs of one name are apart."""
+"""The measurements of the runs of a case, by its task, and the differences of two runs of one name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING, required_runs
 from harness.cases.task import TaskName
-from harness.comparison.inference import Asked, answers_apart, measure_answers
+from harness.comparison.inference import ExpectedInference, inference_differences, measure_inference
 from harness.comparison.measurement import Comparison, Tensors
 from harness.comparison.training import Expected, compare_steps, measure
 from harness.evidence.judge import statistic
@@ -21,8 +21,8 @@ from harness.runs.trace import Run
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """All that the measurements of a case are computed from: the directory of its inputs, their record and the weights
-    in it, the runs, and the tensors that each run left."""
+    """Everything that the measurements of a case are computed from: the directory of its inputs, their record and the
+    weights in it, the runs, and the tensors of each run."""
 
     case: Case
     directory: Path
@@ -34,15 +34,15 @@ class Recorded:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskMeasurements:
-    """How a task is measured. `measure` gives every measurement of a case's runs; `apart` gives, by name, how far two
-    runs of one name differ, and nothing where one of them left no trace."""
+    """How a task is measured. `measure` gives every measurement of a case's runs; `differences` gives, by number, the
+    differences of two runs of one name, and is empty if one of them left no trace."""
 
     measure: Callable[[Recorded], Comparison]
-    apart: Callable[[Run | None, Run | None], dict[str, float]]
+    differences: Callable[[Run | None, Run | None], dict[str, float]]
 
 
 def measure_recorded(recorded: Recorded) -> Comparison:
-    """All that is measured of the runs of a case.
+    """All measurements of the runs of a case.
 
     Raises:
         EvidenceError: an input of the task cannot be read, or is less than the case requires.
@@ -51,7 +51,7 @@ def measure_recorded(recorded: Recorded) -> Comparison:
 
 
 def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:
-    """What every training run of a case has to start from; `weights` are those of the inputs."""
+    """The required inputs of every training run of a case; `weights` are those of the inputs."""
     return Expected(
         runs=required_runs(case),
         inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
@@ -65,7 +65,7 @@ def _measure_training(recorded: Recorded) -> Comparison:
     return measure(recorded.runs, expected, {"weights": recorded.weights, **recorded.left})
 
 
-def _curves_apart(first: Run | None, second: Run | None) -> dict[str, float]:
+def _curve_differences(first: Run | None, second: Run | None) -> dict[str, float]:
     """The largest relative difference of loss and grad norm."""
     found = compare_steps(first, second)
     curves = {number: found[f"{number}.relative"].values for number in ("loss", "grad_norm")}
@@ -73,11 +73,11 @@ def _curves_apart(first: Run | None, second: Run | None) -> dict[str, float]:
 
 
 def _measure_inference(recorded: Recorded) -> Comparison:
-    return measure_answers(recorded.runs, _asked_of(recorded), recorded.left)
+    return measure_inference(recorded.runs, _expected_of_inference(recorded), recorded.left)
 
 
-def _asked_of(recorded: Recorded) -> Asked:
-    """What every run of inference has to start from.
+def _expected_of_inference(recorded: Recorded) -> ExpectedInference:
+    """The required inputs of every inference run.
 
     Raises:
         EvidenceError: the evaluation cannot be read, or is less than the case requires.
@@ -88,7 +88,7 @@ def _asked_of(recorded: Recorded) -> Asked:
     inferred = {**drawn, "weights": digest_tensors(weights), "batches": digest_evaluation(recorded.directory)}
     evaluation = read_evaluation(recorded.directory)
     _check_amounts(case, evaluation, recorded.directory / EVALUATION)
-    return Asked(
+    return ExpectedInference(
         runs=required_runs(case),
         inputs={name: drawn if name == TRAINING else inferred for name in required_runs(case)},
         weights=digest_each(weights),
@@ -104,7 +104,7 @@ def _asked_of(recorded: Recorded) -> Asked:
 
 
 def _check_amounts(case: Case, found: Evaluation, path: Path) -> None:
-    """Refuses an evaluation that is smaller, or shorter, than the case requires."""
+    """Rejects an evaluation that is smaller, or shorter, than the case requires."""
     section = case.inference_section
     wanted = (
         [case.data.seq_length] * section.rows,
@@ -115,10 +115,10 @@ def _check_amounts(case: Case, found: Evaluation, path: Path) -> None:
     )
     rows, prompts = ([len(one) for one in every] for every in (found.rows, found.prompts))
     if wanted != (rows, prompts, len(found.texts), len(found.passages), len(found.questions)):
-        raise EvidenceError(f"{path} does not ask as much as its case: rows, prompts, texts, passages or questions.")
+        raise EvidenceError(f"{path} has fewer or shorter rows, prompts, texts, passages or questions than its case.")
 
 
 MEASUREMENTS: Mapping[TaskName, TaskMeasurements] = {
-    "pretrain": TaskMeasurements(measure=_measure_training, apart=_curves_apart),
-    "inference": TaskMeasurements(measure=_measure_inference, apart=answers_apart),
+    "pretrain": TaskMeasurements(measure=_measure_training, differences=_curve_differences),
+    "inference": TaskMeasurements(measure=_measure_inference, differences=inference_differences),
 }

@@ -1,6 +1,6 @@
-"""Where the numbers of a bundle come from: its code, its occasion, its machine, and a baseline that stood in.
+"""The origin of the numbers of a bundle: its code, its occasion, its machine, and a baseline if one was used.
 
-Each is a record that is written where the runs are and read by everything after them.
+Each is a record that is written where the runs are made and read by everything after them.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ BASELINE, BASELINE_FORMAT = "baseline.json", "certify-baseline/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What the runs had: the subject's device, Python, threads of each run, processor and memory, version of each
-    package (None where it is not installed), and the environment variables that they were given."""
+    """The environment of the runs: the subject's device, Python, threads of each run, processor and memory, version of
+    each package (None if it is not installed), and the environment variables that were set for them."""
 
     device: str
     python: str
@@ -33,8 +33,8 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The code that ran: its revision (None outside a git checkout), whether files differed from that (`dirty`), and
-    the digest of the files of both packages."""
+    """The code that ran: its revision (None outside a git checkout), whether files differed from it (`dirty`), and the
+    digest of the files of both packages."""
 
     revision: str | None
     dirty: bool
@@ -42,7 +42,7 @@ class Source:
 
     @property
     def state(self) -> str:
-        """The revision and whether that is what ran, in words."""
+        """The revision as text, with a note if files differed from it."""
         return f"{self.revision[:12]}{', with uncommitted changes' * self.dirty}" if self.revision else "no checkout"
 
 
@@ -58,9 +58,9 @@ class Occasion:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A recorded reference half of a case: who recorded it, why, when (ISO 8601, UTC), how, and on what.
+    """A recorded reference half of a case: author, reason, time (ISO 8601, UTC), command, and machine.
 
-    `case` and `inputs` are what its runs computed, `environment` and `source` what they ran on. `files` gives the
+    `case` and `inputs` are those of its runs; `environment` and `source` are what they ran on. `files` gives the
     SHA-256 of every other file by relative POSIX path, `seal` the digest of all the other fields.
     """
 
@@ -82,7 +82,7 @@ def read_source(path: Path) -> Source:
     """The code that ran.
 
     Raises:
-        EvidenceError: it is missing, or does not hold what it should.
+        EvidenceError: it is missing, or its content is not valid.
     """
     source: Source = parse(Source, read_json(path), path)
     return source
@@ -92,7 +92,7 @@ def read_occasion(path: Path) -> Occasion:
     """When and how a bundle was made.
 
     Raises:
-        EvidenceError: it is missing, does not hold what it should, or states no time in UTC.
+        EvidenceError: it is missing, its content is not valid, or its time is not in UTC.
     """
     occasion: Occasion = parse(Occasion, read_json(path), path)
     if not _in_utc(occasion.started):
@@ -101,10 +101,10 @@ def read_occasion(path: Path) -> Occasion:
 
 
 def read_environment(path: Path) -> Environment:
-    """What the runs had.
+    """The environment of the runs.
 
     Raises:
-        EvidenceError: it is missing, or does not hold what it should.
+        EvidenceError: it is missing, or its content is not valid.
     """
     environment: Environment = parse(Environment, read_json(path), path)
     return environment
@@ -114,7 +114,7 @@ def read_baseline_record(path: Path) -> Baseline:
     """The record of a baseline.
 
     Raises:
-        EvidenceError: it is missing, of another format, or not as it was sealed.
+        EvidenceError: it is missing, has another format, or was changed after it was sealed.
     """
     value = read_json(path)
     if not isinstance(value, dict) or value.get("format") != BASELINE_FORMAT:

@@ -1,42 +1,42 @@
-"""A bundle in short: what can be diagnosed, what failed first, what needs a remark."""
+"""A summary of a bundle: whether it can be diagnosed, what failed first, and remarks."""
 
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome
 
 
 def can_be_diagnosed(bundle: Bundle) -> bool:
-    """Whether `certify diagnose` can find something in a bundle: it needs complete training runs and a failure."""
+    """Whether `certify diagnose` applies to a bundle: it needs complete training runs and a failure."""
     failed = any(finding.outcome is Outcome.FAIL for finding in bundle.findings)
     return bundle.case.task.judges_steps and failed and not broken_names(bundle)
 
 
 def remarks(bundle: Bundle) -> tuple[str, ...]:
-    """Of each standard of which something failed: that its limits were derived for lower learning rates, if so."""
+    """A remark for each standard with a failure whose limits were derived for lower learning rates."""
     failed = {finding.standard for finding in bundle.findings if finding.outcome is Outcome.FAIL}
     highest = bundle.case.lr_schedule.learning_rate
     return tuple(
         f"The limits of {standard.name} were derived for learning rates up to {standard.learning_rate:g}, and this "
         f"case goes up to {highest:g}. Training amplifies the last bit there, so a correct run may fail at a late "
-        "step. What is found at step 1 and at learning rate 0 holds at any rate."
+        "step. Findings at step 1 and at learning rate 0 are valid at any rate."
         for standard in bundle.standards
         if standard.name in failed and standard.learning_rate is not None and highest > standard.learning_rate
     )
 
 
 def first_step(bundle: Bundle) -> int | None:
-    """The earliest step at which a failed finding exceeds its limit; None where none is about steps."""
+    """The earliest step at which a failed finding exceeds its limit; None if none is about steps."""
     failed = [_step(finding) for finding in bundle.findings if finding.outcome is Outcome.FAIL]
     return min((step for step in failed if step is not None), default=None)
 
 
 def broken_names(bundle: Bundle) -> list[str]:
-    """The runs that did not come to their end by themselves, and those that were not made."""
+    """The runs that did not finish, and those that were not made."""
     stopped = [name for name, run in bundle.runs.items() if not run.outcome.ended]
     return [*stopped, *bundle.absent]
 
 
 def _step(finding: Finding) -> int | None:
-    """The first step at which a failed finding exceeds its limit; None where it is not about steps."""
+    """The first step at which a failed finding exceeds its limit; None if it is not about steps."""
     steps = [
         one.first_beyond for one in finding.judged if one.outcome is Outcome.FAIL and isinstance(one.first_beyond, int)
     ]

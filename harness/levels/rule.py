@@ -13,7 +13,7 @@ from enum import StrEnum
 from harness.attestation import Role
 from harness.cases.runs_of_a_case import SUBJECT
 from harness.cases.task import TaskName
-from harness.evidence.agreement import apart
+from harness.evidence.agreement import differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.floor import floor_of
 from harness.evidence.judge import Finding, Outcome
@@ -397,7 +397,7 @@ def _why_not_second(first: Submission, second: Submission, at: datetime) -> str 
 
 def _agreement(a: Bundle, b: Bundle) -> tuple[bool, str]:
     """Whether two runs of the subject have the same bits, or differ by no more than the floor; and this as text."""
-    worst = apart(a, b, SUBJECT)
+    worst = differences(a, b, SUBJECT)
     if not worst:
         return False, f"{b.path.name}: a trace of the subject is missing"
     if all(value == 0 for value in worst.values()):

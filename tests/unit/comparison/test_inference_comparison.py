@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from harness.comparison.inference import answers_apart, divergence, first_difference, largest_regret
+from harness.comparison.inference import divergence, first_difference, inference_differences, largest_regret
 from harness.comparison.measurement import Measurement
-from harness.comparison.scores import scores_apart
+from harness.comparison.scores import score_differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.runs.trace import Run, Scored
@@ -271,12 +271,12 @@ def run_of(bundle: Bundle, name: str) -> Run:
 
 
 def test_two_runs_of_a_side_are_apart_by_what_differs(bundle: Bundle) -> None:
-    assert answers_apart(run_of(bundle, "subject-1"), run_of(bundle, "subject-2")) == {
+    assert inference_differences(run_of(bundle, "subject-1"), run_of(bundle, "subject-2")) == {
         "log_likelihood": 0.0,
         "answers": 0.0,
     }
-    assert answers_apart(run_of(bundle, "subject-1"), None) == {}
-    apart = answers_apart(run_of(bundle, "reference-1"), run_of(bundle, "subject-1"))
+    assert inference_differences(run_of(bundle, "subject-1"), None) == {}
+    apart = inference_differences(run_of(bundle, "reference-1"), run_of(bundle, "subject-1"))
     assert 0 < apart["log_likelihood"] < 1e-7 and apart["answers"] > 0
 
 
@@ -285,5 +285,5 @@ def test_a_score_that_does_not_follow_from_the_same_likelihoods_is_apart(bundle:
     assert run.trace is not None
     lines = [dataclasses.replace(run.trace.scored[-1], score=1 - run.trace.scored[-1].score)]
     edited = dataclasses.replace(run, trace=dataclasses.replace(run.trace, scored=(*run.trace.scored[:-1], *lines)))
-    assert math.isnan(scores_apart(run, edited).values[-1])
-    assert set(scores_apart(run, edited).values[:-1]) == {0.0}
+    assert math.isnan(score_differences(run, edited).values[-1])
+    assert set(score_differences(run, edited).values[:-1]) == {0.0}

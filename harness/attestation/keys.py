@@ -33,13 +33,13 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
 
 
 def keygen(name: Path) -> str:
-    """Makes an ed25519 key pair and gives its key id.
+    """Makes an ed25519 key pair and returns its key id.
 
-    Writes NAME.key (PKCS #8 PEM, unencrypted, readable by the owner only) and NAME.pub (PEM). The id is the SHA-256
-    that securesystemslib computes of the public key.
+    Writes NAME.key (PKCS #8 PEM, unencrypted, readable only by the owner) and NAME.pub (PEM). The id is the SHA-256
+    that securesystemslib computes for the public key.
 
     Raises:
-        InputError: one of the files exists already, or cannot be written. Neither is there then, or as it was.
+        InputError: one of the files exists, or cannot be written. In that case no file is new or changed.
     """
     private = Ed25519PrivateKey.generate()
     signer = CryptoSigner(private)
@@ -62,8 +62,8 @@ def _read_key(path: Path) -> bytes:
         if mode & 0o077:
             raise InputError(
                 f"{path} can be read or written by others (permissions {stat.S_IMODE(mode):03o}), so a signature with "
-                f"it names nobody. If nobody had it: chmod 600 {shlex.quote(str(path))}. Else make a new key with "
-                "'certify keygen'."
+                f"it identifies no one. If no one else read it: chmod 600 {shlex.quote(str(path))}. Otherwise make a "
+                "new key with 'certify keygen'."
             )
         return path.read_bytes()
     except OSError as error:
@@ -80,15 +80,15 @@ def signer_of(path: Path) -> CryptoSigner:
     """
     pem = _read_key(path)
     if b"PUBLIC KEY-----" in pem:
-        raise InputError(f"{path} holds a public key, which cannot sign. Name the NAME.key beside it.")
+        raise InputError(f"{path} holds a public key, which cannot sign. Name its private key, NAME.key.")
     try:
         private = load_pem_private_key(pem, password=None)
     except TypeError:
         raise InputError(
-            f"{path} is encrypted. Decrypt it for this use: openssl pkey -in {shlex.quote(str(path))} -out NAME.key"
+            f"{path} is encrypted. Decrypt it: openssl pkey -in {shlex.quote(str(path))} -out NAME.key"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise InputError(f"{path} holds no private key in PEM. Make one with 'certify keygen'.") from None
+        raise InputError(f"{path} does not hold a private key in PEM. Make one with 'certify keygen'.") from None
     if not isinstance(private, Ed25519PrivateKey):
-        raise InputError(f"{path} holds a key of another algorithm than ed25519. Make one with 'certify keygen'.")
+        raise InputError(f"{path} holds a key that is not ed25519. Make one with 'certify keygen'.")
     return CryptoSigner(private)

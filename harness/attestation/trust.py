@@ -1,4 +1,4 @@
-"""Keys, and whose word counts: pairs of ed25519 keys, and the trust file that names people, roles and days."""
+"""The trust file: which person has which public key, in which roles, and on which days."""
 
 import unicodedata
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ def canonical_json(value: Any) -> str:
     """The one JSON text of a value.
 
     Raises:
-        ValueError: a non-finite float, which JSON cannot hold and which must have been encoded before.
+        ValueError: a non-finite float, which JSON cannot hold and which must be encoded before.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 

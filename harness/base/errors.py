@@ -1,8 +1,8 @@
-"""The errors that a user can cause or mend; each says what, where, why and the next command."""
+"""The errors that a user can cause or fix; each states what, where, why and the next command."""
 
 
 class CertifyError(Exception):
-    """A message for a person, without a traceback; the command line exits with `exit_code`."""
+    """An error that is shown as a message without a traceback; the command line exits with `exit_code`."""
 
     exit_code = 2
 
@@ -12,7 +12,7 @@ class InputError(CertifyError):
 
 
 class MissingPrerequisite(CertifyError):
-    """A package or device that the asked run needs is not there."""
+    """A package or device that a run needs is missing."""
 
 
 class EvidenceError(CertifyError):
@@ -20,4 +20,4 @@ class EvidenceError(CertifyError):
 
 
 class AttestationError(CertifyError):
-    """A signed statement that cannot be believed, or one that cannot be signed."""
+    """A statement that cannot be verified, or cannot be signed."""

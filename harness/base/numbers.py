@@ -1,4 +1,4 @@
-"""Floating-point numbers in JSON, which has no word for the three that are not finite: they are written by name."""
+"""Floating-point numbers in JSON, which cannot express the three that are not finite: they are written by name."""
 
 import math
 from collections.abc import Mapping
@@ -32,5 +32,5 @@ def decode_number(value: Any) -> float:
     raise ValueError(f"not a number: {value!r}")
 
 
-# A field of a record that may hold a number that is not finite.
+# A field of a record that may be not finite.
 Float = Annotated[float, BeforeValidator(decode_number)]

@@ -1,4 +1,4 @@
-"""What is recorded, as files that show when they were edited: canonical JSON, and lists of files by digest.
+"""Recorded files in which an edit is detected: canonical JSON, and lists of files by digest.
 
 `encode` turns a record into JSON values, `parse` turns them back. Every record is written and read by these two.
 """
@@ -33,7 +33,7 @@ def encode(value: Any) -> Any:
 
 
 def encode_json(value: Any) -> bytes:
-    """The bytes of a record's JSON file, in the one form that `read_json` takes."""
+    """The bytes of a record's JSON file, in the only form that `read_json` accepts."""
     return _canonical(encode(value))
 
 
@@ -44,7 +44,7 @@ def _canonical(value: Any) -> bytes:
 def write_json(path: Path, value: Any) -> None:
     """Writes a record as canonical JSON. A kill leaves the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The name is the same each time, so a run that is resumed after a kill writes over what the kill left.
+    # The name is the same each time, so a run that is resumed after a kill overwrites the partial file.
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(encode_json(value))
     os.replace(temporary, path)
@@ -54,7 +54,7 @@ def read_json(path: Path) -> Any:
     """Content of a JSON file that `write_json` wrote.
 
     Raises:
-        EvidenceError: the file is missing, not JSON, or a byte of it is not as it would be written.
+        EvidenceError: the file is missing, is not JSON, or is not in canonical form.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -76,13 +76,13 @@ def parse(kind: Any, value: Any, origin: Path) -> Any:
         EvidenceError: a field is missing, unknown or of another type.
     """
     try:
-        # as JSON and strict: a list may become a tuple there, but no text a number
+        # as strict JSON: a list may become a tuple, but a text never a number
         record = TypeAdapter(kind).validate_json(canonical_json(value), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise EvidenceError(f"{origin} does not hold what it should: {where}: {first['msg']}.") from None
-    # pydantic drops unknown fields of a dataclass and turns 1 into 1.0; only what the file really holds is accepted
+    # pydantic drops unknown fields of a dataclass and turns 1 into 1.0; only the exact content of the file is accepted
     if canonical_json(encode(record)) != canonical_json(value):
         names = ", ".join(field.name for field in fields(kind))
         raise EvidenceError(f"{origin} does not hold what it should: {names}, each of its type, and nothing else.")
@@ -93,7 +93,7 @@ def read_record(kind: Any, path: Path, form: str) -> Any:
     """A frozen record from its file, whose field `format` names its format.
 
     Raises:
-        EvidenceError: it is missing, of another format, or does not hold what it should.
+        EvidenceError: it is missing, has another format, or its content is not valid.
     """
     value = read_json(path)
     if not isinstance(value, dict) or value.get("format") != form:
@@ -111,7 +111,7 @@ def plain_files(directory: Path) -> list[str]:
     names, seen = list[str](), set[str]()
     for path in sorted(directory.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise EvidenceError(f"{path} is not a plain file: what is recorded holds no links.")
+            raise EvidenceError(f"{path} is not a plain file: links are not allowed here.")
         name = path.relative_to(directory).as_posix()
         if name.casefold() in seen:
             raise EvidenceError(f"{path} differs from another name next to it only by upper and lower case.")
@@ -127,7 +127,7 @@ def list_files(directory: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def check_list(directory: Path, files: Mapping[str, str], found: Sequence[str]) -> None:
-    """Refuses a directory whose files are not those of a list of paths and digests.
+    """Checks that a directory has exactly the files of a list of paths and digests.
 
     Raises:
         EvidenceError: every file that is missing, extra or changed.

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from harness.base.errors import InputError
 
 @contextlib.contextmanager
 def whole_file(destination: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its name only when the block ends without an error.
+    """A file to write to; it gets its name only when the block ends without an error.
 
-    What a kill leaves behind is `NAME.*.partial` beside it, which no reader takes for the file.
+    A kill leaves `NAME.*.partial` in the same directory, which no reader reads as the file.
 
     Raises:
         InputError: the destination exists and `overwrite` is not set, or it cannot be written.
@@ -40,7 +40,7 @@ def whole_file(destination: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
 
 
 def _umask() -> int:
-    """The mask of this process, which can be read only by setting it."""
+    """The umask of this process; it can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

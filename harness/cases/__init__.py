@@ -1,6 +1,6 @@
 """The case: everything that fixes a run, from YAML to a frozen record with a digest.
 
-Takes YAML written for this project or for mindformers; refuses what is unknown, with every problem in one error.
+Takes YAML written for this project or for mindformers; rejects unknown content, with every problem in one error.
 """
 
 from harness.cases.case import DEFAULT_CASE, Case, load_case, parse_case, shipped_cases

@@ -1,6 +1,6 @@
-"""What both sides have to agree in before a number is compared: configuration, parameters, optimizer.
+"""What must be equal on both sides before a number is compared: configuration, parameters, optimizer.
 
-Stated here from the case and asked of neither side, so that what both lack or both have wrong is noticed.
+It is computed here from the case and taken from neither side, so that an error on both sides is noticed too.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from harness.cases.case import Case
 from harness.cases.task import TaskName
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
-# The fields of `config.json` that carry mathematics of a training step.
+# The fields of `config.json` that affect the mathematics of a training step.
 MODEL_FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "hidden_act", "tie_word_embeddings",
@@ -26,17 +26,17 @@ def alignment(
     clip_grad: float | None,
     gradient_accumulation_steps: int,
 ) -> dict[str, Any]:
-    """The keys that are compared, in one flat mapping of JSON values. Both sides and the case go through here.
+    """The compared keys, in one flat mapping of JSON values. It is used for both sides and for the case.
 
     Args:
-        model: fields of `config.json`; those that carry mathematics are taken.
+        model: fields of `config.json`; only those that affect the mathematics are used.
         shapes: shape of every parameter by name.
         optimizer: `beta1`, `beta2`, `eps`, `weight_decay`.
         decayed: the parameters to which weight decay applies.
     """
     return {
         **model_alignment(model, shapes),
-        # A decay of 0 is none, whether or not an optimizer keeps such parameters apart.
+        # A decay of 0 is no decay, also if an optimizer has a separate group for such parameters.
         **{f"weight decay on {name}": name in decayed and optimizer["weight_decay"] > 0 for name in shapes},
         **{f"optimizer.{name}": optimizer[name] for name in ("beta1", "beta2", "eps", "weight_decay")},
         "clip_grad": clip_grad,
@@ -45,7 +45,7 @@ def alignment(
 
 
 def model_alignment(model: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The keys of the model alone, which are all that a runner of inference has."""
+    """The keys of the model, which are all that an inference runner has."""
     return {
         **{f"model.{name}": model[name] for name in MODEL_FIELDS},
         **{f"shape of {name}": list(shape) for name, shape in shapes.items()},
@@ -62,7 +62,7 @@ def _alignment_in_inference(case: Case) -> dict[str, Any]:
 
 
 def _alignment_in_training(case: Case) -> dict[str, Any]:
-    """Weight decay spares the norms, which are the only parameters of one dimension."""
+    """Weight decay does not apply to norms, which are the only parameters of one dimension."""
     shapes = dict(parameter_shapes(case.model))
     beta1, beta2 = case.optimizer.betas
     return alignment(

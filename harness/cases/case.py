@@ -1,8 +1,7 @@
 """The case: everything that fixes a run, and its digest.
 
-Takes a YAML file that a person wrote, gives a frozen record, and refuses the file with all of its errors at
-once. What does not change a run (name, title, time limits, where a file lies) is outside the digest; the standards
-have digests of their own.
+Takes a YAML file, gives a frozen record, and reports all errors of the file at once. The digest does not cover what
+does not change a run (name, title, time limits, paths of files); the standards have digests of their own.
 """
 
 from collections.abc import Iterator
@@ -25,8 +24,8 @@ from qwen3_model.schedule import ConstantWithWarmup, CosineWithMinLr, ScheduleCo
 
 CASES_DIR = Path(__file__).parent
 DEFAULT_CASE = PRETRAIN.usual_case
-SCORED_TASKS = 2  # of an evaluation: the last word of a passage, and which of some endings is its own
-RESUMED_STEPS = 6  # enough that moments, schedule and order of batches all have to be carried over, or show
+SCORED_TASKS = 2  # of an evaluation: the last word of a passage, and its own ending among several
+RESUMED_STEPS = 6  # enough to show moments, schedule or order of batches that were not carried over
 
 
 def _model_config(value: Any, info: ValidationInfo) -> Qwen3Config:
@@ -67,7 +66,7 @@ PrecisionField = Annotated[
 class Initialization(Record):
     """How the initial weights are drawn: matrices N(0, initializer_range), norm weights 1 + N(0, norm_std).
 
-    A norm whose weights are all one hides faults (an exchanged q and k norm), so they are spread a little.
+    Norm weights of exactly one hide faults (such as exchanged q and k norms), so they vary a little.
     """
 
     seed: int = Field(default=42, ge=0, lt=2**32)
@@ -90,7 +89,7 @@ class LrSchedule(Record):
     lr_end: float = Field(default=0.0, ge=0)
 
     def over(self, steps: int) -> ScheduleConfig:
-        """The schedule of a run of so many steps, in the model's words."""
+        """The schedule of a run of so many steps, as the model's record."""
         if self.type == "cosine":
             return CosineWithMinLr(
                 peak=self.learning_rate, warmup_steps=self.warmup_steps, total_steps=steps, min_lr=self.lr_end
@@ -111,25 +110,25 @@ class Training(Record):
     start_timeout_s: float = Field(default=600.0, gt=0)
 
     def steps_of(self, arm: str) -> int:
-        """How many steps the runs of an arm take."""
+        """The number of steps of the runs of an arm."""
         few = min(self.steps, RESUMED_STEPS)
         shorter = {"lr_zero": self.lr_zero_steps, "resumed": few, "probe": 1, "alone_probe": 1, "taps": few}
         return shorter.get(arm, self.steps)
 
 
 class Checkpoint(DataSource):
-    """The weights that are asked: those that the case's own steps train, or those of a Hugging Face directory."""
+    """The weights for inference: those that the case's own steps train, or those of a Hugging Face directory."""
 
     kind: Literal["trained", "huggingface"] = "trained"
 
 
 class Inference(Record):
-    """What a model is asked once it has its weights.
+    """The inference of a case.
 
     Every logit of `rows` rows of `data.seq_length` tokens is compared. Prompts of the lengths `prompts` are continued
-    together, by `max_new_tokens` greedy tokens and `sampled_tokens` drawn ones. The evaluation has `texts` texts
-    whose perplexity is measured, and `documents` documents for each task that is scored. None of them
-    stands in what the weights were trained on.
+    together, by `max_new_tokens` greedy tokens and `sampled_tokens` sampled ones. The evaluation has `texts` texts
+    whose perplexity is measured, and `documents` documents for each scored task. None of them is in the training data
+    of the weights.
     """
 
     weights: Checkpoint = Checkpoint()
@@ -143,11 +142,11 @@ class Inference(Record):
 
     @property
     def trains(self) -> bool:
-        """Whether the case makes the weights that it asks."""
+        """Whether the case trains the weights for inference."""
         return self.weights.kind == "trained"
 
     def problems(self, model: Qwen3Config, data: Data) -> list[str]:
-        """What cannot be asked of a model of these positions, or from this corpus."""
+        """What is not possible with the positions of this model, or with this corpus."""
         problems, longest = [], max(self.prompts) + max(self.max_new_tokens, self.sampled_tokens)
         if longest > model.max_position_embeddings:
             problems.append(
@@ -157,7 +156,7 @@ class Inference(Record):
         if data.corpus.kind == "megatron":
             problems.append("data.corpus of kind 'megatron' has no text; an evaluation needs one")
         if data.packing != "concat":
-            problems.append("data.packing 'paragraph' leaves no text apart from what is trained on")
+            problems.append("data.packing 'paragraph' leaves no text that is not used for training")
         return problems
 
 
@@ -192,7 +191,7 @@ class Case(Record):
         if self.inference is not None:
             yield from (_problem("inference", one) for one in self.inference.problems(self.model, self.data))
             if self.parallel.world_size > 1:
-                yield _problem("parallel", "a case of inference has one rank")
+                yield _problem("parallel", "an inference case has one rank")
 
     def _layout_problems(self) -> Iterator[Problem]:
         rows, micro_batches = self.data.global_batch_size, self.training.gradient_accumulation_steps
@@ -227,8 +226,8 @@ class Case(Record):
             yield _problem("training.lr_zero_steps", "it exceeds training.steps")
 
     def record(self) -> dict[str, Any]:
-        """The case as plain JSON values, without the paths of this machine; without a layout where it has one rank, and
-        without inference where it is of training."""
+        """The case as plain JSON values, without the paths of this machine; without a layout for one rank, and without
+        inference for a training case."""
         record = self.model_dump(mode="json")
         if self.parallel == ParallelConfig():
             del record["parallel"]
@@ -243,7 +242,7 @@ class Case(Record):
         return record
 
     def digest(self) -> str:
-        """Digest of all that changes a run."""
+        """Digest of everything that changes a run."""
         record = self.record()
         for key in ("name", "title", "standards"):
             del record[key]
@@ -253,23 +252,23 @@ class Case(Record):
 
     @property
     def inference_section(self) -> Inference:
-        """The section `inference`, in code that only cases of inference reach."""
+        """The section `inference`, in code for inference cases only."""
         assert self.inference is not None, f"{self.name} is a case of {self.task}"
         return self.inference
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint that its weights are read from; None where they are drawn."""
+        """The checkpoint that its weights are read from; None if they are drawn."""
         return None if self.inference is None or self.inference.trains else self.inference.weights
 
     @property
     def trains_weights(self) -> bool:
-        """Whether the weights that are judged come from a training run of this case that is not judged itself."""
+        """Whether the judged weights come from a training run of this case that is not judged itself."""
         return self.inference is not None and self.inference.trains
 
     def steps_of(self, side: str, arm: str) -> int:
-        """How many steps the runs of a side and an arm take: of an evaluation, the documents that are scored. The
-        oracle scores texts alone."""
+        """The number of steps of the runs of a side and an arm: for an evaluation, the scored documents. The oracle
+        scores only texts."""
         if arm != "infer" or self.inference is None:
             return self.training.steps_of(arm)
         return self.inference.texts + (0 if side == "oracle" else SCORED_TASKS * self.inference.documents)
@@ -305,17 +304,17 @@ def _case(written: Written) -> Case:
 
 
 def check_trains(case: Case, what: str) -> None:
-    """Refuses a case whose task is not judged step by step; `what` states what needs such steps.
+    """Checks that the task of a case is judged step by step; `what` states what needs such steps.
 
     Raises:
-        InputError: the case is of another task.
+        InputError: the case has another task.
     """
     if not case.task.judges_steps:
         raise InputError(f"{what}; {case.name} is a case of {case.task.activity}.")
 
 
 def shipped_cases() -> dict[str, Path]:
-    """Name and file of each case that comes with the package."""
+    """Name and file of each shipped case."""
     return {path.stem: path for path in sorted(CASES_DIR.glob("*.yaml"))}
 
 
@@ -346,5 +345,5 @@ def read_case_file(name_or_path: str) -> Written:
 
 
 def written_for_mindformers(name_or_path: str) -> bool:
-    """Whether what `load_case` takes is a configuration of mindformers, which its own training reads too."""
+    """Whether the file that `load_case` would read is a configuration of mindformers, which mindformers can train."""
     return is_configuration(read_case_file(name_or_path).value)

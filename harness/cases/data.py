@@ -1,4 +1,4 @@
-"""The section `data` of a case: which tokens a run sees, out of which files, in which order."""
+"""The section `data` of a case: which tokens a run reads, from which files, in which order."""
 
 import math
 from typing import Any, Literal
@@ -11,7 +11,7 @@ BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
 
 
 class DataSource(Record):
-    """A file that a run reads. `path` says where it lies here; `sha256` is what counts."""
+    """A file that a run reads. `path` is its place on this machine; `sha256` identifies it."""
 
     kind: str
     path: str | None = None
@@ -25,19 +25,19 @@ class DataSource(Record):
 
     @property
     def named(self) -> bool:
-        """Whether it is said which files are meant."""
+        """Whether files are given."""
         return self.path is not None or self.sha256 is not None
 
 
 class BlendPart(Record):
-    """A data set of a blend. `weight` is None where the weights follow from the sizes."""
+    """A data set of a blend. `weight` is None if the weights follow from the sizes."""
 
     weight: float | None = Field(default=None, gt=0)
     path: str | None = None
 
 
 class Corpus(DataSource):
-    """Where the tokens come from. `blend` holds several Megatron data sets; a file says it as mindformers does:
+    """The source of the tokens. `blend` holds several Megatron data sets; in a file it is written as in mindformers:
     `data_path: ['0.3', PREFIX, '0.7', PREFIX]`, or prefixes without weights."""
 
     kind: Literal["transformers-sources", "text", "megatron"] = "transformers-sources"
@@ -50,13 +50,13 @@ class Corpus(DataSource):
             return value
         others = {key: given for key, given in value.items() if key != "data_path"}
         if others.get("path") is not None or others.get("blend"):
-            raise ValueError("data_path stands for itself; leave path and blend out")
+            raise ValueError("data_path replaces path and blend; omit them")
         return {**others, "blend": [part.model_dump() for part in _parts(value["data_path"])]}
 
     @model_validator(mode="after")
     def _blend_fits(self) -> "Corpus":
         if self.blend and (self.kind != "megatron" or self.path is not None):
-            raise ValueError("a blend is of kind 'megatron' and has no path of its own")
+            raise ValueError("a blend has kind 'megatron' and no path of its own")
         if len({part.weight is None for part in self.blend}) > 1:
             raise ValueError("either every part of a blend has a weight, or none has")
         return self
@@ -67,7 +67,7 @@ class Corpus(DataSource):
 
 
 def _parts(data_path: Any) -> list[BlendPart]:
-    """The parts of a flat list: weight and prefix in turn, or prefixes alone."""
+    """The parts of a flat list: weights and prefixes in turn, or only prefixes."""
     words = [str(word).strip() for word in data_path] if isinstance(data_path, list) and data_path else None
     if words is None:
         raise ValueError("data_path is a list: ['0.3', PREFIX, '0.7', PREFIX], or prefixes without weights")
@@ -87,18 +87,18 @@ class Tokenizer(DataSource):
 
 
 class Data(Record):
-    """Which tokens a run sees, in which order.
+    """Which tokens a run reads, in which order.
 
     packing `concat` joins the documents with end-of-document tokens and cuts rows of `seq_length` (pretraining);
     `paragraph` gives every paragraph its own row, padded, so that rows hold unequal numbers of tokens.
-    Padding never counts in the loss. With `eod_mask_loss`, as with Megatron's, neither does a position whose input is
-    the end-of-document token: what follows it is another document.
+    Padding never counts in the loss. With `eod_mask_loss`, as in Megatron, a position whose input is the
+    end-of-document token does not count either, because the next token belongs to another document.
 
-    order `sequential` takes the rows as they come; `megatron` and `mindformers` take them as the GPTDataset of
-    Megatron-LM or mindformers would, shuffled by `seed`, from the training part of `split`, for a data set that was
-    built for `num_samples` rows (mindformers' `sizes`; those of the run where it is left out). mindformers takes them
-    again in the same order when they are used up, without those that fill no step. `eod` says which id ends a document
-    of Megatron files, which do not say it themselves.
+    order `sequential` takes the rows in file order; `megatron` and `mindformers` take them like the GPTDataset of
+    Megatron-LM or mindformers, shuffled by `seed`, from the training part of `split`, for a data set that was built for
+    `num_samples` rows (mindformers' `sizes`; default: the rows of the run). At the end of the data, mindformers takes
+    the rows again in the same order, without those that do not fill a step. `eod` is the id that ends a document of
+    Megatron files, which do not state it themselves.
     """
 
     corpus: Corpus = Corpus()
@@ -118,18 +118,18 @@ class Data(Record):
         megatron = self.corpus.kind == "megatron"
         problems = []
         if self.order == "sequential":
-            # They would change nothing, and yet the digest of the case.
+            # They would change nothing except the digest of the case.
             idle = [name for name in ("seed", "split", "num_samples") if getattr(self, name) != _default(name)]
             if idle:
-                problems.append(f"{', '.join(idle)}: without meaning for order 'sequential'")
+                problems.append(f"{', '.join(idle)}: no meaning for order 'sequential'")
             if self.corpus.blend:
                 problems.append("a blend needs order 'megatron' or 'mindformers'")
         elif not megatron or self.packing != "concat":
             problems.append(f"order {self.order!r} needs a corpus of kind 'megatron' and packing 'concat'")
         if self.eod is not None and not megatron:
-            problems.append("eod: the tokenizer says which id ends a document")
+            problems.append("eod: the tokenizer defines the id that ends a document")
         if self.eod_mask_loss and megatron and self.eod is None:
-            problems.append("eod_mask_loss needs eod: Megatron files do not say which id ends a document")
+            problems.append("eod_mask_loss needs eod: Megatron files do not state the id that ends a document")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -1,9 +1,9 @@
 """A training configuration of mindformers (its YAML) as the content of a case, field by field.
 
-Takes what such a file holds; gives the content of a case and the fate of every field: into the case, the only value
-that a case can stand for, or without effect on any number and why (`mindformers_fields.csv`, which also says what each
-is called in Hugging Face and Megatron-LM). A key that is not in that table is refused, and so are fields that
-contradict each other, all at once.
+Takes the content of such a file; gives the content of a case and the handling of every field: copied into the case,
+fixed to the only value that a case supports, or without effect on any number and why (`mindformers_fields.csv`, which
+also has the names in Hugging Face and Megatron-LM). Keys that are not in that table, and fields that contradict each
+other, are errors, reported all at once.
 
 Source: mindformers 1.9.0: its configuration guide, `configs/qwen3/`, `trainer/base_trainer.py`.
 """
@@ -33,7 +33,7 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A field of mindformers: where it goes in a case, its other names, and its fate with what that is about."""
+    """A field of mindformers: its place in a case, its other names, and how it is handled and why."""
 
     mindformers: str
     case: str
@@ -70,7 +70,7 @@ def _field(row: Mapping[str, str]) -> Field:
 
 
 def is_configuration(content: Any) -> bool:
-    """Whether a YAML's content is a configuration of mindformers and no case."""
+    """Whether a YAML's content is a configuration of mindformers and not a case."""
     return isinstance(content, dict) and isinstance(content.get("model"), dict) and "model_config" in content["model"]
 
 
@@ -96,14 +96,14 @@ def read_configuration(written: Written) -> Configuration:
 
 
 def _line_of(written: Written, fields: tuple[tuple[Field, Any], ...], keys: KeyPath) -> int | None:
-    """The line of the field that a value of the case was read from; the first one where no field alone gives it."""
+    """The line of the field that a value of the case was read from; the first one if several fields give it."""
     path = ".".join(map(str, keys))
     sources = (field.mindformers for field, _ in fields if field.case == path)
     return written.line_of(next(sources, "").split("."))
 
 
 def _leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Dotted path and value of each field; what the table has as a whole is one field."""
+    """Dotted path and value of each field; a mapping that is one entry of the table is one field."""
     if not isinstance(content, Mapping) or path in known_fields():
         yield path, content
         return
@@ -135,7 +135,7 @@ class _Reader:
         return self._given.get(path, default)
 
     def _chosen(self, path: str, choices: Mapping[Any, C], default: Any = None, words: str = "") -> C:
-        """What the value of a field stands for, one of some choices; a problem, and the first of them, where none."""
+        """The meaning of a field's value, one of some choices; if it is none, a problem and the first choice."""
         value = self._get(path, default)
         for one, choice in choices.items():
             if value == one and isinstance(value, bool) == isinstance(one, bool):
@@ -188,7 +188,7 @@ class _Reader:
             self._refuse(path, "three numbers of rows: training, test, evaluation")
             return 0
         if any(sizes[1:]):
-            self._refuse(path, "a case has rows for training alone")
+            self._refuse(path, "a case has rows only for training")
         return int(sizes[0])
 
     @functools.cached_property
@@ -228,7 +228,7 @@ class _Reader:
             self._refuse(path, f"{self._get(path)!r} is not supported, only {LOADER}")
         task, dataset = self._get("train_dataset_task.dataset_config"), self._tree(DATA)
         if task is not None and task != dataset:
-            self._refuse("train_dataset_task.dataset_config", f"is not what {DATA} says")
+            self._refuse("train_dataset_task.dataset_config", f"contradicts {DATA}")
         return {
             "corpus": {"kind": "megatron", "data_path": self._get(f"{CONFIG}.data_path")},
             "order": "mindformers",
@@ -237,7 +237,7 @@ class _Reader:
         }
 
     def _tree(self, path: str) -> dict[str, Any]:
-        """What was said under a path, nested as it was."""
+        """The fields under a path, nested as in the file."""
         whole: dict[str, Any] = {}
         for name, value in self._given.items():
             if name.startswith(f"{path}."):
@@ -265,7 +265,7 @@ class _Reader:
         if not self._flag("use_parallel", True) and ranks > 1:
             self._refuse("use_parallel", f"False contradicts the {ranks} ranks of parallel_config")
         if self._get("parallel.parallel_mode", 1) == 0 and ranks > replicas:
-            self._refuse("parallel.parallel_mode", "0 shares rows alone; 1 is needed where a model is shared")
+            self._refuse("parallel.parallel_mode", "0 splits only the batch; 1 is needed to split a model")
         self._check_strategy(replicas)
         offset = self._get(f"{MODEL}.offset", 0)
         if not isinstance(offset, list) and offset != 0:

@@ -1,4 +1,4 @@
-"""The runs of a case by name: which side each is of, and what it is for; by task in `RUNS`."""
+"""The runs of a case by name: the side and the purpose of each; by task in `RUNS`."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ ROLES_OF_LAYOUT: Roles = {
 }
 FLOOR = "floor"
 FLOOR_RUN = re.compile(rf"{FLOOR}-[1-9][0-9]*")
-# A case of inference: the run that trains the weights, unless they are a checkpoint, and the runs of inference.
+# An inference case: the run that trains the weights, unless they are a checkpoint, and the inference runs.
 TRAINING = "training"
 ROLES_OF_TRAINING: Roles = {TRAINING: ("subject", "train")}
 ROLES_OF_INFERENCE: Roles = {
@@ -63,8 +63,8 @@ def _roles_in_inference(case: Case) -> Roles:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRuns:
-    """The runs of a task: `roles` gives those that a case has to have, `kept` names those whose tensors are compared,
-    and `trained` the one that leaves trained weights."""
+    """The runs of a task: `roles` gives the required runs of a case, `kept` names those whose tensors are compared, and
+    `trained` the one that leaves trained weights."""
 
     roles: Callable[[Case], Roles]
     kept: frozenset[str]
@@ -93,7 +93,7 @@ def runs_of(case: Case) -> TaskRuns:
 
 
 def roles_of(case: Case) -> Roles:
-    """The runs that a case has to have."""
+    """The required runs of a case."""
     return runs_of(case).roles(case)
 
 
@@ -109,7 +109,7 @@ def floor_runs(case: Case) -> tuple[str, ...]:
 
 
 def role(run: str, case: Case) -> tuple[Side, Arm] | None:
-    """Which side a run is of and what it is for; None where the case has no run of that name."""
+    """The side and the purpose of a run; None if the case has no run of that name."""
     if case.task.judges_steps and FLOOR_RUN.fullmatch(run):
         return "reference", "floor"
     return roles_of(case).get(run)

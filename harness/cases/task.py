@@ -2,8 +2,8 @@
 
 What a task does in a higher room is one entry of a table there, keyed by the task's name: its runs
 (`harness.cases.runs_of_a_case`), its measurements, its level criteria, its runners, the sections of its page. A test
-finds every such table and requires an entry for each task, so a new task is a record here and what that test then asks
-for.
+finds every such table and requires an entry for each task, so a new task is a record here and the entries that this
+test requires.
 """
 
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ class Task:
     Attributes:
         name: As a case's YAML has it.
         activity: The word for it in the scope of a level.
-        section: The section that a case of this task alone has; None where it has none.
+        section: The section that only a case of this task has, or None.
         official: The name of its official standard, without which no level is given.
-        usual_case: The shipped case that is used where no case is named.
+        usual_case: The shipped case that is used if no case is given.
         judges_steps: Whether steps of training are judged. If so, the first difference inside a step can be diagnosed,
             and perturbed repeats of the reference show the floor.
         reference: The shipped runner of the reference, as `MODULE:CLASS`.

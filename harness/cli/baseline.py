@@ -1,4 +1,4 @@
-"""`certify baseline record | list | verify`: the recorded reference half of a case, and whether it still holds."""
+"""`certify baseline record | list | verify`: the recorded reference half of a case, and whether it is still usable."""
 
 import json
 import sys
@@ -43,9 +43,9 @@ from harness.cli.terminal import BAD_INPUT, MET, NOT_MET, Interrupted, error_con
 def record(
     case: CaseArgument,
     author: Annotated[str, typer.Option(help="Who records it.")],
-    reason: Annotated[str, typer.Option(help="Why it is recorded, or recorded anew.")],
+    reason: Annotated[str, typer.Option(help="Why it is recorded, or recorded again.")],
     baselines: BaselinesOption = DEFAULT_DIRECTORY,
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the baseline that is there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing baseline.")] = False,
     text: TextOption = None,
     data: DataOption = None,
     tokenizer: TokenizerOption = None,
@@ -53,15 +53,13 @@ def record(
     threads: ThreadsOption = DEFAULT_THREADS,
     workers: WorkersOption = DEFAULT_WORKERS,
     reference: Annotated[str, typer.Option(help="Runner of the reference: a name or MODULE:CLASS.")] = "torch",
-    oracle: Annotated[str, typer.Option(help="Runner that gives the exact values: a name or MODULE:CLASS.")] = "oracle",
+    oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",
 ) -> int:
-    """Run reference and oracle of a case and keep them as its baseline, all or nothing.
+    """Run reference and oracle of a case and record them as its baseline, all or nothing.
 
-    Exit code 0: recorded. 2: bad input, a missing prerequisite, or runs that are no good as a baseline.
+    Exit code 0: recorded. 2: bad input, a missing prerequisite, or runs that cannot be a baseline.
     """
-    chosen = case_options.with_sources(load_case(case), text, data, tokenizer)
-    if model is not None:
-        chosen = case_options.with_model(chosen, model)
+    chosen = case_options.with_options(load_case(case), text=text, data=data, tokenizer=tokenizer, model=model)
     command = ("certify", *sys.argv[1:])
     options = Options(
         out=baselines,
@@ -76,13 +74,13 @@ def record(
         with Progress(error_console, [job.run for job in recorded_jobs(chosen, options)], False) as progress:
             made = flow.record(chosen, options, statement, baselines, progress.update, replace=replace)
     except KeyboardInterrupt:
-        raise Interrupted("Interrupted; nothing was recorded and no run is left behind.") from None
+        raise Interrupted("Interrupted; nothing was recorded and no process is left.") from None
     out_console.print(f"Recorded: {baselines / chosen.name} ({made.seal[:12]})", markup=False, soft_wrap=True)
     return MET
 
 
 def list_baselines(baselines: BaselinesOption = DEFAULT_DIRECTORY, as_json: JsonOption = False) -> int:
-    """List the recorded baselines and their states. Exit code 0, whatever the states; 'verify' judges them."""
+    """List the recorded baselines and their states. Exit code 0 for any state; 'verify' judges them."""
     found = [_check(baselines, name, None, MAX_AGE_DAYS) for name in stored_names(baselines)]
     if as_json:
         print(json.dumps({"baselines": [_summary(one) for one in found]}))
@@ -97,14 +95,16 @@ def list_baselines(baselines: BaselinesOption = DEFAULT_DIRECTORY, as_json: Json
 
 
 def verify(
-    case: Annotated[str | None, typer.Argument(help=f"{CASE_HELP} All baselines without it.")] = None,
+    case: Annotated[str | None, typer.Argument(help=f"{CASE_HELP} Default: all baselines.")] = None,
     baselines: BaselinesOption = DEFAULT_DIRECTORY,
-    max_age: Annotated[int, typer.Option("--max-age", min=0, help="Days after which one is stale.")] = MAX_AGE_DAYS,
+    max_age: Annotated[
+        int, typer.Option("--max-age", min=0, help="Days after which a baseline is stale.")
+    ] = MAX_AGE_DAYS,
     as_json: JsonOption = False,
 ) -> int:
-    """Check every byte of the baselines, and whether each is still of use.
+    """Check every byte of the baselines, and whether each is still usable.
 
-    Exit code 0: all can be judged by. 1: one is stale or unused. 2: one was changed, or there is none.
+    Exit code 0: all are usable. 1: one is stale or unused. 2: one was changed, or there is none.
     """
     chosen = load_case(case) if case else None
     names = [chosen.name] if chosen else stored_names(baselines)

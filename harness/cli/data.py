@@ -1,4 +1,4 @@
-"""`certify data ...`: from WikiText to the token batches of a case, each stage a command."""
+"""`certify data ...`: from WikiText to the token batches of a case, one command per stage."""
 
 import contextlib
 import dataclasses
@@ -33,7 +33,7 @@ from harness.corpus.wikitext import write_jsonl
 SHOWN_TOKENS = 48
 BAR_WIDTH = 40
 
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 InspectTokenizer = Annotated[
     str | None, typer.Option("--tokenizer", help="'bytes', or the directory of a Hugging Face tokenizer.")
 ]
@@ -43,12 +43,12 @@ def jsonl(
     source: Annotated[Path, typer.Argument(help="A WikiText .tokens file, or any UTF-8 text.")],
     destination: Annotated[Path, typer.Argument(help="The .jsonl file to write.")],
     raw: Annotated[
-        bool, typer.Option("--raw", help="Keep the text as it is: <unk>, ' @-@ ' and spaces before punctuation.")
+        bool, typer.Option("--raw", help="Keep the text unchanged: <unk>, ' @-@ ' and spaces before punctuation.")
     ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Write one JSON object an article: src, text, type, id, title."""
+    """Write one JSON object per article: src, text, type, id, title."""
     with _bytes_done("reading", source, quiet=as_json) as update:
         written = write_jsonl(source, destination, raw=raw, overwrite=overwrite, progress=update)
     if as_json:
@@ -63,10 +63,10 @@ def jsonl(
 
 
 def preprocess(
-    source: Annotated[Path, typer.Option("--input", help="The .jsonl file: one object a line.")],
+    source: Annotated[Path, typer.Option("--input", help="The .jsonl file: one object per line.")],
     output_prefix: Annotated[Path, typer.Option(help="Where to write: PREFIX_text_document.bin and .idx.")],
     tokenizer_type: Annotated[
-        str | None, typer.Option(help="HuggingFaceTokenizer; may be left out where --tokenizer-dir says it.")
+        str | None, typer.Option(help="HuggingFaceTokenizer; not needed with --tokenizer-dir.")
     ] = None,
     tokenizer_dir: Annotated[Path | None, typer.Option(help="Directory of the Hugging Face tokenizer.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="'bytes': each byte is a token, no files needed.")] = None,
@@ -76,8 +76,8 @@ def preprocess(
     append_eod: Annotated[
         bool, typer.Option("--append-eod", help="End each document with the end-of-document token.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores without it.")] = None,
-    dtype: Annotated[str, typer.Option(help="How an id is stored: int32, as mindformers does, or uint16.")] = "int32",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    dtype: Annotated[str, typer.Option(help="Type of a stored id: int32, as in mindformers, or uint16.")] = "int32",
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -99,7 +99,7 @@ def preprocess(
         return MET
     for one in written:
         out_console.print(
-            f"{one.prefix}: {one.documents:,} documents, {one.tokens:,} tokens. Look at it with: "
+            f"{one.prefix}: {one.documents:,} documents, {one.tokens:,} tokens. Check it with: "
             f"certify data inspect {shlex.quote(str(one.prefix))}",
             markup=False,
             soft_wrap=True,
@@ -114,9 +114,9 @@ def _preprocess_tokenizer(kind: str | None, directory: Path | None, name: str | 
             "save_pretrained and give its directory with --tokenizer-dir."
         )
     if name is not None and (kind or directory):
-        raise InputError("--tokenizer stands for itself; --tokenizer-type and --tokenizer-dir name another one.")
+        raise InputError("--tokenizer excludes --tokenizer-type and --tokenizer-dir, which name another tokenizer.")
     if name is None and directory is None:
-        raise InputError("Say which tokenizer: --tokenizer-dir DIR (Hugging Face), or --tokenizer bytes.")
+        raise InputError("Give a tokenizer: --tokenizer-dir DIR (Hugging Face), or --tokenizer bytes.")
     return name or str(directory)
 
 
@@ -130,14 +130,14 @@ def inspect(
     prefix: Annotated[Path, typer.Argument(help="Common prefix of the .bin and the .idx file.")],
     tokenizer: InspectTokenizer = None,
     vocab_size: Annotated[
-        int | None, typer.Option(min=1, help="Ids must lie below it; the tokenizer's size without it.")
+        int | None, typer.Option(min=1, help="Ids must be below it; default: the tokenizer's size.")
     ] = None,
-    show: Annotated[int, typer.Option(min=0, help="How many of the first documents to show.")] = 3,
+    show: Annotated[int, typer.Option(min=0, help="Number of first documents to show.")] = 3,
     as_json: JsonOption = False,
 ) -> int:
-    """Check a Megatron data set to the last byte, and show what it holds.
+    """Check every byte of a Megatron data set, and show its content.
 
-    Exit code 0: both files fit each other. 2: they do not; the message names the place.
+    Exit code 0: both files match. 2: they do not; the message names the place.
     """
     loaded = _load(tokenizer) if tokenizer else None
     dataset = open_indexed(prefix)
@@ -186,11 +186,11 @@ def batches(
     data: DataOption = None,
     tokenizer: TokenizerOption = None,
     out: Annotated[Path | None, typer.Option(help="Write tokens and loss masks as a .safetensors file.")] = None,
-    show: Annotated[int, typer.Option(min=0, help="How many of the first rows to show.")] = 3,
+    show: Annotated[int, typer.Option(min=0, help="Number of first rows to show.")] = 3,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Draw the exact token batches that both sides of a case are handed."""
+    """Draw the exact token batches that both sides of a case read."""
     chosen = with_sources(load_case(case), text, data, tokenizer)
     drawn = draw_batches(chosen)
     tensors = batch_tensors(drawn)
@@ -223,11 +223,11 @@ def batches(
 def tokenizer(
     directory: Annotated[Path, typer.Argument(help="The Hugging Face tokenizer directory to write.")],
     vocabulary: Annotated[
-        Path | None, typer.Option(help="A qwen.tiktoken file; the one that dashscope ships without it.")
+        Path | None, typer.Option(help="A qwen.tiktoken file; default: the one that dashscope ships.")
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Write Qwen3's tokenizer as a Hugging Face directory, from Qwen's published vocabulary and without a network."""
+    """Write Qwen3's tokenizer as a Hugging Face directory, from Qwen's published vocabulary, without a network."""
     write_qwen_tokenizer(vocabulary or find_qwen_vocabulary(), directory)
     loaded = _load(str(directory))
     if as_json:
@@ -241,7 +241,7 @@ def tokenizer(
 
 @contextlib.contextmanager
 def _bytes_done(what: str, source: Path, quiet: bool) -> Iterator[Callable[[int], object]]:
-    """A bar over the bytes of a file; its callback is told how many are done."""
+    """A progress bar over the bytes of a file; the callback takes the number of processed bytes."""
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(bar_width=24),

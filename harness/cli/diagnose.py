@@ -32,7 +32,7 @@ from harness.report.words import number
 from harness.runs.trace import Side
 
 STYLES = {"agrees": "green", "differs": "bold red", "not recorded": "yellow"}
-SHOWN = 6  # readings beside the first that differs
+SHOWN = 6  # readings next to the first that differs
 RunnerOption = Annotated[str | None, typer.Option(help="Runner: a name or MODULE:CLASS.")]
 
 
@@ -45,8 +45,10 @@ def diagnose(
     ] = None,
     reference: RunnerOption = None,
     oracle: RunnerOption = None,
-    out: Annotated[Path | None, typer.Option(help="Directory for runs and page; new under certify-runs/.")] = None,
-    device: Annotated[str | None, typer.Option(help="What the subject runs on: CPU or Ascend.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for runs and page; default: a new one under certify-runs/.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Device of the subject: CPU or Ascend.")] = None,
     threads: ThreadsOption = DEFAULT_THREADS,
     workers: WorkersOption = DEFAULT_WORKERS,
     as_json: JsonOption = False,
@@ -94,7 +96,7 @@ def _run_shown(found: Case | Bundle, case: Case, options: Options, quiet: bool) 
             return investigate(found, options, progress.update)
     except KeyboardInterrupt:
         again = shlex.join(without_option(options.command, "--out"))
-        raise Interrupted(f"Interrupted; no run is left behind. Begin again, in a new directory: {again}") from None
+        raise Interrupted(f"Interrupted; no process is left. Start again, in a new directory: {again}") from None
 
 
 def print_diagnosis(diagnosis: Diagnosis, page: Path) -> None:
@@ -128,7 +130,7 @@ def _escaped(text: str) -> str:
 
 
 def _around(named: Reading, readings: tuple[Reading, ...]) -> Table:
-    """The first that differs between what was judged before it and after."""
+    """The first reading that differs, with those before and after it."""
     same = [reading for reading in readings if reading.direction == named.direction]
     at = same.index(named)
     table = Table(

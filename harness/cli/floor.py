@@ -48,7 +48,7 @@ def floor(
         with Progress(error_console, names_of_runs(chosen, options, perturbed), quiet=as_json) as progress:
             made = run_study(chosen, options, perturbed, progress.update)
     except KeyboardInterrupt:
-        raise Interrupted("Interrupted; nothing was recorded and no run is left behind.") from None
+        raise Interrupted("Interrupted; nothing was recorded and no process is left.") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
         file.write(encode_json(made))

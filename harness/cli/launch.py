@@ -1,4 +1,4 @@
-"""`certify launch`: the runs of a case over several machines, each node with a command of its own."""
+"""`certify launch`: the runs of a case over several machines, with one command per node."""
 
 import json
 import shlex
@@ -37,7 +37,7 @@ BUNDLE = "bundle"
 PORT = 8118  # msrun's own
 OF_EVERY_LINE = ("case", "nnodes", "node_rank", "master", "port", "print_", "as_json")
 NO_CONFIGURATION = (
-    "Not a configuration of mindformers, so run_mindformer.py cannot read it. Where you have one: "
+    "Not a configuration of mindformers, so run_mindformer.py cannot read it. If you have one: "
     "certify launch FILE.yaml --print"
 )
 
@@ -46,16 +46,16 @@ def launch(
     context: typer.Context,
     case: CaseArgument,
     nnodes: Annotated[int, typer.Option("--nnodes", min=1, help="Machines.")] = 1,
-    node_rank: Annotated[int, typer.Option("--node-rank", min=0, help="Which of them this one is, from 0.")] = 0,
+    node_rank: Annotated[int, typer.Option("--node-rank", min=0, help="Number of this node, from 0.")] = 0,
     master: Annotated[str, typer.Option(help="Address of node 0.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=1024, max=65000, help="A port of node 0. Each run takes four, from here on.")
+        int, typer.Option(min=1024, max=65000, help="First port on node 0. Each run uses four ports from here on.")
     ] = PORT,
     output: Annotated[Path, typer.Option(help="Directory for bundle, msrun_log and checkpoint.")] = Path("output"),
-    device: Annotated[str, typer.Option(help="What the subject runs on: CPU or Ascend.")] = "CPU",
+    device: Annotated[str, typer.Option(help="Device of the subject: CPU or Ascend.")] = "CPU",
     threads: ThreadsOption = DEFAULT_THREADS,
     workers: WorkersOption = DEFAULT_WORKERS,
-    level: Annotated[Level, typer.Option(help="The level that has to be met for exit code 0.")] = Level.PRELIMINARY,
+    level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Judge against the recorded baseline; reference and oracle do not run.")
     ] = False,
@@ -65,10 +65,10 @@ def launch(
 ) -> int:
     """Run this node's part of a case over several machines: the same command on each, with its --node-rank.
 
-    The node that holds the true loss, on the last stage, gathers the bundle and judges it; the others keep what their
-    processes were told, so that a lost node loses nothing that was there. Logs are in OUTPUT/msrun_log, the last
-    checkpoint in OUTPUT/checkpoint. Exit codes are those of 'certify run'; on the other nodes 0 where their part ended
-    well, 3 where it did not.
+    The node with the true loss, on the last stage, collects the bundle and judges it. The other nodes keep the job
+    descriptions of their ranks, so a lost node loses no recorded step. Logs are in OUTPUT/msrun_log, the last
+    checkpoint in OUTPUT/checkpoint. Exit codes are those of 'certify run'; on the other nodes 0 if their part
+    succeeded, 3 if not.
     """
     chosen = load_case(case)
     ranks = chosen.parallel.world_size
@@ -106,7 +106,7 @@ def _check(case: Case, named: str, nnodes: int, node_rank: int) -> None:
         )
     if ranks % nnodes:
         raise InputError(
-            f"{case.name} has {ranks} ranks ({case.parallel}), which {nnodes} nodes cannot share evenly: "
+            f"{case.name} has {ranks} ranks ({case.parallel}), which cannot be divided evenly over {nnodes} nodes: "
             f"choose --nnodes among the divisors of {ranks}."
         )
     if node_rank >= nnodes:
@@ -124,13 +124,13 @@ def _take_part(case: Case, options: Options, judging: int, quiet: bool) -> int:
     bad = [run for run in made if not run.outcome.ended]
     for run in bad:
         error_console.print(f"{run.name}: {run.outcome.detail}\n{run.outcome.log_tail}", markup=False)
-    where = f"Judged on node {judging}; what was seen here is in {options.out / 'runs'}"
-    out_console.print(f"{len(made) - len(bad)} of {len(made)} runs ended well. {where}", markup=False, soft_wrap=True)
+    where = f"Judged on node {judging}; the outcomes of this node are in {options.out / 'runs'}"
+    out_console.print(f"{len(made) - len(bad)} of {len(made)} runs succeeded. {where}", markup=False, soft_wrap=True)
     return BROKEN if bad else MET
 
 
 def given(context: typer.Context) -> list[str]:
-    """The options of this command line that are the same on every node, but for those that every line has."""
+    """The options of this command line that are the same on every node, except those that every line has."""
     found = []
     for one in context.command.params:
         source = context.get_parameter_source(one.name)
@@ -142,8 +142,8 @@ def given(context: typer.Context) -> list[str]:
 
 
 def commands(case: str, nodes: Nodes, ranks: int, output: Path, options: Sequence[str]) -> Iterator[str]:
-    """The lines that start a case on every node: by `certify launch`, and, of a configuration of mindformers, those of
-    its own training by its script and by `msrun`."""
+    """The lines that start a case on every node: by `certify launch`, and for a configuration of mindformers also by
+    its own training script and `msrun`."""
     logs = str(output / MSRUN_LOG)
     own = written_for_mindformers(case)
     if not own:

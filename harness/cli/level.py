@@ -1,4 +1,4 @@
-"""`certify level | keygen | attest | withdraw | waive`: who says what of a bundle, and the level that follows."""
+"""`certify level | keygen | attest | withdraw | waive`: the level of a bundle, and the statements signed about it."""
 
 import json
 from datetime import UTC, date, datetime
@@ -20,29 +20,29 @@ from harness.levels.rule import Certificate, Level, best
 from harness.levels.submission import Submission, claim_of, read_submission
 
 KeyOption = Annotated[Path, typer.Option("--key", help="Private key: the NAME.key that 'certify keygen' wrote.")]
-RoleOption = Annotated[Role, typer.Option("--role", help="In which role you speak.")]
+RoleOption = Annotated[Role, typer.Option("--role", help="The role that you sign in.")]
 
 
 def level(
-    directory: Annotated[Path, typer.Argument(help="A bundle, or a directory that holds bundles.")],
+    directory: Annotated[Path, typer.Argument(help="A bundle, or a directory with bundles.")],
     trust: TrustOption = None,
     at: AtOption = None,
-    level: Annotated[Level, typer.Option(help="The level that every case has to reach for exit code 0.")] = Level.NONE,
+    level: Annotated[Level, typer.Option(help="The level that every case must reach for exit code 0.")] = Level.NONE,
     as_json: JsonOption = False,
 ) -> int:
     """Print the level of each case under a directory, every requirement with its state, and what is missing.
 
-    Exit code 0: the asked level is reached. 1: it is not. 2: a bundle is not what was recorded.
+    Exit code 0: the required level is reached. 1: it is not. 2: a bundle is not as recorded.
     """
-    asked, believed = moment(at), load_trust(trust) if trust else None
-    found = best([read_submission(path, believed, asked) for path in _bundles(directory)], asked)
+    when, trusted = moment(at), load_trust(trust) if trust else None
+    found = best([read_submission(path, trusted, when) for path in _bundles(directory)], when)
     if as_json:
         print(json.dumps({"levels": [_as_json(*pair) for pair in found]}, ensure_ascii=False))
     else:
         for submission, certificate in found:
             _print_certificate(submission, certificate)
-        if believed is None:
-            out_console.print("No signature was looked at: say whom to believe with --trust TRUST.yaml", markup=False)
+        if trusted is None:
+            out_console.print("Signatures were not checked; pass --trust TRUST.yaml", markup=False)
     return MET if all(certificate.reaches(level) for _, certificate in found) else NOT_MET
 
 
@@ -56,18 +56,18 @@ def _bundles(directory: Path) -> list[Path]:
 
 
 def _print_certificate(submission: Submission, certificate: Certificate) -> None:
-    def say(text: str, style: str = "") -> None:
+    def show(text: str, style: str = "") -> None:
         out_console.print(text, style=style, markup=False, soft_wrap=True)
 
-    say(f"{certificate.level}: {certificate.scope}, as of {certificate.at:%Y-%m-%d}", "bold")
-    say(f"  {submission.bundle.path}, judged against {', '.join(certificate.standards)}")
+    show(f"{certificate.level}: {certificate.scope}, as of {certificate.at:%Y-%m-%d}", "bold")
+    show(f"  {submission.bundle.path}, judged against {', '.join(certificate.standards)}")
     for requirement in certificate.requirements:
         mark, style = ("met    ", "green") if requirement.met else ("missing", "yellow")
         detail = requirement.detail.removeprefix(f"{requirement.text}: ")
-        say(f"  {mark} {requirement.level:<11} {requirement.text}: {detail}", style)
+        show(f"  {mark} {requirement.level:<11} {requirement.text}: {detail}", style)
     if certificate.next_level:
         count = len(certificate.missing)
-        say(f"  {count} requirement{'s' * (count > 1)} missing for {certificate.next_level}")
+        show(f"  {count} requirement{'s' * (count > 1)} missing for {certificate.next_level}")
 
 
 def _as_json(submission: Submission, certificate: Certificate) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _as_json(submission: Submission, certificate: Certificate) -> dict[str, Any]
 
 
 def keygen(
-    name: Annotated[Path, typer.Argument(help="Writes NAME.key, which stays with you, and NAME.pub, for trust files.")],
+    name: Annotated[Path, typer.Argument(help="Writes NAME.key, which you keep, and NAME.pub, for trust files.")],
     as_json: JsonOption = False,
 ) -> int:
     """Make a pair of ed25519 keys to sign with."""
@@ -92,15 +92,16 @@ def keygen(
     if as_json:
         print(json.dumps({"key": f"{name}.key", "public_key": f"{name}.pub", "key_id": key_id}))
         return MET
-    words = f"{name}.key is yours alone; give {name}.pub to who keeps the trust file. Key id {key_id}"
+    words = f"Keep {name}.key secret; give {name}.pub to the maintainer of the trust file. Key id {key_id}"
     out_console.print(words, markup=False, soft_wrap=True)
     return MET
 
 
 def attest(bundle: BundleArgument, role: RoleOption, key: KeyOption, as_json: JsonOption = False) -> int:
-    """Sign what a bundle shows, in a role: the statement goes into the bundle.
+    """Sign the results of a bundle in a role; the statement is written into the bundle.
 
-    Roles: developer, who made the run; dev-team and test-team, who accept it. Nobody can accept their own run.
+    Roles: developer, who made the run; dev-team and test-team, who accept it; community, who maintains the model. No
+    one can accept their own run.
     """
     read_ = read_bundle(bundle)
     return _write(bundle, f"{role}", claim_of(read_, role, _now()), key, as_json)
@@ -109,31 +110,31 @@ def attest(bundle: BundleArgument, role: RoleOption, key: KeyOption, as_json: Js
 def withdraw(
     bundle: BundleArgument,
     statement: Annotated[Path, typer.Argument(help="The statement's file under attestations/ of the bundle.")],
-    reason: Annotated[str, typer.Option(help="Why it no longer holds.")],
+    reason: Annotated[str, typer.Option(help="Why it is no longer valid.")],
     key: KeyOption,
     as_json: JsonOption = False,
 ) -> int:
-    """Take back a signed statement. The file stays, and the withdrawal beside it counts from now on."""
+    """Withdraw a signed statement. Its file stays, and the withdrawal next to it counts from now on."""
     there = bundle / ATTESTATIONS
     if not statement.is_file() or statement.resolve().parent != there.resolve():
         raise InputError(f"There is no statement {statement} in {bundle}: name a file of {there}.")
     withdrawn = read(statement.read_bytes())
     if isinstance(withdrawn.statement, Withdrawal):
-        raise InputError(f"{statement} is a withdrawal, which cannot be withdrawn: state anew what holds after all.")
+        raise InputError(f"{statement} is a withdrawal, which cannot be withdrawn: sign a new statement instead.")
     withdrawal = Withdrawal(withdraws=withdrawn.digest, reason=reason, stated_at=_now())
     return _write(bundle, "withdrawal", withdrawal, key, as_json)
 
 
 def waive(
     bundle: BundleArgument,
-    criterion: Annotated[str, typer.Argument(help="The criterion that is accepted as it is.")],
+    criterion: Annotated[str, typer.Argument(help="The criterion that need not be met.")],
     reason: Annotated[str, typer.Option(help="Why.")],
     until: Annotated[str, typer.Option(help="The last day, such as 2026-01-31.")],
     role: RoleOption,
     key: KeyOption,
     as_json: JsonOption = False,
 ) -> int:
-    """Accept that a case does not meet a criterion, until a day. It is shown, and nothing waived is Released."""
+    """Accept that a case does not meet a criterion, until a day. It is shown, and a waiver excludes Released."""
     read_ = read_bundle(bundle)
     known = [finding.criterion for finding in read_.findings]
     if criterion not in known:
@@ -142,7 +143,7 @@ def waive(
     try:
         last = date.fromisoformat(until)
     except ValueError:
-        raise InputError(f"--until {until!r} is no day such as 2026-01-31.") from None
+        raise InputError(f"--until {until!r} is not a day such as 2026-01-31.") from None
     waiver = Waiver(
         criterion=criterion, case_digest=read_.case.digest(), reason=reason, until=last, role=role, stated_at=_now()
     )
@@ -158,7 +159,7 @@ def _write(bundle: Path, name: str, statement: Statement, key: Path, as_json: bo
     signed = read(envelope)
     path = bundle / ATTESTATIONS / f"{name}-{signed.digest[:12]}.json"
     if path.exists():
-        raise InputError(f"{path} says exactly this already.")
+        raise InputError(f"{path} is exactly this statement already.")
     path.parent.mkdir(exist_ok=True)
     with whole_file(path, overwrite=False) as file:
         file.write(envelope)

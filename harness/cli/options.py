@@ -1,4 +1,4 @@
-"""The options that several commands have, and what they take."""
+"""The options that several commands have, and their values."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,20 +17,20 @@ DEFAULT_THREADS, DEFAULT_WORKERS = 1, 2
 CaseArgument = Annotated[str, typer.Argument(help=CASE_HELP)]
 BundleArgument = Annotated[Path, typer.Argument(help="Directory of a finished bundle.")]
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, nothing else.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of each run.")]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="How many runs go at a time.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Number of runs at the same time.")]
 BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Directory of the recorded baselines.")]
 TrustOption = Annotated[
     Path | None, typer.Option("--trust", help="Trust file: whose signatures count, in which role, and when.")
 ]
 AtOption = Annotated[
-    str | None, typer.Option("--at", help="The day or UTC time of the question, such as 2026-01-31; now without it.")
+    str | None, typer.Option("--at", help="The day or UTC time to judge for, such as 2026-01-31; default: now.")
 ]
 TextOption = Annotated[Path | None, typer.Option("--text", help="Corpus: a WikiText .tokens file or any UTF-8 text.")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Corpus: prefix of Megatron .bin and .idx files.")]
 TokenizerOption = Annotated[
-    Path | None, typer.Option("--tokenizer", help="Hugging Face tokenizer directory; bytes without it.")
+    Path | None, typer.Option("--tokenizer", help="Hugging Face tokenizer directory; default: bytes.")
 ]
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="A checkpoint in Hugging Face's form, for a case of inference.")
@@ -38,10 +38,10 @@ ModelOption = Annotated[
 
 
 def check_device(device: str) -> None:
-    """Refuses what is no device.
+    """Checks the name of a device.
 
     Raises:
-        InputError: with what can be chosen.
+        InputError: there is no such device; it names those that can be chosen.
     """
     if device not in DEVICES:
         raise InputError(
@@ -50,7 +50,7 @@ def check_device(device: str) -> None:
 
 
 def without_option(command: Sequence[str], option: str) -> list[str]:
-    """The words of a command line without an option and its value."""
+    """A command line without an option and its value."""
     words = [word for word in command if not word.startswith(f"{option}=")]
     if option in words:
         at = words.index(option)
@@ -69,7 +69,7 @@ def moment(at: str | None) -> datetime:
     try:
         time = datetime.fromisoformat(at)
     except ValueError:
-        raise InputError(f"--at {at!r} is no day or time such as 2026-01-31 or 2026-01-31T12:00:00+00:00.") from None
+        raise InputError(f"--at {at!r} is not a day or time such as 2026-01-31 or 2026-01-31T12:00:00+00:00.") from None
     if len(at) == len("2026-01-31"):
         return time.replace(tzinfo=UTC) + timedelta(days=1) - timedelta(seconds=1)
     if time.utcoffset() != timedelta(0):

@@ -24,38 +24,42 @@ HELD = ("weights", "gradients", "moments")
 
 def plan(
     case: CaseArgument,
-    cards: Annotated[int | None, typer.Option(min=1, help="Search the best layout for so many cards.")] = None,
+    cards: Annotated[int | None, typer.Option(min=1, help="Search the best layout for this number of cards.")] = None,
     memory_: Annotated[
-        str | None, typer.Option("--memory", help="What a device has, such as 58GB; that of mindformers' file.")
+        str | None,
+        typer.Option("--memory", help="Memory of a device, such as 58GB; default: that in mindformers' file."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Ascend or CPU: which attention there is.")] = "Ascend",
+    device: Annotated[str, typer.Option(help="Ascend or CPU: selects the attention.")] = "Ascend",
     compile_: Annotated[
         bool,
-        typer.Option("--compile", help="Have MindSpore compile the Ascend graph of some ranks, without a device."),
+        typer.Option("--compile", help="Let MindSpore compile the Ascend graph of some ranks, without a device."),
     ] = False,
     rank: Annotated[
-        list[int] | None, typer.Option(help="With --compile: a rank; may be given several times. First and last.")
+        list[int] | None,
+        typer.Option(help="With --compile: a rank; may be given several times. Default: first and last."),
     ] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="With --compile: so many layers in place of all.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="With --compile: this number of layers instead of all.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say what each stage of a layout needs, what its ranks send, and whether it fits; or search a layout.
+    """Print the memory of each stage of a layout, what its ranks send, and whether it fits; or search a layout.
 
-    Nothing is run. Exit code 0: it fits, or no limit is known. 1: it does not. 2: the layout or the file cannot be.
+    Nothing is run. Exit code 0: it fits, or no limit is known. 1: it does not. 2: the layout or the file is invalid.
     With --compile MindSpore and mindformers compile the graphs of ranks by a dry run, and the communication operators
-    in them are listed; it needs CANN, or what builds stub libraries: pip install 'mindspore-certify[plan]'.
+    in them are listed; this needs CANN, or the tools for stub libraries: pip install 'mindspore-certify[plan]'.
     """
     if compile_:
         return print_dry_run(case, rank or [], layers, as_json)
     if rank or layers:
-        raise InputError("--rank and --layers say what is compiled: give --compile too.")
+        raise InputError("--rank and --layers select what is compiled: give --compile too.")
     check_device(device)
     chosen, limit = load_case(case), _bytes(memory_ or _stated_memory(case))
-    check_trains(chosen, "'certify plan' says what a step of training needs")
+    check_trains(chosen, "'certify plan' computes the memory of a training step")
     fused = device == "Ascend" and chosen.precision.compute_dtype == "bfloat16"
     if cards is not None:
         if limit is None:
-            raise InputError("A search needs to know what a device has: give --memory, such as 58GB.")
+            raise InputError("A search needs the memory of a device: give --memory, such as 58GB.")
         found = search(chosen, cards, limit, fused)
         _print_found(found, as_json)
         return MET
@@ -71,7 +75,7 @@ def plan(
 
 
 def _stated_memory(case: str) -> str | None:
-    """What a configuration of mindformers says that a device may use."""
+    """The memory that a device may use by a configuration of mindformers."""
     written = read_case_file(case)
     return read_configuration(written).max_device_memory if is_configuration(written.value) else None
 
@@ -81,7 +85,7 @@ def _bytes(stated: str | None) -> int | None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*GB", stated.strip())
     if found is None or float(found[1]) == 0:
-        raise InputError(f"{stated!r} is no amount of memory: write it as 58GB.")
+        raise InputError(f"{stated!r} is not an amount of memory: write it as 58GB.")
     return int(float(found[1]) * GIB)
 
 
@@ -101,9 +105,9 @@ def _print_plan(own: Candidate, fused: bool, limit: int | None) -> None:
         table.add_row(str(stage.stage), layers, millions, *(f"{amount / GIB:.2f}" for amount in amounts))
     out_console.print(table)
     exact = (
-        "GiB a rank. Weights, gradients and moments are exact; kept is what the derivative asks for, or clipping where "
-        "that is more. On a CPU the total is within 8 % of what MindSpore allocates; no device was measured, and what "
-        "kernels and collectives take for themselves comes on top."
+        "GiB per rank. Weights, gradients and moments are exact; kept is what the backward pass needs, or clipping if "
+        "that is more. On a CPU the total is within 8 % of what MindSpore allocates. No device was measured; kernels "
+        "and collectives need additional memory."
     )
     out_console.print(exact, soft_wrap=True)
     if limit is not None:
@@ -120,24 +124,22 @@ def _print_advice(case: Case, limit: int, fused: bool) -> None:
             ranks *= 2
             continue
         out_console.print(
-            f"It would on {ranks} cards with {_layout(best.case)}: {best.bytes / GIB:.1f} GiB.", markup=False
+            f"It would fit on {ranks} cards with {_layout(best.case)}: {best.bytes / GIB:.1f} GiB.", markup=False
         )
         return
-    out_console.print(f"It does not on up to {ranks // 2} cards either.")
+    out_console.print(f"It does not fit on up to {ranks // 2} cards either.")
 
 
 def _print_found(found: list[Candidate], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"layouts": [_summary(one) for one in found]}))
         return
-    table = Table("layout", "GiB a rank", "GiB sent", "time", box=None, pad_edge=False)
+    table = Table("layout", "GiB per rank", "GiB sent", "time", box=None, pad_edge=False)
     for one in found[:SHOWN]:
         table.add_row(_layout(one.case), f"{one.bytes / GIB:.1f}", f"{one.traffic / GIB:.1f}", f"{one.time:.2f}")
     out_console.print(table)
     more = f"; {len(found) - SHOWN} more fit" if len(found) > SHOWN else ""
-    out_console.print(
-        f"Time: a step's, as a multiple of one without bubbles and recomputation, without transfers{more}."
-    )
+    out_console.print(f"Time: of a step, as a multiple of one without bubbles, recomputation and transfers{more}.")
 
 
 def _summary(one: Candidate) -> dict[str, Any]:

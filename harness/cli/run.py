@@ -53,7 +53,7 @@ def run(
     workers: WorkersOption = DEFAULT_WORKERS,
     subject: Annotated[str, typer.Option(help="Runner that is certified: a name or MODULE:CLASS.")] = "mindspore",
     reference: Annotated[str, typer.Option(help="Runner that it is compared with: a name or MODULE:CLASS.")] = "torch",
-    oracle: Annotated[str, typer.Option(help="Runner that gives the exact values: a name or MODULE:CLASS.")] = "oracle",
+    oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Judge against the recorded baseline; reference and oracle do not run.")
     ] = False,
@@ -69,9 +69,8 @@ def run(
     check_device(device)
     if config is not None and case != DEFAULT_CASE:
         raise InputError(f"--config {config} replaces the case; omit {case}.")
-    chosen = case_options.with_sources(load_case(case if config is None else str(config)), text, data, tokenizer)
-    if model is not None:
-        chosen = case_options.with_model(chosen, model)
+    loaded = load_case(case if config is None else str(config))
+    chosen = case_options.with_options(loaded, text=text, data=data, tokenizer=tokenizer, model=model)
     chosen, standards = case_options.judged_by(chosen, standard or ())
     base = Path("certify-runs")
     directory = out or (workspace.find_unfinished if resume else workspace.new_directory)(base, chosen.name)

@@ -1,4 +1,4 @@
-"""The nightly: a matrix of cells, what each night found, and how it compares with the night before.
+"""The nightly: a matrix of cells, the results of each night, and the comparison with the night before.
 
 Takes the bundles of two nights; nothing here runs anything.
 """
@@ -16,7 +16,7 @@ NIGHT_FORMAT = "certify-night/1"
 
 
 class CellState(StrEnum):
-    """How a cell ended: a level came out, the runs broke, or nothing was run."""
+    """How a cell ended: with a level, with failed runs, or without a run."""
 
     JUDGED = "judged"
     BROKEN = "broken"
@@ -24,7 +24,7 @@ class CellState(StrEnum):
 
 
 class CellChange(StrEnum):
-    """A cell beside the night before."""
+    """A cell compared with the night before."""
 
     SAME = "same"
     DRIFT = "drift"
@@ -36,10 +36,10 @@ class CellChange(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What a night found of a cell.
+    """The result of a cell in a night. `asked` is the level that the matrix requires.
 
-    `bundle` is its directory within the night, None where none was finished. `worst` is how much of its limit the
-    closest criterion uses, by `worst_criterion`.
+    `bundle` is its directory within the night, None if none was finished. `worst` is how much of its limit the closest
+    criterion, `worst_criterion`, uses.
     """
 
     cell: str
@@ -62,19 +62,19 @@ class CellResult:
 
     @property
     def below(self) -> bool:
-        """Whether the cell was judged and is below the level that the matrix asks for."""
+        """Whether the cell was judged and is below the level that the matrix requires."""
         order = list(Level)
         return self.level is not None and order.index(self.level) > order.index(self.asked)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """A night: what was asked, on what, and every cell that is concluded. `ended` is None while it goes on."""
+    """A night: its matrix, code and machine, and every finished cell. `ended` is None while it runs."""
 
     format: str
     name: str
     matrix: str  # digest
-    revision: str | None  # of the code, in words; where that is not all of it with a digest of the files
+    revision: str | None  # of the code, as text; with a digest of the files if they differ from it
     started: str
     ended: str | None
     host: str
@@ -83,12 +83,12 @@ class Night:
     total: int
 
 
-def compared(before: Bundle, after: Bundle, asked: Level, levels: tuple[Level, Level]) -> tuple[CellChange, str]:
-    """What became of a cell: two bundles of it and their levels, the earlier one first."""
+def compared(before: Bundle, after: Bundle, required: Level, levels: tuple[Level, Level]) -> tuple[CellChange, str]:
+    """The change of a cell between two of its bundles and their levels, the earlier one first, with the reason."""
     found = diff_bundles(before, after)
     order = list(Level)
     was, is_ = (order.index(level) for level in levels)
-    met_before, met_now = was <= order.index(asked), is_ <= order.index(asked)
+    met_before, met_now = was <= order.index(required), is_ <= order.index(required)
     if met_before and not met_now:
         return CellChange.REGRESSION, f"{levels[0]} before, {levels[1]} now: {found.reason}"
     if found.kind is DifferenceKind.REGRESSION:

@@ -1,6 +1,6 @@
-"""The history of nights on a branch of its own, checked out beside the code: every night is a commit.
+"""The history of nights on a branch of its own, checked out next to the code: every night is a commit.
 
-The branch begins empty, so that it holds nights and no code. Pushing it is left to who runs the nightly.
+The branch starts empty, so that it holds nights and no code. The user of the nightly pushes it.
 """
 
 import subprocess
@@ -8,23 +8,23 @@ from pathlib import Path
 
 from harness.base.errors import InputError, MissingPrerequisite
 
-IGNORED = ".lock\n*.part\n"  # what belongs to a night that is at work
+IGNORED = ".lock\n*.part\n"  # files of a running night
 AUTHOR = ("-c", "user.name=certify", "-c", "user.email=certify@localhost")
 
 
 def attach(history: Path, branch: str) -> None:
-    """Has a directory hold a branch of the repository that this command runs in.
+    """Checks out a branch of the current repository in a directory.
 
     Raises:
-        InputError: this is no repository, or the directory holds something else.
+        InputError: there is no repository, or the directory holds something else.
     """
     if (history / ".git").exists():
         held = _git(history, "rev-parse", "--abbrev-ref", "HEAD")
         if held != branch:
-            raise InputError(f"{history} holds the branch {held}, not {branch}. Choose another --history.")
+            raise InputError(f"{history} has the branch {held}, not {branch}. Choose another --history.")
         return
     if history.exists() and any(history.iterdir()):
-        raise InputError(f"{history} holds something that is on no branch. Choose another --history.")
+        raise InputError(f"{history} has files that are on no branch. Choose another --history.")
     if not _ok("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}"):
         if _ok("rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{branch}"):
             _git(Path(), "branch", branch, f"origin/{branch}")
@@ -36,10 +36,10 @@ def attach(history: Path, branch: str) -> None:
 
 
 def commit(history: Path, message: str) -> None:
-    """Commits all that a history holds.
+    """Commits all files of a history.
 
     Raises:
-        InputError: git refuses.
+        InputError: git fails.
     """
     (history / ".gitignore").write_text(IGNORED, encoding="utf-8")
     _git(history, "add", "--all")

@@ -10,6 +10,7 @@ from harness.base.digest import digest_json
 from harness.base.yaml_files import Problem, read_yaml
 from harness.base.yaml_records import Problems, Record, validated
 from harness.cases.case import Case, load_case
+from harness.certify.case_options import with_layout
 from harness.levels.rule import Level
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -32,8 +33,8 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 class Cell(Record):
     """A case on a device, in its own layout or another one.
 
-    `case` is a shipped case by name, or a path beside the matrix. `baseline` is a directory of recorded baselines; with
-    it reference and oracle do not run.
+    `case` is a shipped case by name, or a path relative to the matrix. `baseline` is a directory of recorded baselines;
+    with it, reference and oracle do not run.
     """
 
     case: str
@@ -48,7 +49,7 @@ class Cell(Record):
 
 
 class Matrix(Record):
-    """All cells of a night, what each has to reach and how long it may take, and what makes the night fail."""
+    """All cells of a night, their required levels and time limits, and what makes the night fail."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     level: Level = Level.PRELIMINARY
@@ -61,7 +62,7 @@ class Matrix(Record):
     def _each_once(self) -> "Matrix":
         names = [name_of(cell) for cell in self.cells]
         twice = [
-            Problem(keys=("cells", index), message=f"the cell {name} is there twice")
+            Problem(keys=("cells", index), message=f"the cell {name} is given twice")
             for index, name in enumerate(names)
             if name in names[:index]
         ]
@@ -70,33 +71,33 @@ class Matrix(Record):
         return self
 
     def digest(self) -> str:
-        """What the nights of this matrix have in common."""
+        """Digest of the matrix; nights of one matrix have the same."""
         return digest_json(self.model_dump(mode="json"))
 
 
 def name_of(cell: Cell) -> str:
-    """A name for a cell, of its case, layout and device, that can be a directory's."""
+    """A name for a cell, from its case, layout and device, that can be a directory name."""
     layout = "".join(f"-{key}-{value}" for key, value in sorted((cell.layout or {}).items()))
     subject = f"-{cell.subject}" if cell.subject else ""
     words = f"{Path(cell.case).stem}{layout}{subject}-{cell.device}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", words).lower()
 
 
-def case_of(cell: Cell, beside: Path) -> Case:
-    """The case of a cell, in the cell's layout.
+def case_of(cell: Cell, directory: Path) -> Case:
+    """The case of a cell, in the cell's layout; relative paths are relative to `directory`.
 
     Raises:
-        InputError: there is no such case, or it cannot be laid out so.
+        InputError: there is no such case, or it cannot have this layout.
     """
-    path = beside / cell.case
+    path = directory / cell.case
     case = load_case(str(path) if path.is_file() else cell.case)
-    return case.with_changes(parallel=cell.layout) if cell.layout is not None else case
+    return with_layout(case, cell.layout)
 
 
 def load_matrix(path: Path) -> Matrix:
     """The matrix of a file.
 
     Raises:
-        InputError: it is not there, not YAML, or not valid: every problem, one a line.
+        InputError: it is missing, not YAML, or not valid: every problem, one per line.
     """
     return validated(Matrix, read_yaml(path), "matrix")

@@ -1,11 +1,11 @@
-"""A night in Markdown, for the page of a job: what failed first, then every cell, then what was missing."""
+"""A night in Markdown, for the page of a job: failures, then every cell, then missing prerequisites."""
 
 from collections.abc import Iterator, Sequence
 
 from harness.nightly import CellChange, CellResult, CellState, Night
 from harness.report.words import number
 
-# What one wants to read first.
+# The order of the table: the most important first.
 ORDER = (CellChange.REGRESSION, CellChange.NOT_RUN, CellChange.DRIFT, CellChange.FIXED, CellChange.NEW, CellChange.SAME)
 
 
@@ -15,21 +15,21 @@ def summary(night: Night, failing: Sequence[CellResult]) -> str:
 
 
 def headline(night: Night, failing: Sequence[CellResult]) -> str:
-    """How the night went, in some words."""
-    return f"{len(failing)} of {night.total} cells fail" if failing else f"all {night.total} cells are as asked"
+    """The result of the night in a few words."""
+    return f"{len(failing)} of {night.total} cells fail" if failing else f"all {night.total} cells reach their level"
 
 
 def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
     yield f"## Nightly {night.name}: {headline(night, failing)}"
     yield ""
-    state = f"ended {night.ended}" if night.ended else f"{len(night.cells)} of {night.total} cells concluded"
+    state = f"ended {night.ended}" if night.ended else f"{len(night.cells)} of {night.total} cells finished"
     yield f"Revision {night.revision}, {night.host}, started {night.started}, {state}."
     for cell in failing:
         yield ""
         yield f"**{_text(cell.cell)}**: {_text(_fault(cell))}"
         yield from (f"- {_text(line)}" for line in cell.failing)
     yield ""
-    yield "| cell | level | asked | change | worst of its limit | time | what was found |"
+    yield "| cell | level | required | change | closest to its limit | time | result |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for cell in sorted(night.cells, key=lambda one: (ORDER.index(one.change), one.cell)):
         worst = f"{number(cell.worst)} ({cell.worst_criterion})" if cell.worst is not None else "–"
@@ -48,7 +48,7 @@ def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
         missing = [one for one in found if not one.met]
         if missing:
             yield ""
-            yield f"**{device} is not ready here**, so none of its cells was run:"
+            yield f"**{device} is not ready here**; none of its cells was run:"
             yield from (f"- {_text(one.name)}: {_text(one.found)}. {_text(one.mend)}" for one in missing)
 
 
@@ -58,10 +58,10 @@ def _fault(cell: CellResult) -> str:
     if cell.state is CellState.BROKEN:
         return f"broken: {cell.reason}"
     change = f"{cell.change}: {cell.why}" if cell.change is CellChange.REGRESSION else cell.reason
-    return f"{cell.level}, {cell.asked} is asked. {change}" if cell.below else change
+    return f"{cell.level}, {cell.asked} is required. {change}" if cell.below else change
 
 
 def _text(text: str) -> str:
-    """Text that a table holds as it is: no line ends, bars or markup."""
+    """Text that is safe in a table: no line ends, bars or markup."""
     escaped = "".join(f"\\{one}" if one in "\\`*_{}[]<>|#!" else one for one in text)
     return " ".join(escaped.split())

@@ -1,7 +1,7 @@
 """The standards as data: named, versioned sets of criteria, each limit with its reason and source.
 
-Takes a YAML file, gives a frozen record with a digest, and refuses a file with all of its errors at once: also a limit
-on what is not measured, or one that holds for a wrong number. A looser standard is another digest.
+Takes a YAML file, gives a frozen record with a digest, and reports all errors of the file at once: also a limit on
+something that is not measured, or one that a wrong number meets. A looser standard has another digest.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ Comparator = Literal["at_most", "below", "at_least"]
 
 
 class Limit(Record):
-    """A statistic of a measurement, and what it may be at most (or must be at least).
+    """A statistic of a measurement, and its largest allowed (or smallest required) value.
 
     `first` is the value of step 1, `rms` the root of the mean square, `bias` the absolute value of the mean of signed
     values.
@@ -47,7 +47,7 @@ class Limit(Record):
 
 
 class Criterion(Record):
-    """Met where any one of its limits is. `unmet` says what it means if none is: a failure, or too little shown."""
+    """Met if any one of its limits is met. `unmet` is the outcome otherwise: a failure, or too little shown."""
 
     id: str = Field(pattern=r"^[a-z0-9-]+$")
     title: str
@@ -59,8 +59,8 @@ class Standard(Record):
     """A set of criteria for the cases of a task. `compute_dtype` names the precision that its limits were derived for,
     `learning_rate` the highest rate; None is any.
 
-    A case of another precision is refused. One with a higher rate is judged all the same, and what fails then comes
-    with a remark: the rate decides nothing, and is no part of the digest.
+    A case of another precision is an error. A case with a higher rate is judged, and its failures come with a remark.
+    The rate decides nothing and is not part of the digest.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -85,13 +85,13 @@ class Standard(Record):
 
     def digest(self) -> str:
         record = self.model_dump(mode="json", exclude={"learning_rate"})
-        if self.task == "pretrain":  # standards of training are older than tasks, and keep their digests
+        if self.task == "pretrain":  # standards for training are older than tasks, and keep their digests
             del record["task"]
         return digest_json(record)
 
 
 def _problems(limit: Limit, task: TaskName) -> Iterator[Problem]:
-    """Why a limit of a standard for a task can hold for nothing, or would hold for a wrong number."""
+    """Why a limit of a standard for a task cannot be met, or would be met by a wrong number."""
     kind = CATALOGUE.get(limit.measurement)
     if kind is None:
         hint = did_you_mean(limit.measurement, names_of(task))
@@ -125,7 +125,7 @@ def _wrong_comparator(limit: Limit, kind: Kind) -> Iterator[str]:
 
 
 def shipped_standards() -> dict[str, Path]:
-    """Name and file of each standard that comes with the package."""
+    """Name and file of each shipped standard."""
     return {path.stem: path for path in sorted(STANDARDS_DIR.glob("*.yaml"))}
 
 
@@ -155,13 +155,11 @@ def load_standard(name_or_path: str) -> Standard:
     standard = validated(Standard, written, "standard", context=_task_of(written.value))
     shipped = shipped_standards().get(standard.name)
     if shipped is not None and path != shipped:
-        raise InputError(
-            f"{path} calls itself {standard.name!r}, the name of a shipped standard. Give it another name."
-        )
+        raise InputError(f"{path} has the name {standard.name!r} of a shipped standard. Give it another name.")
     return standard
 
 
 def _task_of(content: Any) -> TaskName | None:
-    """The task of a standard that was not checked yet; None where it names none that there is."""
+    """The task of a standard before it is checked; None if it names no known task."""
     named = content.get("task", Standard.model_fields["task"].default) if isinstance(content, dict) else None
     return next((task for task in TASKS if task == named), None)

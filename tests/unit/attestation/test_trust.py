@@ -71,11 +71,11 @@ def test_a_key_file_that_cannot_sign_is_reported_with_the_reason(
 ) -> None:
     key = tmp_path / "li.key"
     good = load_pem_private_key((office / "li.key").read_bytes(), None)
-    assert "holds no private key" in unusable(key, b"")
-    assert "holds no private key" in unusable(key, os.urandom(200))
-    assert "holds no private key" in unusable(key, (office / "li.key").read_bytes()[:60])
+    assert "does not hold a private key" in unusable(key, b"")
+    assert "does not hold a private key" in unusable(key, os.urandom(200))
+    assert "does not hold a private key" in unusable(key, (office / "li.key").read_bytes()[:60])
     assert "holds a public key" in unusable(key, (office / "li.pub").read_bytes())
-    assert "another algorithm than ed25519" in unusable(key, pem(rsa_key))
+    assert "a key that is not ed25519" in unusable(key, pem(rsa_key))
     assert "is encrypted" in unusable(key, pem(good, BestAvailableEncryption(b"secret")))
 
 

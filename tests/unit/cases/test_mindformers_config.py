@@ -1,5 +1,6 @@
 """A configuration of mindformers as a case: every field has a fate, and what a case cannot stand for is refused."""
 
+import contextlib
 import copy
 from collections import defaultdict
 from collections.abc import Callable
@@ -8,10 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.base.errors import InputError
 from harness.base.yaml_files import Written
-from harness.cases.case import Case, load_case
+from harness.cases.case import Case, load_case, parse_case
 from harness.cases.mindformers import known_fields, read_configuration
 from harness.certify import environment
 from qwen3_model.configuration_qwen3 import PUBLISHED
@@ -23,9 +26,11 @@ GUIDE = ROOT / "qwen3_model" / "configs" / "pretrain_qwen3_32b_4k.yaml"
 DOCUMENT = ROOT / "docs" / "mindformers-config.md"
 
 
+CONTENT: dict[str, Any] = yaml.safe_load(GUIDE.read_text(encoding="utf-8"))
+
+
 def guide() -> dict[str, Any]:
-    content: dict[str, Any] = copy.deepcopy(yaml.safe_load(GUIDE.read_text(encoding="utf-8")))
-    return content
+    return copy.deepcopy(CONTENT)
 
 
 def written(content: dict[str, Any]) -> Written:
@@ -83,13 +88,13 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         "warmup_ratio: contradicts warmup_steps",
     ),
     "other steps": (set_to("lr_schedule.total_steps", 17), "17, but 2 x 8000 rows in steps of 4 are 4000"),
-    "rows for a test": (set_to("train_dataset.data_loader.sizes", [8000, 1, 0]), "for training alone"),
+    "rows for a test": (set_to("train_dataset.data_loader.sizes", [8000, 1, 0]), "only for training"),
     "no sizes": (set_to("train_dataset.data_loader.sizes", 8000), "three numbers of rows"),
     "another loader": (set_to("train_dataset.data_loader.type", "MindDataset"), "only BlendedMegatronDataset"),
     "positions that begin again": (set_to(f"{CONFIG}.reset_position_ids", True), "True is not supported, only false"),
     "two data sets": (
         lambda c: c["train_dataset_task"].update(dataset_config={"drop_remainder": True}),
-        "train_dataset_task.dataset_config: is not what train_dataset says",
+        "train_dataset_task.dataset_config: contradicts train_dataset",
     ),
     "two lengths": (set_to(f"{MODEL}.seq_length", 2048), f"2048 contradicts {CONFIG}.seq_length"),
     "tied and untied": (set_to(f"{MODEL}.tie_word_embeddings", True), "True contradicts untie_embeddings"),
@@ -103,7 +108,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         "without effect where pipeline_stage is above 1",
     ),
     "ranks without use_parallel": (set_to("use_parallel", False), "False contradicts the 16 ranks"),
-    "rows alone are shared": (set_to("parallel.parallel_mode", 0), "0 shares rows alone"),
+    "rows alone are shared": (set_to("parallel.parallel_mode", 0), "0 splits only the batch"),
     "another strategy": (set_to("parallel.dataset_strategy", [[2, 1]]), "2 contradicts data_parallel 1"),
     "a mode of its own": (set_to("context.mode", 2), "2 is not supported, only 0 (GRAPH), 1 (PYNATIVE)"),
     "a scaled loss": (set_to("runner_wrapper.scale_sense", 1024), "1024 is not supported, only 1"),
@@ -151,6 +156,70 @@ def test_all_problems_are_told_at_once() -> None:
     assert str(refused.value).count("\n") >= 20
 
 
+def test_a_problem_is_at_the_line_of_its_field(tmp_path: Path) -> None:
+    path = tmp_path / "guide.yaml"
+    lines = GUIDE.read_text(encoding="utf-8").splitlines()
+    at = next(index for index, line in enumerate(lines) if line.lstrip().startswith("model_parallel:"))
+    lines[at] = lines[at].replace("model_parallel:", "model_paralel:")
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError) as refused:
+        load_case(str(path))
+    key = "parallel_config.model_paralel: unknown key; did you mean 'parallel_config.model_parallel'?"
+    assert f"{path}:{at + 1}: {key}" in str(refused.value)
+
+
+def test_a_problem_of_the_case_is_at_the_line_of_the_field_that_gave_it(tmp_path: Path) -> None:
+    path = tmp_path / "guide.yaml"
+    lines = GUIDE.read_text(encoding="utf-8").splitlines()
+    at = next(index for index, line in enumerate(lines) if line.lstrip().startswith("micro_batch_num:"))
+    lines[at] = lines[at].partition(":")[0] + ": 2"
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError) as refused:
+        load_case(str(path))
+    assert f"{path}:{at + 1}: parallel.micro_batch_num: pipeline_stage: 2 micro batches" in str(refused.value)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(known_fields())), ANY, min_size=1, max_size=3))
+def test_no_value_of_a_field_ends_in_anything_but_a_case_or_a_message(changes: dict[str, Any]) -> None:
+    content = guide()
+    for path, value in changes.items():
+        with contextlib.suppress(AttributeError, TypeError):  # another change took the section away
+            set_to(path, value)(content)
+    try:
+        parse_case(read_configuration(written(content)).case.value, "guide.yaml")
+    except InputError as error:
+        assert str(error).startswith("guide.yaml ")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("lr_schedule.type", ["x"], "lr_schedule.type: ['x'] is not supported"),
+        ("lr_schedule.warmup_ratio", "half", "lr_schedule.warmup_ratio: 'half' is no number from 0 to 1"),
+        ("context.mode", [0], "context.mode: [0] is not supported"),
+        ("context.mode", False, "context.mode: False is not supported"),
+        ("context.max_device_memory", 58, "context.max_device_memory: 58 is no amount of memory"),
+        ("runner_wrapper.use_clip_grad", "no", "runner_wrapper.use_clip_grad: 'no' is not supported, only true, false"),
+        (f"{MODEL}.offset", 3, f"{MODEL}.offset: 3 is neither 0 nor a list"),
+        ("parallel.dataset_strategy", 5, "parallel.dataset_strategy: expected a list of lists"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_and_never_dropped(path: str, value: Any, told: str) -> None:
+    content = guide()
+    content["parallel"].pop("full_batch", None)
+    set_to(path, value)(content)
+    with pytest.raises(InputError) as refused:
+        read_configuration(written(content))
+    assert told in str(refused.value)
+
+
 def smaller(**changes: Any) -> Case:
     content = guide()
     for path, value in changes.items():
@@ -183,7 +252,7 @@ def test_certify_run_takes_it_and_says_what_this_machine_lacks(
     done = certify("run", "--config", GUIDE)
     assert done.code == 2 and "needs 244 GiB of memory for its weights alone" in done.said
     both = certify("run", "qwen3-small-fp32", "--config", GUIDE)
-    assert both.code == 2 and "leave qwen3-small-fp32 out" in both.said
+    assert both.code == 2 and "omit qwen3-small-fp32" in both.said
 
 
 def test_the_documented_table_is_the_one_that_is_used() -> None:

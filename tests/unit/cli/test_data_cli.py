@@ -65,32 +65,34 @@ def test_an_inspection_shows_a_person_the_counts_and_the_first_documents(data: C
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_spoiled_data_set_is_exit_code_2_for_whoever_reads_it(data: Call, tmp_path: Path, name: str) -> None:
     prefix = write_data_set(tmp_path)
-    spoil, told = CORRUPTIONS[name]
+    spoil, message = CORRUPTIONS[name]
     spoil(prefix)
     inspected = data("inspect", prefix, "--vocab-size", 320)
-    assert inspected.code == BAD and " ".join(told.split()) in inspected.err
+    assert inspected.code == BAD and " ".join(message.split()) in inspected.err
     drawn = data("batches", "qwen3-tiny-fp32", "--data", prefix, "--out", tmp_path / "batches.safetensors")
     assert drawn.code == BAD
     assert not (tmp_path / "batches.safetensors").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        ((), "Say which tokenizer"),
-        (("--tokenizer-type", "HuggingFaceTokenizer"), "Say which tokenizer"),
+        ((), "Give a tokenizer"),
+        (("--tokenizer-type", "HuggingFaceTokenizer"), "Give a tokenizer"),
         (("--tokenizer-type", "AutoRegister", "--tokenizer-dir", "."), "save_pretrained"),
-        (("--tokenizer", "bytes", "--tokenizer-dir", "."), "name another one"),
+        (("--tokenizer", "bytes", "--tokenizer-dir", "."), "name another tokenizer"),
         (("--tokenizer", "bytes", "--dtype", "int16"), "no dtype 'int16'"),
         (("--tokenizer", "bytes", "--json-keys", "body"), "has no field 'body'; it has 'text'"),
         (("--tokenizer", "bytes", "--workers", "0"), "Invalid value for '--workers'"),
         (("--tokenizer", "bytes", "--split-sentences"), "No such option"),
     ],
 )
-def test_a_preprocess_that_cannot_be_is_told_why(data: Call, tmp_path: Path, arguments: Any, told: str) -> None:
+def test_an_impossible_preprocess_is_an_error_with_the_reason(
+    data: Call, tmp_path: Path, arguments: Any, message: str
+) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
     refused = data("preprocess", "--input", "in.jsonl", "--output-prefix", "out", *arguments)
-    assert refused.code == BAD and told in refused.err
+    assert refused.code == BAD and message in refused.err
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 

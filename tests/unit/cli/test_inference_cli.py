@@ -1,4 +1,4 @@
-"""What the commands make of a case of inference: each works, or says with exit code 2 what it cannot."""
+"""The commands with an inference case: each works, or exits with code 2 and states what it cannot do."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ def certify(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return write_example(tmp_path_factory.mktemp("asked") / "bundle", case=inference_case())
+    return write_example(tmp_path_factory.mktemp("inference") / "bundle", case=inference_case())
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     [
         (("diagnose", CASE), "'certify diagnose' looks into a step of training"),
         (("floor", CASE, "--out", "floor.json"), "'certify floor' repeats the training of the reference"),
-        (("plan", CASE), "'certify plan' says what a step of training needs"),
-        (("plan", CASE, "--cards", 8, "--memory", "58GB"), "'certify plan' says what a step of training needs"),
+        (("plan", CASE), "'certify plan' computes the memory of a training step"),
+        (("plan", CASE, "--cards", 8, "--memory", "58GB"), "'certify plan' computes the memory of a training step"),
         (("plan", CASE, "--compile"), f"{CASE} has one process, so there is no communication"),
         (("launch", CASE), "has one process, so there is nothing to launch. Run it: certify run qwen3-tiny-inference"),
         (("baseline", "record", CASE, "--author", "A", "--reason", "R"), "trained on each machine anew"),
@@ -86,7 +86,7 @@ def test_two_bundles_of_one_case_are_compared(certify: Call, bundle: Bundle, tmp
     done = certify("diff", bundle.path, other.path, "--json")
     found = json.loads(done.out)
     assert found["kind"] == "toolchain drift"
-    assert "log_likelihood 1e-07" in found["reason"] and "no floor was measured" in found["reason"]
+    assert "log_likelihood 1e-07" in found["reason"] and "no measured floor" in found["reason"]
     training = write_example(tmp_path / "training", case=small_case())
     assert json.loads(certify("diff", bundle.path, training.path, "--json").out)["kind"] == "another case"
 

@@ -69,7 +69,7 @@ def test_printing_writes_nothing(launch: Call, tmp_path: Path, monkeypatch: pyte
     ("arguments", "why"),
     [
         (("qwen3-tiny-fp32",), "has one process, so there is nothing to launch. Run it: certify run qwen3-tiny-fp32"),
-        (("qwen3-tiny-tp2", "--nnodes", 3), "2 ranks (DP1 x TP2 x PP1), which 3 nodes cannot share evenly"),
+        (("qwen3-tiny-tp2", "--nnodes", 3), "2 ranks (DP1 x TP2 x PP1), which cannot be divided evenly over 3 nodes"),
         (("qwen3-tiny-tp2", "--nnodes", 2, "--node-rank", 2), "there are 2 nodes, counted from 0"),
     ],
 )

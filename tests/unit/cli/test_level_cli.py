@@ -73,7 +73,7 @@ ATTEST = ("attest", "bundle", "--role", "developer", "--key")
 WAIVE = ("waive", "bundle", "official-steps", "--role", "dev-team", "--key", "li.key")
 BAD: dict[str, tuple[tuple[object, ...], str]] = {
     "level of nothing": (("level", "nowhere"), "There is no finished bundle in nowhere"),
-    "level on no day": (("level", "bundle", "--at", "yesterday"), "'yesterday' is no day or time"),
+    "level on no day": (("level", "bundle", "--at", "yesterday"), "'yesterday' is not a day or time"),
     "level at a time of no zone": (("level", "bundle", "--at", "2026-01-31T12:00:00"), "is not in UTC"),
     "level that is none": (("level", "bundle", "--level", "Perfect"), "Perfect"),
     "level with a trust file that is not there": (("level", "bundle", "--trust", "no.yaml"), "no.yaml cannot be read"),
@@ -98,7 +98,7 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
     "withdraw without a reason": (("withdraw", "bundle", "no.json", "--key", "li.key"), "--reason"),
     "waive what is no criterion": (
         ("waive", "bundle", "everything", *WAIVER, *WAIVE[3:]), "There is no criterion 'everything' in bundle"),
-    "waive until no day": ((*WAIVE, "--reason", "x", "--until", "soon"), "'soon' is no day"),
+    "waive until no day": ((*WAIVE, "--reason", "x", "--until", "soon"), "'soon' is not a day"),
     "waive until a day that is gone": ((*WAIVE, "--reason", "x", "--until", "2020-01-31"), "it ends on 2020-01-31"),
     "waive as a developer": (
         ("waive", "bundle", "official-steps", *WAIVER, "--role", "developer", "--key", "dana.key"),
@@ -133,7 +133,7 @@ def test_a_private_key_in_a_trust_file_is_refused_and_not_repeated(certify_: Cal
 
 def test_keygen_names_both_files_also_where_a_name_looks_like_markup(certify_: Call, here: Path) -> None:
     result = certify_("keygen", "[red]tess")
-    assert result.code == 0 and "[red]tess.key is yours alone; give [red]tess.pub" in result.out
+    assert result.code == 0 and "Keep [red]tess.key secret; give [red]tess.pub" in result.out
     assert ((here / "[red]tess.key").stat().st_mode & 0o777, (here / "[red]tess.pub").is_file()) == (0o600, True)
 
 
@@ -164,7 +164,7 @@ def test_the_same_statement_twice_in_a_second_is_one(
     path = attested(certify_)
     before = files(here)
     result = certify_(*ATTEST, "dana.key")
-    assert result.code == 2 and f"{path} says exactly this already." in result.err
+    assert result.code == 2 and f"{path} is exactly this statement already." in result.err
     assert files(here) == before
 
 
@@ -241,8 +241,8 @@ def test_the_exit_code_of_level_is_1_above_what_is_reached(certify_: Call, here:
 
 def test_level_reports_that_signatures_were_not_checked(certify_: Call, here: Path) -> None:
     attested(certify_)
-    assert "No signature was looked at" in certify_("level", "bundle").out
-    assert "No signature was looked at" not in certify_("level", "bundle", "--trust", "trust.yaml").out
+    assert "Signatures were not checked" in certify_("level", "bundle").out
+    assert "Signatures were not checked" not in certify_("level", "bundle", "--trust", "trust.yaml").out
 
 
 def test_one_broken_bundle_among_others_is_exit_code_2(certify_: Call, here: Path) -> None:

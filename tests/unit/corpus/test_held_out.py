@@ -132,9 +132,9 @@ def test_text_that_repeats_training_text_is_not_used(tmp_path: Path) -> None:
         ({"inference": None}, "task 'inference' and the section inference belong together"),
         ({"task": "pretrain"}, "task 'inference' and the section inference belong together"),
         ({"data": {"corpus": {"kind": "megatron", "path": "A"}}}, "an evaluation needs one"),
-        ({"data": {"packing": "paragraph"}}, "leaves no text apart"),
+        ({"data": {"packing": "paragraph"}}, "leaves no text that is not used for training"),
         ({"inference": {"max_new_tokens": 100_000}}, "reach position 100007"),
-        ({"parallel": {"data_parallel": 2}}, "a case of inference has one rank"),
+        ({"parallel": {"data_parallel": 2}}, "an inference case has one rank"),
     ],
 )
 def test_an_invalid_inference_case_is_an_error(changes: dict[str, Any], message: str) -> None:

@@ -129,7 +129,7 @@ def test_a_cell_without_its_device_is_not_run_and_says_why(
     assert result["cells"][TEXT]["state"] == "judged" and result["failing"] == [ON_ASCEND]
     text = Path(result["summary"]).read_text()
     assert "**Ascend is not ready here**, so none of its cells was run:" in text
-    assert "- devices: npu-smi is not installed. is this machine meant?" in text
+    assert "- devices: npu-smi is not installed. Is this the right host?" in text
     next_second()
     lenient = matrix(place, {"device": "Ascend"}, {}, fail_on=["regression", "below", "broken"])
     assert cells_of(certify_, lenient, 0)["failing"] == []
@@ -218,7 +218,7 @@ def test_the_page_of_a_job_gets_the_summary(certify_: Call, place: Path, monkeyp
     ("content", "said"),
     [
         ({"name": "x", "cells": []}, "cells"),
-        ({"name": "x", "cells": [{"case": "a"}, {"case": "a"}]}, "the cell a-cpu is there twice"),
+        ({"name": "x", "cells": [{"case": "a"}, {"case": "a"}]}, "the cell a-cpu is given twice"),
         ({"name": "x", "cells": [{"case": "a", "device": "GPU"}]}, "'CPU' or 'Ascend'"),
         ({"name": "x", "cells": [{"case": "a", "limit": "soon"}]}, "write a time as 45s, 30m or 2h"),
         ({"name": "x", "cells": [{"case": "a", "cases": 1}]}, "cells.0.cases: unknown key"),
@@ -254,7 +254,7 @@ def test_a_branch_holds_a_commit_a_night_and_no_code(certify_: Call, place: Path
     second = json.loads(certify_(*command).out)
     assert second["cells"][TEXT]["change"] == "same"
     titles = git(place, "log", "--format=%s", "nights").splitlines()
-    assert len(titles) == 3 and titles[0] == f"Night {second['night']}: all 1 cells are as asked"
+    assert len(titles) == 3 and titles[0] == f"Night {second['night']}: all 1 cells reach their level"
     held = git(place, "ls-tree", "-r", "--name-only", "nights").splitlines()
     assert "code.txt" not in held and f"nights/{second['night']}/night.json" in held and "site/index.html" in held
     assert git(place, "status", "--porcelain", "--untracked-files=no") == ""

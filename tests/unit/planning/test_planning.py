@@ -127,7 +127,7 @@ def test_the_plan_reports_whether_it_fits(capsys: pytest.CaptureFixture[str], mo
     fits = certify("plan", GUIDE)
     assert fits.code == 0 and "of 58.0 GiB: it fits" in fits.out
     tight = certify("plan", GUIDE, "--memory", "40GB")
-    assert tight.code == 1 and "does NOT fit" in tight.out and "It would on 32 cards with" in tight.out
+    assert tight.code == 1 and "does NOT fit" in tight.out and "It would fit on 32 cards with" in tight.out
     record = json.loads(certify("plan", GUIDE, "--json").out)
     assert record["limit"] == 58 * GIB and [stage["stage"] for stage in record["stages"]] == [0, 1, 2, 3]
     assert record["bytes"] == max(stage["total"] for stage in record["stages"])

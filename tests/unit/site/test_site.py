@@ -163,7 +163,7 @@ def test_another_inference_runner_is_named_as_the_architecture(tmp_path: Path) -
 def test_detection_power_is_on_the_first_page(bundles: Path, tmp_path: Path) -> None:
     written(bundles, tmp_path / "site", STUDY)
     page = (tmp_path / "site" / "index.html").read_text()
-    assert "planted defects are refused" in page and (tmp_path / "site" / "power").is_dir()
+    assert "planted defects rejected" in page and (tmp_path / "site" / "power").is_dir()
 
 
 def test_a_site_replaces_only_a_site(bundles: Path, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from harness.diagnosis.diagnosis import CURVES, Diagnosis, diagnose, record, run
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import CASE, INPUTS
 from harness.report.diagnosis import render_diagnosis
+from harness.runners.executor import Listener
 from harness.runners.job import Job
-from harness.runners.launcher import Listener, run_jobs
+from harness.runners.launcher import Launcher
 from harness.runs.files import TRACE
 from harness.runs.trace import Side
 
@@ -62,7 +63,7 @@ def investigate(what: Case | Bundle, options: Options, listener: Listener) -> Di
             write_json(options.out / INPUTS, inputs)
         else:
             _take_over(what, options.out)
-        run_jobs(jobs(case, options), case, workers=options.workers, listener=listener)
+        Launcher(workers=options.workers).execute(jobs(case, options), case, listener)
     return conclude(options.out)
 
 

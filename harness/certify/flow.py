@@ -25,7 +25,7 @@ from harness.certify.case_options import named_by_digest
 from harness.certify.jobs import RECORDED_SIDES, Options, plan, recorded_jobs
 from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs
-from harness.evidence.bundle import Bundle, finish_bundle, read_run
+from harness.evidence.bundle import Bundle, finish_bundle
 from harness.evidence.bundle_files import CASE, INPUTS, MANIFEST, RUN
 from harness.evidence.provenance import (
     BASELINE,
@@ -41,7 +41,8 @@ from harness.evidence.provenance import (
 from harness.levels.rule import Certificate, certify
 from harness.levels.submission import Submission
 from harness.report import write_report
-from harness.runners.launcher import Listener, run_jobs, variables
+from harness.runners.executor import Listener
+from harness.runners.launcher import Launcher, variables
 from harness.runs.inputs import Inputs, read_inputs
 from harness.runs.trace import Run
 from harness.standards import Standard
@@ -71,7 +72,7 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         if options.baselines is not None:
             place(options.baselines, case.name, options.out, recorded)
         write_json(options.out / INPUTS, inputs)
-        run_jobs(plan(case, options), case, workers=options.workers, listener=listener)
+        Launcher(workers=options.workers).execute(plan(case, options), case, listener)
     occasion = Occasion(
         command=tuple(options.command),
         started=started.isoformat(timespec="seconds"),
@@ -97,8 +98,7 @@ def take_part(case: Case, options: Options, listener: Listener) -> list[Run]:
         case, inputs = prepare(case, (), options)
         write_json(options.out / INPUTS, inputs)
         jobs = [job for job in plan(case, options) if job.nodes]
-        run_jobs(jobs, case, workers=options.workers, listener=listener)
-    return [read_run(Path(job.directory)) for job in jobs]
+        return Launcher(workers=options.workers).execute(jobs, case, listener)
 
 
 def record(
@@ -118,7 +118,7 @@ def record(
     with workplace(directory, case.name) as work:
         inside = dataclasses.replace(options, out=work / "runs")
         case, inputs = prepare(case, (), inside)
-        run_jobs(recorded_jobs(case, inside), case, workers=options.workers, listener=listener)
+        Launcher(workers=options.workers).execute(recorded_jobs(case, inside), case, listener)
         return store(work, inside.out, case, inputs, statement, directory / case.name)
 
 

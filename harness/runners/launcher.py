@@ -1,4 +1,4 @@
-"""Starts the runs of a case, each in a fresh process, watches them, and says how each ended.
+"""Starts the runs of a case, each in a fresh process, watches them, and records how each ended.
 
 A run is watched through its own trace file, so what is shown is what is on disk. A crash, a hang and a non-finite
 number are outcomes. However this process ends, it leaves no run behind.
@@ -23,15 +23,16 @@ from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
 from harness.evidence.bundle import read_run
+from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job
 from harness.runners.processes import log_tail
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.runs.files import LOG, OUTCOME, TRACE
-from harness.runs.trace import ENDED, RunOutcome, Scored, Status, Trace, read_trace
+from harness.runs.trace import ENDED, Run, RunOutcome, Scored, Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
-JOB = "job.json"  # what a process is told; it names paths of this machine, so it is gone when the process is
+JOB = "job.json"  # for the process; it names paths of this machine, so it is gone when the process is
 
 # These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
 # MindSpore, `mindspore.set_deterministic`.
@@ -45,8 +46,6 @@ DETERMINISM: Mapping[str, str] = {
     "PYTHONHASHSEED": "0",
 }
 OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-
-Listener = Callable[[str, Trace], None]
 
 
 class Process(Protocol):
@@ -119,59 +118,75 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> Process:
     )
 
 
-def run_jobs(jobs: Sequence[Job], case: Case, *, workers: int, listener: Listener, start: Start = start_fresh) -> None:
-    """Runs every job that is not finished, `workers` processes at a time or one job that has more, and writes how each
-    ended into its directory.
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """An executor with a process for each job: `workers` at a time, or one job that has more processes.
 
-    `start` makes the process of a job, told by a file. Outside the main thread SIGTERM is left to whoever runs this.
-    When a run that several nodes make together breaks, another node may be gone: the others of that kind are left out,
-    and their outcome says so, rather than that each waits for it.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; all runs are ended first and can be resumed.
+    `start` starts the process of a job from the job's file.
     """
-    waiting = [job for job in jobs if not finished(job)]
-    running: list[_Running] = []
-    with terminate_as_interrupt():
-        try:
-            while waiting or running:
-                while waiting and _may_start(waiting[0], running, workers):
-                    running.append(_start(waiting.pop(0), start))
-                time.sleep(POLL_SECONDS)
-                over = [one for one in running if _look(one, case, listener)]
-                running = [one for one in running if one not in over]
-                for why, concerned in _consequences(over):
-                    for job in filter(concerned, waiting):
-                        _leave_out(job, why)
-                    waiting = [job for job in waiting if not concerned(job)]
-        finally:
-            for one in running:
-                _end(one)
-                _take_note(one, listener)
-                _record(one, "interrupted", f"interrupted after step {one.last_step}")
+
+    workers: int
+    start: Start = start_fresh
+
+    def execute(self, jobs: Sequence[Job], case: Case, listener: Listener = no_listener) -> list[Run]:
+        """Carries out every job that is not finished; see `Executor`.
+
+        Outside the main thread SIGTERM is left to the caller. When a run that several nodes make together breaks,
+        another node may be gone: the other runs of that kind are omitted, and their outcome states why; otherwise each
+        would wait for that node.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM; all runs are ended first and can be resumed.
+        """
+        waiting = [job for job in jobs if not finished(job)]
+        running: list[_Running] = []
+        with terminate_as_interrupt():
+            try:
+                while waiting or running:
+                    while waiting and _may_start(waiting[0], running, self.workers):
+                        running.append(_start(waiting.pop(0), self.start))
+                    time.sleep(POLL_SECONDS)
+                    over = [one for one in running if _look(one, case, listener)]
+                    running = [one for one in running if one not in over]
+                    waiting = _without_consequences(waiting, over)
+            finally:
+                for one in running:
+                    _end(one)
+                    _take_note(one, listener)
+                    _record(one, "interrupted", f"interrupted after step {one.last_step}")
+        return runs_of(jobs)
+
+
+def _without_consequences(waiting: Sequence[Job], over: Sequence[_Running]) -> list[Job]:
+    """The jobs that still start after these ended; the outcome of each other one states why it does not."""
+    for why, concerned in _consequences(over):
+        for job in filter(concerned, waiting):
+            _leave_out(job, why)
+        waiting = [job for job in waiting if not concerned(job)]
+    return list(waiting)
 
 
 def _may_start(job: Job, running: Sequence[_Running], workers: int) -> bool:
-    """Whether there is room, and the weights that are asked are there."""
+    """Whether there is room, and the weights of an inference job are there."""
     trained = job.arm != "infer" or all(one.job.run != TRAINING for one in running)
     return trained and (not running or sum(one.job.ranks for one in running) + job.ranks <= workers)
 
 
 def _consequences(over: Sequence[_Running]) -> Iterator[tuple[str, Callable[[Job], bool]]]:
-    """Why runs are not begun after these ended, and which: those of several nodes, one of which may be gone, and those
-    that ask weights that were not trained."""
+    """Why runs are not started after these ended, and which: those of several nodes, one of which may be gone, and
+    inference with weights that were not trained."""
     for one in over:
         if one.job.nodes and one.status not in ENDED:
             yield f"{one.job.run} broke, which several nodes make together, so one of them may be gone", _of_nodes
         if one.job.run == TRAINING and one.status != "completed":
-            yield f"{one.job.run} did not complete, so there are no weights to ask", _asks
+            yield f"{one.job.run} did not complete, so there are no weights for inference", _infers
 
 
 def _of_nodes(job: Job) -> bool:
     return job.nodes is not None
 
 
-def _asks(job: Job) -> bool:
+def _infers(job: Job) -> bool:
     return job.arm == "infer"
 
 

@@ -104,7 +104,7 @@ def probe(
     of gradients that both sides are handed; of the arm `taps` also what is inside the first step."""
     directory, tokens, loss_mask = Path(job.directory), batches["tokens"][0], batches["loss_mask"][0]
     with TraceWriter.create(directory / TRACE, header) as writer, (directory / TIMING).open("w") as timing:
-        # The step is what every other run compiles first too; see harness/power/forks.py.
+        # The step is what every other run compiles first too; see harness/studies/forks.py.
         for number in range(1, job.steps + 1):
             step = _take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
             writer.append(step)

@@ -16,15 +16,14 @@ from harness.certify.jobs import Options, all_jobs
 from harness.certify.workspace import claimed
 from harness.comparison.measurement import Comparison
 from harness.diagnosis.diagnosis import first_difference
-from harness.evidence.bundle import compare_runs, read_run, unusable
+from harness.evidence.bundle import compare_runs, unusable
 from harness.evidence.bundle_files import CASE, INPUTS
 from harness.evidence.judge import Finding, judge
+from harness.runners.executor import Executor
 from harness.runners.job import Job
-from harness.runners.launcher import run_jobs
 from harness.runs.inputs import Inputs
 from harness.standards import Standard
 
-Execute = Callable[[Sequence[Job], Case], None]
 Jobs = Callable[[Case, Options], list[Job]]
 
 
@@ -41,7 +40,7 @@ class Bench:
     tapped: Path | None
 
 
-def set_up(case: Case, standards: Sequence[Standard], options: Options) -> Bench:
+def set_up(case: Case, standards: Sequence[Standard], options: Options, executor: Executor) -> Bench:
     """Makes the shared runs of a case under `options.out`; what is finished there from before is taken as it is.
 
     Raises:
@@ -53,18 +52,17 @@ def set_up(case: Case, standards: Sequence[Standard], options: Options) -> Bench
     with claimed(plain, resume=begun):
         case, inputs = prepare(case, standards, dataclasses.replace(options, out=plain, resume=begun))
         write_json(plain / INPUTS, inputs)
-    _make_shared(case, all_jobs, dataclasses.replace(options, out=plain, resume=True))
+    _make_shared(case, all_jobs, dataclasses.replace(options, out=plain, resume=True), executor)
     if tapped is not None:
         _share(tapped, plain, (CASE, "inputs"))
-        _make_shared(case, tapped_jobs, dataclasses.replace(options, out=tapped, resume=True))
+        _make_shared(case, tapped_jobs, dataclasses.replace(options, out=tapped, resume=True), executor)
     return Bench(case=case, inputs=inputs, standards=tuple(standards), options=options, plain=plain, tapped=tapped)
 
 
-def _make_shared(case: Case, every: Jobs, options: Options) -> None:
+def _make_shared(case: Case, every: Jobs, options: Options, executor: Executor) -> None:
     jobs = [job for job in every(case, options) if not _of_subject(job)]
-    run_jobs(jobs, case, workers=options.workers, listener=lambda run, trace: None)
-    for job in jobs:
-        if why := unusable(read_run(Path(job.directory))):
+    for run in executor.execute(jobs, case):
+        if why := unusable(run):
             raise InputError(f"Nothing can be measured by this reference: {why}")
 
 
@@ -74,7 +72,7 @@ def _of_subject(job: Job) -> bool:
 
 
 def judge_subject(
-    bench: Bench, runner: str, directory: Path, execute: Execute
+    bench: Bench, runner: str, directory: Path, executor: Executor
 ) -> tuple[Comparison, tuple[Finding, ...]]:
     """Runs a subject in a directory of its own and judges it by the reference half of a bench.
 
@@ -82,12 +80,12 @@ def judge_subject(
         InputError: a run broke.
     """
     _share(directory, bench.plain, ("inputs", "runs/*", "tensors/*"))
-    _execute(bench, all_jobs, runner, directory, execute)
+    _execute(bench, all_jobs, runner, directory, executor)
     _, comparison = compare_runs(directory, bench.case, bench.inputs)
     return comparison, tuple(finding for standard in bench.standards for finding in judge(comparison, standard))
 
 
-def name_place(bench: Bench, runner: str, directory: Path, execute: Execute) -> str | None:
+def name_place(bench: Bench, runner: str, directory: Path, executor: Executor) -> str | None:
     """The place that a diagnosis of a subject names, None where it finds nothing or a model is asked and not trained.
 
     Raises:
@@ -96,17 +94,16 @@ def name_place(bench: Bench, runner: str, directory: Path, execute: Execute) -> 
     if bench.tapped is None:
         return None
     _share(directory, bench.tapped, (CASE, "inputs", "runs/*", "tensors/*"))
-    _execute(bench, tapped_jobs, runner, directory, execute)
+    _execute(bench, tapped_jobs, runner, directory, executor)
     named = first_difference(directory)
     return named.place if named else None
 
 
-def _execute(bench: Bench, every: Jobs, runner: str, directory: Path, execute: Execute) -> None:
+def _execute(bench: Bench, every: Jobs, runner: str, directory: Path, executor: Executor) -> None:
     """Makes the subject's runs. One that breaks is no measurement: any gate refuses a run that is not there."""
     options = dataclasses.replace(bench.options, out=directory, subject=runner, resume=False)
     jobs = [job for job in every(bench.case, options) if _of_subject(job)]
-    execute(jobs, bench.case)
-    for run in (read_run(Path(job.directory)) for job in jobs):
+    for run in executor.execute(jobs, bench.case):
         if not run.outcome.ended:
             raise InputError(
                 f"{runner} does not run, so it shows nothing of the gate: {run.name} {run.outcome.detail}.\n"

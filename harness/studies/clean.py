@@ -20,6 +20,7 @@ from harness.evidence.bundle import compare_runs
 from harness.evidence.judge import Finding, Outcome, closest, judge
 from harness.power.record import Clean, sightings
 from harness.power.rules import other_rules
+from harness.runners.executor import Executor
 from harness.standards import Standard
 from harness.studies.pool import Pool
 from harness.studies.variations import Variation
@@ -40,7 +41,7 @@ def run_clean(
     for threads, of_these in itertools.groupby(asked, key=lambda run: run[0].threads):
         with Pool(threads, options.out / LOG) as pool, ThreadPoolExecutor(AT_ONCE) as at_once:
             runs = {
-                one.name: _Runs(variation=one, case=case, standards=standards, options=options, pool=pool)
+                one.name: _Runs(variation=one, case=case, standards=standards, options=options, executor=pool)
                 for one in variations
             }
             yield from at_once.map(lambda run, runs=runs: runs[run[0].name].run(run[1]), of_these)
@@ -61,7 +62,7 @@ class _Runs:
     case: Case
     standards: Sequence[Standard]
     options: Options
-    pool: Pool
+    executor: Executor
 
     def run(self, seed: int) -> Clean:
         """Made, or read where it was made before."""
@@ -80,7 +81,7 @@ class _Runs:
         )
         inputs = draw_inputs(drawn, directory / "inputs", self._batches)
         case = named_by_digest(drawn, inputs)
-        self.pool.execute(all_jobs(case, inside))
+        self.executor.execute(all_jobs(case, inside), case)
         _, comparison = compare_runs(directory, case, inputs)
         findings = [finding for one in self.standards for finding in judge(comparison, one)]
         shutil.rmtree(directory)

@@ -34,8 +34,9 @@ from harness.evidence.floor import FORMAT, QUANTITIES, FloorStudy, Repeat, quant
 from harness.evidence.judge import statistic
 from harness.evidence.measuring import expected_of
 from harness.evidence.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
+from harness.runners.executor import Listener
 from harness.runners.job import Job
-from harness.runners.launcher import Listener, run_jobs
+from harness.runners.launcher import Launcher
 from harness.runs.inputs import Inputs, read_inputs, read_tensors
 from harness.runs.trace import Run, Trace
 from harness.studies.variations import TRAINED
@@ -144,7 +145,7 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
             def told(run: str, trace: Trace, shape: str | None = shape) -> None:
                 listener(_shown(shape, run), trace)
 
-            run_jobs(_jobs(varied, inside, of_these), varied, workers=options.workers, listener=told)
+            Launcher(workers=options.workers).execute(_jobs(varied, inside, of_these), varied, told)
             compared += _compared(varied, inputs, inside.out, of_these)
         had, source = read_environment(inside.out / ENVIRONMENT), read_source(inside.out / SOURCE)
     return FloorStudy(

@@ -24,10 +24,12 @@ from typing import BinaryIO, Self
 from harness.base.errors import CertifyError
 from harness.cases.case import Case
 from harness.cases.task import PRETRAIN, Task, TaskName
+from harness.runners.executor import Listener, no_listener
 from harness.runners.job import Job
-from harness.runners.launcher import Process, run_jobs, start_fresh, variables
+from harness.runners.launcher import Launcher, Process, start_fresh, variables
 from harness.runners.processes import end_with_parent
 from harness.runners.worker import main
+from harness.runs.trace import Run
 
 PRELOADED: Mapping[TaskName, str] = {
     "pretrain": "harness.studies.preload",
@@ -45,7 +47,7 @@ class Stopped(CertifyError):
 
 
 class Forks:
-    """Carries out the jobs of defects of a task; may be called from several threads."""
+    """An executor for the jobs of defects of a task; may be called from several threads."""
 
     def __init__(self, threads: int, task: Task = PRETRAIN) -> None:
         self._variables = {**variables(threads), **WITHOUT_THREADS}
@@ -71,8 +73,8 @@ class Forks:
         for process in tuple(self._running):
             process.kill()
 
-    def execute(self, jobs: Sequence[Job], case: Case) -> None:
-        """Carries out jobs, one after the other, and writes how each ended into its directory.
+    def execute(self, jobs: Sequence[Job], case: Case, listener: Listener = no_listener) -> list[Run]:
+        """Carries out jobs, one after the other; see `Executor`.
 
         Raises:
             Stopped: they were ended.
@@ -87,10 +89,11 @@ class Forks:
             return started[-1]
 
         try:
-            run_jobs(jobs, case, workers=1, listener=lambda run, trace: None, start=start)
+            runs = Launcher(workers=1, start=start).execute(jobs, case, listener)
         finally:
             self._running.difference_update(started)  # each holds a file open as long as it is known
         self._check()
+        return runs
 
     def _check(self) -> None:
         if self._stopped:

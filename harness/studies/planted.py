@@ -13,8 +13,10 @@ from harness.certify.jobs import Options
 from harness.defects import Defect
 from harness.power.record import Planted, sightings
 from harness.power.rules import other_rules
+from harness.runners.executor import Executor
+from harness.runners.launcher import Launcher
 from harness.standards import Standard
-from harness.studies.bench import Bench, Execute, judge_subject, name_place, set_up
+from harness.studies.bench import Bench, judge_subject, name_place, set_up
 from harness.studies.forks import Forks
 
 
@@ -33,12 +35,12 @@ def run_planted(
     benches = {}
     for name, case in missing.items():
         inside = dataclasses.replace(options, out=options.out / "reference" / name)
-        benches[name] = set_up(case, standards[name], inside)
+        benches[name] = set_up(case, standards[name], inside, Launcher(workers=options.workers))
 
     def made(defect: Defect, case: Case) -> Planted:
         result = _result(options, defect)
         if not result.is_file():
-            planted = _planted(defect, benches[case.name], options.out / "at-work" / defect.id, forks.execute)
+            planted = _planted(defect, benches[case.name], options.out / "at-work" / defect.id, forks)
             write_json(result, planted)
         found: Planted = parse(Planted, read_json(result), result)
         return found
@@ -51,11 +53,11 @@ def _result(options: Options, defect: Defect) -> Path:
     return options.out / "planted" / f"{defect.id}.json"
 
 
-def _planted(defect: Defect, bench: Bench, directory: Path, execute: Execute) -> Planted:
+def _planted(defect: Defect, bench: Bench, directory: Path, executor: Executor) -> Planted:
     shutil.rmtree(directory, ignore_errors=True)
     begun = time.monotonic()
-    comparison, findings = judge_subject(bench, defect.runner, directory / "plain", execute)
-    named = name_place(bench, defect.runner, directory / "tapped", execute)
+    comparison, findings = judge_subject(bench, defect.runner, directory / "plain", executor)
+    named = name_place(bench, defect.runner, directory / "tapped", executor)
     shutil.rmtree(directory)
     return Planted(
         defect=defect,

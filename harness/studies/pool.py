@@ -7,8 +7,8 @@ there, that a checkpoint is all it needs) is therefore not shown by these runs; 
 process for each.
 """
 
+import functools
 import os
-import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,21 +18,23 @@ from types import TracebackType
 from typing import Self
 
 from harness.base.errors import InputError
-from harness.base.records import write_json
+from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
+from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job
-from harness.runners.launcher import own_end, variables
+from harness.runners.launcher import variables
 from harness.runners.processes import end_with_parent
 from harness.runners.worker import carry_out
-from harness.runs.files import OUTCOME, TRACE
-from harness.runs.trace import RunOutcome, Status, read_trace
-from harness.studies.reuse import factory_of, forget
-from harness.studies.standing_ranks import carry_out_together
+from harness.runs.trace import Run
+from harness.studies.reuse import factory_of, forget, recorded
+from harness.studies.standing_ranks import StandingRanks
+
+_standing = StandingRanks()  # of the process for runs of several ranks
 
 
 class Pool:
-    """Carries out jobs: the subject's in one process, those of reference and oracle in another, those of several ranks
-    by processes that a third one starts. What they say is added to a log."""
+    """An executor with one process for the subject's jobs, another for those of reference and oracle, and a third that
+    starts the processes of jobs of several ranks. Their output is added to a log."""
 
     def __init__(self, threads: int, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -56,9 +58,8 @@ class Pool:
             return self._others
         return self._ranks if job.ranks > 1 else self._subject
 
-    def execute(self, jobs: Sequence[Job]) -> None:
-        """Carries out jobs and waits for all of them, those that ask weights after the one that trains them. What a
-        runner raises is how its run ended.
+    def execute(self, jobs: Sequence[Job], case: Case, listener: Listener = no_listener) -> list[Run]:
+        """Carries out jobs; see `Executor`. The listener takes each trace once, when its run has ended.
 
         Raises:
             InputError: one of the processes was killed.
@@ -66,13 +67,16 @@ class Pool:
         training = [job for job in jobs if job.run == TRAINING]
         try:
             for part in (training, [job for job in jobs if job not in training]):
-                for future in [self._of(job).submit(_carry_out, job) for job in part]:
-                    future.result()
+                for job, future in [(job, self._of(job).submit(_carry_out, job, case)) for job in part]:
+                    run = future.result()
+                    if run.trace is not None:
+                        listener(job.run, run.trace)
         except BrokenProcessPool:
             raise InputError(
-                f"A process of the clean runs was killed, for want of memory perhaps; {self._log} ends with what it "
-                "said. What was concluded stays: go on with --resume."
+                f"A process of the clean runs was killed, perhaps for lack of memory; {self._log} ends with its last "
+                "output. Finished runs are kept: continue with --resume."
             ) from None
+        return runs_of(jobs)
 
 
 def _begin(environment: dict[str, str], parent: int, log: Path) -> None:
@@ -84,22 +88,17 @@ def _begin(environment: dict[str, str], parent: int, log: Path) -> None:
     end_with_parent(parent)
 
 
-def _carry_out(job: Job) -> None:
-    directory = Path(job.directory)
-    directory.mkdir(parents=True, exist_ok=True)
+def _carry_out(job: Job, case: Case) -> Run:
+    if job.ranks > 1:
+        (run,) = _standing.execute([job], case)
+        return run
+    return recorded(job, functools.partial(_alone, job))
+
+
+def _alone(job: Job) -> None:
     try:
-        if job.ranks > 1:
-            carry_out_together(job)
-        elif not carry_out(job, factory_of(job), resume=False):
+        if not carry_out(job, factory_of(job), resume=False):
             carry_out(job, factory_of(job), resume=True)
-        trace = read_trace(directory / TRACE)
-        _record(directory, *own_end(trace), len(trace.lines), "")
-    # In a process of its own a run would crash by any of them, and that is an outcome. Here the process goes on.
-    except Exception as error:
+    except Exception:  # whatever it is: what was kept for the next run may be half way through a step
         forget()
-        _record(directory, "crashed", f"raised {type(error).__name__}", 0, traceback.format_exc())
-
-
-def _record(directory: Path, status: Status, detail: str, last_step: int, log: str) -> None:
-    outcome = RunOutcome(status=status, last_step=last_step, detail=detail, log_tail=log)
-    write_json(directory / OUTCOME, outcome)
+        raise

@@ -3,22 +3,46 @@
 One of each is kept in a process, the last.
 """
 
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from harness.base.digest import canonical_json
+from harness.base.records import write_json
 from harness.cases.case import Case
+from harness.evidence.bundle import read_run
 from harness.runners.job import Job
+from harness.runners.launcher import own_end
 from harness.runners.protocol import AnswererFactory, RunnerFactory, Setting
 from harness.runners.registry import load_runner
+from harness.runs.files import OUTCOME, TRACE
+from harness.runs.trace import Run, RunOutcome, read_trace
 
 COMPILED_FOR = ("clip_grad", "gradient_accumulation_steps", "recompute", "graph_mode")
 _built: dict[str, tuple[str, Any]] = {}  # what trains and what answers, each with what it was built for
 
 
 def forget() -> None:
-    """After a run that broke: where what was kept stands then is not known."""
+    """Drops what was kept. Its state after a run that broke is not known."""
     _built.clear()
+
+
+def recorded(job: Job, carry_out: Callable[[], None]) -> Run:
+    """Carries out a job in a process that goes on afterwards, and writes how it ended into its directory."""
+    directory = Path(job.directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        carry_out()
+        trace = read_trace(directory / TRACE)
+        status, detail = own_end(trace)
+        outcome = RunOutcome(status=status, last_step=len(trace.lines), detail=detail)
+    # In a process of its own a run would crash by any of them, and that is an outcome. Here the process goes on.
+    except Exception as error:
+        log = traceback.format_exc()
+        outcome = RunOutcome(status="crashed", last_step=0, detail=f"raised {type(error).__name__}", log_tail=log)
+    write_json(directory / OUTCOME, outcome)
+    return read_run(directory)
 
 
 def factory_of(job: Job) -> Any:

@@ -1,25 +1,29 @@
 """Ranks that stay: processes that `msrun` starts once for a number of ranks, and that carry out job after job together.
 
-    python harness/power/standing.py SOCKET DEVICE THREADS
+    python harness/studies/standing_ranks.py SOCKET DEVICE THREADS
 
 is each of them, as `msrun` starts it. It connects to the process that hands out the jobs, and ends with it.
 """
 
+import functools
 import os
 import socket
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from harness.base.errors import CertifyError
-from harness.cases.case import parse_case
+from harness.cases.case import Case, parse_case
+from harness.runners.executor import Listener, no_listener
 from harness.runners.job import Job
 from harness.runners.processes import end_with_parent
 from harness.runners.ranks import part_of, print_ends, start_msrun, this_node
 from harness.runners.worker import carry_out
-from harness.studies.reuse import factory_of
+from harness.runs.trace import Run
+from harness.studies.reuse import factory_of, recorded
 
 LOOK_SECONDS = 1.0
 SOCKET, LOGS = "socket", "log"
@@ -30,7 +34,32 @@ class RanksBroke(CertifyError):
 
 
 class StandingRanks:
-    """So many ranks on this machine, to carry out jobs of that many; closed when one of them breaks."""
+    """An executor for jobs of several ranks on this machine. The ranks of a job serve the next one of as many."""
+
+    def __init__(self) -> None:
+        self._group: _Group | None = None
+
+    def execute(self, jobs: Sequence[Job], case: Case, listener: Listener = no_listener) -> list[Run]:
+        """Carries out jobs, one after the other; see `Executor`. The listener takes each trace once."""
+        runs = []
+        for job in jobs:
+            runs.append(run := recorded(job, functools.partial(self._carry_out, job)))
+            if run.trace is not None:
+                listener(job.run, run.trace)
+        return runs
+
+    def _carry_out(self, job: Job) -> None:
+        group, self._group = self._group, None
+        if group is not None and group.ranks != job.ranks:
+            group.close()
+            group = None
+        group = group or _Group(job.ranks, job.device, job.threads)
+        group.carry_out(job)
+        self._group = group  # where they broke, the next job gets others
+
+
+class _Group:
+    """The ranks that `msrun` has started, to carry out jobs of that many; closed when one of them breaks."""
 
     def __init__(self, ranks: int, device: str, threads: int) -> None:
         self.ranks = ranks
@@ -85,23 +114,6 @@ class StandingRanks:
         print_ends(self._logs)
         self.close()
         return RanksBroke(f"A rank of {self.ranks} broke: {how}")
-
-
-_standing: list[StandingRanks] = []
-
-
-def carry_out_together(job: Job) -> None:
-    """Carries out a job of several ranks by those that stand, or where they are not so many, by others.
-
-    Raises:
-        RanksBroke: one did not do its part.
-    """
-    if _standing and _standing[0].ranks != job.ranks:
-        _standing.pop().close()
-    # Where they break, the next job has others.
-    ranks = _standing.pop() if _standing else StandingRanks(job.ranks, job.device, job.threads)
-    ranks.carry_out(job)
-    _standing.append(ranks)
 
 
 def _stand(address: str, device: str, threads: int) -> None:

@@ -53,7 +53,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             options = Options(out=directory / name / runner.rpartition(":")[2], command=(), subject=runner)
             case, _ = prepare(small(name), (), options)
             asked = job(case, options, SUBJECT)
-            pool.execute([asked])
+            pool.execute([asked], case)
             return read_trace(Path(asked.directory) / TRACE)
 
         yield trained

@@ -18,7 +18,7 @@ from harness.cases.case import load_case
 from harness.certify.diagnose import PAGE, RECORD, jobs
 from harness.certify.jobs import Options
 from harness.diagnosis.diagnosis import Named, diagnose, run_name
-from harness.runners.launcher import run_jobs
+from harness.runners.launcher import Launcher
 from tests.support.certify_process import certify
 from tests.support.examples import ROOT
 from tests.support.full import full
@@ -81,7 +81,7 @@ def names_of(faults: tuple[str, ...], clean: Path, case: Path, base: Path) -> di
         waiting.append(dataclasses.replace(subject, case=record))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        run_jobs(waiting, loaded, workers=2, listener=lambda run, trace: None)
+        Launcher(workers=2).execute(waiting, loaded)
     return {fault: diagnose(base / fault.replace(":", "-")).named for fault in faults}
 
 

@@ -96,4 +96,4 @@ def test_a_checkpoint_of_another_model_is_refused(trained: tuple[int, str, Bundl
     assert code == 2 and "is not a checkpoint of the case's model" in said and "k_norm" in said
     shutil.rmtree(model)
     code, said = run(small(), tmp_path, "--model", model)
-    assert code == 2 and "cannot be asked" in said
+    assert code == 2 and "cannot be used" in said

@@ -24,7 +24,7 @@ from harness.certify.jobs import job
 from harness.evidence.bundle import Bundle, read_bundle, read_run
 from harness.evidence.judge import Outcome
 from harness.runners.job import Job, Nodes
-from harness.runners.launcher import run_jobs
+from harness.runners.launcher import Launcher
 from harness.runners.processes import free_port
 from harness.runs.trace import Run, Trace
 from qwen3_model.checkpoints import read_checkpoint
@@ -134,7 +134,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
 
 
 def ended(case: Case, asked: Job, listener: Callable[[str, Trace], None]) -> Run:
-    run_jobs([asked], case, workers=2, listener=listener)
+    Launcher(workers=2).execute([asked], case, listener)
     until(lambda: not processes_of(Path(asked.directory)), "every process of the run is gone")
     return read_run(Path(asked.directory))
 

@@ -26,7 +26,7 @@ from harness.certify.jobs import Options, all_jobs
 from harness.defects import load_defect
 from harness.power.rates import named_rightly
 from harness.power.record import PowerStudy, read_power
-from harness.runners.launcher import run_jobs
+from harness.runners.launcher import Launcher
 from harness.runs.files import TRACE
 from harness.studies.forks import Forks
 from tests.support.certify_process import certify, start_certify
@@ -207,7 +207,7 @@ def test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process(
         named, _ = prepare(small, (), options)
         jobs = [job for job in all_jobs(named, options) if job.side == "subject" and job.run in (runs or [job.run])]
         if way == "fresh":
-            run_jobs(jobs, named, workers=2, listener=lambda run, trace: None)
+            Launcher(workers=2).execute(jobs, named)
         else:
             with Forks(threads=1) as forks:
                 forks.execute(jobs, named)

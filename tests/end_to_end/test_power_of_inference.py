@@ -15,7 +15,7 @@ from harness.certify.jobs import Options
 from harness.defects import load_defect
 from harness.power.page import build_page
 from harness.power.record import PowerStudy, first_sightings, read_power
-from harness.runners.launcher import run_jobs, variables
+from harness.runners.launcher import Launcher, variables
 from harness.runs.files import TRACE
 from harness.studies.bench import judge_subject, set_up
 from harness.studies.forks import PRELOADED, WITHOUT_THREADS, Forks
@@ -100,18 +100,13 @@ def test_what_a_process_has_imported_has_started_no_thread() -> None:
 
 @FORKED
 def test_a_forked_answer_with_a_kept_graph_has_the_bits_of_a_fresh_process(tmp_path: Path) -> None:
-    case, runner = small(), load_defect("cache-float16").runner
-    bench = set_up(case, load_standards(case.standards, case), Options(out=tmp_path / "shared", command=()))
+    case, runner, launcher = small(), load_defect("cache-float16").runner, Launcher(workers=2)
+    bench = set_up(case, load_standards(case.standards, case), Options(out=tmp_path / "shared", command=()), launcher)
     left = {}
     with Forks(1, INFERENCE) as forks:
         for way in ("fresh", "forked"):
             directory = tmp_path / way / "plain"
-            execute = forks.execute if way == "forked" else in_fresh_processes
-            judge_subject(bench, runner, directory, execute)
+            judge_subject(bench, runner, directory, forks if way == "forked" else launcher)
             left[way] = [(directory / "runs" / f"subject-{n}" / TRACE).read_bytes() for n in (1, 2)]
     assert (tmp_path / "forked" / "compiled").is_dir() and not (tmp_path / "fresh" / "compiled").exists()
     assert left["forked"] == left["fresh"]
-
-
-def in_fresh_processes(jobs: object, case: Case) -> None:
-    run_jobs(jobs, case, workers=2, listener=lambda run, trace: None)

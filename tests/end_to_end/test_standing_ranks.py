@@ -11,7 +11,7 @@ from harness.certify.flow import prepare
 from harness.certify.jobs import Options, job
 from harness.evidence.bundle import read_run
 from harness.runners.job import Job
-from harness.runners.launcher import run_jobs
+from harness.runners.launcher import Launcher
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runs.files import TRACE
 from harness.studies.pool import Pool
@@ -51,18 +51,18 @@ BROKE = full(held_by=f"{HERE}::{SAME}, tests/unit/runners/test_launcher.py::{END
 def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own(tmp_path: Path, they_broke: bool) -> None:
     (variation,) = [one for one in OVER_RANKS if one.name == "dp2-shared-moments"]
     first, second = (shortened(variation.case(load_case("qwen3-tiny-dp2-tp2"), seed)) for seed in (0, 1))
-    _, breaks = asked(first, tmp_path / "breaks", SUBJECT, f"{__file__}:BreaksOnOneRank")
-    _, before = asked(first, tmp_path / "before", SUBJECT)
-    _, stayed = asked(second, tmp_path / "stayed", SUBJECT_RESUMED)
+    broken_case, breaks = asked(first, tmp_path / "breaks", SUBJECT, f"{__file__}:BreaksOnOneRank")
+    case_before, before = asked(first, tmp_path / "before", SUBJECT)
+    case_stayed, stayed = asked(second, tmp_path / "stayed", SUBJECT_RESUMED)
     with Pool(1, tmp_path / "log.txt") as pool:
-        for one in ([breaks] if they_broke else []) + [before, stayed]:
-            pool.execute([one])
+        for one, of in ([(breaks, broken_case)] if they_broke else []) + [(before, case_before), (stayed, case_stayed)]:
+            pool.execute([one], of)
     if they_broke:
         broken = read_run(Path(breaks.directory)).outcome
         assert (broken.status, broken.detail) == ("crashed", "raised RanksBroke")
         assert "the second rank has no room left" in broken.log_tail
     case, own = asked(second, tmp_path / "own", SUBJECT_RESUMED)
-    run_jobs([own], case, workers=2, listener=lambda run, trace: None)
+    Launcher(workers=2).execute([own], case)
     left = [(Path(one.directory) / TRACE).read_bytes() for one in (before, stayed, own)]
     assert left[0] != left[1] == left[2]
     assert [read_run(Path(one.directory)).outcome.status for one in (before, stayed, own)] == ["completed"] * 3

@@ -21,7 +21,7 @@ from harness.certify.jobs import job
 from harness.corpus.draw import draw_weights
 from harness.evidence.bundle import read_run
 from harness.runners.job import Job
-from harness.runners.launcher import finished, run_jobs, variables
+from harness.runners.launcher import Launcher, finished, variables
 from harness.runners.protocol import Setting, Taps
 from harness.runners.registry import find_runner, load_runner
 from harness.runners.worker import tap
@@ -62,12 +62,7 @@ def jobs(prepared: Prepared, subject: str, *names: str, resume: bool = False) ->
 def take(prepared: Prepared, subject: str, *names: str, resume: bool = False) -> Run:
     """Runs the fake as the named runs and gives the first of them."""
     asked = jobs(prepared, subject, *names, resume=resume)
-    run_jobs(asked, prepared[0], workers=2, listener=ignore)
-    return read_run(Path(asked[0].directory))
-
-
-def ignore(name: str, trace: Trace) -> None:
-    """A listener that hears nothing."""
+    return Launcher(workers=2).execute(asked, prepared[0])[0]
 
 
 def sessions_of(pids: list[int]) -> set[int]:
@@ -181,7 +176,7 @@ def test_a_run_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> N
         seen.update(sessions_of(processes_of(prepared[1])))
 
     asked = jobs(prepared, "Hangs")
-    run_jobs(asked, prepared[0], workers=1, listener=note)
+    Launcher(workers=1).execute(asked, prepared[0], note)
     outcome = read_run(Path(asked[0].directory)).outcome
     assert (outcome.status, outcome.last_step) == ("hung", AT - 1)
     assert outcome.detail == "hung: no step within 3 s after step 4; the process was ended"
@@ -196,7 +191,7 @@ def test_a_run_that_hangs_before_its_first_step_is_ended(tmp_path: Path) -> None
 def test_one_broken_run_does_not_stop_the_others(prepared: Prepared) -> None:
     case, out = prepared
     asked = [*jobs(prepared, "Crashes"), *jobs(prepared, "Fake", "subject-2", "subject-lr0")]
-    run_jobs(asked, case, workers=2, listener=ignore)
+    Launcher(workers=2).execute(asked, case)
     ends = {name: read_run(out / "runs" / name).outcome.status for name in ("subject-1", "subject-2", "subject-lr0")}
     assert ends == {"subject-1": "crashed", "subject-2": "completed", "subject-lr0": "completed"}
 
@@ -268,7 +263,7 @@ def interrupted(prepared: Prepared, number: int) -> None:
             started.append(subprocess.Popen([sys.executable, "-c", *waiting]))
 
     try:
-        run_jobs(jobs(prepared, "HangsOnce", "subject-1"), prepared[0], workers=2, listener=send)
+        Launcher(workers=2).execute(jobs(prepared, "HangsOnce", "subject-1"), prepared[0], send)
     finally:
         for process in started:
             process.wait()
@@ -292,12 +287,12 @@ from pathlib import Path
 from harness.base.records import read_json
 from harness.cases import parse_case
 from harness.certify.jobs import job
-from harness.runners.launcher import run_jobs
+from harness.runners.launcher import Launcher
 from tests.support.examples import options
 out = Path(sys.argv[1])
 case = parse_case(read_json(out / "case.json"), "case")
 jobs = [job(case, options(out, subject=sys.argv[2]), name) for name in ("subject-1", "subject-2")]
-run_jobs(jobs, case, workers=2, listener=lambda name, trace: None)
+Launcher(workers=2).execute(jobs, case)
 """
 
 
@@ -368,7 +363,7 @@ def test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried
         for runner, name in (("Crashes", "reference-1"), ("Fake", "reference-2"))
     )
     with Pool(1, out / "log.txt") as pool:
-        pool.execute([crashing, fine])
+        pool.execute([crashing, fine], case)
     crashed, went_on = (read_run(Path(one.directory)) for one in (crashing, fine))
     assert (crashed.outcome.status, crashed.outcome.detail) == ("crashed", "raised RuntimeError")
     assert "the device is on fire" in crashed.outcome.log_tail
@@ -378,7 +373,7 @@ def test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried
 def test_a_pool_whose_process_is_killed_says_how_to_go_on(prepared: Prepared) -> None:
     case, out = prepared
     with Pool(1, out / "log.txt") as pool, pytest.raises(InputError, match=r"log\.txt .*--resume"):
-        pool.execute([job(case, options(out, reference="Killed"), "reference-1")])
+        pool.execute([job(case, options(out, reference="Killed"), "reference-1")], case)
 
 
 class Mute(Fake):

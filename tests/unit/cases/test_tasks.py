@@ -21,8 +21,7 @@ EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=str)
 # Where the name of a task decides something that is of that task's own data.
 OWN_DATA = {
     "harness.standards",  # digests of standards that are older than tasks
-    "harness.certify.baseline",  # the checkpoint in the section `inference`
-    "harness.certify.case_options",
+    "harness.certify.case_options",  # the checkpoint in the section `inference`
 }
 
 

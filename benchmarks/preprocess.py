@@ -1,7 +1,8 @@
 """From jsonl to Megatron files: `certify data preprocess` against the loop that other tools use, in one run.
 
     python benchmarks/preprocess.py [--text FILE] [--tokenizer-dir DIR] [--megabytes N] [--rounds N] [--workers N]
-    python benchmarks/preprocess.py --memory
+        [--against library|plain|megatron-core ...]
+    python benchmarks/preprocess.py --memory | --one-thread
 
 Three whole processes take turns over one file, with the same tokenizer and the same number of workers; their files must
 be equal byte for byte:
@@ -27,17 +28,19 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.corpus.indexed import open_indexed
+from harness.corpus.preprocess import Options, preprocess
 from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer
+from harness.corpus.tokenizers import HuggingFaceTokenizer, TokenIds
 from harness.corpus.wikitext import write_jsonl
 
-CONTESTANTS = ("certify", "plain", "megatron-core")
+CONTESTANTS = ("certify", "library", "plain", "megatron-core")
 MEMORY_MEGABYTES = (1, 32, 1024)
 LINES_A_CHUNK = 32
 
@@ -51,31 +54,34 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--memory", action="store_true", help="Measure memory over growing inputs instead of speed.")
+    parser.add_argument("--one-thread", action="store_true", help="Measure encoding alone, by CPU time of one thread.")
+    parser.add_argument("--against", nargs="+", choices=CONTESTANTS[1:], default=list(CONTESTANTS[1:]))
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--prefix", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contestant:
-        loop(arguments)
+        (by_library if arguments.contestant == "library" else loop)(arguments)
         return
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         if arguments.tokenizer_dir is None:
             arguments.tokenizer_dir = directory / "qwen"
             write_qwen_tokenizer(find_qwen_vocabulary(), arguments.tokenizer_dir)
-        (compare_memory if arguments.memory else compare_speed)(arguments, directory)
+        chosen = compare_memory if arguments.memory else compare_encoders if arguments.one_thread else compare_speed
+        chosen(arguments, directory)
 
 
 def compare_speed(arguments: argparse.Namespace, directory: Path) -> None:
-    """Runs all three in rounds, each round in another order."""
-    source = directory / "source.jsonl"
+    """Runs all in rounds, each round in another order."""
+    source, contestants = directory / "source.jsonl", ("certify", *arguments.against)
     described = write_source(arguments, source, arguments.megabytes)
     print(f"{described}; {arguments.workers} workers; tokenizer {arguments.tokenizer_dir.name}")
-    seconds: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
     tokens = 0
     for number in range(arguments.rounds):
         digests = {}
-        for name in np.roll(CONTESTANTS, number):
+        for name in np.roll(contestants, number):
             prefix = directory / f"{name}-{number}"
             begun = time.perf_counter()
             subprocess.run(command(arguments, str(name), source, prefix), check=True, stdout=subprocess.DEVNULL)
@@ -87,13 +93,38 @@ def compare_speed(arguments: argparse.Namespace, directory: Path) -> None:
                 Path(f"{written}{suffix}").unlink()
         if any(found != digests["certify"] for found in digests.values()):
             raise SystemExit(f"the files differ: {digests}")
-        shown = ", ".join(f"{name} {seconds[name][-1]:.1f} s" for name in CONTESTANTS)
+        shown = ", ".join(f"{name} {seconds[name][-1]:.1f} s" for name in contestants)
         print(f"round {number + 1}: {shown}; equal byte for byte", flush=True)
-    for name in CONTESTANTS:
+    for name in contestants:
         print(f"{name:<14} {tokens / statistics.median(seconds[name]):>12,.0f} tokens/s (median of {arguments.rounds})")
-    for other in CONTESTANTS[1:]:
+    for other in arguments.against:
         ratios = [a / b for a, b in zip(seconds[other], seconds["certify"], strict=True)]
         print(f"certify is {statistics.median(ratios):.2f} times as fast as {other} (whole processes)")
+
+
+def compare_encoders(arguments: argparse.Namespace, directory: Path) -> None:
+    """Encodes the same documents with the dictionary and by the library, each time with a tokenizer that is new."""
+    source = directory / "source.jsonl"
+    print(f"{write_source(arguments, source, arguments.megabytes)}; one thread")
+    texts = [json.loads(line)["text"] for line in source.read_text(encoding="utf-8").splitlines()]
+    rates: dict[str, list[float]] = {}
+    for number in range(arguments.rounds):
+        ids = {}
+        for kind in np.roll([HuggingFaceTokenizer, LibraryTokenizer], number):
+            tokenizer, begun = kind(arguments.tokenizer_dir), time.process_time()
+            parts = [
+                tokenizer.encode(texts[at : at + LINES_A_CHUNK], add_special_tokens=True)
+                for at in range(0, len(texts), LINES_A_CHUNK)
+            ]
+            seconds = time.process_time() - begun
+            ids[kind] = np.concatenate([one for part in parts for one in part])
+            rates.setdefault(kind.__name__, []).append(len(ids[kind]) / seconds)
+        if not np.array_equal(*ids.values()):
+            raise SystemExit("the ids differ")
+    for name, found in rates.items():
+        print(f"{name:<20} {statistics.median(found):>12,.0f} tokens/s of CPU time (median of {arguments.rounds})")
+    ratios = [ours / theirs for ours, theirs in zip(*rates.values(), strict=True)]
+    print(f"the dictionary is {statistics.median(ratios):.2f} times as fast as encode_batch_fast; equal ids")
 
 
 def compare_memory(arguments: argparse.Namespace, directory: Path) -> None:
@@ -175,6 +206,20 @@ def resident_bytes(group: int) -> int:
     return total
 
 
+class LibraryTokenizer(HuggingFaceTokenizer):
+    """The same tokenizer, whose whole documents the `tokenizers` library encodes by its batch interface."""
+
+    def encode(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[TokenIds]:
+        batch = self._tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        return [np.asarray(one.ids, dtype=np.int32) for one in batch]
+
+
+def by_library(arguments: argparse.Namespace) -> None:
+    """`certify data preprocess` with the library's batch interface in place of the dictionary."""
+    options = Options(source=arguments.source, output_prefix=arguments.prefix, workers=arguments.workers)
+    preprocess(options, LibraryTokenizer(arguments.tokenizer_dir))
+
+
 tokenize: Callable[[str], Any]
 
 
@@ -193,7 +238,7 @@ def encode(line: str) -> list[int]:
 
 
 def loop(arguments: argparse.Namespace) -> None:
-    """The loop of the contestants other than `certify`."""
+    """The loop of the contestants that are not ours."""
     prefix = f"{arguments.prefix}_text_document"
     load(arguments.tokenizer_dir)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -81,7 +81,7 @@ class WithdrawnKey(Record):
 class Trust(Record):
     """Whose signatures count. Build one with `load_trust`.
 
-    A person may have several keys, at the same time too: keys rotate, and people have several machines. A key stands
+    A person may have several keys, at the same time too: keys rotate, and people have several machines. A key is listed
     once, so it has one person, one set of roles and one validity. A withdrawn key stays in the list, so that a
     misspelt key id is noticed.
     """

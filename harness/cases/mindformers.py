@@ -69,6 +69,13 @@ def _field(row: Mapping[str, str]) -> Field:
     return Field(**names, fate=fate, about=words[2])
 
 
+@functools.cache
+def _allowed(about: str) -> list[Any]:
+    """The values that the table lists, as YAML has them."""
+    values: list[Any] = parse_yaml(f"[{about}]", str(FIELDS)).value
+    return values
+
+
 def is_configuration(content: Any) -> bool:
     """Whether a YAML's content is a configuration of mindformers and not a case."""
     return isinstance(content, dict) and isinstance(content.get("model"), dict) and "model_config" in content["model"]
@@ -156,8 +163,7 @@ class _Reader:
             self._refuse(path, f"unknown key; did you mean {near!r}?" if near else "unknown key")
             return
         if known.fate == "only":
-            allowed = parse_yaml(f"[{known.about}]", str(FIELDS)).value
-            self._chosen(path, dict.fromkeys(allowed), words=known.about)
+            self._chosen(path, dict.fromkeys(_allowed(known.about)), words=known.about)
         if known.case and known.fate in ("case", "only"):
             section, _, name = known.case.partition(".")
             case.setdefault(section, {})[name] = value
@@ -193,12 +199,12 @@ class _Reader:
 
     @functools.cached_property
     def _steps(self) -> int:
-        epochs, asked = self._number("runner_config.epochs"), self._get("lr_schedule.total_steps", -1)
+        epochs, stated = self._number("runner_config.epochs"), self._get("lr_schedule.total_steps", -1)
         steps = epochs * (self._samples // self._rows)
-        if asked not in (-1, None, steps):
+        if stated not in (-1, None, steps):
             self._refuse(
                 "lr_schedule.total_steps",
-                f"{asked}, but {epochs} x {self._samples} rows in steps of {self._rows} are {steps}; -1 takes those",
+                f"{stated}, but {epochs} x {self._samples} rows in steps of {self._rows} are {steps}; -1 takes those",
             )
         return steps
 

@@ -18,7 +18,7 @@ def diff(
     after: Annotated[Path, typer.Argument(help="Directory of another bundle, of the same case.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Show what changed between two bundles, and say whether it is toolchain drift or a regression.
+    """Show what changed between two bundles, and whether it is toolchain drift or a regression.
 
     Exit code 1: a regression, or another case. 0: anything else.
     """

@@ -68,7 +68,7 @@ class CommandsOnDemand(TyperGroup):
 
 def _imported(name: str) -> ModuleType:
     """A module by its name. Its first import makes many objects and no garbage. Looking for garbage among them, then
-    and later, is a fifth of what `certify verify` takes; so they are left out of it for good."""
+    and later, is a fifth of what `certify verify` takes; so they are excluded from it."""
     if name in sys.modules:
         return sys.modules[name]
     gc.disable()

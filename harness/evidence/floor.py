@@ -1,9 +1,9 @@
-"""The floor: how far apart two correct implementations are, as it was measured, and the limits that follow from it.
+"""The floor: the measured difference of two correct implementations, and the limits derived from it.
 
-A study repeats the reference with what no correct implementation is free of: another order of sums (threads), another
-attention, weights that are one unit in the last place aside; of the case as it is and, where that was asked, in other
-shapes. Each repeat is compared as if it was the subject. Reads such studies, says how wide they are, and derives limits
-from them; judges nothing.
+A study repeats the reference with changes that a correct implementation may have: another order of sums (threads),
+another attention, weights moved by one unit in the last place; for the case itself and optionally for other shapes.
+Each repeat is compared as if it were the subject. Reads such studies, computes their envelopes and derives limits from
+them; judges nothing.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ from harness.standards import STANDARDS_DIR, load_standard
 
 FORMAT = "certify-floor/1"
 FLOORS_DIR = STANDARDS_DIR / "floors"
-# The reference is one of the correct implementations and not their centre: two of them can be twice as far apart as
-# the furthest of them is from it.
+# The reference is one correct implementation and not their centre: two of them can be twice as far apart as the
+# furthest is from the reference.
 SAFETY_FACTOR = 2.0
 
-# What a study records of each repeat: measurement and statistic. Signed means keep their sign, so that the envelope
-# has two sides; a limit of their bias allows as much on either.
+# What a study records for each repeat: measurement and statistic. Signed means keep their sign, so that the envelope
+# has two sides; a limit on their bias allows the same on both sides.
 QUANTITIES: tuple[tuple[str, str], ...] = (
     ("train.loss.relative", "first"),
     ("train.loss.relative", "mean"),
@@ -85,7 +85,7 @@ class Repeat:
 
 @dataclass(frozen=True, kw_only=True)
 class FloorStudy:
-    """What was measured: `values` holds, by quantity (`STATISTIC of MEASUREMENT`), one value a repeat."""
+    """What was measured: `values` holds, by quantity (`STATISTIC of MEASUREMENT`), one value per repeat."""
 
     format: str
     case: str
@@ -118,7 +118,7 @@ class FloorStudy:
         return min(values), max(values)
 
     def limit(self, measurement: str, of: str) -> float:
-        """What may be allowed: twice the widest value on either side, rounded up to two digits, and never more than an
+        """The derived limit: twice the largest value on either side, rounded up to two digits, and never more than an
         official ceiling of the same quantity.
 
         Raises:
@@ -143,7 +143,7 @@ def rounded_up(value: float) -> float:
 
 
 def ceiling(measurement: str, of: str) -> float:
-    """The official ceiling of a quantity, infinite where there is none. A bias is never above a mean of sizes."""
+    """The official ceiling of a quantity, or infinity. A bias is never above the mean of the absolute values."""
     if of == "bias":
         measurement, of = CATALOGUE[measurement].unsigned or measurement, "mean"
     limits = [limit for criterion in load_standard(PRETRAIN.official).criteria for limit in criterion.limits]
@@ -169,7 +169,7 @@ def read_study(path: Path) -> FloorStudy:
 
 @cache
 def shipped_studies() -> Mapping[str, FloorStudy]:
-    """The studies that come with the package, by the name of their case."""
+    """The shipped studies, by the name of their case."""
     return {path.stem: read_study(path) for path in sorted(FLOORS_DIR.glob("*.json"))}
 
 

@@ -1,7 +1,7 @@
-"""One night: prerequisites, then every cell in a process of its own with its time limit, then what it all amounts to.
+"""One night: prerequisites, then every cell in a process of its own with a time limit, then the summary.
 
-A cell that breaks, hangs or cannot run is a result, and the night goes on. What was concluded is on disk at once, so a
-night that was killed goes on where it was.
+A cell that fails, hangs or cannot run is a result, and the night continues. Each result is written at once, so a killed
+night is resumed where it stopped.
 """
 
 import contextlib
@@ -32,43 +32,45 @@ from harness.certify.jobs import ALL_SIDES, Options
 from harness.certify.prerequisites import Needs, needs, prerequisites, together
 from harness.certify.workspace import unfinished
 from harness.evidence.bundle_files import INPUTS, MANIFEST
-from harness.evidence.judge import Outcome, closest
+from harness.evidence.judge import Outcome
 from harness.levels.rule import Certificate, certify
 from harness.levels.submission import Submission, read_submission
+from harness.levels.verdict_words import conclude
 from harness.nightly import NIGHT_FORMAT, CellChange, CellResult, CellState, Night, compared
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.runners.processes import end_with_parent, log_error
 
 NIGHTS, NIGHT, CELLS, BUNDLE, LOG, LOCK = "nights", "night.json", "cells", "bundle", "log.txt", ".lock"
 INTERRUPT_SECONDS = 30.0
+FAILED = (Outcome.FAIL, Outcome.ERROR)
 
 Listener = Callable[[CellResult], None]
 
 
-def run_night(matrix: Matrix, beside: Path, history: Path, trust: Trust | None, listener: Listener) -> Night:
-    """Runs all cells of a matrix that are not concluded yet, and compares each with the night before.
+def run_night(matrix: Matrix, base: Path, history: Path, trust: Trust | None, listener: Listener) -> Night:
+    """Runs all cells of a matrix that are not finished yet, and compares each with the night before.
 
     Args:
         matrix: the cells.
-        beside: the directory against which the cells' paths are meant.
-        history: where nights are kept; another night there is refused while this one goes on.
+        base: the directory that the cells' paths are relative to.
+        history: where nights are kept; a second night there is an error while this one runs.
         trust: whose signatures count for levels.
-        listener: is told every result, also those from before a kill.
+        listener: gets every result, also those from before a kill.
 
     Raises:
-        InputError: a cell's case cannot be used, or a night is at work in the history.
-        KeyboardInterrupt: the night was interrupted; the same command goes on with it.
+        InputError: a cell's case cannot be used, or another night runs in the history.
+        KeyboardInterrupt: the night was interrupted; the same command resumes it.
     """
-    cases = [case_of(cell, beside) for cell in matrix.cells]
+    cases = [case_of(cell, base) for cell in matrix.cells]
     with locked(history / LOCK, user="nightly", option="--history"):
-        night, place = _begun(matrix, cases, history)
+        night, place = _started_night(matrix, cases, history)
         earlier = [one for one in nights(history) if one[1].name < night.name and one[1].ended]
         for cell, case in zip(matrix.cells, cases, strict=True):
             name = name_of(cell)
             done = next((one for one in night.cells if one.cell == name), None)
             if done is None:
-                done = _concluded(matrix, cell, case, night, place, beside, trust)
-                done = _beside_the_night_before(done, place, earlier, trust)
+                done = _run_cell(matrix, cell, case, night, place, base, trust)
+                done = _with_change(done, place, earlier, trust)
                 night = dataclasses.replace(night, cells=(*night.cells, done))
                 write_json(place / NIGHT, night)
             listener(done)
@@ -109,10 +111,10 @@ def _faults(cell: CellResult) -> Iterator[str]:
         yield "not run"
 
 
-def _begun(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night, Path]:
-    """The night that was begun with this matrix and this code and did not end, or a new one."""
+def _started_night(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night, Path]:
+    """The unfinished night with this matrix and this code, or a new one."""
     source = environment.source()
-    # Where files differ from the revision, or there is none, only their digest says which code it is.
+    # If files differ from the revision, or there is none, only their digest identifies the code.
     committed = source.revision is not None and not source.dirty
     revision = source.state if committed else f"{source.state} ({source.sha256[:12]})"
     for place, night in nights(history)[-1:]:
@@ -147,8 +149,8 @@ def _options(cell: Cell, history: Path) -> Options:
     return Options(out=history, command=(), device=cell.device, baselines=baselines, **runners)
 
 
-def _concluded(
-    matrix: Matrix, cell: Cell, case: Case, night: Night, place: Path, beside: Path, trust: Trust | None
+def _run_cell(
+    matrix: Matrix, cell: Cell, case: Case, night: Night, place: Path, base: Path, trust: Trust | None
 ) -> CellResult:
     """Runs a cell, unless its device is not ready."""
     directory = place / CELLS / name_of(cell)
@@ -170,19 +172,19 @@ def _concluded(
     described = directory / "case.yaml"
     described.write_text(yaml.safe_dump(case.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     begun = time.monotonic()
-    code = _run(_command(cell, described, directory, beside), directory / LOG, cell.limit or matrix.limit)
+    code = _run(_command(cell, described, directory, base), directory / LOG, cell.limit or matrix.limit)
     result = dataclasses.replace(result, seconds=round(time.monotonic() - begun, 1))
     if code is None:
         limit = f"{(cell.limit or matrix.limit) / 60:g} min"
         return dataclasses.replace(
-            result, state=CellState.BROKEN, reason=f"not done within its limit of {limit}; ended"
+            result, state=CellState.BROKEN, reason=f"not finished within its limit of {limit}; stopped"
         )
     if code < 0:
         reason = f"its process was killed by {signal.Signals(-code).name}"
         return dataclasses.replace(result, state=CellState.BROKEN, reason=reason)
     if not (directory / BUNDLE / MANIFEST).is_file():
-        said = log_error(directory / LOG).strip().splitlines()
-        reason = said[-1] if said else f"exit code {code}, and it said nothing"
+        error = log_error(directory / LOG).strip().splitlines()
+        reason = error[-1] if error else f"exit code {code}, without a message"
         return dataclasses.replace(result, state=CellState.BROKEN, reason=reason)
     try:
         submission = read_submission(directory / BUNDLE, trust, now := datetime.now(UTC))
@@ -192,29 +194,25 @@ def _concluded(
 
 
 def _judged(result: CellResult, submission: Submission, certificate: Certificate, place: Path) -> CellResult:
-    bundle = submission.bundle
-    ends = [f"{run.name}: {run.outcome.detail}" for run in bundle.runs.values() if run.outcome.status != "completed"]
-    found = closest(bundle.findings)
-    passed = sum(one.outcome is Outcome.PASS for one in bundle.findings)
+    bundle, conclusion = submission.bundle, conclude(submission.bundle, certificate)
+    closest = conclusion.closest
     return dataclasses.replace(
         result,
         state=CellState.BROKEN if unfinished(bundle.path) else CellState.JUDGED,
-        reason="; ".join(ends) or f"{passed} of {len(bundle.findings)} criteria pass",
+        reason="; ".join(f"{name}: {text}" for name, text in conclusion.broken.items()) or conclusion.sentence,
         bundle=bundle.path.relative_to(place).as_posix(),
         digest=bundle.digest,
         level=certificate.level,
-        worst=round(found[0], 6) if found and math.isfinite(found[0]) else None,
-        worst_criterion=f"{found[1].standard}/{found[1].criterion}" if found else None,
-        failing=tuple(
-            f"{one.outcome}: {one.message}" for one in bundle.findings if one.outcome in (Outcome.FAIL, Outcome.ERROR)
-        ),
+        worst=round(closest.used, 6) if closest and math.isfinite(closest.used) else None,
+        worst_criterion=closest.criterion if closest else None,
+        failing=tuple(f"{outcome}: {text}" for outcome, text in conclusion.findings if outcome in FAILED),
     )
 
 
-def _beside_the_night_before(
+def _with_change(
     result: CellResult, place: Path, earlier: Sequence[tuple[Path, Night]], trust: Trust | None
 ) -> CellResult:
-    """What became of a cell since the last night that has a bundle of it."""
+    """The result of a cell with its change since the last night that has a bundle of it."""
     if result.bundle is None:
         return dataclasses.replace(result, change=CellChange.NOT_RUN, why=result.reason)
     for directory, night in reversed(earlier):
@@ -233,15 +231,15 @@ def _beside_the_night_before(
     return dataclasses.replace(result, change=CellChange.NEW, why="no earlier night has a bundle of this cell")
 
 
-def _command(cell: Cell, described: Path, directory: Path, beside: Path) -> list[str]:
+def _command(cell: Cell, described: Path, directory: Path, base: Path) -> list[str]:
     out = directory / BUNDLE
     words = [sys.executable, "-m", "harness.cli", "run", str(described), "--device", cell.device, "--out", str(out)]
     if (out / INPUTS).is_file() and not (out / MANIFEST).exists():
         words.append("--resume")
-    elif out.exists():  # killed before there was anything to go on with
+    elif out.exists():  # killed before there was anything to resume
         shutil.rmtree(out)
     if cell.baseline:
-        words += ["--baseline", "--baselines", str(beside / cell.baseline)]
+        words += ["--baseline", "--baselines", str(base / cell.baseline)]
     for side in ("subject", "reference", "oracle"):
         if runner := getattr(cell, side):
             words += [f"--{side}", runner]
@@ -249,7 +247,7 @@ def _command(cell: Cell, described: Path, directory: Path, beside: Path) -> list
 
 
 def _run(command: Sequence[str], log: Path, limit: float) -> int | None:
-    """Runs a command with its output in a file; its exit code, None where it was not done within the limit."""
+    """Runs a command with its output in a file; returns its exit code, or None if it did not finish in time."""
     parent = os.getpid()
     with log.open("ab") as file:
         process = subprocess.Popen(
@@ -265,7 +263,7 @@ def _run(command: Sequence[str], log: Path, limit: float) -> int | None:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Has a run end by itself, which leaves no process behind, and else ends it."""
+    """Interrupts a run, so that it ends its own processes; kills it if it does not end."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -276,7 +274,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _prune(history: Path, keep: int) -> None:
-    """Bundles of old nights go; what was concluded of them stays."""
+    """Deletes the bundles of old nights; their results stay."""
     for place, _ in nights(history)[:-keep]:
         shutil.rmtree(place / CELLS, ignore_errors=True)
 

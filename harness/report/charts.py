@@ -1,7 +1,7 @@
-"""The figures, without their numbers: each trace names the columns that the page already holds.
+"""The figures, without their numbers: each trace names columns that the page already has.
 
-Curve and error share one x axis, so that zooming one zooms the other. A logarithmic axis has no place for 0 and
-none for what is not a number: both get a row of their own, below and above all values, and are never dropped.
+Curve and error share one x axis, so that zooming one zooms the other. A logarithmic axis cannot show 0 or
+not-a-number: both get a row of their own, below and above all values, and are never dropped.
 Colours are the style's variables; the script resolves them, so that a figure follows light and dark.
 """
 
@@ -31,7 +31,7 @@ from harness.standards import Limit
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A figure for the script: `figure` is plotly's JSON, `alt` what it shows in words."""
+    """A figure for the script: `figure` is plotly's JSON, `alt` describes it as text."""
 
     id: str
     title: str
@@ -93,7 +93,7 @@ def rate_chart(bundle: Bundle) -> Chart:
         id="chart-learning-rate",
         title="Learning rate",
         alt="Learning rate of reference and subject by step",
-        caption="What each side's schedule gave its optimizer.",
+        caption="The learning rate that each side's schedule gave its optimizer.",
         figure=plain(figure),
     )
 
@@ -120,7 +120,7 @@ def lr_zero_chart(bundle: Bundle) -> Chart:
 
 
 def oracle_chart(bundle: Bundle) -> Chart:
-    """Error of both sides' loss against the exact one, step by step."""
+    """Error of both sides' loss against the exact loss, step by step."""
     measured = {side: bundle.comparison[f"oracle.loss.{side}"].values for side in ("reference", "subject")}
     rows = rows_for(value for values in measured.values() for value in values)
     steps = len(measured["subject"])
@@ -131,7 +131,7 @@ def oracle_chart(bundle: Bundle) -> Chart:
         id="chart-oracle",
         title="Error of the loss by step",
         alt="Relative error of the reference's and the subject's loss against the exact loss, by step",
-        caption="Two correct implementations keep to one range; neither is asked to be closer.",
+        caption="The errors of two correct implementations have the same size.",
         figure=plain(figure),
     )
 
@@ -162,7 +162,7 @@ def _caption(measured: Measurement, limits: Sequence[tuple[str, Limit]], beyond:
             "No standard of this bundle limits single steps; its limits are for means and for the first step." + untaken
         )
     allowed = " and ".join(f"{number(limit.value)} ({standard})" for standard, limit in limits)
-    found = f"The first step beyond it is step {beyond}." if beyond else "No step that was taken is beyond it."
+    found = f"The first step beyond it is step {beyond}." if beyond else "No taken step is beyond it."
     return f"Allowed in every step: {allowed}. {found}{untaken}"
 
 

@@ -1,4 +1,4 @@
-"""The criteria of a standard by what they are about, each group in a line that says whether one has to look inside."""
+"""The criteria of a standard by topic, each group with a summary line; only groups with a failure are unfolded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +91,7 @@ def _group(bundle: Bundle, title: str, findings: Sequence[Finding]) -> Criterion
 
 
 def _closest(findings: Sequence[Finding]) -> str:
-    """Of what passes, what uses most of its limit; nothing where all that is allowed is exact."""
+    """The passing criterion that uses most of its limit; empty if all limits require equality."""
     passing = [replace(f, judged=tuple(j for j in f.judged if j.outcome is Outcome.PASS)) for f in findings]
     found = closest(passing)
     if found is None or not found[0]:

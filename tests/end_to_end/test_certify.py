@@ -169,7 +169,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_with_the_same_bits(clean: Any,
 
 @full(
     held_by="tests/unit/runners/test_launcher.py::test_an_interrupt_leaves_no_process_and_a_run_that_goes_on, "
-    "tests/unit/cli/test_cli.py::test_an_interrupt_says_how_to_go_on_and_it_goes_on"
+    "tests/unit/cli/test_cli.py::test_an_interrupt_prints_the_command_that_resumes"
 )
 def test_ctrl_c_leaves_no_process_and_resume_goes_on(case: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"

@@ -44,7 +44,7 @@ CHARTS = {"passing": 5, "failing": 5, "nan": 5, "killed": 5, "floored": 5, "infe
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_a_page_asks_for_nothing_complains_of_nothing_and_draws_every_chart(open_page: Opener, name: str) -> None:
+def test_a_page_has_no_request_no_error_and_draws_every_chart(open_page: Opener, name: str) -> None:
     opened = open_page(name)
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert len([url for url in opened.requests if url.startswith("file:")]) == 1
@@ -121,7 +121,7 @@ def test_the_errors_of_both_sides_are_drawn(open_page: Opener) -> None:
     assert page.locator("#exact .errors .track").count() == 9
 
 
-def test_a_wrong_configuration_is_the_first_thing_told(open_page: Opener) -> None:
+def test_a_wrong_configuration_is_shown_first(open_page: Opener) -> None:
     trouble = open_page("misaligned").page.locator(".trouble")
     assert "rope_theta" in trouble.locator(".finding").first.text_content()
     assert "the subject has 10000.0, the case has 1000000" in trouble.locator(".keys li").first.text_content()
@@ -134,7 +134,7 @@ def test_zoom_on_the_error_moves_the_curve_above_it_too(open_page: Opener) -> No
     assert page.evaluate("document.getElementById('chart-loss')._fullLayout.yaxis.anchor") == "x"
 
 
-def test_hover_says_exactly_how_much_the_sides_differ(open_page: Opener) -> None:
+def test_hover_shows_exactly_how_much_the_sides_differ(open_page: Opener) -> None:
     page = open_page("passing").page
     plot = page.locator("#chart-loss .nsewdrag").first
     plot.scroll_into_view_if_needed()
@@ -195,7 +195,7 @@ def test_the_csv_holds_every_step_with_the_very_bits(
     assert [float(row["train.loss.relative"]) for row in rows] == list(bundle.comparison["train.loss.relative"].values)
 
 
-def test_chart_and_csv_tell_not_a_number_from_not_taken(open_page: Opener, tmp_path: Path) -> None:
+def test_chart_and_csv_distinguish_not_a_number_and_not_taken(open_page: Opener, tmp_path: Path) -> None:
     page = open_page("nan").page
     traces = "document.getElementById('chart-loss').data"
     assert page.evaluate(f"{traces}.find(t => t.name.endsWith('not finite')).y.filter(y => y).length") == 1
@@ -233,7 +233,7 @@ LONG, SPIKE = 6000, 4321
 DRAWN = "id => document.getElementById(id).data.filter(one => one.yaxis === 'y2').map(one => [one.x, one.y])"
 
 
-def test_a_long_curve_is_thinned_and_keeps_the_one_step_that_stands_out(open_page: Opener) -> None:
+def test_a_long_curve_is_thinned_and_keeps_a_single_spike(open_page: Opener) -> None:
     opened = open_page("long")
     page = opened.page
     x, y = max(page.evaluate(DRAWN, "chart-loss"), key=lambda one: len(one[0]))
@@ -253,7 +253,7 @@ def test_every_document_is_drawn_on_both_sides(open_page: Opener) -> None:
     assert sum(page.evaluate(apart)) == 132
 
 
-def test_what_a_side_says_alone_is_marked_text(open_page: Opener) -> None:
+def test_the_part_of_one_side_only_is_marked_text(open_page: Opener) -> None:
     opened = open_page("parted")
     alone = opened.page.locator("#continuations mark")
     assert alone.count() == 2

@@ -61,9 +61,7 @@ def serious(page: Page) -> list[str]:
     return [f"{one['id']}: {one['nodes'][0]['target']}" for one in found if one["impact"] in SERIOUS]
 
 
-def test_every_link_leads_somewhere_and_nothing_is_asked_of_a_network(
-    open_site: Callable[..., Opened], site: Path
-) -> None:
+def test_every_link_leads_somewhere_and_no_network_is_used(open_site: Callable[..., Opened], site: Path) -> None:
     opened = open_site()
     links = opened.page.eval_on_selector_all("a[href]", "all => all.map(one => one.getAttribute('href'))")
     for link in set(links):
@@ -108,7 +106,7 @@ def test_a_phone_scrolls_in_one_direction_only(open_site: Callable[..., Opened],
 
 
 @pytest.mark.parametrize(("language", "name"), [("en", "Level"), ("zh-CN", "等级")])
-def test_a_phone_says_of_every_value_what_it_is(open_site: Callable[..., Opened], language: str, name: str) -> None:
+def test_a_phone_shows_the_name_of_every_value(open_site: Callable[..., Opened], language: str, name: str) -> None:
     page = open_site(390, 844, locale=language).page
     said = "all => all.map(one => getComputedStyle(one, '::before').content)"
     names = page.eval_on_selector_all("#levels td, #versions td, #history td, #power td", said)

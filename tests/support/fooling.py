@@ -66,7 +66,7 @@ def trust_file(directory: Path, **changes: Any) -> Path:
 
 @dataclass
 class Scene:
-    """Two bundles, keys, whom to believe, and the day that is asked for."""
+    """Two bundles, keys, the trusted people, and the day of the level."""
 
     root: Path
     case: Case

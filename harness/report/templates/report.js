@@ -39,12 +39,12 @@
     return { ...trace, x: along, y: shown, customdata: keep ? values.map(words) : undefined };
   };
 
-  // A long curve is drawn by what stands out: of the steps that share a place on the screen the lowest, the highest and
-  // one without a number. So a single spike stays, whatever is left out beside it; zooming in brings the others back.
+  // A long curve is thinned: of the steps at one place of the screen, the lowest, the highest and one without a number
+  // are drawn. So a single spike stays visible; zooming in shows the others.
   const PLACES = 1000;
   const thinned = (trace, range) => {
     const { x } = trace;
-    if (trace.meta.keep === "nats") return trace; // in no order, so no two points stand for each other
+    if (trace.meta.keep === "nats") return trace; // in no order, so no point can represent another
     const first = range ? x.findIndex((step) => step >= range[0] - 1) : 0;
     const beyond = range ? x.findIndex((step) => step > range[1] + 1) : -1;
     const from = Math.max(first, 0);

@@ -1,4 +1,4 @@
-"""Keys and the trust file: nobody signs by accident, and all errors come at once."""
+"""Keys and the trust file: no one signs by accident, and all errors are reported at once."""
 
 import os
 import stat
@@ -127,7 +127,7 @@ def test_all_errors_of_a_trust_file_come_at_once(office: Path) -> None:
     assert len(message.splitlines()) == 1 + 13
 
 
-def test_keys_and_their_withdrawals_stand_once(office: Path) -> None:
+def test_keys_and_their_withdrawals_are_listed_once(office: Path) -> None:
     li = key_id(office, "li")
     gone = {"key": li, "date": "2026-06-01", "reason": "lost"}
     message = untrusted(
@@ -144,7 +144,7 @@ def test_one_name_in_two_spellings_is_not_two_people(office: Path, other: str) -
     assert "are one name, written differently" in message
 
 
-def test_a_name_may_stand_on_several_keys(office: Path) -> None:
+def test_a_name_may_have_several_keys(office: Path) -> None:
     assert len(trusted(office, [entry("li"), entry("wu", person="li")]).keys) == 2
 
 

@@ -41,7 +41,7 @@ def test_shipped_cases_have_digests_of_their_own_and_a_default() -> None:
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if load_case(name).inference is None])
 def test_shipped_strict_cases_keep_the_learning_rate_low(name: str) -> None:
-    """Of training alone: weights that are asked have to be learned, and no curve of theirs is compared."""
+    """For training only: weights for inference must be learned, and none of their curves is compared."""
     assert load_case(name).lr_schedule.learning_rate <= 1e-4
 
 
@@ -79,7 +79,7 @@ def test_paths_of_this_machine_are_not_in_the_record() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         ("lr_schedule.learning_rate", float("inf"), "lr_schedule.learning_rate"),
         ("lr_schedule.learning_rate", float("nan"), "lr_schedule.learning_rate"),
@@ -116,13 +116,13 @@ def test_paths_of_this_machine_are_not_in_the_record() -> None:
         ("model.vocab_size", 200, "below the 257 byte tokens"),
     ],
 )
-def test_an_unsound_field_is_refused_by_name(path: str, value: Any, told: str | None) -> None:
-    if told is None:
+def test_an_unsound_field_is_refused_by_name(path: str, value: Any, message: str | None) -> None:
+    if message is None:
         assert changed(path, value).data.global_batch_size == 3
         return
     with pytest.raises(InputError) as error:
         changed(path, value)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_change_is_checked_like_a_file() -> None:
@@ -137,7 +137,7 @@ def test_a_case_cannot_be_edited() -> None:
         small_case().title = "other"
 
 
-def test_a_misspelt_key_is_answered_with_the_nearest_at_every_depth() -> None:
+def test_an_error_about_a_misspelt_key_names_the_nearest_at_every_depth() -> None:
     record = small_case().record()
     record["data"]["corpus"]["knd"] = "text"
     record["optimiser"] = {}
@@ -162,7 +162,7 @@ def data_of(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"order": "megatron"}, "needs a corpus of kind 'megatron'"),
         ({"order": "megatron", "corpus": MEGATRON, "packing": "paragraph"}, "packing 'concat'"),
@@ -180,8 +180,8 @@ def data_of(**changes: Any) -> dict[str, Any]:
         ({"order": "megatron", "corpus": MEGATRON, "num_samples": 3}, "below the 16 rows"),
     ],
 )
-def test_an_order_that_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=re.escape(told)):
+def test_an_order_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
         small_case().with_changes(data=data_of(**changes))
 
 

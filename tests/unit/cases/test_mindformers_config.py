@@ -1,4 +1,4 @@
-"""A configuration of mindformers as a case: every field has a fate, and what a case cannot stand for is refused."""
+"""A configuration of mindformers as a case: every field is handled, and what a case does not support is an error."""
 
 import contextlib
 import copy
@@ -116,14 +116,14 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_a_case_cannot_stand_for_is_refused_with_its_reason(wrong: str) -> None:
+def test_what_a_case_does_not_support_is_an_error_with_its_reason(wrong: str) -> None:
     content = guide()
-    change, told = WRONG[wrong]
+    change, message = WRONG[wrong]
     change(content)
     with pytest.raises(InputError) as refused:
         read_configuration(written(content))
     assert "guide.yaml cannot be read as a case (1 problem)" in str(refused.value)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 LAYOUTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
@@ -138,16 +138,16 @@ LAYOUTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 @pytest.mark.parametrize("wrong", LAYOUTS)
 def test_a_layout_that_cannot_be_is_refused_when_the_file_is_read(wrong: str, tmp_path: Path) -> None:
     content = guide()
-    change, told = LAYOUTS[wrong]
+    change, message = LAYOUTS[wrong]
     change(content)
     path = tmp_path / "Wrong Layout.yaml"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(InputError) as refused:
         load_case(str(path))
-    assert told in str(refused.value) and str(path) in str(refused.value)
+    assert message in str(refused.value) and str(path) in str(refused.value)
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     content = guide()
     for change, _ in WRONG.values():
         change(content)
@@ -199,7 +199,7 @@ def test_no_value_of_a_field_ends_in_anything_but_a_case_or_a_message(changes: d
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         ("lr_schedule.type", ["x"], "lr_schedule.type: ['x'] is not supported"),
         ("lr_schedule.warmup_ratio", "half", "lr_schedule.warmup_ratio: 'half' is no number from 0 to 1"),
@@ -211,13 +211,13 @@ def test_no_value_of_a_field_ends_in_anything_but_a_case_or_a_message(changes: d
         ("parallel.dataset_strategy", 5, "parallel.dataset_strategy: expected a list of lists"),
     ],
 )
-def test_a_value_of_another_kind_is_refused_and_never_dropped(path: str, value: Any, told: str) -> None:
+def test_a_value_of_another_kind_is_refused_and_never_dropped(path: str, value: Any, message: str) -> None:
     content = guide()
     content["parallel"].pop("full_batch", None)
     set_to(path, value)(content)
     with pytest.raises(InputError) as refused:
         read_configuration(written(content))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def smaller(**changes: Any) -> Case:
@@ -243,7 +243,7 @@ def test_rows_of_a_step_are_those_of_mindformers() -> None:
     assert (case.data.global_batch_size, case.training.gradient_accumulation_steps) == (4, 2)
 
 
-def test_certify_run_takes_it_and_says_what_this_machine_lacks(
+def test_certify_run_takes_it_and_reports_what_this_machine_lacks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certify = caller(capsys, monkeypatch)

@@ -149,7 +149,7 @@ def test_bad_input_is_exit_code_2_and_a_message(
     assert result.code == 2 and result.err + result.out
 
 
-def test_every_problem_of_a_case_is_told_at_once(certify_: Call, tmp_path: Path) -> None:
+def test_every_problem_of_a_case_is_reported_at_once(certify_: Call, tmp_path: Path) -> None:
     record = small_case().record()
     del record["model"]
     record["trainning"] = record.pop("training")
@@ -199,7 +199,7 @@ def test_a_level_that_is_not_met_is_exit_code_1(certify_: Call, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("fake", "code", "told"),
+    ("fake", "code", "message"),
     [
         ("WrongRate", 1, "first beyond the limit at step 5"),
         ("NotANumber", 1, "stopped at step 5"),
@@ -211,14 +211,14 @@ def test_a_level_that_is_not_met_is_exit_code_1(certify_: Call, tmp_path: Path) 
     ],
 )
 def test_a_fault_of_the_subject_is_never_exit_code_0(
-    certify_: Call, tmp_path: Path, fake: str, code: int, told: str
+    certify_: Call, tmp_path: Path, fake: str, code: int, message: str
 ) -> None:
     result = certify_(*run_command(tmp_path, "--out", tmp_path / "out", subject=fake))
     assert (result.code, "Level: Preliminary" in result.out) == (code, False)
-    assert told in " ".join(result.out.split())
+    assert message in " ".join(result.out.split())
 
 
-def test_only_the_chosen_runners_are_asked_for(certify_: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_chosen_runners_are_required(certify_: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow.environment, "packages", lambda: dict.fromkeys(("torch", "transformers", "mindspore")))
     both = certify_("run", case_file(tmp_path), "--out", tmp_path / "a")
     assert both.code == 2 and "torch: not installed. Install it: pip install '.[torch]' (the runner 'torch'" in both.err
@@ -272,7 +272,7 @@ def test_an_output_directory_that_cannot_be_made_is_exit_code_2(
     assert Path("file").read_text() == "kept"
 
 
-def test_an_interrupt_says_how_to_go_on_and_it_goes_on(certify_: Call, tmp_path: Path) -> None:
+def test_an_interrupt_prints_the_command_that_resumes(certify_: Call, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = run_command(tmp_path, "--out", out, subject="HangsOnce")
     process = subprocess.Popen(
@@ -283,8 +283,8 @@ def test_an_interrupt_says_how_to_go_on_and_it_goes_on(certify_: Call, tmp_path:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 130 and "--resume" in told and "Traceback" not in told
+    _, message = process.communicate(timeout=120)
+    assert process.returncode == 130 and "--resume" in message and "Traceback" not in message
     assert certify_(*command, "--resume").code == 0
 
 

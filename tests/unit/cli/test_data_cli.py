@@ -63,7 +63,7 @@ def test_an_inspection_shows_a_person_the_counts_and_the_first_documents(data: C
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_spoiled_data_set_is_exit_code_2_for_whoever_reads_it(data: Call, tmp_path: Path, name: str) -> None:
+def test_a_damaged_data_set_is_exit_code_2_for_every_command(data: Call, tmp_path: Path, name: str) -> None:
     prefix = write_data_set(tmp_path)
     spoil, message = CORRUPTIONS[name]
     spoil(prefix)
@@ -97,7 +97,7 @@ def test_an_impossible_preprocess_is_an_error_with_the_reason(
 
 
 @pytest.mark.parametrize("command", ["jsonl", "preprocess", "batches"])
-def test_no_command_overwrites_unasked(data: Call, articles: Path, tmp_path: Path, command: str) -> None:
+def test_no_command_overwrites_without_the_option(data: Call, articles: Path, tmp_path: Path, command: str) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
     arguments, output = {
         "jsonl": ((articles, "out.jsonl"), "out.jsonl"),

@@ -69,7 +69,7 @@ def test_a_bundle_is_diagnosed_by_its_own_inputs_runners_and_long_runs(
     ).read_bytes()
 
 
-def test_a_subject_that_breaks_is_told_with_its_end(diagnose: Call, case: Path, tmp_path: Path) -> None:
+def test_a_failed_subject_is_reported_with_the_end_of_its_log(diagnose: Call, case: Path, tmp_path: Path) -> None:
     done = diagnose(case, "--subject", f"{FAKES}:Killed", "--out", tmp_path / "out")
     assert done.code == BROKEN
     assert "the subject's run failed: killed by SIGKILL" in done.said

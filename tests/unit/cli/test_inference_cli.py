@@ -41,7 +41,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         (("run", CASE, "--standard", "official", "--out", "out"), "official judges pretrain"),
     ],
 )
-def test_what_a_command_cannot_do_it_says(
+def test_what_a_command_cannot_do_is_an_error(
     certify: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -51,7 +51,7 @@ def test_what_a_command_cannot_do_it_says(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_bundle_of_answers_cannot_be_diagnosed(certify: Call, bundle: Bundle) -> None:
+def test_a_bundle_of_inference_cannot_be_diagnosed(certify: Call, bundle: Bundle) -> None:
     done = certify("diagnose", bundle.path)
     assert done.code == BAD_INPUT and f"{CASE} is a case of inference" in done.err
 
@@ -105,6 +105,6 @@ def test_traces_are_compared_document_by_document(certify: Call, bundle: Bundle,
     assert found["log_likelihoods"]["first_difference"] == "text 1"
 
 
-def test_a_trace_of_training_has_no_number_in_common_with_one_of_answers(certify: Call, bundle: Bundle) -> None:
+def test_a_trace_of_training_has_no_number_in_common_with_one_of_inference(certify: Call, bundle: Bundle) -> None:
     done = certify("compare", trace(bundle, "training"), trace(bundle, "subject-1"))
     assert done.code == BAD_INPUT and "no number in common" in done.err

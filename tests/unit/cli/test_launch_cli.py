@@ -42,7 +42,7 @@ def test_a_case_that_mindformers_cannot_read_is_given_no_command_of_mindformers(
     assert not re.search("^(msrun|bash) ", done.out, re.MULTILINE)
 
 
-def test_what_was_asked_for_is_in_the_command_of_every_node(launch: Call, tmp_path: Path) -> None:
+def test_the_given_options_are_in_the_command_of_every_node(launch: Call, tmp_path: Path) -> None:
     asked = ["--device", "Ascend", "--output", str(tmp_path / "o u t"), "--level", "Validated", "--baseline"]
     done = launch("qwen3-tiny-tp2", "--nnodes", 2, "--node-rank", 1, "--print", *asked)
     lines = [shlex.split(line) for line in done.out.splitlines() if line.startswith("certify launch")]

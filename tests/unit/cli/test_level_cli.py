@@ -109,10 +109,10 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_exit_code_2_and_changes_nothing(certify_: Call, here: Path, name: str) -> None:
-    arguments, told = BAD[name]
+    arguments, message = BAD[name]
     before = files(here)
     result = certify_(*arguments)
-    assert result.code == 2 and told in result.err
+    assert result.code == 2 and message in result.err
     assert files(here) == before
 
 

@@ -72,7 +72,7 @@ def test_h_is_help(certify_: Call, words: list[str]) -> None:
     ],
     ids=lambda words: " ".join(words)[:50] if isinstance(words, list) else "",
 )  # fmt: skip
-def test_a_misspelt_name_is_answered_with_the_nearest_one(
+def test_an_error_about_a_misspelt_name_names_the_nearest_one(
     certify_: Call, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], meant: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Laws of what is measured of answers: nothing that is missing, not a number or out of place reads as the same."""
+"""Laws of the measurements of inference: nothing that is missing, not a number or out of place counts as equal."""
 
 import dataclasses
 import math
@@ -104,7 +104,7 @@ def test_two_continuations_part_where_they_first_differ(a: npt.NDArray[Any], b: 
         assert a[parted : parted + 1].tolist() != b[parted : parted + 1].tolist()
 
 
-def test_the_example_answers_as_it_should(bundle: Bundle) -> None:
+def test_the_example_has_the_expected_outputs(bundle: Bundle) -> None:
     assert {name for name, one in outcomes(bundle).items() if one is not Outcome.PASS} == {"score-shown"}
 
 
@@ -161,7 +161,7 @@ def test_what_no_side_left_is_missing_from_every_run(tmp_path: Path, kind: str) 
     assert at(bundle, "runs.missing_steps")["subject-1"] == 1
 
 
-def test_what_was_not_asked_for_is_no_answer(tmp_path: Path) -> None:
+def test_an_unexpected_output_is_counted(tmp_path: Path) -> None:
     def more(left: Tensors) -> None:
         left["logits.2"] = left["logits.0"].copy()
 
@@ -223,7 +223,7 @@ def test_two_documents_that_changed_places_are_seen(tmp_path: Path, bundle: Bund
 
 
 def test_documents_in_another_order_on_both_sides_repeat_and_still_hold_the_same(bundle: Bundle) -> None:
-    """What was asked is in the digest of the questions, which every header states."""
+    """The digest of the evaluation covers its questions, and every header states it."""
     assert all(value == 0 for value in bundle.comparison["runs.foreign_inputs"].values)
 
 
@@ -255,7 +255,7 @@ def test_a_run_that_was_not_made_is_named_by_every_measurement_of_it(tmp_path: P
     assert outcomes(found)["logits"] is not Outcome.PASS
 
 
-def test_a_model_that_says_noise_makes_no_sense(tmp_path: Path) -> None:
+def test_a_model_of_noise_makes_no_sense(tmp_path: Path) -> None:
     def worse(line: Scored) -> Scored:
         if line.task != "text":
             return line

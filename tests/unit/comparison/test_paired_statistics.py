@@ -22,7 +22,7 @@ TEXTS = st.lists(st.tuples(st.floats(-500, -1), st.floats(-0.5, 0.5), st.integer
 
 
 @given(RIGHT)
-def test_a_difference_of_right_answers_is_never_beyond_its_bound(pairs: list[tuple[float, float]]) -> None:
+def test_a_difference_of_accuracy_is_never_beyond_its_bound(pairs: list[tuple[float, float]]) -> None:
     found = discordance_bound(*zip(*pairs, strict=True))
     assert 0 <= found.value <= found.bound <= 1
 

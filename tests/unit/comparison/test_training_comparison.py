@@ -175,7 +175,7 @@ def test_not_a_number_in_one_repeat_is_not_a_number_in_the_floor() -> None:
     assert math.isnan(measured(runs)["floor.loss.relative"].values[1])
 
 
-def test_no_floor_is_a_measurement_that_says_so() -> None:
+def test_a_missing_floor_is_a_measurement_that_states_it() -> None:
     found = compared()["floor.loss.relative"]
     assert (found.values, found.missing) == ((), "not run")
 

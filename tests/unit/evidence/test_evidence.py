@@ -48,7 +48,7 @@ def recorded(directory: Path) -> list[str]:
 
 
 def forge(directory: Path) -> None:
-    """Makes manifest and record fit what lies there, as somebody would who wants to be believed."""
+    """Makes manifest and record match the files, as a forger would."""
     for name, listed in (("manifest.json", digested(directory)), ("record.json", recorded(directory))):
         content = read_json(directory / name)
         content["files"] = {file: digest_file(directory / file) for file in listed if (directory / file).is_file()}
@@ -111,7 +111,7 @@ def test_a_flipped_byte_of_any_file_is_refused(example: Bundle, data: st.DataObj
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "record.json"])
-def test_a_list_that_says_the_same_in_other_bytes_is_refused(copy: Path, name: str) -> None:
+def test_a_list_with_the_same_content_in_other_bytes_is_rejected(copy: Path, name: str) -> None:
     (copy / name).write_bytes((copy / name).read_bytes().replace(b'":', b'": '))
     with pytest.raises(EvidenceError, match="canonical"):
         read_bundle(copy)
@@ -276,7 +276,7 @@ def ended_after_4(run: str, step: Step) -> Step | None:
     return None if run == "subject-1" and step.step > 4 else step
 
 
-def test_a_run_that_nobody_asked_for_is_refused(copy: Path) -> None:
+def test_a_run_that_the_case_does_not_have_is_rejected(copy: Path) -> None:
     shutil.copytree(copy / "runs" / "subject-2", copy / "runs" / "subject-3")
     with pytest.raises(EvidenceError):
         finish_bundle(copy)

@@ -69,7 +69,7 @@ def test_the_honest_chain_is_released(scene: Scene) -> None:
 
 
 def lines(of: str, change: Callable[[Scored], Any]) -> Fooling:
-    """Other lines in the traces of the runs that begin so and are asked."""
+    """Other lines in the traces of the inference runs whose names begin so."""
     return again(change=lambda run, line: change(line) if run.startswith(of) and isinstance(line, Scored) else line)
 
 
@@ -120,7 +120,7 @@ def exchanged(first: int, second: int) -> Callable[[str, Any], Any]:
 
 
 def asked_otherwise(name: str, change: Callable[[Any], object]) -> Fooling:
-    """Other questions than the runs were asked, judged as if they had been."""
+    """Other questions than those of the runs, judged as if they were theirs."""
 
     def spoil(scene: Scene) -> None:
         edit_json(scene.first / "inputs" / name, change)
@@ -219,7 +219,7 @@ def nudged(run: str, line: Any) -> Any:
 
 
 def untrained(run: str) -> Any:
-    """Weights of zeros, in place of those that are asked."""
+    """Weights of zeros, instead of those for inference."""
     return {name: np.zeros_like(one) if run == "training" else one for name, one in example_parameters(run).items()}
 
 

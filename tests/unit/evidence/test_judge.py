@@ -139,7 +139,7 @@ def test_a_criterion_is_met_where_one_of_its_limits_is(values: list[float]) -> N
 
 
 @given(LIMITS, st.sampled_from(["FAIL", "INCONCLUSIVE"]))
-def test_unmet_says_what_it_means_and_never_pass(one: Limit, unmet: Any) -> None:
+def test_unmet_gives_the_outcome_and_never_pass(one: Limit, unmet: Any) -> None:
     assert found(one, measurement([math.nan]), unmet=unmet).outcome is Outcome(unmet)
 
 
@@ -154,16 +154,16 @@ def test_the_message_locates_compares_and_names_the_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("differing", "told"),
+    ("differing", "message"),
     [
         (["rope_theta"], "; differs: rope_theta"),
         (["a", "b", "c", "d", "rope_theta"], "; differs: a, b, c and 2 more"),
     ],
 )
-def test_the_message_names_the_keys_that_differ(differing: list[str], told: str) -> None:
+def test_the_message_names_the_keys_that_differ(differing: list[str], message: str) -> None:
     places = (*differing, "same")
     one = Measurement(name="subject.initial.differs", places=places, values=(*[1.0] * len(differing), 0.0))
-    assert found(limit(0.0, measurement="subject.initial.differs"), one).message.endswith(told)
+    assert found(limit(0.0, measurement="subject.initial.differs"), one).message.endswith(message)
 
 
 def test_the_worst_place_is_not_a_number_before_any_number() -> None:

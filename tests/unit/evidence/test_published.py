@@ -43,7 +43,7 @@ def test_the_command_of_a_published_study_can_be_given_on_any_machine(study: Pow
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_the_page_of_a_study_is_what_the_study_says(path: Path) -> None:
+def test_the_page_of_a_study_is_that_of_its_file(path: Path) -> None:
     assert path.with_suffix(".html").read_text(encoding="utf-8") == render_power(read_power(path))
 
 

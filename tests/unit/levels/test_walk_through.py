@@ -1,6 +1,6 @@
-"""The walk-through in docs/: every command of it is executed, and prints what it is said to print.
+"""The walk-through in docs/: every command of it is executed, and prints the quoted lines.
 
-The runs are made by runners of NumPy that stand for the shipped ones, and its days are moved to today.
+The runs are made by NumPy runners instead of the shipped ones, and its days are moved to today.
 """
 
 import datetime
@@ -34,7 +34,7 @@ def moved(text: str) -> str:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Each command of the document with the lines that it is said to print."""
+    """Each command of the document with the quoted lines of its output."""
     blocks = re.findall(r"```console\n(.*?)```", DOCUMENT, re.DOTALL)
     found: list[tuple[str, list[str]]] = []
     for line in "".join(blocks).splitlines():

@@ -1,4 +1,4 @@
-"""A nightly goes through its matrix whatever happens, and says of each cell what became of it.
+"""A nightly runs its whole matrix in any event, and reports the result of each cell.
 
 A cell is a command. In most tests a fake one stands in for it, which leaves a bundle that was made before. Real
 commands run where the law is about processes: a time limit, a kill, two nights at a time, the same bits the next night.
@@ -120,7 +120,7 @@ def test_a_regression_is_found_and_its_repair_too(certify_: Call, place: Path, l
 
 
 @pytest.mark.usefixtures("leaves")
-def test_a_cell_without_its_device_is_not_run_and_says_why(
+def test_a_cell_without_its_device_is_not_run_with_the_reason(
     certify_: Call, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
@@ -269,7 +269,7 @@ def test_a_directory_that_is_on_no_branch_is_not_taken(certify_: Call, place: Pa
     assert [path.name for path in (place / "nightly").iterdir()] == ["precious.txt"]
 
 
-def test_a_cell_of_answers_is_the_same_until_it_regresses(tmp_path: Path) -> None:
+def test_a_cell_of_inference_is_the_same_until_it_regresses(tmp_path: Path) -> None:
     def wrong(run: str, line: Any) -> Any:
         spoiled = run.startswith("subject") and isinstance(line, Scored) and line.task == "last_word"
         return dataclasses.replace(line, score=1.0) if spoiled else line

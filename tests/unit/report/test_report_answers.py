@@ -1,4 +1,4 @@
-"""The page of a bundle of inference: what it shows of answers, and that nothing of a bundle can break out of it."""
+"""The page of an inference bundle: its sections, and that no content of a bundle is taken for markup."""
 
 import dataclasses
 import json
@@ -64,7 +64,7 @@ def test_a_page_has_the_parts_of_its_task_alone(bundle: Bundle) -> None:
     assert not re.search(r'id="(curves|parameters)"|learning rate 0|certify diagnose', text)
 
 
-def test_every_task_is_scored_beside_its_limit(bundle: Bundle) -> None:
+def test_every_task_is_shown_with_its_limit(bundle: Bundle) -> None:
     rows = {row.task: row for row in shown(bundle).scores}
     assert list(rows) == ["Texts", "Last words", "Endings"]
     trace = bundle.runs["subject-1"].trace
@@ -84,7 +84,7 @@ def test_a_bound_beyond_the_limit_is_open_and_not_a_failure(bundle: Bundle) -> N
     assert rows["Endings"].bar is not None and not rows["Endings"].bar.over
 
 
-def test_errors_stand_by_row_with_the_highest_ratio_first(bundle: Bundle) -> None:
+def test_errors_are_listed_by_row_with_the_highest_ratio_first(bundle: Bundle) -> None:
     rows, ratio = shown(bundle).rows, bundle.comparison["oracle.logits.ratio"]
     worst = sorted(zip(ratio.values, ratio.places, strict=True), key=lambda pair: -pair[0])
     assert [(row.row, row.ratio) for row in rows] == [(place, number(value)) for value, place in worst]
@@ -101,7 +101,7 @@ def test_a_continuation_is_text_and_its_prompt_too(bundle: Bundle) -> None:
     assert {side.remark for side in first.sides} == {"The oracle continues with the same 256 tokens."}
     stopped, drawn = first.others
     assert stopped.what == "Ends before the stop token 'h'" and "subject after 6 tokens" in stopped.detail
-    assert {told.mark.word for told in (stopped, drawn)} == {"same tokens"}
+    assert {message.mark.word for message in (stopped, drawn)} == {"same tokens"}
 
 
 def test_where_two_continuations_part_is_shown_and_whether_at_a_near_tie(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_hostile_tokens_are_text(tmp_path: Path) -> None:
     assert "&lt;/script&gt;&lt;script&gt;alert" in html
 
 
-def test_ids_that_stand_for_no_text_are_shown_by_number_or_name(bundle: Bundle, tmp_path: Path) -> None:
+def test_ids_without_text_are_shown_by_number_or_name(bundle: Bundle, tmp_path: Path) -> None:
     text = read_token_text(bundle.path / "inputs" / TOKENIZER)
     assert text.text([72, 105, 256, 300, 0, 255, 10]) == "Hi<eod> 300 ␀\ufffd\n"
     assert text.text(list("雪<".encode())) == "雪<"
@@ -151,7 +151,7 @@ def test_a_tokenizer_of_another_kind_leaves_the_ids(tmp_path: Path, content: str
     assert read_token_text(tmp_path).text([7]) == " 7 "
 
 
-def test_a_side_is_compared_with_itself_beside_its_limit(bundle: Bundle) -> None:
+def test_a_side_is_compared_with_itself_and_its_limit(bundle: Bundle) -> None:
     rows = {(row.side, row.what.partition(",")[0]): row for row in shown(bundle).selves}
     assert len(rows) == 4
     assert rows["subject", "With a cache"].bar is not None
@@ -159,7 +159,7 @@ def test_a_side_is_compared_with_itself_beside_its_limit(bundle: Bundle) -> None
     assert rows["subject", "In a batch"].where in ("prompt 0", "prompt 1")
 
 
-def test_repeats_are_told_by_documents_and_tensors(bundle: Bundle) -> None:
+def test_repeats_are_shown_by_documents_and_tensors(bundle: Bundle) -> None:
     rows = {(row.side, row.what): row for row in view_of(bundle).part.repeats}
     assert rows["subject", "Every document's scores"].detail == "in 52 of 52 documents"
     assert rows["subject", "Logits and tokens"].mark.word == "identical bits"
@@ -200,7 +200,7 @@ def test_a_document_without_a_number_is_named_and_what_follows_is_empty(tmp_path
 
 
 @pytest.mark.parametrize("run", ["subject-1", "reference-1", "oracle-1", "training"])
-def test_a_run_that_broke_is_told_and_the_page_is_there(tmp_path: Path, run: str) -> None:
+def test_a_failed_run_is_shown_and_the_page_is_there(tmp_path: Path, run: str) -> None:
     crash = RunOutcome(status="crashed", last_step=0, detail="killed by signal 9", log_tail="Out of memory")
     made = write_example(
         tmp_path / "b",
@@ -229,7 +229,7 @@ def test_questions_that_were_edited_are_no_page(tmp_path: Path) -> None:
         page_of(made)
 
 
-def test_what_ran_and_what_was_asked_is_said(bundle: Bundle) -> None:
+def test_the_inputs_of_inference_are_shown(bundle: Bundle) -> None:
     provenance = view_of(bundle).provenance
     facts = {fact.term: fact.text for fact in provenance.inputs}
     assert facts["Size of the evaluation"] == "2 rows, 2 prompts and 12 texts; 20 documents of each other task"

@@ -1,4 +1,4 @@
-"""The page of a diagnosis: what is named stands first, the map holds every place, and nothing is taken for markup."""
+"""The page of a diagnosis: the named place is first, the map has every place, and nothing is taken for markup."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ def wrong() -> Diagnosis:
     return diagnosis(by=2.0)
 
 
-def test_the_named_place_stands_first_and_is_outlined_once(wrong: Diagnosis) -> None:
+def test_the_named_place_is_first_and_is_outlined_once(wrong: Diagnosis) -> None:
     page = build_page(wrong)
     assert (page.place, page.sentence) == ("model.norm", "every element is 2 times what it should be")
     outlined = [(row.name, cell) for map_ in page.maps for row in map_.rows for cell in row.cells if cell.named]
@@ -43,13 +43,13 @@ def test_nothing_of_a_run_becomes_markup_and_nothing_is_fetched(wrong: Diagnosis
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#|data:,)""", html)
 
 
-def test_a_clean_page_says_so_and_outlines_nothing() -> None:
+def test_a_clean_page_states_it_and_outlines_nothing() -> None:
     page = build_page(diagnosis())
     assert (page.place, page.tone) == ("Nothing differs", "good")
     assert "Nothing differs</span>" in render_diagnosis(diagnosis())
 
 
-def test_other_bits_of_a_tapped_step_are_said_loudly() -> None:
+def test_other_bits_of_a_tapped_step_are_shown_in_capitals() -> None:
     taps = TapRecord(missing=None, differing=("lm_head.weight",), plain_seconds=1.0, tapped_seconds=2.5)
     texts = [fact.text for fact in build_page(diagnosis(taps=taps)).facts]
     assert "2.50 times a plain step; tapped and plain step gave OTHER BITS in 1 gradients" in texts

@@ -1,4 +1,4 @@
-"""Criteria by what they are about, and what a reader whose run went red is told first."""
+"""Criteria by topic, and the first section after a failure."""
 
 import dataclasses
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_a_wrong_configuration_comes_first_with_both_values(tmp_path: Path) -> N
     assert cause.message not in {message for _, message in (*trouble.earliest, *trouble.others)}
 
 
-def test_a_configuration_of_which_nothing_is_stated_is_told_in_part(tmp_path: Path) -> None:
+def test_a_configuration_without_stated_values_is_shown_in_part(tmp_path: Path) -> None:
     trouble = view_of(write_example(tmp_path, header=without_alignment)).verdict.trouble
     assert trouble is not None
     keys = trouble.causes[0].keys
@@ -82,11 +82,11 @@ def test_a_configuration_of_which_nothing_is_stated_is_told_in_part(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", [*REQUIRED_RUNS, "floor-1", "floor-12"])
-def test_every_run_of_a_case_says_what_it_is_for(name: str) -> None:
+def test_every_run_of_a_case_has_a_purpose(name: str) -> None:
     assert purpose(name, PRETRAIN)
 
 
-def test_every_run_of_a_case_of_inference_says_what_it_is_for() -> None:
+def test_every_run_of_an_inference_case_has_a_purpose() -> None:
     assert all(purpose(name, INFERENCE) for name in required_runs(inference_case()))
 
 
@@ -97,5 +97,5 @@ def test_every_run_of_a_case_of_inference_says_what_it_is_for() -> None:
         ("2025-06-30T02:00:00+00:00", "The run expired on 2025-12-27."),
     ],
 )
-def test_until_when_a_run_is_valid_is_said(tmp_path: Path, started: str, said: str) -> None:
+def test_the_last_valid_day_of_a_run_is_shown(tmp_path: Path, started: str, said: str) -> None:
     assert view_of(write_example(tmp_path, occasion={"started": started})).verdict.valid == said

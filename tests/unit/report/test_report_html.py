@@ -1,4 +1,4 @@
-"""The page as text: what stands in it, in which order, and that nothing of a bundle can break out of it."""
+"""The page as text: its content and order, and that no content of a bundle is taken for markup."""
 
 import dataclasses
 import json
@@ -77,12 +77,12 @@ def test_verdict_and_level_come_first(passing: str) -> None:
     assert re.search(r"<h1>.*Preliminary.*45 of 46 criteria pass, none fails; 1 inconclusive\.", body, re.S)
 
 
-def test_a_cpu_result_says_that_it_is_no_level_on_an_npu(passing: str) -> None:
+def test_a_cpu_result_states_that_it_is_no_level_on_an_npu(passing: str) -> None:
     assert "CPU, one process, float32" in passing
     assert "This is not a level on an NPU" in passing
 
 
-def test_every_criterion_stands_there_with_limit_reason_and_source(tmp_path: Path) -> None:
+def test_every_criterion_is_shown_with_limit_reason_and_source(tmp_path: Path) -> None:
     bundle = write_example(tmp_path)
     text = page_of(bundle).replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<")
     for standard in bundle.standards:
@@ -93,13 +93,13 @@ def test_every_criterion_stands_there_with_limit_reason_and_source(tmp_path: Pat
             assert all(limit.reason in text and limit.source in text for limit in criterion.limits)
 
 
-def test_every_requirement_of_every_level_stands_there(tmp_path: Path) -> None:
+def test_every_requirement_of_every_level_is_shown(tmp_path: Path) -> None:
     bundle = write_example(tmp_path)
     text = page_of(bundle).replace("&#39;", "'")
     assert all(requirement.text in text for requirement in certified(bundle).requirements)
 
 
-def test_all_digests_of_the_inputs_stand_there(tmp_path: Path) -> None:
+def test_all_digests_of_the_inputs_are_shown(tmp_path: Path) -> None:
     bundle = write_example(tmp_path)
     text = page_of(bundle)
     inputs = bundle.inputs
@@ -171,14 +171,14 @@ def test_a_run_that_differs_is_to_be_diagnosed_and_one_that_broke_to_be_run_agai
     assert "Next: <code>certify run" in broke and "Next: <code>certify diagnose" not in broke
 
 
-def test_a_log_beside_the_bundle_is_shown_where_no_tail_was_recorded(tmp_path: Path) -> None:
+def test_the_log_of_a_bundle_is_shown_if_no_tail_was_recorded(tmp_path: Path) -> None:
     crash = RunOutcome(status="hung", last_step=83, detail="no step for 120 s")
     bundle = write_example(tmp_path, change=killed_after_83, outcomes={"subject-1": crash})
     (tmp_path / "runs/subject-1/log.txt").write_text("waiting for a lock\n")
     assert "waiting for a lock" in page_of(bundle)
 
 
-def test_the_records_beside_the_bundle_are_optional(tmp_path: Path) -> None:
+def test_logs_and_timings_are_optional(tmp_path: Path) -> None:
     bundle = write_example(tmp_path)
     (tmp_path / "run.json").unlink()
     for timing in tmp_path.glob("runs/*/timing.jsonl"):
@@ -189,7 +189,7 @@ def test_the_records_beside_the_bundle_are_optional(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("junk", ["[]", "{", '{"command": 3, "seconds": "soon", "started": null}', "\x00"])
-def test_edited_records_beside_the_bundle_never_break_the_page(tmp_path: Path, junk: str) -> None:
+def test_edited_logs_and_timings_never_break_the_page(tmp_path: Path, junk: str) -> None:
     bundle = write_example(tmp_path)
     (tmp_path / "run.json").write_text(junk)
     (tmp_path / "runs/subject-1/timing.jsonl").write_text(junk)

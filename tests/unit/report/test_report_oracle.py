@@ -27,7 +27,7 @@ def without_oracle(run: str, step: Step) -> Step | None:
     return None if run.startswith("oracle") else step
 
 
-def test_every_statistic_of_every_measurement_stands_there(bundle: Bundle) -> None:
+def test_every_statistic_of_every_measurement_is_shown(bundle: Bundle) -> None:
     groups = view_of(bundle).part.oracle.groups
     assert [group.what for group in groups] == WHATS
     for group, what in zip(groups, ("loss", "grad_norm", "gradients", "updates"), strict=True):
@@ -39,7 +39,7 @@ def test_every_statistic_of_every_measurement_stands_there(bundle: Bundle) -> No
             assert shown == {part: number(statistic(name, some)) for part, some in values.items()}
 
 
-def test_a_ratio_stands_beside_the_limit_of_its_own_statistic(bundle: Bundle) -> None:
+def test_a_ratio_is_shown_with_the_limit_of_its_own_statistic(bundle: Bundle) -> None:
     allowed = {group.what: [row.allowed for row in group.rows] for group in view_of(bundle).part.oracle.groups}
     limits = [f"at most {value} allowed (strict-fp32)" for value in (2, 2, 10)]
     assert allowed == {"Loss": limits, "Grad norm": [""] * 3, "First gradients": limits, "Optimizer alone": limits}
@@ -52,14 +52,14 @@ def test_a_standard_without_limits_on_ratios_draws_no_bars(tmp_path: Path) -> No
     assert {row.bar for row in section.gradients.first} == {None}
 
 
-def test_gradients_stand_by_ratio_and_none_is_left_out(bundle: Bundle) -> None:
+def test_gradients_are_listed_by_ratio_and_none_is_omitted(bundle: Bundle) -> None:
     table = view_of(bundle).part.oracle.gradients
     ratios = bundle.comparison["oracle.gradients.ratio"]
     worst_first = sorted(zip(ratios.values, ratios.places, strict=True), key=lambda pair: -pair[0])
     assert [row.name for row in (*table.first, *table.rest)] == [name for _, name in worst_first]
 
 
-def test_a_missing_oracle_is_said_and_nothing_is_drawn(tmp_path: Path) -> None:
+def test_a_missing_oracle_is_stated_and_nothing_is_drawn(tmp_path: Path) -> None:
     view = view_of(write_example(tmp_path, change=without_oracle))
     assert [group.missing for group in view.part.oracle.groups] == [
         *["oracle-1: killed by signal 9 after step 0"] * 2,
@@ -69,7 +69,7 @@ def test_a_missing_oracle_is_said_and_nothing_is_drawn(tmp_path: Path) -> None:
     assert view.part.oracle.chart is None and "chart-oracle" not in view.data["figures"]
 
 
-def test_a_run_that_stopped_on_the_way_is_named_beside_its_errors(tmp_path: Path) -> None:
+def test_a_failed_run_is_named_with_its_errors(tmp_path: Path) -> None:
     cut = write_example(tmp_path, change=lambda run, s: None if run == "subject-1" and s.step > 83 else s)
     loss = view_of(cut).part.oracle.groups[0]
     assert loss.broken == "subject-1: killed by signal 9 after step 83"

@@ -1,4 +1,4 @@
-"""The view model: what is said about a bundle, in words and numbers."""
+"""The view model: what the page states about a bundle, as text and numbers."""
 
 import dataclasses
 import math
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.base.text import listed
 from harness.cases.case import load_case
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
@@ -14,7 +15,7 @@ from harness.evidence.summary import remarks
 from harness.report.charts import limits_on
 from harness.report.columns import step_columns, step_tables
 from harness.report.criteria import used_of_allowed
-from harness.report.words import duration, exact, listed, number
+from harness.report.words import duration, exact, number
 from harness.runs.trace import RunOutcome, Step
 from harness.standards import Limit, load_standard
 from tests.support.bundles import Change, example_parameters, example_step, page_of, view_of, write_example
@@ -60,15 +61,16 @@ def test_a_red_verdict_names_the_first_step_beyond_a_limit(failing: Bundle) -> N
     verdict = view_of(failing).verdict
     assert verdict.tone == "bad"
     assert "fail, the first at step 17" in verdict.sentence
-    assert verdict.trouble is not None and verdict.trouble.first == "The first step beyond a limit is step 17."
+    assert verdict.trouble is not None
+    assert verdict.trouble.first == "The first step beyond a limit is step 17 (strict-fp32/loss)."
     assert verdict.trouble.earliest[0][1].startswith("Loss of every step: largest 0.0058, at most 1e-05 allowed")
 
 
-def test_every_finding_that_failed_is_told_at_the_top(failing: Bundle) -> None:
+def test_every_failed_finding_is_shown_at_the_top(failing: Bundle) -> None:
     trouble = view_of(failing).verdict.trouble
     assert trouble is not None
-    told = {message for _, message in (*trouble.earliest, *trouble.others)}
-    assert told == {f.message for f in failing.findings if f.outcome in (Outcome.FAIL, Outcome.ERROR)}
+    shown = {message for _, message in (*trouble.earliest, *trouble.others)}
+    assert shown == {f.message for f in failing.findings if f.outcome in (Outcome.FAIL, Outcome.ERROR)}
 
 
 def test_a_limit_in_errors_of_the_reference_is_drawn_where_it_lies(tmp_path: Path) -> None:
@@ -84,9 +86,7 @@ def test_a_limit_in_errors_of_the_reference_is_drawn_where_it_lies(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("rate", "remarked"), [(1e-4, False), (1e-3, True)])
-def test_what_fails_beyond_the_rate_that_limits_were_derived_for_is_said_to(
-    tmp_path: Path, rate: float, remarked: bool
-) -> None:
+def test_a_failure_beyond_the_rate_of_the_limits_has_a_remark(tmp_path: Path, rate: float, remarked: bool) -> None:
     case = small_case()
     case = case.with_changes(lr_schedule={**case.lr_schedule.model_dump(), "learning_rate": rate})
     bundle = write_example(tmp_path / "failing", case=case, change=off_from(7))
@@ -103,14 +103,14 @@ def test_inconclusive_is_never_shown_as_passed(tmp_path: Path) -> None:
     assert "inconclusive" in view.verdict.sentence
 
 
-def test_a_passing_bundle_has_no_trouble_and_says_what_the_next_level_lacks(tmp_path: Path) -> None:
+def test_a_passing_bundle_has_no_trouble_and_shows_what_the_next_level_lacks(tmp_path: Path) -> None:
     verdict = view_of(write_example(tmp_path)).verdict
     assert verdict.trouble is None and verdict.tone == "good" and verdict.level == "Preliminary"
     assert verdict.next_level == "Validated"
     assert any("Signed by the developer: no valid signature" in text for text in verdict.missing)
 
 
-def test_who_has_to_sign_is_said_at_lower_levels_too(failing: Bundle) -> None:
+def test_missing_signatures_are_shown_at_lower_levels_too(failing: Bundle) -> None:
     verdict = view_of(failing).verdict
     assert verdict.level == "Untested"
     assert verdict.ceiling is not None and "no valid signature" in verdict.ceiling
@@ -119,7 +119,7 @@ def test_who_has_to_sign_is_said_at_lower_levels_too(failing: Bundle) -> None:
 def test_steps_that_were_not_taken_are_not_called_beyond_a_limit(tmp_path: Path) -> None:
     bundle = write_example(tmp_path, change=lambda run, s: None if run == "subject-1" and s.step > 83 else s)
     loss = view_of(bundle).part.charts[0]
-    assert "No step that was taken is beyond it. Steps 84 to 200 were not taken by both sides." in loss.caption
+    assert "No taken step is beyond it. Steps 84 to 200 were not taken by both sides." in loss.caption
     assert not any("✕" in note["text"] for note in loss.figure["layout"]["annotations"])
 
 
@@ -162,7 +162,7 @@ def test_a_floor_that_was_not_measured_has_no_rows(failing: Bundle) -> None:
     assert view_of(failing).part.floor == ()
 
 
-def test_determinism_says_identical_bits_or_the_first_step_that_differs(tmp_path: Path) -> None:
+def test_determinism_shows_identical_bits_or_the_first_step_that_differs(tmp_path: Path) -> None:
     def drifting(run: str, step: Step) -> Step:
         return dataclasses.replace(step, loss=step.loss + 1e-9) if run == "subject-2" and step.step >= 9 else step
 
@@ -181,7 +181,7 @@ def test_a_repeat_that_was_cut_short_is_not_called_identical(tmp_path: Path) -> 
     assert row.mark.word == "not measured" and "step 84" in row.detail
 
 
-def test_tensors_stand_worst_first_and_not_a_number_before_all(tmp_path: Path) -> None:
+def test_tensors_are_listed_worst_first_and_not_a_number_before_all(tmp_path: Path) -> None:
     def broken(run: str) -> dict[str, np.ndarray]:
         tensors = example_parameters(run)
         if run.startswith("subject"):
@@ -193,7 +193,7 @@ def test_tensors_stand_worst_first_and_not_a_number_before_all(tmp_path: Path) -
     assert table.first[0].bar is not None and table.first[0].bar.over
 
 
-def test_a_resumed_run_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_resumed_run_is_shown_as_resumed(tmp_path: Path) -> None:
     resumed = RunOutcome(status="completed", last_step=200, detail="200 of 200 steps", resumed_after=(50, 100))
     view = view_of(write_example(tmp_path, outcomes={"subject-1": resumed}))
     assert view.provenance.notices == ("subject-1 was resumed after step 50, 100.",)
@@ -238,7 +238,7 @@ def test_used_of_allowed(one: Limit, value: float, width: float | None, over: bo
     assert (bar.width, bar.over, bar.text) == (width, over, text)
 
 
-def test_what_is_allowed_is_said_as_in_the_messages(tmp_path: Path) -> None:
+def test_limits_are_worded_as_in_the_messages(tmp_path: Path) -> None:
     view = view_of(write_example(tmp_path))
     rows = {row.id: row for table in view.standards for group in table.groups for row in group.criteria}
     assert rows["official-steps"].limits[0].allowed == "at least 1000 required"

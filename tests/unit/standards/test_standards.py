@@ -81,7 +81,7 @@ def test_how_a_file_is_written_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
         (lambda s: s["criteria"][0]["limits"][0].pop("reason"), "criteria.0.limits.0.reason"),
         (lambda s: s["criteria"][0]["limits"][0].update(reason=""), "criteria.0.limits.0.reason"),
@@ -101,22 +101,22 @@ def test_how_a_file_is_written_does_not_matter() -> None:
         ),
     ],
 )
-def test_an_unsound_standard_is_refused(edit: Callable[[Any], Any], told: str) -> None:
+def test_an_unsound_standard_is_refused(edit: Callable[[Any], Any], message: str) -> None:
     changed = content()
     edit(changed)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         parse_standard(changed, "x")
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_every_problem_is_reported_at_once() -> None:
     changed = content()
     changed["criteria"][0]["limits"][0].pop("reason")
     changed["criteria"][1].pop("title")
     changed["extra"] = 1
     with pytest.raises(InputError) as error:
         parse_standard(changed, "x")
-    told = str(error.value)
-    assert all(place in told for place in ("criteria.0.limits.0.reason", "criteria.1.title", "extra"))
+    message = str(error.value)
+    assert all(place in message for place in ("criteria.0.limits.0.reason", "criteria.1.title", "extra"))
 
 
 def limiting(tmp_path: Path, task: str = "pretrain", **limit: Any) -> str:

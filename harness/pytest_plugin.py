@@ -8,7 +8,6 @@ over the processes of pytest-xdist, and only one case is run at a time. Nothing 
 """
 
 import os
-import shlex
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,24 +152,22 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 def failure(certified: Certified) -> str:
     """What was found and why it is not enough: each finding with its numbers and limit, and where to look next."""
-    from harness.evidence.judge import Outcome, closest
-    from harness.evidence.summary import can_be_diagnosed, remarks
+    from harness.evidence.bundle_files import PAGE
+    from harness.levels.verdict_words import conclude
 
-    bundle, certificate = certified.bundle, certified.certificate
-    lines = [f"{bundle.case.name} is {certificate.level}, {certified.asked} is asked ({certificate.scope})"]
-    lines += [f"{one.name}: {one.outcome.detail}" for one in bundle.runs.values() if one.outcome.status != "completed"]
-    lines += [f"{f.outcome:<12} {f.criterion}: {f.message}" for f in bundle.findings if f.outcome is not Outcome.PASS]
-    lines += remarks(bundle)
-    if certificate.missing:
-        missing = "; ".join(f"{one.text.lower()} ({one.detail})" for one in certificate.missing)
-        lines.append(f"missing for {certificate.next_level}: {missing}")
-    lines.append(f"page: {bundle.path / 'report.html'}")
-    if can_be_diagnosed(bundle):
-        lines.append(f"which module differs first: certify diagnose {shlex.quote(str(bundle.path))}")
-    elif worst := closest(bundle.findings):
-        where = f"{worst[1].standard}/{worst[1].criterion}"
-        lines.append(f"closest to its limit, or furthest beyond it: {where}, {worst[0]:.4g} of it")
-    return "\n".join(lines)
+    conclusion = conclude(certified.bundle, certified.certificate)
+    lines = [
+        f"{conclusion.headline}; {certified.asked} is required. {conclusion.sentence}",
+        *(f"{name}: {text}" for name, text in conclusion.broken.items()),
+        *(f"{outcome:<12} {text}" for outcome, text in conclusion.findings),
+        *conclusion.remarks,
+        conclusion.first,
+        conclusion.missing_line,
+        conclusion.closest_line,
+        f"Page: {certified.bundle.path / PAGE}",
+        conclusion.next_line,
+    ]
+    return "\n".join(filter(None, lines))
 
 
 def _certified(config: pytest.Config, name: str, asked: Mapping[str, Any]) -> Certified:
@@ -229,24 +226,19 @@ def _found(out: Path) -> "tuple[Bundle, Certificate] | None":
 
 def _properties(certified: Certified) -> Iterator[tuple[str, object]]:
     """For JUnit's file, and from the processes of pytest-xdist to the one that prints."""
-    from harness.evidence.judge import Outcome, closest
+    from harness.levels.verdict_words import conclude
 
-    bundle, level = certified.bundle, certified.certificate.level
-    passed = sum(one.outcome is Outcome.PASS for one in bundle.findings)
-    worst = closest(bundle.findings)
-    ratio, where = (f"{worst[0]:.4g}", f"{worst[1].standard}/{worst[1].criterion}") if worst else ("", "")
+    bundle, conclusion = certified.bundle, conclude(certified.bundle, certified.certificate)
+    closest = conclusion.closest
     yield f"{PROPERTY}case", bundle.case.name
-    yield f"{PROPERTY}level", str(level)
+    yield f"{PROPERTY}level", str(certified.certificate.level)
     yield f"{PROPERTY}asked", certified.asked
     yield f"{PROPERTY}bundle", str(bundle.path)
     yield f"{PROPERTY}bundle_digest", bundle.digest
-    yield f"{PROPERTY}worst_ratio", ratio
-    yield f"{PROPERTY}worst_criterion", where
-    yield (
-        LINE,
-        f"{bundle.case.name}: {level} ({certified.certificate.scope}), {passed} of {len(bundle.findings)} criteria "
-        f"pass, worst {ratio} of its limit ({where}), {bundle.path}",
-    )
+    yield f"{PROPERTY}worst_ratio", f"{closest.used:.4g}" if closest else ""
+    yield f"{PROPERTY}worst_criterion", closest.criterion if closest else ""
+    parts = (f"{conclusion.headline}:", conclusion.sentence, conclusion.closest_line, f"({bundle.path})")
+    yield LINE, " ".join(filter(None, parts))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -5,7 +5,7 @@ readers drop without a word (the second of two limits would be the one that judg
 """
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from harness.base.errors import InputError
 LARGEST_BYTES = 1 << 20
 MOST_NODES = 100_000  # an alias counts as all that it stands for
 DEEPEST = 64  # levels of nesting; what uses the content may recurse into it
-MERGE, VALUE = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"
+MERGE, VALUE, STRING = (f"tag:yaml.org,2002:{name}" for name in ("merge", "value", "str"))
 PROBLEMS_IN_YAML = "cannot be read as YAML"
 
 KeyPath = Sequence[int | str]  # the keys and list positions that lead to a value
@@ -60,7 +60,7 @@ def _worded(problem: Problem) -> str:
     return f"{'.'.join(map(str, problem.keys)) or '(whole file)'}: {problem.message}"
 
 
-def _listed(origin: str, what: str, problems: Sequence[tuple[int | None, str]]) -> InputError:
+def _listed(origin: str, what: str, problems: Iterable[tuple[int | None, str]]) -> InputError:
     lines = [text if line is None else f"{origin}:{line}: {text}" for line, text in problems]
     count = f"{len(lines)} problem{'s' * (len(lines) > 1)}"
     return InputError("\n  ".join([f"{origin} {what} ({count}):", *lines]))
@@ -126,7 +126,7 @@ def _content(text: str) -> tuple[Any, yaml.Node | None]:
 
 
 class _KeysGivenTwice(Exception):
-    def __init__(self, problems: list[tuple[int | None, str]]) -> None:
+    def __init__(self, problems: Sequence[tuple[int, str]]) -> None:
         super().__init__()
         self.problems = problems
 
@@ -137,13 +137,13 @@ class _Loader(yaml.SafeLoader):
     def check(self, root: yaml.Node) -> None:
         """Refuses keys that are given twice, and a document that is too large or too deep."""
         self._extents: dict[int, tuple[int, int] | None] = {}
-        self._twice: list[tuple[int | None, str]] = []
+        self._twice: list[tuple[int, str]] = []
         nodes, levels = self._extent(root)
         if nodes > MOST_NODES or levels > DEEPEST:
             limits = f"at most {MOST_NODES} values and {DEEPEST} levels of nesting are read"
             raise _error(f"too large or too deep, with what its aliases stand for: {limits}", root)
         if self._twice:
-            raise _KeysGivenTwice(self._twice)
+            raise _KeysGivenTwice(sorted(self._twice))
 
     def _extent(self, node: yaml.Node) -> tuple[int, int]:
         """How many nodes a node stands for, itself included, and how deep they are."""
@@ -170,12 +170,28 @@ class _Loader(yaml.SafeLoader):
 
     def _name(self, key: yaml.Node) -> Hashable:
         """A key as a mapping holds it: 1 and 0x1 are one, 1 and '1' are two."""
-        if key.tag in (MERGE, VALUE):
+        if key.tag == MERGE:
             return key.tag, key.value
+        if key.tag == VALUE:  # `=`, which PyYAML has no value for
+            key.tag = STRING
         name = self.construct_object(key, deep=True) if isinstance(key, yaml.ScalarNode) else []
         if not isinstance(name, Hashable):
             raise _error("a key is one word or number, and no list or mapping", key)
         return name
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Puts what `<<` merges before the other keys of a mapping. A key of the mapping replaces a merged one, and of
+        two merged mappings the first counts; PyYAML 6.0.4 decides this by whether two texts are one object.
+
+        Source: YAML, merge key language-independent type, version 1.1.
+        """
+        own = {self._name(key): (key, value) for key, value in node.value if key.tag != MERGE}
+        merged: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
+        for source in (source for key, value in node.value if key.tag == MERGE for source in _merged_by(value)):
+            self.flatten_mapping(source)
+            for key, value in source.value:
+                merged.setdefault(self._name(key), (key, value))
+        node.value = [*(pair for name, pair in merged.items() if name not in own), *own.values()]
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """A value. What its constructor cannot make, such as the day 2026-02-30, is an error at its line."""
@@ -194,6 +210,13 @@ def _given_twice(key: yaml.Node, before: yaml.Node) -> str:
     if key.value == before.value:
         return f"the key {key.value!r} is given twice, first in line {line}"
     return f"the key {key.value!r} is the same as {before.value!r} in line {line}"
+
+
+def _merged_by(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+        if not isinstance(source, yaml.MappingNode):
+            raise _error("'<<' merges a mapping, or a list of mappings", source)
+        yield source
 
 
 def _children(node: yaml.Node) -> Iterator[yaml.Node]:
@@ -218,7 +241,5 @@ def _step(node: yaml.Node, key: int | str) -> tuple[yaml.Mark, yaml.Node] | None
     if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
         return node.value[key].start_mark, node.value[key]
     if isinstance(node, yaml.MappingNode):
-        # PyYAML has put what `<<` merges before the keys that are written out, so the last one counts.
-        pairs = [(name.start_mark, value) for name, value in node.value if name.value == str(key)]
-        return pairs[-1] if pairs else None
+        return next(((name.start_mark, value) for name, value in node.value if name.value == str(key)), None)
     return None

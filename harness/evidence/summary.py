@@ -23,10 +23,12 @@ def remarks(bundle: Bundle) -> tuple[str, ...]:
     )
 
 
-def first_step(bundle: Bundle) -> int | None:
-    """The earliest step at which a failed finding exceeds its limit; None if none is about steps."""
-    failed = [_step(finding) for finding in bundle.findings if finding.outcome is Outcome.FAIL]
-    return min((step for step in failed if step is not None), default=None)
+def first_failure(bundle: Bundle) -> tuple[int, Finding] | None:
+    """The earliest step at which a failed finding exceeds its limit, and that finding; None if none is about steps. Of
+    several, one with a limit for single steps locates the failure more exactly than one with a limit for a mean."""
+    failed = (finding for finding in bundle.findings if finding.outcome is Outcome.FAIL)
+    found = [(step, finding) for finding in failed if (step := failing_step(finding)) is not None]
+    return min(found, key=lambda one: (one[0], summarizes(one[1])), default=None)
 
 
 def broken_names(bundle: Bundle) -> list[str]:
@@ -35,7 +37,12 @@ def broken_names(bundle: Bundle) -> list[str]:
     return [*stopped, *bundle.absent]
 
 
-def _step(finding: Finding) -> int | None:
+def summarizes(finding: Finding) -> bool:
+    """Whether the limit is for a mean, a root mean square or a bias."""
+    return finding.judged[0].limit.statistic in ("mean", "rms", "bias")
+
+
+def failing_step(finding: Finding) -> int | None:
     """The first step at which a failed finding exceeds its limit; None if it is not about steps."""
     steps = [
         one.first_beyond for one in finding.judged if one.outcome is Outcome.FAIL and isinstance(one.first_beyond, int)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from harness.base.text import listed
 from harness.evidence.judge import Outcome
 from harness.power.rates import (
     Rate,
@@ -19,7 +20,7 @@ from harness.power.rates import (
 )
 from harness.power.record import Clean, Planted, PowerStudy, first_sightings
 from harness.report.page import render_template
-from harness.report.words import Fact, Mark, count, listed, mark
+from harness.report.words import Fact, Mark, count, mark
 
 FEW = 0.1  # the largest share of the defects that is listed by name
 

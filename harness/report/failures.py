@@ -8,7 +8,8 @@ from harness.cases.alignment import expected_alignment
 from harness.cases.runs_of_a_case import REFERENCE, SUBJECT
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome, describe_place
-from harness.evidence.summary import _step, can_be_diagnosed, first_step, remarks
+from harness.evidence.summary import failing_step, first_failure, summarizes
+from harness.levels.verdict_words import Conclusion, NextCommand
 from harness.report.groups import group_of
 from harness.report.words import Mark, mark, number, purpose
 from harness.runs.files import LOG
@@ -44,41 +45,40 @@ class Cause:
 class Trouble:
     """Failed runs, then causes, then the earliest findings, then the others.
 
-    `diagnosed`: every run finished and a criterion failed, so `certify diagnose` can name the first place that differs.
-    `remarks`: see `remarks`.
+    `remarks`, `first` and `next_command` are those of `harness.levels.verdict_words.Conclusion`.
     """
 
-    diagnosed: bool
     remarks: tuple[str, ...]
     broken: tuple[BrokenRun, ...]
     causes: tuple[Cause, ...]
     first: str | None
+    next_command: NextCommand | None
     earliest: tuple[tuple[Mark, str], ...]
     others: tuple[tuple[Mark, str], ...]
 
 
-def build_trouble(bundle: Bundle) -> Trouble | None:
+def build_trouble(bundle: Bundle, conclusion: Conclusion) -> Trouble | None:
     """None if every run finished and no finding is FAIL or ERROR."""
     refused = [finding for finding in bundle.findings if finding.outcome in REFUSED]
     broken = tuple(_broken_runs(bundle))
     if not refused and not broken:
         return None
-    step = first_step(bundle)
+    step, _ = first_failure(bundle) or (None, None)
     failed = [finding for finding in refused if finding.outcome is Outcome.FAIL]
     causes = [finding for finding in failed if group_of(finding) == "Alignment"]
     failed = [finding for finding in failed if finding not in causes]
-    earliest = [finding for finding in failed if step is None or _step(finding) == step]
+    earliest = [finding for finding in failed if step is None or failing_step(finding) == step]
     if not broken and not failed and not causes:
         earliest = refused
-    earliest = sorted(earliest, key=_summarizes)[:SHOWN]
+    earliest = sorted(earliest, key=summarizes)[:SHOWN]
     others = [finding for finding in refused if finding not in earliest and finding not in causes]
-    others.sort(key=lambda finding: (finding.outcome is Outcome.ERROR, _step(finding) or 0))
+    others.sort(key=lambda finding: (finding.outcome is Outcome.ERROR, failing_step(finding) or 0))
     return Trouble(
-        diagnosed=can_be_diagnosed(bundle),
-        remarks=remarks(bundle),
+        remarks=conclusion.remarks,
         broken=broken,
         causes=tuple(_cause(bundle, finding) for finding in causes),
-        first=None if step is None else f"The first step beyond a limit is step {number(step)}.",
+        first=conclusion.first,
+        next_command=conclusion.next_command,
         earliest=tuple((mark(finding.outcome), finding.message) for finding in earliest),
         others=tuple((mark(finding.outcome), finding.message) for finding in others),
     )
@@ -99,11 +99,6 @@ def _misaligned(bundle: Bundle, name: str) -> Iterator[str]:
         expected, found = wanted.get(key, ABSENT), stated.get(key, ABSENT)
         if expected != found:
             yield f"{key}: the {name.partition('-')[0]} has {found}, the case has {expected}"
-
-
-def _summarizes(finding: Finding) -> bool:
-    """Whether the limit is for a mean, a root mean square or a bias; a limit for single steps locates more exactly."""
-    return finding.judged[0].limit.statistic in ("mean", "rms", "bias")
 
 
 def _broken_runs(bundle: Bundle) -> list[BrokenRun]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.base.text import listed
 from harness.cases.runs_of_a_case import SUBJECT
 from harness.evidence.bundle import Bundle
 from harness.report.charts import Chart
@@ -22,7 +23,7 @@ from harness.report.documents import (
 )
 from harness.report.oracle import ErrorGroup, error_group
 from harness.report.sides import SHOWN_TENSORS, Repeated, RepeatRow, badness, repeat_rows
-from harness.report.words import Fact, count, listed, number
+from harness.report.words import Fact, count, number
 
 SIDES = ("reference", "subject")
 REPEATED = (

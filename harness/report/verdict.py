@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
-from harness.evidence.summary import broken_names, first_step
 from harness.levels.rule import VALID_DAYS, Certificate, Level, Requirement
+from harness.levels.verdict_words import conclude
 from harness.report.failures import REFUSED, Trouble, build_trouble
-from harness.report.words import Mark, count, listed, mark
+from harness.report.words import Mark, mark
 
 MET = Mark(glyph="✓", word="met", tone="pass")
 UNMET = Mark(glyph="✕", word="not met", tone="fail")
-NO_LEVEL = "No level"
+PLACE = "BUNDLE"  # a page does not know where it will lie
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +48,22 @@ class Verdict:
 def build_verdict(bundle: Bundle, certificate: Certificate) -> Verdict:
     """Everything of the first two sections."""
     outcomes = Counter(finding.outcome for finding in bundle.findings)
+    conclusion = conclude(bundle, certificate, place=PLACE)
     ceiling = next((r for r in certificate.requirements if not r.met and r.text.startswith("Signed")), None)
     return Verdict(
-        level=NO_LEVEL if certificate.level is Level.NONE else certificate.level.value,
+        level=conclusion.level,
         tone=_tone(outcomes, certificate.level),
-        sentence=_sentence(bundle, outcomes),
-        scope=str(certificate.scope),
+        sentence=conclusion.sentence,
+        scope=conclusion.scope,
         as_of=f"{certificate.at:%Y-%m-%d}",
         valid=_valid(bundle, certificate.at),
         scope_note=_scope_note(bundle.environment.device),
         counts=tuple((mark(outcome), outcomes[outcome]) for outcome in Outcome),
         ladder=tuple(_rung(certificate, level) for level in certificate.ladder),
-        next_level=certificate.next_level.value if certificate.next_level else None,
-        missing=tuple(_missing(requirement) for requirement in certificate.missing),
+        next_level=conclusion.next_level,
+        missing=conclusion.missing,
         ceiling=ceiling.detail.rstrip(".") if ceiling and ceiling not in certificate.missing else None,
-        trouble=build_trouble(bundle),
+        trouble=build_trouble(bundle, conclusion),
     )
 
 
@@ -71,32 +72,10 @@ def _valid(bundle: Bundle, at: datetime) -> str:
     return f"The run {'expired on' if at > until else 'is valid until'} {until:%Y-%m-%d}."
 
 
-def _missing(requirement: Requirement) -> str:
-    """A criterion's message already begins with its title."""
-    if requirement.detail.startswith(requirement.text):
-        return requirement.detail
-    return f"{requirement.text}: {requirement.detail}"
-
-
 def _tone(outcomes: Counter[Outcome], level: Level) -> str:
     if any(outcomes[outcome] for outcome in REFUSED):
         return "bad"
     return "open" if level in (Level.NONE, Level.UNTESTED, Level.COMMUNITY) else "good"
-
-
-def _sentence(bundle: Bundle, outcomes: Counter[Outcome]) -> str:
-    """The outcomes of the criteria in one sentence; runs that failed come first."""
-    total = count(len(bundle.findings), "criterion", "criteria")
-    broken = broken_names(bundle)
-    step = first_step(bundle)
-    at = f", the first at step {step}" if step is not None else ""
-    others = (Outcome.ERROR, "could not be judged"), (Outcome.INCONCLUSIVE, "inconclusive")
-    rest = "".join(f"; {outcomes[outcome]} {word}" for outcome, word in others if outcomes[outcome])
-    if broken:
-        return f"{listed(broken)} did not finish: {outcomes[Outcome.FAIL]} of {total} fail{at}{rest}."
-    if outcomes[Outcome.FAIL]:
-        return f"{outcomes[Outcome.FAIL]} of {total} fail{at}{rest}."
-    return f"{outcomes[Outcome.PASS]} of {total} pass, none fails{rest}."
 
 
 def _scope_note(device: str) -> str:

@@ -1,7 +1,7 @@
 """Numbers, places and outcomes as the page shows them. All formatting of the page starts here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.cases.runs_of_a_case import FLOOR, FLOOR_RUN
@@ -86,13 +86,6 @@ def exact(value: float) -> str:
 
 def count(amount: int, noun: str, plural: str | None = None) -> str:
     return f"{number(amount)} {noun if amount == 1 else plural or noun + 's'}"
-
-
-def listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def duration(seconds: float) -> str:

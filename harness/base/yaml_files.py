@@ -1,7 +1,8 @@
 """YAML files that a person wrote: the one place that reads them.
 
-Takes a file or a text, gives its content with the line of every key. Refuses a key that is given twice, which YAML
-readers drop without a word (the second of two limits would be the one that judges), and aliases without end.
+Takes a file or a text, gives its content with the line of every key. Rejects a key that is given twice: YAML readers
+keep one of the values without a message, and a standard with two limits would judge by the second. Also rejects aliases
+without end.
 """
 
 import functools
@@ -14,7 +15,7 @@ import yaml
 
 from harness.base.errors import InputError
 
-LARGEST_BYTES = 1 << 20
+LARGEST_BYTES = 256 << 10  # PyYAML reads some 50 KiB in a second
 MOST_NODES = 100_000  # an alias counts as all that it stands for
 DEEPEST = 64  # levels of nesting; what uses the content may recurse into it
 MERGE, VALUE, STRING = (f"tag:yaml.org,2002:{name}" for name in ("merge", "value", "str"))
@@ -23,23 +24,23 @@ PROBLEMS_IN_YAML = "cannot be read as YAML"
 KeyPath = Sequence[int | str]  # the keys and list positions that lead to a value
 
 
-def _nowhere(_: KeyPath) -> None:
-    """The line of content that has none."""
+def _no_line(_: KeyPath) -> None:
+    """The line of a key in content without lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a person wrote.
+    """The content of a file.
 
     Attributes:
         value: The content as plain values.
         origin: The file's name, for messages.
-        line_of: The line of the last of some keys that is there; None where the content has no lines.
+        line_of: The line of the last existing key of a path; None if the content has no lines.
     """
 
     value: Any
     origin: str
-    line_of: Callable[[KeyPath], int | None] = _nowhere
+    line_of: Callable[[KeyPath], int | None] = _no_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def read_yaml(path: Path) -> Written:
     """The content of a file.
 
     Raises:
-        InputError: it cannot be read, is not UTF-8, or is refused by `parse_yaml`.
+        InputError: it cannot be read, is not UTF-8, or is rejected by `parse_yaml`.
     """
     try:
         with path.open("rb") as file:
@@ -78,7 +79,7 @@ def read_yaml(path: Path) -> Written:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     if len(data) > LARGEST_BYTES:
-        raise InputError(f"{path} has more than {LARGEST_BYTES >> 20} MiB. Is it the YAML file that you mean?")
+        raise InputError(f"{path} has more than {LARGEST_BYTES >> 10} KiB. Is it the YAML file that you mean?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -132,10 +133,10 @@ class _KeysGivenTwice(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads a document, and checks it before values are made of it: values of endless aliases have no end either."""
+    """Reads a document, and checks it before values are made of it: endless aliases would make endless values."""
 
     def check(self, root: yaml.Node) -> None:
-        """Refuses keys that are given twice, and a document that is too large or too deep."""
+        """Rejects keys that are given twice, and a document that is too large or too deep."""
         self._extents: dict[int, tuple[int, int] | None] = {}
         self._twice: list[tuple[int, str]] = []
         nodes, levels = self._extent(root)
@@ -146,7 +147,7 @@ class _Loader(yaml.SafeLoader):
             raise _KeysGivenTwice(sorted(self._twice))
 
     def _extent(self, node: yaml.Node) -> tuple[int, int]:
-        """How many nodes a node stands for, itself included, and how deep they are."""
+        """The number of nodes that a node stands for, itself included, and their depth."""
         if id(node) in self._extents:
             known = self._extents[id(node)]
             if known is None:
@@ -228,7 +229,7 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _line_of(root: yaml.Node | None, keys: KeyPath) -> int | None:
-    """The line of the last key that is there. What is not there, such as a missing key, is skipped."""
+    """The line of the last existing key of a path. A key that does not exist, such as a missing one, is skipped."""
     if root is None:
         return 1
     mark, node = root.start_mark, root

@@ -210,7 +210,7 @@ def test_a_byte_order_mark_is_not_content(tmp_path: Path) -> None:
 def test_a_file_of_another_size_than_people_write_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_bytes(b"# " + b"x" * LARGEST_BYTES)
-    assert unreadable(path) == f"{path} has more than 1 MiB. Is it the YAML file that you mean?"
+    assert unreadable(path) == f"{path} has more than 256 KiB. Is it the YAML file that you mean?"
 
 
 def test_an_empty_file_is_nothing_at_its_first_line(tmp_path: Path) -> None:

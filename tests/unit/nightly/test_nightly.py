@@ -128,7 +128,7 @@ def test_a_cell_without_its_device_is_not_run_with_the_reason(
     assert result["cells"][ON_ASCEND] == {"state": "not run", "level": None, "change": "not run"}
     assert result["cells"][TEXT]["state"] == "judged" and result["failing"] == [ON_ASCEND]
     text = Path(result["summary"]).read_text()
-    assert "**Ascend is not ready here**, so none of its cells was run:" in text
+    assert "**Ascend is not ready here**; none of its cells was run:" in text
     assert "- devices: npu-smi is not installed. Is this the right host?" in text
     next_second()
     lenient = matrix(place, {"device": "Ascend"}, {}, fail_on=["regression", "below", "broken"])

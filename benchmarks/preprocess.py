@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from harness.corpus.indexed import open_indexed
-from harness.corpus.preprocess import Options, preprocess
+from harness.corpus.preprocess import PreprocessOptions, preprocess
 from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer
 from harness.corpus.tokenizers import HuggingFaceTokenizer, TokenIds
 from harness.corpus.wikitext import write_jsonl
@@ -216,7 +216,7 @@ class LibraryTokenizer(HuggingFaceTokenizer):
 
 def by_library(arguments: argparse.Namespace) -> None:
     """`certify data preprocess` with the library's batch interface in place of the dictionary."""
-    options = Options(source=arguments.source, output_prefix=arguments.prefix, workers=arguments.workers)
+    options = PreprocessOptions(source=arguments.source, output_prefix=arguments.prefix, workers=arguments.workers)
     preprocess(options, LibraryTokenizer(arguments.tokenizer_dir))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
-from harness.base.errors import CertifyError
+from harness.base.errors import CertifyError, InputError
 from harness.base.near_names import did_you_mean
 from harness.cli.on_demand import CommandsOnDemand
 from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, columns, error_console
@@ -85,7 +85,12 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         import importlib.metadata  # here, because no other command needs it and it takes a twentieth of a second
 
-        print(f"{NAME} {importlib.metadata.version(DISTRIBUTION)}")
+        try:
+            print(f"{NAME} {importlib.metadata.version(DISTRIBUTION)}")
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError(
+                "This code is not installed, so it has no version. Install it with: pip install ."
+            ) from None
         raise typer.Exit(MET)
 
 

@@ -45,6 +45,12 @@ def test_the_version_is_that_of_the_distribution(certify_: Call) -> None:
     assert (result.code, result.out) == (0, f"certify {importlib.metadata.version('mindspore-certify')}\n")
 
 
+def test_code_that_is_not_installed_has_no_version(certify_: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.cli.main.DISTRIBUTION", "mindspore-certify-elsewhere")
+    result = certify_("--version")
+    assert result.code == 2 and "pip install ." in result.err
+
+
 @pytest.mark.parametrize("words", [[], ["run"], ["data"], ["data", "jsonl"], ["baseline", "list"]], ids=" ".join)
 def test_h_is_help(certify_: Call, words: list[str]) -> None:
     short, long = certify_(*words, "-h"), certify_(*words, "--help")

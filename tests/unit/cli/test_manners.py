@@ -46,7 +46,7 @@ def test_the_version_is_that_of_the_distribution(certify_: Call) -> None:
 
 
 def test_code_that_is_not_installed_has_no_version(certify_: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.cli.main.DISTRIBUTION", "mindspore-certify-elsewhere")
+    monkeypatch.setattr(sys.modules["harness.cli.main"], "DISTRIBUTION", "mindspore-certify-elsewhere")
     result = certify_("--version")
     assert result.code == 2 and "pip install ." in result.err
 

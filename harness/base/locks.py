@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.base.errors import InputError
 
 LONGEST_HOLDER = 1000  # bytes
+ATTEMPTS = 100  # to make a directory that others remove at the same time
 
 
 @contextlib.contextmanager
@@ -57,7 +58,7 @@ def _acquire(path: Path, wait: bool) -> int:
         OSError: it cannot be made.
     """
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_directory(path.parent)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # who held it before has just removed the directory
@@ -70,6 +71,18 @@ def _acquire(path: Path, wait: bool) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _make_directory(path: Path) -> None:
+    """Makes a directory. The process that held it before may remove it between two system calls of `mkdir`.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            return path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

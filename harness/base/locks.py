@@ -81,7 +81,8 @@ def _make_directory(path: Path) -> None:
     """
     for _ in range(ATTEMPTS - 1):
         with contextlib.suppress(FileExistsError, FileNotFoundError):
-            return path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
+            return
     path.mkdir(parents=True, exist_ok=True)
 
 

@@ -97,6 +97,23 @@ def test_of_many_that_wait_one_at_a_time_goes_on_though_each_removes_the_file(pa
     assert (tmp_path / "counter").read_text() == "80" and not path.exists()
 
 
+def test_a_directory_that_another_process_removes_at_the_same_time_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mkdir` finds the directory; when it looks what that is, the process that held it has removed it."""
+    path.parent.mkdir()
+    is_dir = Path.is_dir
+
+    def removed_before(directory: Path) -> bool:
+        monkeypatch.setattr(Path, "is_dir", is_dir)
+        directory.rmdir()
+        return directory.is_dir()
+
+    monkeypatch.setattr(Path, "is_dir", removed_before)
+    with locked(path, user="run", option="--out"):
+        assert path.is_file()
+
+
 def test_nothing_is_left_but_what_came_while_it_was_held(path: Path) -> None:
     with locked(path, user="run", option="--out"):
         assert path.is_file()

@@ -30,11 +30,11 @@ LOCK = ".pytest-lock"
 
 @dataclass(frozen=True, kw_only=True)
 class Certified:
-    """A case that was certified for a test, and the level that the test asks for."""
+    """A case that was certified for a test, and the level that the test requires."""
 
     bundle: "Bundle"
     certificate: "Certificate"
-    asked: str
+    required: str
 
 
 CERTIFIED = pytest.StashKey[Certified]()
@@ -131,22 +131,22 @@ def certificate(request: pytest.FixtureRequest, certify_case: str) -> "Certifica
 
 def _marked(node: pytest.Item) -> Mapping[str, Any]:
     marker = node.get_closest_marker(MARKER)
-    asked = dict(marker.kwargs) if marker else {}
-    if (marker and marker.args) or (unknown := sorted(set(asked) - set(NAMED))):
+    marked = dict(marker.kwargs) if marker else {}
+    if (marker and marker.args) or (unknown := sorted(set(marked) - set(NAMED))):
         what = f"{', '.join(unknown)} is not known" if not (marker and marker.args) else "it takes no positions"
         pytest.fail(f"@pytest.mark.{MARKER}: {what}; name any of {', '.join(NAMED)}.", pytrace=False)
-    return asked
+    return marked
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Below the level that a marker asks for, the test fails with the findings before its body runs."""
+    """Below the required level the test fails with the findings, before its body runs."""
     if item.get_closest_marker(MARKER) is None:
         return
     certified = item.stash.get(CERTIFIED, None)
     if certified is None:
         pytest.fail(f"{item.nodeid} is marked and was not certified: it takes no fixtures.", pytrace=False)
-    if not certified.certificate.reaches(_level(certified.asked)):
+    if not certified.certificate.reaches(_level(certified.required)):
         pytest.fail(failure(certified), pytrace=False)
 
 
@@ -157,7 +157,7 @@ def failure(certified: Certified) -> str:
 
     conclusion = conclude(certified.bundle, certified.certificate)
     lines = [
-        f"{conclusion.headline}; {certified.asked} is required. {conclusion.sentence}",
+        f"{conclusion.headline}; {certified.required} is required. {conclusion.sentence}",
         *(f"{name}: {text}" for name, text in conclusion.broken.items()),
         *(f"{outcome:<12} {text}" for outcome, text in conclusion.findings),
         *conclusion.remarks,
@@ -170,7 +170,7 @@ def failure(certified: Certified) -> str:
     return "\n".join(filter(None, lines))
 
 
-def _certified(config: pytest.Config, name: str, asked: Mapping[str, Any]) -> Certified:
+def _certified(config: pytest.Config, name: str, marked: Mapping[str, Any]) -> Certified:
     """The case of a test, certified once a session.
 
     Raises:
@@ -182,13 +182,13 @@ def _certified(config: pytest.Config, name: str, asked: Mapping[str, Any]) -> Ce
     from harness.certify import case_options, flow
     from harness.certify.jobs import Options
 
-    wanted = str(asked.get("level") or config.getoption("certify_level") or "Preliminary")
+    wanted = str(marked.get("level") or config.getoption("certify_level") or "Preliminary")
     _level(wanted)
-    standards = asked.get("standard") or config.getoption("certify_standard") or ()
+    standards = marked.get("standard") or config.getoption("certify_standard") or ()
     case, judged = case_options.judged_by(load_case(name), [standards] if isinstance(standards, str) else standards)
     baselines = config.getoption("certify_baseline")
-    runners = {side: asked[side] for side in ("subject", "reference", "oracle") if side in asked}
-    device = asked.get("device") or config.getoption("certify_device") or "CPU"
+    runners = {side: marked[side] for side in ("subject", "reference", "oracle") if side in marked}
+    device = marked.get("device") or config.getoption("certify_device") or "CPU"
     identity = [case.record(), [one.digest() for one in judged], device, runners, baselines]
     key = digest_json(identity)[:8]
     base = Path(config.getoption("certify_out") or config.rootpath / "certify-runs")
@@ -205,9 +205,9 @@ def _certified(config: pytest.Config, name: str, asked: Mapping[str, Any]) -> Ce
         # Two cases at a time would only disturb each other: their steps have time limits.
         with locked(base / LOCK, user="session", option="--certify-out", wait=True):
             bundle, certificate = _found(out) or flow.run(case, judged, options, lambda run, trace: None)
-        shared[key] = Certified(bundle=bundle, certificate=certificate, asked=wanted)
+        shared[key] = Certified(bundle=bundle, certificate=certificate, required=wanted)
     first = shared[key]
-    return Certified(bundle=first.bundle, certificate=first.certificate, asked=wanted)
+    return Certified(bundle=first.bundle, certificate=first.certificate, required=wanted)
 
 
 def _found(out: Path) -> "tuple[Bundle, Certificate] | None":
@@ -232,7 +232,7 @@ def _properties(certified: Certified) -> Iterator[tuple[str, object]]:
     closest = conclusion.closest
     yield f"{PROPERTY}case", bundle.case.name
     yield f"{PROPERTY}level", str(certified.certificate.level)
-    yield f"{PROPERTY}asked", certified.asked
+    yield f"{PROPERTY}asked", certified.required
     yield f"{PROPERTY}bundle", str(bundle.path)
     yield f"{PROPERTY}bundle_digest", bundle.digest
     yield f"{PROPERTY}worst_ratio", f"{closest.used:.4g}" if closest else ""

@@ -1,14 +1,14 @@
-"""Baselines: the reference half of a case, recorded once, so that a subject is judged where no reference can run.
+"""Baselines: the reference half of a case, recorded once, to judge a subject where no reference can run.
 
-Takes the directory of a case's finished reference and oracle runs; gives `DIR/CASE/`, whole or not at all:
+Takes the directory of a case's finished reference and oracle runs; gives `DIR/CASE/`, complete or not at all:
 
     baseline.json                 who, why, when, on what; the digest of every other file, and of itself
     case.json                     the case, its corpus and tokenizer by digest
     runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors
 
-Weights and batches are left out: a judging run draws them again from the case, and they must have the recorded digests.
-Refuses to record what did not complete, is not finite or does not repeat, and to judge by what was changed, is of
-another case, or is stale.
+Weights and batches are omitted: a run that is judged by it draws them again from the case, and they must have the
+recorded digests. Rejects a recording that did not complete, is not finite or does not repeat, and a baseline that was
+changed, is of another case, or is stale.
 """
 
 import importlib.metadata
@@ -47,7 +47,7 @@ DEFAULT_DIRECTORY = Path("baselines")
 
 
 class BaselineState(StrEnum):
-    """What a stored baseline is good for."""
+    """Whether a stored baseline can be used."""
 
     USABLE = "usable"
     STALE = "stale"
@@ -66,7 +66,7 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A stored baseline and its state on a day. `detail` says why it cannot be used and which command mends that;
+    """A stored baseline and its state on a day. `detail` states why it cannot be used and which command fixes that;
     `baseline` is None where it could not be read."""
 
     name: str
@@ -76,7 +76,7 @@ class Checked:
 
 
 def record_command(case_name: str, directory: Path, *, replace: bool) -> str:
-    """The command that records the baseline of a case; it has to name the file of one that is not shipped."""
+    """The command that records the baseline of a case; for a case that is not shipped it must name the file."""
     named = case_name if case_name in shipped_cases() else f"FILE_OF_{case_name}"
     where = [] if directory == DEFAULT_DIRECTORY else ["--baselines", str(directory)]
     again = ["--replace"] if replace else []
@@ -84,7 +84,7 @@ def record_command(case_name: str, directory: Path, *, replace: bool) -> str:
 
 
 def check_new(directory: Path, case_name: str, statement: Statement, *, replace: bool) -> None:
-    """Refuses a recording before anything is run for it.
+    """Rejects a recording before anything runs.
 
     Raises:
         InputError: author or reason is empty, a pinned package has another version, or the name is taken: by a baseline
@@ -97,23 +97,23 @@ def check_new(directory: Path, case_name: str, statement: Statement, *, replace:
         raise InputError(f"A baseline is recorded with what the project pins, but {other}. pip install '.[torch]'")
     if os.path.lexists(directory / case_name) and not replace:
         raise InputError(
-            f"{directory / case_name} exists. To record another in its place: "
+            f"{directory / case_name} exists. To replace it: "
             f"{record_command(case_name, directory, replace=True)}"
         )
     if os.path.lexists(directory / case_name) and not (directory / case_name / BASELINE).is_file():
-        raise InputError(f"{directory / case_name} is no baseline, so none takes its place. Choose other --baselines.")
+        raise InputError(f"{directory / case_name} is no baseline and is not replaced. Choose other --baselines.")
 
 
 def check_recordable(case: Case) -> None:
-    """Refuses a case whose reference runs with weights that no other machine has.
+    """Rejects a case whose reference runs with weights that no other machine has.
 
     Raises:
-        InputError: its weights are trained for it.
+        InputError: its weights are trained on each machine.
     """
     if case.trains_weights:
         raise InputError(
-            f"There is no baseline of {case.name}: the weights that it asks are trained on each machine anew, and not "
-            "to the same bits. Ask a checkpoint, the same everywhere: --model DIR ('certify checkpoint' writes one)."
+            f"There is no baseline of {case.name}: its weights are trained on each machine, and not to the same bits. "
+            "Use a checkpoint, which is the same everywhere: --model DIR ('certify checkpoint' writes one)."
         )
 
 
@@ -124,10 +124,10 @@ def workplace(directory: Path, case_name: str) -> Iterator[Path]:
     Raises:
         InputError: it cannot be made.
     """
-    absent = [one for one in (directory, *directory.parents) if not one.exists()]
     try:
+        absent = [one for one in (directory, *directory.parents) if not one.exists()]
         directory.mkdir(parents=True, exist_ok=True)
-        # No case has a name that begins with a dot, so what a kill leaves is never taken for a baseline.
+        # No case has a name that begins with a dot, so the leftover of a killed recording is never read as a baseline.
         path = Path(tempfile.mkdtemp(prefix=f".{case_name}.", suffix=".partial", dir=directory))
     except OSError as error:
         raise InputError(f"The directory {directory} cannot be written: {error.strerror}.") from None
@@ -141,7 +141,7 @@ def workplace(directory: Path, case_name: str) -> Iterator[Path]:
 def store(work: Path, runs: Path, case: Case, inputs: Inputs, statement: Statement, destination: Path) -> Baseline:
     """Makes the finished runs of a directory the baseline `destination`, in place of one that is there.
 
-    `work` is a directory on the same file system, for what is not whole yet.
+    `work` is a directory on the same file system, for what is not complete yet.
 
     Raises:
         InputError: a run did not complete or is not finite, or the repeat differs.
@@ -180,14 +180,14 @@ def _check_good(runs: Sequence[Run]) -> None:
     traces = {run.name: run.trace for run in runs if run.trace}
     first, again = traces[REFERENCE], traces[REFERENCE_REPEAT]
     for one, other in zip(first.lines, again.lines, strict=True):
-        # repr tells 0.0 from -0.0
+        # repr distinguishes 0.0 and -0.0
         if repr(one) != repr(other):
             raise InputError(
                 f"No baseline: {REFERENCE_REPEAT} differs from {REFERENCE} at step {one.step}, so the reference is not "
                 "deterministic here. Try --threads 1, or another machine."
             )
     if _final(first) != _final(again):
-        raise InputError(f"No baseline: what {REFERENCE_REPEAT} left differs from what {REFERENCE} left.")
+        raise InputError(f"No baseline: the tensors of {REFERENCE_REPEAT} differ from those of {REFERENCE}.")
 
 
 def _final(trace: Trace) -> Mapping[str, str]:
@@ -195,7 +195,7 @@ def _final(trace: Trace) -> Mapping[str, str]:
 
 
 def _take_place(whole: Path, destination: Path, aside: Path) -> None:
-    """Renames a directory to its name; what had that name comes back if that fails."""
+    """Renames a directory to its name; a directory that had that name is restored if that fails."""
     there = os.path.lexists(destination)
     if there:
         destination.rename(aside)
@@ -231,15 +231,15 @@ def stored_names(directory: Path) -> list[str]:
 
 
 def check_baseline(directory: Path, name: str, case: Case | None, now: datetime, max_age_days: int) -> Checked:
-    """The state of the baseline `name` of a directory. `case` is the case of that name as it is now, None if it is
-    gone. A usable baseline has nothing to mend."""
+    """The state of the baseline `name` of a directory. `case` is the current case of that name, None if there is none.
+    The detail of a usable baseline states who recorded it, when and why."""
     path = directory / name
-    mend = f"Record it anew: {record_command(name, directory, replace=True)}"
+    fix = f"Record it again: {record_command(name, directory, replace=True)}"
     try:
         baseline = read_baseline(path)
         recorded = parse_case(read_json(path / CASE), str(path / CASE))
     except (EvidenceError, InputError) as error:
-        return Checked(name=name, state=BaselineState.UNVERIFIED, detail=f"{error} {mend}", baseline=None)
+        return Checked(name=name, state=BaselineState.UNVERIFIED, detail=f"{error} {fix}", baseline=None)
 
     def checked(state: BaselineState, detail: str) -> Checked:
         return Checked(name=name, state=state, detail=detail, baseline=baseline)
@@ -249,19 +249,19 @@ def check_baseline(directory: Path, name: str, case: Case | None, now: datetime,
             BaselineState.UNUSED, f"{path} is of no shipped case. Name the case's file, or remove the directory."
         )
     if with_recorded_sources(case, recorded).digest() != baseline.case_digest:
-        return checked(BaselineState.UNUSED, f"{path} was recorded for another case than {case.name} is now. {mend}")
+        return checked(BaselineState.UNUSED, f"{path} was recorded for another case than {case.name} is now. {fix}")
     age = now - datetime.fromisoformat(baseline.recorded)
     if age > timedelta(days=max_age_days):
-        return checked(BaselineState.STALE, f"{path} was recorded {age.days} days ago, allowed {max_age_days}. {mend}")
+        return checked(BaselineState.STALE, f"{path} was recorded {age.days} days ago, allowed {max_age_days}. {fix}")
     if other := _other_versions(baseline.environment.packages):
         return checked(
-            BaselineState.STALE, f"{path} was recorded with other versions than the project pins: {other}. {mend}"
+            BaselineState.STALE, f"{path} was recorded with other versions than the project pins: {other}. {fix}"
         )
     return checked(BaselineState.USABLE, f"recorded {baseline.recorded} by {baseline.author}: {baseline.reason}")
 
 
 def find_baseline(directory: Path, case: Case, jobs: Sequence[Job], max_age_days: int = MAX_AGE_DAYS) -> Baseline:
-    """The baseline to judge a case by. `jobs` are the runs that it has to stand for.
+    """The baseline to judge a case by. `jobs` are the runs that it must hold.
 
     Raises:
         InputError: there is none, it is not usable, or it lacks a run or was recorded with another runner.
@@ -276,16 +276,16 @@ def find_baseline(directory: Path, case: Case, jobs: Sequence[Job], max_age_days
     command = record_command(case.name, directory, replace=True)
     for job in jobs:
         if f"runs/{job.run}/{TRACE}" not in found.baseline.files:
-            raise InputError(f"{path} holds no {job.run}, which {case.name} asks for. Record it anew: {command}")
+            raise InputError(f"{path} holds no {job.run}, which {case.name} requires. Record it again: {command}")
         trace = read_run(path / "runs" / job.run).trace
         if trace is None or trace.header.runner != job.runner:
             ran = trace.header.runner if trace else "nothing"
-            raise InputError(f"{job.run} of {path} was run by {ran}, not by {job.runner}. Record it anew: {command}")
+            raise InputError(f"{job.run} of {path} was run by {ran}, not by {job.runner}. Record it again: {command}")
     return found.baseline
 
 
 def check_drawn(baseline: Baseline, case: Case, inputs: Inputs) -> None:
-    """Refuses inputs that are not those of the recording.
+    """Rejects inputs that are not those of the recording.
 
     Raises:
         InputError: the case, its weights or its batches have other digests.
@@ -322,9 +322,9 @@ def place(directory: Path, name: str, out: Path, jobs: Sequence[Job]) -> None:
 
 
 def _other_versions(installed: Mapping[str, str | None]) -> str:
-    """What differs from the pinned versions; empty where nothing does. A package that was not there took no part."""
+    """The differences from the pinned versions; empty if there are none. A package that was not installed was not used."""
     pinned = _pinned()
-    # a local label such as +cpu says how it was built, not what version it is
+    # a local label such as +cpu states how it was built, not its version
     found = {name: version.partition("+")[0] for name in PINNED if (version := installed.get(name))}
     return ", ".join(f"{name} {found[name]}, pinned {pinned[name]}" for name in found if found[name] != pinned[name])
 

@@ -87,7 +87,7 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
 
 
 def take_part(case: Case, options: Options, listener: Listener) -> list[Run]:
-    """Makes this node's part of the runs that several nodes make together; another one judges them.
+    """Makes this node's part of the runs that several nodes make together; another node judges them.
 
     Raises:
         CertifyError: the case, a package, the device or the output directory cannot be used.
@@ -109,8 +109,8 @@ def record(
     Of the options, runners, threads and workers count.
 
     Raises:
-        CertifyError: something is missing, a baseline is there and `replace` is not set, or a run is no good as one.
-        KeyboardInterrupt: the runs were interrupted; nothing is left of them.
+        CertifyError: something is missing, a baseline exists and `replace` is not set, or a run cannot be a baseline.
+        KeyboardInterrupt: the runs were interrupted; nothing of them is kept.
     """
     check_recordable(case)
     check_new(directory, case.name, statement, replace=replace)
@@ -123,16 +123,16 @@ def record(
 
 
 def check_same_baseline(out: Path, baseline: Baseline | None) -> None:
-    """Refuses to go on with runs that were begun against another reference.
+    """Rejects resuming runs that were started against another reference.
 
     Raises:
-        InputError: the directory was begun with another baseline, without one, or with one that is not asked for now.
+        InputError: the directory was started with another baseline, without one, or with one that is not given now.
     """
     begun_with = read_baseline_record(out / BASELINE) if (out / BASELINE).is_file() else None
     if (out / INPUTS).is_file() and begun_with != baseline:
         raise InputError(
-            f"{out} was begun with another baseline, or one of both without any; it cannot be resumed so. "
-            "Give --baseline as then, or begin again with another --out."
+            f"{out} was started with another baseline, or one of both without any; it cannot be resumed like this. "
+            "Give --baseline as in the first command, or start again with another --out."
         )
 
 
@@ -162,25 +162,25 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
     case = named_by_digest(case, inputs)
     if read_json(options.out / CASE) != case.record():
         raise InputError(
-            f"{options.out} was begun with another case or other options; it cannot be resumed with these."
+            f"{options.out} was started with another case or other options; it cannot be resumed with these."
         )
     if read_environment(options.out / ENVIRONMENT) != described(options):
         raise InputError(
-            f"{options.out} was begun with another device, number of threads, machine or set of packages. "
-            "Its runs cannot go on with these; begin again with another --out."
+            f"{options.out} was started with another device, number of threads, machine or set of packages. "
+            "Its runs cannot be resumed with these; start again with another --out."
         )
     if read_source(options.out / SOURCE) != environment.source():
         raise InputError(
-            f"The code has changed since {options.out} was begun, so its runs cannot go on. "
-            "Begin again with another --out."
+            f"The code has changed since {options.out} was started, so its runs cannot be resumed. "
+            "Start again with another --out."
         )
     try:
         read_inputs(options.out / "inputs", inputs)
     except EvidenceError as error:
-        raise InputError(f"{error} Begin again with another --out.") from None
+        raise InputError(f"{error} Start again with another --out.") from None
     return case, inputs
 
 
 def described(options: Options) -> Environment:
-    """What the runs have here, as the bundle records it."""
+    """The environment of the runs here, as the bundle records it."""
     return environment.describe(options.device, options.threads, variables(options.threads))

@@ -1,4 +1,4 @@
-"""The runs of a case as jobs: what the process of each is told, from the case and from what the command line says."""
+"""The runs of a case as jobs, from the case and the options of the command line."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ RECORDED_SIDES: tuple[Side, ...] = ("reference", "oracle")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line may say besides the case. `subject`, `reference` and `oracle` are runners.
+    """The options of a command besides those of the case. `subject`, `reference` and `oracle` are runners.
 
-    `baselines` is the directory whose baseline stands for the runs of reference and oracle; without it they run.
+    `baselines` is the directory whose baseline replaces the runs of reference and oracle; without it they run.
     `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
     checkpoint under `output`.
     """
@@ -103,7 +103,7 @@ def job(case: Case, options: Options, name: str) -> Job:
 
 
 def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, keep: bool) -> Job:
-    """What the process of a run of that name is told; `keep`: it leaves its tensors."""
+    """The job of a run of that name; `keep`: its tensors are kept."""
     root = options.out.resolve()
     ranks = 1 if side != "subject" or arm in ALONE else case.parallel.world_size
     return Job(

@@ -49,7 +49,7 @@ def _check_free(out: Path, resume: bool) -> None:
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from None
     if content and not resume:
-        raise InputError(f"{out} is not empty. Choose another --out, or go on with what is there: --resume.")
+        raise InputError(f"{out} is not empty. Choose another --out, or resume what is there: --resume.")
     if content and not (out / INPUTS).is_file():
         raise InputError(f"{out} holds no run that can be resumed (no {INPUTS}). Choose another --out.")
 
@@ -60,7 +60,7 @@ def _content(out: Path) -> list[Path]:
 
 
 def unfinished(out: Path) -> bool:
-    """Whether a directory is of a run that did not come to its end, or holds a run that did not."""
+    """Whether a directory belongs to a run that did not finish, or holds a run that did not."""
     outcomes = [read_json(path) for path in out.glob(f"runs/*/{OUTCOME}")]
     broken = any(outcome["status"] not in ENDED for outcome in outcomes)
     return broken or not (out / MANIFEST).exists()
@@ -75,7 +75,7 @@ def find_unfinished(base: Path, case_name: str) -> Path:
     candidates = sorted(base.glob(f"{case_name}-*")) if base.is_dir() else []
     found = [path for path in candidates if path.is_dir() and unfinished(path)]
     if not found:
-        raise InputError(f"There is no unfinished run of {case_name} under {base}. Begin one without --resume.")
+        raise InputError(f"There is no unfinished run of {case_name} under {base}. Start one without --resume.")
     return found[-1]
 
 

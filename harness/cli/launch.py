@@ -31,7 +31,7 @@ from harness.cli.verdict import print_verdict
 from harness.levels.rule import Level
 from harness.runners.job import Nodes
 from harness.runners.launcher import DETERMINISM
-from harness.runners.ranks import CLUSTER_SECONDS, msrun_arguments, node_of, telling_rank
+from harness.runners.ranks import CLUSTER_SECONDS, msrun_arguments, node_of, reporting_rank
 
 BUNDLE = "bundle"
 PORT = 8118  # msrun's own
@@ -89,7 +89,7 @@ def launch(
         nodes=nodes,
         output=output,
     )
-    judging = node_of(telling_rank(chosen.parallel), ranks, nnodes)
+    judging = node_of(reporting_rank(chosen.parallel), ranks, nnodes)
     if node_rank != judging:
         return _take_part(chosen, options, judging, quiet=as_json)
     standards = case_options.load_standards(chosen.standards, chosen)

@@ -54,7 +54,7 @@ class Conclusion:
         missing: Each requirement that is missing for the next level.
         next_level: That level; None where the highest is reached.
         closest: The criterion that is closest to its limit, or furthest beyond it; None where no limit has a share.
-        next_command: None where the verdict asks for none.
+        next_command: None if there is nothing to do.
     """
 
     case: str

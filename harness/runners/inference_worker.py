@@ -1,4 +1,4 @@
-"""One run that asks a model: the documents of an evaluation, each recorded, then rows, prompts and conversations."""
+"""One run of inference: the documents of an evaluation, each recorded, then rows, prompts and conversations."""
 
 import json
 import time
@@ -31,7 +31,7 @@ STOPPED, SAMPLED, TEMPLATE, GREEDY = "stopped", "sampled", "template", "greedy"
 TEMPERATURE, TOP_K, TOP_P, SEED = 0.8, 40, 0.95, 11  # how tokens are drawn, on all sides
 
 
-def ask(job: Job, case: Case, factory: AnswererFactory, weights: Tensors) -> None:
+def infer(job: Job, case: Case, factory: AnswererFactory, weights: Tensors) -> None:
     """Makes one run: every document's scores, then what was answered, as the tensors of `harness.comparison.inference`.
 
     It ends at the first task with a number that is not finite, for no answer after it means anything.
@@ -59,7 +59,7 @@ def ask(job: Job, case: Case, factory: AnswererFactory, weights: Tensors) -> Non
 
 
 def keep(tensors: Tensors, job: Job) -> None:
-    """Writes what a run leaves, where its job says so."""
+    """Writes the tensors of a run, if its job requires it."""
     if job.keep_tensors:
         Path(job.keep_tensors).parent.mkdir(exist_ok=True)
         save_file(dict(tensors), job.keep_tensors)
@@ -104,20 +104,20 @@ class Speaking(Protocol):
 
 
 def uniforms(prompt: int) -> np.random.Generator:
-    """Where the numbers come from that draw a prompt's tokens: its own, whoever is beside it."""
+    """The random numbers that draw a prompt's tokens; they do not depend on the other prompts of its batch."""
     return np.random.default_rng([SEED, prompt])
 
 
-def answers(side: Speaking, evaluation: Evaluation, asked: Inference) -> dict[str, Array]:
+def answers(side: Speaking, evaluation: Evaluation, settings: Inference) -> dict[str, Array]:
     """All that a side leaves; see `harness.comparison.inference` for the names."""
     prompts = evaluation.prompts
     alone = [side.next_logits([prompt])[0] for prompt in prompts]
     batch = side.next_logits(prompts)
     tokens = {
-        GREEDY: side.continued(prompts, asked.max_new_tokens, []),
+        GREEDY: side.continued(prompts, settings.max_new_tokens, []),
         # The other way round: what a row has kept of the generation before is of another prompt.
-        STOPPED: side.continued(prompts[::-1], asked.max_new_tokens, [evaluation.stop_token])[::-1],
-        SAMPLED: side.sampled(prompts, asked.sampled_tokens),
+        STOPPED: side.continued(prompts[::-1], settings.max_new_tokens, [evaluation.stop_token])[::-1],
+        SAMPLED: side.sampled(prompts, settings.sampled_tokens),
         TEMPLATE: [side.rendered(one) for one in evaluation.conversations],
     }
     logits = {"logits": side.logits(evaluation.rows), "cached": side.cached_logits(evaluation.rows)}

@@ -43,7 +43,7 @@ class Nodes:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that one run's process is told. Paths are absolute.
+    """The input of one run's process. Paths are absolute.
 
     `ranks`: how many processes make the run together; `nodes`: on which machines, where it is not this one alone;
     `logs`: where their logs go, where it is not into the run's directory. `checkpoint`: where the last state is saved.

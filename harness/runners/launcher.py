@@ -78,7 +78,7 @@ def variables(threads: int) -> dict[str, str]:
 
 @dataclass
 class _Running:
-    """A started process and what was last seen of it."""
+    """A started process and its last known state."""
 
     job: Job
     process: Process
@@ -95,7 +95,7 @@ class _Running:
 
 
 def finished(job: Job) -> bool:
-    """Whether a run has its whole trace already, for this job, from before."""
+    """Whether a run of this job has finished before, with its complete trace."""
     try:
         run = read_run(Path(job.directory))
     except EvidenceError:
@@ -191,7 +191,7 @@ def _infers(job: Job) -> bool:
 
 
 def _leave_out(job: Job, why: str) -> None:
-    """Notes that a run was not begun."""
+    """Records that a run was not started."""
     directory = Path(job.directory)
     shutil.rmtree(directory, ignore_errors=True)
     outcome = RunOutcome(status="missing", last_step=0, detail=f"not begun: {why}")
@@ -228,8 +228,8 @@ def _start(job: Job, start: Start) -> _Running:
 
 
 def _resumable(directory: Path, job: Job) -> bool:
-    """Whether a trace of this very job and a checkpoint are there to go on from. The ranks of a layout save one after
-    the other, so those of a run that was ended may be of different steps: it begins again."""
+    """Whether there are a trace of this very job and a checkpoint to resume from. The ranks of a layout save one after
+    the other, so the checkpoints of a stopped run may be of different steps: it starts again."""
     if job.ranks > 1:
         return False
     try:
@@ -241,7 +241,7 @@ def _resumable(directory: Path, job: Job) -> bool:
 
 
 def _resumed_before(directory: Path) -> tuple[int, ...]:
-    """The steps after which this run was taken up before, and the one after which it is now."""
+    """The steps after which this run was resumed before, and the step after which it is resumed now."""
     step = resume_step(directory / CHECKPOINT)
     if not step:
         return ()
@@ -253,9 +253,9 @@ def _resumed_before(directory: Path) -> tuple[int, ...]:
 
 
 def _look(one: _Running, case: Case, listener: Listener) -> bool:
-    """Takes note of new steps; whether the run is over."""
+    """Reads new steps; whether the run is over."""
     ended = one.process.poll() is not None
-    # A trace is read from its beginning, so not at every look: that would take a part of what trains.
+    # A trace is read from its beginning; doing so at every poll would take time from the training.
     if ended or time.monotonic() - one.last_change >= READ_SECONDS:
         _take_note(one, listener)
     if ended:
@@ -301,7 +301,7 @@ def _judge_end(one: _Running) -> None:
 
 
 def own_end(trace: Trace) -> tuple[Status, str]:
-    """How a run ended that came to its end by itself, and that in words."""
+    """How a run ended that finished by itself, as a status and in words."""
     bad = trace.first_non_finite
     if bad is None:
         return "completed", f"{len(trace.lines)} of {trace.header.steps} steps"
@@ -330,7 +330,7 @@ def _record(one: _Running, status: Status, detail: str) -> None:
 
 
 def _end(one: _Running) -> None:
-    """Ends the process and all that it started: asked first, then killed."""
+    """Ends the process and all that it started: by SIGTERM first, then by SIGKILL."""
     if one.process.poll() is None:
         _signal_group(one.process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

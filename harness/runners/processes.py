@@ -1,4 +1,4 @@
-"""What processes that are started here have in common: they end with who started them, and their log says why."""
+"""What all processes of runs have in common: they end with the process that started them, and their log states why."""
 
 import contextlib
 import ctypes
@@ -24,9 +24,9 @@ def end_with_parent(parent: int) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens at, nor at the one after it.
+    """A free port; the port after it is free too.
 
-    None of those that the system hands out by itself: seconds go by before somebody listens, and in these every
+    It is none of those that the system assigns by itself: seconds pass before a process listens, and meanwhile any
     connection on this machine could get it.
     """
     end = int(HANDED_OUT.read_text().split()[0]) if HANDED_OUT.exists() else 32_768

@@ -1,8 +1,8 @@
 """A run that several processes make together: `python -m harness.runners.ranks JOB.json PARENT`.
 
 `msrun` starts a process for each rank of this node. All of them carry out the same job with the same global batches.
-The one that holds the true loss, on the last stage, writes what the job asks for; each of the others writes into a
-directory of its own under `ranks/`, beside the logs. A process that ends with an error ends the others.
+The rank that holds the true loss, on the last stage, writes the output of the job; each of the others writes into a
+directory of its own under `ranks/`, next to the logs. A process that ends with an error ends the others.
 """
 
 import dataclasses
@@ -27,18 +27,18 @@ from harness.runs.files import RANKS
 from qwen3_model.parallel_config import BARRIER_PORT, Coordinates, ParallelConfig
 
 LOGS = "log"
-HALF_WAY = "half-way"  # the file that says: what is left is for processes that have nothing but the checkpoints
+HALF_WAY = "half-way"  # the file that marks the first half: the rest is for processes that have nothing but the checkpoints
 RANK = "rank"
-# How long a process waits for the others to come, and for an answer of the one that leads them.
+# How long a process waits for the others to start, and for an answer of the scheduler.
 CLUSTER_SECONDS, MESSAGE_SECONDS = 600, 600
 LOOK_SECONDS = 0.2
-# How long the scheduler may live on when no rank of this node does: after one died; and after all were done, for those
-# of other nodes may not be.
+# How long the scheduler may stay alive when no rank of this node is: after one died; and after all were done, because
+# the ranks of other nodes may not be.
 ALONE_SECONDS, OTHERS_SECONDS = 5.0, 60.0
 DONE = "done"  # holds a file for each rank of this node that has done its part
 
 
-def telling_rank(layout: ParallelConfig) -> int:
+def reporting_rank(layout: ParallelConfig) -> int:
     """The rank that holds the true loss: the first of the last stage."""
     return layout.rank(Coordinates(stage=layout.pipeline_stage - 1, replica=0, shard=0))
 
@@ -120,12 +120,12 @@ def end_of(msrun: "subprocess.Popen[bytes]", nodes: Nodes, all_done: Callable[[]
         patience = after_all if all_done() else ALONE_SECONDS
         if nodes.rank == 0 and scheduler and time.monotonic() - alone_since > patience:
             os.kill(scheduler, signal.SIGKILL)
-    # MindSpore may crash while it takes itself down, after all that was asked was done and written.
+    # MindSpore may crash while it shuts down, after all output was written.
     return 0 if all_done() else code
 
 
 def children_of(pid: int) -> list[int]:
-    """The living processes that a process has started, in that order; none where the system does not tell."""
+    """The living processes that a process has started, in that order; none where the system does not list them."""
     try:
         started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         states = {int(child): _state(int(child)) for child in started}
@@ -135,12 +135,12 @@ def children_of(pid: int) -> list[int]:
 
 
 def _state(pid: int) -> str:
-    """The letter of the kernel for what a process does: Z is one that has ended and was not asked after."""
+    """The letter of the kernel for what a process does: Z is one that has ended and was not waited for."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def msrun_arguments(ranks: int, nodes: Nodes, logs: str) -> list[str]:
-    """What `msrun` is told on one node, up to the script that each rank runs."""
+    """The arguments of `msrun` on one node, up to the script that each rank runs."""
     return [
         f"--worker_num={ranks}",
         f"--local_worker_num={ranks // nodes.count}",
@@ -159,7 +159,7 @@ def log_directory(job: Job) -> Path:
 
 
 def print_ends(logs: Path) -> None:
-    """Repeats what each rank said last, so that the run's own log has it: the first to end comes last."""
+    """Repeats the end of each rank's log, so that the run's own log has it: the first rank to end comes last."""
     for log in sorted(logs.glob("worker_*.log"), key=lambda path: path.stat().st_mtime, reverse=True):
         print(f"--- {log.name}", log_tail(log), sep="\n", flush=True)
 
@@ -192,8 +192,8 @@ def carry_out_rank(job_file: str) -> None:
 
 
 def part_of(job: Job, layout: ParallelConfig, rank: int, resume: bool) -> Job:
-    """What one rank of a job is told. Those that do not tell the others' loss write into a directory of their own."""
-    if rank == _telling_here(layout, job):
+    """The job of one rank. A rank that does not report the loss writes into a directory of its own."""
+    if rank == _reporting_here(layout, job):
         return job
     own = Path(job.directory) / RANKS / str(rank)
     if not resume:
@@ -202,12 +202,12 @@ def part_of(job: Job, layout: ParallelConfig, rank: int, resume: bool) -> Job:
     return dataclasses.replace(job, directory=str(own), keep_tensors=None)
 
 
-def _telling_here(layout: ParallelConfig, job: Job) -> int:
-    """The rank of this node that writes what the job asks for: the one with the true loss, or where that is on
-    another node, the first. Every rank is told the loss of the global batch, so nothing is lost with the other node."""
-    tells, nodes = telling_rank(layout), job.nodes
-    if nodes is None or node_of(tells, job.ranks, nodes.count) == nodes.rank:
-        return tells
+def _reporting_here(layout: ParallelConfig, job: Job) -> int:
+    """The rank of this node that writes the output of the job: the one with the true loss, or if that is on another
+    node, the first. Every rank receives the loss of the global batch, so nothing is lost with the other node."""
+    reporting, nodes = reporting_rank(layout), job.nodes
+    if nodes is None or node_of(reporting, job.ranks, nodes.count) == nodes.rank:
+        return reporting
     return nodes.rank * (job.ranks // nodes.count)
 
 

@@ -1,7 +1,7 @@
 """One run, in a process of its own: `python -m harness.runners.worker JOB.json PARENT [resume]`.
 
-Reads the inputs that it was told to use and states the digests of what it read; trains; writes each step at once and
-a checkpoint now and then; ends at the first number that is not finite, for nothing after it means anything.
+Reads the inputs of its job and records the digests of what it read; trains; writes each step at once and a checkpoint
+now and then; stops at the first number that is not finite, because nothing after it has a meaning.
 """
 
 import json
@@ -15,12 +15,11 @@ from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
 
 from harness.base.digest import digest_each, digest_tensors
-from harness.base.records import write_json
+from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case, parse_case
-from harness.runners.inference_worker import ask, keep
+from harness.runners.inference_worker import infer, keep
 from harness.runners.job import Job, header_of
 from harness.runners.processes import end_with_parent
 from harness.runners.protocol import Runner, Setting, Tapped, Tensors
@@ -44,16 +43,16 @@ def main(job_file: str, parent: int, resume: bool) -> bool:
 
 
 def read_job(job_file: str) -> Job:
-    """What a file tells."""
-    job: Job = TypeAdapter(Job).validate_python(json.loads(Path(job_file).read_text(encoding="utf-8")))
+    """The job of a file."""
+    job: Job = parse(Job, read_json(Path(job_file)), Path(job_file))
     return job
 
 
 def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> bool:
-    """Makes one run with the runners of a factory; whether it came to its end, or stopped half way as it was asked to.
+    """Makes one run with the runners of a factory; True if it finished, False if it stopped half way as its arm requires.
 
-    `factory` is a `RunnerFactory`, or where the model is asked an `AnswererFactory`.
-    `rank` is which of the processes this one is, where several make the run together.
+    `factory` is a `RunnerFactory`, or for inference an `AnswererFactory`.
+    `rank` is the rank of this process, if several make the run together.
 
     Raises:
         CertifyError: case or inputs cannot be read. Whatever else a runner raises.
@@ -61,7 +60,7 @@ def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> 
     case = parse_case(dict(job.case), f"the job of {job.run}")
     weights = read_tensors(Path(job.weights))
     if job.arm == "infer":
-        ask(job, case, factory, weights)
+        infer(job, case, factory, weights)
         return True
     batches = read_tensors(Path(job.inputs) / BATCHES)
     setting = Setting(device=job.device, threads=job.threads, learning_rate_zero=job.arm == "lr_zero", rank=rank)
@@ -216,7 +215,7 @@ def _take_step(
 
 
 def _save_checkpoint(runner: Runner, directory: Path, step: int) -> None:
-    """Writes a checkpoint beside the last one and only then names it the newest."""
+    """Writes a checkpoint next to the last one, and only then names it the newest."""
     runner.save(directory / str(step))
     unfinished = directory / f"{CHECKPOINT_STEP}.part"
     unfinished.write_text(json.dumps(step), encoding="utf-8")

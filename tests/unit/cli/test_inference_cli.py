@@ -35,7 +35,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         (("plan", CASE, "--cards", 8, "--memory", "58GB"), "'certify plan' computes the memory of a training step"),
         (("plan", CASE, "--compile"), f"{CASE} has one process, so there is no communication"),
         (("launch", CASE), "has one process, so there is nothing to launch. Run it: certify run qwen3-tiny-inference"),
-        (("baseline", "record", CASE, "--author", "A", "--reason", "R"), "trained on each machine anew"),
+        (("baseline", "record", CASE, "--author", "A", "--reason", "R"), "its weights are trained on each machine"),
         (("run", CASE, "--baseline", "--out", "out"), "--model DIR"),
         (("run", "qwen3-tiny-fp32", "--model", "."), "qwen3-tiny-fp32 is a case of training"),
         (("run", CASE, "--standard", "official", "--out", "out"), "official judges pretrain"),

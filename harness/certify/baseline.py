@@ -97,8 +97,7 @@ def check_new(directory: Path, case_name: str, statement: Statement, *, replace:
         raise InputError(f"A baseline is recorded with what the project pins, but {other}. pip install '.[torch]'")
     if os.path.lexists(directory / case_name) and not replace:
         raise InputError(
-            f"{directory / case_name} exists. To replace it: "
-            f"{record_command(case_name, directory, replace=True)}"
+            f"{directory / case_name} exists. To replace it: {record_command(case_name, directory, replace=True)}"
         )
     if os.path.lexists(directory / case_name) and not (directory / case_name / BASELINE).is_file():
         raise InputError(f"{directory / case_name} is no baseline and is not replaced. Choose other --baselines.")
@@ -322,7 +321,7 @@ def place(directory: Path, name: str, out: Path, jobs: Sequence[Job]) -> None:
 
 
 def _other_versions(installed: Mapping[str, str | None]) -> str:
-    """The differences from the pinned versions; empty if there are none. A package that was not installed was not used."""
+    """The differences from the pinned versions; empty if there are none. A missing package was not used."""
     pinned = _pinned()
     # a local label such as +cpu states how it was built, not its version
     found = {name: version.partition("+")[0] for name in PINNED if (version := installed.get(name))}

@@ -27,7 +27,7 @@ from harness.runs.files import RANKS
 from qwen3_model.parallel_config import BARRIER_PORT, Coordinates, ParallelConfig
 
 LOGS = "log"
-HALF_WAY = "half-way"  # the file that marks the first half: the rest is for processes that have nothing but the checkpoints
+HALF_WAY = "half-way"  # a file: the first half is done, and the rest is for processes that have nothing but checkpoints
 RANK = "rank"
 # How long a process waits for the others to start, and for an answer of the scheduler.
 CLUSTER_SECONDS, MESSAGE_SECONDS = 600, 600

@@ -49,7 +49,7 @@ def read_job(job_file: str) -> Job:
 
 
 def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> bool:
-    """Makes one run with the runners of a factory; True if it finished, False if it stopped half way as its arm requires.
+    """Makes one run with the runners of a factory; False if it stopped half way, as its arm requires.
 
     `factory` is a `RunnerFactory`, or for inference an `AnswererFactory`.
     `rank` is the rank of this process, if several make the run together.

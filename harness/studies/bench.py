@@ -1,5 +1,5 @@
 """What planted defects share: a case whose reference half is there, by which a subject is judged and, where it trains,
-diagnosed. The weights that a case of inference trains to ask belong to the half that is shared."""
+diagnosed. The weights that a case of inference trains belong to the shared half."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class Bench:
 
 
 def set_up(case: Case, standards: Sequence[Standard], options: Options, executor: Executor) -> Bench:
-    """Makes the shared runs of a case under `options.out`; what is finished there from before is taken as it is.
+    """Makes the shared runs of a case under `options.out`; runs that are finished there are reused.
 
     Raises:
         InputError: a run did not complete, or is not finite.
@@ -67,7 +67,7 @@ def _make_shared(case: Case, every: Jobs, options: Options, executor: Executor) 
 
 
 def _of_subject(job: Job) -> bool:
-    """Whether a run is of what is judged. Weights for inference are always trained by the shipped subject."""
+    """Whether a run is of the judged subject. Weights for inference are always trained by the shipped subject."""
     return job.side == "subject" and job.run != TRAINING
 
 
@@ -86,7 +86,7 @@ def judge_subject(
 
 
 def name_place(bench: Bench, runner: str, directory: Path, executor: Executor) -> str | None:
-    """The place that a diagnosis of a subject names, None where it finds nothing or a model is asked and not trained.
+    """The place that a diagnosis of a subject names; None if it finds nothing, and for inference.
 
     Raises:
         InputError: a run broke.
@@ -100,7 +100,7 @@ def name_place(bench: Bench, runner: str, directory: Path, executor: Executor) -
 
 
 def _execute(bench: Bench, every: Jobs, runner: str, directory: Path, executor: Executor) -> None:
-    """Makes the subject's runs. One that breaks is no measurement: any gate refuses a run that is not there."""
+    """Makes the subject's runs. One that breaks is no measurement: any gate rejects a missing run."""
     options = dataclasses.replace(bench.options, out=directory, subject=runner, resume=False)
     jobs = [job for job in every(bench.case, options) if _of_subject(job)]
     for run in executor.execute(jobs, bench.case):
@@ -112,7 +112,7 @@ def _execute(bench: Bench, every: Jobs, runner: str, directory: Path, executor: 
 
 
 def _share(directory: Path, source: Path, patterns: Sequence[str]) -> None:
-    """Puts links to what lies in `source` into a directory."""
+    """Puts links to the files of `source` into a directory."""
     for path in (path for pattern in patterns for path in sorted(source.glob(pattern))):
         link = directory / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Clean runs: correct subjects over benign variation, none of which may be refused."""
+"""Clean runs: correct subjects over benign variation, none of which may be rejected."""
 
 import dataclasses
 import functools
@@ -33,12 +33,12 @@ AT_ONCE = 4  # while a subject is compiled, the references of the next runs go o
 def run_clean(
     variations: Sequence[Variation], limit: int | None, case: Case, standards: Sequence[Standard], options: Options
 ) -> Iterator[Clean]:
-    """Each clean run with what refused it, in order. What a directory holds from before is not run again.
+    """Each clean run with the criteria that rejected it, in order. Recorded results are not run again.
 
-    `case` is what varies. `limit` takes so many of the runs, one of each variation first.
+    `case` is what varies. `limit` is the number of runs, one of each variation first.
     """
-    asked = sorted(chosen(variations, limit), key=lambda run: (run[0].threads, variations.index(run[0])))
-    for threads, of_these in itertools.groupby(asked, key=lambda run: run[0].threads):
+    runs_to_make = sorted(chosen(variations, limit), key=lambda run: (run[0].threads, variations.index(run[0])))
+    for threads, of_these in itertools.groupby(runs_to_make, key=lambda run: run[0].threads):
         with Pool(threads, options.out / LOG) as pool, ThreadPoolExecutor(AT_ONCE) as at_once:
             runs = {
                 one.name: _Runs(variation=one, case=case, standards=standards, options=options, executor=pool)
@@ -65,7 +65,7 @@ class _Runs:
     executor: Executor
 
     def run(self, seed: int) -> Clean:
-        """Made, or read where it was made before."""
+        """The result, made now or before."""
         result = self.options.out / "clean" / f"{self.variation.name}-{seed}.json"
         if not result.is_file():
             write_json(result, self._made(seed))
@@ -93,9 +93,9 @@ class _Runs:
         return draw_batches(self.variation.case(self.case, 0))
 
 
-def _says_how_near(finding: Finding) -> bool:
-    """Whether a finding can say how near to an alarm a run was. What shows too little refuses nothing, and how well a
-    model predicts says nothing of how rightly it is computed."""
+def _shows_closeness(finding: Finding) -> bool:
+    """Whether a finding shows how close a run was to an alarm. An INCONCLUSIVE finding rejects nothing, and the quality
+    of a model's predictions does not show whether it is computed correctly."""
     measured = {judged.limit.measurement for judged in finding.judged}
     return finding.outcome is not Outcome.INCONCLUSIVE and SENSE not in measured
 
@@ -103,7 +103,7 @@ def _says_how_near(finding: Finding) -> bool:
 def _concluded(
     variation: Variation, seed: int, case: Case, comparison: Comparison, findings: Sequence[Finding]
 ) -> Clean:
-    nearest = closest(filter(_says_how_near, findings))
+    nearest = closest(filter(_shows_closeness, findings))
     assert nearest is not None, "every shipped standard has limits that allow something"
     used, finding, _ = nearest
     return Clean(

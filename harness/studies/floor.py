@@ -53,13 +53,13 @@ SHAPES = (
 )  # fmt: skip
 SEED = 100  # of the weights of a shape: no clean run of a study of power begins with them
 MEASURED_BY = (REFERENCE, REFERENCE_LR_ZERO, REFERENCE_PROBE, ORACLE, ORACLE_PROBE)
-# What a repeat runs, and what it stands for in the comparison.
+# What a repeat runs, and its role in the comparison.
 STANDS_FOR = {REFERENCE: SUBJECT, REFERENCE_LR_ZERO: SUBJECT_LR_ZERO, REFERENCE_PROBE: SUBJECT_PROBE}
 
 
 def repeats(seeds: int) -> tuple[Repeat, ...]:
     """With each attention: the weights as they are by each number of threads, and `seeds` times moved, each time by a
-    seed of its own. The reference itself is left out."""
+    seed of its own. The reference itself is omitted."""
     found = []
     for number, attention in enumerate(ATTENTION):
         found += [Repeat(attention=attention, threads=threads, seed=None) for threads in THREADS]
@@ -80,7 +80,7 @@ def repeats_of_shapes() -> tuple[Repeat, ...]:
 
 
 def names_of_runs(case: Case, options: Options, perturbed: Sequence[Repeat]) -> list[str]:
-    """The runs of a study as a listener is told of them."""
+    """The names of a study's runs, as its listener gets them."""
     return [
         _shown(shape, one.run)
         for shape, of_these in _by_shape(perturbed)
@@ -142,10 +142,10 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
             inside = dataclasses.replace(options, out=Path(work) / (shape or "as-it-is"))
             varied, inputs = prepare(_varied(case, shape), (), inside)
 
-            def told(run: str, trace: Trace, shape: str | None = shape) -> None:
+            def named(run: str, trace: Trace, shape: str | None = shape) -> None:
                 listener(_shown(shape, run), trace)
 
-            Launcher(workers=options.workers).execute(_jobs(varied, inside, of_these), varied, told)
+            Launcher(workers=options.workers).execute(_jobs(varied, inside, of_these), varied, named)
             compared += _compared(varied, inputs, inside.out, of_these)
         had, source = read_environment(inside.out / ENVIRONMENT), read_source(inside.out / SOURCE)
     return FloorStudy(

@@ -1,10 +1,10 @@
 """Runs of planted defects: each in a process of its own, forked from one that has imported MindSpore and done nothing.
 
-Forking is sound only then: the import starts no thread, and device and threads are set by the run itself. Where a model
-is asked, the same is true of PyTorch and lm-eval. What the runs of one defect compile is kept for its later runs, in a
-directory of its own. MindSpore tells what it kept apart by the order alone in which a process compiles, so this needs
-that every run compiles the same in the same order, and some more after it: the step, the gradients, the update, the
-tapped gradients; of a model that is asked, both runs the same.
+Forking is sound only then: the import starts no thread, and device and threads are set by the run itself. For inference
+the same is true of PyTorch and lm-eval. What the runs of one defect compile is kept for its later runs, in a directory
+of its own. MindSpore identifies a kept graph only by the order in which a process compiles. So every run must compile
+the same graphs in the same order, and may compile more after them: the step, the gradients, the update, the tapped
+gradients; for inference, both runs the same.
 """
 
 import math
@@ -43,7 +43,7 @@ HALF_WAY = 64  # how a process ends whose job another has to end, from the check
 
 
 class Stopped(CertifyError):
-    """The run was ended from here, so nothing follows from how it ended."""
+    """The run was ended by this process, so its end shows nothing."""
 
 
 class Forks:
@@ -55,8 +55,8 @@ class Forks:
         self._context = get_context("forkserver")
         self._running = set[_Forked]()
         self._stopped = False
-        # Starting a process also asks after all others; two that ask at once may both take the other's answer for lost.
-        self._asking = threading.Lock()
+        # Starting a process also polls all others; of two polls at once, each may take the other's result for lost.
+        self._polling = threading.Lock()
 
     def __enter__(self) -> Self:
         self._context.set_forkserver_preload([self._preloaded])
@@ -68,7 +68,7 @@ class Forks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends what still runs; whoever waits for it gets `Stopped`."""
+        """Ends what still runs; a caller that waits for it gets `Stopped`."""
         self._stopped = True
         for process in tuple(self._running):
             process.kill()
@@ -101,28 +101,28 @@ class Forks:
 
     def _start(self, job_file: Path, log: BinaryIO) -> "_Forked":
         kept = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(job_file.parents[3] / COMPILED)}
-        told = (str(job_file), log.name, {**self._variables, **kept})
-        process = self._context.Process(target=_carry_out, args=told, daemon=True)
-        with self._asking:
+        arguments = (str(job_file), log.name, {**self._variables, **kept})
+        process = self._context.Process(target=_carry_out, args=arguments, daemon=True)
+        with self._polling:
             process.start()
-        forked = _Forked(process, self._asking)
+        forked = _Forked(process, self._polling)
         self._running.add(forked)
         return forked
 
 
 class _Forked:
-    """What the launcher knows of a process, for one that was forked; as `subprocess.Popen` has it."""
+    """A forked process with the interface of `subprocess.Popen` that the launcher uses."""
 
-    def __init__(self, process: BaseProcess, asking: threading.Lock) -> None:
+    def __init__(self, process: BaseProcess, polling: threading.Lock) -> None:
         assert process.pid is not None, "it was started"
-        self._process, self._asking, self.pid = process, asking, process.pid
+        self._process, self._polling, self.pid = process, polling, process.pid
 
     @property
     def returncode(self) -> int | None:
         return self.poll()
 
     def poll(self) -> int | None:
-        with self._asking:
+        with self._polling:
             return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Planted defects: each is a subject with processes of its own, beside a reference half that ran once."""
+"""Planted defects: each is a subject with processes of its own, compared with a reference half that ran once."""
 
 import dataclasses
 import shutil
@@ -23,10 +23,10 @@ from harness.studies.forks import Forks
 def run_planted(
     defects: Sequence[tuple[Defect, Case]], standards: Mapping[str, Sequence[Standard]], options: Options
 ) -> Iterator[Planted]:
-    """Each defect in its case with what saw it, in order. What a directory holds from before is not run again.
+    """Each defect in its case with the criteria that detected it, in order. Recorded results are not run again.
 
-    `standards` are those of a case, by its name; all cases are of one task. As many defects are at work at a time as
-    there are workers.
+    `standards` are those of a case, by its name; all cases are of one task. As many defects run at a time as there are
+    workers.
 
     Raises:
         CertifyError: reference or oracle of a case broke, or a defect does not run.

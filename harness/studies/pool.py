@@ -1,10 +1,10 @@
 """Clean runs by the hundred: two processes, one a framework, that import it once and carry out job after job; and where
 there are ranks, those that stay from run to run.
 
-A compiled training step serves every run of its shapes: the trainer goes back to before its first step and takes other
-weights. So do the compiled graphs of a model that is asked. What only a fresh process shows (that a run repeats itself
-there, that a checkpoint is all it needs) is therefore not shown by these runs; planted defects and certificates have a
-process for each.
+A compiled training step serves every run of its shapes: the trainer is reset to before its first step and gets other
+weights. The same is true of the compiled graphs of inference. What only a fresh process shows (a run repeats, a
+checkpoint is all that a run needs) is therefore not shown by these runs; planted defects and certificates have a process
+for each.
 """
 
 import functools
@@ -39,9 +39,9 @@ class Pool:
     def __init__(self, threads: int, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
-        spawn, told = get_context("spawn"), (variables(threads), os.getpid(), log)
+        spawn, arguments = get_context("spawn"), (variables(threads), os.getpid(), log)
         self._subject, self._others, self._ranks = (
-            ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=told) for _ in range(3)
+            ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=arguments) for _ in range(3)
         )
 
     def __enter__(self) -> Self:

@@ -96,7 +96,7 @@ def run_study(plan: StudyPlan, options: Options, listener: Listener) -> PowerStu
     _begin(plan, options)
     before, begun = _took(options), time.monotonic()
 
-    def told(one: Planted | Clean) -> None:
+    def report(one: Planted | Clean) -> None:
         write_json(options.out / TOOK, round(before + time.monotonic() - begun, 1))
         listener(one)
 
@@ -104,10 +104,10 @@ def run_study(plan: StudyPlan, options: Options, listener: Listener) -> PowerStu
     with terminate_as_interrupt():
         for one in run_planted(list(zip(plan.defects, cases, strict=True)), standards, options):
             planted.append(one)
-            told(one)
+            report(one)
         for run in run_clean(plan.variations, plan.clean, ground, standards[ground.name], options):
             clean.append(run)
-            told(run)
+            report(run)
     judged = {standard.name: standard for every in standards.values() for standard in every}
     return PowerStudy(
         format=FORMAT,

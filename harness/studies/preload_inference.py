@@ -1,4 +1,4 @@
-"""What a process has done from which those that ask a model are forked: MindSpore, PyTorch and lm-eval are imported."""
+"""The imports of the process from which runs of inference are forked: MindSpore, PyTorch and lm-eval."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""What was compiled for one run and serves the next of the same shapes: a training step, or the graphs of what answers.
+"""What was compiled for one run and serves the next of the same shapes: a training step, or the graphs of inference.
 
 One of each is kept in a process, the last.
 """
@@ -20,7 +20,7 @@ from harness.runs.files import OUTCOME, TRACE
 from harness.runs.trace import Run, RunOutcome, read_trace
 
 COMPILED_FOR = ("clip_grad", "gradient_accumulation_steps", "recompute", "graph_mode")
-_built: dict[str, tuple[str, Any]] = {}  # what trains and what answers, each with what it was built for
+_built: dict[str, tuple[str, Any]] = {}  # trainer and model, each with what it was built for
 
 
 def forget() -> None:
@@ -46,30 +46,30 @@ def recorded(job: Job, carry_out: Callable[[], None]) -> Run:
 
 
 def factory_of(job: Job) -> Any:
-    """The runner of a job, which takes what the run before it has left where that was built for the same."""
+    """The runner of a job; it reuses what the run before has built, if that fits."""
     if job.side != "subject":
         return load_runner(job.runner)
     return _reusing_model(job.runner) if job.arm == "infer" else _reusing_trainer(job.runner)
 
 
-def _kept(kind: str, asked: Any, build: Callable[[], Any]) -> Any:
-    """What was built the last time, where that was for the same; what came before that does not come again."""
-    key = canonical_json(asked)
+def _kept(kind: str, built_for: Any, build: Callable[[], Any]) -> Any:
+    """What was built last, if it fits, or else a new one; only the last is kept."""
+    key = canonical_json(built_for)
     if _built.get(kind, ("", None))[0] != key:
         _built[kind] = key, build()
     return _built[kind][1]
 
 
 def _reusing_trainer(entry: str) -> RunnerFactory:
-    """A subject whose trainer is taken from the run before, where that was compiled for the same."""
+    """A subject that reuses the trainer of the run before, if that was compiled for the same."""
     from harness.runners.mindspore_subject import MindSporeSubject, build_schedule
 
     subject: Any = load_runner(entry)
     assert issubclass(subject, MindSporeSubject), f"{entry} is no variant of the shipped subject"
 
     def build_trainer(self: Any, case: Case, setting: Setting) -> Any:
-        asked = [entry, setting.threads, _compiled_for(case)]
-        trainer = _kept("trainer", asked, lambda: subject.build_trainer(self, case, setting))
+        built_for = [entry, setting.threads, _compiled_for(case)]
+        trainer = _kept("trainer", built_for, lambda: subject.build_trainer(self, case, setting))
         trainer.restart(build_schedule(case, setting))
         return trainer
 
@@ -77,7 +77,7 @@ def _reusing_trainer(entry: str) -> RunnerFactory:
 
 
 def _reusing_model(entry: str) -> AnswererFactory:
-    """A subject that is asked, whose model is taken from the run before, where that was compiled for the same."""
+    """A subject of inference that reuses the model of the run before, if that was compiled for the same."""
     from harness.runners.mindspore_inference import MindSporeInference
 
     subject: Any = load_runner(entry)

@@ -2,7 +2,7 @@
 
     python harness/studies/standing_ranks.py SOCKET DEVICE THREADS
 
-is each of them, as `msrun` starts it. It connects to the process that hands out the jobs, and ends with it.
+is each of them, as `msrun` starts it. It connects to the process that distributes the jobs, and ends with it.
 """
 
 import functools
@@ -117,7 +117,7 @@ class _Group:
 
 
 def _stand(address: str, device: str, threads: int) -> None:
-    """One rank, until there is nobody to hand out jobs."""
+    """One rank, until no process distributes jobs."""
     from harness.runners.mindspore_subject import prepare_process
     from qwen3_model import collectives
 
@@ -142,7 +142,7 @@ def _do_part(job: Job, rank: int) -> str:
         part = part_of(job, layout, rank, resume=False)
         if not carry_out(part, factory, resume=False, rank=rank):
             carry_out(part, factory, resume=True, rank=rank)
-    # Whatever a run raises is how it ended; the process that handed it out ends the ranks.
+    # Whatever a run raises is how it ended; the process that distributes the jobs ends the ranks.
     except Exception:
         return traceback.format_exc()
     return ""

@@ -274,7 +274,7 @@ def test_a_baseline_needs_an_author_and_a_reason(case: Case, tmp_path: Path, emp
 def test_a_run_does_not_go_on_with_another_reference(case: Case, recorded: Path, judged: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(judged, tmp_path / "out"))
     (out / MANIFEST).unlink()
-    with pytest.raises(InputError, match="begun with another baseline"):
+    with pytest.raises(InputError, match="started with another baseline"):
         judge(case, out, None, resume=True)
     assert judge(case, out, recorded, resume=True).digest == read_bundle(judged).digest
 

@@ -1,9 +1,9 @@
 """Clean runs by the hundred: two processes, one a framework, that import it once and carry out job after job; and where
 there are ranks, those that stay from run to run.
 
-A compiled training step serves every run of its shapes: the trainer is reset and gets other weights. The same is true of
-the compiled graphs of inference. These runs therefore do not show what only a fresh process shows: that a run repeats,
-and that a checkpoint is all it needs. Planted defects and certificates have a process for each run.
+A compiled training step serves every run of its shapes: the trainer is reset and gets other weights. The same is true
+of the compiled graphs of inference. These runs therefore do not show what only a fresh process shows: that a run
+repeats, and that a checkpoint is all it needs. Planted defects and certificates have a process for each run.
 """
 
 import functools

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mindspore as ms
 import mindspore.communication as comm
@@ -92,6 +93,62 @@ class Sum(nn.Cell):
         if self.alone:
             return x
         return self.reduce(x)
+
+
+def after(before: Tensor, x: Tensor) -> Tensor:
+    """Within a compiled step: x, not before `before` was computed."""
+    return ops.depend(x, before)
+
+
+class InOrder(nn.Cell):
+    """Applies cell i to item i, one after the other: (items, before) -> (results, the last `before`).
+
+    Each cell takes (item, before) and returns (result, before). A graph does not order its sums over ranks, and two
+    ranks that start different sums deadlock. So each sum depends on the one before, in one order on all ranks.
+    The cells form a binary tree: in a loop the calls of the compiled graph would nest once per item, and MindSpore
+    limits that depth.
+    """
+
+    def __init__(self, cells: Sequence[nn.Cell]) -> None:
+        super().__init__(auto_prefix=False)
+        self.count = len(cells)
+        self.middle = self.count // 2
+        if self.count == 1:
+            self.cell = cells[0]
+        else:
+            self.left, self.right = InOrder(cells[: self.middle]), InOrder(cells[self.middle :])
+
+    def construct(self, items: tuple[Any, ...], before: Tensor) -> tuple[tuple[Any, ...], Tensor]:
+        if self.count == 1:
+            result, before = self.cell(items[0], before)
+            return (result,), before
+        first, before = self.left(items[: self.middle], before)
+        second, before = self.right(items[self.middle :], before)
+        return first + second, before
+
+
+class NextSum(nn.Cell):
+    """The sum of an item over a group, after the sum before."""
+
+    def __init__(self, total: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.sum = total
+
+    def construct(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        total = self.sum(ops.depend(x, before))
+        return total, total
+
+
+class Unchanged(nn.Cell):
+    """An item that is not summed."""
+
+    def construct(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        return x, before
+
+
+def sums_in_order(selected: Sequence[bool], total: nn.Cell) -> InOrder:
+    """The cell that sums the selected items by `total`, one after the other."""
+    return InOrder([NextSum(total) if sums else Unchanged() for sums in selected])
 
 
 class Enter(nn.Cell):

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
-from qwen3_model.collectives import Group, Sum, barrier, group
+from qwen3_model.collectives import Group, Sum, after, barrier, group, sums_in_order
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, parameter_shapes
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
 from qwen3_model.modeling_qwen3_train import (
@@ -29,6 +29,9 @@ from qwen3_model.modeling_qwen3_train import (
     Qwen3Trainer,
     TokenLoss,
     UpdateStep,
+    add,
+    reset,
+    value,
 )
 from qwen3_model.optimizer import AdamW, AdamWConfig
 from qwen3_model.parallel_config import Coordinates, ParallelConfig
@@ -76,34 +79,35 @@ def has_partial_gradient(name: str, layout: ParallelConfig) -> bool:
 
 
 class Reduction(nn.Cell):
-    """The gradients of a rank's backward pass -> the gradients by which its parameters are updated.
-
-    A graph does not order its sums, and two ranks that start different sums deadlock. So each sum depends on the one
-    before, in one order on all ranks, and later operators depend on the last sum.
-    """
+    """The gradients of a rank's backward pass -> the gradients by which its parameters are updated."""
 
     def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
         super().__init__(auto_prefix=False)
-        self.partial = tuple(has_partial_gradient(name, layout) for name in names)
-        self.tied = tuple(name == EMBEDDING and ranks.tied is not None for name in names)
-        self.over_shards, self.over_replicas = Sum(ranks.shards), Sum(ranks.replicas)
-        self.over_ends = Sum(ranks.tied or ranks.replicas)
+        partial = [self.is_partial(name, layout) for name in names]
+        tied = [name == EMBEDDING and ranks.tied is not None for name in names]
+        self.sum = self.build_sum(ranks.replicas)
+        self.over_shards = sums_in_order(partial, Sum(ranks.shards))
+        self.over_ends = sums_in_order(tied, Sum(ranks.tied or ranks.replicas))
+        self.over_replicas = sums_in_order([self.reduces(name) for name in names], self.sum)
+        self.each = ops.HyperMap()
+
+    def build_sum(self, replicas: Group) -> nn.Cell:
+        """The cell that reduces gradients and loss over replicas."""
+        return Sum(replicas)
+
+    def is_partial(self, name: str, layout: ParallelConfig) -> bool:
+        """Whether the gradient of a parameter is summed over model-parallel ranks."""
+        return has_partial_gradient(name, layout)
+
+    def reduces(self, name: str) -> bool:
+        """Whether the gradient of a parameter is reduced over replicas."""
+        return True
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        reduced = list(gradients)
-        before = gradients[0]
-        for i in range(len(self.partial)):
-            if self.partial[i]:
-                before = self.over_shards(ops.depend(reduced[i], before))
-                reduced[i] = before
-        for i in range(len(self.partial)):
-            if self.tied[i]:
-                before = self.over_ends(ops.depend(reduced[i], before))
-                reduced[i] = before
-        for i in range(len(self.partial)):
-            before = self.over_replicas(ops.depend(reduced[i], before))
-            reduced[i] = before
-        return tuple([ops.depend(gradient, before) for gradient in reduced])
+        reduced, before = self.over_shards(gradients, gradients[0])
+        reduced, before = self.over_ends(reduced, before)
+        reduced, before = self.over_replicas(reduced, before)
+        return self.each(ops.partial(after, before), reduced)
 
 
 class ReducedGradients(Gradients):
@@ -112,14 +116,15 @@ class ReducedGradients(Gradients):
     def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple, reduction: Reduction) -> None:
         super().__init__(forward, parameters)
         self.reduction = reduction
+        self.each = ops.HyperMap()
 
     def construct(
         self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         loss, gradients = self.grad(tokens_BS, targets_BS, mask_BS, count)
         reduced = self.reduction(gradients)
-        loss = self.reduction.over_replicas(ops.depend(loss, reduced[0]))
-        return loss, tuple([ops.depend(gradient, loss) for gradient in reduced])
+        loss = self.reduction.sum(ops.depend(loss, reduced[0]))
+        return loss, self.each(ops.partial(after, loss), reduced)
 
 
 class StageBackward(nn.Cell):
@@ -156,10 +161,10 @@ class Add(nn.Cell):
     def __init__(self, sums: ms.ParameterTuple) -> None:
         super().__init__(auto_prefix=False)
         self.sums = sums
+        self.each = ops.HyperMap()
 
     def construct(self, gradients: tuple[Tensor, ...]) -> bool:
-        for i in range(len(self.sums)):
-            ops.assign_add(self.sums[i], gradients[i])
+        self.each(add, self.sums, gradients)
         return True
 
 
@@ -171,11 +176,10 @@ class ReducedUpdate(UpdateStep):
         self.reduction = reduction
 
     def construct(self, scalars: Tensor) -> Tensor:
-        gradients = self.reduction(tuple([total + 0.0 for total in self.sums]))
+        gradients = self.reduction(self.each(value, self.sums))
         norm, scale = self.clip(gradients)
         norm = ops.depend(norm, self.optimizer(gradients, scale, scalars))
-        for i in range(len(self.sums)):
-            ops.assign(self.sums[i], ops.zeros_like(self.sums[i]))
+        self.each(reset, self.sums)
         return norm
 
 

@@ -90,6 +90,21 @@ class NegativeLogLikelihood(nn.Cell):
         return minus_onehot * dout[0], ops.zeros_like(targets_R1)
 
 
+def add(total: Parameter, gradient: Tensor) -> Tensor:
+    """Within a compiled step."""
+    return ops.assign_add(total, gradient)
+
+
+def value(total: Parameter) -> Tensor:
+    """Within a compiled step: the value of now, which a later assignment does not change."""
+    return total + 0.0
+
+
+def reset(total: Parameter) -> Tensor:
+    """Within a compiled step."""
+    return ops.assign(total, ops.zeros_like(total))
+
+
 class ForwardLoss(nn.Cell):
     """Model and loss: tokens, targets, mask [B, S] and the global count -> loss."""
 
@@ -140,11 +155,11 @@ class AccumulateStep(nn.Cell):
         super().__init__(auto_prefix=False)
         self.gradients = gradients
         self.sums = sums
+        self.each = ops.HyperMap()
 
     def construct(self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor) -> Tensor:
         loss, gradients = self.gradients(tokens_BS, targets_BS, mask_BS, count)
-        for i in range(len(self.sums)):
-            ops.assign_add(self.sums[i], gradients[i])
+        self.each(add, self.sums, gradients)
         return loss
 
 
@@ -156,13 +171,13 @@ class UpdateStep(nn.Cell):
         self.sums = sums
         self.clip = clip
         self.optimizer = optimizer
+        self.each = ops.HyperMap()
 
     def construct(self, scalars: Tensor) -> Tensor:
-        gradients = tuple([total + 0.0 for total in self.sums])
+        gradients = self.each(value, self.sums)
         norm, scale = self.clip(gradients)
         norm = ops.depend(norm, self.optimizer(gradients, scale, scalars))
-        for i in range(len(self.sums)):
-            ops.assign(self.sums[i], ops.zeros_like(gradients[i]))
+        self.each(reset, self.sums)
         return norm
 
 

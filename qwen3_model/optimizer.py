@@ -61,6 +61,23 @@ def _moment_weight(beta: float, step: int) -> float:
     return one_minus * (1 - float(rounded) ** step) / (1 - float(rounded))
 
 
+def update_parameter(
+    update: ops.AdamWeightDecay,
+    betas: tuple[float, float],
+    scalars: Tensor,
+    scale: Tensor,
+    parameter: Parameter,
+    exp_avg: Parameter,
+    exp_avg_sq: Parameter,
+    decays: bool,
+    gradient: Tensor,
+) -> bool:
+    """Within a compiled step: one parameter and its moments, by `scale * gradient`."""
+    weight_decay = scalars[2] if decays else ops.zeros_like(scalars[2])
+    update(parameter, exp_avg, exp_avg_sq, scalars[0], betas[0], betas[1], scalars[1], weight_decay, gradient * scale)
+    return True
+
+
 class AdamW(nn.Cell):
     """The moments of all parameters, and the update of all parameters by their gradients.
 
@@ -80,15 +97,12 @@ class AdamW(nn.Cell):
         self.exp_avg_sq = self.parameters.clone(prefix="exp_avg_sq", init="zeros")
         self.decay_flags = tuple(decays(parameter.name) for parameter in parameters)
         self.update = ops.AdamWeightDecay()
+        self.each = ops.HyperMap()  # not a loop: MindSpore nests the iterations of a loop, and its depth is limited
 
     def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
         """One update with `scale * gradients`; `scalars` are those of `step_scalars`."""
-        rate, eps, weight_decay = scalars[0], scalars[1], scalars[2]
-        for i in range(len(self.parameters)):
-            decay = weight_decay if self.decay_flags[i] else ops.zeros_like(weight_decay)
-            moments = (self.exp_avg[i], self.exp_avg_sq[i])
-            gradient = gradients[i] * scale
-            self.update(self.parameters[i], *moments, rate, self.beta1, self.beta2, eps, decay, gradient)
+        one = ops.partial(update_parameter, self.update, (self.beta1, self.beta2), scalars, scale)
+        self.each(one, self.parameters, self.exp_avg, self.exp_avg_sq, self.decay_flags, gradients)
         return True
 
 
@@ -111,6 +125,11 @@ def short_sums(x: Tensor) -> Tensor:
     return rest if whole == 0 else ops.cat((ops.sum(ops.reshape(x[:whole], (-1, 32)), -1), rest))
 
 
+def sums_of_squares(gradient: Tensor) -> Tensor:
+    """Two rounds of the sum of a gradient's squares: sums of 1,024 of them."""
+    return short_sums(short_sums(ops.square(ops.reshape(gradient, (-1,)))))
+
+
 class ClipByGlobalNorm(nn.Cell):
     """The global norm of the gradients, and the factor that brings it down to `max_norm` (1 when none is set).
 
@@ -120,10 +139,10 @@ class ClipByGlobalNorm(nn.Cell):
     def __init__(self, max_norm: float | None) -> None:
         super().__init__()
         self.max_norm = max_norm
+        self.each = ops.HyperMap()
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        squares = [short_sums(short_sums(ops.square(ops.reshape(g, (-1,))))) for g in gradients]
-        norm = ops.sqrt(tree_sum(ops.cat(squares)))
+        norm = ops.sqrt(tree_sum(ops.cat(self.each(sums_of_squares, gradients))))
         if self.max_norm is None:
             return norm, ops.ones_like(norm)
         return norm, ops.minimum(self.max_norm / (norm + 1e-6), 1.0)

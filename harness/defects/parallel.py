@@ -31,9 +31,8 @@ class WithReduction(ParallelTrainer):
 
 
 class SumsNoNorms(Reduction):
-    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
-        super().__init__(names, ranks, layout)
-        self.partial = tuple(False for _ in names)
+    def is_partial(self, name: str, layout: ParallelConfig) -> bool:
+        return False
 
 
 @defect(
@@ -63,9 +62,8 @@ class Mean(nn.Cell):
 
 
 class TakesMeans(Reduction):
-    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
-        super().__init__(names, ranks, layout)
-        self.over_replicas = Mean(ranks.replicas)
+    def build_sum(self, replicas: Group) -> nn.Cell:
+        return Mean(replicas)
 
 
 @defect(
@@ -84,18 +82,8 @@ class MeanOverReplicas(MindSporeSubject):
 class ForgetsOne(Reduction):
     """Does not reduce the gradient of one parameter."""
 
-    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
-        super().__init__(names, ranks, layout)
-        self.unreduced = tuple(name.endswith("layers.1.mlp.down_proj.weight") for name in names)
-
-    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        reduced = list(gradients)
-        before = gradients[0]
-        for i in range(len(self.unreduced)):
-            if not self.unreduced[i]:
-                before = self.over_replicas(ops.depend(reduced[i], before))
-                reduced[i] = before
-        return tuple([ops.depend(gradient, before) for gradient in reduced])
+    def reduces(self, name: str) -> bool:
+        return not name.endswith("layers.1.mlp.down_proj.weight")
 
 
 @defect(
@@ -242,10 +230,9 @@ class LastMicroBatchLost(MindSporeSubject):
 
 
 class SumsOverHeadsOnly(Reduction):
-    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
-        super().__init__(names, ranks, layout)
-        omitted = [name.endswith(NORMS) and not name.endswith(OF_HEADS) for name in names]
-        self.partial = tuple(part and not omit for part, omit in zip(self.partial, omitted, strict=True))
+    def is_partial(self, name: str, layout: ParallelConfig) -> bool:
+        omitted = name.endswith(NORMS) and not name.endswith(OF_HEADS)
+        return super().is_partial(name, layout) and not omitted
 
 
 @defect(

@@ -1,1 +1,1 @@
-"""Certifies a MindSpore model: runs it beside its reference, compares, judges, and computes its level."""
+"""Certifies a MindSpore model: runs it and its reference, compares, judges, and computes its level."""

@@ -232,7 +232,7 @@ def _properties(certified: Certified) -> Iterator[tuple[str, object]]:
     closest = conclusion.closest
     yield f"{PROPERTY}case", bundle.case.name
     yield f"{PROPERTY}level", str(certified.certificate.level)
-    yield f"{PROPERTY}asked", certified.required
+    yield f"{PROPERTY}required", certified.required
     yield f"{PROPERTY}bundle", str(bundle.path)
     yield f"{PROPERTY}bundle_digest", bundle.digest
     yield f"{PROPERTY}worst_ratio", f"{closest.used:.4g}" if closest else ""

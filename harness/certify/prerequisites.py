@@ -45,15 +45,15 @@ DRIVER_OF: Mapping[str, tuple[int, int]] = {"8.1": (25, 0), "8.2": (25, 2), "8.3
 
 @dataclass(frozen=True, kw_only=True)
 class Prerequisite:
-    """One thing that was checked. `mend` states what to do where it is not met, and is empty where it is."""
+    """One thing that was checked. `remedy` states what to do where it is not met, and is empty where it is."""
 
     name: str
     met: bool
     found: str
-    mend: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.found}" + (f". {self.mend}" if self.mend else "")
+        return f"{self.name}: {self.found}" + (f". {self.remedy}" if self.remedy else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def _packages(needed: Mapping[str, str]) -> Iterator[Prerequisite]:
             name=f"package {name}",
             met=version is not None,
             found=version or "not installed",
-            mend="" if version else f"Install it: {command}",
+            remedy="" if version else f"Install it: {command}",
         )
 
 
@@ -153,7 +153,7 @@ def _memory(needed: Needs) -> Prerequisite:
         name="memory",
         met=met,
         found=f"{there} GiB",
-        mend=""
+        remedy=""
         if met
         else f"{needed.case} needs {needed.memory:.0f} GiB of memory for its weights alone. Choose a smaller case, or "
         f"see what each device would need: certify plan {needed.case}",
@@ -164,13 +164,18 @@ def _disk(needed: Needs) -> Prerequisite:
     there = needed.directory.absolute()
     while not os.path.exists(there):  # where Path.exists raises an error for a name that is too long
         there = there.parent
-    free = shutil.disk_usage(there).free / GIB
+    usage = shutil.disk_usage(there)
+    if not usage.total or not os.access(there, os.W_OK):  # a virtual file system such as /proc has no blocks
+        return Prerequisite(
+            name="disk", met=False, found=f"{there} cannot be written", remedy="Use another directory for the results"
+        )
+    free = usage.free / GIB
     met = free >= needed.disk
     return Prerequisite(
         name="disk",
         met=met,
         found=f"{free:.0f} GiB free at {there}" if met else f"{free:.1f} GiB free at {there}",
-        mend="" if met else f"The runs need {needed.disk:.0f} GiB: delete old ones, or use another directory",
+        remedy="" if met else f"The runs need {needed.disk:.0f} GiB: delete old ones, or use another directory",
     )
 
 
@@ -183,7 +188,7 @@ def _variables() -> Iterator[Prerequisite]:
         met=not others,
         found=", ".join(f"{name}={value}" for name, value in others.items())
         or "set for every run before its framework is imported",
-        mend=f"Every run sets its own: unset {' '.join(others)}" if others else "",
+        remedy=f"Every run sets its own: unset {' '.join(others)}" if others else "",
     )
 
 
@@ -195,7 +200,7 @@ def _ascend(ranks: int) -> Iterator[Prerequisite]:
         name="driver",
         met=driver is not None,
         found=driver or f"no version in {environment.DRIVER_INFO}",
-        mend="" if driver else "Install the Ascend HDK: driver, then firmware",
+        remedy="" if driver else "Install the Ascend HDK: driver, then firmware",
     )
     home = os.environ.get(environment.CANN_HOME)
     without = f"no version in {Path(home) / environment.CANN_INFO}" if home else f"{environment.CANN_HOME} is not set"
@@ -203,7 +208,7 @@ def _ascend(ranks: int) -> Iterator[Prerequisite]:
         name="CANN",
         met=cann is not None,
         found=cann or without,
-        mend=""
+        remedy=""
         if cann
         else "Install CANN and 'source /usr/local/Ascend/ascend-toolkit/set_env.sh' before this command",
     )
@@ -213,27 +218,27 @@ def _ascend(ranks: int) -> Iterator[Prerequisite]:
 
 
 def _devices(ranks: int) -> Prerequisite:
-    mend = "Is this the right host? In a container, mount devices, driver and npu-smi"
+    remedy = "Is this the right host? In a container, mount devices, driver and npu-smi"
     try:
         done = subprocess.run(
             ["npu-smi", "info", "-l"], capture_output=True, text=True, timeout=SMI_SECONDS, check=False
         )
     except FileNotFoundError:
-        return Prerequisite(name="devices", met=False, found="npu-smi is not installed", mend=mend)
+        return Prerequisite(name="devices", met=False, found="npu-smi is not installed", remedy=remedy)
     except subprocess.TimeoutExpired:
         found = f"npu-smi gave no answer within {SMI_SECONDS} s"
-        return Prerequisite(name="devices", met=False, found=found, mend="A device may hang: npu-smi info, dmesg")
+        return Prerequisite(name="devices", met=False, found=found, remedy="A device may hang: npu-smi info, dmesg")
     count = re.search(r"Total Count\s*:\s*(\d+)", done.stdout)
     if done.returncode or not count:
         lines = (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()
-        return Prerequisite(name="devices", met=False, found=f"npu-smi info -l: {lines[-1]}", mend=mend)
+        return Prerequisite(name="devices", met=False, found=f"npu-smi info -l: {lines[-1]}", remedy=remedy)
     there = int(count[1])
     met = there >= ranks
     return Prerequisite(
         name="devices",
         met=met,
         found=f"{there} by npu-smi",
-        mend="" if met else f"{ranks} ranks need as many devices: choose another case, or more machines",
+        remedy="" if met else f"{ranks} ranks need as many devices: choose another case, or more machines",
     )
 
 
@@ -244,14 +249,14 @@ def _fits_mindspore(cann: str, mindspore: str | None) -> Prerequisite:
             name="CANN fits MindSpore",
             met=False,
             found=f"CANN {cann}, MindSpore {mindspore}",
-            mend="Which CANN this MindSpore takes is not known here: see the installation guide of MindSpore",
+            remedy="Which CANN this MindSpore takes is not known here: see the installation guide of MindSpore",
         )
     met = any(_begins(cann, one) for one in taken)
     return Prerequisite(
         name="CANN fits MindSpore",
         met=met,
         found=f"CANN {cann}, MindSpore {mindspore}",
-        mend="" if met else f"MindSpore {mindspore} takes CANN {', '.join(taken)}",
+        remedy="" if met else f"MindSpore {mindspore} takes CANN {', '.join(taken)}",
     )
 
 
@@ -259,9 +264,9 @@ def _fits_driver(cann: str, driver: str | None) -> Prerequisite:
     least = next((needed for version, needed in DRIVER_OF.items() if _begins(cann, version)), None)
     numbers = tuple(map(int, re.findall(r"\d+", driver or "")[:2]))
     met = least is None or (len(numbers) == 2 and numbers >= least)
-    mend = "" if met or least is None else f"CANN {cann} needs a driver of {least[0]}.{least[1]} or later"
+    remedy = "" if met or least is None else f"CANN {cann} needs a driver of {least[0]}.{least[1]} or later"
     found = f"driver {driver}, CANN {cann}" + (": the driver that it needs is not known here" if least is None else "")
-    return Prerequisite(name="driver fits CANN", met=met, found=found, mend=mend)
+    return Prerequisite(name="driver fits CANN", met=met, found=found, remedy=remedy)
 
 
 def _begins(version: str, with_: str) -> bool:

@@ -61,7 +61,7 @@ def import_(
         file.write(encode_json(run))
     if as_json:
         kept = {"out": str(destination), "steps": len(run.steps), "last": run.steps[-1].step, "total": run.total}
-        print(json.dumps({**kept, "format": run.source, "told": run.told, "notes": run.notes, "against": against}))
+        print(json.dumps({**kept, "format": run.source, "origin": run.origin, "notes": run.notes, "against": against}))
     else:
         _print_imported(run, against, destination)
     return NOT_MET if against else MET
@@ -70,7 +70,7 @@ def import_(
 def _print_imported(run: ImportedRun, against: Sequence[str], destination: Path) -> None:
     first, last = run.steps[0].step, run.steps[-1].step
     of = f" of {run.total}" if run.total else ""
-    _print(f"{run.source}, {run.told}: {len(run.steps)} steps, {first} to {last}{of}")
+    _print(f"{run.source}, {run.origin}: {len(run.steps)} steps, {first} to {last}{of}")
     for name in PRINTED:
         known = [number for step in run.steps if (number := getattr(step, name))]
         if known:

@@ -48,13 +48,13 @@ class LoggedStep:
 class ImportedRun:
     """A run of another program.
 
-    `files` are the digests of the files that were read; `told` is the file or the rank that the numbers come from;
+    `files` are the digests of the files that were read; `origin` is the file or the rank that the numbers come from;
     `notes` are sentences about everything that was omitted, repeated or could not be read.
     """
 
     source: Format
     files: Mapping[str, str]
-    told: str
+    origin: str
     steps: tuple[LoggedStep, ...]
     total: Positive | None = None
     case: Mapping[str, str] | None = None  # name and digest of the case that it was checked against

@@ -51,7 +51,7 @@ def import_log(paths: Sequence[Path], source: Format | None, rank: str | None) -
     return ImportedRun(
         source=source,
         files={path.name if len(files) == 1 else str(path): digest_file(path) for path in files},
-        told=stream.name,
+        origin=stream.name,
         steps=steps,
         total=total,
         notes=(*choice, *notes),

@@ -36,7 +36,7 @@ class CellChange(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """The result of a cell in a night. `asked` is the level that the matrix requires.
+    """The result of a cell in a night. `required` is the level that the matrix requires.
 
     `bundle` is its directory within the night, None if none was finished. `worst` is how much of its limit the closest
     criterion, `worst_criterion`, uses.
@@ -46,7 +46,7 @@ class CellResult:
     case: str
     device: str
     layout: str
-    asked: Level
+    required: Level
     state: CellState
     reason: str
     seconds: float
@@ -64,7 +64,7 @@ class CellResult:
     def below(self) -> bool:
         """Whether the cell was judged and is below the level that the matrix requires."""
         order = list(Level)
-        return self.level is not None and order.index(self.level) > order.index(self.asked)
+        return self.level is not None and order.index(self.level) > order.index(self.required)
 
 
 @dataclass(frozen=True, kw_only=True)

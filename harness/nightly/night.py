@@ -159,14 +159,14 @@ def _run_cell(
         case=case.name,
         device=cell.device,
         layout=str(case.parallel),
-        asked=cell.level or matrix.level,
+        required=cell.level or matrix.level,
         state=CellState.NOT_RUN,
         reason="",
         seconds=0.0,
     )
     missing = [one for one in night.prerequisites[cell.device] if not one.met]
     if missing:
-        reason = "; ".join(f"{one.name}: {one.found} ({one.mend})" for one in missing)
+        reason = "; ".join(f"{one.name}: {one.found} ({one.remedy})" for one in missing)
         return dataclasses.replace(result, reason=reason)
     directory.mkdir(parents=True, exist_ok=True)
     described = directory / "case.yaml"
@@ -226,7 +226,7 @@ def _with_change(
             why = f"the bundle of {night.name} cannot be compared with: {error}"
             return dataclasses.replace(result, change=CellChange.NEW, why=why)
         first, second = (certify(one, now).level for one in pair)
-        change, why = compared(pair[0].bundle, pair[1].bundle, result.asked, (first, second))
+        change, why = compared(pair[0].bundle, pair[1].bundle, result.required, (first, second))
         return dataclasses.replace(result, change=change, against=night.name, why=why)
     return dataclasses.replace(result, change=CellChange.NEW, why="no earlier night has a bundle of this cell")
 

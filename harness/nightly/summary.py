@@ -37,7 +37,7 @@ def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
         row = (
             cell.cell,
             level,
-            cell.asked,
+            cell.required,
             cell.change,
             worst,
             f"{cell.seconds / 60:.1f} min",
@@ -49,7 +49,7 @@ def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
         if missing:
             yield ""
             yield f"**{device} is not ready here**; none of its cells was run:"
-            yield from (f"- {_text(one.name)}: {_text(one.found)}. {_text(one.mend)}" for one in missing)
+            yield from (f"- {_text(one.name)}: {_text(one.found)}. {_text(one.remedy)}" for one in missing)
 
 
 def _fault(cell: CellResult) -> str:
@@ -58,7 +58,7 @@ def _fault(cell: CellResult) -> str:
     if cell.state is CellState.BROKEN:
         return f"broken: {cell.reason}"
     change = f"{cell.change}: {cell.why}" if cell.change is CellChange.REGRESSION else cell.reason
-    return f"{cell.level}, {cell.asked} is required. {change}" if cell.below else change
+    return f"{cell.level}, {cell.required} is required. {change}" if cell.below else change
 
 
 def _text(text: str) -> str:

@@ -1,7 +1,7 @@
 """Evaluation by EleutherAI's lm-eval: the project's tasks, which need no network, and an adapter for `qwen3_model`.
 
 A task's documents are handed to lm-eval as they are; its requests, its batches of Hugging Face's model and its scores
-are its own. What comes back is every document's log-likelihoods and score.
+are its own. It returns log-likelihoods and score of every document.
 """
 
 import importlib.metadata
@@ -144,7 +144,7 @@ class LogitsLM(TemplateLM):
         return [found[n] for n in range(len(requests))]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """No task of the project asks for it.
+        """No task of the project needs it.
 
         Raises:
             ValueError: always.

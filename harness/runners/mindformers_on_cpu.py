@@ -49,11 +49,11 @@ class PlainAttentionScore(nn.Cell):
 
     def __init__(self, scale_value: float, keep_prob: float, input_layout: str, sparse_mode: int, **_: Any) -> None:
         super().__init__()
-        # Another version of mindformers may ask for what is not written here: that must not be computed as something
-        # else. No case can ask for it, so it is no error of the user's.
+        # Another version of mindformers may need what is not written here: that must not be computed as something
+        # else. No case can lead here, so it is not an error of the user.
         if (keep_prob, input_layout, sparse_mode) != (1.0, "BNSD", 0):
-            asked = f"keep_prob {keep_prob}, input_layout {input_layout}, sparse_mode {sparse_mode}"
-            raise NotImplementedError(f"on a CPU attention has no dropout, layout BNSD and a whole mask, not {asked}")
+            given = f"keep_prob {keep_prob}, input_layout {input_layout}, sparse_mode {sparse_mode}"
+            raise NotImplementedError(f"on a CPU attention has no dropout, layout BNSD and a whole mask, not {given}")
         self.scale = scale_value
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.softmax = ops.Softmax(-1)

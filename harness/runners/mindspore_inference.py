@@ -1,4 +1,4 @@
-"""The subject that is asked: `qwen3_model` on MindSpore. `model_class` is what a variant overrides."""
+"""The subject of inference: `qwen3_model` on MindSpore. `model_class` is what a variant overrides."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence

@@ -108,7 +108,7 @@ class MindSporeSubject:
 
 @functools.cache
 def prepare_process(device: str, threads: int) -> None:
-    """MindSpore lets a process say these once."""
+    """MindSpore lets a process set these once."""
     ms.set_device(device)
     ms.set_deterministic(True)
     ms.runtime.dispatch_threads_num(threads)

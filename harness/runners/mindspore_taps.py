@@ -1,17 +1,17 @@
-"""Looking into a step on MindSpore without changing it: what each cell gives and takes, and the gradients that arrive.
+"""Taps inside a step on MindSpore: inputs and outputs of each cell, and their gradients. Taps do not change the step.
 
-Cells are wrapped where they stand, so that the step is compiled as it is trained, in GRAPH mode, with every derivative
-that is written out. A tap hands its tensor on as it is and puts the value into a parameter. Its derivative gives the
-gradient that arrives to the tensor, and once more to a parameter that the tap was handed beside it and made no use of:
-what the step computes for that parameter is the gradient at this place. No number is computed for it.
+Cells are wrapped in place, so the step is compiled as it is trained: in GRAPH mode, with every custom derivative. A tap
+returns its tensor unchanged and assigns the value to a parameter. A second parameter is an unused input of the tap. The
+derivative of the tap returns the incoming gradient for both inputs, so the gradient of that second parameter is the
+gradient at this place. No arithmetic is added.
 
-The parameters of the taps are no part of the model: they have names of their own, and the trainer's list of parameters
-was made before. A cell that is not where the shipped model has it is left out, and so is a place that the step never
-comes by. A cell that is called twice in a step, as one that two layers share, shows its first call.
+The parameters of the taps are not part of the model: they have their own names, and the trainer's list of parameters
+was made before. A cell that is missing where the shipped model has one gets no tap, and neither does a place that the
+step never reaches. If a cell is called twice in a step, because two layers share it, the tap keeps the first call.
 
-Tried on MindSpore 2.9.0, and no way: a `bprop` may not use a parameter of its cell; an `assign` in `InsertGradientOf`
-works for four taps, and with all of them the compiler finds a cycle in its graph; a hook of a cell is compiled in GRAPH
-mode, so it can hand nothing out but by such an `assign`.
+Tried on MindSpore 2.9.0 without success: a `bprop` may not use a parameter of its cell; an `assign` in
+`InsertGradientOf` works for four taps, and with all of them the compiler finds a cycle in its graph; a hook of a cell
+is compiled in GRAPH mode, so its only output could be such an `assign`.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 
 
 class Keeps(nn.Cell):
-    """Hands on what it is given, and keeps the first of it."""
+    """Returns its input unchanged, and keeps the first one."""
 
     def __init__(self, place: TapPoint) -> None:
         super().__init__(auto_prefix=False)
@@ -44,7 +44,7 @@ class Keeps(nn.Cell):
         return True
 
     def read(self) -> Array | None:
-        """The value since the last reading; None if the step did not come by."""
+        """The value since the last reading; None if the step did not reach it."""
         found, shown = self.value.asnumpy().copy(), bool(self.shown.asnumpy())
         self.shown.set_data(Tensor(False))
         return found if shown else None
@@ -82,7 +82,7 @@ class TableTap(Keeps):
 
 
 class Wrapped(nn.Cell):
-    """A cell with taps on what it takes and what it gives; everything else is asked of the cell itself."""
+    """A cell with taps on its inputs and outputs; every other attribute is that of the cell itself."""
 
     def __init__(self, cell: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
@@ -159,8 +159,8 @@ class MindSporeTaps:
         )
 
     def _watch(self) -> None:
-        """Has the gradients of the taps computed with those of the parameters, and each micro batch's kept before the
-        next one comes."""
+        """Computes the gradients of the taps with those of the parameters; keeps those of a micro batch before the next
+        one starts."""
         trainer: Any = self._trainer
         extra = [tap.gradient for tap in self._taps.values()]
         whole = ms.ParameterTuple([*trainer._parameters, *extra])
@@ -246,32 +246,32 @@ def _whole(
 
 
 class _Once:
-    """Stands for the compiled cell: hands on the gradients of the parameters, and tells those of the taps."""
+    """Replaces the compiled cell: returns the gradients of the parameters, and reports those of the taps."""
 
-    def __init__(self, cell: nn.Cell, parameters: int, tell: Callable[[Sequence[Array]], None]) -> None:
-        self._cell, self._parameters, self._tell = cell, parameters, tell
+    def __init__(self, cell: nn.Cell, parameters: int, report: Callable[[Sequence[Array]], None]) -> None:
+        self._cell, self._parameters, self._report = cell, parameters, report
 
     def __call__(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         loss, found = self._cell(*batch)
-        self._tell([gradient.asnumpy().copy() for gradient in found[self._parameters :]])
+        self._report([gradient.asnumpy().copy() for gradient in found[self._parameters :]])
         return loss, found[: self._parameters]
 
 
 class _Accumulating:
-    """Stands for the compiled cell: shows the sums of the parameters, and tells those of the taps after each part."""
+    """Replaces the compiled cell: has the sums of the parameters, and reports those of the taps after each part."""
 
     def __init__(
         self,
         cell: nn.Cell,
         sums: ms.ParameterTuple,
         of_taps: Sequence[Parameter],
-        tell: Callable[[Sequence[Array]], None],
+        report: Callable[[Sequence[Array]], None],
     ) -> None:
-        self.sums, self._cell, self._of_taps, self._tell = sums, cell, of_taps, tell
+        self.sums, self._cell, self._of_taps, self._report = sums, cell, of_taps, report
 
     def __call__(self, *batch: Tensor) -> Tensor:
         loss = self._cell(*batch)
-        self._tell([total.asnumpy().copy() for total in self._of_taps])
+        self._report([total.asnumpy().copy() for total in self._of_taps])
         for total in self._of_taps:
             total.set_data(ops.zeros_like(total))
         return loss

@@ -1,4 +1,4 @@
-"""What a runner is: the methods it has, what it is built from, what it reports."""
+"""The interface of a runner: its methods, its constructor arguments, and its results."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """What one step measured: the loss before the update, the norm before clipping, the rate that the schedule gave,
-    and the target tokens that the loss was divided by, as the runner itself counted them."""
+    """The numbers of one step: the loss before the update, the norm before clipping, the learning rate, and the number
+    of target tokens that the loss was divided by, as the runner itself counted them."""
 
     loss: float
     grad_norm: float
@@ -28,8 +28,8 @@ class Numbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Taps:
-    """What is inside one step, over the global batch, by the names of `harness.runs.places`: the value at each place,
-    the loss's gradient with respect to it, and the gradient of every parameter from the same pass."""
+    """The tensors inside one step, over the global batch, by the names of `harness.runs.places`: the activation at each
+    place, the gradient of the loss with respect to it, and the gradient of every parameter from the same pass."""
 
     forward: Tensors
     backward: Tensors
@@ -70,14 +70,14 @@ Likelihoods = tuple[tuple[float, ...], float]  # of one document: its log-likeli
 class Answerer(Protocol):
     """One model that runs inference, built from `(case, weights, setting)`.
 
-    What it leaves: see `harness.comparison.inference`.
+    `harness.comparison.inference` names its outputs.
     """
 
     def evaluate(self, task: EvaluationTask, documents: Sequence[Any]) -> Iterable[Likelihoods]:
         """Log-likelihoods and score of every document of a task, in order, by lm-eval."""
 
     def answers(self, evaluation: Evaluation) -> dict[str, npt.NDArray[Any]]:
-        """What it says to rows, prompts and conversations, by the names of `harness.comparison.inference`."""
+        """Its outputs for rows, prompts and conversations, by the names of `harness.comparison.inference`."""
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         """Every parameter by its Hugging Face name."""
@@ -91,18 +91,18 @@ class Answerer(Protocol):
 
 @runtime_checkable
 class Tapped(Protocol):
-    """A runner that shows what is inside a step. Looking changes no bit of it; without `taps`, a diagnosis goes by
+    """A runner that returns the tensors inside a step. Taps change no bit of the step. Without `taps`, a diagnosis uses
     the gradients of the parameters alone."""
 
     def taps(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Taps:
-        """The places that can be reached, for the global batch; nothing is updated, and it may be asked again."""
+        """The places that can be reached, for the global batch; nothing is updated, and it may be called again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How a runner is to run beside its case. `learning_rate_zero`: the schedule is replaced by 0 in every step.
-    `rank`: which of the ranks of the case's layout this process is; None: it trains alone, whatever the layout.
-    `tokenizer`: the directory by which one that is asked reads texts."""
+    """What a runner needs besides its case. `learning_rate_zero`: the schedule is replaced by 0 in every step.
+    `rank`: the rank of this process in the layout of the case; None: one process, whatever the layout.
+    `tokenizer`: the directory of the tokenizer, for inference on texts."""
 
     device: str
     threads: int

@@ -2,7 +2,7 @@
 
 The precision policy is the case's: everything in float32, or with `compute_dtype` bfloat16 the matrix products under
 `torch.autocast` while parameters, norms, softmax, rotary embedding and residual stay float32. Hugging Face's RMSNorm
-rounds to the dtype of its input, so the inputs of q_norm and k_norm, which come out of a product, are widened first.
+rounds to the dtype of its input, so the inputs of q_norm and k_norm, which are outputs of a product, are widened first.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class TorchReference(TorchTrainer):
     """See `harness.runners.protocol.Runner`.
 
     Raises:
-        InputError: the case asks for a precision policy that the reference cannot follow.
+        InputError: the case has a precision policy that the reference cannot follow.
     """
 
     attention = "eager"
@@ -154,7 +154,7 @@ def _show(name: str, given: torch.Tensor, tap: Tap) -> None:
 
 
 def _shown(name: str, given: Any, tap: Tap) -> Any:
-    """Attention gives its probabilities beside its result."""
+    """Attention returns its probabilities with its result."""
     return (tap(name, given[0]), *given[1:]) if isinstance(given, tuple) else tap(name, given)
 
 

@@ -132,7 +132,7 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
     make its tree dirty. Of the options `out` does not count.
 
     Raises:
-        CertifyError: something is missing, or a run did not come to its end with finite numbers.
+        CertifyError: something is missing, or a run did not finish with finite numbers.
         KeyboardInterrupt: the runs were interrupted; nothing is left of them.
     """
     prerequisites.check(case, options, RECORDED_SIDES)

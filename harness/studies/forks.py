@@ -35,7 +35,7 @@ PRELOADED: Mapping[TaskName, str] = {
     "pretrain": "harness.studies.preload",
     "inference": "harness.studies.preload_inference",
 }
-# Arrow comes with lm-eval. What it allocates memory by would start a thread as soon as it is imported.
+# lm-eval imports Arrow, whose memory allocator would start a thread at import.
 WITHOUT_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 COMPILED = "compiled"
 LOOK_SECONDS = 0.02

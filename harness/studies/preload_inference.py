@@ -2,7 +2,7 @@
 
 import importlib
 
-# In the order in which a fresh process comes to them.
+# In the order in which a fresh process imports them.
 for module in (
     "harness.studies.preload",
     "harness.runners.mindspore_inference",

@@ -32,6 +32,7 @@ from tests.support.bundles import edit_json
 from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, options, small_case, text_case
 from tests.support.processes import until
+from tests.support.properties import examples
 
 STATEMENT = Statement(author="A. Writer", reason="first recording", command=("certify", "baseline", "record"))
 RECORDED_RUNS = {"reference-1", "reference-2", "reference-lr0", "oracle-1", "reference-probe", "oracle-probe"}
@@ -138,7 +139,7 @@ def test_a_bundle_whose_reference_is_not_the_baselines_is_refused(judged: Path, 
         flow.finish_bundle(bundle)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_anywhere_is_refused(case: Case, recorded: Path, data: st.DataObject) -> None:
     directory = recorded / case.name

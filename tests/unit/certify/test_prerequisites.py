@@ -62,14 +62,14 @@ def test_of_a_machine_without_any_of_it_each_thing_is_named_and_how_to_fix_it(
         ("driver", "no version in /nowhere/version.info"),
         ("CANN", "ASCEND_HOME_PATH is not set"),
     ]
-    assert found["CANN"].mend.startswith("Install CANN and 'source /usr/local/Ascend/ascend-toolkit/set_env.sh'")
-    assert found["devices"].mend.startswith("Is this the right host?")
-    assert all(one.mend for one in found.values())
+    assert found["CANN"].remedy.startswith("Install CANN and 'source /usr/local/Ascend/ascend-toolkit/set_env.sh'")
+    assert found["devices"].remedy.startswith("Is this the right host?")
+    assert all(one.remedy for one in found.values())
     assert "ascend" not in environment.machine()
 
 
 def test_fewer_devices_than_ranks_are_refused(ascend: Path) -> None:
-    assert unmet(ascend, ranks=8)["devices"].mend.startswith("8 ranks need as many devices")
+    assert unmet(ascend, ranks=8)["devices"].remedy.startswith("8 ranks need as many devices")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_output_of_npu_smi_is_repeated(ascend: Path, script: str, said: str)
 
 
 @pytest.mark.parametrize(
-    ("cann", "mindspore", "driver", "name", "mend"),
+    ("cann", "mindspore", "driver", "name", "remedy"),
     [
         ("8.1.RC1", "2.9.0", "25.5.0", "CANN fits MindSpore", "MindSpore 2.9.0 takes CANN 8.2, 8.3, 8.5, 9.0"),
         ("8.50.0", "2.9.0", "25.5.0", "CANN fits MindSpore", "MindSpore 2.9.0 takes CANN 8.2, 8.3, 8.5, 9.0"),
@@ -94,24 +94,29 @@ def test_the_output_of_npu_smi_is_repeated(ascend: Path, script: str, said: str)
     ],
 )
 def test_versions_that_do_not_fit_each_other_are_named(
-    ascend: Path, monkeypatch: pytest.MonkeyPatch, cann: str, mindspore: str, driver: str, name: str, mend: str
+    ascend: Path, monkeypatch: pytest.MonkeyPatch, cann: str, mindspore: str, driver: str, name: str, remedy: str
 ) -> None:
     (ascend / "cann" / "compiler" / "version.info").write_text(f"Version={cann}\n")
     (ascend / "driver.info").write_text(f"Version={driver}\n")
     monkeypatch.setattr(environment, "packages", lambda: {"mindspore": mindspore})
     found = unmet(ascend)
-    assert list(found) == [name] and found[name].mend.startswith(mend)
+    assert list(found) == [name] and found[name].remedy.startswith(remedy)
 
 
 def test_a_variable_with_another_value_is_named(ascend: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HCCL_DETERMINISTIC", "false")
     found = unmet(ascend)["variables of determinism"]
-    assert found.found == "HCCL_DETERMINISTIC=false" and found.mend.endswith("unset HCCL_DETERMINISTIC")
+    assert found.found == "HCCL_DETERMINISTIC=false" and found.remedy.endswith("unset HCCL_DETERMINISTIC")
 
 
 def test_a_full_disk_is_seen_where_the_files_would_go(ascend: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = unmet(ascend / "not" / "there" / "yet", disk=10**9)["disk"]
-    assert f"GiB free at {ascend}" in found.found and "delete old ones" in found.mend
+    assert f"GiB free at {ascend}" in found.found and "delete old ones" in found.remedy
+
+
+def test_a_directory_that_cannot_be_written_is_named_as_such(ascend: Path) -> None:
+    found = unmet(Path("/proc/results"))["disk"]
+    assert found.found == "/proc cannot be written" and found.remedy.startswith("Use another directory")
 
 
 def test_a_seed_that_a_test_runner_sets_is_no_obstacle(ascend: Path, monkeypatch: pytest.MonkeyPatch) -> None:

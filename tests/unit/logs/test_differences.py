@@ -14,7 +14,7 @@ LOSSES = st.lists(st.floats(0.1, 20), min_size=1, max_size=40)
 
 
 def run(*steps: LoggedStep) -> ImportedRun:
-    return ImportedRun(source="megatron", files={}, told="log", steps=steps)
+    return ImportedRun(source="megatron", files={}, origin="log", steps=steps)
 
 
 def curve(losses: list[float], resolution: float = 0.0) -> ImportedRun:

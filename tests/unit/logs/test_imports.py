@@ -18,6 +18,7 @@ from harness.logs import ImportedRun, read_import
 from harness.logs.imports import contradictions, detect, import_log
 from tests.support.examples import small_case
 from tests.support.logs import RATE, lines, losses, megatron, mindformers, mindformers_2
+from tests.support.properties import examples
 
 Write = Callable[..., Path]
 
@@ -81,7 +82,7 @@ def test_the_rank_with_the_computed_loss_is_used_and_named(write: Write) -> None
     zero = [write(lines([mindformers(n, 0.0) for n in range(1, 21)]), f"worker_{rank}.log") for rank in (0, 1, 2)]
     true = write(lines([mindformers(n, 5.5) for n in range(1, 21)]), "worker_10.log")
     run = imported(*zero, true)
-    assert run.told == "worker_10.log" and run.steps[0].loss.value == 5.5
+    assert run.origin == "worker_10.log" and run.steps[0].loss.value == 5.5
     assert noted(run, "Used worker_10.log of 4 ranks: only loss 0 in worker_0.log, worker_1.log, worker_2")
     with pytest.raises(InputError, match=r"worker_1\.log never shows a loss other than 0"):
         imported(*zero, true, rank="worker_1.log")
@@ -95,7 +96,7 @@ def test_a_stage_without_the_loss_is_an_error_and_not_a_loss_of_zero(write: Writ
 def test_several_ranks_in_one_file_are_separated_by_their_labels(write: Write) -> None:
     mixed = [f"[rank{rank}]: {mindformers(n, 0.0 if rank < 3 else 5.5)}" for n in (1, 2, 3) for rank in range(4)]
     run = imported(write(lines(mixed)))
-    assert run.told == "rank 3" and steps(run) == [1, 2, 3] and run.steps[0].loss.value == 5.5
+    assert run.origin == "rank 3" and steps(run) == [1, 2, 3] and run.steps[0].loss.value == 5.5
 
 
 def test_lines_of_several_ranks_without_labels_are_merged_into_one_run(write: Write) -> None:
@@ -227,7 +228,12 @@ def test_an_imported_run_reads_back_unchanged_and_an_edited_one_is_an_error(writ
     write_json(path, run)
     read = read_import(path)
     assert encode(read) == encode(run) and read.files == run.files
-    for old, new in (('"step":2', '"step":1'), ('"total":20', '"total":"20"'), ('"told"', '"tell"'), ("5.0", "5.00")):
+    for old, new in (
+        ('"step":2', '"step":1'),
+        ('"total":20', '"total":"20"'),
+        ('"origin"', '"begin"'),
+        ("5.0", "5.00"),
+    ):
         path.write_text(path.read_text().replace(old, new, 1))
         with pytest.raises(CertifyError):
             read_import(path)
@@ -243,7 +249,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.one_of(PIECES, st.text(max_size=30)), max_size=12).map("\n".join), st.integers(0, 3), st.data())
 def test_any_text_gives_steps_in_order_or_an_error_with_a_message(text: str, cut: int, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -259,7 +265,7 @@ def test_any_text_gives_steps_in_order_or_an_error_with_a_message(text: str, cut
     assert set(steps(run)) <= written
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(4, 30), st.lists(st.integers(1, 29), max_size=2))
 def test_after_any_restarts_each_step_has_its_last_value(end: int, back: list[int]) -> None:
     printed, expected = list[str](), dict[int, float]()

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
-from tests.support import full
+from tests.support import full, properties
 
 # A shell that starts the tests in the background has them ignore SIGINT, and the runs that they start inherit it.
 # Tests of Ctrl-C need what a terminal gives.
@@ -17,6 +18,8 @@ TO_THE_MAIN_PROCESS = "left_to_full"  # of xdist, which does not count them
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("hypothesis_profile", None):
+        settings.load_profile(properties.QUICK)
     config.addinivalue_line("markers", f"{full.NAME}(held_by): left to `tox run -e full`; `held_by` holds its law here")
 
 

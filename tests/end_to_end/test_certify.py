@@ -103,11 +103,10 @@ DEFECTS = {
     "decay-on-norms": ("grad-norm", STEPS),
     "schedule-late": ("learning-rate", 2),
 }
-QUICK, *SLOW = DEFECTS
-BY_ONE = full(held_by="tests/end_to_end/test_certify.py::test_a_planted_defect_is_refused_and_its_first_step_named")
 
 
-@pytest.mark.parametrize("defect", [QUICK, *(pytest.param(name, marks=BY_ONE) for name in SLOW)])
+@full(held_by="tests/end_to_end/test_power.py::test_the_documented_fault_is_seen_as_it_is_written")
+@pytest.mark.parametrize("defect", DEFECTS)
 def test_a_planted_defect_is_refused_and_its_first_step_named(
     clean: Any, case: Path, tmp_path: Path, defect: str
 ) -> None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from qwen3_model.modeling_qwen3_infer import Qwen3ForInference, bucket
 from qwen3_model.sampling import Generated, Sampling, margin
 from tests.model.qwen3_cases import BF16, random_weights, shaped
+from tests.support.full import full
+from tests.support.properties import examples
 
 CONFIG = shaped("tiny", max_position_embeddings=256)
 TIED = shaped("tiny-tied", max_position_embeddings=64)
@@ -29,7 +31,15 @@ def error(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 40])
+OTHER_LENGTHS = full(
+    held_by="tests/model/test_qwen3_inference.py::test_token_after_token_the_cache_gives_the_logits_of_the_whole"
+)
+ONE_BUCKET = full(
+    held_by="tests/model/test_qwen3_inference.py::test_a_bucket_is_compiled_once_whatever_the_lengths_in_it"
+)
+
+
+@pytest.mark.parametrize("length", [15, 17, *(pytest.param(one, marks=OTHER_LENGTHS) for one in (1, 16, 40))])
 def test_token_after_token_the_cache_gives_the_logits_of_the_whole(model: Qwen3ForInference, length: int) -> None:
     tokens = prompt(length + 6)
     (whole,) = model.logits([tokens])
@@ -108,7 +118,7 @@ def test_a_seed_draws_the_same_tokens_and_another_seed_others(model: Qwen3ForInf
     assert drawn(3)[0].tokens == alone.tokens, "a row does not depend on who is beside it"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=20),
     st.floats(0.1, 4),
@@ -139,7 +149,13 @@ def graphs(model: Qwen3ForInference) -> int:
     return sum(len(cell.compile_cache) for cell in (model.model, *model._prefills.values(), *model._decodes.values()))
 
 
-@pytest.mark.parametrize("lengths", [(33, 40, 50, 64), (200, 210, 216)], ids=["in the middle", "near the limit"])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        pytest.param((33, 40, 50, 64), id="in the middle", marks=ONE_BUCKET),
+        pytest.param((200, 210, 216), id="near the limit"),
+    ],
+)
 def test_a_bucket_is_compiled_once_whatever_the_lengths_in_it(
     model: Qwen3ForInference, lengths: tuple[int, ...]
 ) -> None:
@@ -248,7 +264,7 @@ class Always(np.random.Generator):
         return 1 - 2**-53
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=300), st.sampled_from([1.0, 1 - 2**-53, 0.5]))
 def test_the_largest_random_number_draws_a_token_too(scores: list[float], top_p: float) -> None:
     assert 0 <= Sampling(top_p=top_p).draw(np.array(scores), Always()) < len(scores)

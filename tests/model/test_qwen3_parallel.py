@@ -6,13 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
 from harness.runners.ranks import end_of, start_msrun, this_node
+from qwen3_model import modeling_qwen3_parallel_train
 from qwen3_model.checkpoints import read_checkpoint, write_checkpoint, write_hugging_face
 from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.sharding import assemble
 from tests.model.qwen3_cases import Array, differing, random_batch, shaped, trainer, worst_relative
@@ -128,6 +131,32 @@ def test_the_checkpoint_of_all_ranks_is_read_by_transformers(ran: Run, tmp_path:
         assert found[name].numpy().tobytes() == tensor.tobytes(), name
 
 
+class Compiled:
+    """A compiled cell that notes what happens to it."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
+
+    def compile(self) -> None:
+        self.events.append("compiled")
+
+    def __call__(self) -> None:
+        self.events.append("run")
+
+
+def test_ranks_wait_for_each_other_between_compiling_a_cell_and_its_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(modeling_qwen3_parallel_train, "barrier", lambda size: events.append(f"{size} ranks met"))
+    rank, cell = ParallelTrainer.__new__(ParallelTrainer), Compiled(events)
+    rank._begun, rank._mode, rank.layout = set(), ms.GRAPH_MODE, ParallelConfig(data_parallel=2)
+    for _ in range(2):
+        rank.run(cell)
+    assert events == ["compiled", "2 ranks met", "run", "run"]
+
+
+@full(
+    held_by="tests/model/test_qwen3_parallel.py::test_ranks_wait_for_each_other_between_compiling_a_cell_and_its_first_run"
+)
 def test_a_rank_that_compiles_for_longer_than_the_collectives_wait_is_waited_for(tmp_path: Path) -> None:
     """The first stage comes late with what it sends to the second."""
     run_ranks("tiny", ParallelConfig(pipeline_stage=2, micro_batch_num=2), tmp_path, late="0")

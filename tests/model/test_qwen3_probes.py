@@ -95,8 +95,7 @@ def also(test: str, *parameters: object) -> list[Any]:
     "fault",
     [
         RotaryBase,
-        LabelsNotShifted,
-        *also("test_a_fault_of_the_model_shows_in_the_gradients", NormEpsilon, MissingKeyNorm),
+        *also("test_a_fault_of_the_model_shows_in_the_gradients", LabelsNotShifted, NormEpsilon, MissingKeyNorm),
     ],
 )
 def test_a_fault_of_the_model_shows_in_the_gradients(fault: type[MindSporeSubject], case: Case, sound: Probed) -> None:

@@ -16,6 +16,7 @@ from harness.corpus import fast_bpe
 from harness.corpus.fast_bpe import GPT2_SPLIT, LLAMA_SPLIT, QWEN_SPLIT, BackendEncoder
 from harness.corpus.tokenizers import HuggingFaceTokenizer
 from tests.support.full import full
+from tests.support.properties import examples
 from tests.support.tokenizers import is_known, split_by, template, trained
 
 LAST_CODE_POINT = sys.maxunicode
@@ -68,7 +69,7 @@ def check_equal(backend: Tokenizer, texts: Sequence[str], *, encoder: BackendEnc
 
 
 @given(st.lists(TEXTS, max_size=5))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_the_dictionary_gives_the_ids_of_the_library(
     loaded: HuggingFaceTokenizer, backend: Tokenizer, texts: list[str]
 ) -> None:
@@ -89,15 +90,12 @@ def known_characters() -> Iterator[str]:
             yield character
 
 
-def of_qwen(test: str) -> list[Any]:
-    """Qwen's pattern, and the two others for `full`."""
-    left = full(held_by=f"tests/parity/test_fast_bpe.py::{test}")
-    others = {"llama": LLAMA_SPLIT, "gpt2": GPT2_SPLIT}
-    more = [pytest.param(pattern, id=name, marks=left) for name, pattern in others.items()]
-    return [pytest.param(QWEN_SPLIT, id="qwen"), *more]
+PATTERNS = {"qwen": QWEN_SPLIT, "llama": LLAMA_SPLIT, "gpt2": GPT2_SPLIT}
+DRAWN = full(held_by="tests/parity/test_fast_bpe.py::test_every_normal_form_gives_the_ids_of_the_library")
 
 
-@pytest.mark.parametrize("pattern", of_qwen("test_the_two_engines_split_every_known_character_alike"))
+@DRAWN
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_the_two_engines_split_every_known_character_alike(pattern: str) -> None:
     backend = trained(pattern, "NFC")
     texts = [contexts(character) for character in known_characters()]
@@ -108,7 +106,8 @@ def test_the_two_engines_split_every_known_character_alike(pattern: str) -> None
         assert [ids.tolist() for ids in encoder.encode(part, add_special_tokens=False)] == expected
 
 
-@pytest.mark.parametrize("pattern", of_qwen("test_every_code_point_has_the_ids_of_the_library"))
+@DRAWN
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_every_code_point_has_the_ids_of_the_library(pattern: str) -> None:
     points = [number for number in range(LAST_CODE_POINT + 1) if number not in SURROGATES]
     blocks = [" ".join(map(chr, points[start : start + 64])) for start in range(0, len(points), 64)]
@@ -119,13 +118,13 @@ def test_every_code_point_has_the_ids_of_the_library(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD", None])
-@pytest.mark.parametrize("pattern", [QWEN_SPLIT, LLAMA_SPLIT, GPT2_SPLIT], ids=["qwen", "llama", "gpt2"])
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_every_normal_form_gives_the_ids_of_the_library(pattern: str, form: str | None) -> None:
     backend = trained(pattern, form)
     encoder = BackendEncoder(backend)
 
     @given(st.lists(TEXTS, max_size=4))
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=examples(60))
     def law(texts: list[str]) -> None:
         check_equal(backend, texts, encoder=encoder)
 

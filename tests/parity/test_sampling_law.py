@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from qwen3_model.sampling import Sampling
+from tests.support.properties import examples
 
 # Of each dtype that transformers may warp in: how near a rank or a sum may come to a limit before rounding decides,
 # and how far apart chances may be.
@@ -57,7 +58,7 @@ def rounding_decides(logits: np.ndarray, sampling: Sampling, near: float) -> boo
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(logits=LOGITS, sampling=SAMPLINGS)
 def test_what_can_be_drawn_and_how_likely_is_as_in_transformers(
     dtype: torch.dtype, logits: list[float], sampling: Sampling

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from harness.attestation import MAX_BYTES, PAYLOAD_TYPE, Claim, Result, Role, Trust, read, sign, verify
 from harness.base.digest import canonical_json, digest_bytes
 from harness.base.errors import AttestationError
+from tests.support.properties import examples
 from tests.support.signing import (
     CLAIM,
     NOON,
@@ -168,7 +169,7 @@ def test_no_byte_of_an_envelope_can_change_go_or_come(trust: Trust, envelope: by
             assert edited != envelope and refused(edited, trust), f"at byte {index}"
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(data=st.data())
 def test_no_other_byte_fits_anywhere(trust: Trust, envelope: bytes, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(envelope)))

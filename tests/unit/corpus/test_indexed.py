@@ -12,6 +12,7 @@ from harness.base.errors import CertifyError, InputError
 from harness.corpus.indexed import HEADER, IndexedWriter, open_indexed
 from harness.corpus.inspection import first_documents, inspect_indexed
 from tests.support.megatron import BOUNDARIES, CORRUPTIONS, IDS, LENGTHS, STORED, index_bytes, write_data_set
+from tests.support.properties import examples
 
 IDENTIFIERS = st.integers(min_value=0, max_value=2**16 - 1)
 DOCUMENTS = st.lists(st.lists(st.lists(IDENTIFIERS, max_size=5), max_size=3), max_size=6)
@@ -33,7 +34,7 @@ def test_the_header_has_the_34_bytes_of_megatron() -> None:
 
 
 @given(DOCUMENTS, st.sampled_from(["int32", "uint16"]))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_data_set_reads_back_as_it_was_written(documents: list[list[list[int]]], dtype: str) -> None:
     ids = [token for document in documents for sequence in document for token in sequence]
     with tempfile.TemporaryDirectory() as directory:
@@ -94,7 +95,7 @@ GOOD = {"idx": index_bytes(), "bin": np.array(IDS, "<i4").tobytes()}
 
 
 @given(st.data())
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 def test_a_flipped_or_missing_byte_is_an_error_or_changes_the_digest(data: st.DataObject) -> None:
     suffix = data.draw(st.sampled_from(["idx", "bin"]))
     content = GOOD[suffix]

@@ -21,6 +21,7 @@ from harness.corpus.preprocess import BLOCK_BYTES, PreprocessedData, PreprocessO
 from harness.corpus.tokenizers import ByteTokenizer
 from tests.support.examples import ROOT
 from tests.support.processes import until
+from tests.support.properties import examples
 
 EOD = 256
 
@@ -155,7 +156,7 @@ def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_flipped_or_missing_byte_is_an_error_or_keeps_every_document(data: st.DataObject) -> None:
     content = lines({"text": "abc", "title": "T"}, {"text": ["é", ""]}, {"text": "d\n"})
     place = data.draw(st.integers(0, len(content) - 1))

@@ -17,6 +17,7 @@ from harness.corpus.batches import draw_batches
 from harness.corpus.indexed import IndexedDataset, IndexedWriter, open_indexed
 from harness.corpus.samples import GptSamples, Sampling, WeightedDataset, draw_samples, training_part
 from tests.support.examples import small_case
+from tests.support.properties import examples
 
 SAMPLING = Sampling(seed=1234, seq_length=4, samples=10, split="1, 0, 0", order="megatron")
 
@@ -36,7 +37,7 @@ LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(lambda le
 
 
 @given(LENGTHS, st.integers(1, 6), st.integers(1, 40), st.integers(0, 2**32 - 1))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_each_epoch_gives_each_token_as_often_as_the_others(
     lengths: list[int], seq_length: int, count: int, seed: int
 ) -> None:
@@ -55,7 +56,7 @@ def test_each_epoch_gives_each_token_as_often_as_the_others(
 
 
 @given(LENGTHS, st.integers(0, 2**32 - 1))
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_a_row_does_not_depend_on_the_other_requested_rows(lengths: list[int], seed: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         parts = [

@@ -22,6 +22,7 @@ from harness.runs.trace import Step, TraceHeader
 from harness.standards import load_standard
 from tests.support.bundles import certified, edit_json, write_example, write_page_of
 from tests.support.examples import small_case
+from tests.support.properties import examples
 
 RUNS = ("reference-1", "reference-2", "reference-lr0", "subject-1", "subject-2", "subject-lr0")
 
@@ -95,7 +96,7 @@ def all_files(directory: Path) -> list[Path]:
 
 
 @given(st.data())
-@settings(max_examples=2000, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(2000), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_flipped_byte_of_any_file_is_refused(example: Bundle, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(all_files(example.path)))
     before = path.read_bytes()

@@ -56,6 +56,7 @@ from tests.support.fooling import (
     swapped,
     trust_file,
 )
+from tests.support.properties import examples
 
 CASE, SHORT = small_case(steps=1000, lr_zero_steps=20), small_case(steps=200, lr_zero_steps=20)
 SUBJECT_RUNNER = "harness.runners.mindspore_subject:MindSporeSubject"
@@ -389,7 +390,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, honest: Scene) -> Scene:
 
 
 @given(st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_flipped_byte_of_any_file_or_statement_is_refused(small: Scene, data: st.DataObject) -> None:
     trust = load_trust(small.root / "trust.yaml")
     assert not read_submission(small.first, trust, DAY).statements.refused

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.base.errors import EvidenceError
 from harness.runs.trace import Scored, Step, Trace, TraceHeader, TraceWriter, read_trace
+from tests.support.properties import examples
 
 HEADER = TraceHeader(
     run="subject-1", side="subject", arm="train", case="c", weights="w", batches="b", steps=3, runner="fake",
@@ -65,7 +66,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_trace_reads_back_as_it_was_written(steps: list[Step], end: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
         header = dataclasses.replace(HEADER, steps=6)
@@ -78,7 +79,7 @@ def test_a_trace_reads_back_as_it_was_written(steps: list[Step], end: bool) -> N
 
 
 @given(st.data())
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_a_flipped_byte_is_an_error_or_leaves_a_trace_without_a_footer(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = write(Path(directory) / "t", [step(1), step(2), step(3)])
@@ -273,7 +274,7 @@ SCORED = st.lists(
 
 
 @given(SCORED)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_scored_documents_read_back_as_they_were_written(rows: list[Any]) -> None:
     lines = [
         Scored(step=n, task=task, log_likelihoods=tuple(likelihoods), score=score, words=words, document=document)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.equal_cells import share_equal_cells
 from qwen3_model.modeling_qwen3 import LOWEST, PlainAttention, Qwen3Attention, Qwen3ForCausalLM
 from qwen3_model.sampling import Generated, Growing, Sampling, Tokens
 from qwen3_model.weights import load_into, load_safetensors
@@ -191,6 +192,7 @@ class Qwen3ForInference:
         self.policy = policy or PrecisionPolicy()
         self.model = self.build_model()
         self.model.set_train(False)
+        share_equal_cells(self.model)
         self._prefills: dict[int, Prefill] = {}
         self._decode = self.build_decode()
         self._decodes: dict[tuple[int, int], OneShape] = {}

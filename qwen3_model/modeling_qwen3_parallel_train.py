@@ -342,23 +342,34 @@ class ParallelTrainer(Qwen3Trainer):
             return super()._accumulate(tokens, loss_mask)
         return self._through_the_stages(tokens, loss_mask)
 
-    def _compile_stage(self, nothing: Tensor, inputs: Tensor, *others: Tensor) -> None:
-        """Compiles the cells of a stage, so that no rank waits for a compilation during the micro batches."""
+    def compile_micro_batch(self, *batch: Tensor) -> None:
+        """Compiles the cells that a micro batch runs, so that no rank waits for a compilation between two of them."""
+        if self.layout.pipeline_stage == 1:
+            super().compile_micro_batch(*batch)
+            return
+        inputs, *others = batch
+        nothing = self._nothing(*inputs.shape)
         x = nothing if self._from_previous else inputs
+        for transfer in (self._from_previous, self._to_next):
+            if transfer is not None:
+                self._compile(transfer, nothing)
         if self._to_next is None:
             self._compile(self._stage, x, *others)
         else:
             self._compile(self.model, x)
             self._compile(self._stage, x, nothing)
 
+    def _nothing(self, rows: int, length: int) -> Tensor:
+        """Zeros of the shape that stages send to each other."""
+        own_length = length // (self.layout.model_parallel if self.layout.use_seq_parallel else 1)
+        return Tensor(np.zeros((rows, own_length, self.config.hidden_size), np.float32))
+
     def _through_the_stages(self, tokens: Array, loss_mask: Array) -> float:
         """Runs all micro batches forward, then all backward; adds gradients to the sums; the global batch's loss."""
         batches, kept, loss = list(self.micro_batches(tokens, loss_mask)), [], np.float32(0)
-        rows, length = batches[0][0].shape
-        own_length = length // (self.layout.model_parallel if self.layout.use_seq_parallel else 1)
-        nothing = Tensor(np.zeros((rows, own_length, self.config.hidden_size), np.float32))
+        nothing = self._nothing(*batches[0][0].shape)
         if self._stage not in self._begun:
-            self._compile_stage(nothing, *batches[0])
+            self.compile_micro_batch(*batches[0])
             self._begin(self._stage)
         for inputs, *others in batches:
             x = inputs if self._from_previous is None else self._from_previous(nothing)

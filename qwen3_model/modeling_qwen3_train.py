@@ -17,6 +17,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from qwen3_model.checkpoints import file_name, load_part, save_part
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, Qwen3ConfigError
+from qwen3_model.equal_cells import share_equal_cells
 from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
 from qwen3_model.optimizer import AdamW, AdamWConfig, ClipByGlobalNorm, decays, step_scalars, tree_sum
 from qwen3_model.parallel_config import ParallelConfig
@@ -217,6 +218,7 @@ class Qwen3Trainer:
         if recompute:
             for layer in self.model.model.layers:
                 layer.recompute()
+        share_equal_cells(self.model)
         parameters = ms.ParameterTuple(self.model.trainable_params())
         self._parameters = parameters
         self._gradients = self.build_gradients(parameters)
@@ -303,6 +305,25 @@ class Qwen3Trainer:
     def load_weights(self, tensors: Mapping[str, Array]) -> None:
         """Sets every parameter; see `load_into` for the errors."""
         load_into(self.model, tensors)
+
+    def compile(self, tokens: Array, loss_mask: Array) -> None:
+        """Compiles the cells of a training step for batches of this shape and computes nothing.
+
+        Without it the first step compiles them. In PYNATIVE mode there is nothing to compile.
+        """
+        self._enter_mode()
+        if self._mode != ms.GRAPH_MODE:
+            return
+        batch, scalars = next(self.micro_batches(tokens, loss_mask)), Tensor(self.scalars(1))
+        if self.gradient_accumulation_steps == 1:
+            self._whole_step.compile(*batch, scalars)
+        else:
+            self.compile_micro_batch(*batch)
+            self._update_step.compile(scalars)
+
+    def compile_micro_batch(self, *batch: Tensor) -> None:
+        """Compiles the cells that a micro-batch runs."""
+        self._accumulate_step.compile(*batch)
 
     def train_step(self, tokens: Array, loss_mask: Array) -> StepResult:
         """One update by the global batch `tokens` [B, S+1], `loss_mask` [B, S] (0 or 1).

@@ -3,17 +3,20 @@
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from harness.base.errors import InputError
+from harness.base.near_names import did_you_mean
 from harness.cases.case import Case, check_trains, load_case, read_case_file
 from harness.cases.mindformers import is_configuration, read_configuration
 from harness.cli.dry_run import print_dry_run
 from harness.cli.options import CaseArgument, JsonOption, check_device
 from harness.cli.terminal import MET, NOT_MET, out_console
+from harness.planning.dry_run import PROGRAMS
 from harness.planning.memory import GIB, StageMemory, memory
 from harness.planning.search import Candidate, candidate, search
 from harness.planning.traffic import traffic
@@ -41,18 +44,26 @@ def plan(
     layers: Annotated[
         int | None, typer.Option(min=1, help="With --compile: this number of layers instead of all.")
     ] = None,
+    subject: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --compile: mindspore for this model's graphs, or mindformers; may be given twice. Default: "
+            "mindspore, and over several ranks both."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Print the memory of each stage of a layout, what its ranks send, and whether it fits; or search a layout.
 
     Nothing is run. Exit code 0: it fits, or no limit is known. 1: it does not. 2: the layout or the file is invalid.
-    With --compile MindSpore and mindformers compile the graphs of ranks by a dry run, and the communication operators
-    in them are listed; this needs CANN, or the tools for stub libraries: pip install 'mindspore-certify[plan]'.
+    With --compile MindSpore compiles the graphs of ranks by a dry run, those of this model and those of mindformers,
+    and the communication operators in them are listed; this needs CANN, or the tools for stub libraries:
+    pip install 'mindspore-certify[plan]'.
     """
     if compile_:
-        return print_dry_run(case, rank or [], layers, as_json)
-    if rank or layers:
-        raise InputError("--rank and --layers select what is compiled: give --compile too.")
+        return print_dry_run(case, rank or [], layers, as_json, subjects=_subjects(subject or []))
+    if rank or layers or subject:
+        raise InputError("--rank, --layers and --subject select what is compiled: give --compile too.")
     check_device(device)
     chosen, limit = load_case(case), _bytes(memory_ or _stated_memory(case))
     check_trains(chosen, "'certify plan' computes the memory of a training step")
@@ -72,6 +83,15 @@ def plan(
         if not fits and limit is not None:
             _print_advice(chosen, limit, fused)
     return MET if fits else NOT_MET
+
+
+def _subjects(names: Sequence[str]) -> Sequence[str]:
+    for name in names:
+        if name not in PROGRAMS:
+            raise InputError(
+                f"--subject must be one of {', '.join(PROGRAMS)}, got {name!r}.{did_you_mean(name, PROGRAMS)}"
+            )
+    return names
 
 
 def _stated_memory(case: str) -> str | None:

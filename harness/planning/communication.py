@@ -1,9 +1,10 @@
 """The communication operators of a graph saved by MindSpore: their kind, their ranks, and their count in a step."""
 
 import functools
+import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.base.errors import InputError
@@ -63,6 +64,19 @@ def read_communication(graph: str, groups: Mapping[str, Sequence[int]]) -> tuple
             if (operator := OPERATOR.match(line)) and (key := _operator(operator[1], line, groups)):
                 found[key] += 1
                 run[key] += runs[name]
+    return _sorted(found, run)
+
+
+def merged(graphs: Iterable[Sequence[Communication]]) -> tuple[Communication, ...]:
+    """The communication operators of several graphs, each of which runs once."""
+    found, run = Counter[Operator](), Counter[Operator]()
+    for one in itertools.chain.from_iterable(graphs):
+        found[one.kind, one.ranks, one.peer] += one.found
+        run[one.kind, one.ranks, one.peer] += one.runs
+    return _sorted(found, run)
+
+
+def _sorted(found: Mapping[Operator, int], run: Mapping[Operator, int]) -> tuple[Communication, ...]:
     return tuple(
         Communication(kind=kind, ranks=ranks, peer=peer, found=count, runs=run[kind, ranks, peer])
         for (kind, ranks, peer), count in sorted(found.items(), key=lambda item: (*item[0][:2], item[0][2] or 0))

@@ -1,27 +1,22 @@
-"""One rank's dry run in its process: `python -m harness.planning.compile_rank JOB.json PARENT`.
+"""One rank's dry run of mindformers in its process: `python -m harness.planning.compile_rank JOB.json PARENT`.
 
 mindformers' own trainer runs with a configuration: context, communication, model, wrappers, optimizer. Where it would
 start to train, the network is compiled instead, and nothing is executed. The data set is replaced by zeros of its
 shape, passed as arguments, so the data pipeline is not compiled.
 """
 
-import json
-import os
-import sys
-import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mindformers
-import mindspore
 import numpy as np
 from mindformers import MindFormerConfig, Trainer, build_context
 from mindspore import Model
-from mindspore.communication import GlobalComm, management
 from mindspore.dataset import GeneratorDataset
 
-from harness.planning.dry_run import CONFIGURATION, DONE
-from harness.runners.processes import end_with_parent
+from harness.planning.compiling import compile_in_this_process
+from harness.planning.dry_run import CONFIGURATION, MINDFORMERS
 
 
 class Zeros:
@@ -53,51 +48,14 @@ def zeros(config: Any) -> Any:
     return GeneratorDataset(rows, columns, shuffle=False).batch(config.runner_config.batch_size * parts)
 
 
-def record_groups() -> dict[str, list[int]]:
-    """The ranks of the groups that are made in Python from now on: in a dry run MindSpore does not keep them."""
-    groups: dict[str, list[int]] = {}
-    make = management._create_group_helper
-
-    def recorded(group: str, ranks: list[int], *others: Any) -> None:
-        groups[group] = list(ranks)
-        make(group, ranks, *others)
-
-    management._create_group_helper = recorded
-    return groups
-
-
-def peak_memory() -> int:
-    """The largest number of bytes that this process held."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-
-
-def main(job: Path, parent: int) -> None:
-    """Compiles, and writes a file next to the job with the memory used and the groups that were made in Python."""
-    end_with_parent(parent)
-    # MindSpore checks for CANN's Python package, which the stub libraries do not replace.
-    GlobalComm.CHECK_ENVS = json.loads(job.read_text(encoding="utf-8"))["cann"]
+def compile_job(job: Path, content: Mapping[str, Any]) -> Mapping[str, str]:
+    """Compiles the configuration next to a job."""
     Model.train = compile_network
-    groups = record_groups()
     config = MindFormerConfig(str(job.parent / CONFIGURATION))
     build_context(config)
     Trainer(config, train_dataset=zeros(config)).train()
-    done = {
-        "groups": groups,
-        "peak_memory": peak_memory(),
-        "mindspore": mindspore.__version__,
-        "mindformers": mindformers.__version__,
-    }
-    (job.parent / DONE).write_text(json.dumps(done), encoding="utf-8")
+    return {MINDFORMERS: mindformers.__version__}
 
 
 if __name__ == "__main__":
-    code = 1
-    try:
-        main(Path(sys.argv[1]), int(sys.argv[2]))
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # a regular exit would release a device that does not exist
+    compile_in_this_process(compile_job)

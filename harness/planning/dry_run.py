@@ -1,9 +1,10 @@
 """A dry run: MindSpore compiles the Ascend graph of chosen ranks without a device; the result is its communication.
 
-Takes a case or a training configuration of mindformers. Each rank is a process of its own, in which mindformers' own
-trainer builds the model and MindSpore compiles it (`harness.planning.compile_rank`); nothing is executed. The result
-lists the communication operators of the final graph. A host with CANN compiles against CANN, any other host against
-stub libraries without code (`harness.planning.cann_stubs`). `NOT_SHOWN` lists what a dry run does not show.
+Takes a case or a training configuration of mindformers. Each rank is a process of its own, in which the trainer of
+`qwen3_model` (`harness.planning.compile_subject`) or that of mindformers (`harness.planning.compile_rank`) builds the
+model and MindSpore compiles it; nothing is executed. The result lists the communication operators of the final
+graphs. A host with CANN compiles against CANN, any other host against stub libraries without code
+(`harness.planning.cann_stubs`). `NOT_SHOWN` lists what a dry run does not show.
 
 Source: MindSpore 2.9, `MS_SIMULATION_LEVEL`; level 0 compiles and needs no device.
 """
@@ -31,10 +32,10 @@ import yaml
 import qwen3_model
 from harness.base.errors import InputError, MissingPrerequisite
 from harness.base.yaml_files import read_yaml
-from harness.cases.case import Case, load_case, read_case_file
+from harness.cases.case import Case, check_trains, load_case, read_case_file
 from harness.cases.mindformers import CONFIG, DATA, MODEL, UNTIED, is_configuration, known_fields
 from harness.planning.cann_stubs import stub_libraries
-from harness.planning.communication import Communication, read_communication
+from harness.planning.communication import Communication, merged, read_communication
 from harness.planning.memory import micro_rows
 from harness.runners.processes import log_error
 
@@ -50,6 +51,8 @@ NOT_SHOWN = (
 )
 CONFIGURATION, JOB, DONE, LOG, GRAPHS = "configuration.yaml", "job.json", "done.json", "log.txt", "graphs"
 FINAL_PASS = "backend_pass"  # the last pass before kernels are selected
+OWN, MINDFORMERS = "mindspore", "mindformers"  # as in `certify run --subject`
+PROGRAMS = {OWN: "harness.planning.compile_subject", MINDFORMERS: "harness.planning.compile_rank"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +60,17 @@ class CompiledRank:
     """The result of one rank's dry run.
 
     Attributes:
+        subject: whose graphs: those of `qwen3_model` ("mindspore") or of mindformers.
+        graphs: the number of graphs of a step; mindformers compiles one.
         seconds: from the start of its process to the end.
         peak_memory: the largest number of bytes of the compiling process on the host; not device memory.
         strategy: MindSpore's file with the sharding of each parameter.
         libraries: the libraries it was compiled against: CANN and its version, or stub libraries.
-        versions: of MindSpore and mindformers.
+        versions: of MindSpore, and of mindformers if the graphs are its own.
     """
 
+    subject: str
+    graphs: int
     rank: int
     stage: int
     seconds: float
@@ -94,15 +101,14 @@ def described(case_or_yaml: str, layers: int | None = None) -> tuple[Case, dict[
         layers: a smaller number of layers for a quick run; they are divided evenly over the stages.
 
     Raises:
-        InputError: the case is not valid, the layers cannot be divided, or the case has one process.
+        InputError: the case is not valid or does not train, or the layers cannot be divided.
     """
     case = load_case(case_or_yaml)
+    check_trains(case, "'certify plan --compile' compiles a training step")
     content = read_case_file(case_or_yaml).value
     if layers is not None:
         layout = {**vars(case.parallel), "offset": ()}
         case = case.with_changes(model={**case.model.to_hf(), "num_hidden_layers": layers}, parallel=layout)
-    if case.parallel.world_size == 1:
-        raise InputError(f"{case.name} has one process, so there is no communication: choose a case with a layout.")
     configuration = content if is_configuration(content) else as_configuration(case)
     if layers is not None:
         configuration["model"]["model_config"].update(num_hidden_layers=layers, offset=0)
@@ -148,33 +154,47 @@ def dry_run(
     ranks: Sequence[int],
     directory: Path,
     *,
+    subject: str = OWN,
     limit_seconds: float = LIMIT_SECONDS,
     listener: Callable[[int], None] = lambda rank: None,
 ) -> list[CompiledRank]:
-    """Compiles the graph of each rank, one after the other.
+    """Compiles the graphs of each rank, one rank after the other.
 
     Args:
         case, configuration: as `described` gives them.
-        directory: for each rank's log, strategy file and final graph, under `rank_N`.
+        directory: for each rank's log, strategy file and final graphs, under `SUBJECT/rank_N`.
+        subject: whose graphs, one of `PROGRAMS`.
         limit_seconds: for one rank; after that its process is killed.
         listener: called with each rank before it is compiled.
 
     Raises:
-        InputError: there is no such rank, or MindSpore failed to compile it: with the end of its log.
+        InputError: there is no such rank, mindformers has no graph for one process, or MindSpore failed to compile
+            the rank: with the end of its log.
         MissingPrerequisite: MindSpore, mindformers or a tool that makes stub libraries is not installed.
     """
     stages = {rank: _stage(case, rank) for rank in ranks}
-    tools = toolchain()
+    if subject == MINDFORMERS and case.parallel.world_size == 1:
+        raise InputError(
+            f"{case.name} has one process. mindformers' graph is compiled for a layout only: choose a case with one, "
+            f"or --subject {OWN}."
+        )
+    tools = toolchain(subject)
     compiled = []
     for rank, stage in stages.items():
         listener(rank)
-        place = directory.resolve() / f"rank_{rank}"
+        place = directory.resolve() / subject / f"rank_{rank}"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        _write_job(place, configuration, tools)
+        job: dict[str, Any] = {"cann": tools.cann, "rank": rank}
+        if subject == MINDFORMERS:
+            _write_configuration(place, configuration)
+        else:
+            job["case"] = case.record()
+        (place / JOB).write_text(json.dumps(job), encoding="utf-8")
         began = time.monotonic()
-        _run(place, _environment(place, rank, case.parallel.world_size, tools), rank, limit_seconds)
-        compiled.append(_read(place, rank, stage, time.monotonic() - began, tools))
+        environment = _environment(place, rank, case.parallel.world_size, tools)
+        _run(place, PROGRAMS[subject], environment, rank, limit_seconds)
+        compiled.append(_read(place, subject, rank, stage, time.monotonic() - began, tools))
     return compiled
 
 
@@ -186,16 +206,18 @@ def _stage(case: Case, rank: int) -> int:
         raise InputError(f"There is no rank {rank}: {case.name} has {ranks}, from 0 to {ranks - 1}.") from None
 
 
-def toolchain() -> Toolchain:
+def toolchain(subject: str) -> Toolchain:
     """CANN if it is set up in this shell, else stub libraries.
 
     Raises:
         MissingPrerequisite: MindSpore, mindformers or a tool that makes stub libraries is not installed.
     """
     found = importlib.util.find_spec("mindspore")
-    if found is None or importlib.util.find_spec("mindformers") is None:
+    if found is None:
+        raise MissingPrerequisite("A dry run needs MindSpore. Install it with: pip install 'mindspore-certify[run]'")
+    if subject == MINDFORMERS and importlib.util.find_spec(MINDFORMERS) is None:
         raise MissingPrerequisite(
-            "A dry run needs mindspore and mindformers. Install them with: pip install mindformers==1.9.0"
+            "A dry run of mindformers needs mindformers. Install it with: pip install mindformers==1.9.0"
         )
     home = os.environ.get("ASCEND_HOME_PATH")
     if home and (Path(home) / "lib64" / "libascendcl.so").is_file():
@@ -212,7 +234,7 @@ def _cann_version(home: Path) -> str:
     return version[1] if version else "of unknown version"
 
 
-def _write_job(place: Path, configuration: Mapping[str, Any], tools: Toolchain) -> None:
+def _write_configuration(place: Path, configuration: Mapping[str, Any]) -> None:
     own = copy.deepcopy(dict(configuration))
     own.update(output_dir=str(place / "output"), profile=False)
     own.setdefault("context", {})["device_target"] = "Ascend"  # there is no dry run for a CPU
@@ -223,7 +245,6 @@ def _write_job(place: Path, configuration: Mapping[str, Any], tools: Toolchain) 
         # The file configures transfers. It is in mindformers' source tree, but not in its wheel.
         ascend.update({settings: str(path)} if path.is_file() else {})
     (place / CONFIGURATION).write_text(yaml.safe_dump(own), encoding="utf-8")
-    (place / JOB).write_text(json.dumps({"cann": tools.cann}), encoding="utf-8")
 
 
 def _environment(place: Path, rank: int, ranks: int, tools: Toolchain) -> dict[str, str]:
@@ -247,8 +268,8 @@ def _environment(place: Path, rank: int, ranks: int, tools: Toolchain) -> dict[s
     }
 
 
-def _run(place: Path, environment: Mapping[str, str], rank: int, limit_seconds: float) -> None:
-    command = [sys.executable, "-m", "harness.planning.compile_rank", str(place / JOB), str(os.getpid())]
+def _run(place: Path, program: str, environment: Mapping[str, str], rank: int, limit_seconds: float) -> None:
+    command = [sys.executable, "-m", program, str(place / JOB), str(os.getpid())]
     log = place / LOG
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -274,26 +295,30 @@ def _run(place: Path, environment: Mapping[str, str], rank: int, limit_seconds: 
         raise InputError(f"Rank {rank} was not compiled; its process ended {how}. Its log, {log}:\n{log_error(log)}")
 
 
-def final_graph(place: Path) -> Path:
-    """The last graph that MindSpore saved for a rank.
+def final_graphs(place: Path) -> list[Path]:
+    """The graphs that MindSpore saved for a rank, in the order of their compilation.
 
     Raises:
         InputError: there is none.
     """
-    found = sorted(place.glob(f"{GRAPHS}/rank_*/[0-9]*_{FINAL_PASS}_*.ir"))
+    found = sorted((place / GRAPHS).rglob(f"[0-9]*_{FINAL_PASS}_*.ir"))
     if not found:
         raise InputError(f"MindSpore saved no final graph in {place / GRAPHS}.")
-    return found[-1]
+    return found
 
 
-def _read(place: Path, rank: int, stage: int, seconds: float, tools: Toolchain) -> CompiledRank:
+def _read(place: Path, subject: str, rank: int, stage: int, seconds: float, tools: Toolchain) -> CompiledRank:
     done = json.loads((place / DONE).read_text(encoding="utf-8"))
-    saved = final_graph(place)
-    communication = read_communication(saved.read_text(encoding="utf-8"), done["groups"])
-    saved.replace(place / "final.ir")
+    # mindformers' trainer is one graph, of which MindSpore may save several states
+    saved = final_graphs(place)[-1:] if subject == MINDFORMERS else final_graphs(place)
+    communication = merged(read_communication(path.read_text(encoding="utf-8"), done["groups"]) for path in saved)
+    for number, path in enumerate(saved, 1):
+        path.replace(place / f"final-{number}.ir")
     shutil.rmtree(place / GRAPHS)
     strategies = sorted(place.glob("output/strategy/*.ckpt"))
     return CompiledRank(
+        subject=subject,
+        graphs=len(saved),
         rank=rank,
         stage=stage,
         seconds=seconds,
@@ -301,5 +326,5 @@ def _read(place: Path, rank: int, stage: int, seconds: float, tools: Toolchain) 
         communication=communication,
         strategy=str(strategies[0]) if strategies else "",
         libraries=tools.name,
-        versions={name: done[name] for name in ("mindspore", "mindformers")},
+        versions={name: done[name] for name in ("mindspore", MINDFORMERS) if name in done},
     )

@@ -37,6 +37,7 @@ class RunRow:
     steps: str
     resumed: str
     total: str
+    compiled: str
     per_step: str
 
 
@@ -185,13 +186,14 @@ def _run_rows(bundle: Bundle) -> Iterator[RunRow]:
             steps="0",
             resumed="",
             total=UNKNOWN,
+            compiled="",
             per_step=UNKNOWN,
         )
 
 
 def _run_row(bundle: Bundle, run: Run) -> RunRow:
     status, resumed = run.outcome.status, run.outcome.resumed_after
-    seconds = _seconds(bundle.path / "runs" / run.name / TIMING)
+    seconds, compiling = _seconds(bundle.path / "runs" / run.name / TIMING)
     steps = "no trace" if run.trace is None else f"{len(run.trace.lines)} of {run.trace.header.steps}"
     after = f"resumed after step {', '.join(map(str, resumed))}" if resumed else ""
     return RunRow(
@@ -202,21 +204,28 @@ def _run_row(bundle: Bundle, run: Run) -> RunRow:
         steps=steps,
         resumed=after,
         total=duration(math.fsum(seconds)) if seconds else UNKNOWN,
+        compiled=duration(math.fsum(compiling)) if compiling else "",
         per_step=duration(statistics.median(seconds)) if seconds else UNKNOWN,
     )
 
 
-def _seconds(path: Path) -> list[float]:
-    """Seconds of each step; empty if any line cannot be read, because a part of the list would give a wrong total."""
+def _seconds(path: Path) -> tuple[list[float], list[float]]:
+    """Seconds of each step, and of each time that the steps were compiled.
+
+    Both are empty if any line cannot be read, because a part of the list would give a wrong total.
+    """
     if not path.is_file():
-        return []
+        return [], []
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     except ValueError:
-        return []
-    seconds = [line.get("seconds") if isinstance(line, dict) else None for line in lines]
-    numbers = [float(value) for value in seconds if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    return numbers if len(numbers) == len(seconds) else []
+        return [], []
+    records = [line if isinstance(line, dict) else {} for line in lines]
+    steps, compiling = (
+        [record[name] for record in records if type(record.get(name)) in (int, float)]
+        for name in ("seconds", "compile_seconds")
+    )
+    return (steps, compiling) if len(steps) + len(compiling) == len(lines) else ([], [])
 
 
 def _commands(bundle: Bundle) -> tuple[Command, ...]:

@@ -33,10 +33,11 @@ class MindSporeSubject:
         self._trainer = self.build_trainer(case, setting)
         self._trainer.load_weights(weights)
 
-    def build_trainer(self, case: Case, setting: Setting) -> Qwen3Trainer:
-        """What trains, before its first step and with weights of its own."""
+    @classmethod
+    def build_trainer(cls, case: Case, setting: Setting) -> Qwen3Trainer:
+        """The trainer before its first step, with initial weights that are not those of the case."""
         over_ranks = {} if setting.rank is None else {"layout": case.parallel, "rank": setting.rank}
-        kind = self.trainer if setting.rank is None else self.parallel_trainer
+        kind = cls.trainer if setting.rank is None else cls.parallel_trainer
         return kind(
             case.model,
             case.precision,
@@ -48,6 +49,10 @@ class MindSporeSubject:
             graph_mode=case.training.graph_mode,
             **over_ranks,
         )
+
+    def compile(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> None:
+        """Compiles the graphs of a step, in GRAPH mode."""
+        self._trainer.compile(tokens, loss_mask)
 
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
         """One update by the global batch."""

@@ -90,6 +90,14 @@ class Answerer(Protocol):
 
 
 @runtime_checkable
+class Compiled(Protocol):
+    """A runner whose step is compiled before it is taken; without `compile`, the first step may include compiling."""
+
+    def compile(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> None:
+        """Compiles a step for batches of this shape; computes nothing."""
+
+
+@runtime_checkable
 class Tapped(Protocol):
     """A runner that returns the tensors inside a step. Taps change no bit of the step. Without `taps`, a diagnosis uses
     the gradients of the parameters alone."""

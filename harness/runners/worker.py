@@ -22,7 +22,7 @@ from harness.cases.case import Case, parse_case
 from harness.runners.inference_worker import infer, keep
 from harness.runners.job import Job, header_of
 from harness.runners.processes import end_with_parent
-from harness.runners.protocol import Runner, Setting, Tapped, Tensors
+from harness.runners.protocol import Compiled, Runner, Setting, Tapped, Tensors
 from harness.runners.registry import load_runner
 from harness.runs.files import GRADIENT, TIMING, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, PROBE_UPDATES, probe_gradients, read_tensors
@@ -104,6 +104,7 @@ def probe(
     directory, tokens, loss_mask = Path(job.directory), batches["tokens"][0], batches["loss_mask"][0]
     with TraceWriter.create(directory / TRACE, header) as writer, (directory / TIMING).open("w") as timing:
         # The step is what every other run compiles first too; see harness/studies/forks.py.
+        compile_step(runner, tokens, loss_mask, timing)
         for number in range(1, job.steps + 1):
             step = _take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
             writer.append(step)
@@ -178,6 +179,7 @@ def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Te
     else:
         writer = TraceWriter.create(directory / TRACE, header)
     with writer, (directory / TIMING).open("a" if after else "w", encoding="utf-8") as timing:
+        compile_step(runner, batches["tokens"][0], batches["loss_mask"][0], timing)
         for number in range(after + 1, job.steps + 1):
             step = _take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
             writer.append(step)
@@ -193,6 +195,15 @@ def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Te
             runner.save(Path(job.checkpoint))
         writer.finish(digest_each(final))
     return True
+
+
+def compile_step(runner: Runner, tokens: npt.NDArray[Any], loss_mask: npt.NDArray[Any], timing: TextIO) -> None:
+    """Compiles the step of a runner that can compile it alone, and writes how long that took."""
+    if isinstance(runner, Compiled):
+        started = time.perf_counter()
+        runner.compile(tokens, loss_mask)
+        timing.write(json.dumps({"compile_seconds": round(time.perf_counter() - started, 6)}) + "\n")
+        timing.flush()
 
 
 def _take_step(

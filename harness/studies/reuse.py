@@ -69,7 +69,7 @@ def _reusing_trainer(entry: str) -> RunnerFactory:
 
     def build_trainer(self: Any, case: Case, setting: Setting) -> Any:
         built_for = [entry, setting.threads, _compiled_for(case)]
-        trainer = _kept("trainer", built_for, lambda: subject.build_trainer(self, case, setting))
+        trainer = _kept("trainer", built_for, lambda: subject.build_trainer(case, setting))
         trainer.restart(build_schedule(case, setting))
         return trainer
 

@@ -1,5 +1,6 @@
-"""A dry run of a real layout on stub libraries: mindformers' graph, compiled for Ascend where there is none."""
+"""A dry run of real layouts on stub libraries: mindformers' graph and this model's, compiled for Ascend without one."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.cli.dry_run import print_dry_run
-from harness.planning.dry_run import STUBS, described, dry_run
+from harness.planning.dry_run import MINDFORMERS, OWN, STUBS, described, dry_run
 from tests.support.full import full
 from tests.support.processes import processes_of, until
 
@@ -33,7 +34,8 @@ BY_THE_LAST = full(
 def test_ranks_are_compiled_and_send_to_each_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], expected: dict[int, tuple[int, int, list[int]]]
 ) -> None:
-    assert print_dry_run(LAYOUT, [*expected], None, as_json=True, directory=tmp_path) == 0
+    print_it = functools.partial(print_dry_run, LAYOUT, [*expected], None, as_json=True, directory=tmp_path)
+    assert print_it(subjects=[MINDFORMERS]) == 0
     ranks = json.loads(capsys.readouterr().out)["ranks"]
     for one, (stage, peer, shard) in zip(ranks, expected.values(), strict=True):
         assert one["stage"] == stage
@@ -44,14 +46,28 @@ def test_ranks_are_compiled_and_send_to_each_other(
         assert tuple(shard) in groups
         assert one["libraries"] == STUBS and Path(one["strategy"]).is_file()
         assert one["seconds"] > 0 and one["peak_memory"] > 0
-    assert {path.name for path in (tmp_path / LAYOUT).iterdir()} == {f"rank_{rank}" for rank in expected}
+    assert {path.name for path in (tmp_path / LAYOUT / MINDFORMERS).iterdir()} == {f"rank_{rank}" for rank in expected}
+
+
+def test_the_graphs_of_this_model_are_compiled_too(tmp_path: Path) -> None:
+    (one,) = dry_run(*described(LAYOUT), [3], tmp_path, subject=OWN)
+    groups = {(each.kind, each.ranks) for each in one.communication}
+    # over the two halves of a layer, between the stages, over both ends for the tied embedding, and over all ranks
+    assert {("AllReduce", (2, 3)), ("AllReduce", (1, 3)), ("AllReduce", (0, 1, 2, 3))} <= groups
+    assert one.graphs > 1 and one.libraries == STUBS and "mindformers" not in one.versions
+
+
+@full(held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_the_graphs_of_this_model_are_compiled_too")
+def test_a_published_model_in_one_process_is_compiled_whole(tmp_path: Path) -> None:
+    (one,) = dry_run(*described("qwen3-0.6b-bf16"), [0], tmp_path, subject=OWN)
+    assert one.communication == () and one.graphs == 2, "one of a micro batch and one of the update"
 
 
 def test_what_mindspore_refuses_is_an_error_with_the_end_of_the_log(tmp_path: Path) -> None:
     case, configuration = described(LAYOUT)
     configuration["parallel_config"]["model_parallel"] = 3
     with pytest.raises(InputError, match="Rank 0 was not compiled; its process ended") as refused:
-        dry_run(case, configuration, [0], tmp_path)
+        dry_run(case, configuration, [0], tmp_path, subject=MINDFORMERS)
     assert "Error" in str(refused.value) and "Traceback" not in str(refused.value)
 
 

@@ -22,6 +22,12 @@ def shaped(base: str = "tiny", **changes: Any) -> Qwen3Config:
     return dataclasses.replace(SMALL[base], **changes)
 
 
+def shaped_as(name: str) -> Qwen3Config:
+    """A small configuration by its name, or by NAME:LAYERS with another number of layers."""
+    base, _, layers = name.partition(":")
+    return shaped(base, num_hidden_layers=int(layers)) if layers else shaped(base)
+
+
 def weight_shapes(c: Qwen3Config) -> dict[str, tuple[int, ...]]:
     """Hugging Face's names and shapes, written out independently of the model."""
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (c.vocab_size, c.hidden_size)}

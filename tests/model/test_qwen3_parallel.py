@@ -18,7 +18,7 @@ from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.sharding import assemble
-from tests.model.qwen3_cases import Array, differing, random_batch, shaped, trainer, worst_relative
+from tests.model.qwen3_cases import Array, differing, random_batch, shaped_as, trainer, worst_relative
 from tests.support import rank_worker
 from tests.support.examples import ROOT
 from tests.support.full import full
@@ -32,6 +32,7 @@ LAYOUTS = {
         "tiny-tied",
         ParallelConfig(model_parallel=2, pipeline_stage=2, micro_batch_num=2, use_seq_parallel=True),
     ),
+    "DP2, 28 layers": ("tiny-tied:28", ParallelConfig(data_parallel=2, enable_parallel_optimizer=True)),
 }
 
 
@@ -41,7 +42,7 @@ class Run:
     def __init__(self, size: str, layout: ParallelConfig, directory: Path) -> None:
         run_ranks(size, layout, directory)
         left = {rank: dict(np.load(directory / f"{rank}.npz")) for rank in range(layout.world_size)}
-        self.config = shaped(size)
+        self.config = shaped_as(size)
         self.gradients, self.parameters = (
             assemble({rank: of_kind(kind, own) for rank, own in left.items()}, self.config, layout)
             for kind in ("gradient", "parameter")

@@ -83,6 +83,14 @@ class Fake:
         return {"fake": type(self).__name__}
 
 
+class Compiles(Fake):
+    """Is compiled before its first step."""
+
+    def compile(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> None:
+        assert self.step == 0 and tokens.shape[0] == loss_mask.shape[0]
+        time.sleep(0.2)
+
+
 class Crashes(Fake):
     def at_step(self, numbers: Numbers) -> Numbers:
         raise RuntimeError("the device is on fire")

@@ -25,7 +25,7 @@ def main(size: str, layout_json: str, out: str, late: str) -> None:
     from qwen3_model import collectives
     from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
     from qwen3_model.parallel_config import ParallelConfig
-    from tests.model.qwen3_cases import random_batch, shaped, trainer
+    from tests.model.qwen3_cases import random_batch, shaped_as, trainer
 
     class LateTrainer(ParallelTrainer):
         """One that takes long to compile what it runs first."""
@@ -40,7 +40,7 @@ def main(size: str, layout_json: str, out: str, late: str) -> None:
     layout = ParallelConfig(**json.loads(layout_json))
     rank, ranks = collectives.start()
     assert ranks == layout.world_size
-    config = shaped(size)
+    config = shaped_as(size)
     kind = LateTrainer if late == str(rank) else ParallelTrainer
     subject = trainer(config, kind=kind, layout=layout, rank=rank)
     gradients = subject.gradients(*random_batch(config, length=LENGTH))

@@ -12,7 +12,17 @@ from harness.cases.case import load_case
 from harness.cases.mindformers import read_configuration
 from harness.cli import dry_run as cli
 from harness.planning.communication import Communication, read_communication
-from harness.planning.dry_run import GUIDE, NOT_SHOWN, STUBS, CompiledRank, as_configuration, described, dry_run
+from harness.planning.dry_run import (
+    GUIDE,
+    MINDFORMERS,
+    NOT_SHOWN,
+    OWN,
+    STUBS,
+    CompiledRank,
+    as_configuration,
+    described,
+    dry_run,
+)
 
 LAYOUT = "qwen3-tied-tp2-pp2"
 # The graph that MindSpore 2.9.0 saves for rank 0 of 4, with shortened names and without most operators and attributes.
@@ -105,9 +115,15 @@ def test_fewer_layers_are_divided_evenly() -> None:
         described(str(GUIDE), layers=6)
 
 
-def test_a_case_of_one_process_is_an_error() -> None:
-    with pytest.raises(InputError, match="has one process, so there is no communication"):
-        described("qwen3-tiny-fp32")
+def test_mindformers_has_no_graph_for_one_process(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"qwen3-tiny-fp32 has one process.*--subject mindspore"):
+        dry_run(*described("qwen3-tiny-fp32"), [0], tmp_path, subject=MINDFORMERS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_case_that_does_not_train_has_no_step_to_compile() -> None:
+    with pytest.raises(InputError, match="compiles a training step"):
+        described("qwen3-tiny-inference")
 
 
 @pytest.mark.parametrize("rank", [4, -1])
@@ -121,11 +137,16 @@ def test_an_unknown_rank_is_an_error_before_any_file_is_written(rank: int, tmp_p
 def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces the compilation of every rank."""
 
-    def instantly(case: Any, configuration: Any, ranks: Any, directory: Path, *, listener: Any) -> list[CompiledRank]:
+    def instantly(
+        case: Any, configuration: Any, ranks: Any, directory: Path, *, subject: str, listener: Any
+    ) -> list[CompiledRank]:
         for rank in ranks:
             listener(rank)
+        mindformers = {"mindformers": "1.9.0"} if subject == MINDFORMERS else {}
         return [
             CompiledRank(
+                subject=subject,
+                graphs=1,
                 rank=rank,
                 stage=case.parallel.coordinates(rank).stage,
                 seconds=61.2,
@@ -133,7 +154,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
                 communication=read_communication(GRAPH, MADE_IN_PYTHON),
                 strategy="",
                 libraries=STUBS,
-                versions={"mindspore": "2.9.0", "mindformers": "1.9.0"},
+                versions={"mindspore": "2.9.0", **mindformers},
             )
             for rank in ranks
         ]
@@ -147,17 +168,20 @@ def test_the_output_states_what_a_dry_run_does_not_show(capsys: pytest.CaptureFi
     printed = capsys.readouterr()
     out = " ".join(printed.out.split())
     assert "Compiled by mindformers 1.9.0, mindspore 2.9.0 against stub libraries: symbols without code." in out
-    assert "0 0 61 3.0 AllGather 0-1 1 1 AllReduce 0-1 2 4 AllReduce 0-3 1 1 Receive peer 2 1 1 Send peer 2 2 2" in out
-    assert "3 1 61 3.0 AllGather" in out, "by default the first and the last rank"
+    sent = "AllGather 0-1 1 1 AllReduce 0-1 2 4 AllReduce 0-3 1 1 Receive peer 2 1 1 Send peer 2 2 2"
+    for subject in (OWN, MINDFORMERS):
+        assert f"{subject} 0 0 61 3.0 {sent}" in out
+        assert f"{subject} 3 1 61 3.0 AllGather" in out, "by default the first and the last rank"
     assert all(statement in out for statement in NOT_SHOWN)
-    assert printed.err.splitlines() == ["Compiling rank 0 of 4 ...", "Compiling rank 3 of 4 ..."]
+    every = [f"Compiling rank {rank} of 4 ({subject}) ..." for subject in (OWN, MINDFORMERS) for rank in (0, 3)]
+    assert printed.err.splitlines() == every
 
 
 @pytest.mark.usefixtures("compiled")
 def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.print_dry_run(LAYOUT, [2, 2], None, as_json=True) == 0
+    assert cli.print_dry_run(LAYOUT, [2, 2], None, as_json=True, subjects=[OWN]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert [one["rank"] for one in record["ranks"]] == [2]
+    assert [(one["subject"], one["rank"]) for one in record["ranks"]] == [(OWN, 2)]
     assert record["not_shown"] == list(NOT_SHOWN) and record["ranks"][0]["libraries"] == STUBS
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -92,6 +93,14 @@ def test_a_run_that_took_all_steps_is_completed(prepared: Prepared) -> None:
     assert (run.outcome.status, run.outcome.last_step, run.outcome.log_tail) == ("completed", 8, "")
     assert run.trace is not None and run.trace.complete
     assert not (prepared[1] / "runs" / "subject-1" / "checkpoint").exists()
+
+
+def test_a_run_records_how_long_its_steps_were_compiled(prepared: Prepared) -> None:
+    assert take(prepared, "Compiles").outcome.status == "completed"
+    lines = (prepared[1] / "runs" / "subject-1" / "timing.jsonl").read_text().splitlines()
+    first, *steps = map(json.loads, lines)
+    assert first["compile_seconds"] >= 0.2 and [line["step"] for line in steps] == list(range(1, 9))
+    assert all(line["seconds"] < 0.2 for line in steps), "no step includes it"
 
 
 def test_a_run_states_the_digests_of_what_it_read(prepared: Prepared) -> None:

@@ -16,7 +16,7 @@ from harness.cases.case import load_case
 from harness.evidence.bundle import read_bundle
 from harness.report.page import embed_json
 from harness.runs.trace import RunOutcome, Step
-from tests.support.bundles import certified, edit_json, page_of, write_example, write_page_of
+from tests.support.bundles import certified, edit_json, page_of, view_of, write_example, write_page_of
 
 HOSTILE = "</script><script>alert('x')</script>&<b onload=\"1\">\u2028"
 VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
@@ -186,6 +186,18 @@ def test_logs_and_timings_are_optional(tmp_path: Path) -> None:
     html = page_of(bundle)
     assert "No times were recorded." in html
     assert "not recorded" in html
+
+
+def test_the_time_of_compiling_is_shown_and_is_no_time_of_a_step(tmp_path: Path) -> None:
+    bundle = write_example(tmp_path)
+    timing = tmp_path / "runs/subject-1/timing.jsonl"
+    before = view_of(bundle).provenance.runs
+    timing.write_text('{"compile_seconds": 42.0}\n' + timing.read_text())
+    after = view_of(bundle).provenance.runs
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert [(run.name, run.compiled) for run in changed] == [("subject-1", "42 s")]
+    assert {(run.total, run.per_step) for run in after} == {(run.total, run.per_step) for run in before}
+    assert re.search(r"after compiling for<.*?> 42 s</span>", page_of(bundle))
 
 
 @pytest.mark.parametrize("junk", ["[]", "{", '{"command": 3, "seconds": "soon", "started": null}', "\x00"])

@@ -89,11 +89,6 @@ def run_of(out: Path, nodes: Nodes | None = None) -> tuple[Path, Run]:
         return Path(one.directory), ended(case, one, lambda run, trace: None)
 
 
-@full(
-    held_by="tests/model/test_qwen3_parallel.py::test_several_ranks_make_the_steps_of_one_process, "
-    "tests/unit/cli/test_launch_cli.py::test_no_run_of_several_nodes_meets_where_another_does, "
-    f"{HERE}::test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind"
-)
 def test_a_run_of_two_nodes_has_the_bits_of_one_node(tmp_path: Path, on_one_node: tuple[Path, Run]) -> None:
     port = free_port()
     nodes = [Nodes(count=2, rank=rank, master="127.0.0.1", port=port) for rank in (0, 1)]

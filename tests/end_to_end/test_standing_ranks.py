@@ -41,15 +41,13 @@ def asked(case: Case, directory: Path, run: str, subject: str = "mindspore") -> 
     return named, job(named, options, run)
 
 
+HERE = "tests/end_to_end/test_standing_ranks.py"
+SAME = "test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own"
 ENDED = "test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried_out"
-PLANTED = "test_a_defect_changes_what_its_ranks_leave_and_states_what_was_asked_for"
+BROKE = full(held_by=f"{HERE}::{SAME}, tests/unit/runners/test_launcher.py::{ENDED}")
 
 
-@full(
-    held_by=f"tests/defects/test_catalogue_of_layouts.py::{PLANTED}, tests/unit/runners/test_launcher.py::{ENDED}, "
-    "tests/unit/runners/test_executors.py::test_all_executors_leave_the_same_bytes"
-)
-@pytest.mark.parametrize("they_broke", [False, True], ids=["as begun", "after they broke"])
+@pytest.mark.parametrize("they_broke", [False, pytest.param(True, marks=BROKE)], ids=["as begun", "after they broke"])
 def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own(tmp_path: Path, they_broke: bool) -> None:
     (variation,) = [one for one in OVER_RANKS if one.name == "dp2-shared-moments"]
     first, second = (shortened(variation.case(load_case("qwen3-tiny-dp2-tp2"), seed)) for seed in (0, 1))

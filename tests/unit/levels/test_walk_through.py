@@ -18,7 +18,6 @@ from harness.certify import environment
 from harness.evidence.provenance import Source
 from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
-from tests.support.full import full
 
 DOCUMENT = (ROOT / "docs" / "walk-through.md").read_text(encoding="utf-8")
 TODAY = datetime.datetime.now(datetime.UTC).date()
@@ -46,12 +45,6 @@ def commands() -> list[tuple[str, list[str]]]:
     return found
 
 
-@full(
-    held_by="tests/unit/docs/test_commands.py::test_a_command_line_in_a_document_is_one_of_the_program, "
-    "tests/unit/cli/test_level_cli.py::test_a_statement_is_valid_and_is_counted, "
-    "tests/unit/cli/test_level_cli.py::test_a_withdrawn_statement_counts_no_more_and_stays, "
-    "tests/unit/cli/test_level_cli.py::test_an_earlier_or_later_day_gives_another_level"
-)
 def test_the_walk_through_is_as_it_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

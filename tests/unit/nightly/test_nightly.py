@@ -29,7 +29,6 @@ from harness.runs.trace import Scored, TraceHeader
 from tests.support.bundles import write_example
 from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, inference_case, small_case, text_case
-from tests.support.full import full
 from tests.support.processes import processes_of, until
 
 TEXT, ON_ASCEND = (f"text-tests.support.fake_runners-fake-{device}" for device in ("cpu", "ascend"))
@@ -171,7 +170,6 @@ def test_a_night_that_was_killed_goes_on_where_it_was(certify_: Call, place: Pat
     assert ended.cells[0] == killed.cells[0], "what was concluded is not run again"
 
 
-@full(held_by="tests/unit/nightly/test_nightly.py::test_a_night_that_was_killed_goes_on_where_it_was")
 def test_a_night_goes_on_with_no_other_code_than_it_was_begun_with(
     certify_: Call, place: Path, leaves: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_a_number_is_never_a_pass(clean: Any, case: Path, tmp
     done = certify("run", case, "--out", out, "--resume", "--subject", "tests.support.faults:NotANumber")
     assert done.returncode == NOT_MET, done.stderr
     assert "stopped at step 12, which is not finite" in done.stdout
-    assert "Level: No level (Qwen3 tiny, training on CPU, one process, float32)" in done.stdout
+    assert "Level: No level (Qwen3 tiny by tests.support.faults:NotANumber, training on CPU," in done.stdout
     assert finding(read_bundle(out), "loss").judged[0].first_beyond == 12
 
 

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
-from qwen3_model.parallel_config import Coordinates, ParallelConfig
-from qwen3_model.sharding import Array, Part, assemble, parts_of
+from qwen3_model.parallel_config import Coordinates, ParallelConfig, Part
+from qwen3_model.sharding import Array, assemble, parts_of
 from qwen3_model.weights import Tensors, WeightsError, save_safetensors
 
 FORMAT = "qwen3-model-checkpoint-2"

@@ -21,23 +21,15 @@ from mindspore import Tensor, nn, ops
 
 from qwen3_model.collectives import Group, Sum, after, barrier, group, sums_in_order
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, parameter_shapes
+from qwen3_model.loss import TokenLoss
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
-from qwen3_model.modeling_qwen3_train import (
-    Array,
-    ForwardLoss,
-    Gradients,
-    Qwen3Trainer,
-    TokenLoss,
-    UpdateStep,
-    add,
-    reset,
-    value,
-)
+from qwen3_model.modeling_qwen3_train import Array, Qwen3Trainer
 from qwen3_model.optimizer import AdamW, AdamWConfig
 from qwen3_model.parallel_config import Coordinates, ParallelConfig
 from qwen3_model.parallel_optimizer import SharedAdamW, SharedClip
 from qwen3_model.schedule import ScheduleConfig
 from qwen3_model.sharding import EMBEDDING, parts_of, take_parts
+from qwen3_model.training_step import ForwardLoss, Gradients, UpdateStep, add, reset, value
 
 PIECE = 1 << 22  # numbers in one sum of `whole`
 OF_HEADS = ("q_norm.weight", "k_norm.weight")  # whole on every model-parallel rank, applied to its own heads only

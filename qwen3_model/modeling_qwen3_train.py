@@ -1,8 +1,7 @@
-"""Training Qwen3: the masked token loss, one compiled step, accumulation, and checkpoints that resume bit for bit.
+"""Training Qwen3: steps by global batches, and checkpoints that resume bit for bit.
 
 The global batch is the unit: loss and gradients are divided by its number of unmasked target tokens, for any number
-of micro-batches. In GRAPH mode forward, backward, clipping and AdamW are one compiled cell;
-with accumulation two, one per micro-batch and one per update.
+of micro-batches.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +17,12 @@ from mindspore import Parameter, Tensor, nn, ops
 from qwen3_model.checkpoints import file_name, load_part, save_part
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, Qwen3ConfigError
 from qwen3_model.equal_cells import share_equal_cells
+from qwen3_model.loss import TokenLoss
 from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
-from qwen3_model.optimizer import AdamW, AdamWConfig, ClipByGlobalNorm, decays, step_scalars, tree_sum
+from qwen3_model.optimizer import AdamW, AdamWConfig, ClipByGlobalNorm, decays, step_scalars
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.schedule import ScheduleConfig
+from qwen3_model.training_step import AccumulateStep, ForwardLoss, Gradients, UpdateStep, WholeStep
 from qwen3_model.weights import WeightsError, load_into, set_parameters
 
 Array = npt.NDArray[Any]
@@ -44,142 +45,6 @@ class StepResult:
     grad_norm: float
     learning_rate: float
     tokens: int
-
-
-class TokenLoss(nn.Cell):
-    """sum over tokens of mask * -log softmax(logits)[target], divided by `count`; float32.
-
-    `count` is the global batch's, so the losses of micro-batches add up to the loss of the batch.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.negative_log_likelihood = NegativeLogLikelihood()
-
-    def construct(self, logits_BSV: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor) -> Tensor:
-        logits = ops.cast(ops.reshape(logits_BSV, (-1, logits_BSV.shape[-1])), ms.float32)
-        losses = self.negative_log_likelihood(logits, ops.reshape(targets_BS, (-1, 1)))[0]
-        return tree_sum(ops.reshape(losses, (-1,)) * ops.reshape(mask_BS, (-1,))) / count
-
-
-class NegativeLogLikelihood(nn.Cell):
-    """-log softmax(logits)[target] per row, with its derivative softmax(logits) - onehot(target) written out.
-
-    With the largest logit taken off, the sum of exponentials is 1 + the others, and log1p keeps the digits that a
-    float32 `log` of MindSpore on a CPU loses (bias 7e-7). Its `exp` there is a fast one, a millionth too small on
-    average; `expm1` is exact to the last place, and a sum of e^x = 1 + expm1(x) has no bias (measured 1.5e-10).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = ops.ArgMaxWithValue(1, True)
-
-    def construct(self, logits_RV: Tensor, targets_R1: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses [R, 1], and the probabilities, which the derivative needs."""
-        _, largest = self.largest(logits_RV)
-        exponentials = ops.expm1(logits_RV - largest) + 1.0
-        total = ops.sum(exponentials, -1, True)
-        picked = ops.gather_elements(logits_RV, 1, targets_R1)
-        return largest - picked + ops.log1p(total - 1.0), exponentials / total
-
-    def bprop(
-        self, logits_RV: Tensor, targets_R1: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor]:
-        minus_onehot = ops.tensor_scatter_elements(
-            out[1], targets_R1, ops.gather_elements(out[1], 1, targets_R1) - 1.0, 1
-        )
-        return minus_onehot * dout[0], ops.zeros_like(targets_R1)
-
-
-def add(total: Parameter, gradient: Tensor) -> Tensor:
-    """Within a compiled step."""
-    return ops.assign_add(total, gradient)
-
-
-def value(total: Parameter) -> Tensor:
-    """Within a compiled step: the value of now, which a later assignment does not change."""
-    return total + 0.0
-
-
-def reset(total: Parameter) -> Tensor:
-    """Within a compiled step."""
-    return ops.assign(total, ops.zeros_like(total))
-
-
-class ForwardLoss(nn.Cell):
-    """Model and loss: tokens, targets, mask [B, S] and the global count -> loss."""
-
-    def __init__(self, model: nn.Cell, loss: nn.Cell) -> None:
-        super().__init__(auto_prefix=False)
-        self.model = model
-        self.loss = loss
-
-    def construct(self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor) -> Tensor:
-        return self.loss(self.model(tokens_BS), targets_BS, mask_BS, count)
-
-
-class Gradients(nn.Cell):
-    """Loss and the gradient of every parameter."""
-
-    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
-        super().__init__(auto_prefix=False)
-        self.forward = forward
-        self.grad = ms.value_and_grad(forward, None, parameters)
-
-    def construct(
-        self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.grad(tokens_BS, targets_BS, mask_BS, count)
-
-
-class WholeStep(nn.Cell):
-    """Forward, backward, clipping and update of a batch that is not split -> loss, gradient norm."""
-
-    def __init__(self, gradients: Gradients, clip: nn.Cell, optimizer: AdamW) -> None:
-        super().__init__(auto_prefix=False)
-        self.gradients = gradients
-        self.clip = clip
-        self.optimizer = optimizer
-
-    def construct(
-        self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor, scalars: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        loss, gradients = self.gradients(tokens_BS, targets_BS, mask_BS, count)
-        norm, scale = self.clip(gradients)
-        return ops.depend(loss, self.optimizer(gradients, scale, scalars)), norm
-
-
-class AccumulateStep(nn.Cell):
-    """Adds a micro-batch's gradients to the sums -> its part of the loss."""
-
-    def __init__(self, gradients: Gradients, sums: ms.ParameterTuple) -> None:
-        super().__init__(auto_prefix=False)
-        self.gradients = gradients
-        self.sums = sums
-        self.each = ops.HyperMap()
-
-    def construct(self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor) -> Tensor:
-        loss, gradients = self.gradients(tokens_BS, targets_BS, mask_BS, count)
-        self.each(add, self.sums, gradients)
-        return loss
-
-
-class UpdateStep(nn.Cell):
-    """Clipping and update by the summed gradients, which are then reset to zero -> gradient norm."""
-
-    def __init__(self, sums: ms.ParameterTuple, clip: nn.Cell, optimizer: AdamW) -> None:
-        super().__init__(auto_prefix=False)
-        self.sums = sums
-        self.clip = clip
-        self.optimizer = optimizer
-        self.each = ops.HyperMap()
-
-    def construct(self, scalars: Tensor) -> Tensor:
-        gradients = self.each(value, self.sums)
-        norm, scale = self.clip(gradients)
-        norm = ops.depend(norm, self.optimizer(gradients, scale, scalars))
-        self.each(reset, self.sums)
-        return norm
 
 
 class Qwen3Trainer:

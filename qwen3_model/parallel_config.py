@@ -8,9 +8,14 @@ Sources: mindformers 1.9.0, `parallel_config` and `model_config.offset`; MindSpo
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from qwen3_model.configuration_qwen3 import Qwen3Config
+
+Array = npt.NDArray[Any]
 
 # The environment variable with a free port on rank 0's host, where ranks wait for ranks that compile for longer.
 BARRIER_PORT = "QWEN3_BARRIER_PORT"
@@ -22,6 +27,24 @@ class Coordinates(NamedTuple):
     stage: int
     replica: int
     shard: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of `of` equal parts of a tensor along an axis; `of` is 1 where the tensor is whole."""
+
+    axis: int = 0
+    index: int = 0
+    of: int = 1
+
+    def of_whole(self, whole: Array) -> Array:
+        """This part of a tensor, as a view."""
+        view: Array = np.split(whole, self.of, self.axis)[self.index]
+        return view
+
+    def take(self, whole: Array) -> Array:
+        """This part of a tensor."""
+        return np.ascontiguousarray(self.of_whole(whole))
 
 
 @dataclass(frozen=True, kw_only=True)

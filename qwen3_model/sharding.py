@@ -6,38 +6,19 @@ a checkpoint of one layout and write it for another.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from qwen3_model.configuration_qwen3 import Qwen3Config
-from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.parallel_config import ParallelConfig, Part
 from qwen3_model.weights import Tensors, WeightsError
 
 Array = npt.NDArray[Any]
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 BY_ROWS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # output channels: heads, or channels of the MLP
 BY_COLUMNS = ("o_proj", "down_proj")  # input channels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One of `of` equal parts of a tensor along an axis; `of` is 1 where the tensor is whole."""
-
-    axis: int = 0
-    index: int = 0
-    of: int = 1
-
-    def of_whole(self, whole: Array) -> Array:
-        """This part of a tensor, as a view."""
-        view: Array = np.split(whole, self.of, self.axis)[self.index]
-        return view
-
-    def take(self, whole: Array) -> Array:
-        """This part of a tensor."""
-        return np.ascontiguousarray(self.of_whole(whole))
 
 
 def parts_of(

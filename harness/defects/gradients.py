@@ -12,7 +12,7 @@ from harness.defects.planting import ChangedGradients, ChangedModel, WithGradien
 from harness.runners.mindspore_subject import MindSporeSubject
 from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, turn_halves
 from qwen3_model.modeling_qwen3 import Projection, Qwen3ForCausalLM, Qwen3Linear
-from qwen3_model.modeling_qwen3_train import ForwardLoss
+from qwen3_model.training_step import ForwardLoss
 
 
 class Detached(Qwen3Linear):

@@ -15,7 +15,8 @@ from mindspore import Tensor, nn, ops
 from harness.defects import defect
 from harness.defects.planting import Array, low
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.modeling_qwen3_train import Qwen3Trainer, TokenLoss
+from qwen3_model.loss import TokenLoss
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import tree_sum
 
 

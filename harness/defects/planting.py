@@ -12,8 +12,9 @@ from mindspore import Parameter, Tensor, nn, ops
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.protocol import Numbers
 from qwen3_model.modeling_qwen3 import Precision, Qwen3DecoderLayer, Qwen3ForCausalLM
-from qwen3_model.modeling_qwen3_train import ForwardLoss, Gradients, Qwen3Trainer
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamW
+from qwen3_model.training_step import ForwardLoss, Gradients
 
 Array = npt.NDArray[Any]
 

@@ -27,7 +27,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from qwen3_model.sharding import Part
+from qwen3_model.parallel_config import Part
 
 BUCKETS = 256
 BUCKETS_OF_FIRST_GRADIENT = 1024

@@ -21,7 +21,9 @@ from harness.defects.schedule import ScheduleLate
 from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.protocol import Setting
-from qwen3_model.modeling_qwen3_train import NegativeLogLikelihood, Qwen3Trainer, TokenLoss
+from qwen3_model.derivatives import NegativeLogLikelihood
+from qwen3_model.loss import TokenLoss
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from tests.model.qwen3_cases import Array, differing, random_batch, random_weights, shaped, trainer, worst_relative
 from tests.support.full import full
 

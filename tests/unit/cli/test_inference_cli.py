@@ -33,7 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         (("floor", CASE, "--out", "floor.json"), "'certify floor' repeats the training of the reference"),
         (("plan", CASE), "'certify plan' computes the memory of a training step"),
         (("plan", CASE, "--cards", 8, "--memory", "58GB"), "'certify plan' computes the memory of a training step"),
-        (("plan", CASE, "--compile"), f"{CASE} has one process, so there is no communication"),
+        (("plan", CASE, "--compile"), f"compiles a training step; {CASE} is a case of inference"),
         (("launch", CASE), "has one process, so there is nothing to launch. Run it: certify run qwen3-tiny-inference"),
         (("baseline", "record", CASE, "--author", "A", "--reason", "R"), "its weights are trained on each machine"),
         (("run", CASE, "--baseline", "--out", "out"), "--model DIR"),

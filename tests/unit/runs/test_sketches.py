@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.runs import sketches
 from harness.runs.sketches import Sketch, distance, projections, signs, sketch
-from qwen3_model.sharding import Part
+from qwen3_model.parallel_config import Part
 
 # of the first 4,096 signs of one name, by any NumPy on any processor
 FROZEN = "c58d9c8368b1ddeb7b5e5f2157dec18336ac4986d598215921078ae5a50e9934"

@@ -106,6 +106,8 @@ class Training(Record):
     lr_zero_steps: int = Field(default=20, ge=1)
     floor_repeats: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=50, ge=1)
+    # How many steps the oracle takes; None: all. "probe": only what its probe needs.
+    oracle: Annotated[int, Field(ge=1)] | Literal["probe"] | None = None
     step_timeout_s: float = Field(default=120.0, gt=0)
     start_timeout_s: float = Field(default=600.0, gt=0)
 
@@ -175,6 +177,8 @@ class Case(Record):
     training: Training
     parallel: ParallelConfig = ParallelConfig()
     inference: Inference | None = None
+    # "sketches" for a model whose tensors are too large to keep: see harness.runs.sketches
+    evidence: Literal["tensors", "sketches"] = "tensors"
     standards: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -226,11 +230,15 @@ class Case(Record):
             yield _problem("training.lr_zero_steps", "it exceeds training.steps")
 
     def record(self) -> dict[str, Any]:
-        """The case as plain JSON values, without the paths of this machine; without a layout for one rank, and without
-        inference for a training case."""
+        """The case as plain JSON values, without the paths of this machine; without a layout for one rank, without
+        inference for a training case, and without what was added later and is as it was before."""
         record = self.model_dump(mode="json")
         if self.parallel == ParallelConfig():
             del record["parallel"]
+        if self.evidence == "tensors":
+            del record["evidence"]
+        if self.training.oracle is None:
+            del record["training"]["oracle"]
         if self.inference is None:
             del record["inference"]
         else:
@@ -270,7 +278,8 @@ class Case(Record):
         """The number of steps of the runs of a side and an arm: for an evaluation, the scored documents. The oracle
         scores only texts."""
         if arm != "infer" or self.inference is None:
-            return self.training.steps_of(arm)
+            steps, oracle = self.training.steps_of(arm), self.training.oracle
+            return min(steps, oracle) if side == "oracle" and isinstance(oracle, int) else steps
         return self.inference.texts + (0 if side == "oracle" else SCORED_TASKS * self.inference.documents)
 
     def with_changes(self, **sections: Any) -> "Case":

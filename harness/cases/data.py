@@ -40,7 +40,8 @@ class Corpus(DataSource):
     """The source of the tokens. `blend` holds several Megatron data sets; in a file it is written as in mindformers:
     `data_path: ['0.3', PREFIX, '0.7', PREFIX]`, or prefixes without weights."""
 
-    kind: Literal["transformers-sources", "text", "megatron"] = "transformers-sources"
+    # transformers-sources: only in bundles of earlier versions
+    kind: Literal["generated", "text", "megatron", "transformers-sources"] = "generated"
     blend: tuple[BlendPart, ...] = ()
 
     @model_validator(mode="before")
@@ -83,7 +84,9 @@ def _parts(data_path: Any) -> list[BlendPart]:
 
 
 class Tokenizer(DataSource):
-    kind: Literal["bytes", "huggingface"] = "bytes"
+    """`qwen` is the tokenizer of the Qwen3 models, made from the vocabulary that the package dashscope ships."""
+
+    kind: Literal["bytes", "huggingface", "qwen"] = "bytes"
 
 
 class Data(Record):

@@ -54,7 +54,10 @@ def judges_layout(standard: str) -> bool:
 
 
 def _roles_in_training(case: Case) -> Roles:
-    return {**ROLES, **(ROLES_OF_LAYOUT if any(map(judges_layout, case.standards)) else {})}
+    roles = {**ROLES, **(ROLES_OF_LAYOUT if any(map(judges_layout, case.standards)) else {})}
+    if case.training.oracle == "probe":
+        del roles[ORACLE]
+    return roles
 
 
 def _roles_in_inference(case: Case) -> Roles:

@@ -24,7 +24,7 @@ from harness.certify.baseline import (
 from harness.certify.case_options import named_by_digest
 from harness.certify.jobs import RECORDED_SIDES, Options, plan, recorded_jobs
 from harness.certify.workspace import claimed
-from harness.corpus.draw import draw_inputs
+from harness.corpus.draw import draw_inputs, write_weights
 from harness.evidence.bundle import Bundle, finish_bundle
 from harness.evidence.bundle_files import CASE, INPUTS, MANIFEST, RUN
 from harness.evidence.provenance import (
@@ -43,7 +43,7 @@ from harness.levels.submission import Submission
 from harness.report import write_report
 from harness.runners.executor import Listener
 from harness.runners.launcher import Launcher, variables
-from harness.runs.inputs import Inputs, read_inputs
+from harness.runs.inputs import WEIGHTS, Inputs, read_inputs, weights_files
 from harness.runs.trace import Run
 from harness.standards import Standard
 
@@ -80,6 +80,9 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         host=socket.gethostname(),
     )
     write_json(options.out / RUN, occasion)
+    if case.evidence == "sketches":
+        for path in weights_files(options.out / "inputs" / WEIGHTS):
+            path.unlink(missing_ok=True)
     submission = Submission(bundle=finish_bundle(options.out))
     certificate = certify(submission, datetime.datetime.now(datetime.UTC))
     write_report(submission, certificate)
@@ -174,6 +177,8 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
             f"The code has changed since {options.out} was started, so its runs cannot be resumed. "
             "Start again with another --out."
         )
+    if case.evidence == "sketches":
+        write_weights(case, options.out / "inputs")  # finished runs leave none
     try:
         read_inputs(options.out / "inputs", inputs)
     except EvidenceError as error:

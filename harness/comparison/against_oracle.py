@@ -7,40 +7,48 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from harness.cases.runs_of_a_case import ORACLE, ORACLE_PROBE, REFERENCE, REFERENCE_PROBE, SUBJECT, SUBJECT_PROBE
 from harness.comparison.catalogue import EXACT, KINDS, SIDES, STANDARD_ERRORS, Kind
-from harness.comparison.distance import HALF_ULP, error_ratio, relative, root_mean_square, tensor_difference
+from harness.comparison.distance import HALF_ULP, error_ratio, relative, root_mean_square
+from harness.comparison.left import change_difference, difference, names_of, norm_of
 from harness.comparison.measurement import Measurement, Place, Tensors, steps_of, why_broken, why_missing
 from harness.runs.files import GRADIENT, UPDATED
 from harness.runs.trace import Run
 
 
 def against_oracle(
-    runs: Mapping[str, Run], tensors: Mapping[str, Tensors], distances: Mapping[str, Measurement]
+    runs: Mapping[str, Run],
+    tensors: Mapping[str, Tensors],
+    distances: Mapping[str, Measurement],
+    *,
+    required: Sequence[str],
 ) -> Iterable[Measurement]:
     """`oracle.WHAT.reference` and `.subject`: the relative error of each side against the oracle; `.ratio`: the
     subject's error divided by the reference's. WHAT is `loss` and `grad_norm`, by step; `gradients` of the first batch,
     by tensor; `updates` by the optimizer alone from given gradients, by tensor.
 
     `distances` holds the differences of the sides (`train.*` and `lr_zero.*`), which are also given in errors of the
-    reference.
+    reference. Where no run of the oracle is `required` besides its probe, the first step is compared, and nothing is
+    given in errors of the reference, because a single one may be small by chance.
     """
-    trained, probes = (ORACLE, REFERENCE, SUBJECT), (ORACLE_PROBE, REFERENCE_PROBE, SUBJECT_PROBE)
+    oracle = ORACLE if ORACLE in required else ORACLE_PROBE
+    trained, probes = (oracle, REFERENCE, SUBJECT), (ORACLE_PROBE, REFERENCE_PROBE, SUBJECT_PROBE)
     for number in EXACT:
         curves = [{step.step: float(getattr(step, number)) for step in steps_of(runs.get(name))} for name in trained]
-        places = tuple(sorted(set().union(*curves)))
+        places = tuple(place for place in sorted(set().union(*curves)) if place <= _goes_to(runs.get(oracle)))
         errors = [
             tuple(relative(curves[0].get(place, math.nan), curve.get(place, math.nan)) for place in places)
             for curve in curves[1:]
         ]
         found = {one.name: one for one in _double(f"oracle.{number}", places, errors, list(map(runs.get, trained)))}
         yield from found.values()
-        yield from _in_errors_of_the_reference(number, {**distances, **found})
+        yardstick = found[f"oracle.{number}.reference"]
+        if oracle == ORACLE_PROBE:
+            yardstick = dataclasses.replace(yardstick, places=(), values=(), missing="the oracle took no steps")
+        yield from _in_errors_of_the_reference(number, {**distances, **found, yardstick.name: yardstick})
     sources = [tensors.get(name) for name in probes]
     for what, prefix in (("gradients", GRADIENT), ("updates", UPDATED)):
-        names = tuple(sorted({name for source in sources if source for name in source if name.startswith(prefix)}))
+        names = tuple(sorted(set().union(*(names_of(source, prefix) for source in sources if source))))
         errors = [
             tuple(_tensor_error(name, prefix, sources[0], source, tensors.get("weights")) for name in names)
             for source in sources[1:]
@@ -48,6 +56,11 @@ def against_oracle(
         bare = tuple(name.removeprefix(prefix) for name in names)
         yield from _double(f"oracle.{what}", bare, errors, [runs.get(name) for name in probes])
     yield _probe_norms(runs, tensors)
+
+
+def _goes_to(oracle: Run | None) -> float:
+    """The last step that the oracle has to take; unlimited if it left no trace."""
+    return oracle.trace.header.steps if oracle and oracle.trace else math.inf
 
 
 def _double(
@@ -107,15 +120,11 @@ def _tensor_error(
     name: str, prefix: str, exact: Tensors | None, found: Tensors | None, weights: Tensors | None
 ) -> float:
     """Norm of the error over norm of the exact gradient, or of the exact change of the parameter."""
-    if exact is None or found is None or name not in exact or name not in found:
+    if exact is None or found is None:
         return math.nan
-    a, b = exact[name].astype(np.float64), found[name].astype(np.float64)
     if prefix == UPDATED:
-        start = (weights or {}).get(name.removeprefix(prefix))
-        if start is None or start.shape != a.shape or b.shape != a.shape:
-            return math.nan
-        a, b = a - start, b - start
-    return tensor_difference(a, b)[0]
+        return change_difference(name, exact, found, weights)
+    return difference(name, exact, found)[0]
 
 
 def _probe_norms(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
@@ -125,9 +134,8 @@ def _probe_norms(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Mea
     values = []
     for name in names:
         recorded, steps = tensors.get(name), steps_of(runs.get(name))
-        gradients = [tensor for key, tensor in (recorded or {}).items() if key.startswith(GRADIENT)]
-        norm = math.sqrt(math.fsum(float(np.square(g, dtype=np.float64).sum()) for g in gradients))
-        values.append(relative(steps[0].grad_norm, norm) if steps and gradients else math.nan)
+        norm = norm_of(recorded or {}, GRADIENT)
+        values.append(math.nan if norm is None or not steps else relative(steps[0].grad_norm, norm))
     probes = [runs.get(name) for name in names]
     return Measurement(
         name="runs.probe_norm",

@@ -21,10 +21,13 @@ from harness.cases.runs_of_a_case import (
 )
 from harness.comparison.against_oracle import against_oracle
 from harness.comparison.catalogue import EXACT, FINAL_BITS, FINAL_PARAMETERS, NUMBERS, PAIRS, RESUMED
-from harness.comparison.distance import MEASURES, fall, spike, tensor_difference, trend
+from harness.comparison.distance import MEASURES, fall, spike, trend
+from harness.comparison.left import difference, has_sketches, names_of
 from harness.comparison.measurement import Comparison, Measurement, Series, Tensors, why_broken, why_missing
 from harness.runs.files import GRADIENT
 from harness.runs.trace import Run, Step, Trace, TraceHeader
+
+SKETCHED = "single elements are not kept: the evidence of this case is sketches"
 
 
 def compare_steps(reference: Run | None, subject: Run | None) -> dict[str, Series]:
@@ -69,23 +72,19 @@ def compare_parameters(
     pair: str, reference: Tensors | None, subject: Tensors | None, broken: str | None
 ) -> Iterable[Measurement]:
     """`PAIR.parameters.relative` and `.maximum`, one value per tensor; NaN if one side does not have the tensor."""
-    names = tuple(sorted({*(reference or {}), *(subject or {})}))
     missing = "final parameters were not kept" if reference is None or subject is None else None
-    pairs = [_tensor_pair(name, reference, subject) for name in names] if reference and subject else []
-    for index, measure in enumerate(("relative", "maximum")):
+    reference, subject = reference or {}, subject or {}
+    names = tuple(sorted(names_of(reference) | names_of(subject))) if missing is None else ()
+    pairs = [difference(name, reference, subject) for name in names]
+    not_kept = SKETCHED if has_sketches(reference) else None
+    for index, measure, why in ((0, "relative", missing), (1, "maximum", missing or not_kept)):
         yield Measurement(
             name=f"{pair}.parameters.{measure}",
-            places=names if missing is None else (),
-            values=tuple(pair[index] for pair in pairs),
-            missing=missing,
+            places=names if why is None else (),
+            values=tuple(pair[index] for pair in pairs) if why is None else (),
+            missing=why,
             broken=broken,
         )
-
-
-def _tensor_pair(name: str, reference: Tensors, subject: Tensors) -> tuple[float, float]:
-    if name not in reference or name not in subject:
-        return math.nan, math.nan
-    return tensor_difference(reference[name], subject[name])
 
 
 def compare_mappings(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, broken: str | None = None) -> Series:
@@ -197,7 +196,7 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
     found.append(per_run("runs.foreign_inputs", expected.runs, runs, _foreign_inputs(runs, expected.inputs)))
     found.append(non_finite(runs.values()))
     distances = {measurement.name: measurement for measurement in found}
-    found += against_oracle(runs, tensors, distances)
+    found += against_oracle(runs, tensors, distances, required=expected.runs)
     found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
     return Comparison(measurements={measurement.name: measurement for measurement in found})
 
@@ -225,11 +224,11 @@ def _gradients_of_layout(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]
     )
     made = [runs.get(name) for name in probes]
     missing = why_missing(*made) or (None if alone and over_ranks else "nothing was recorded")
-    names = sorted({*alone, *over_ranks}) if missing is None else []
+    names = sorted(names_of(alone) | names_of(over_ranks)) if missing is None else []
     return Measurement(
         name="layout.gradients.relative",
         places=tuple(name.removeprefix(GRADIENT) for name in names),
-        values=tuple(_tensor_pair(name, alone, over_ranks)[0] for name in names),
+        values=tuple(difference(name, alone, over_ranks)[0] for name in names),
         missing=missing,
         broken=why_broken(*made),
     )

@@ -1,6 +1,7 @@
 """Draws the inputs of a case once, for both sides: initial weights, token batches, and a record of them."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,21 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save, save_file
 
-from harness.base.digest import digest_tensors
+from harness.base.digest import digest_array, digest_json, digest_tensors
 from harness.base.errors import InputError
+from harness.base.records import write_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import Case, Checkpoint
 from harness.cases.task import TaskName
 from harness.corpus.batches import Batches, draw_batches
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.held_out import draw_evaluation
-from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, seeded
+from harness.runs.drawing import normal
+from harness.runs.inputs import BATCHES, WEIGHTS, WEIGHTS_DIGESTS, Inputs
 from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, load_safetensors
 
+FILE_BYTES = 1 << 30  # of one file of weights, unless a single tensor is larger
 # Further inputs of a task's runs, besides weights and batches; each is drawn into the directory of the inputs.
 DRAWN_IN_ADDITION: Mapping[TaskName, tuple[Callable[[Case, Path], None], ...]] = {
     "pretrain": (),
@@ -34,9 +38,15 @@ def draw_weights(case: Case) -> dict[str, npt.NDArray[np.float32]]:
     Raises:
         InputError: the checkpoint cannot be read, or belongs to another model.
     """
+    return dict(_each_weight(case))
+
+
+def _each_weight(case: Case) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     if case.checkpoint is not None:
-        return _checkpoint(case, case.checkpoint)
-    return {name: _draw(case, name, shape) for name, shape in parameter_shapes(case.model)}
+        yield from _checkpoint(case, case.checkpoint).items()
+        return
+    for name, shape in parameter_shapes(case.model):
+        yield name, _draw(case, name, shape)
 
 
 def _checkpoint(case: Case, weights: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:
@@ -55,10 +65,40 @@ def _checkpoint(case: Case, weights: Checkpoint) -> dict[str, npt.NDArray[np.flo
 
 
 def _draw(case: Case, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    normal = seeded(f"{case.initialization.seed}/{name}").standard_normal(shape)
+    label = f"{case.initialization.seed}/{name}"
     if len(shape) == 1:
-        return (1.0 + case.initialization.norm_std * normal).astype(np.float32)
-    return (case.model.initializer_range * normal).astype(np.float32)
+        return normal(label, shape, case.initialization.norm_std, mean=1.0)
+    return normal(label, shape, case.model.initializer_range)
+
+
+def write_weights(case: Case, directory: Path) -> dict[str, str]:
+    """Draws the initial weights into `weights.safetensors`, or into numbered files of that name if they are large, and
+    holds no more than one file of them; the digest of each.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or belongs to another model.
+    """
+    sizes = {name: math.prod(shape) * np.dtype(np.float32).itemsize for name, shape in parameter_shapes(case.model)}
+    path, count = directory / WEIGHTS, _files(sizes.values())
+    digests, held, written = dict[str, str](), dict[str, npt.NDArray[np.float32]](), 0
+    for name, tensor in _each_weight(case):
+        if held and sum(one.nbytes for one in held.values()) + tensor.nbytes > FILE_BYTES:
+            written += 1
+            save_file(held, path.with_stem(f"{path.stem}-{written:05d}-of-{count:05d}"))
+            held = {}
+        held[name], digests[name] = tensor, digest_array(tensor)
+    save_file(held, path.with_stem(f"{path.stem}-{count:05d}-of-{count:05d}") if count > 1 else path)
+    return digests
+
+
+def _files(sizes: Iterable[int]) -> int:
+    """The number of files of tensors of these sizes, in order."""
+    count, held = 1, 0
+    for size in sizes:
+        if held and held + size > FILE_BYTES:
+            count, held = count + 1, 0
+        held += size
+    return count
 
 
 def batch_tensors(batches: Batches) -> dict[str, npt.NDArray[Any]]:
@@ -82,21 +122,23 @@ def draw_inputs(case: Case, directory: Path, batches: Batches | None = None) -> 
     Raises:
         InputError: the corpus or the tokenizer cannot be used.
     """
-    batches, weights = batches or draw_batches(case), draw_weights(case)
+    batches = batches or draw_batches(case)
     tensors = batch_tensors(batches)
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(weights, directory / WEIGHTS)
+    weights = write_weights(case, directory)
+    if case.evidence == "sketches":
+        write_json(directory / WEIGHTS_DIGESTS, weights)
     save_file(tensors, directory / BATCHES)
     for draw in DRAWN_IN_ADDITION[case.task.name]:
         draw(case, directory)
     return Inputs(
-        weights=digest_tensors(weights),
+        weights=digest_json(weights),
         batches=digest_tensors(tensors),
         corpus=batches.description,
         corpus_sha256=batches.corpus_sha256,
         corpus_tokens=batches.corpus_tokens,
         tokenizer_sha256=batches.tokenizer_sha256,
         epochs=batches.epochs,
-        parameters=sum(tensor.size for tensor in weights.values()),
+        parameters=sum(math.prod(shape) for _, shape in parameter_shapes(case.model)),
         target_tokens=int(batches.loss_mask.sum()),
     )

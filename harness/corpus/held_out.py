@@ -19,8 +19,8 @@ import numpy.typing as npt
 from harness.base.errors import InputError
 from harness.base.records import write_json
 from harness.cases.case import Case
-from harness.corpus.documents import read_documents, source_path
-from harness.corpus.tokenizers import TextTokenizer, load_tokenizer
+from harness.corpus.documents import read_documents
+from harness.corpus.tokenizers import TextTokenizer, directory_of, load_tokenizer
 from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question
 from harness.runs.inputs import seeded
 
@@ -213,11 +213,11 @@ def _entropy(ids: Sequence[npt.NDArray[Any]]) -> float:
 
 def _write_tokenizer(case: Case, tokenizer: TextTokenizer, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    if case.data.tokenizer.kind == "huggingface":
-        source = source_path("huggingface", case.data.tokenizer.path)
-        for name in TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, directory / name)
+    if case.data.tokenizer.kind != "bytes":
+        with directory_of(case.data.tokenizer) as source:
+            for name in TOKENIZER_FILES:
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, directory / name)
         return
     config = {"chat_template": CHAT_TEMPLATE, "clean_up_tokenization_spaces": False, "tokenizer_class": FAST}
     special = {"eos_token": EOD, "pad_token": EOD}

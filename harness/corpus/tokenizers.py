@@ -1,7 +1,9 @@
 """Tokenizers: single bytes, or a Hugging Face tokenizer directory read offline."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +16,7 @@ from harness.base.errors import InputError, MissingPrerequisite
 from harness.cases.data import BYTE_VOCABULARY, Tokenizer
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.fast_bpe import BackendEncoder
+from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer
 
 TokenIds = npt.NDArray[np.int32]
 
@@ -120,6 +123,23 @@ def load_tokenizer(tokenizer: Tokenizer) -> TextTokenizer:
     """
     if tokenizer.kind == "bytes":
         return ByteTokenizer()
-    loaded = HuggingFaceTokenizer(source_path("huggingface", tokenizer.path))
-    check_digest(tokenizer.sha256, str(loaded.sha256), f"The tokenizer {tokenizer.path}")
+    with directory_of(tokenizer) as directory:
+        loaded = HuggingFaceTokenizer(directory)
+    name = "of Qwen3" if tokenizer.kind == "qwen" else str(tokenizer.path)
+    check_digest(tokenizer.sha256, str(loaded.sha256), f"The tokenizer {name}")
     return loaded
+
+
+@contextlib.contextmanager
+def directory_of(tokenizer: Tokenizer) -> Iterator[Path]:
+    """The directory of a tokenizer that is not of bytes; that of Qwen3 is made for the block.
+
+    Raises:
+        InputError: the case states its digest only, or it cannot be made.
+    """
+    if tokenizer.kind != "qwen":
+        yield source_path("huggingface", tokenizer.path)
+        return
+    with tempfile.TemporaryDirectory(prefix="qwen-") as made:
+        write_qwen_tokenizer(find_qwen_vocabulary(), directory := Path(made) / "tokenizer")
+        yield directory

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.digest import digest_each, digest_file
+from harness.base.digest import digest_each, digest_file, digest_tensors
 from harness.base.errors import EvidenceError, InputError
 from harness.base.numbers import decode_number
 from harness.base.records import encode, parse, read_json, write_json
@@ -45,7 +45,7 @@ from harness.evidence.provenance import (
     read_source,
 )
 from harness.runs.files import OUTCOME, TIMING, TRACE
-from harness.runs.inputs import Inputs, read_inputs, read_tensors
+from harness.runs.inputs import Inputs, check_batches, digests_of_weights, read_inputs, read_tensors
 from harness.runs.trace import Run, RunOutcome, read_trace
 from harness.standards import Standard, parse_standard
 
@@ -153,10 +153,16 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
     runs = {path.name: read_run(path) for path in _children(directory / "runs")}
     for run in runs.values():
         _check_role(run, case, directory / "runs" / run.name)
-    weights = read_inputs(directory / "inputs", inputs)
+    drawn = directory / "inputs"
+    if case.evidence == "sketches":
+        check_batches(drawn, inputs)
+    weights = read_inputs(drawn, inputs) if case.evidence == "tensors" else {}
     _check_owners(directory / "tensors", runs)
-    left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run)) is not None}
-    recorded = Recorded(case=case, directory=directory / "inputs", inputs=inputs, weights=weights, runs=runs, left=left)
+    left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run, case)) is not None}
+    digests = digests_of_weights(drawn, inputs)
+    recorded = Recorded(
+        case=case, directory=drawn, inputs=inputs, digests=digests, weights=weights, runs=runs, left=left
+    )
     return runs, measure_recorded(recorded)
 
 
@@ -253,12 +259,16 @@ def _check_owners(directory: Path, runs: Mapping[str, Run]) -> None:
             raise EvidenceError(f"{path} belongs to no run of this bundle.")
 
 
-def _left_tensors(directory: Path, run: Run) -> Tensors | None:
-    """The tensors of a run, if they were kept; their digests must be those in its trace."""
+def _left_tensors(directory: Path, run: Run, case: Case) -> Tensors | None:
+    """The tensors of a run or their sketches, as the case states, if they were kept; by the digests in its trace."""
     path = directory / "tensors" / f"{run.name}.safetensors"
     if not path.is_file() or run.trace is None or run.trace.footer is None:
         return None
-    tensors = read_tensors(path)
-    if digest_each(tensors) != run.trace.footer.parameters:
+    tensors, footer = read_tensors(path), run.trace.footer
+    if case.evidence == "sketches":
+        same = digest_tensors(tensors) == footer.kept
+    else:
+        same = digest_each(tensors) == footer.parameters
+    if not same:
         raise EvidenceError(f"{path}: the digests of its tensors differ from those in the trace of {run.name}.")
     return tensors

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.digest import digest_each, digest_tensors
+from harness.base.digest import digest_each, digest_json
 from harness.base.errors import EvidenceError
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case
@@ -21,12 +21,14 @@ from harness.runs.trace import Run
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """Everything that the measurements of a case are computed from: the directory of its inputs, their record and the
-    weights in it, the runs, and the tensors of each run."""
+    """Everything that the measurements of a case are computed from: the directory of its inputs, their record, the
+    digests of the weights and the weights, the runs, and the tensors of each run. A case whose evidence is sketches has
+    no weights."""
 
     case: Case
     directory: Path
     inputs: Inputs
+    digests: Mapping[str, str]
     weights: Tensors
     runs: Mapping[str, Run]
     left: Mapping[str, Tensors]
@@ -50,18 +52,18 @@ def measure_recorded(recorded: Recorded) -> Comparison:
     return MEASUREMENTS[recorded.case.task.name].measure(recorded)
 
 
-def expected_of(case: Case, inputs: Inputs, weights: Tensors) -> Expected:
-    """The required inputs of every training run of a case; `weights` are those of the inputs."""
+def expected_of(case: Case, inputs: Inputs, weights: Mapping[str, str]) -> Expected:
+    """The required inputs of every training run of a case; `weights` are the digests of its weights."""
     return Expected(
         runs=required_runs(case),
         inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
-        weights=digest_each(weights),
+        weights=weights,
         alignment=expected_alignment(case),
     )
 
 
 def _measure_training(recorded: Recorded) -> Comparison:
-    expected = expected_of(recorded.case, recorded.inputs, recorded.weights)
+    expected = expected_of(recorded.case, recorded.inputs, recorded.digests)
     return measure(recorded.runs, expected, {"weights": recorded.weights, **recorded.left})
 
 
@@ -83,15 +85,15 @@ def _expected_of_inference(recorded: Recorded) -> ExpectedInference:
         EvidenceError: the evaluation cannot be read, or is less than the case requires.
     """
     case, inputs = recorded.case, recorded.inputs
-    weights = recorded.left.get(TRAINING, {}) if case.trains_weights else recorded.weights
+    digests = digest_each(recorded.left.get(TRAINING, {})) if case.trains_weights else recorded.digests
     drawn = {"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches}
-    inferred = {**drawn, "weights": digest_tensors(weights), "batches": digest_evaluation(recorded.directory)}
+    inferred = {**drawn, "weights": digest_json(digests), "batches": digest_evaluation(recorded.directory)}
     evaluation = read_evaluation(recorded.directory)
     _check_amounts(case, evaluation, recorded.directory / EVALUATION)
     return ExpectedInference(
         runs=required_runs(case),
         inputs={name: drawn if name == TRAINING else inferred for name in required_runs(case)},
-        weights=digest_each(weights),
+        weights=digests,
         alignment=expected_alignment(case),
         rows=tuple(map(len, evaluation.rows)),
         prompts=len(evaluation.prompts),

@@ -129,6 +129,7 @@ CHINESE: Mapping[str, str] = {
     "Steps": "步数",
     "Time in steps": "步内用时",
     "after compiling for": "此前编译用时",
+    "with at most": "内存峰值",
     "Median step": "单步中位用时",
     "Repeat it": "自行复现",
     "Standards": "标准",

@@ -22,6 +22,7 @@ from harness.runs.files import TIMING
 from harness.runs.trace import Run
 
 UNKNOWN = "not recorded"
+MIB_OF_A_GIB = 1 << 10
 MARKS = {
     "completed": Mark(glyph="✓", word="completed", tone="pass"),
     "non_finite": Mark(glyph="✕", word="not finite", tone="fail"),
@@ -39,6 +40,7 @@ class RunRow:
     total: str
     compiled: str
     per_step: str
+    memory: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,12 +190,13 @@ def _run_rows(bundle: Bundle) -> Iterator[RunRow]:
             total=UNKNOWN,
             compiled="",
             per_step=UNKNOWN,
+            memory="",
         )
 
 
 def _run_row(bundle: Bundle, run: Run) -> RunRow:
     status, resumed = run.outcome.status, run.outcome.resumed_after
-    seconds, compiling = _seconds(bundle.path / "runs" / run.name / TIMING)
+    timing = _timing(bundle.path / "runs" / run.name / TIMING)
     steps = "no trace" if run.trace is None else f"{len(run.trace.lines)} of {run.trace.header.steps}"
     after = f"resumed after step {', '.join(map(str, resumed))}" if resumed else ""
     return RunRow(
@@ -203,29 +206,38 @@ def _run_row(bundle: Bundle, run: Run) -> RunRow:
         mark=MARKS.get(status) or Mark(glyph="!", word=status, tone="error"),
         steps=steps,
         resumed=after,
-        total=duration(math.fsum(seconds)) if seconds else UNKNOWN,
-        compiled=duration(math.fsum(compiling)) if compiling else "",
-        per_step=duration(statistics.median(seconds)) if seconds else UNKNOWN,
+        total=duration(math.fsum(timing.steps)) if timing.steps else UNKNOWN,
+        compiled=duration(math.fsum(timing.compiling)) if timing.compiling else "",
+        per_step=duration(statistics.median(timing.steps)) if timing.steps else UNKNOWN,
+        memory=f"{timing.peak / MIB_OF_A_GIB:.1f} GiB" if timing.peak is not None else "",
     )
 
 
-def _seconds(path: Path) -> tuple[list[float], list[float]]:
-    """Seconds of each step, and of each time that the steps were compiled.
+@dataclass(frozen=True, kw_only=True)
+class _Timing:
+    """Seconds of each step, and of each time that the steps were compiled; the most memory of the process, in MiB."""
 
-    Both are empty if any line cannot be read, because a part of the list would give a wrong total.
-    """
+    steps: tuple[float, ...] = ()
+    compiling: tuple[float, ...] = ()
+    peak: float | None = None
+
+
+def _timing(path: Path) -> _Timing:
+    """Empty if any line cannot be read, because a part of the list would give a wrong total."""
     if not path.is_file():
-        return [], []
+        return _Timing()
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     except ValueError:
-        return [], []
-    records = [line if isinstance(line, dict) else {} for line in lines]
-    steps, compiling = (
-        [record[name] for record in records if type(record.get(name)) in (int, float)]
-        for name in ("seconds", "compile_seconds")
-    )
-    return (steps, compiling) if len(steps) + len(compiling) == len(lines) else ([], [])
+        return _Timing()
+    found: dict[str, list[float]] = {"seconds": [], "compile_seconds": [], "peak_mib": []}
+    for line in lines:
+        named = [name for name in found if isinstance(line, dict) and type(line.get(name)) in (int, float)]
+        if not named:
+            return _Timing()
+        found[named[0]].append(line[named[0]])
+    steps, compiling, peaks = map(tuple, found.values())
+    return _Timing(steps=steps, compiling=compiling, peak=max(peaks, default=None))
 
 
 def _commands(bundle: Bundle) -> tuple[Command, ...]:

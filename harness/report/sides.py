@@ -100,18 +100,20 @@ def _at(measured: Measurement, place: Place) -> str:
 def tensor_table(bundle: Bundle) -> TensorTable:
     """Relative difference of each final tensor, worst first; a value that is not finite is worse than any number."""
     relative, maximum = (bundle.comparison[f"train.parameters.{measure}"] for measure in ("relative", "maximum"))
-    triples = list(zip(relative.places, relative.values, maximum.values, strict=True))
-    triples.sort(key=lambda triple: (-badness(triple[1]), str(triple[0])))
+    elements = dict(zip(maximum.places, maximum.values, strict=True))
+    pairs = sorted(
+        zip(relative.places, relative.values, strict=True), key=lambda pair: (-badness(pair[1]), str(pair[0]))
+    )
     limits = limits_on(bundle, relative.name)
     limit = min((limit for _, limit in limits), key=lambda limit: limit.value, default=None)
     rows = tuple(
         TensorRow(
             name=str(name),
             relative=number(value),
-            maximum=number(largest),
+            maximum=number(elements[name]) if name in elements else "not kept",
             bar=used_of_allowed(limit, value) if limit else None,
         )
-        for name, value, largest in triples
+        for name, value in pairs
     )
     equal = sum(value == 0 for value in relative.values)
     return TensorTable(

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save_file
 
 from harness.base.digest import digest_each, digest_tensors
 from harness.cases.case import Case, Inference
 from harness.runners.job import Job, header_of
+from harness.runners.leaving import keep
 from harness.runners.protocol import Answerer, AnswererFactory, Setting, Tensors
 from harness.runs.evaluation import (
     TASKS,
@@ -56,13 +56,6 @@ def infer(job: Job, case: Case, factory: AnswererFactory, weights: Tensors) -> N
         left = answerer.answers(evaluation) if finite else {}
         keep(left, job)
         writer.finish(digest_each(left))
-
-
-def keep(tensors: Tensors, job: Job) -> None:
-    """Writes the tensors of a run, if its job requires it."""
-    if job.keep_tensors:
-        Path(job.keep_tensors).parent.mkdir(exist_ok=True)
-        save_file(dict(tensors), job.keep_tensors)
 
 
 def _scored(answerer: Answerer, evaluation: Evaluation, tasks: Sequence[EvaluationTask]) -> Iterator[Scored]:

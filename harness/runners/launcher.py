@@ -27,7 +27,7 @@ from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job
 from harness.runners.processes import log_tail
 from harness.runners.worker import CHECKPOINT, resume_step
-from harness.runs.files import LOG, OUTCOME, TRACE
+from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
 from harness.runs.trace import ENDED, Run, RunOutcome, Scored, Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
@@ -85,6 +85,7 @@ class _Running:
     log: BinaryIO
     resumed_after: tuple[int, ...]
     size: int = 0
+    signs: int = 0  # of life: the sizes of the files that it writes as it goes
     last_step: int = 0
     status: Status | None = None  # how it ended
     last_change: float = dataclasses.field(default_factory=time.monotonic)
@@ -276,15 +277,20 @@ def _look(one: _Running, case: Case, listener: Listener) -> bool:
 
 
 def _take_note(one: _Running, listener: Listener) -> None:
-    trace = one.directory / TRACE
-    size = trace.stat().st_size if trace.is_file() else 0
+    trace, size = one.directory / TRACE, _size(one.directory / TRACE)
+    if (signs := size + _size(one.directory / TIMING)) != one.signs:
+        one.signs, one.last_change = signs, time.monotonic()
     if size == one.size:
         return
-    one.size, one.last_change = size, time.monotonic()
+    one.size = size
     read = read_trace(trace) if size and trace.read_bytes().find(b"\n") >= 0 else None
     if read is not None:
         one.last_step = len(read.lines)
         listener(one.job.run, read)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _judge_end(one: _Running) -> None:

@@ -2,25 +2,32 @@
 
 Both sides are measured against it, so it takes nothing from either: Hugging Face's RMSNorm and eager softmax, for
 instance, cast to float32 even in a float64 model. It knows no rounding, so a case's precision policy does not concern
-it, and neither do micro batches: a mean over tokens is the same however the batch is split.
+it, and neither do micro batches: a mean over tokens is the same however the batch is split. It splits the rows by
+memory alone.
 
 Source: transformers 4.57.1, models/qwen3/modeling_qwen3.py, for what is computed.
 """
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from harness.cases.case import Case
-from harness.runners.protocol import Setting, Tensors
-from harness.runners.torch_training import Tap, TorchTrainer, untapped
+from harness.runners.protocol import Numbers, Setting, Tensors
+from harness.runners.torch_training import Tap, TorchTrainer, build_optimizer, build_schedule, grad_norm, untapped
+from harness.runs.inputs import ProbeGradients
 from harness.runs.places import TABLES
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
 Weights = Mapping[str, torch.Tensor]
+LOGITS_BYTES = 1 << 28  # of the rows that are computed together
+UPDATED_TOGETHER = 1 << 22  # elements of a parameter
 
 
 class Float64Oracle(TorchTrainer):
@@ -29,30 +36,84 @@ class Float64Oracle(TorchTrainer):
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         tensors = {name: torch.from_numpy(np.array(w, np.float64)).requires_grad_() for name, w in weights.items()}
         super().__init__(case, setting, tensors)
+        self.micro_batches = parts_of_rows(case)
 
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
         """-sum over counted targets of log softmax(logits)[target], over `count`."""
-        found = logits(self._case.model, self._parameters, tokens[:, :-1], self.tap)
+        recompute = self._case.training.recompute and self.tap is untapped
+        found = logits(self._case.model, self._parameters, tokens[:, :-1], self.tap, recompute=recompute)
         log_probabilities = torch.log_softmax(found, -1)
         picked = log_probabilities.gather(-1, tokens[:, 1:, None])[..., 0]
         return -(picked * loss_mask).sum() / count
+
+    def measured(
+        self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]
+    ) -> tuple[Numbers, dict[str, npt.NDArray[Any]]]:
+        """The next step without its update, and its gradients."""
+        loss, count = self._backward(tokens, loss_mask)
+        norm, rate = float(grad_norm(self._parameters.values())), float(self._optimizer.param_groups[0]["lr"])
+        numbers = Numbers(loss=loss, grad_norm=norm, learning_rate=rate, tokens=count)
+        return numbers, self._taken_gradients()
+
+    def updated(self, name: str, gradients: Sequence[ProbeGradients]) -> npt.NDArray[Any]:
+        """AdamW works element by element, so a part of one parameter is updated as it is among all others."""
+        whole = self._parameters[name].detach().numpy()
+        updated = np.empty(whole.size)
+        for first in range(0, whole.size, UPDATED_TOGETHER):
+            part = whole.reshape(-1)[first : first + UPDATED_TOGETHER]
+            drawn = (one.elements(name, first, part.size) for one in gradients)
+            updated[first : first + part.size] = self._updated(part, drawn, matrix=whole.ndim > 1)
+        return updated.reshape(whole.shape)
+
+    def _updated(
+        self, values: npt.NDArray[Any], gradients: Iterable[npt.NDArray[Any]], *, matrix: bool
+    ) -> npt.NDArray[Any]:
+        shape = (1, values.size) if matrix else (values.size,)  # weight decay depends on the number of axes
+        parameter = torch.from_numpy(values.copy()).reshape(shape).requires_grad_()
+        optimizer = build_optimizer(self._case, [parameter], self._case.lr_schedule.learning_rate)
+        schedule = build_schedule(self._case, optimizer, constant=False)
+        for gradient in gradients:
+            parameter.grad = torch.from_numpy(gradient).to(parameter.dtype).reshape(shape)
+            optimizer.step()
+            schedule.step()
+        updated: npt.NDArray[Any] = parameter.detach().numpy().reshape(-1)
+        return updated
 
     def config(self) -> Mapping[str, Any]:
         return self._case.model.to_hf()
 
 
-def logits(config: Qwen3Config, weights: Weights, tokens: torch.Tensor, tap: Tap = untapped) -> torch.Tensor:
-    """Tokens [B, S] -> logits [B, S, V]. `tap` receives every place of `harness.runs.places` by name and returns it."""
+def parts_of_rows(case: Case) -> int:
+    """The fewest equal parts of a step's rows of which each has logits below a limit, or single rows."""
+    rows, length = case.data.global_batch_size, case.data.seq_length
+    fit = LOGITS_BYTES // (length * case.model.vocab_size * np.dtype(np.float64).itemsize)
+    return next((parts for parts in range(1, rows) if rows % parts == 0 and rows // parts <= fit), rows)
+
+
+def logits(
+    config: Qwen3Config, weights: Weights, tokens: torch.Tensor, tap: Tap = untapped, *, recompute: bool = False
+) -> torch.Tensor:
+    """Tokens [B, S] -> logits [B, S, V]. `tap` receives every place of `harness.runs.places` by name and returns it.
+
+    `recompute`: a layer's activations are computed again for its derivative, and not held meanwhile; no bit changes.
+    """
     x = tap("model.embed_tokens", weights["model.embed_tokens.weight"][tokens])
     cos, sin = tap(TABLES, torch.stack(rotary(config, tokens.shape[1])))
     for layer in range(config.num_hidden_layers):
-        name = f"model.layers.{layer}"
-        normed = tap(f"{name}.input_layernorm", norm(config, weights, f"{name}.input_layernorm", x))
-        x = tap(f"{name}.residual", x + attention(config, weights, f"{name}.self_attn", normed, cos, sin, tap))
-        normed = norm(config, weights, f"{name}.post_attention_layernorm", x)
-        x = tap(name, x + mlp(weights, f"{name}.mlp", tap(f"{name}.post_attention_layernorm", normed), tap))
+        one = functools.partial(decoder_layer, config, weights, f"model.layers.{layer}")
+        x = checkpoint(one, x, cos, sin, tap, use_reentrant=False) if recompute else one(x, cos, sin, tap)
     head = weights["model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"]
     return tap("lm_head", tap("model.norm", norm(config, weights, "model.norm", x)) @ head.T)
+
+
+def decoder_layer(
+    config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tap: Tap
+) -> torch.Tensor:
+    """Attention, then the MLP, each of the normed stream and added to it."""
+    normed = tap(f"{name}.input_layernorm", norm(config, weights, f"{name}.input_layernorm", x))
+    x = tap(f"{name}.residual", x + attention(config, weights, f"{name}.self_attn", normed, cos, sin, tap))
+    normed = norm(config, weights, f"{name}.post_attention_layernorm", x)
+    return tap(name, x + mlp(weights, f"{name}.mlp", tap(f"{name}.post_attention_layernorm", normed), tap))
 
 
 def norm(config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:

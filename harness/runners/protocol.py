@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from harness.cases.case import Case
 from harness.runs.evaluation import Evaluation
+from harness.runs.inputs import ProbeGradients
 from harness.runs.trace import EvaluationTask
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -95,6 +96,21 @@ class Compiled(Protocol):
 
     def compile(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> None:
         """Compiles a step for batches of this shape; computes nothing."""
+
+
+@runtime_checkable
+class ByParameter(Protocol):
+    """A runner that measures a step without an update, and updates one parameter without the others, so that no moments
+    are held for a whole model."""
+
+    def measured(
+        self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]
+    ) -> tuple[Numbers, dict[str, npt.NDArray[Any]]]:
+        """The numbers and the gradients of the next step, which is not taken."""
+
+    def updated(self, name: str, gradients: Sequence[ProbeGradients]) -> npt.NDArray[Any]:
+        """A parameter after one update by each of these gradients, at the rates of the first steps, without
+        clipping."""
 
 
 @runtime_checkable

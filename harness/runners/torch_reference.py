@@ -91,6 +91,9 @@ class TorchReference(TorchTrainer):
                 for hook in _hooks(name, module, tap):
                     hooks.callback(hook.remove)
             hooks.enter_context(mock.patch.object(modeling_qwen3, "eager_attention_forward", _attention(self, tap)))
+            if self._case.training.recompute:  # a layer that is computed twice would be shown twice
+                self.model.gradient_checkpointing_disable()
+                hooks.callback(_recompute, self.model)
             yield
 
     def provenance(self) -> dict[str, Any]:
@@ -110,19 +113,24 @@ def build_model(case: Case, weights: Tensors, attention: str = TorchReference.at
     config = Qwen3Config(**case.model.to_hf(), attn_implementation=attention)
     with torch.device("meta"):
         model = Qwen3ForCausalLM(config)
-    model.to_empty(device="cpu")
-    model.float()
     tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
     if case.model.tie_word_embeddings:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-    model.load_state_dict(tensors, strict=True)
+    model.load_state_dict(tensors, strict=True, assign=True)  # copied, the weights would be held twice
     model.tie_weights()
+    if case.training.recompute:
+        _recompute(model)
     # the rotary frequencies are no parameter, so an empty model does not have them
     model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
     for layer in model.model.layers:
         for norm in (layer.self_attn.q_norm, layer.self_attn.k_norm):
             norm.register_forward_pre_hook(_widen)
     return model.train()
+
+
+def _recompute(model: Qwen3ForCausalLM) -> None:
+    """Each layer's activations are computed again for its derivative, and not held meanwhile."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _widen(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:

@@ -125,9 +125,13 @@ class TorchTrainer(ABC):
         return learning_rate
 
     def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        """Copies, not clipped; nothing is updated."""
+        """Not clipped; nothing is updated."""
         self._backward(tokens, loss_mask)
-        found = {name: parameter.grad.numpy().copy() for name, parameter in self._parameters.items()}
+        return self._taken_gradients()
+
+    def _taken_gradients(self) -> dict[str, npt.NDArray[Any]]:
+        """The gradients that are there, which the parameters then no longer have."""
+        found = {name: parameter.grad.numpy() for name, parameter in self._parameters.items()}
         self._optimizer.zero_grad(set_to_none=True)
         return found
 

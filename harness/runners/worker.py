@@ -4,34 +4,38 @@ Reads the inputs of its job and records the digests of what it read; trains; wri
 now and then; stops at the first number that is not finite, because nothing after it has a meaning.
 """
 
+import gc
 import json
 import os
+import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.digest import digest_each, digest_tensors
+from harness.base.digest import digest_tensors
 from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case, parse_case
-from harness.runners.inference_worker import infer, keep
+from harness.runners.inference_worker import infer
 from harness.runners.job import Job, header_of
+from harness.runners.leaving import Leaving
 from harness.runners.processes import end_with_parent
-from harness.runners.protocol import Compiled, Runner, Setting, Tapped, Tensors
+from harness.runners.protocol import ByParameter, Compiled, Numbers, Runner, Setting, Tapped, Tensors
 from harness.runners.registry import load_runner
 from harness.runs.files import GRADIENT, TIMING, TRACE, UPDATED
-from harness.runs.inputs import BATCHES, PROBE_UPDATES, probe_gradients, read_tensors
+from harness.runs.inputs import BATCHES, PROBE_UPDATES, ProbeGradients, read_tensors, read_weights
 from harness.runs.taps import TAPS, TapRecord
 from harness.runs.trace import Step, TraceHeader, TraceWriter
 
 CHECKPOINT = "checkpoint"
 CHECKPOINT_STEP = "step.json"
 TIMED_CALLS = 3
+KIB_OF_A_MIB = 1 << 10
 OVER_RANKS = "a step is tapped in one process only, not over ranks"
 
 
@@ -58,7 +62,7 @@ def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> 
         CertifyError: case or inputs cannot be read. Whatever else a runner raises.
     """
     case = parse_case(dict(job.case), f"the job of {job.run}")
-    weights = read_tensors(Path(job.weights))
+    weights = read_weights(Path(job.weights))
     if job.arm == "infer":
         infer(job, case, factory, weights)
         return True
@@ -68,11 +72,11 @@ def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> 
     def build() -> Runner:
         return factory(case, perturbed(weights, job.perturbation), setting)
 
+    if job.arm in ("probe", "alone_probe", "taps"):
+        probe(job, case, build, weights, batches)
+        return True
     runner = build()
     header = header_of(job, case, runner, weights=digest_tensors(weights), batches=digest_tensors(batches))
-    if job.arm in ("probe", "alone_probe", "taps"):
-        probe(job, case, runner, build, header, weights, batches)
-        return True
     return train(job, case, runner, header, batches, resume)
 
 
@@ -90,46 +94,85 @@ def _nudge(tensor: npt.NDArray[Any], random: np.random.RandomState) -> npt.NDArr
     return moved
 
 
-def probe(
-    job: Job,
-    case: Case,
-    runner: Runner,
-    build: Callable[[], Runner],
-    header: TraceHeader,
-    weights: Tensors,
-    batches: Tensors,
-) -> None:
+def probe(job: Job, case: Case, build: Callable[[], Runner], weights: Tensors, batches: Tensors) -> None:
     """Records the gradients of the first batch with the steps that begin with them, and what the optimizer alone makes
     of gradients that both sides are handed; of the arm `taps` also what is inside the first step."""
     directory, tokens, loss_mask = Path(job.directory), batches["tokens"][0], batches["loss_mask"][0]
+    left, runner = Leaving(case), build()
+    header = header_of(job, case, runner, weights=digest_tensors(weights), batches=digest_tensors(batches))
     with TraceWriter.create(directory / TRACE, header) as writer, (directory / TIMING).open("w") as timing:
-        # The step is what every other run compiles first too; see harness/studies/forks.py.
-        compile_step(runner, tokens, loss_mask, timing)
-        for number in range(1, job.steps + 1):
-            step = _take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
+        if isinstance(runner, ByParameter) and job.steps == 1:
+            step, gradients = _measure_step(runner, tokens, loss_mask, timing)
             writer.append(step)
-            if not step.finite:
-                break
-        updated = build()
-        gradients = updated.gradients(tokens, loss_mask)
-        left = {f"{GRADIENT}{name}": tensor for name, tensor in gradients.items()}
-        for update in range(1, PROBE_UPDATES + 1):
-            updated.apply_gradients(probe_gradients(weights, case.initialization.seed, update))
-        left |= {f"{UPDATED}{name}": tensor for name, tensor in updated.parameters().items()}
+        else:
+            # The step is what every other run compiles first too; see harness/studies/forks.py.
+            compile_step(runner, tokens, loss_mask, timing)
+            for number in range(1, job.steps + 1):
+                tokens_of, mask_of = batches["tokens"][number - 1], batches["loss_mask"][number - 1]
+                step = _take_step(runner, number, tokens_of, mask_of, timing)
+                writer.append(step)
+                if not step.finite:
+                    break
+            del runner  # a large model is held once
+            gc.collect()
+            runner = build()
+            gradients = runner.gradients(tokens, loss_mask)
+        note(timing, "gradients")
+        left.add(GRADIENT, gradients.items())
+        note(timing, "gradients recorded")
+        if job.arm != "taps":
+            gradients = {}
+        left.add(UPDATED, apply(runner, case, weights, timing), start=weights)
         if job.arm == "taps":
-            record, places = TapRecord(missing=OVER_RANKS), dict[str, npt.NDArray[Any]]()
-            if job.ranks == 1:
-                record, places = tap(updated, build(), tokens, loss_mask, gradients)
-            write_json(directory / TAPS, record)
-            left |= places
-        keep(left, job)
-        writer.finish(digest_each(left))
+            left.add("", tap(job, runner, build, tokens, loss_mask, gradients).items())
+        writer.finish(left.digests, kept=left.keep(job))
+
+
+def apply(runner: Runner, case: Case, weights: Tensors, timing: TextIO) -> Iterable[tuple[str, npt.NDArray[Any]]]:
+    """The parameters after the updates by drawn gradients."""
+    drawn = [ProbeGradients(weights, case.initialization.seed, update) for update in range(1, PROBE_UPDATES + 1)]
+    if isinstance(runner, ByParameter):
+        for name in weights:
+            yield name, runner.updated(name, drawn)
+            note(timing, f"updated {name}")
+        return
+    for number, gradients in enumerate(drawn, 1):
+        runner.apply_gradients(gradients)
+        note(timing, f"update {number}")
+    yield from runner.parameters().items()
+
+
+def note(timing: TextIO, phase: str) -> None:
+    """Shows that a run lives between two steps: what it did last, and the most memory that it has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_OF_A_MIB
+    timing.write(json.dumps({"phase": phase, "peak_mib": round(peak)}) + "\n")
+    timing.flush()
 
 
 def tap(
-    plain: Runner, tapped: Runner, tokens: npt.NDArray[Any], loss_mask: npt.NDArray[Any], gradients: Tensors
+    job: Job,
+    plain: Runner,
+    build: Callable[[], Runner],
+    tokens: npt.NDArray[np.int32],
+    loss_mask: npt.NDArray[np.uint8],
+    gradients: Tensors,
+) -> dict[str, npt.NDArray[Any]]:
+    """The places of the step that gave `gradients`, as `forward.PLACE` and `backward.PLACE`; writes whether tapping
+    changed it, and its cost."""
+    record, places = TapRecord(missing=OVER_RANKS), dict[str, npt.NDArray[Any]]()
+    if job.ranks == 1:
+        record, places = _tapped(plain, build(), tokens, loss_mask, gradients)
+    write_json(Path(job.directory) / TAPS, record)
+    return places
+
+
+def _tapped(
+    plain: Runner,
+    tapped: Runner,
+    tokens: npt.NDArray[np.int32],
+    loss_mask: npt.NDArray[np.uint8],
+    gradients: Tensors,
 ) -> tuple[TapRecord, dict[str, npt.NDArray[Any]]]:
-    """The places of the step that gave `gradients`, as `forward.PLACE` and `backward.PLACE`; and the tapping's cost."""
     if not isinstance(tapped, Tapped):
         return TapRecord(missing=f"{type(tapped).__name__} has no method taps"), {}
     try:
@@ -189,11 +232,12 @@ def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Te
                 _save_checkpoint(runner, directory / CHECKPOINT, number)
             if number == half:
                 return False
-        final = runner.parameters()
-        keep(final, job)
+        left = Leaving(case)
+        left.add("", runner.parameters().items())
         if job.checkpoint:
             runner.save(Path(job.checkpoint))
-        writer.finish(digest_each(final))
+        note(timing, "final parameters")
+        writer.finish(left.digests, kept=left.keep(job))
     return True
 
 
@@ -207,12 +251,30 @@ def compile_step(runner: Runner, tokens: npt.NDArray[Any], loss_mask: npt.NDArra
 
 
 def _take_step(
-    runner: Runner, number: int, tokens: npt.NDArray[Any], loss_mask: npt.NDArray[Any], timing: TextIO
+    runner: Runner, number: int, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8], timing: TextIO
 ) -> Step:
-    batch = digest_tensors({"tokens": tokens, "loss_mask": loss_mask})
     started = time.perf_counter()
     numbers = runner.train_step(tokens, loss_mask)
-    seconds = time.perf_counter() - started
+    return _step(number, numbers, time.perf_counter() - started, tokens, loss_mask, timing)
+
+
+def _measure_step(
+    runner: ByParameter, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8], timing: TextIO
+) -> tuple[Step, Tensors]:
+    """The first step without its update, and its gradients."""
+    started = time.perf_counter()
+    numbers, gradients = runner.measured(tokens, loss_mask)
+    return _step(1, numbers, time.perf_counter() - started, tokens, loss_mask, timing), gradients
+
+
+def _step(
+    number: int,
+    numbers: Numbers,
+    seconds: float,
+    tokens: npt.NDArray[np.int32],
+    loss_mask: npt.NDArray[np.uint8],
+    timing: TextIO,
+) -> Step:
     timing.write(json.dumps({"step": number, "seconds": round(seconds, 6)}) + "\n")
     timing.flush()
     return Step(
@@ -221,7 +283,7 @@ def _take_step(
         grad_norm=numbers.grad_norm,
         learning_rate=numbers.learning_rate,
         tokens=numbers.tokens,
-        batch=batch,
+        batch=digest_tensors({"tokens": tokens, "loss_mask": loss_mask}),
     )
 
 

@@ -1,28 +1,33 @@
 """The inputs of both sides of a case, as files and digests: the record, and how to read the files.
 
-`weights.safetensors` holds the initial weights under Hugging Face's names, `batches.safetensors` the tokens and loss
-masks of every step. `harness.corpus.draw` writes them.
+`weights.safetensors` holds the initial weights under Hugging Face's names; large ones are in numbered files of that
+name. `batches.safetensors` holds the tokens and loss masks of every step. `harness.corpus.draw` writes them.
+A case whose evidence is sketches keeps its weights only while it runs; `weights.json` holds the digest of each.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
-from harness.base.digest import digest_tensors
+from harness.base.digest import digest_each, digest_json, digest_tensors
 from harness.base.errors import EvidenceError
+from harness.base.records import read_json
+from harness.runs.drawing import spread
 
 WEIGHTS = "weights.safetensors"
+WEIGHTS_DIGESTS = "weights.json"
 BATCHES = "batches.safetensors"
 PROBE_UPDATES = 5
-# Gradients of real models span many orders of magnitude; an epsilon or a bias correction shows at the small ones.
-PROBE_DECADES = 6
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +58,92 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     return tensors
 
 
-def read_inputs(directory: Path, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
+class LazyTensors(Mapping[str, Array]):
+    """The tensors of safetensors files by name, each read anew whenever it is asked for: no model is held whole.
+
+    Raises:
+        EvidenceError: a file is missing, truncated or of another format.
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._where: dict[str, Any] = {}
+        for path in paths:
+            with _readable(path):
+                file = safe_open(path, framework="numpy")
+                self._where |= dict.fromkeys(file.keys(), (path, file))
+
+    def __getitem__(self, name: str) -> Array:
+        path, file = self._where[name]
+        with _readable(path):
+            tensor: Array = file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise EvidenceError(f"The tensors {path} cannot be read: {error}.") from None
+
+
+def weights_files(path: Path) -> list[Path]:
+    """The files of weights written to a path: itself, or numbered ones beside it."""
+    numbered = sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
+    return numbered if numbered and not path.is_file() else [path]
+
+
+def read_weights(path: Path) -> LazyTensors:
+    """Weights that `harness.corpus.draw` wrote to a path, or that a run left there.
+
+    Raises:
+        EvidenceError: a file is missing, truncated or of another format.
+    """
+    return LazyTensors(weights_files(path))
+
+
+def check_batches(directory: Path, inputs: Inputs) -> None:
+    """Checks that the batches of a directory are those that were drawn.
+
+    Raises:
+        EvidenceError: they cannot be read, or have another digest than `inputs` states.
+    """
+    if digest_tensors(read_tensors(directory / BATCHES)) != inputs.batches:
+        raise EvidenceError(f"{directory / BATCHES} was changed since it was drawn.")
+
+
+def read_inputs(directory: Path, inputs: Inputs) -> Mapping[str, Array]:
     """The initial weights of a directory, after a check that weights and batches are those that were drawn.
 
     Raises:
         EvidenceError: weights or batches cannot be read, or have another digest than `inputs` states.
     """
-    for name, drawn in ((BATCHES, inputs.batches), (WEIGHTS, inputs.weights)):
-        tensors = read_tensors(directory / name)
-        if digest_tensors(tensors) != drawn:
-            raise EvidenceError(f"{directory / name} was changed since it was drawn.")
-    return tensors
+    check_batches(directory, inputs)
+    weights = read_weights(directory / WEIGHTS)
+    if digest_tensors(weights) != inputs.weights:
+        raise EvidenceError(f"{directory / WEIGHTS} was changed since it was drawn.")
+    return weights
+
+
+def digests_of_weights(directory: Path, inputs: Inputs) -> dict[str, str]:
+    """The digest of each initial weight, also where the weights themselves were not kept.
+
+    Raises:
+        EvidenceError: they cannot be read, or are not those of `inputs`.
+    """
+    path = directory / WEIGHTS_DIGESTS
+    if not path.is_file():
+        return digest_each(read_weights(directory / WEIGHTS))
+    found = read_json(path)
+    if not isinstance(found, dict) or digest_json(found) != inputs.weights:
+        raise EvidenceError(f"{path} does not list the weights that were drawn.")
+    return {str(name): str(digest) for name, digest in found.items()}
 
 
 def seeded(label: str) -> np.random.RandomState:
@@ -74,12 +154,23 @@ def seeded(label: str) -> np.random.RandomState:
     return np.random.RandomState(np.frombuffer(hashlib.sha256(label.encode()).digest(), dtype="<u4"))
 
 
-def probe_gradients(weights: Mapping[str, npt.NDArray[Any]], seed: int, update: int) -> dict[str, npt.NDArray[Any]]:
-    """The float32 gradients that both sides' optimizers get, by name: normal, each element with a scale of its own
-    between 1e-6 and 1."""
-    gradients = {}
-    for name, weight in weights.items():
-        random = seeded(f"{seed}/gradient {update}/{name}")
-        scale = 10.0 ** (-PROBE_DECADES * random.random_sample(weight.shape))
-        gradients[name] = (scale * random.standard_normal(weight.shape)).astype(np.float32)
-    return gradients
+class ProbeGradients(Mapping[str, Array]):
+    """The float32 gradients that the optimizers of both sides get in an update, by name; each is drawn when it is asked
+    for, so that no model is held whole. See `harness.runs.drawing.spread`."""
+
+    def __init__(self, weights: Mapping[str, Array], seed: int, update: int) -> None:
+        self._shapes = {name: weights[name].shape for name in weights}
+        self._label = f"{seed}/gradient {update}"
+
+    def __getitem__(self, name: str) -> Array:
+        return self.elements(name, 0, math.prod(self._shapes[name])).reshape(self._shapes[name])
+
+    def elements(self, name: str, first: int, count: int) -> Array:
+        """Some elements of one of them, in the order of its rows."""
+        return spread(f"{self._label}/{name}", (count,), first)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)

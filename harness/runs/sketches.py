@@ -19,32 +19,32 @@ Source: M. Charikar, K. Chen, M. Farach-Colton, "Finding frequent items in data 
 J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox).
 """
 
-import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.runs.drawing import words
 from qwen3_model.parallel_config import Part
 
 BUCKETS = 256
 BUCKETS_OF_FIRST_GRADIENT = 1024
 STRIDE = 97  # from an element to the one below it, in buckets: a prime, so that a column is in all buckets
 WHOLE = Part()
-WORD, WORDS_OF_A_COUNT = 64, 4  # bits of a random word; words for each value of Philox's counter
-PIECE = 1 << 22  # elements that are multiplied at a time: bounds the memory
+SKETCH, ROWS, COLUMNS = "#sketch", "#rows", "#columns"  # what follows the name of a tensor in a file
+WORD = 64  # bits of a random word
+PIECE = 1 << 20  # elements that are multiplied at a time: bounds the memory
 Array = npt.NDArray[Any]
 
 
 def signs(label: str, begin: int, count: int) -> npt.NDArray[np.float64]:
     """The signs `begin` to `begin + count` of a label's infinite sequence: each -1 or 1."""
-    key = int.from_bytes(hashlib.sha256(label.encode()).digest()[:16], "little")
-    first = begin // WORD // WORDS_OF_A_COUNT
-    skipped = begin - first * WORD * WORDS_OF_A_COUNT
-    words = np.random.Philox(key=key, counter=first).random_raw(-(-(skipped + count) // WORD))
-    bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little", count=skipped + count)
+    first, skipped = divmod(begin, WORD)
+    drawn = words(label, first, -(-(skipped + count) // WORD))
+    bits = np.unpackbits(drawn.astype("<u8").view(np.uint8), bitorder="little", count=skipped + count)
     return np.where(bits[skipped:], 1.0, -1.0)
 
 
@@ -68,7 +68,7 @@ class Sketch:
 def sketch(
     name: str, tensor: Array, buckets: int = BUCKETS, shape: tuple[int, ...] | None = None, part: Part = WHOLE
 ) -> Sketch:
-    """The sketch of a vector or a matrix, or a part's share of it.
+    """The sketch of a tensor, or a part's share of it. A tensor of more axes is a matrix of its last axis' rows.
 
     Args:
         name: the name of the tensor, which decides the signs.
@@ -79,23 +79,26 @@ def sketch(
     """
     whole = tensor.shape if shape is None else shape
     # a vector is a column, so that its parts are rows
-    width = whole[1] if len(whole) > 1 else 1
-    rows = tensor.reshape(-1, tensor.shape[1] if len(whole) > 1 else 1)
+    width = whole[-1] if len(whole) > 1 else 1
+    rows = tensor.reshape(-1, tensor.shape[-1] if len(whole) > 1 else 1)
     first_row = part.index * len(rows) if part.axis == 0 else 0
     first_column = part.index * rows.shape[1] if part.axis == 1 else 0
     size = math.prod(whole)
     count, stride = (size, width) if size <= buckets else (buckets, STRIDE)
     sums, squares = np.zeros(count), 0.0
-    columns = np.arange(first_column, first_column + rows.shape[1])
-    together = max(1, PIECE // width)
+    columns = slice(first_column, first_column + rows.shape[1])
+    # Laid out with so many columns, an element is as far from its bucket as from the beginning, in whole rounds.
+    laid = rows.shape[1] + (stride - rows.shape[1]) % count
+    together = max(1, PIECE // max(width, laid))
     for begin in range(0, len(rows), together):
         values = rows[begin : begin + together].astype(np.float64)
         squares += float(np.vdot(values, values))
-        numbers = np.arange(first_row + begin, first_row + begin + len(values))[:, None]
-        own = signs(name, int(numbers[0, 0]) * width, len(values) * width).reshape(-1, width)
-        values *= own[:, columns]
-        where = (columns + stride * numbers) % count
-        sums += np.bincount(where.reshape(-1), values.reshape(-1), minlength=count)
+        row = first_row + begin
+        own = signs(name, row * width, len(values) * width).reshape(-1, width)
+        rounds = np.zeros(-(-len(values) * laid // count) * count)
+        spread = rounds[: len(values) * laid].reshape(-1, laid)
+        np.multiply(values, own[:, columns], out=spread[:, : rows.shape[1]])
+        sums += np.roll(rounds.reshape(-1, count).sum(0), first_column + stride * row)
     return Sketch(buckets=sums, squares=squares)
 
 
@@ -116,3 +119,22 @@ def distance(one: Sketch, other: Sketch) -> float:
     if one.buckets.shape != other.buckets.shape:
         return math.nan
     return float(np.linalg.norm(one.buckets - other.buckets))
+
+
+def recorded(name: str, tensor: Array, buckets: int = BUCKETS, *, located: bool = False) -> dict[str, Array]:
+    """What a run leaves of a tensor, as the tensors of a file: `sketched` reads them.
+
+    `NAME#sketch` is float64 [1 + buckets]: the sum of the squares, then the buckets. With `located`, a matrix also
+    leaves its projections `NAME#rows` and `NAME#columns`.
+    """
+    found = sketch(name, tensor, buckets)
+    left: dict[str, Array] = {f"{name}{SKETCH}": np.concatenate(([found.squares], found.buckets))}
+    if located and tensor.ndim == 2:
+        left[f"{name}{ROWS}"], left[f"{name}{COLUMNS}"] = projections(name, tensor)
+    return left
+
+
+def sketched(left: Mapping[str, Array], name: str) -> Sketch | None:
+    """The sketch of a tensor from what a run left; None if it left none."""
+    found = left.get(f"{name}{SKETCH}")
+    return None if found is None else Sketch(buckets=found[1:], squares=float(found[0]))

@@ -24,6 +24,7 @@ from harness.base.records import encode_json
 
 FORMAT = "certify-trace/2"
 NUMBERS = ("loss", "grad_norm", "learning_rate")
+OPTIONAL = frozenset({"kept"})  # fields that are written only where there is something
 EXACT = 2**53  # every whole number below is one float64
 
 Line = TypeVar("Line", "TraceHeader", "TraceFooter", "Step", "Scored")
@@ -98,11 +99,12 @@ class TraceHeader:
 @dataclass(frozen=True, kw_only=True)
 class TraceFooter:
     """The end of a finished run: last step, digest of each final parameter (for a probe: of each of its tensors), and
-    digest of all lines before."""
+    digest of all lines before. `kept` is the digest of the sketches that were kept in place of tensors, if any."""
 
     last_step: int
     parameters: Mapping[str, str]
     lines: str
+    kept: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +206,13 @@ class TraceWriter:
         self._write(encode_json(step))
         self._last_step = step.step
 
-    def finish(self, parameters: Mapping[str, str]) -> None:
+    def finish(self, parameters: Mapping[str, str], kept: str | None = None) -> None:
         """Writes the footer: the run is finished."""
-        footer = TraceFooter(last_step=self._last_step, parameters=dict(parameters), lines=self._sha.hexdigest())
-        self._file.write(encode_json(footer))
+        footer = TraceFooter(
+            last_step=self._last_step, parameters=dict(parameters), lines=self._sha.hexdigest(), kept=kept
+        )
+        without = {name: value for name, value in vars(footer).items() if name not in OPTIONAL or value is not None}
+        self._file.write(encode_json(without))
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -221,7 +226,10 @@ class TraceWriter:
 
 
 def _strict(kind: Any) -> type[BaseModel]:
-    hints: dict[str, Any] = {name: (hint, ...) for name, hint in get_type_hints(kind, include_extras=True).items()}
+    hints: dict[str, Any] = {
+        name: (hint, None if name in OPTIONAL else ...)
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+    }
     return create_model(f"Strict{kind.__name__}", __config__=ConfigDict(strict=True), **hints)
 
 
@@ -231,7 +239,7 @@ STRICT: Mapping[Any, type[BaseModel]] = {kind: _strict(kind) for kind in (TraceH
 
 def _record(kind: type[Line], raw: Any, where: str) -> Line:
     names = {f.name for f in fields(kind)}
-    if not isinstance(raw, dict) or set(raw) != names:
+    if not isinstance(raw, dict) or not names - OPTIONAL <= set(raw) <= names:
         found = sorted(raw) if isinstance(raw, dict) else repr(raw)
         raise EvidenceError(f"{where}: expected the keys {sorted(names)}, found {found}.")
     try:

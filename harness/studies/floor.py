@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.base.digest import digest_each
 from harness.base.errors import InputError
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import (
@@ -167,7 +168,7 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
 def _compared(case: Case, inputs: Inputs, directory: Path, perturbed: Sequence[Repeat]) -> Iterable[Comparison]:
     """Each repeat against the reference and the oracle, as if it was the subject."""
     weights = read_inputs(directory / "inputs", inputs)
-    expected = expected_of(case, inputs, weights)
+    expected = expected_of(case, inputs, digest_each(weights))
     shared = {name: _good(directory, name) for name in MEASURED_BY}
     kept = {"weights": weights, **_tensors(directory, {name: name for name in MEASURED_BY})}
     for number in range(1, len(perturbed) + 1):

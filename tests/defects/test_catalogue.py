@@ -24,7 +24,7 @@ from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.protocol import Numbers, RunnerFactory, Setting
 from harness.runners.registry import load_runner
-from harness.runs.inputs import probe_gradients
+from harness.runs.inputs import ProbeGradients
 from tests.model.qwen3_cases import Array, differing
 from tests.support.catalogue import planted
 
@@ -107,7 +107,7 @@ def recorded(runner: RunnerFactory, case: Case, directory: Path) -> Iterator[tup
             subject.save(directory)
             subject = build(case, runner)
             subject.load(directory)
-        subject.apply_gradients(probe_gradients(weights(case.name), case.initialization.seed, update))
+        subject.apply_gradients(ProbeGradients(weights(case.name), case.initialization.seed, update))
         yield None, subject.parameters()
     subject = build(case, runner)
     for step in range(1, STEPS + 1):

@@ -1,7 +1,8 @@
-"""Corpora and tokenizers that need transformers: the default corpus, and a tokenizer directory read offline."""
+"""Tokenizers that need transformers: Qwen's, and a tokenizer directory read offline."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -10,7 +11,6 @@ from harness.base.errors import InputError
 from harness.cases.case import load_case
 from harness.certify.case_options import with_sources
 from harness.corpus.batches import draw_batches
-from harness.corpus.documents import TRANSFORMERS_SOURCES_SHA256, transformers_sources
 
 TEXT = " = A title = \n\n Some words of an article , some often . \n\n = Another = \n\n Other words . \n\n" * 200
 
@@ -34,14 +34,14 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_default_corpus_is_the_pinned_wheel() -> None:
-    documents = transformers_sources()
-    assert documents.sha256 == TRANSFORMERS_SOURCES_SHA256
-    assert sum(map(len, documents.texts)) > 1_000_000
-
-
-def test_the_shipped_cases_name_the_corpus_that_they_were_made_with() -> None:
-    assert load_case("qwen3-tiny-fp32").data.corpus.sha256 == TRANSFORMERS_SOURCES_SHA256
+@pytest.mark.parametrize("shards", [2, 4, 8, 16])
+def test_every_shard_of_qwens_vocabulary_owns_inputs_and_targets(shards: int) -> None:
+    """Of the first steps already: with bytes, three of four shards would never own a token."""
+    case = load_case("qwen3-0.6b-fp32")
+    tokens = draw_batches(case).tokens
+    of_a_shard = case.model.vocab_size // shards
+    for seen in (tokens[..., :-1], tokens[..., 1:]):
+        assert np.bincount(seen.reshape(-1) // of_a_shard, minlength=shards).min() > 0
 
 
 def test_articles_end_with_the_tokenizers_end_of_text(text: Path, tokenizer: Path) -> None:

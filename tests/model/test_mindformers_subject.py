@@ -20,7 +20,7 @@ from harness.corpus.draw import draw_weights
 from harness.runners import mindformers_subject as subject
 from harness.runners import mindspore_subject
 from harness.runners.protocol import Numbers, Setting
-from harness.runs.inputs import probe_gradients
+from harness.runs.inputs import ProbeGradients
 from tests.model.qwen3_cases import Array, differing, worst_relative
 
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
@@ -85,7 +85,7 @@ def recorded(runner: Any, checkpoint: Path) -> Recorded:
         if step == SAVED_AFTER:
             runner.save(checkpoint)
     trained = runner.parameters()
-    runner.apply_gradients(probe_gradients(WEIGHTS, CASE.initialization.seed, 1))
+    runner.apply_gradients(ProbeGradients(WEIGHTS, CASE.initialization.seed, 1))
     return Recorded(
         alignment=alignment,
         provenance=runner.provenance(),

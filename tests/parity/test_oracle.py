@@ -16,7 +16,7 @@ from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.oracle import Float64Oracle
 from harness.runners.protocol import Setting
 from harness.runners.torch_reference import TorchReference
-from harness.runs.inputs import PROBE_UPDATES, probe_gradients
+from harness.runs.inputs import PROBE_UPDATES, ProbeGradients
 from tests.support.full import full
 
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
@@ -135,7 +135,7 @@ def test_the_optimizers_alone_do_the_same_with_given_gradients(case: Case, weigh
     sides = [runner(case, weights, SETTING) for runner in (Float64Oracle, TorchReference, MindSporeSubject)]
     for update in range(1, PROBE_UPDATES + 1):
         for side in sides:
-            side.apply_gradients(probe_gradients(weights, 1, update))
+            side.apply_gradients(ProbeGradients(weights, 1, update))
     exact, *others = (side.parameters() for side in sides)
     for name, tensor in exact.items():
         moved = float(np.linalg.norm(tensor - weights[name]))

@@ -23,9 +23,10 @@ from harness.levels.rule import Certificate, certify
 from harness.levels.submission import Submission
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view
+from harness.runners.leaving import Leaving
 from harness.runs.evaluation import Evaluation, digest_evaluation
-from harness.runs.files import OUTCOME, TIMING, TRACE
-from harness.runs.inputs import BATCHES, WEIGHTS, Inputs
+from harness.runs.files import GRADIENT, OUTCOME, TIMING, TRACE, UPDATED
+from harness.runs.inputs import BATCHES, WEIGHTS, WEIGHTS_DIGESTS, Inputs
 from harness.runs.trace import Arm, RunOutcome, Scored, Side, Step, TraceHeader, TraceWriter
 from harness.standards import Standard, load_standard
 from tests.support.answering import example_answers, example_evaluation, example_scored, write_evaluation
@@ -176,8 +177,12 @@ def write_example(
     write_json(directory / "source.json", {**clean, **(source or {})})
     write_json(directory / "run.json", {**RUN, "command": ["certify", "run", case.name], **(occasion or {})})
     (directory / "inputs").mkdir()
-    for name, tensors in zip((WEIGHTS, BATCHES), example_inputs(), strict=True):
-        save_file(tensors, directory / "inputs" / name)
+    weights, batches = example_inputs()
+    save_file(batches, directory / "inputs" / BATCHES)
+    if case.evidence == "sketches":
+        write_json(directory / "inputs" / WEIGHTS_DIGESTS, digest_each(weights))
+    else:
+        save_file(weights, directory / "inputs" / WEIGHTS)
     if case.inference is not None:
         write_evaluation(directory / "inputs", case)
     (directory / "tensors").mkdir()
@@ -257,10 +262,22 @@ def _write_run(directory: Path, made: _Made, run: str, outcome: RunOutcome | Non
                 left = {} if arm == "infer" else left
                 break
         if ended and (outcome is None or outcome.status in ("completed", "non_finite")):
-            writer.finish(digest_each(left))
-            if run in runs_of(made.case).kept:
-                save_file(left, directory / "tensors" / f"{run}.safetensors")
+            leaving, kept = leave(made.case, left), run in runs_of(made.case).kept
+            writer.finish(leaving.digests, leaving.digest_of_sketches if kept else None)
+            if kept:
+                save_file(leaving.left, directory / "tensors" / f"{run}.safetensors")
     write_json(path / OUTCOME, dataclasses.asdict(outcome or _outcome(taken, steps, ended)))
+
+
+def leave(case: Case, tensors: Tensors) -> Leaving:
+    """What a run of a case leaves of tensors that have the prefixes of a probe, or none."""
+    leaving = Leaving(case)
+    start = example_parameters("weights") if case.evidence == "sketches" else None
+    for prefix, before in ((GRADIENT, None), (UPDATED, start)):
+        named = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+        leaving.add(prefix, named.items(), start=before)
+    leaving.add("", ((name, one) for name, one in tensors.items() if not name.startswith((GRADIENT, UPDATED))))
+    return leaving
 
 
 def _example(run: str, number: int, steps: int, left: Tensors) -> Step:

@@ -200,6 +200,16 @@ def test_the_time_of_compiling_is_shown_and_is_no_time_of_a_step(tmp_path: Path)
     assert re.search(r"after compiling for<.*?> 42 s</span>", page_of(bundle))
 
 
+def test_the_most_memory_of_a_run_is_shown(tmp_path: Path) -> None:
+    bundle = write_example(tmp_path)
+    with (tmp_path / "runs/subject-1/timing.jsonl").open("a") as timing:
+        timing.write('{"phase": "gradients", "peak_mib": 2048}\n{"phase": "final parameters", "peak_mib": 1024}\n')
+    assert [(run.name, run.memory) for run in view_of(bundle).provenance.runs if run.memory] == [
+        ("subject-1", "2.0 GiB")
+    ]
+    assert re.search(r"with at most<.*?> 2.0 GiB</span>", page_of(bundle))
+
+
 @pytest.mark.parametrize("junk", ["[]", "{", '{"command": 3, "seconds": "soon", "started": null}', "\x00"])
 def test_edited_logs_and_timings_never_break_the_page(tmp_path: Path, junk: str) -> None:
     bundle = write_example(tmp_path)

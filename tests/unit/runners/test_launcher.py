@@ -18,7 +18,7 @@ from harness.base.errors import InputError
 from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.certify.flow import prepare
-from harness.certify.jobs import job
+from harness.certify.jobs import job, job_of
 from harness.corpus.draw import draw_weights
 from harness.evidence.bundle import read_run
 from harness.runners.job import Job
@@ -27,6 +27,7 @@ from harness.runners.protocol import Setting, Taps
 from harness.runners.registry import find_runner, load_runner
 from harness.runners.worker import tap
 from harness.runs.inputs import BATCHES, WEIGHTS
+from harness.runs.taps import read_taps
 from harness.runs.trace import Run, Trace
 from harness.studies.pool import Pool
 from tests.support.examples import FAKES, ROOT, options, text_case
@@ -98,8 +99,9 @@ def test_a_run_that_took_all_steps_is_completed(prepared: Prepared) -> None:
 def test_a_run_records_how_long_its_steps_were_compiled(prepared: Prepared) -> None:
     assert take(prepared, "Compiles").outcome.status == "completed"
     lines = (prepared[1] / "runs" / "subject-1" / "timing.jsonl").read_text().splitlines()
-    first, *steps = map(json.loads, lines)
+    first, *steps, last = map(json.loads, lines)
     assert first["compile_seconds"] >= 0.2 and [line["step"] for line in steps] == list(range(1, 9))
+    assert last["phase"] == "final parameters" and last["peak_mib"] > 10
     assert all(line["seconds"] < 0.2 for line in steps), "no step includes it"
 
 
@@ -295,7 +297,7 @@ import sys
 from pathlib import Path
 from harness.base.records import read_json
 from harness.cases import parse_case
-from harness.certify.jobs import job
+from harness.certify.jobs import job, job_of
 from harness.runners.launcher import Launcher
 from tests.support.examples import options
 out = Path(sys.argv[1])
@@ -395,8 +397,11 @@ class Mute(Fake):
 def test_taps_that_fail_without_a_message_are_stated_and_lose_nothing(
     prepared: Prepared, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case, _ = prepared
+    case, out = prepared
     runner = Mute(case, draw_weights(case), Setting(device="CPU", threads=1, learning_rate_zero=False))
-    record, places = tap(runner, runner, np.zeros((2, 17), np.int32), np.ones((2, 16), np.uint8), {})
-    assert (record.missing, places) == ("the tapped step failed: ValueError: without a message", {})
+    tapped = job_of(case, options(out), "subject-taps", "subject", "taps", keep=True)
+    directory = Path(tapped.directory)
+    directory.mkdir(parents=True)
+    places = tap(tapped, runner, lambda: runner, np.zeros((2, 17), np.int32), np.ones((2, 16), np.uint8), {})
+    assert (read_taps(directory).missing, places) == ("the tapped step failed: ValueError: without a message", {})
     assert "ValueError" in capsys.readouterr().err

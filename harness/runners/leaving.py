@@ -1,0 +1,56 @@
+"""What a run leaves of its tensors: the digest of each, and the tensors themselves or their sketches."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from harness.base.digest import digest_array, digest_tensors
+from harness.cases.case import Case
+from harness.runners.job import Job
+from harness.runs.files import GRADIENT
+from harness.runs.sketches import BUCKETS, BUCKETS_OF_FIRST_GRADIENT, recorded
+
+Array = npt.NDArray[Any]
+Tensors = Mapping[str, Array]
+
+
+class Leaving:
+    """Collects them, as the case states. A sketched tensor can be freed as soon as it was added."""
+
+    def __init__(self, case: Case) -> None:
+        self._sketched = case.evidence == "sketches"
+        self.digests: dict[str, str] = {}
+        self.left: dict[str, Array] = {}
+
+    def add(self, prefix: str, tensors: Iterable[tuple[str, Array]], start: Tensors | None = None) -> None:
+        """Adds named tensors. Of a parameter that has a value in `start`, the change is sketched."""
+        buckets = BUCKETS_OF_FIRST_GRADIENT if prefix == GRADIENT else BUCKETS
+        for name, tensor in tensors:
+            full = f"{prefix}{name}"
+            self.digests[full] = digest_array(tensor)
+            if self._sketched:
+                shown = tensor if start is None else tensor.astype(np.float64) - start[name]
+                self.left |= recorded(full, shown, buckets, located=prefix == GRADIENT)
+            else:
+                self.left[full] = tensor
+
+    def keep(self, job: Job) -> str | None:
+        """Writes what is left, if the job requires it; the digest of the sketches if that is what was written."""
+        keep(self.left, job)
+        return self.digest_of_sketches if job.keep_tensors else None
+
+    @property
+    def digest_of_sketches(self) -> str | None:
+        """None if the tensors themselves are left."""
+        return digest_tensors(self.left) if self._sketched else None
+
+
+def keep(tensors: Tensors, job: Job) -> None:
+    """Writes the tensors of a run, if its job requires it."""
+    if job.keep_tensors:
+        Path(job.keep_tensors).parent.mkdir(exist_ok=True)
+        save_file(dict(tensors), job.keep_tensors)

@@ -157,6 +157,8 @@ class Inference(Record):
             )
         if data.corpus.kind == "megatron":
             problems.append("data.corpus of kind 'megatron' has no text; an evaluation needs one")
+        if data.cut_vocabulary:
+            problems.append("data.cut_vocabulary: an evaluation is of the whole vocabulary")
         if data.packing != "concat":
             problems.append("data.packing 'paragraph' leaves no text that is not used for training")
         return problems
@@ -243,6 +245,8 @@ class Case(Record):
             del record["inference"]
         else:
             del record["inference"]["weights"]["path"]
+        if not self.data.cut_vocabulary:
+            del record["data"]["cut_vocabulary"]
         for source in ("corpus", "tokenizer"):
             del record["data"][source]["path"]
         for part in record["data"]["corpus"]["blend"]:

@@ -102,6 +102,9 @@ class Data(Record):
     `num_samples` rows (mindformers' `sizes`; default: the rows of the run). At the end of the data, mindformers takes
     the rows again in the same order, without those that do not fill a step. `eod` is the id that ends a document of
     Megatron files, which do not state it themselves.
+
+    With `cut_vocabulary` the ids of a text are renumbered in the order of their first occurrence in the corpus, and the
+    first `model.vocab_size` of them are kept; other tokens are left out.
     """
 
     corpus: Corpus = Corpus()
@@ -113,6 +116,7 @@ class Data(Record):
     num_samples: int | None = Field(default=None, ge=1)
     eod: int | None = Field(default=None, ge=0)
     eod_mask_loss: bool = False
+    cut_vocabulary: bool = False
     seq_length: int = Field(ge=2)
     global_batch_size: int = Field(ge=1)
 
@@ -131,6 +135,8 @@ class Data(Record):
             problems.append(f"order {self.order!r} needs a corpus of kind 'megatron' and packing 'concat'")
         if self.eod is not None and not megatron:
             problems.append("eod: the tokenizer defines the id that ends a document")
+        if self.cut_vocabulary and (megatron or self.tokenizer.kind == "bytes"):
+            problems.append("cut_vocabulary needs a text and a tokenizer whose vocabulary is worth cutting")
         if self.eod_mask_loss and megatron and self.eod is None:
             problems.append("eod_mask_loss needs eod: Megatron files do not state the id that ends a document")
         if problems:

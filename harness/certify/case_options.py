@@ -42,15 +42,43 @@ def _fields(case: Case, section: str) -> Mapping[str, Any]:
 
 
 def with_options(
-    case: Case, *, text: Path | None, data: Path | None, tokenizer: Path | None, model: Path | None
+    case: Case,
+    *,
+    text: Path | None,
+    data: Path | None,
+    tokenizer: Path | None,
+    model: Path | None,
+    layers: int | None = None,
+    vocabulary: int | None = None,
 ) -> Case:
-    """The case with the files that a command line names.
+    """The case with the files that a command line names, cut as it states.
 
     Raises:
         InputError: the options contradict each other or the case.
     """
     chosen = with_sources(case, text, data, tokenizer)
-    return chosen if model is None else with_model(chosen, model)
+    chosen = chosen if model is None else with_model(chosen, model)
+    return cut(chosen, layers, vocabulary)
+
+
+def cut(case: Case, layers: int | None, vocabulary: int | None) -> Case:
+    """The case with the first layers of its model only, and with the first ids of its corpus; None is all of them.
+
+    Raises:
+        InputError: it has no more than that, or is not valid so.
+    """
+    changes: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
+    name = case.name
+    for option, field, wanted in (("--layers", "num_hidden_layers", layers), ("--vocab", "vocab_size", vocabulary)):
+        if wanted is None:
+            continue
+        if wanted >= (there := getattr(case.model, field)):
+            raise InputError(f"{option} {wanted} cuts nothing: {case.name} has {there:,}. Omit it.")
+        changes["model"][field] = wanted
+        name += f"-{wanted}{option[2]}"
+    if vocabulary is not None:
+        changes["data"]["cut_vocabulary"] = True
+    return case if name == case.name else with_fields(case, changes, name=name)
 
 
 def with_layout(case: Case, layout: Mapping[str, Any] | None) -> Case:

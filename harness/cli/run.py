@@ -42,6 +42,12 @@ def run(
     data: DataOption = None,
     tokenizer: TokenizerOption = None,
     model: ModelOption = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Only so many layers of the model; the level says so.", min=1)
+    ] = None,
+    vocab: Annotated[
+        int | None, typer.Option(help="Only so many tokens, the first of the corpus; the level says so.", min=2)
+    ] = None,
     standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
     level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     out: Annotated[
@@ -70,7 +76,9 @@ def run(
     if config is not None and case != DEFAULT_CASE:
         raise InputError(f"--config {config} replaces the case; omit {case}.")
     loaded = load_case(case if config is None else str(config))
-    chosen = case_options.with_options(loaded, text=text, data=data, tokenizer=tokenizer, model=model)
+    chosen = case_options.with_options(
+        loaded, text=text, data=data, tokenizer=tokenizer, model=model, layers=layers, vocabulary=vocab
+    )
     chosen, standards = case_options.judged_by(chosen, standard or ())
     base = Path("certify-runs")
     directory = out or (workspace.find_unfinished if resume else workspace.new_directory)(base, chosen.name)

@@ -27,12 +27,14 @@ class Batches:
     tokens: int32 [steps, B, S + 1]; inputs are `[..., :-1]`, targets `[..., 1:]`.
     loss_mask: uint8 [steps, B, S]; 1 where the target counts.
     epochs: how often the corpus is started; above 1, tokens are repeated.
+    kept: of a cut vocabulary, the tokenizer's ids that are kept, in their new order.
     """
 
     tokens: npt.NDArray[np.int32]
     loss_mask: npt.NDArray[np.uint8]
     corpus_sha256: str
     tokenizer_sha256: str | None
+    kept: tuple[int, ...] | None
     description: str
     corpus_tokens: int
     epochs: int
@@ -47,6 +49,7 @@ class _Rows:
     eod: int | None
     corpus_sha256: str
     tokenizer_sha256: str | None
+    kept: tuple[int, ...] | None
     description: str
     corpus_tokens: int
     epochs: int
@@ -77,6 +80,7 @@ def draw_batches(case: Case) -> Batches:
         loss_mask=mask.astype(np.uint8).reshape(shape),
         corpus_sha256=rows.corpus_sha256,
         tokenizer_sha256=rows.tokenizer_sha256,
+        kept=rows.kept,
         description=rows.description,
         corpus_tokens=rows.corpus_tokens,
         epochs=rows.epochs,
@@ -86,23 +90,49 @@ def draw_batches(case: Case) -> Batches:
 def _text_rows(case: Case, count: int) -> _Rows:
     documents, tokenizer = read_documents(case.data.corpus), load_tokenizer(case.data.tokenizer)
     padded = case.data.packing == "paragraph"
-    ids = tokenizer.encode(_paragraphs(documents.texts) if padded else documents.texts)
+    ids, eod = tokenizer.encode(_paragraphs(documents.texts) if padded else documents.texts), tokenizer.eod
+    kept = None
+    if case.data.cut_vocabulary:
+        ids, eod, kept = _cut(ids, eod, case.model.vocab_size, documents.description)
     if padded:
-        tokens, counts, epochs = _padded(ids, tokenizer.eod, count, case.data.seq_length)
+        tokens, counts, epochs = _padded(ids, eod, count, case.data.seq_length)
     else:
-        stream = np.concatenate([part for one in ids for part in (one, np.array([tokenizer.eod], np.int32))])
+        stream = np.concatenate([part for one in ids for part in (one, np.array([eod], np.int32))])
         tokens, epochs = _packed(stream, documents.description, count, case.data.seq_length)
         counts = None
     return _Rows(
         tokens=tokens,
         counts=counts,
-        eod=tokenizer.eod,
+        eod=eod,
         corpus_sha256=documents.sha256,
         tokenizer_sha256=tokenizer.sha256,
+        kept=kept,
         description=documents.description,
         corpus_tokens=sum(map(len, ids)),
         epochs=epochs,
     )
+
+
+def _cut(ids: Sequence[TokenIds], eod: int, size: int, description: str) -> tuple[list[TokenIds], int, tuple[int, ...]]:
+    """The texts with ids renumbered by first occurrence, without those beyond `size`; the end of a document, which
+    occurs after the first; and the kept ids in their new order.
+
+    Raises:
+        InputError: fewer ids occur, so some would never be an input or a target.
+    """
+    stream = np.concatenate([part for one in ids for part in (one, np.array([eod], np.int32))])
+    found, first = np.unique(stream, return_index=True)
+    kept = found[np.argsort(first)][:size].astype(np.int32)
+    if len(kept) < size:
+        raise InputError(
+            f"{description} has {len(kept):,} different tokens, and the vocabulary is cut to {size:,}: some would "
+            f"never occur. Cut it to {len(kept) // 64 * 64:,}, or give a longer corpus."
+        )
+    new = np.full(int(found.max()) + 1, -1, np.int32)
+    new[kept] = np.arange(size, dtype=np.int32)
+    if new[eod] < 0:
+        raise InputError(f"A vocabulary of {size:,} has no end of a document: the first one is longer. Cut it less.")
+    return [(cut := new[one])[cut >= 0] for one in ids], int(new[eod]), tuple(kept.tolist())
 
 
 def _megatron_rows(case: Case, count: int) -> _Rows:
@@ -138,6 +168,7 @@ def _megatron_rows(case: Case, count: int) -> _Rows:
         eod=case.data.eod,
         corpus_sha256=sha256,
         tokenizer_sha256=None,
+        kept=None,
         description=", ".join(names),
         corpus_tokens=sum(len(part.dataset.tokens) for part in parts),
         epochs=epochs,

@@ -19,7 +19,7 @@ from harness.corpus.batches import Batches, draw_batches
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.held_out import draw_evaluation
 from harness.runs.drawing import normal
-from harness.runs.inputs import BATCHES, WEIGHTS, WEIGHTS_DIGESTS, Inputs
+from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, WEIGHTS_DIGESTS, Inputs
 from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, load_safetensors
 
@@ -129,6 +129,8 @@ def draw_inputs(case: Case, directory: Path, batches: Batches | None = None) -> 
     if case.evidence == "sketches":
         write_json(directory / WEIGHTS_DIGESTS, weights)
     save_file(tensors, directory / BATCHES)
+    if batches.kept is not None:
+        write_json(directory / VOCABULARY, batches.kept)
     for draw in DRAWN_IN_ADDITION[case.task.name]:
         draw(case, directory)
     return Inputs(

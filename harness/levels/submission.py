@@ -59,15 +59,30 @@ def statement_files(bundle: Bundle) -> list[Path]:
 
 def scope(bundle: Bundle) -> Scope:
     """What a bundle's level holds for."""
-    model, sizes = bundle.case.model, {**PUBLISHED, **SMALL}
-    named = next((f"Qwen3 {name}" for name, size in sizes.items() if size.to_hf() == model.to_hf()), None)
     return Scope(
         task=bundle.case.task.activity,
-        model=f"{named or sizes_of(model)}{_implementation(bundle)}",
+        model=f"{named(bundle.case.model)}{_implementation(bundle)}",
         device=bundle.environment.device,
         layout=str(bundle.case.parallel),
         precision=bundle.case.precision.compute_dtype,
     )
+
+
+def named(model: Qwen3Config) -> str:
+    """The name of a published or small size, whole or cut; what a cut model has of the whole one is stated."""
+    for name, whole in {**PUBLISHED, **SMALL}.items():
+        if whole.to_hf() == model.to_hf():
+            return f"Qwen3 {name}"
+    for name, whole in {**PUBLISHED, **SMALL}.items():
+        cut = {"num_hidden_layers": model.num_hidden_layers, "vocab_size": model.vocab_size}
+        if {**whole.to_hf(), **cut} == model.to_hf() and all(
+            getattr(whole, key) >= value for key, value in cut.items()
+        ):
+            of = [f"{model.num_hidden_layers} of {whole.num_hidden_layers} layers"]
+            if model.vocab_size < whole.vocab_size:
+                of.append(f"vocabulary {model.vocab_size:,} of {whole.vocab_size:,}")
+            return f"Qwen3 {name}, {', '.join(of)}"
+    return sizes_of(model)
 
 
 def sizes_of(model: Qwen3Config) -> str:

@@ -2,6 +2,7 @@
 
 `weights.safetensors` holds the initial weights under Hugging Face's names; large ones are in numbered files of that
 name. `batches.safetensors` holds the tokens and loss masks of every step. `harness.corpus.draw` writes them.
+`vocabulary.json` lists the ids that a cut vocabulary keeps, in their new order.
 A case whose evidence is sketches keeps its weights only while it runs; `weights.json` holds the digest of each.
 """
 
@@ -25,6 +26,7 @@ from harness.runs.drawing import spread
 
 WEIGHTS = "weights.safetensors"
 WEIGHTS_DIGESTS = "weights.json"
+VOCABULARY = "vocabulary.json"
 BATCHES = "batches.safetensors"
 PROBE_UPDATES = 5
 Array = npt.NDArray[Any]

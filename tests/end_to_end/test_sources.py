@@ -77,3 +77,31 @@ def test_a_directory_without_a_tokenizer_is_a_message(text: Path, tmp_path: Path
     (directory / "tokenizer.json").write_text(content)
     with pytest.raises(InputError, match="holds no Hugging Face tokenizer"):
         with_sources(load_case("qwen3-tiny-fp32"), text, None, directory)
+
+
+def test_a_cut_vocabulary_keeps_the_first_tokens_of_the_corpus_under_new_numbers(text: Path, tokenizer: Path) -> None:
+    case = with_sources(load_case("qwen3-tiny-fp32"), text, None, tokenizer)
+    whole = draw_batches(case).tokens.reshape(-1)
+    cut_case = case.with_changes(
+        data={**case.data.model_dump(), "cut_vocabulary": True}, model={**case.model.to_hf(), "vocab_size": 8}
+    )
+    found = draw_batches(cut_case)
+    seen = found.tokens.reshape(-1)
+    assert set(seen) == set(range(8))
+    _, first = np.unique(seen, return_index=True)
+    assert (np.diff(first) > 0).all(), "numbered as they first occur"
+    kept = list(dict.fromkeys(whole.tolist()))[:8]
+    assert found.kept == tuple(kept)
+    assert [kept[new] for new in seen[:60]] == [token for token in whole.tolist() if token in kept][:60]
+
+
+def test_a_vocabulary_of_more_tokens_than_occur_is_refused_with_the_most_that_is_possible(
+    text: Path, tokenizer: Path
+) -> None:
+    case = with_sources(load_case("qwen3-tiny-fp32"), text, None, tokenizer)
+    with pytest.raises(InputError, match="different tokens, and the vocabulary is cut to 500"):
+        draw_batches(
+            case.with_changes(
+                data={**case.data.model_dump(), "cut_vocabulary": True}, model={**case.model.to_hf(), "vocab_size": 500}
+            )
+        )

@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import InputError
+from harness.cases.case import load_case
 from harness.certify import case_options
-from harness.certify.case_options import named_by_digest, with_fields, with_layout, with_options, with_recorded_sources
+from harness.certify.case_options import (
+    cut,
+    named_by_digest,
+    with_fields,
+    with_layout,
+    with_options,
+    with_recorded_sources,
+)
+from harness.levels.submission import named
 from harness.runs.inputs import Inputs
 from harness.standards import STANDARDS_DIR
 from tests.support.examples import inference_case, small_case
@@ -94,3 +103,34 @@ def test_two_standards_of_one_name_are_refused(tmp_path: Path) -> None:
         copy.write_text(text)
     with pytest.raises(InputError, match="Two of the standards have one name: mine"):
         case_options.judged_by(small_case(), list(map(str, copies)))
+
+
+def test_a_cut_case_has_the_widths_of_its_model_and_a_name_of_its_own() -> None:
+    case = load_case("qwen3-0.6b-fp32")
+    two = cut(case, 2, 4096)
+    assert two.name == "qwen3-0.6b-fp32-2l-4096v" and two.digest() != case.digest()
+    assert (two.model.num_hidden_layers, two.model.vocab_size, two.data.cut_vocabulary) == (2, 4096, True)
+    assert {**two.model.to_hf(), "num_hidden_layers": 28, "vocab_size": 151936} == case.model.to_hf()
+    assert cut(case, None, None) is case
+
+
+def test_a_level_states_what_of_the_model_it_holds_for() -> None:
+    case = load_case("qwen3-0.6b-fp32")
+    assert named(case.model) == "Qwen3 0.6B"
+    assert named(cut(case, 2, None).model) == "Qwen3 0.6B, 2 of 28 layers"
+    assert named(cut(case, 2, 4096).model) == "Qwen3 0.6B, 2 of 28 layers, vocabulary 4,096 of 151,936"
+    wider = with_fields(case, {"model": {"hidden_size": 2048}})
+    assert named(wider.model) == "Qwen3 of 28 layers of width 2048"
+
+
+@pytest.mark.parametrize(
+    ("layers", "vocabulary", "said"), [(28, None, "--layers 28 cuts nothing"), (None, 200_000, "--vocab")]
+)
+def test_a_cut_that_cuts_nothing_is_refused(layers: int | None, vocabulary: int | None, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        cut(load_case("qwen3-0.6b-fp32"), layers, vocabulary)
+
+
+def test_a_vocabulary_of_bytes_is_not_cut() -> None:
+    with pytest.raises(InputError, match="cut_vocabulary"):
+        cut(load_case("qwen3-tiny-fp32"), None, 100)

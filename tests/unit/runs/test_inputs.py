@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.base.digest import digest_tensors
+from harness.base.digest import digest_json, digest_tensors
 from harness.base.errors import EvidenceError, InputError
 from harness.certify.flow import prepare
-from harness.runs.inputs import BATCHES, WEIGHTS, read_inputs, read_tensors
-from tests.support.examples import options, text_case
+from harness.corpus import draw
+from harness.corpus.draw import draw_weights
+from harness.runs.inputs import BATCHES, WEIGHTS, read_inputs, read_tensors, read_weights, weights_files
+from tests.support.examples import options, small_case, text_case
 
 
 def test_drawn_inputs_have_the_stated_digests(tmp_path: Path) -> None:
@@ -48,3 +50,22 @@ def test_a_corpus_with_another_digest_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it is another file"):
         prepare(case.with_changes(data={**case.data.model_dump(), "corpus": corpus}), (), options(tmp_path / "out"))
     assert not np.any(list((tmp_path / "out").rglob("*.safetensors")))
+
+
+def test_large_weights_are_written_in_files_and_read_one_tensor_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = small_case()
+    whole = draw_weights(case)
+    monkeypatch.setattr(draw, "FILE_BYTES", sum(tensor.nbytes for tensor in whole.values()) // 5)
+    digests = draw.write_weights(case, tmp_path)
+    files = weights_files(tmp_path / WEIGHTS)
+    assert len(files) > 4 and files[0].name == f"weights-00001-of-{len(files):05d}.safetensors"
+    read = read_weights(tmp_path / WEIGHTS)
+    assert set(read) == set(whole) and all(np.array_equal(read[name], whole[name]) for name in whole)
+    assert digest_json(digests) == digest_tensors(whole) == digest_tensors(read)
+
+
+def test_a_missing_file_of_weights_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match=WEIGHTS):
+        read_weights(tmp_path / WEIGHTS)

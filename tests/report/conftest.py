@@ -90,9 +90,11 @@ class Opened:
     complaints: list[str]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """A machine without a browser fails before the first test, with one message."""
-    if session.config.option.collectonly:
+    """A machine without a browser fails before the first test, with one message. It is found, and where it has to be
+    installed, before pytest-xdist starts its processes, which would all install it."""
+    if session.config.option.collectonly or hasattr(session.config, "workerinput"):
         return
     try:
         find()

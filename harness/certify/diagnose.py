@@ -63,7 +63,7 @@ def investigate(what: Case | Bundle, options: Options, listener: Listener) -> Di
             write_json(options.out / INPUTS, inputs)
         else:
             _take_over(what, options.out)
-        Launcher(workers=options.workers).execute(jobs(case, options), case, listener)
+        Launcher(workers=flow.at_once(case, options)).execute(jobs(case, options), case, listener)
     return conclude(options.out)
 
 

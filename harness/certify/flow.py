@@ -22,6 +22,7 @@ from harness.certify.baseline import (
     workplace,
 )
 from harness.certify.case_options import named_by_digest
+from harness.certify.estimate import runs_at_once
 from harness.certify.jobs import RECORDED_SIDES, Options, plan, recorded_jobs
 from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs, write_weights
@@ -72,7 +73,7 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         if options.baselines is not None:
             place(options.baselines, case.name, options.out, recorded)
         write_json(options.out / INPUTS, inputs)
-        Launcher(workers=options.workers).execute(plan(case, options), case, listener)
+        Launcher(workers=at_once(case, options)).execute(plan(case, options), case, listener)
     occasion = Occasion(
         command=tuple(options.command),
         started=started.isoformat(timespec="seconds"),
@@ -101,7 +102,7 @@ def take_part(case: Case, options: Options, listener: Listener) -> list[Run]:
         case, inputs = prepare(case, (), options)
         write_json(options.out / INPUTS, inputs)
         jobs = [job for job in plan(case, options) if job.nodes]
-        return Launcher(workers=options.workers).execute(jobs, case, listener)
+        return Launcher(workers=at_once(case, options)).execute(jobs, case, listener)
 
 
 def record(
@@ -121,8 +122,13 @@ def record(
     with workplace(directory, case.name) as work:
         inside = dataclasses.replace(options, out=work / "runs")
         case, inputs = prepare(case, (), inside)
-        Launcher(workers=options.workers).execute(recorded_jobs(case, inside), case, listener)
+        Launcher(workers=at_once(case, options)).execute(recorded_jobs(case, inside), case, listener)
         return store(work, inside.out, case, inputs, statement, directory / case.name)
+
+
+def at_once(case: Case, options: Options) -> int:
+    """How many runs work at the same time: as many as are asked for, or as fit into the memory of this machine."""
+    return runs_at_once(case, options.workers, environment.machine()["memory_gib"])
 
 
 def check_same_baseline(out: Path, baseline: Baseline | None) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from harness.base.errors import MissingPrerequisite
 from harness.cases.case import Case
 from harness.certify import environment
+from harness.certify.estimate import memory_of_a_run, nearest
 from harness.certify.jobs import Options
 from harness.runners.launcher import DETERMINISM
 from harness.runners.registry import check_mindformers, check_policy, find_runner, needs_of
@@ -27,6 +28,8 @@ GIB = 2**30
 LEAST_DISK_GIB = 1
 # What the runs of a case leave of each parameter. Source: docs/design/inputs.md counts the tensors of a bundle.
 DISK_BYTES_OF_A_PARAMETER = 44
+# Of sketched evidence: the weights, and two checkpoints while one replaces the other.
+DISK_BYTES_WHILE_SKETCHED = 4 + 2 * 12
 SMI_SECONDS = 60
 # A test runner such as tox sets it at random. It decides nothing on a device.
 OF_ANY_VALUE = ("PYTHONHASHSEED",)
@@ -61,7 +64,8 @@ class Needs:
     """What runs need of a machine.
 
     `packages` maps each package to the command that installs it; `ranks` share the devices of this machine; `memory`
-    and `disk` are in GiB, for the largest case, `case`, and its files in `directory`.
+    (of one run) and `disk` are in GiB, for the largest case, `case`, and its files in `directory`; `nearest` are the
+    options that cut it to what this machine can hold.
     """
 
     device: str
@@ -71,6 +75,7 @@ class Needs:
     ranks: int
     memory: float
     disk: float
+    nearest: str | None = None
 
 
 def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
@@ -78,6 +83,8 @@ def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
     runners = [getattr(options, side) for side in sides]
     parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
     nodes = options.nodes.count if options.nodes else 1
+    there = environment.machine()["memory_gib"]
+    each = DISK_BYTES_WHILE_SKETCHED if case.evidence == "sketches" else DISK_BYTES_OF_A_PARAMETER
     return Needs(
         device=options.device if "subject" in sides else "CPU",
         directory=options.out,
@@ -88,8 +95,9 @@ def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
             for package, extra in needs_of(case, runner).items()
         },
         ranks=case.parallel.world_size // nodes,
-        memory=2 * 4 * parameters / GIB,  # the weights are drawn and digested in this process, in float32
-        disk=LEAST_DISK_GIB + DISK_BYTES_OF_A_PARAMETER * parameters / GIB,
+        memory=memory_of_a_run(case),
+        nearest=nearest(case, there) if there and memory_of_a_run(case) > there else None,
+        disk=LEAST_DISK_GIB + each * parameters / GIB,
     )
 
 
@@ -103,6 +111,7 @@ def together(every: Sequence[Needs]) -> Needs:
         packages=dict(ChainMap(*(dict(one.packages) for one in every))),
         ranks=max(one.ranks for one in every),
         memory=most.memory,
+        nearest=most.nearest,
         disk=sum(one.disk for one in every),
     )
 
@@ -146,7 +155,7 @@ def _packages(needed: Mapping[str, str]) -> Iterator[Prerequisite]:
 
 
 def _memory(needed: Needs) -> Prerequisite:
-    """A machine that does not hold the weights twice would swap, and so hang, before it fails."""
+    """A machine that does not hold a run would swap, and so hang, before it fails."""
     there = environment.machine()["memory_gib"]
     met = not there or needed.memory <= there
     return Prerequisite(
@@ -155,9 +164,15 @@ def _memory(needed: Needs) -> Prerequisite:
         found=f"{there} GiB",
         remedy=""
         if met
-        else f"{needed.case} needs {needed.memory:.0f} GiB of memory for its weights alone. Choose a smaller case, or "
-        f"see what each device would need: certify plan {needed.case}",
+        else f"{needed.case} needs about {needed.memory:.0f} GiB of memory for one run. {_smaller(needed)}, or see "
+        f"what each device would need: certify plan {needed.case}",
     )
+
+
+def _smaller(needed: Needs) -> str:
+    if needed.nearest is None:
+        return "Choose a smaller case"
+    return f"Cut it: certify run {needed.case} {needed.nearest}"
 
 
 def _disk(needed: Needs) -> Prerequisite:

@@ -85,7 +85,7 @@ def test_a_machine_with_too_little_memory_is_refused_before_weights_are_drawn(
     before = files(place)
     monkeypatch.setattr(environment, "machine", lambda: {"memory_gib": 8})
     refused = certify_(*command)
-    assert refused.code == 2 and "GiB of memory for its weights alone" in refused.err
+    assert refused.code == 2 and "GiB of memory for one run" in refused.err
     assert files(place) == before
 
 

@@ -1,0 +1,44 @@
+"""How much memory the runs of a case take on this machine, before they start: what may run at once, and what cannot."""
+
+import math
+
+from harness.base.errors import InputError
+from harness.cases.case import Case
+from harness.certify.case_options import cut
+from harness.planning.memory import micro_rows
+from qwen3_model.configuration_qwen3 import parameter_shapes
+
+GIB = 2**30
+# Measured in processes on a CPU, docs/design/sketches.md: steady training takes 20 bytes a parameter, and the probe has
+# copies besides. The loss has several tensors of the size of its logits, MindSpore's most. A framework takes 1 GiB.
+BYTES_OF_A_PARAMETER = 24
+TENSORS_OF_LOGITS = 20
+FRAMEWORK = GIB
+FLOAT32 = 4
+CUT_VOCABULARY = 4096
+
+
+def memory_of_a_run(case: Case) -> float:
+    """GiB of the largest run of a case with all of its ranks on this machine."""
+    parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
+    logits = micro_rows(case) * case.data.seq_length * case.model.vocab_size * FLOAT32
+    total = parameters * BYTES_OF_A_PARAMETER + logits * TENSORS_OF_LOGITS + case.parallel.world_size * FRAMEWORK
+    return total / GIB
+
+
+def runs_at_once(case: Case, wanted: int, memory: float) -> int:
+    """How many of the wanted runs fit into so many GiB, at least one; all if the memory is not known (0)."""
+    return wanted if not memory else max(1, min(wanted, int(memory / memory_of_a_run(case))))
+
+
+def nearest(case: Case, memory: float) -> str | None:
+    """The options that cut a case so that one of its runs fits into so many GiB; None if no cut does."""
+    for vocabulary in (None, CUT_VOCABULARY):
+        for layers in range(case.model.num_hidden_layers - 1, 0, -1):
+            try:
+                smaller = cut(case, layers, vocabulary)
+            except InputError:
+                continue
+            if memory_of_a_run(smaller) <= memory:
+                return f"--layers {layers}" + (f" --vocab {vocabulary}" if vocabulary else "")
+    return None

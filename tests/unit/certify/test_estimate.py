@@ -1,0 +1,35 @@
+"""What may run at once on a machine, and what is offered where a case does not fit."""
+
+import pytest
+
+from harness.cases.case import load_case
+from harness.certify.case_options import cut
+from harness.certify.estimate import memory_of_a_run, nearest, runs_at_once
+from tests.support.examples import small_case
+
+
+def test_small_cases_run_as_many_at_once_as_are_asked_for() -> None:
+    assert runs_at_once(small_case(), 4, 8.0) == 4
+    assert runs_at_once(small_case(), 4, 0) == 4, "where the memory of the machine is not known"
+
+
+def test_runs_that_together_would_not_fit_are_made_one_after_the_other() -> None:
+    case = load_case("qwen3-0.6b-fp32")
+    assert 12 < memory_of_a_run(case) < 24
+    assert runs_at_once(case, 2, 24.0) == 1 and runs_at_once(case, 2, 64.0) == 2
+
+
+@pytest.mark.parametrize("memory", [6.0, 12.0, 16.0])
+def test_what_is_offered_in_place_of_a_case_fits_and_is_the_most_that_does(memory: float) -> None:
+    case = load_case("qwen3-0.6b-fp32")
+    offered = nearest(case, memory)
+    assert offered is not None
+    words = dict(zip(*[iter(offered.split())] * 2, strict=True))
+    layers, vocabulary = int(words["--layers"]), words.get("--vocab")
+    assert memory_of_a_run(cut(case, layers, vocabulary and int(vocabulary))) <= memory
+    if layers + 1 < case.model.num_hidden_layers:
+        assert memory_of_a_run(cut(case, layers + 1, vocabulary and int(vocabulary))) > memory
+
+
+def test_nothing_is_offered_where_nothing_fits() -> None:
+    assert nearest(load_case("qwen3-32b-bf16"), 2.0) is None

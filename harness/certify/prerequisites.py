@@ -84,6 +84,9 @@ def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
     parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
     nodes = options.nodes.count if options.nodes else 1
     there = environment.machine()["memory_gib"]
+    # A device holds what it trains. Then the weights are only drawn and digested in the memory of this machine.
+    on_devices = options.device != "CPU" and set(sides) == {"subject"}
+    memory = 2 * 4 * parameters / GIB if on_devices else memory_of_a_run(case)
     each = DISK_BYTES_WHILE_SKETCHED if case.evidence == "sketches" else DISK_BYTES_OF_A_PARAMETER
     return Needs(
         device=options.device if "subject" in sides else "CPU",
@@ -95,8 +98,8 @@ def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
             for package, extra in needs_of(case, runner).items()
         },
         ranks=case.parallel.world_size // nodes,
-        memory=memory_of_a_run(case),
-        nearest=nearest(case, there) if there and memory_of_a_run(case) > there else None,
+        memory=memory,
+        nearest=nearest(case, there) if there and memory > there else None,
         disk=LEAST_DISK_GIB + each * parameters / GIB,
     )
 

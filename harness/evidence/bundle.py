@@ -45,7 +45,7 @@ from harness.evidence.provenance import (
     read_source,
 )
 from harness.runs.files import OUTCOME, TIMING, TRACE
-from harness.runs.inputs import Inputs, check_batches, digests_of_weights, read_inputs, read_tensors
+from harness.runs.inputs import WEIGHTS, Inputs, check_batches, digests_of_weights, read_tensors, read_weights
 from harness.runs.trace import Run, RunOutcome, read_trace
 from harness.standards import Standard, parse_standard
 
@@ -154,12 +154,11 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
     for run in runs.values():
         _check_role(run, case, directory / "runs" / run.name)
     drawn = directory / "inputs"
-    if case.evidence == "sketches":
-        check_batches(drawn, inputs)
-    weights = read_inputs(drawn, inputs) if case.evidence == "tensors" else {}
+    check_batches(drawn, inputs)
+    kept = case.evidence == "tensors"
+    digests, weights = digests_of_weights(drawn, inputs, kept=kept), read_weights(drawn / WEIGHTS) if kept else {}
     _check_owners(directory / "tensors", runs)
     left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run, case)) is not None}
-    digests = digests_of_weights(drawn, inputs)
     recorded = Recorded(
         case=case, directory=drawn, inputs=inputs, digests=digests, weights=weights, runs=runs, left=left
     )

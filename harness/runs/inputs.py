@@ -133,18 +133,16 @@ def read_inputs(directory: Path, inputs: Inputs) -> Mapping[str, Array]:
     return weights
 
 
-def digests_of_weights(directory: Path, inputs: Inputs) -> dict[str, str]:
-    """The digest of each initial weight, also where the weights themselves were not kept.
+def digests_of_weights(directory: Path, inputs: Inputs, *, kept: bool) -> dict[str, str]:
+    """The digest of each initial weight: of the weights themselves if they were kept, or as `weights.json` lists them.
 
     Raises:
         EvidenceError: they cannot be read, or are not those of `inputs`.
     """
-    path = directory / WEIGHTS_DIGESTS
-    if not path.is_file():
-        return digest_each(read_weights(directory / WEIGHTS))
-    found = read_json(path)
+    path = directory / (WEIGHTS if kept else WEIGHTS_DIGESTS)
+    found = digest_each(read_weights(path)) if kept else read_json(path)
     if not isinstance(found, dict) or digest_json(found) != inputs.weights:
-        raise EvidenceError(f"{path} does not list the weights that were drawn.")
+        raise EvidenceError(f"{path} was changed since it was drawn.")
     return {str(name): str(digest) for name, digest in found.items()}
 
 

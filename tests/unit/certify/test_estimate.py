@@ -1,11 +1,14 @@
 """What may run at once on a machine, and what is offered where a case does not fit."""
 
+from pathlib import Path
+
 import pytest
 
 from harness.cases.case import load_case
 from harness.certify.case_options import cut
 from harness.certify.estimate import memory_of_a_run, nearest, runs_at_once
-from tests.support.examples import small_case
+from harness.certify.prerequisites import needs
+from tests.support.examples import options, small_case
 
 
 def test_small_cases_run_as_many_at_once_as_are_asked_for() -> None:
@@ -29,6 +32,13 @@ def test_what_is_offered_in_place_of_a_case_fits_and_is_the_most_that_does(memor
     assert memory_of_a_run(cut(case, layers, vocabulary and int(vocabulary))) <= memory
     if layers + 1 < case.model.num_hidden_layers:
         assert memory_of_a_run(cut(case, layers + 1, vocabulary and int(vocabulary))) > memory
+
+
+def test_what_devices_train_needs_no_memory_of_the_machine(tmp_path: Path) -> None:
+    case = load_case("qwen3-8b-bf16")
+    there, here = (options(tmp_path, device=device) for device in ("Ascend", "CPU"))
+    alone, beside = needs(case, there, ("subject",)).memory, needs(case, there, ("subject", "reference")).memory
+    assert 50 < alone < 80 and beside == needs(case, here, ("subject",)).memory > 200
 
 
 def test_nothing_is_offered_where_nothing_fits() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.base.digest import digest_each
 from harness.cases.case import Case
+from harness.runners.cores import held_to
 from harness.runners.protocol import Answerer, Runner
 from harness.runs.trace import Arm, Side, TraceHeader
 
@@ -23,7 +24,12 @@ def header_of(job: "Job", case: Case, model: Runner | Answerer, *, weights: str,
         runner=job.runner,
         initial=digest_each(model.parameters()),
         alignment=model.alignment(),
-        provenance={**model.provenance(), "ranks": job.ranks, "perturbation": job.perturbation},
+        provenance={
+            **model.provenance(),
+            "ranks": job.ranks,
+            "cores": held_to(),
+            "perturbation": job.perturbation,
+        },
     )
 
 

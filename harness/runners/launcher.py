@@ -23,6 +23,7 @@ from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
 from harness.evidence.bundle import read_run
+from harness.runners import cores
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job
 from harness.runners.processes import log_tail
@@ -32,6 +33,7 @@ from harness.runs.trace import ENDED, Run, RunOutcome, Scored, Status, Trace, re
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
+CPU = "CPU"
 JOB = "job.json"  # for the process; it names paths of this machine, so it is gone when the process is
 
 # These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
@@ -225,6 +227,8 @@ def _start(job: Job, start: Start) -> _Running:
     write_json(directory / JOB, job)
     log = (directory / LOG).open("ab")
     process = start(job, directory / JOB, log)
+    if job.device == CPU:
+        cores.hold(process.pid, job.threads * job.ranks // (job.nodes.count if job.nodes else 1))
     return _Running(job=job, process=process, log=log, resumed_after=resumed_after)
 
 

@@ -3,6 +3,7 @@
 `encode` turns a record into JSON values, `parse` turns them back. Every record is written and read by these two.
 """
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -21,15 +22,27 @@ def encode(value: Any) -> Any:
     """A record as JSON values: its fields by name, tuples as lists, and numbers that are not finite by name."""
     if isinstance(value, float):
         return encode_number(value)
+    if isinstance(value, str | int) or value is None:  # most of what is written, so the other kinds come after
+        return value
     if isinstance(value, BaseModel):
         return encode(value.model_dump(mode="json"))
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+        return {name: encode(getattr(value, name)) for name in field_names(type(value))}
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     return value
+
+
+def field_names(kind: Any) -> tuple[str, ...]:
+    """The names of a record's fields, in order."""
+    return _field_names(kind)
+
+
+@functools.cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def encode_json(value: Any) -> bytes:

@@ -5,7 +5,7 @@ directory of the tokenizer. `harness.corpus.held_out` writes both.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def documents_of(evaluation: Evaluation) -> dict[str, tuple[str, int]]:
 
 def digest_document(document: str | Passage | Question) -> str:
     """Digest of one document."""
-    return digest_json(document if isinstance(document, str) else asdict(document))
+    return digest_json(document if isinstance(document, str) else vars(document))
 
 
 def digest_evaluation(directory: Path) -> str:

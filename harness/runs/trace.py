@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from harness.base.errors import EvidenceError
 from harness.base.numbers import decode_number
-from harness.base.records import encode_json
+from harness.base.records import encode_json, field_names
 
 FORMAT = "certify-trace/2"
 NUMBERS = ("loss", "grad_norm", "learning_rate")
@@ -238,7 +238,7 @@ STRICT: Mapping[Any, type[BaseModel]] = {kind: _strict(kind) for kind in (TraceH
 
 
 def _record(kind: type[Line], raw: Any, where: str) -> Line:
-    names = {f.name for f in fields(kind)}
+    names = set(field_names(kind))
     if not isinstance(raw, dict) or not names - OPTIONAL <= set(raw) <= names:
         found = sorted(raw) if isinstance(raw, dict) else repr(raw)
         raise EvidenceError(f"{where}: expected the keys {sorted(names)}, found {found}.")

@@ -73,31 +73,58 @@ def bundle(nodes: Any) -> Bundle:
     return read_bundle(last / "bundle")
 
 
+LONG = 200
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, float]:
+    """The same case in more steps with both ranks on one node, of which one is killed on the way; and how long after
+    that the run ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        case, asked = begun(tmp_path_factory.mktemp("killed"), LAYOUT, steps=LONG)
+        kill = Once(Path(asked.directory), signal.SIGKILL)
+        return ended(case, asked, kill), time.monotonic() - kill.at
+
+
 @pytest.fixture(scope="module")
 def on_one_node(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """The subject's first run of the same case with both ranks on one node, as `certify run` makes it."""
-    return run_of(tmp_path_factory.mktemp("one") / "out")
+    return run_of(tmp_path_factory.mktemp("one") / "out", STEPS)
 
 
-def run_of(out: Path, nodes: Nodes | None = None) -> tuple[Path, Run]:
+def run_of(out: Path, steps: int, nodes: Nodes | None = None) -> tuple[Path, Run]:
     """The subject's first run of the case on one of these nodes: its directory and what it left."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        asked = dataclasses.replace(options(out), subject="mindspore", nodes=nodes)
-        case, _ = prepare(short(LAYOUT), (), asked)
-        one = job(case, asked, SUBJECT)
+        case, one = begun(out, LAYOUT, nodes, steps=steps)
         return Path(one.directory), ended(case, one, lambda run, trace: None)
 
 
-def test_a_run_of_two_nodes_has_the_bits_of_one_node(tmp_path: Path, on_one_node: tuple[Path, Run]) -> None:
-    port = free_port()
+def begun(out: Path, layout: str, nodes: Nodes | None = None, **training: Any) -> tuple[Case, Job]:
+    """The case of a layout and the job of the subject's first run, with what it reads in place."""
+    asked = dataclasses.replace(options(out), subject="mindspore", nodes=nodes)
+    case, _ = prepare(short(layout, **training), (), asked)
+    return case, job(case, asked, SUBJECT)
+
+
+def test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind(killed: tuple[Run, float]) -> None:
+    run, seconds = killed
+    assert seconds < 60
+    assert run.outcome.status == "crashed" and STEPS <= run.outcome.last_step < LONG
+    assert run.trace is not None and not run.trace.complete
+
+
+def test_a_run_of_two_nodes_has_the_bits_of_one_node(tmp_path: Path, killed: tuple[Run, float]) -> None:
+    port, places = free_port(), (tmp_path / "first", tmp_path / "last")
     nodes = [Nodes(count=2, rank=rank, master="127.0.0.1", port=port) for rank in (0, 1)]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        ran = [*pool.map(run_of, (tmp_path / "first", tmp_path / "last"), nodes)]
-    _, alone = on_one_node
-    assert alone.trace is not None and alone.trace.complete and alone.trace.header.provenance["ranks"] == 2
+        ran = [*pool.map(run_of, places, (LONG, LONG), nodes)]
+    alone, _ = killed
+    assert alone.trace is not None and alone.trace.header.provenance["ranks"] == 2
     for _, run in ran:
-        assert run.trace is not None and run.trace.steps == alone.trace.steps
+        assert run.trace is not None and run.trace.complete
+        assert run.trace.steps[: len(alone.trace.steps)] == alone.trace.steps
 
 
 @full(
@@ -126,9 +153,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def start(**training: Any) -> tuple[Case, Job]:
-        asked = dataclasses.replace(options(tmp_path / "out"), subject="mindspore")
-        case, _ = prepare(short("qwen3-tiny-tp2", **training), (), asked)
-        return case, job(case, asked, SUBJECT)
+        return begun(tmp_path / "out", "qwen3-tiny-tp2", **training)
 
     return start
 
@@ -140,13 +165,13 @@ def ended(case: Case, asked: Job, listener: Callable[[str, Trace], None]) -> Run
 
 
 class Once:
-    """Sends a signal to one rank after the first step that is seen."""
+    """Sends a signal to one rank after some steps."""
 
     def __init__(self, directory: Path, number: int) -> None:
         self.directory, self.number, self.at = directory, number, 0.0
 
     def __call__(self, run: str, trace: Trace) -> None:
-        if trace.steps and not self.at:
+        if len(trace.steps) >= STEPS and not self.at:
             self.at = time.monotonic()
             os.kill(self.last_rank(), self.number)
 
@@ -155,15 +180,6 @@ class Once:
         ranks = {pid: Path(f"/proc/{pid}/environ").read_bytes() for pid in processes_of(self.directory)}
         command = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in ranks}
         return max(p for p, told in ranks.items() if b"MS_ROLE=MS_WORKER" in told and b"ranks.py" in command[p])
-
-
-def test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind(started: Any) -> None:
-    case, asked = started(steps=2000)
-    kill = Once(Path(asked.directory), signal.SIGKILL)
-    run = ended(case, asked, kill)
-    assert time.monotonic() - kill.at < 60
-    assert run.outcome.status == "crashed" and 0 < run.outcome.last_step < 2000
-    assert run.trace is not None and not run.trace.complete
 
 
 @full(

@@ -45,15 +45,24 @@ HERE = "tests/end_to_end/test_standing_ranks.py"
 SAME = "test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own"
 ENDED = "test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried_out"
 BROKE = full(held_by=f"{HERE}::{SAME}, tests/unit/runners/test_launcher.py::{ENDED}")
+RESUMED = full(held_by=f"{HERE}::{SAME}")
 
 
-@pytest.mark.parametrize("they_broke", [False, pytest.param(True, marks=BROKE)], ids=["as begun", "after they broke"])
-def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own(tmp_path: Path, they_broke: bool) -> None:
+@pytest.mark.parametrize(
+    ("arm", "they_broke"),
+    [
+        (SUBJECT, False),
+        pytest.param(SUBJECT_RESUMED, False, marks=RESUMED),
+        pytest.param(SUBJECT_RESUMED, True, marks=BROKE),
+    ],
+    ids=["as begun", "resumed", "after they broke"],
+)
+def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own(tmp_path: Path, arm: str, they_broke: bool) -> None:
     (variation,) = [one for one in OVER_RANKS if one.name == "dp2-shared-moments"]
     first, second = (shortened(variation.case(load_case("qwen3-tiny-dp2-tp2"), seed)) for seed in (0, 1))
     broken_case, breaks = asked(first, tmp_path / "breaks", SUBJECT, f"{__file__}:BreaksOnOneRank")
     case_before, before = asked(first, tmp_path / "before", SUBJECT)
-    case_stayed, stayed = asked(second, tmp_path / "stayed", SUBJECT_RESUMED)
+    case_stayed, stayed = asked(second, tmp_path / "stayed", arm)
     with Pool(1, tmp_path / "log.txt") as pool:
         for one, of in ([(breaks, broken_case)] if they_broke else []) + [(before, case_before), (stayed, case_stayed)]:
             pool.execute([one], of)
@@ -61,7 +70,7 @@ def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own(tmp_path: Pat
         broken = read_run(Path(breaks.directory)).outcome
         assert (broken.status, broken.detail) == ("crashed", "raised RanksBroke")
         assert "the second rank has no room left" in broken.log_tail
-    case, own = asked(second, tmp_path / "own", SUBJECT_RESUMED)
+    case, own = asked(second, tmp_path / "own", arm)
     Launcher(workers=2).execute([own], case)
     left = [(Path(one.directory) / TRACE).read_bytes() for one in (before, stayed, own)]
     assert left[0] != left[1] == left[2]

@@ -1,6 +1,7 @@
 """What the runs of a case of inference are asked and answer, invented: no framework and no corpus is behind it."""
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -66,8 +67,11 @@ def example_scored(run: str, number: int, evaluation: Evaluation) -> Scored:
         log_likelihoods=likelihoods,
         score=right[task],
         words=words,
-        document=digest_document(document),
+        document=_digest(document),
     )
+
+
+_digest = functools.cache(digest_document)
 
 
 def example_answers(run: str, case: Case) -> Tensors:

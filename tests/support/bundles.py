@@ -1,6 +1,7 @@
 """Bundles made of invented numbers, in the real files: for tests of everything that reads one."""
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -166,7 +167,7 @@ def write_example(
     `answers` are what a run leaves: one that trains, and one that is asked.
     """
     case = case or load_case("qwen3-tiny-fp32")
-    standards = standards or tuple(load_standard(name) for name in case.standards)
+    standards = standards or tuple(map(_standard, case.standards))
     case = case.with_changes(standards=tuple(standard.name for standard in standards))
     write_json(directory / "case.json", case.record())
     for standard in standards:
@@ -191,6 +192,9 @@ def write_example(
     for run in (*required_runs(case), *(f"floor-{index}" for index in range(1, floor + 1))):
         _write_run(directory, made, run, (outcomes or {}).get(run))
     return finish_bundle(directory)
+
+
+_standard = functools.cache(load_standard)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

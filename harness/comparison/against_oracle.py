@@ -11,9 +11,12 @@ from harness.cases.runs_of_a_case import ORACLE, ORACLE_PROBE, REFERENCE, REFERE
 from harness.comparison.catalogue import EXACT, KINDS, SIDES, STANDARD_ERRORS, Kind
 from harness.comparison.distance import HALF_ULP, error_ratio, relative, root_mean_square
 from harness.comparison.left import change_difference, difference, names_of, norm_of
+from harness.comparison.located import located
 from harness.comparison.measurement import Measurement, Place, Tensors, steps_of, why_broken, why_missing
 from harness.runs.files import GRADIENT, UPDATED
 from harness.runs.trace import Run
+
+SUSPECT = 2.0  # the ratio of errors from which a part that differs is looked for; no standard allows less
 
 
 def against_oracle(
@@ -22,6 +25,7 @@ def against_oracle(
     distances: Mapping[str, Measurement],
     *,
     required: Sequence[str],
+    head_dim: int | None = None,
 ) -> Iterable[Measurement]:
     """`oracle.WHAT.reference` and `.subject`: the relative error of each side against the oracle; `.ratio`: the
     subject's error divided by the reference's. WHAT is `loss` and `grad_norm`, by step; `gradients` of the first batch,
@@ -30,6 +34,9 @@ def against_oracle(
     `distances` holds the differences of the sides (`train.*` and `lr_zero.*`), which are also given in errors of the
     reference. Where no run of the oracle is `required` besides its probe, the first step is compared, and nothing is
     given in errors of the reference, because a single one may be small by chance.
+
+    Of a gradient whose ratio is far from 1, the measurement states which rows, columns or heads differ; `head_dim` is
+    how many rows a head has.
     """
     oracle = ORACLE if ORACLE in required else ORACLE_PROBE
     trained, probes = (oracle, REFERENCE, SUBJECT), (ORACLE_PROBE, REFERENCE_PROBE, SUBJECT_PROBE)
@@ -54,8 +61,21 @@ def against_oracle(
             for source in sources[1:]
         ]
         bare = tuple(name.removeprefix(prefix) for name in names)
-        yield from _double(f"oracle.{what}", bare, errors, [runs.get(name) for name in probes])
+        for one in _double(f"oracle.{what}", bare, errors, [runs.get(name) for name in probes]):
+            yield dataclasses.replace(one, within=_within(prefix, sources, one, head_dim))
     yield _probe_norms(runs, tensors)
+
+
+def _within(
+    prefix: str, sources: Sequence[Tensors | None], measured: Measurement, head_dim: int | None
+) -> dict[Place, str]:
+    """Which part of each gradient differs, where its error is no correct side's."""
+    exact, reference, subject = sources
+    if prefix != GRADIENT or not measured.name.endswith(".ratio") or not (exact and reference and subject):
+        return {}
+    suspect = [place for place, value in zip(measured.places, measured.values, strict=True) if not value <= SUSPECT]
+    found = {place: located(f"{prefix}{place}", exact, reference, subject, head_dim) for place in suspect}
+    return {place: part for place, part in found.items() if part is not None}
 
 
 def _goes_to(oracle: Run | None) -> float:

@@ -1,7 +1,7 @@
 """A measurement: values at places, or why there are none, under a name of the catalogue."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy.typing as npt
@@ -17,7 +17,8 @@ Place = int | str  # a step, a tensor's name or a run's name
 class Series:
     """Values at places (steps, tensors, runs). `missing` states why there are none, `broken` that a run failed.
 
-    If two numbers were compared at a place, `sides` holds both, and `between` the names of their runs.
+    If two numbers were compared at a place, `sides` holds both, and `between` the names of their runs. `within` states
+    of some places which part of them differs.
     """
 
     places: tuple[Place, ...] = ()
@@ -26,10 +27,11 @@ class Series:
     between: tuple[str, str] | None = None
     missing: str | None = None
     broken: str | None = None
+    within: Mapping[Place, str] = field(default_factory=dict)
 
     def named(self, name: str) -> "Measurement":
         """The measurement with these values."""
-        return Measurement(name=name, **{field.name: getattr(self, field.name) for field in fields(Series)})
+        return Measurement(name=name, **{one.name: getattr(self, one.name) for one in fields(Series)})
 
 
 @dataclass(frozen=True, kw_only=True)

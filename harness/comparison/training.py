@@ -196,7 +196,8 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
     found.append(per_run("runs.foreign_inputs", expected.runs, runs, _foreign_inputs(runs, expected.inputs)))
     found.append(non_finite(runs.values()))
     distances = {measurement.name: measurement for measurement in found}
-    found += against_oracle(runs, tensors, distances, required=expected.runs)
+    head_dim = expected.alignment.get("model.head_dim")
+    found += against_oracle(runs, tensors, distances, required=expected.runs, head_dim=head_dim)
     found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
     return Comparison(measurements={measurement.name: measurement for measurement in found})
 

@@ -258,7 +258,10 @@ def _located(measurement: Measurement, judged: Judged) -> str:
         return f"first beyond the limit at {describe_place(judged.first_beyond)}{sides}"
     if measurement.kind.differs:
         return f"differs: {_differing(measurement)}"
-    return f"worst: {judged.worst}" if len(measurement.places) > 1 else ""
+    if len(measurement.places) == 1 or judged.worst is None:
+        return ""
+    part = measurement.within.get(judged.worst)
+    return f"worst: {judged.worst}{f', {part}' if part else ''}"
 
 
 def _differing(measurement: Measurement) -> str:

@@ -171,6 +171,11 @@ def test_the_worst_place_is_not_a_number_before_any_number() -> None:
     assert (judged.worst, judged.first_beyond) == (2, 2)
 
 
+def test_the_message_states_which_part_of_the_worst_place_differs() -> None:
+    tensors = dataclasses.replace(measurement([1.0, 3.0]), places=("a", "b"), within={"a": "row 1", "b": "query head 3"})
+    assert "worst: b, query head 3" in found(limit(2.0), tensors).message
+
+
 def test_the_worst_of_what_must_be_at_least_is_the_smallest() -> None:
     one = limit(1.0, statistic="minimum", comparator="at_least")
     assert found(one, measurement([3.0, 0.5, 2.0])).judged[0].worst == 2

@@ -23,7 +23,7 @@ from harness.certify.baseline import (
 )
 from harness.certify.case_options import named_by_digest
 from harness.certify.estimate import runs_at_once
-from harness.certify.jobs import RECORDED_SIDES, Options, plan, recorded_jobs
+from harness.certify.jobs import INITIAL, RECORDED_SIDES, Options, plan, recorded_jobs
 from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs, write_weights
 from harness.evidence.bundle import Bundle, finish_bundle
@@ -44,9 +44,10 @@ from harness.levels.submission import Submission
 from harness.report import write_report
 from harness.runners.executor import Listener
 from harness.runners.launcher import Launcher, variables
-from harness.runs.inputs import WEIGHTS, Inputs, read_inputs, weights_files
+from harness.runs.inputs import WEIGHTS, Inputs, read_inputs, read_weights, weights_files
 from harness.runs.trace import Run
 from harness.standards import Standard
+from qwen3_model.checkpoints import Checkpoint, write_hugging_face
 
 
 def run(case: Case, standards: Sequence[Standard], options: Options, listener: Listener) -> tuple[Bundle, Certificate]:
@@ -81,13 +82,23 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
         host=socket.gethostname(),
     )
     write_json(options.out / RUN, occasion)
+    drawn = options.out / "inputs" / WEIGHTS
+    if options.keep_weights:
+        _keep(case, drawn, options.weights / INITIAL)
     if case.evidence == "sketches":
-        for path in weights_files(options.out / "inputs" / WEIGHTS):
+        for path in weights_files(drawn):
             path.unlink(missing_ok=True)
     submission = Submission(bundle=finish_bundle(options.out))
     certificate = certify(submission, datetime.datetime.now(datetime.UTC))
     write_report(submission, certificate)
     return submission.bundle, certificate
+
+
+def _keep(case: Case, weights: Path, directory: Path) -> None:
+    """Writes initial weights as a checkpoint of Hugging Face."""
+    if not directory.exists():
+        drawn = Checkpoint(config=case.model, step=0, parameters=read_weights(weights), moments={})
+        write_hugging_face(drawn, directory)
 
 
 def take_part(case: Case, options: Options, listener: Listener) -> list[Run]:

@@ -26,6 +26,7 @@ from harness.runs.inputs import WEIGHTS
 from harness.runs.trace import Arm, Side
 
 MSRUN_LOG, CHECKPOINTS = "msrun_log", "checkpoint"
+INITIAL, TRAINED = "initial", "trained"  # weights that are kept
 # The runs that start first. Longest first would be quickest; this order shows a difference between the two sides
 # soonest. What trains the weights that others wait for comes before all.
 SOONEST = (
@@ -42,7 +43,7 @@ class Options:
 
     `baselines` is the directory whose baseline replaces the runs of reference and oracle; without it they run.
     `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
-    checkpoint under `output`.
+    checkpoint under `output`. `keep_weights`: the initial and the trained weights stay beside the bundle.
     """
 
     out: Path
@@ -57,6 +58,12 @@ class Options:
     baselines: Path | None = None
     nodes: Nodes | None = None
     output: Path | None = None
+    keep_weights: bool = False
+
+    @property
+    def weights(self) -> Path:
+        """Where weights stay: beside the bundle, since they are no part of it."""
+        return self.out.with_name(f"{self.out.name}-weights")
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -125,8 +132,15 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         resume=options.resume,
         nodes=options.nodes if ranks > 1 else None,
         logs=_logs(options.output, name) if options.output and ranks > 1 else None,
-        checkpoint=str(options.output.resolve() / CHECKPOINTS) if options.output and name == SUBJECT else None,
+        checkpoint=_checkpoint(options) if name == SUBJECT else None,
     )
+
+
+def _checkpoint(options: Options) -> str | None:
+    """Where the last state of the first training run is saved, if it is."""
+    if options.output:
+        return str(options.output.resolve() / CHECKPOINTS)
+    return str(options.weights.resolve() / TRAINED) if options.keep_weights else None
 
 
 def runner_of(case: Case, name: str, run: str) -> str:

@@ -1,6 +1,8 @@
 """`certify checkpoint`: converts a checkpoint of several ranks, or the weights of a bundle, for another use."""
 
+import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import typer
 from harness.base.errors import InputError
 from harness.cases.case import load_case
 from harness.cases.runs_of_a_case import runs_of
+from harness.certify.jobs import TRAINED
 from harness.cli.options import CASE_HELP
 from harness.cli.terminal import MET, out_console
 from harness.evidence.bundle import read_bundle
@@ -62,11 +65,28 @@ def _of_bundle(directory: Path, layout: str | None) -> Checkpoint:
     bundle = read_bundle(directory)
     if layout is not None:
         raise InputError(f"{directory} is a bundle: it has no moments to continue training from. Omit --layout.")
+    if bundle.case.evidence == "sketches":
+        raise InputError(_only_sketches(directory, bundle.occasion.command))
     path = directory / "tensors" / f"{runs_of(bundle.case).trained}.safetensors"
     if not path.is_file():
         raise InputError(f"{directory} has no trained weights: {path.name} is missing.")
     steps = bundle.case.training.steps
     return Checkpoint(config=bundle.case.model, step=steps, parameters=read_tensors(path), moments={})
+
+
+def _only_sketches(directory: Path, command: Sequence[str]) -> str:
+    """What to do where weights were not kept."""
+    out = directory.with_name(f"{directory.name}-again")
+    words = [word for word in command if word != "--resume"]
+    if "--out" in words:
+        at = words.index("--out")
+        del words[at : at + 2]
+    again = shlex.join([*words, "--keep-weights", "--out", str(out)])
+    then = shlex.join(["certify", "checkpoint", str(out.with_name(f"{out.name}-weights") / TRAINED), "NEW"])
+    return (
+        f"{directory} has sketches of its weights, and not the weights. Run the case again and keep them: {again}\n"
+        f"Then convert them: {then}"
+    )
 
 
 def _tokenizer(source: Path, out: Path) -> list[Path]:

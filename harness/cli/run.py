@@ -54,6 +54,10 @@ def run(
         Path | None, typer.Option(help="Directory for the bundle; default: a new one under certify-runs/.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the runs that did not finish.")] = False,
+    keep_weights: Annotated[
+        bool,
+        typer.Option("--keep-weights", help="Keep initial and trained weights, in OUT-weights/."),
+    ] = False,
     device: Annotated[str, typer.Option(help="Device of the subject: CPU or Ascend.")] = "CPU",
     threads: ThreadsOption = DEFAULT_THREADS,
     workers: WorkersOption = DEFAULT_WORKERS,
@@ -93,6 +97,7 @@ def run(
         oracle=oracle,
         command=("certify", *sys.argv[1:]),
         baselines=baselines if baseline else None,
+        keep_weights=keep_weights,
     )
     bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)

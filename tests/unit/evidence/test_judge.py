@@ -172,7 +172,9 @@ def test_the_worst_place_is_not_a_number_before_any_number() -> None:
 
 
 def test_the_message_states_which_part_of_the_worst_place_differs() -> None:
-    tensors = dataclasses.replace(measurement([1.0, 3.0]), places=("a", "b"), within={"a": "row 1", "b": "query head 3"})
+    tensors = dataclasses.replace(
+        measurement([1.0, 3.0]), places=("a", "b"), within={"a": "row 1", "b": "query head 3"}
+    )
     assert "worst: b, query head 3" in found(limit(2.0), tensors).message
 
 

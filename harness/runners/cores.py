@@ -4,31 +4,42 @@ MindSpore keeps a core busy per thread pool while it waits, whatever the number 
 runs at once would take each other's time. A run of one thread gets one core.
 """
 
-import contextlib
 import os
 import random
-from collections.abc import Iterator, Sequence
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PROCESSES = Path("/proc")
+_reserved = Counter[int]()  # by this process, for runs that may not have begun to hold themselves to them
+_reserving = threading.Lock()
 
 
-def hold(pid: int, count: int) -> None:
-    """Holds a process that has just been started, and what it starts, to `count` of the cores of this one: those to
-    which the fewest other processes are held. Without effect where there are no more, or where the system cannot."""
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    if count >= len(cores):
-        return
-    taken = [set(held) for held in _held() if len(held) < len(cores)]
-    random.SystemRandom().shuffle(cores)  # of several such commands that start at once, each begins elsewhere
-    chosen = sorted(cores, key=lambda core: sum(core in held for held in taken))[:count]
-    with contextlib.suppress(OSError):  # it has ended already, and how is seen elsewhere
-        os.sched_setaffinity(pid, chosen)
-        # What it starts from now on is held too; this is for what it had started by then.
-        for child in (PROCESSES / f"{pid}/task/{pid}/children").read_text().split():
-            os.sched_setaffinity(int(child), chosen)
+def reserve(count: int) -> tuple[int, ...]:
+    """So many of the cores of this process, for a run: those that fewest runs of this process, and fewest other
+    processes, are held to. None if there are no more than that, or if the system cannot hold a process."""
+    if not hasattr(os, "sched_getaffinity") or count >= len(allowed := os.sched_getaffinity(0)):
+        return ()
+    taken = Counter(core for held in _held() if len(held) < len(allowed) for core in held)
+    found = sorted(allowed)
+    random.SystemRandom().shuffle(found)  # of several commands that start at once, each begins elsewhere
+    with _reserving:
+        chosen = tuple(sorted(found, key=lambda core: (_reserved[core], taken[core]))[:count])
+        _reserved.update(chosen)
+    return chosen
+
+
+def release(cores: Iterable[int]) -> None:
+    """The run has ended."""
+    with _reserving:
+        _reserved.subtract(cores)
+
+
+def hold(cores: Iterable[int]) -> None:
+    """Holds this process, and what it starts from now on, to cores; without effect if none are given."""
+    if chosen := set(cores):
+        os.sched_setaffinity(0, chosen)
 
 
 def held_to() -> int | None:
@@ -36,10 +47,10 @@ def held_to() -> int | None:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def _held() -> Iterator[Sequence[int]]:
+def _held() -> Iterator[set[int]]:
     """The cores of every process of this machine."""
     for entry in PROCESSES.glob("[0-9]*"):
         try:
-            yield sorted(os.sched_getaffinity(int(entry.name)))
+            yield os.sched_getaffinity(int(entry.name))
         except OSError:  # it has ended
             continue

@@ -53,6 +53,7 @@ class Job:
 
     `ranks`: how many processes make the run together; `nodes`: on which machines, where it is not this one alone;
     `logs`: where their logs go, where it is not into the run's directory. `checkpoint`: where the last state is saved.
+    `cores`: those of this machine that the run is held to; none if it may use all.
     """
 
     run: str
@@ -74,3 +75,4 @@ class Job:
     nodes: Nodes | None = None
     logs: str | None = None
     checkpoint: str | None = None
+    cores: tuple[int, ...] = ()

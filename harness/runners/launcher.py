@@ -219,6 +219,9 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 
 def _start(job: Job, start: Start) -> _Running:
+    if job.device == CPU:
+        here = job.ranks // (job.nodes.count if job.nodes else 1)
+        job = dataclasses.replace(job, cores=cores.reserve(job.threads * here))
     directory = Path(job.directory)
     if not job.resume or not _resumable(directory, job):
         shutil.rmtree(directory, ignore_errors=True)
@@ -227,8 +230,6 @@ def _start(job: Job, start: Start) -> _Running:
     write_json(directory / JOB, job)
     log = (directory / LOG).open("ab")
     process = start(job, directory / JOB, log)
-    if job.device == CPU:
-        cores.hold(process.pid, job.threads * job.ranks // (job.nodes.count if job.nodes else 1))
     return _Running(job=job, process=process, log=log, resumed_after=resumed_after)
 
 
@@ -348,6 +349,7 @@ def _end(one: _Running) -> None:
     _signal_group(one.process.pid, signal.SIGKILL)
     one.process.wait()
     one.log.close()
+    cores.release(one.job.cores)
     (one.directory / JOB).unlink(missing_ok=True)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from harness.base.errors import InputError
 from harness.cases.case import parse_case
+from harness.runners import cores
 from harness.runners.job import PORTS_OF_A_START, Job, Nodes
 from harness.runners.processes import end_with_parent, free_port, log_tail
 from harness.runners.registry import load_runner
@@ -52,6 +53,7 @@ def main(job_file: str, parent: int) -> int:
     """Starts this node's ranks of a job, and once more where it has two halves; the exit code of the last."""
     end_with_parent(parent)
     job = read_job(job_file)
+    cores.hold(job.cores)
     half_way = Path(job.directory) / HALF_WAY
     half_way.unlink(missing_ok=True)
     code = start_ranks(job_file, job)

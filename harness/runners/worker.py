@@ -21,6 +21,7 @@ import numpy.typing as npt
 from harness.base.digest import digest_tensors
 from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case, parse_case
+from harness.runners import cores
 from harness.runners.inference_worker import infer
 from harness.runners.job import Job, header_of
 from harness.runners.leaving import Leaving
@@ -43,6 +44,7 @@ def main(job_file: str, parent: int, resume: bool) -> bool:
     """Carries out the job of a file; `parent` is the process that started this one. See `carry_out`."""
     end_with_parent(parent)
     job = read_job(job_file)
+    cores.hold(job.cores)
     return carry_out(job, load_runner(job.runner), resume or job.resume)
 
 

@@ -19,6 +19,7 @@ from typing import Self
 from harness.base.errors import InputError
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
+from harness.runners import cores
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job
 from harness.runners.launcher import variables
@@ -39,8 +40,10 @@ class Pool:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         spawn, arguments = get_context("spawn"), (variables(threads), os.getpid(), log)
+        self._held = cores.reserve(threads), cores.reserve(threads)
         self._subject, self._others, self._ranks = (
-            ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=arguments) for _ in range(3)
+            ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(*arguments, held))
+            for held in (*self._held, ())
         )
 
     def __enter__(self) -> Self:
@@ -51,6 +54,8 @@ class Pool:
     ) -> None:
         for executor in (self._subject, self._others, self._ranks):
             executor.shutdown(cancel_futures=True)
+        for held in self._held:
+            cores.release(held)
 
     def _of(self, job: Job) -> ProcessPoolExecutor:
         if job.side != "subject":
@@ -78,8 +83,9 @@ class Pool:
         return runs_of(jobs)
 
 
-def _begin(environment: dict[str, str], parent: int, log: Path) -> None:
+def _begin(environment: dict[str, str], parent: int, log: Path, held: tuple[int, ...]) -> None:
     """The variables have to be there before the framework is, and it is imported with the first job."""
+    cores.hold(held)
     os.environ.update(environment)
     with log.open("ab") as file:
         for number in (1, 2):

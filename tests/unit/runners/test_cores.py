@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,53 +15,48 @@ from harness.certify.jobs import job
 from harness.runners import cores
 from harness.runners.launcher import Launcher
 from tests.support.examples import ROOT, options, text_case
+from tests.support.processes import until
 
 CORES = sorted(os.sched_getaffinity(0))
 SEVERAL = pytest.mark.skipif(len(CORES) < 2, reason="this machine has one core, so nothing can be held to fewer")
-# A process that starts another, and says so.
-PARENT = "import subprocess; subprocess.Popen(['sleep', '60']); print('started', flush=True); input()"
 
 
 @pytest.fixture
-def sleeping() -> Iterator["list[subprocess.Popen[bytes]]"]:
-    processes = [subprocess.Popen(["sleep", "60"]) for _ in CORES]
-    yield processes
-    for process in processes:
-        process.kill()
-        process.wait()
+def reserved() -> Iterator[list[tuple[int, ...]]]:
+    kept: list[tuple[int, ...]] = []
+    yield kept
+    for one in kept:
+        cores.release(one)
 
 
 @SEVERAL
-def test_processes_are_held_to_the_cores_that_fewest_are_held_to(sleeping: "list[subprocess.Popen[bytes]]") -> None:
-    for process in sleeping:
-        cores.hold(process.pid, 1)
-    held = [os.sched_getaffinity(process.pid) for process in sleeping]
-    assert all(len(one) == 1 for one in held)
-    # other processes of this machine may be held too, but none to all of these cores
-    assert len(set.union(*held)) > 1
+def test_runs_of_one_thread_are_spread_over_the_cores(reserved: list[tuple[int, ...]]) -> None:
+    reserved += [cores.reserve(1) for _ in range(2 * len(CORES))]
+    assert Counter(core for one in reserved for core in one) == dict.fromkeys(CORES, 2)
 
 
 @SEVERAL
-def test_what_a_process_has_started_is_held_with_it() -> None:
-    process = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None and process.stdout is not None
-    process.stdout.readline()
-    cores.hold(process.pid, 1)
-    (child,) = (cores.PROCESSES / f"{process.pid}/task/{process.pid}/children").read_text().split()
-    assert os.sched_getaffinity(int(child)) == os.sched_getaffinity(process.pid)
-    os.kill(int(child), 9)
-    process.communicate(b"\n")
+def test_a_core_that_another_command_has_a_run_on_comes_last(reserved: list[tuple[int, ...]]) -> None:
+    others = [subprocess.Popen(["taskset", "-c", str(CORES[0]), "sleep", "60"]) for _ in range(20)]
+    until(lambda: os.sched_getaffinity(others[-1].pid) == {CORES[0]}, "it is held")
+    reserved += [cores.reserve(1) for _ in CORES]
+    for one in others:
+        one.kill()
+        one.wait()
+    assert reserved[-1] == (CORES[0],)
 
 
-def test_a_run_of_as_many_threads_as_there_are_cores_is_not_held(sleeping: "list[subprocess.Popen[bytes]]") -> None:
-    cores.hold(sleeping[0].pid, len(CORES))
-    assert os.sched_getaffinity(sleeping[0].pid) == set(CORES)
+def test_a_run_of_as_many_threads_as_there_are_cores_is_not_held() -> None:
+    assert cores.reserve(len(CORES)) == ()
+    cores.hold(())
+    assert sorted(os.sched_getaffinity(0)) == CORES
 
 
-def test_a_process_that_has_ended_is_left_alone() -> None:
-    process = subprocess.Popen(["true"])
-    process.wait()
-    cores.hold(process.pid, 1)
+@SEVERAL
+def test_what_a_held_process_starts_is_held_too() -> None:
+    code = f"from harness.runners import cores; import subprocess; cores.hold([{CORES[-1]}]); subprocess.run(['nproc'])"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stdout == "1\n"
 
 
 def test_a_run_states_how_many_cores_it_was_held_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def hold(threads: int) -> None:
+    """Holds this process to as many cores as it has threads, before it imports a framework.
+
+    MindSpore keeps more threads busy than it is given; unbound, it would have more of the machine than the other side.
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
 class Child:
     """A benchmark's own file, started again with `--worker NAME`. It prints one line of JSON when it is ready, then one
     for each request, which is a line of its input."""

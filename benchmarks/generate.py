@@ -3,9 +3,10 @@ eager and with fused (sdpa) attention, from the same weights and prompts, greedy
 
     python benchmarks/generate.py --size small --batch 1 --prompt 64 --tokens 64
 
-Each subject is a child process of its own. The children take turns, in another order every round, and the parent
-imports no framework. A round times a call for one token and a call for all of them. The first is the prefill; the
-difference is the decode. Building, compiling and two warm-up calls are not included and are printed separately.
+Each subject is a child process of its own, held to the same cores, as many as it has threads. The children take turns,
+in another order every round, and the parent imports no framework. A round times a call for one token and a call for all
+of them. The first is the prefill; the difference is the decode. Building, compiling and two warm-up calls are not
+included and are printed separately.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from children import Child
+from children import Child, hold
 
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config, parameter_shapes
 
@@ -105,6 +106,7 @@ def _work(arguments: argparse.Namespace) -> None:
     """A child: builds, warms up, then times a round for each line of its input."""
     if arguments.worker == "whole":
         arguments.tokens = arguments.whole_tokens
+    hold(arguments.threads)
     started = time.perf_counter()
     generate = WORKERS[arguments.worker](arguments)
     built = time.perf_counter()

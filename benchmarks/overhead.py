@@ -9,6 +9,7 @@ judging, the page.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -21,11 +22,15 @@ from pathlib import Path
 from harness.cases.case import load_case
 from harness.certify.jobs import Options, plan
 from harness.corpus.draw import draw_inputs
+from harness.runners import cores
+from harness.runners.job import Job
 from harness.runners.launcher import variables
 
 BARE = """
 import json, sys
 from pathlib import Path
+from harness.runners.cores import hold
+hold(json.loads(sys.argv[1])["cores"])  # before a framework is imported
 from harness.cases import parse_case
 from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
 from harness.runners import Setting, load_runner
@@ -84,21 +89,26 @@ def bare_seconds(name: str, out: Path) -> float:
         oracle="oracle",
         command=(),
     )
-    waiting = [vars(job) for job in plan(case, options)]
-    running: list[subprocess.Popen[bytes]] = []
+    waiting = plan(case, options)
+    running: list[tuple[subprocess.Popen[bytes], Job]] = []
     begun = time.perf_counter()
     while waiting or running:
         while waiting and len(running) < options.workers:
-            running.append(start(waiting.pop(0)))
+            job = waiting.pop(0)
+            job = dataclasses.replace(job, cores=cores.reserve(job.threads))
+            running.append((start(job), job))
         time.sleep(0.05)
-        running = [process for process in running if not ended(process)]
+        over = [(process, job) for process, job in running if ended(process)]
+        for _, job in over:
+            cores.release(job.cores)
+        running = [one for one in running if one not in over]
     return time.perf_counter() - begun
 
 
-def start(job: dict[str, object]) -> "subprocess.Popen[bytes]":
+def start(job: Job) -> "subprocess.Popen[bytes]":
     """A process that trains one job and writes nothing."""
     environment = {**os.environ, **variables(1)}
-    command = [sys.executable, "-c", BARE, json.dumps(job)]
+    command = [sys.executable, "-c", BARE, json.dumps(vars(job))]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

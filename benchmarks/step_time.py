@@ -1,23 +1,30 @@
 """Time per training step: this model on MindSpore in GRAPH mode against eager PyTorch with Hugging Face's Qwen3.
 
-    python benchmarks/step_time.py --size small --batch 4 --sequence 128 --rounds 7
+    python benchmarks/step_time.py --size small --batch 4 --sequence 128 --threads 1 --rounds 7
+    python benchmarks/step_time.py --size 0.6B --layers 2 --batch 2 --sequence 256 --attention sdpa
 
-Each framework is a child process of its own. The children take turns: one is timed while the other waits for its pipe,
-because both keep a thread per core busy. Both train from the same weights on the same batches, with clipping and AdamW,
-and print their first loss, which shows that they do the same work. The parent imports neither.
+Each framework is a child process of its own, held to the same cores, as many as it has threads. The children take
+turns: one is timed while the other waits for its pipe. Both train from the same weights on the same batches, with
+clipping and AdamW, and print their first loss, which shows that they do the same work. The CPU seconds of a step are
+printed beside its wall seconds: of a child that waits busily, or does not use what it has, they differ. The parent
+imports neither.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from children import Child
+from children import Child, hold
+
+if TYPE_CHECKING:
+    from qwen3_model.configuration_qwen3 import Qwen3Config
 
 Array = npt.NDArray[Any]
 Step = Callable[[Array], float]
@@ -35,22 +42,30 @@ def main() -> None:
         ready = child.response()
         print(f"{name:10} first loss {ready['loss']:.6f}, first step {ready['first_step']:.1f} s (build and compile)")
     times: dict[str, list[float]] = {name: [] for name in WORKERS}
+    busy: dict[str, list[float]] = {name: [] for name in WORKERS}
     for number in range(arguments.rounds):
         for name in _order(number):
-            times[name].append(children[name].request(str(arguments.steps))["seconds"])
+            timed = children[name].request(str(arguments.steps))
+            times[name].append(timed["seconds"])
+            busy[name].append(timed["cpu"])
         print(f"round {number + 1}: " + ", ".join(f"{name} {times[name][-1] * 1e3:.1f} ms" for name in WORKERS))
     for child in children.values():
         child.close()
-    _report(arguments, times)
+    _report(arguments, times, busy)
 
 
-def _report(arguments: argparse.Namespace, times: dict[str, list[float]]) -> None:
+def _report(arguments: argparse.Namespace, times: dict[str, list[float]], busy: dict[str, list[float]]) -> None:
     median = {name: statistics.median(seconds) for name, seconds in times.items()}
     ratios = [ours / theirs for ours, theirs in zip(times["mindspore"], times["torch"], strict=True)]
-    print(f"\n{arguments.size}, batch {arguments.batch}, sequence {arguments.sequence}, {arguments.threads} threads")
+    layers = f", {arguments.layers} layers" if arguments.layers else ""
+    print(
+        f"\n{arguments.size}{layers}, batch {arguments.batch}, sequence {arguments.sequence}, "
+        f"{arguments.threads} threads on as many cores, torch with {arguments.attention} attention"
+    )
     for name, seconds in times.items():
         spread = f"{min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f}"
-        print(f"{name:10} median {median[name] * 1e3:.1f} ms per step, {spread}")
+        cpu = statistics.median(busy[name]) * 1e3
+        print(f"{name:10} median {median[name] * 1e3:.1f} ms per step, {spread}; {cpu:.1f} ms of CPU time")
     ratio = median["mindspore"] / median["torch"]
     print(f"ratio of medians {ratio:.3f}, per round {min(ratios):.3f} to {max(ratios):.3f}")
 
@@ -62,6 +77,7 @@ def _order(number: int) -> list[str]:
 
 def _work(arguments: argparse.Namespace) -> None:
     """A child: builds, takes three warm-up steps, then times as many steps as each line of its input states."""
+    hold(arguments.threads)
     started = time.perf_counter()
     step = WORKERS[arguments.worker](arguments)
     batches = _batches(arguments)
@@ -72,25 +88,25 @@ def _work(arguments: argparse.Namespace) -> None:
     print(json.dumps({"loss": loss, "first_step": first_step}), flush=True)
     for line in sys.stdin:
         count = int(line)
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         for number in range(count):
             step(batches[number % len(batches)])
-        print(json.dumps({"seconds": (time.perf_counter() - started) / count}), flush=True)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+        print(json.dumps({"seconds": seconds / count, "cpu": cpu / count}), flush=True)
 
 
 def _mindspore(arguments: argparse.Namespace) -> Step:
     import mindspore as ms
 
-    from qwen3_model.configuration_qwen3 import SMALL, PrecisionPolicy
+    from qwen3_model.configuration_qwen3 import PrecisionPolicy
     from qwen3_model.modeling_qwen3_train import Qwen3Trainer
     from qwen3_model.optimizer import AdamWConfig
     from qwen3_model.schedule import ConstantSchedule
 
     ms.set_device("CPU")
-    if arguments.threads:
-        ms.set_context(runtime_num_threads=arguments.threads)
+    ms.set_context(runtime_num_threads=arguments.threads)
     trainer = Qwen3Trainer(
-        SMALL[arguments.size],
+        _config(arguments),
         PrecisionPolicy(),
         AdamWConfig(weight_decay=WEIGHT_DECAY),
         ConstantSchedule(peak=LEARNING_RATE),
@@ -105,10 +121,8 @@ def _torch(arguments: argparse.Namespace) -> Step:
     import torch
     import transformers
 
-    from qwen3_model.configuration_qwen3 import SMALL
-
     torch.set_num_threads(arguments.threads)
-    config = transformers.Qwen3Config(**SMALL[arguments.size].to_hf(), attn_implementation="eager")
+    config = transformers.Qwen3Config(**_config(arguments).to_hf(), attn_implementation=arguments.attention)
     model = transformers.Qwen3ForCausalLM(config).float()
     named = dict(model.named_parameters())
     weights = _weights({name: tuple(value.shape) for name, value in named.items()})
@@ -148,21 +162,28 @@ def _weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.flo
 
 
 def _batches(arguments: argparse.Namespace) -> list[npt.NDArray[np.int32]]:
-    from qwen3_model.configuration_qwen3 import SMALL
-
-    generator = np.random.default_rng(1)
+    generator, vocabulary = np.random.default_rng(1), _config(arguments).vocab_size
     shape = (arguments.batch, arguments.sequence + 1)
-    return [generator.integers(0, SMALL[arguments.size].vocab_size, shape, dtype=np.int32) for _ in range(8)]
+    return [generator.integers(0, vocabulary, shape, dtype=np.int32) for _ in range(8)]
+
+
+def _config(arguments: argparse.Namespace) -> "Qwen3Config":
+    from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL
+
+    whole = {**SMALL, **PUBLISHED}[arguments.size]
+    return dataclasses.replace(whole, num_hidden_layers=arguments.layers or whole.num_hidden_layers)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="small", help="a size of qwen3_model.configuration_qwen3.SMALL")
+    parser.add_argument("--size", default="small", help="tiny, small, or a published size, as 0.6B")
+    parser.add_argument("--layers", type=int, help="only so many layers of it")
+    parser.add_argument("--attention", default="eager", choices=["eager", "sdpa"], help="of torch")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--sequence", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="steps per round and framework")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="and cores")
     parser.add_argument("--worker", choices=["mindspore", "torch"], help=argparse.SUPPRESS)
     return parser
 

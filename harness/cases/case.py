@@ -63,14 +63,24 @@ PrecisionField = Annotated[
 ]
 
 
+class Checkpoint(DataSource):
+    """Weights: those that the case's own steps train, or those of a Hugging Face directory. `cut`: of that directory,
+    only the layers and the ids that the case has."""
+
+    kind: Literal["trained", "huggingface"] = "trained"
+    cut: bool = False
+
+
 class Initialization(Record):
-    """How the initial weights are drawn: matrices N(0, initializer_range), norm weights 1 + N(0, norm_std).
+    """How the initial weights are drawn: matrices N(0, initializer_range), norm weights 1 + N(0, norm_std); or the
+    checkpoint that they are read from.
 
     Norm weights of exactly one hide faults (such as exchanged q and k norms), so they vary a little.
     """
 
     seed: int = Field(default=42, ge=0, lt=2**32)
     norm_std: float = Field(default=0.05, ge=0)
+    checkpoint: Checkpoint | None = None
 
 
 class Optimizer(Record):
@@ -116,12 +126,6 @@ class Training(Record):
         few = min(self.steps, RESUMED_STEPS)
         shorter = {"lr_zero": self.lr_zero_steps, "resumed": few, "probe": 1, "alone_probe": 1, "taps": few}
         return shorter.get(arm, self.steps)
-
-
-class Checkpoint(DataSource):
-    """The weights for inference: those that the case's own steps train, or those of a Hugging Face directory."""
-
-    kind: Literal["trained", "huggingface"] = "trained"
 
 
 class Inference(Record):
@@ -194,6 +198,11 @@ class Case(Record):
         for task in TASKS.values():
             if task.section and (self.task == task) != (getattr(self, task.section) is not None):
                 yield _problem("task", f"task {task.name!r} and the section {task.section} belong together")
+        if (start := self.initialization.checkpoint) is not None:
+            if start.kind != "huggingface":
+                yield _problem("initialization.checkpoint.kind", "initial weights are read from kind 'huggingface'")
+            if self.inference is not None:
+                yield _problem("initialization.checkpoint", "inference names its weights in inference.weights")
         if self.inference is not None:
             yield from (_problem("inference", one) for one in self.inference.problems(self.model, self.data))
             if self.parallel.world_size > 1:
@@ -243,8 +252,13 @@ class Case(Record):
             del record["training"]["oracle"]
         if self.inference is None:
             del record["inference"]
-        else:
-            del record["inference"]["weights"]["path"]
+        if self.initialization.checkpoint is None:
+            del record["initialization"]["checkpoint"]
+        for named in (record["initialization"].get("checkpoint"), record.get("inference", {}).get("weights")):
+            if named is not None:
+                del named["path"]
+                if not named["cut"]:
+                    del named["cut"]
         if not self.data.cut_vocabulary:
             del record["data"]["cut_vocabulary"]
         for source in ("corpus", "tokenizer"):
@@ -271,7 +285,15 @@ class Case(Record):
     @property
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint that its weights are read from; None if they are drawn."""
-        return None if self.inference is None or self.inference.trains else self.inference.weights
+        if self.inference is None:
+            return self.initialization.checkpoint
+        return None if self.inference.trains else self.inference.weights
+
+    def with_checkpoint(self, checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+        """The fields of a case of this task that reads its weights from a checkpoint, by section."""
+        if self.inference is None:
+            return {"initialization": {"checkpoint": checkpoint.model_dump()}}
+        return {"inference": {"weights": checkpoint.model_dump()}}
 
     @property
     def trains_weights(self) -> bool:

@@ -78,6 +78,8 @@ def cut(case: Case, layers: int | None, vocabulary: int | None) -> Case:
         name += f"-{wanted}{option[2]}"
     if vocabulary is not None:
         changes["data"]["cut_vocabulary"] = True
+    if case.checkpoint is not None:
+        changes |= case.with_checkpoint(case.checkpoint.model_copy(update={"cut": True}))
     return case if name == case.name else with_fields(case, changes, name=name)
 
 
@@ -114,13 +116,12 @@ def with_sources(case: Case, text: Path | None, data: Path | None, tokenizer: Pa
 
 
 def with_model(case: Case, directory: Path) -> Case:
-    """The case that runs inference with a checkpoint in Hugging Face's form, by its own configuration and tokenizer.
+    """The case with the weights of a checkpoint in Hugging Face's form, and its configuration and tokenizer: a training
+    begins with them, and inference runs with them.
 
     Raises:
-        InputError: the case is of training, or the directory is of no Qwen3 that is implemented.
+        InputError: the directory is of no Qwen3 that is implemented.
     """
-    if case.inference is None:
-        raise InputError(f"--model {directory} names weights for inference; {case.name} is a case of training.")
     try:
         model = Qwen3Config.from_hf(directory)
     except Qwen3ConfigError as error:
@@ -128,8 +129,8 @@ def with_model(case: Case, directory: Path) -> Case:
     sources = dict[str, Any]()
     if (directory / "tokenizer.json").is_file():
         sources["tokenizer"] = Tokenizer(kind="huggingface", path=str(directory)).model_dump()
-    weights = Checkpoint(kind="huggingface", path=str(directory)).model_dump()
-    return with_fields(case, {"data": sources, "model": model.to_hf(), "inference": {"weights": weights}})
+    weights = case.with_checkpoint(Checkpoint(kind="huggingface", path=str(directory)))
+    return with_fields(case, {"data": sources, "model": model.to_hf(), **weights})
 
 
 def named_by_digest(case: Case, inputs: Inputs) -> Case:
@@ -138,10 +139,10 @@ def named_by_digest(case: Case, inputs: Inputs) -> Case:
         "corpus": {**case.data.corpus.model_dump(), "sha256": inputs.corpus_sha256},
         "tokenizer": {**case.data.tokenizer.model_dump(), "sha256": inputs.tokenizer_sha256},
     }
-    if case.checkpoint is None:
-        return with_fields(case, {"data": sources})
-    weights = {**case.checkpoint.model_dump(), "sha256": inputs.weights}
-    return with_fields(case, {"data": sources, "inference": {"weights": weights}})
+    weights = dict[str, dict[str, Any]]()
+    if case.checkpoint is not None:
+        weights = case.with_checkpoint(case.checkpoint.model_copy(update={"sha256": inputs.weights}))
+    return with_fields(case, {"data": sources, **weights})
 
 
 def with_recorded_sources(case: Case, recorded: Case) -> Case:
@@ -156,6 +157,9 @@ def with_recorded_sources(case: Case, recorded: Case) -> Case:
     if case.inference is not None and recorded.inference is not None:
         changes["model"] = recorded.model.to_hf()
         changes["inference"] = {"weights": recorded.inference.weights.model_dump()}
+    elif recorded.checkpoint is not None:
+        changes["model"] = recorded.model.to_hf()
+        changes |= case.with_checkpoint(recorded.checkpoint)
     return with_fields(case, changes)
 
 

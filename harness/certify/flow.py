@@ -44,7 +44,7 @@ from harness.levels.submission import Submission
 from harness.report import write_report
 from harness.runners.executor import Listener
 from harness.runners.launcher import Launcher, variables
-from harness.runs.inputs import WEIGHTS, Inputs, read_inputs, read_weights, weights_files
+from harness.runs.inputs import VOCABULARY, WEIGHTS, Inputs, read_inputs, read_weights, weights_files
 from harness.runs.trace import Run
 from harness.standards import Standard
 from qwen3_model.checkpoints import Checkpoint, write_hugging_face
@@ -195,7 +195,8 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
             "Start again with another --out."
         )
     if case.evidence == "sketches":
-        write_weights(case, options.out / "inputs")  # finished runs leave none
+        kept = options.out / "inputs" / VOCABULARY
+        write_weights(case, kept.parent, read_json(kept) if kept.is_file() else None)  # finished runs leave none
     try:
         read_inputs(options.out / "inputs", inputs)
     except EvidenceError as error:

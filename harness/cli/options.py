@@ -33,7 +33,7 @@ TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="Hugging Face tokenizer directory; default: bytes.")
 ]
 ModelOption = Annotated[
-    Path | None, typer.Option("--model", help="A checkpoint in Hugging Face's form, for a case of inference.")
+    Path | None, typer.Option("--model", help="Weights to begin with: a checkpoint in Hugging Face's form.")
 ]
 
 

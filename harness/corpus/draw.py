@@ -1,7 +1,8 @@
 """Draws the inputs of a case once, for both sides: initial weights, token batches, and a record of them."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, WEIGHTS_DIGESTS, I
 from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, load_safetensors
 
+LAYER = re.compile(r"model\.layers\.(\d+)\.")
+BY_TOKEN = ("model.embed_tokens.weight", "lm_head.weight")
 FILE_BYTES = 1 << 30  # of one file of weights, unless a single tensor is larger
 # Further inputs of a task's runs, besides weights and batches; each is drawn into the directory of the inputs.
 DRAWN_IN_ADDITION: Mapping[TaskName, tuple[Callable[[Case, Path], None], ...]] = {
@@ -31,25 +34,28 @@ DRAWN_IN_ADDITION: Mapping[TaskName, tuple[Callable[[Case, Path], None], ...]] =
 }
 
 
-def draw_weights(case: Case) -> dict[str, npt.NDArray[np.float32]]:
+def draw_weights(case: Case, kept: Sequence[int] | None = None) -> dict[str, npt.NDArray[np.float32]]:
     """Initial weights, float32, read from the case's checkpoint if it has one. Otherwise each tensor is drawn from a
     generator of its own, seeded by the case's seed and the tensor's name.
+
+    Args:
+        kept: of a cut vocabulary, the ids that are kept, in their new order.
 
     Raises:
         InputError: the checkpoint cannot be read, or belongs to another model.
     """
-    return dict(_each_weight(case))
+    return dict(_each_weight(case, kept))
 
 
-def _each_weight(case: Case) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+def _each_weight(case: Case, kept: Sequence[int] | None) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     if case.checkpoint is not None:
-        yield from _checkpoint(case, case.checkpoint).items()
+        yield from _checkpoint(case, case.checkpoint, kept).items()
         return
     for name, shape in parameter_shapes(case.model):
         yield name, _draw(case, name, shape)
 
 
-def _checkpoint(case: Case, weights: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:
+def _checkpoint(case: Case, weights: Checkpoint, kept: Sequence[int] | None) -> dict[str, npt.NDArray[np.float32]]:
     directory, shapes = source_path("checkpoint", weights.path), dict(parameter_shapes(case.model))
     try:
         tensors = load_safetensors(directory)
@@ -57,11 +63,31 @@ def _checkpoint(case: Case, weights: Checkpoint) -> dict[str, npt.NDArray[np.flo
         raise InputError(str(error)) from None
     if case.model.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)  # some files store the embedding twice
+    if weights.cut:
+        tensors = _cut(tensors, case.model.num_hidden_layers, kept)
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if wrong := sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name)):
         raise InputError(f"{directory} is not a checkpoint of the case's model: {', '.join(wrong[:5])} do not match.")
     check_digest(weights.sha256, digest_tensors(tensors), f"The checkpoint {directory}")
     return {name: tensors[name].astype(np.float32) for name in shapes}
+
+
+def _cut(
+    tensors: Mapping[str, npt.NDArray[Any]], layers: int, kept: Sequence[int] | None
+) -> dict[str, npt.NDArray[Any]]:
+    """The tensors of the first layers, with the rows of the kept ids of embedding and head."""
+    names = [name for name in tensors if not (layer := LAYER.match(name)) or int(layer[1]) < layers]
+    return {
+        name: tensors[name] if kept is None or name not in BY_TOKEN else _rows(name, tensors[name], kept)
+        for name in names
+    }
+
+
+def _rows(name: str, tensor: npt.NDArray[Any], kept: Sequence[int]) -> npt.NDArray[Any]:
+    if max(kept) >= len(tensor):
+        raise InputError(f"The corpus has the id {max(kept)}, and {name} of the checkpoint has {len(tensor):,} rows.")
+    rows: npt.NDArray[Any] = tensor[list(kept)]
+    return rows
 
 
 def _draw(case: Case, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -71,9 +97,9 @@ def _draw(case: Case, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float
     return normal(label, shape, case.model.initializer_range)
 
 
-def write_weights(case: Case, directory: Path) -> dict[str, str]:
+def write_weights(case: Case, directory: Path, kept: Sequence[int] | None = None) -> dict[str, str]:
     """Draws the initial weights into `weights.safetensors`, or into numbered files of that name if they are large, and
-    holds no more than one file of them; the digest of each.
+    holds no more than one file of them; the digest of each. `kept`: see `draw_weights`.
 
     Raises:
         InputError: the checkpoint cannot be read, or belongs to another model.
@@ -81,7 +107,7 @@ def write_weights(case: Case, directory: Path) -> dict[str, str]:
     sizes = {name: math.prod(shape) * np.dtype(np.float32).itemsize for name, shape in parameter_shapes(case.model)}
     path, count = directory / WEIGHTS, _files(sizes.values())
     digests, held, written = dict[str, str](), dict[str, npt.NDArray[np.float32]](), 0
-    for name, tensor in _each_weight(case):
+    for name, tensor in _each_weight(case, kept):
         if held and sum(one.nbytes for one in held.values()) + tensor.nbytes > FILE_BYTES:
             written += 1
             save_file(held, path.with_stem(f"{path.stem}-{written:05d}-of-{count:05d}"))
@@ -125,7 +151,7 @@ def draw_inputs(case: Case, directory: Path, batches: Batches | None = None) -> 
     batches = batches or draw_batches(case)
     tensors = batch_tensors(batches)
     directory.mkdir(parents=True, exist_ok=True)
-    weights = write_weights(case, directory)
+    weights = write_weights(case, directory, batches.kept)
     if case.evidence == "sketches":
         write_json(directory / WEIGHTS_DIGESTS, weights)
     save_file(tensors, directory / BATCHES)

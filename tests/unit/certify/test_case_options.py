@@ -63,7 +63,7 @@ def test_a_field_that_no_section_has_is_refused() -> None:
     [
         ({"text": Path("a"), "data": Path("b")}, "--text and --data"),
         ({"data": Path("a"), "tokenizer": Path("b")}, "--tokenizer has nothing to do"),
-        ({"model": Path("a")}, "a case of training"),
+        ({"model": Path("a")}, "a cannot be used"),
     ],
 )
 def test_options_that_contradict_each_other_or_the_case_are_refused(given: dict[str, Path], reason: str) -> None:

@@ -46,6 +46,9 @@ def test_kept_weights_are_those_of_the_runs_and_no_part_of_the_bundle(
     assert trace is not None and trace.footer is not None
     assert {name: digest_each(trained)[name] for name in trace.footer.parameters} == dict(trace.footer.parameters)
     assert not list(out.rglob("weights*.safetensors"))
+    again = certify_("run", *case, *RUNNERS, "--model", kept / "initial", "--out", tmp_path / "again")
+    assert again.code == 0, again.err
+    assert read_bundle(tmp_path / "again").inputs.weights == bundle.inputs.weights
 
 
 def test_where_they_were_not_kept_the_commands_that_keep_them_are_stated(

@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.base.errors import EvidenceError, InputError
@@ -23,10 +23,11 @@ from harness.certify.baseline import (
 )
 from harness.certify.case_options import named_by_digest
 from harness.certify.estimate import runs_at_once
+from harness.certify.forecast import Forecast, forecast
 from harness.certify.jobs import INITIAL, RECORDED_SIDES, Options, plan, recorded_jobs
 from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs, write_weights
-from harness.evidence.bundle import Bundle, finish_bundle
+from harness.evidence.bundle import Bundle, finish_bundle, read_run
 from harness.evidence.bundle_files import CASE, INPUTS, MANIFEST, RUN
 from harness.evidence.provenance import (
     BASELINE,
@@ -50,8 +51,14 @@ from harness.standards import Standard
 from qwen3_model.checkpoints import Checkpoint, write_hugging_face
 
 
-def run(case: Case, standards: Sequence[Standard], options: Options, listener: Listener) -> tuple[Bundle, Certificate]:
-    """Runs a case, judges it and writes bundle and page.
+def run(
+    case: Case,
+    standards: Sequence[Standard],
+    options: Options,
+    listener: Listener,
+    announce: Callable[[Forecast], None] = lambda ahead: None,
+) -> tuple[Bundle, Certificate]:
+    """Runs a case, judges it and writes bundle and page. `announce` is told how long that takes, before it starts.
 
     Raises:
         CertifyError: the case, a package, the device or the output directory cannot be used.
@@ -64,6 +71,8 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
     baseline = find_baseline(options.baselines, case, recorded) if options.baselines else None
     if options.resume:
         check_same_baseline(options.out, baseline)
+    if ahead := _ahead(case, options):
+        announce(ahead)
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
     with claimed(options.out, resume=options.resume):
         case, inputs = prepare(case, standards, options)
@@ -92,6 +101,20 @@ def run(case: Case, standards: Sequence[Standard], options: Options, listener: L
     certificate = certify(submission, datetime.datetime.now(datetime.UTC))
     write_report(submission, certificate)
     return submission.bundle, certificate
+
+
+def _ahead(case: Case, options: Options) -> Forecast | None:
+    """How long the runs take that are left; None where that is not known."""
+    jobs = [job for job in plan(case, options) if not (options.resume and _completed(Path(job.directory)))]
+    needed = prerequisites.needs(case, options, options.sides)
+    return forecast(case, jobs, at_once=at_once(case, options), memory=needed.memory, disk=needed.disk)
+
+
+def _completed(directory: Path) -> bool:
+    try:
+        return read_run(directory).outcome.status == "completed"
+    except EvidenceError:
+        return False
 
 
 def _keep(case: Case, weights: Path, directory: Path) -> None:

@@ -11,6 +11,7 @@ from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, Case, load_case
 from harness.certify import case_options, flow, workspace
 from harness.certify.baseline import DEFAULT_DIRECTORY
+from harness.certify.forecast import Forecast
 from harness.certify.jobs import Options, plan
 from harness.cli.options import (
     CASE_HELP,
@@ -106,9 +107,14 @@ def run(
 
 def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tuple[Bundle, Certificate]:
     """Runs a case with its progress on the terminal."""
+
+    def announce(ahead: Forecast) -> None:
+        if not quiet and (text := ahead.stated(case.name)):
+            error_console.print(text, markup=False, soft_wrap=True)
+
     try:
         with Progress(error_console, [job.run for job in plan(case, options)], quiet=quiet) as progress:
-            return flow.run(case, standards, options, progress.update)
+            return flow.run(case, standards, options, progress.update, announce)
     except KeyboardInterrupt:
         again = shlex.join(_resuming(options))
         raise Interrupted(f"Interrupted; no process is left and nothing is lost. Resume with: {again}") from None

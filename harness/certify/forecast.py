@@ -1,0 +1,95 @@
+"""How long the runs of a large case take on this machine, stated before they start.
+
+A run is mostly matrix products. How many this machine makes in a second is measured for a moment, and how many a run
+needs follows from its case. Sketches, digests and drawing take time for each parameter besides. It is a guess within a
+factor of two or so.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.cases.case import Case
+from harness.runners.job import Job
+from qwen3_model.configuration_qwen3 import parameter_shapes
+
+WORTH_STATING = 300.0  # seconds
+MEASURED_SECONDS, SIDE = 0.3, 1024
+# Of the products that NumPy makes, what a training step reaches; of float64, half as many again are made in a second.
+EFFICIENCY, FLOAT64 = 0.6, 0.5
+# Measured at 0.6B, docs/design/sketches.md: drawing, updating, digesting and sketching of a probe; digesting and
+# sketching of another run; an update.
+PROBE_SECONDS, RUN_SECONDS, UPDATE_SECONDS = 250e-9, 60e-9, 15e-9  # for each parameter
+START_SECONDS = 10.0  # of a process, with compiling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Seconds by run, how many are made at once, and the GiB of memory of one and of disk for all."""
+
+    seconds: Mapping[str, float]
+    at_once: int
+    memory: float
+    disk: float
+
+    @property
+    def total(self) -> float:
+        """Seconds until the last run ends."""
+        if not self.seconds:
+            return 0.0
+        return max(max(self.seconds.values()), sum(self.seconds.values()) / self.at_once)
+
+    def stated(self, case: str) -> str | None:
+        """In words; None for what is over soon."""
+        if self.total < WORTH_STATING:
+            return None
+        by_run = ", ".join(f"{run} {_words(seconds)}" for run, seconds in self.seconds.items())
+        return (
+            f"{case} takes about {_words(self.total)} here, {self.at_once} run{'s' * (self.at_once > 1)} at a time, "
+            f"each with up to {self.memory:.0f} GiB of memory; {self.disk:.0f} GiB of disk while it works. "
+            f"By run: {by_run}"
+        )
+
+
+def forecast(case: Case, jobs: Sequence[Job], *, at_once: int, memory: float, disk: float) -> Forecast | None:
+    """Of the jobs of training that are to be carried out; None where one of them works on a device, whose speed is not
+    known, and for inference."""
+    if case.inference is not None or any(job.device != "CPU" for job in jobs):
+        return None
+    parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
+    # nothing is measured where even a slow machine is soon done
+    rate = _products_per_second() if parameters > SIDE**2 else 1e10
+    seconds = {job.run: _seconds(case, job, parameters, rate) for job in jobs}
+    return Forecast(seconds=seconds, at_once=at_once, memory=memory, disk=disk)
+
+
+def _seconds(case: Case, job: Job, parameters: int, rate: float) -> float:
+    model, tokens = case.model, case.data.global_batch_size * case.data.seq_length
+    attention = 4 * model.num_hidden_layers * model.num_attention_heads * model.head_dim * case.data.seq_length
+    passes = 4 if case.training.recompute else 3  # forward, and twice as much backward
+    step = passes * (2 * parameters + attention) * tokens
+    probes = job.arm in ("probe", "alone_probe")
+    gradients = 1 if probes and job.side != "oracle" else 0
+    speed = rate * EFFICIENCY * (FLOAT64 if job.side == "oracle" else 1.0) * job.threads
+    of_a_parameter = (PROBE_SECONDS if probes else RUN_SECONDS) + job.steps * UPDATE_SECONDS
+    return START_SECONDS + (job.steps + gradients) * step / speed + parameters * of_a_parameter
+
+
+def _products_per_second() -> float:
+    """Operations of float32 matrix products that one core of this process makes in a second."""
+    one = np.ones((SIDE, SIDE), np.float32)
+    one @ one
+    began, made = time.perf_counter(), 0
+    while time.perf_counter() - began < MEASURED_SECONDS:
+        one @ one
+        made += 2 * SIDE**3
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return made / (time.perf_counter() - began) / cores
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(1, round(seconds / 60))} min"

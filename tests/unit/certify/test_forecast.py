@@ -1,0 +1,42 @@
+"""How long runs take, as stated before they start."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cases.case import Case, load_case
+from harness.certify.case_options import cut
+from harness.certify.forecast import Forecast, forecast
+from harness.certify.jobs import plan
+from tests.support.examples import inference_case, options, small_case
+
+
+def of(case: Case, tmp_path: Path, at_once: int = 1, **more: Any) -> Forecast | None:
+    return forecast(case, plan(case, options(tmp_path, **more)), at_once=at_once, memory=15.0, disk=17.0)
+
+
+def test_a_large_case_is_announced_with_hours_memory_and_disk(tmp_path: Path) -> None:
+    case = load_case("qwen3-0.6b-fp32")
+    ahead = of(case, tmp_path)
+    assert ahead is not None
+    said = ahead.stated(case.name)
+    assert said is not None and " h here, 1 run at a time, each with up to 15 GiB of memory; 17 GiB of disk" in said
+    assert all(f"{job.run} " in said for job in plan(case, options(tmp_path)))
+
+
+def test_nothing_is_said_of_what_is_soon_over(tmp_path: Path) -> None:
+    ahead = of(small_case(), tmp_path, at_once=2)
+    assert ahead is not None and ahead.stated("small") is None
+
+
+def test_more_layers_take_longer_and_more_runs_at_once_less_long(tmp_path: Path) -> None:
+    case = load_case("qwen3-0.6b-fp32")
+    few, one, two = of(cut(case, 4, None), tmp_path), of(case, tmp_path), of(case, tmp_path, at_once=2)
+    assert few is not None and one is not None and two is not None
+    assert few.total < one.total and 0.4 < two.total / one.total < 0.8
+
+
+@pytest.mark.parametrize("case", [load_case("qwen3-8b-bf16"), inference_case()], ids=["on a device", "inference"])
+def test_what_is_not_known_is_not_guessed(case: Case, tmp_path: Path) -> None:
+    assert of(case, tmp_path, **({} if case.inference else {"device": "Ascend"})) is None

@@ -1,4 +1,4 @@
-"""Weights that are kept beside a bundle, and what is stated where they were not."""
+"""A case whose evidence is sketches, through the command line: weights beside its bundle, and its baseline."""
 
 import re
 import shlex
@@ -65,3 +65,16 @@ def test_where_they_were_not_kept_the_commands_that_keep_them_are_stated(
     assert words.count("--out") == 1
     (then,) = re.findall(r"convert them: certify (.*)", refused.err)
     assert shlex.split(then)[1] == str(tmp_path / "a bundle-again-weights" / "trained")
+
+
+def test_a_baseline_of_sketches_is_recorded_and_judged_against(
+    certify_: Call, case: tuple[object, ...], tmp_path: Path
+) -> None:
+    baselines = ("--baselines", tmp_path / "baselines")
+    recorded = certify_("baseline", "record", *case, *RUNNERS[2:], "--author", "A", "--reason", "R", *baselines)
+    assert recorded.code == 0, recorded.err
+    out = tmp_path / "bundle"
+    judged = certify_("run", *case, *RUNNERS, "--baseline", *baselines, "--out", out)
+    assert judged.code == 0 and "Reference and oracle: baseline" in judged.out, judged.err
+    assert not list((tmp_path / "baselines").rglob("weights*"))
+    assert certify_("verify", out).code == 0

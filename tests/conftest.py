@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.support import full, properties
+from tests.support import catalogue, full, properties
 
 # A shell that starts the tests in the background has them ignore SIGINT, and the runs that they start inherit it.
 # Tests of Ctrl-C need what a terminal gives.
@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    catalogue.thin(items)
     if faults := full.faults(items, config.rootpath):
         raise pytest.UsageError("\n".join(faults))
 

@@ -1,7 +1,8 @@
-"""Which of the shipped defects `tox run` plants.
+"""Which tests of long tables `tox run` makes: the shipped defects, the ways to fool the judge, the model's parameters.
 
-All of them where anything that they depend on differs from what the last whole run covered, which is recorded in
-`tests/defects/whole.json`. Otherwise a fixed sample; `tox run -e full` plants all, and ends with
+All of a table where anything that it depends on differs from what the last whole run covered, which is recorded in
+`tests/whole.json`. Otherwise a fixed sample, in which every test function has a part; `tox run -e full` makes all, and
+ends with
 
     python -m tests.support.catalogue
 
@@ -10,7 +11,9 @@ to record what it covered.
 
 import importlib.metadata
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +22,56 @@ import pytest
 from harness.base.digest import digest_file, digest_json
 from harness.base.records import write_json
 from harness.defects import Defect
+from tests.support import full
 from tests.support.examples import ROOT
-from tests.support.full import full
 
-RECORD = ROOT / "tests" / "defects" / "whole.json"
-# What is planted, in what, by which runners, and what is looked at.
-DEPENDS_ON = ("harness/cases", "harness/defects", "harness/runners", "qwen3_model", "tests/defects")
+RECORD = ROOT / "tests" / "whole.json"
 SOURCES = (".py", ".yaml")
-FRAMEWORK = "mindspore"
+EVERY = 8  # of the parameters of a function, in order, the first and each so many after it are in a sample
 
 
-def covered(root: Path = ROOT) -> Mapping[str, str]:
-    """What a whole run of the catalogues in this checkout covers."""
-    files = (path for name in DEPENDS_ON for path in (root / name).rglob("*") if path.suffix in SOURCES)
-    digests = {path.relative_to(root).as_posix(): digest_file(path) for path in files}
-    return {"sources": digest_json(digests), FRAMEWORK: importlib.metadata.version(FRAMEWORK)}
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Tests of one kind: where they are, and which directories and packages decide how they end."""
+
+    tests: tuple[str, ...]
+    depends_on: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+
+    def covered(self, root: Path = ROOT) -> Mapping[str, str]:
+        """What a whole run of it in this checkout covers."""
+        files = (path for name in self.depends_on for path in (root / name).rglob("*") if path.suffix in SOURCES)
+        digests = {path.relative_to(root).as_posix(): digest_file(path) for path in files}
+        return {"sources": digest_json(digests), **{name: importlib.metadata.version(name) for name in self.packages}}
 
 
-def changed(record: Path = RECORD, root: Path = ROOT) -> bool:
-    """Whether something differs from what the last whole run covered."""
-    return not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != covered(root)
+TABLES: Mapping[str, Table] = {
+    # `planted` samples these by name
+    "defects": Table(
+        tests=(),
+        depends_on=("harness/cases", "harness/defects", "harness/runners", "qwen3_model", "tests/defects"),
+        packages=("mindspore",),
+    ),
+    "fooling": Table(
+        tests=("tests/unit/evidence/test_fooling.py", "tests/unit/evidence/test_fooling_answers.py"),
+        depends_on=(
+            "harness/attestation", "harness/base", "harness/cases", "harness/comparison", "harness/evidence",
+            "harness/levels", "harness/runs", "harness/standards", "tests/support", "tests/unit/evidence",
+        ),
+    ),
+    "model": Table(
+        tests=("tests/model/", "tests/parity/"),
+        depends_on=("harness/cases", "harness/corpus", "harness/runners", "qwen3_model", "tests/model", "tests/parity"),
+        packages=("mindspore", "torch", "transformers"),
+    ),
+}  # fmt: skip
+
+
+def changed(name: str, record: Path = RECORD, root: Path = ROOT) -> bool:
+    """Whether something differs from what the last whole run of a table covered."""
+    if not record.is_file():
+        return True
+    return bool(json.loads(record.read_text(encoding="utf-8")).get(name) != TABLES[name].covered(root))
 
 
 def planted(defects: Sequence[Defect], sample: Iterable[str], test: str) -> list[Any]:
@@ -49,10 +82,28 @@ def planted(defects: Sequence[Defect], sample: Iterable[str], test: str) -> list
         sample: names of those that are always planted.
         test: the test, as `path/of/file.py::name`.
     """
-    chosen = {one.id for one in defects} if changed() else set(sample)
-    left = full(held_by=test)
+    chosen = {one.id for one in defects} if changed("defects") else set(sample)
+    left = full.full(held_by=test)
     return [pytest.param(one, id=one.id, marks=() if one.id in chosen else left) for one in defects]
 
 
+def thin(items: Iterable[pytest.Item]) -> None:
+    """Leaves to `full` what is not in the samples of the tables that have not changed."""
+    every = [(item, _table(item)) for item in items if item.get_closest_marker(full.NAME) is None]
+    unchanged = {name for name in {name for _, name in every if name} if not changed(name)}
+    seen = Counter[str]()
+    for item, name in every:
+        if name not in unchanged:
+            continue
+        test = item.nodeid.partition("[")[0]
+        if seen[test] % EVERY:
+            item.add_marker(full.full(held_by=test))
+        seen[test] += 1
+
+
+def _table(item: pytest.Item) -> str | None:
+    return next((name for name, table in TABLES.items() if item.nodeid.startswith(table.tests)), None)
+
+
 if __name__ == "__main__":
-    write_json(RECORD, dict(covered()))
+    write_json(RECORD, {name: dict(table.covered()) for name, table in TABLES.items()})

@@ -1,0 +1,94 @@
+"""Long tables are run whole when anything that they depend on changed; a fixed sample of them otherwise."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.base.records import write_json
+from harness.defects import shipped_defects
+from tests.support import catalogue
+
+DEFECTS = [*shipped_defects().values()][:3]
+FIRST, *OTHERS = [one.id for one in DEFECTS]
+HERE = "tests/unit/support/test_samples.py"
+TEST = f"{HERE}::test_without_a_change_only_the_sample_is_planted"
+TABLE = catalogue.Table(tests=(f"{HERE}::test_of_a_table",), depends_on=("one", "other"))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose tables were run whole."""
+    monkeypatch.setattr(catalogue, "TABLES", {"table": TABLE})
+    for name in TABLE.depends_on:
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner" / "module.py").write_text("VALUE = 1\n")
+    write_json(tmp_path / "whole.json", {"table": dict(TABLE.covered(tmp_path))})
+    return tmp_path
+
+
+def changed(checkout: Path) -> bool:
+    return catalogue.changed("table", checkout / "whole.json", checkout)
+
+
+@pytest.mark.parametrize("name", TABLE.depends_on)
+def test_an_edit_of_what_a_table_depends_on_is_a_change(checkout: Path, name: str) -> None:
+    assert not changed(checkout)
+    (checkout / name / "inner" / "module.py").write_text("VALUE = 2\n")
+    assert changed(checkout)
+
+
+def test_a_file_more_and_a_missing_record_are_changes(checkout: Path) -> None:
+    (checkout / "one" / "more.yaml").touch()
+    assert changed(checkout)
+    (checkout / "one" / "more.yaml").unlink()
+    assert not changed(checkout)
+    (checkout / "whole.json").unlink()
+    assert changed(checkout)
+
+
+@pytest.mark.parametrize("table", catalogue.TABLES.values(), ids=catalogue.TABLES)
+def test_every_table_depends_on_files_that_there_are(table: catalogue.Table) -> None:
+    assert all((catalogue.ROOT / name).is_dir() for name in table.depends_on)
+    assert all((catalogue.ROOT / name).exists() for name in table.tests)
+
+
+def left_to_full() -> list[str]:
+    return [one.id for one in catalogue.planted(DEFECTS, [FIRST], TEST) if one.marks]
+
+
+def test_without_a_change_only_the_sample_is_planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "changed", lambda name: False)
+    assert left_to_full() == OTHERS
+
+
+def test_after_a_change_every_defect_is_planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "changed", lambda name: True)
+    assert left_to_full() == []
+
+
+class Item:
+    """What `thin` needs of a test."""
+
+    def __init__(self, nodeid: str) -> None:
+        self.nodeid, self.left = nodeid, False
+
+    def get_closest_marker(self, name: str) -> None:
+        return None
+
+    def add_marker(self, marker: Any) -> None:
+        self.left = True
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_every_function_of_an_unchanged_table_has_a_part_in_its_sample(
+    monkeypatch: pytest.MonkeyPatch, edited: bool
+) -> None:
+    monkeypatch.setattr(catalogue, "TABLES", {"table": TABLE})
+    monkeypatch.setattr(catalogue, "changed", lambda name: edited)
+    items = [Item(f"{HERE}::test_of_a_table_{name}[{n}]") for name in "ab" for n in range(20)]
+    others = [Item(f"{HERE}::test_besides[{n}]") for n in range(20)]
+    catalogue.thin([*items, *others])  # type: ignore[list-item]
+    kept = [item.nodeid.partition("table_")[2] for item in items if not item.left]
+    assert len(kept) == 40 if edited else kept == ["a[0]", "a[8]", "a[16]", "b[0]", "b[8]", "b[16]"]
+    assert not [item for item in others if item.left]

@@ -69,6 +69,8 @@ def check_files(directory: Path) -> None:
     Raises:
         EvidenceError: no finished bundle, another format, or a file extra, missing or changed.
     """
+    if directory.is_file():
+        raise EvidenceError(f"{directory} is not a finished bundle: it is a file. {_in_place_of(directory)}")
     if not (directory / MANIFEST).is_file():
         raise EvidenceError(
             f"{directory} is not a finished bundle: it has no {MANIFEST}. 'certify run --resume' finishes a run."
@@ -80,6 +82,14 @@ def check_files(directory: Path) -> None:
     if record["manifest"] != digest_file(directory / MANIFEST):
         raise EvidenceError(f"{directory / RECORD} belongs to another {MANIFEST}.")
     check_list(directory, record["files"], recorded)
+
+
+def _in_place_of(file: Path) -> str:
+    """What was probably meant by a file in the place of a bundle."""
+    if (file.parent / MANIFEST).is_file():
+        return f"Give its directory: {file.parent}"
+    study = shlex.join(["certify", "site", str(file.parent), "--power", str(file), "--out", "site"])
+    return f"A study that 'certify power' recorded is shown by: {study}"
 
 
 def _read_list(path: Path, form: str, keys: set[str]) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class Training(Record):
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     recompute: bool = False
     graph_mode: bool = True
+    threads: int = Field(default=1, ge=1)  # of each run; another number may change the last bits
     lr_zero_steps: int = Field(default=20, ge=1)
     floor_repeats: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=50, ge=1)
@@ -250,6 +251,8 @@ class Case(Record):
             del record["evidence"]
         if self.training.oracle is None:
             del record["training"]["oracle"]
+        if self.training.threads == 1:
+            del record["training"]["threads"]
         if self.inference is None:
             del record["inference"]
         if self.initialization.checkpoint is None:

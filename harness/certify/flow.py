@@ -24,7 +24,7 @@ from harness.certify.baseline import (
 from harness.certify.case_options import named_by_digest
 from harness.certify.estimate import runs_at_once
 from harness.certify.forecast import Forecast, forecast
-from harness.certify.jobs import INITIAL, RECORDED_SIDES, Options, plan, recorded_jobs
+from harness.certify.jobs import INITIAL, RECORDED_SIDES, Options, plan, recorded_jobs, threads_of
 from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs, write_weights
 from harness.evidence.bundle import Bundle, finish_bundle, read_run
@@ -194,7 +194,7 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
     write_json(options.out / CASE, case.record())
     for standard in standards:
         write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
-    write_json(options.out / ENVIRONMENT, described(options))
+    write_json(options.out / ENVIRONMENT, described(case, options))
     write_json(options.out / SOURCE, environment.source())
     return case, inputs
 
@@ -207,7 +207,7 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
         raise InputError(
             f"{options.out} was started with another case or other options; it cannot be resumed with these."
         )
-    if read_environment(options.out / ENVIRONMENT) != described(options):
+    if read_environment(options.out / ENVIRONMENT) != described(case, options):
         raise InputError(
             f"{options.out} was started with another device, number of threads, machine or set of packages. "
             "Its runs cannot be resumed with these; start again with another --out."
@@ -227,6 +227,7 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
     return case, inputs
 
 
-def described(options: Options) -> Environment:
+def described(case: Case, options: Options) -> Environment:
     """The environment of the runs here, as the bundle records it."""
-    return environment.describe(options.device, options.threads, variables(options.threads))
+    threads = threads_of(case, options)
+    return environment.describe(options.device, threads, variables(threads))

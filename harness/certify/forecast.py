@@ -58,7 +58,7 @@ class Forecast:
 def forecast(case: Case, jobs: Sequence[Job], *, at_once: int, memory: float, disk: float) -> Forecast | None:
     """Of the jobs of training that are to be carried out; None where one of them works on a device, whose speed is not
     known, and for inference."""
-    if case.inference is not None or any(job.device != "CPU" for job in jobs):
+    if not case.task.judges_steps or any(job.device != "CPU" for job in jobs):
         return None
     parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
     # nothing is measured where even a slow machine is soon done

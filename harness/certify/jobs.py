@@ -43,14 +43,15 @@ class Options:
 
     `baselines` is the directory whose baseline replaces the runs of reference and oracle; without it they run.
     `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
-    checkpoint under `output`. `keep_weights`: the initial and the trained weights stay beside the bundle.
+    checkpoint under `output`. `threads` are those of each run; None: those of the case. `keep_weights`: the initial and
+    the trained weights stay beside the bundle.
     """
 
     out: Path
     command: tuple[str, ...]
     resume: bool = False
     device: str = "CPU"
-    threads: int = 1
+    threads: int | None = None
     workers: int = 2
     subject: str = "mindspore"
     reference: str = "torch"
@@ -119,7 +120,7 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         arm=arm,
         runner=runner_of(case, getattr(options, side), name),
         device=options.device if side == "subject" else "CPU",
-        threads=options.threads,
+        threads=threads_of(case, options),
         ranks=ranks,
         steps=case.steps_of(side, arm),
         case=case.record(),
@@ -141,6 +142,11 @@ def _checkpoint(options: Options) -> str | None:
     if options.output:
         return str(options.output.resolve() / CHECKPOINTS)
     return str(options.weights.resolve() / TRAINED) if options.keep_weights else None
+
+
+def threads_of(case: Case, options: Options) -> int:
+    """The threads of each run."""
+    return options.threads or case.training.threads
 
 
 def runner_of(case: Case, name: str, run: str) -> str:

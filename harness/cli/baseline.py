@@ -24,7 +24,6 @@ from harness.certify.baseline import (
 from harness.certify.jobs import Options, recorded_jobs
 from harness.cli.options import (
     CASE_HELP,
-    DEFAULT_THREADS,
     DEFAULT_WORKERS,
     BaselinesOption,
     CaseArgument,
@@ -50,7 +49,7 @@ def record(
     data: DataOption = None,
     tokenizer: TokenizerOption = None,
     model: ModelOption = None,
-    threads: ThreadsOption = DEFAULT_THREADS,
+    threads: ThreadsOption = None,
     workers: WorkersOption = DEFAULT_WORKERS,
     reference: Annotated[str, typer.Option(help="Runner of the reference: a name or MODULE:CLASS.")] = "torch",
     oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",

@@ -15,7 +15,6 @@ from harness.certify import workspace
 from harness.certify.diagnose import PAGE, find, investigate, jobs, runner_of
 from harness.certify.jobs import Options
 from harness.cli.options import (
-    DEFAULT_THREADS,
     DEFAULT_WORKERS,
     JsonOption,
     ThreadsOption,
@@ -49,7 +48,7 @@ def diagnose(
         Path | None, typer.Option(help="Directory for runs and page; default: a new one under certify-runs/.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device of the subject: CPU or Ascend.")] = None,
-    threads: ThreadsOption = DEFAULT_THREADS,
+    threads: ThreadsOption = None,
     workers: WorkersOption = DEFAULT_WORKERS,
     as_json: JsonOption = False,
 ) -> int:

@@ -5,14 +5,15 @@ import json
 import yaml
 
 from harness.certify import environment
-from harness.cli.options import DEFAULT_THREADS, JsonOption
+from harness.cli.options import JsonOption
 from harness.cli.terminal import MET, out_console
 from harness.runners.launcher import variables
 
 
 def env(as_json: JsonOption = False) -> int:
     """Show the environment of a run: device, machine, packages, variables, source revision."""
-    here = environment.describe("CPU", DEFAULT_THREADS, variables(DEFAULT_THREADS))
+    threads = 1  # of most cases
+    here = environment.describe("CPU", threads, variables(threads))
     found = {**vars(here), "source": vars(environment.source())}
     if as_json:
         print(json.dumps(found))

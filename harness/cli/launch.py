@@ -15,7 +15,6 @@ from harness.certify import case_options, flow
 from harness.certify.baseline import DEFAULT_DIRECTORY
 from harness.certify.jobs import MSRUN_LOG, Options, plan
 from harness.cli.options import (
-    DEFAULT_THREADS,
     DEFAULT_WORKERS,
     BaselinesOption,
     CaseArgument,
@@ -53,7 +52,7 @@ def launch(
     ] = PORT,
     output: Annotated[Path, typer.Option(help="Directory for bundle, msrun_log and checkpoint.")] = Path("output"),
     device: Annotated[str, typer.Option(help="Device of the subject: CPU or Ascend.")] = "CPU",
-    threads: ThreadsOption = DEFAULT_THREADS,
+    threads: ThreadsOption = None,
     workers: WorkersOption = DEFAULT_WORKERS,
     level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     baseline: Annotated[

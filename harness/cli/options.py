@@ -12,13 +12,15 @@ from harness.base.near_names import did_you_mean
 
 DEVICES = ("CPU", "Ascend")
 CASE_HELP = "A shipped case by name (see 'certify cases') or the path of a YAML file, also one of mindformers."
-DEFAULT_THREADS, DEFAULT_WORKERS = 1, 2
+DEFAULT_WORKERS = 2
 
 CaseArgument = Annotated[str, typer.Argument(help=CASE_HELP)]
 BundleArgument = Annotated[Path, typer.Argument(help="Directory of a finished bundle.")]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of each run.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads of each run; default: those of the case, most often 1.")
+]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Number of runs at the same time.")]
 BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Directory of the recorded baselines.")]
 TrustOption = Annotated[

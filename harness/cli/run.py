@@ -15,7 +15,6 @@ from harness.certify.forecast import Forecast
 from harness.certify.jobs import Options, plan
 from harness.cli.options import (
     CASE_HELP,
-    DEFAULT_THREADS,
     DEFAULT_WORKERS,
     BaselinesOption,
     DataOption,
@@ -60,7 +59,7 @@ def run(
         typer.Option("--keep-weights", help="Keep initial and trained weights, in OUT-weights/."),
     ] = False,
     device: Annotated[str, typer.Option(help="Device of the subject: CPU or Ascend.")] = "CPU",
-    threads: ThreadsOption = DEFAULT_THREADS,
+    threads: ThreadsOption = None,
     workers: WorkersOption = DEFAULT_WORKERS,
     subject: Annotated[str, typer.Option(help="Runner that is certified: a name or MODULE:CLASS.")] = "mindspore",
     reference: Annotated[str, typer.Option(help="Runner that it is compared with: a name or MODULE:CLASS.")] = "torch",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case
-from harness.certify.jobs import Options
+from harness.certify.jobs import Options, threads_of
 from harness.defects import Defect
 from harness.power.record import Planted, sightings
 from harness.power.rules import other_rules
@@ -45,7 +45,8 @@ def run_planted(
         found: Planted = parse(Planted, read_json(result), result)
         return found
 
-    with ThreadPoolExecutor(options.workers) as at_once, Forks(options.threads, defects[0][1].task) as forks:
+    of = defects[0][1]
+    with ThreadPoolExecutor(options.workers) as at_once, Forks(threads_of(of, options), of.task) as forks:
         yield from at_once.map(made, *zip(*defects, strict=True))
 
 

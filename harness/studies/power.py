@@ -113,7 +113,7 @@ def run_study(plan: StudyPlan, options: Options, listener: Listener) -> PowerStu
         format=FORMAT,
         recorded=datetime.now(UTC).isoformat(timespec="seconds"),
         command=options.command,
-        environment=flow.described(options),
+        environment=flow.described(ground, options),
         source=environment.source(),
         standards={name: standard.digest() for name, standard in judged.items()},
         criteria=tuple(f"{name}/{c.id}" for name, standard in judged.items() for c in standard.criteria),

@@ -24,6 +24,7 @@ EFFICIENCY, FLOAT64 = 0.6, 0.5
 # Measured at 0.6B, docs/design/sketches.md: drawing, updating, digesting and sketching of a probe; digesting and
 # sketching of another run; an update.
 PROBE_SECONDS, RUN_SECONDS, UPDATE_SECONDS = 250e-9, 60e-9, 15e-9  # for each parameter
+SLOW = 1e10  # operations per second; nothing is measured where even a slow machine is soon done
 START_SECONDS = 10.0  # of a process, with compiling
 
 
@@ -55,14 +56,16 @@ class Forecast:
         )
 
 
-def forecast(case: Case, jobs: Sequence[Job], *, at_once: int, memory: float, disk: float) -> Forecast | None:
+def forecast(
+    case: Case, jobs: Sequence[Job], *, at_once: int, memory: float, disk: float, rate: float | None = None
+) -> Forecast | None:
     """Of the jobs of training that are to be carried out; None where one of them works on a device, whose speed is not
-    known, and for inference."""
+    known, and for inference. `rate` is in operations per second and core; None: it is measured, if the case is large."""
     if not case.task.judges_steps or any(job.device != "CPU" for job in jobs):
         return None
     parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
-    # nothing is measured where even a slow machine is soon done
-    rate = _products_per_second() if parameters > SIDE**2 else 1e10
+    if rate is None:
+        rate = _products_per_second() if parameters > SIDE**2 else SLOW
     seconds = {job.run: _seconds(case, job, parameters, rate) for job in jobs}
     return Forecast(seconds=seconds, at_once=at_once, memory=memory, disk=disk)
 

@@ -13,7 +13,7 @@ from tests.support.examples import inference_case, options, small_case
 
 
 def of(case: Case, tmp_path: Path, at_once: int = 1, **more: Any) -> Forecast | None:
-    return forecast(case, plan(case, options(tmp_path, **more)), at_once=at_once, memory=15.0, disk=17.0)
+    return forecast(case, plan(case, options(tmp_path, **more)), at_once=at_once, memory=15.0, disk=17.0, rate=5e10)
 
 
 def test_a_large_case_is_announced_with_hours_memory_and_disk(tmp_path: Path) -> None:
@@ -40,3 +40,9 @@ def test_more_layers_take_longer_and_more_runs_at_once_less_long(tmp_path: Path)
 @pytest.mark.parametrize("case", [load_case("qwen3-8b-bf16"), inference_case()], ids=["on a device", "inference"])
 def test_what_is_not_known_is_not_guessed(case: Case, tmp_path: Path) -> None:
     assert of(case, tmp_path, **({} if case.inference else {"device": "Ascend"})) is None
+
+
+def test_the_speed_of_this_machine_is_measured_for_a_large_case(tmp_path: Path) -> None:
+    case = load_case("qwen3-0.6b-fp32")
+    ahead = forecast(case, plan(case, options(tmp_path)), at_once=1, memory=15.0, disk=17.0)
+    assert ahead is not None and 60 < ahead.total < 1e7

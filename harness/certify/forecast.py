@@ -60,7 +60,7 @@ def forecast(
     case: Case, jobs: Sequence[Job], *, at_once: int, memory: float, disk: float, rate: float | None = None
 ) -> Forecast | None:
     """Of the jobs of training that are to be carried out; None where one of them works on a device, whose speed is not
-    known, and for inference. `rate` is in operations per second and core; None: it is measured, if the case is large."""
+    known, and for inference. `rate` is in operations per second and core; None: it is measured for a large case."""
     if not case.task.judges_steps or any(job.device != "CPU" for job in jobs):
         return None
     parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))

@@ -1,8 +1,9 @@
 """Which rows, columns, heads or tokens of a matrix are wrong: from its projections, or from the matrix itself.
 
 A row is wrong if the subject is further off the exact values there than a correct side would be: further than the
-reference in that row, and than the reference in its rows together, each times `FACTOR`. Where more than half of the
-rows and of the columns are wrong, the matrix is wrong as a whole, and no part is named.
+reference in that row, than in its rows together, and than in a row of that size, each times `FACTOR`. The wrong rows
+are named if they are at most half of all and hold at least half of the squared difference. Otherwise the matrix is
+wrong as a whole, or in places that cannot be told from the rounding of large rows.
 """
 
 import math
@@ -64,9 +65,27 @@ def _wrong(name: str, exact: Tensors, reference: Tensors, subject: Tensors) -> I
         own, its = errors
         if own is None or its is None or not len(own):
             continue
-        usual = math.sqrt(float(np.square(own).mean()))
-        beyond = ~(its <= FACTOR * np.maximum(own, usual))  # not a number is wrong too
+        size = _size(axis, name, exact)
+        usual, whole = _rms(own), _rms(size)
+        of_its_size = size * (usual / whole if whole else 0.0)
+        allowed = FACTOR * np.maximum(np.maximum(own, usual), of_its_size)
+        beyond = ~(its <= allowed)  # not a number is wrong too
+        if np.square(its[~beyond]).sum() > np.square(its[beyond]).sum():
+            continue
         yield Wrong(axis=axis, indices=tuple(map(int, np.flatnonzero(beyond))), size=len(its))
+
+
+def _rms(values: npt.NDArray[np.float64]) -> float:
+    return math.sqrt(float(np.square(values).mean()))
+
+
+def _size(axis: int, name: str, of: Tensors) -> npt.NDArray[np.float64]:
+    """The size of each row or column, measured as `_error` measures the error."""
+    projection = f"{name}{(ROWS, COLUMNS)[axis]}"
+    if projection in of:
+        return np.abs(of[projection].astype(np.float64))
+    sizes: npt.NDArray[np.float64] = np.linalg.norm(of[name].astype(np.float64), axis=1 - axis)
+    return sizes
 
 
 def _error(axis: int, name: str, exact: Tensors, found: Tensors) -> npt.NDArray[np.float64] | None:

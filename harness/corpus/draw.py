@@ -68,8 +68,10 @@ def _checkpoint(case: Case, weights: Checkpoint, kept: Sequence[int] | None) -> 
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if wrong := sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name)):
         raise InputError(f"{directory} is not a checkpoint of the case's model: {', '.join(wrong[:5])} do not match.")
-    check_digest(weights.sha256, digest_tensors(tensors), f"The checkpoint {directory}")
-    return {name: tensors[name].astype(np.float32) for name in shapes}
+    begun_with = {name: tensors[name].astype(np.float32, copy=False) for name in shapes}
+    # of what the runs begin with: that is what a case names, whatever dtype the files have
+    check_digest(weights.sha256, digest_tensors(begun_with), f"The checkpoint {directory}")
+    return begun_with
 
 
 def _cut(

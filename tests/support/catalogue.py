@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -87,7 +87,18 @@ def planted(defects: Sequence[Defect], sample: Iterable[str], test: str) -> list
     return [pytest.param(one, id=one.id, marks=() if one.id in chosen else left) for one in defects]
 
 
-def thin(items: Iterable[pytest.Item]) -> None:
+class Test(Protocol):
+    """What is needed of a test of pytest."""
+
+    @property
+    def nodeid(self) -> str: ...
+
+    def get_closest_marker(self, name: str) -> pytest.Mark | None: ...
+
+    def add_marker(self, marker: pytest.MarkDecorator) -> None: ...
+
+
+def thin(items: Iterable[Test]) -> None:
     """Leaves to `full` what is not in the samples of the tables that have not changed."""
     every = [(item, _table(item)) for item in items if item.get_closest_marker(full.NAME) is None]
     unchanged = {name for name in {name for _, name in every if name} if not changed(name)}
@@ -101,7 +112,7 @@ def thin(items: Iterable[pytest.Item]) -> None:
         seen[test] += 1
 
 
-def _table(item: pytest.Item) -> str | None:
+def _table(item: Test) -> str | None:
     return next((name for name, table in TABLES.items() if item.nodeid.startswith(table.tests)), None)
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness.base.digest import digest_tensors
 from harness.base.errors import InputError
 from harness.cases.case import Case, load_case, parse_case
-from harness.certify.case_options import cut, with_model
+from harness.certify.case_options import cut, named_by_digest, with_model
 from harness.corpus.draw import draw_inputs, draw_weights
 from harness.runs.inputs import read_inputs, read_weights
 from qwen3_model.checkpoints import Checkpoint, write_hugging_face
@@ -64,6 +64,14 @@ def test_without_one_a_case_is_recorded_as_before() -> None:
 def test_another_checkpoint_than_the_named_one_is_refused(case: Case) -> None:
     with pytest.raises(InputError, match="The checkpoint "):
         draw_weights(named(case))
+
+
+def test_a_checkpoint_of_another_dtype_is_the_one_that_was_named(weights: Tensors, tmp_path: Path) -> None:
+    halves = {name: tensor.astype(np.float16) for name, tensor in weights.items()}
+    write_hugging_face(Checkpoint(config=small_case().model, step=0, parameters=halves, moments={}), tmp_path / "model")
+    case = with_model(small_case(), tmp_path / "model")
+    inputs = draw_inputs(case, tmp_path / "inputs")
+    assert digest_tensors(draw_weights(named_by_digest(case, inputs))) == inputs.weights
 
 
 def test_a_cut_takes_its_first_layers(case: Case, weights: Tensors) -> None:

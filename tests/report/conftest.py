@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from harness.cases.case import Case, load_case
 from harness.runs.trace import RunOutcome, Step, TraceHeader
@@ -89,6 +89,18 @@ class Opened:
     requests: list[str]
     complaints: list[str]
 
+    def chart(self, id_: str) -> Locator:
+        """A chart, which is drawn when a reader comes to it."""
+        return drawn(self.page, id_)
+
+
+def drawn(page: Page, id_: str) -> Locator:
+    """Scrolls to a chart and waits until it is drawn."""
+    chart = page.locator(f"#{id_}")
+    chart.scroll_into_view_if_needed()
+    chart.locator(".main-svg").first.wait_for()
+    return chart
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -125,7 +137,7 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def open_page(browser: Browser, page_of: Callable[[str], Path]) -> Iterator[Callable[..., Opened]]:
-    """Opens a page and waits until its charts are drawn."""
+    """Opens a page and waits until the charts that are near the window are drawn."""
     contexts = []
 
     def open_(name: str, width: int = 1280, height: int = 900, **options: Any) -> Opened:

@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 from harness.cases.runs_of_a_case import REFERENCE, SUBJECT
 from harness.evidence.bundle import read_bundle
 from harness.runs.trace import Trace
+from tests.report.conftest import drawn
 
 Opener = Callable[..., Any]
 WIDTH = "document.documentElement.scrollWidth"
@@ -27,6 +28,7 @@ def axis_range(page: Page) -> list[float]:
 
 def zoom_on_error(page: Page) -> tuple[list[float], list[float]]:
     """Drags over the lower plot; the range of the shared axis before and after."""
+    drawn(page, "chart-loss")
     before = axis_range(page)
     plot = page.locator("#chart-loss .nsewdrag[data-subplot=xy2]")
     plot.scroll_into_view_if_needed()
@@ -49,9 +51,19 @@ def test_a_page_has_no_request_no_error_and_draws_every_chart(open_page: Opener,
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert len([url for url in opened.requests if url.startswith("file:")]) == 1
     assert opened.complaints == []
-    charts = opened.page.locator(".chart").count()
-    assert charts == CHARTS[name]
-    assert opened.page.locator(".chart .main-svg").count() >= charts
+    charts = opened.page.locator(".chart").evaluate_all("all => all.map(one => one.id)")
+    assert len(charts) == CHARTS[name]
+    for chart in charts:
+        opened.chart(chart)
+    assert opened.complaints == []
+
+
+def test_a_chart_out_of_sight_is_drawn_when_a_reader_comes_to_it_or_has_begun_to_read(open_page: Opener) -> None:
+    page = open_page("passing", 1280, 200).page
+    assert page.locator(".chart .main-svg").count() == 0
+    height = page.locator("#chart-loss").bounding_box()["height"]
+    page.wait_for_selector("#chart-oracle .main-svg")
+    assert page.locator("#chart-loss").bounding_box()["height"] == height
 
 
 @pytest.mark.parametrize("name", ["failing", "killed", "floored", "misaligned", "deep", "inference", "parted"])
@@ -85,6 +97,8 @@ def test_on_a_phone_a_long_name_of_a_case_breaks_no_button(open_page: Opener, lo
 def test_on_a_phone_the_buttons_of_a_chart_do_not_lie_on_its_legend(open_page: Opener, name: str) -> None:
     page = open_page(name, 390, 844, is_mobile=True, has_touch=True).page
     for chart in page.locator(".chart").all():
+        chart.scroll_into_view_if_needed()
+        chart.locator(".legend").first.wait_for()
         buttons, legends = chart.locator(".modebar"), chart.locator(".legend").all()
         bar = buttons.bounding_box()
         assert bar is not None and buttons.is_visible()
@@ -115,9 +129,11 @@ def test_the_other_final_parameters_unfold(open_page: Opener) -> None:
 
 
 def test_the_errors_of_both_sides_are_drawn(open_page: Opener) -> None:
-    page = open_page("passing").page
-    drawn = "document.getElementById('chart-oracle').data.filter(t => t.y.some(y => y > 0)).map(t => t.name)"
-    assert {"reference’s error", "subject’s error"} <= set(page.evaluate(drawn))
+    opened = open_page("passing")
+    page = opened.page
+    opened.chart("chart-oracle")
+    names = "document.getElementById('chart-oracle').data.filter(t => t.y.some(y => y > 0)).map(t => t.name)"
+    assert {"reference’s error", "subject’s error"} <= set(page.evaluate(names))
     assert page.locator("#exact .errors .track").count() == 9
 
 
@@ -136,6 +152,7 @@ def test_zoom_on_the_error_moves_the_curve_above_it_too(open_page: Opener) -> No
 
 def test_hover_shows_exactly_how_much_the_sides_differ(open_page: Opener) -> None:
     page = open_page("passing").page
+    drawn(page, "chart-loss")
     plot = page.locator("#chart-loss .nsewdrag").first
     plot.scroll_into_view_if_needed()
     plot.hover()
@@ -147,6 +164,7 @@ def test_hover_shows_exactly_how_much_the_sides_differ(open_page: Opener) -> Non
 
 def test_the_toggle_changes_page_and_charts_and_is_remembered(open_page: Opener) -> None:
     page = open_page("passing", color_scheme="light").page
+    drawn(page, "chart-loss")
     tick = "getComputedStyle(document.querySelector('#chart-loss .xtick text')).fill"
     light, light_tick = page.evaluate(BACKGROUND), page.evaluate(tick)
     page.get_by_role("button", name="Use dark colours").press("Enter")
@@ -197,6 +215,7 @@ def test_the_csv_holds_every_step_with_the_very_bits(
 
 def test_chart_and_csv_distinguish_not_a_number_and_not_taken(open_page: Opener, tmp_path: Path) -> None:
     page = open_page("nan").page
+    drawn(page, "chart-loss")
     traces = "document.getElementById('chart-loss').data"
     assert page.evaluate(f"{traces}.find(t => t.name.endsWith('not finite')).y.filter(y => y).length") == 1
     rows = list(csv.DictReader(download(page, "Every step, CSV", tmp_path).splitlines()))
@@ -213,12 +232,14 @@ def test_the_findings_download_is_what_the_bundle_holds(
 
 def test_print_is_light_opens_everything_and_keeps_the_charts(open_page: Opener) -> None:
     page = open_page("failing", color_scheme="dark").page
+    drawn(page, "chart-loss")
     page.emulate_media(media="print", color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
     assert page.evaluate(BACKGROUND) == "rgb(255, 255, 255)"
     assert not page.locator("#theme").is_visible()
-    assert page.locator("#chart-loss .main-svg").first.bounding_box()["width"] <= 680
+    for chart in page.locator(".chart").all():  # those too that nobody came near
+        assert 0 < chart.locator(".main-svg").first.bounding_box()["width"] <= 680
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details:not([open])").count() > 0
 
@@ -236,6 +257,7 @@ DRAWN = "id => document.getElementById(id).data.filter(one => one.yaxis === 'y2'
 def test_a_long_curve_is_thinned_and_keeps_a_single_spike(open_page: Opener) -> None:
     opened = open_page("long")
     page = opened.page
+    opened.chart("chart-loss")
     x, y = max(page.evaluate(DRAWN, "chart-loss"), key=lambda one: len(one[0]))
     assert len(x) < LONG and y[x.index(SPIKE)] == max(value for value in y if value is not None)
     before, after = zoom_on_error(page)
@@ -247,8 +269,10 @@ def test_a_long_curve_is_thinned_and_keeps_a_single_spike(open_page: Opener) -> 
 
 def test_every_document_is_drawn_on_both_sides(open_page: Opener) -> None:
     page = open_page("inference").page
-    drawn = "document.getElementById('chart-likelihood').data.map(one => one.y.filter(y => y > 0).length)"
-    assert page.evaluate(drawn) == [12, 60, 60, 60, 60, 60]
+    drawn(page, "chart-likelihood")
+    drawn(page, "chart-difference")
+    found = "document.getElementById('chart-likelihood').data.map(one => one.y.filter(y => y > 0).length)"
+    assert page.evaluate(found) == [12, 60, 60, 60, 60, 60]
     apart = "document.getElementById('chart-difference').data.map(one => one.y.filter(y => y > 0).length)"
     assert sum(page.evaluate(apart)) == 132
 

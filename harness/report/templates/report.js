@@ -88,37 +88,40 @@
     return value;
   };
 
+  const AT_EASE = 3000; // ms after which a reader has begun to read, and what is out of sight can be drawn
   const config = {
     displaylogo: false,
     responsive: true,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
-  const draw = (width) => {
-    if (!window.Plotly) return;
-    for (const [id, figure] of Object.entries(data.figures)) {
-      const layout = painted(figure.layout);
-      layout.font.family = getComputedStyle(document.body).fontFamily;
-      if (coarse) layout.dragmode = false; // a finger that scrolls the page must not be caught by a chart
-      if (width) layout.width = width;
-      const traces = figure.data.map((trace) => fill(painted(trace)));
-      const show = (range) => Plotly.react(id, traces.map((trace) => thinned(trace, range)), layout, config);
-      show(null);
-      const element = document.getElementById(id);
-      element.removeAllListeners("plotly_relayout");
-      if (traces.every((trace) => trace.x.length <= 4 * PLACES || trace.meta.keep === "nats")) continue;
-      element.on("plotly_relayout", () => {
-        const axis = element.layout.xaxis;
-        Object.assign(layout, element.layout);
-        show(axis.autorange ? null : axis.range);
-      });
-    }
+  const drawOne = (id, width) => {
+    const figure = data.figures[id];
+    const layout = painted(figure.layout);
+    layout.font.family = getComputedStyle(document.body).fontFamily;
+    if (coarse) layout.dragmode = false; // a finger that scrolls the page must not be caught by a chart
+    if (width) layout.width = width;
+    const traces = figure.data.map((trace) => fill(painted(trace)));
+    const show = (range) => Plotly.react(id, traces.map((trace) => thinned(trace, range)), layout, config);
+    show(null);
+    const element = document.getElementById(id);
+    element.removeAllListeners("plotly_relayout");
+    if (traces.every((trace) => trace.x.length <= 4 * PLACES || trace.meta.keep === "nats")) return;
+    element.on("plotly_relayout", () => {
+      const axis = element.layout.xaxis;
+      Object.assign(layout, element.layout);
+      show(axis.autorange ? null : axis.range);
+    });
   };
+
+  // A chart is drawn when the reader comes near it: the verdict must not wait for a library of megabytes.
+  const drawn = new Set();
+  const redraw = () => drawn.forEach((id) => drawOne(id));
 
   let closed = [];
   addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];
     closed.forEach((details) => (details.open = true));
-    draw(680);
+    if (window.Plotly) Object.keys(data.figures).forEach((id) => drawOne(id, 680));
   });
   addEventListener("afterprint", () => {
     closed.forEach((details) => (details.open = false));
@@ -145,17 +148,46 @@
   for (const link of document.querySelectorAll("[data-findings]"))
     offer(link, link.dataset.findings, "application/json", () => JSON.stringify(data.findings, null, 2));
 
+  let library;
   const unpack = async () => {
     const script = document.createElement("script");
     script.textContent = await gunzip(document.getElementById("plotly").textContent);
     document.head.append(script);
-    draw();
-    root.dataset.charts = "drawn";
   };
-  settings.listen(draw);
+  const draw = async (ids) => {
+    try {
+      await (library ??= unpack());
+      for (const id of ids) {
+        if (!drawn.has(id)) drawOne(id);
+        drawn.add(id);
+      }
+      root.dataset.charts = "drawn"; // all that are near the window
+    } catch (error) {
+      for (const id of ids)
+        document.getElementById(id).textContent =
+          `The chart cannot be drawn in this browser (${error.message}). The raw numbers are below.`;
+    }
+  };
+  settings.listen(redraw);
   settings.show();
-  unpack().catch((error) => {
-    for (const chart of document.querySelectorAll(".chart"))
-      chart.textContent = `The chart cannot be drawn in this browser (${error.message}). The raw numbers are below.`;
-  });
+
+  const ids = Object.keys(data.figures);
+  const near = new IntersectionObserver(
+    (entries) => {
+      const found = entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target);
+      found.forEach((chart) => near.unobserve(chart));
+      if (found.length) draw(found.map((chart) => chart.id));
+      else root.dataset.charts ??= "drawn";
+    },
+    { rootMargin: "400px" },
+  );
+  if (!ids.length) root.dataset.charts = "drawn";
+  for (const id of ids) {
+    const chart = document.getElementById(id);
+    chart.style.minHeight = `${data.figures[id].layout.height}px`; // nothing moves when it is drawn
+    near.observe(chart);
+  }
+  // Whoever prints wants all of them, and a print cannot wait. What is folded has no width to be drawn in.
+  const unfolded = (id) => document.getElementById(id).offsetParent !== null;
+  setTimeout(() => ids.length && draw(ids.filter(unfolded)), AT_EASE);
 })();

@@ -222,6 +222,14 @@ def _start(job: Job, start: Start) -> _Running:
     if job.device == CPU:
         here = job.ranks // (job.nodes.count if job.nodes else 1)
         job = dataclasses.replace(job, cores=cores.reserve(job.threads * here))
+    try:
+        return _started(job, start)
+    except BaseException:
+        cores.release(job.cores)
+        raise
+
+
+def _started(job: Job, start: Start) -> _Running:
     directory = Path(job.directory)
     if not job.resume or not _resumable(directory, job):
         shutil.rmtree(directory, ignore_errors=True)

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -13,7 +14,8 @@ from harness.cases.runs_of_a_case import SUBJECT
 from harness.certify.flow import prepare
 from harness.certify.jobs import job
 from harness.runners import cores
-from harness.runners.launcher import Launcher
+from harness.runners.job import Job
+from harness.runners.launcher import Launcher, Process
 from tests.support.examples import ROOT, options, text_case
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -64,3 +66,19 @@ def test_a_run_states_how_many_cores_it_was_held_to(tmp_path: Path, monkeypatch:
     case, _ = prepare(text_case(tmp_path), (), asked)
     (run,) = Launcher(workers=1).execute([job(case, asked, SUBJECT)], case)
     assert run.trace is not None and run.trace.header.provenance["cores"] == 1
+
+
+def test_a_run_that_cannot_be_started_gives_its_cores_back(
+    tmp_path: Path, reserved: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(job: Job, job_file: Path, log: BinaryIO) -> Process:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: FOUR)
+    asked = options(tmp_path / "out")
+    case, _ = prepare(text_case(tmp_path), (), asked)
+    for _ in range(len(FOUR) - 1):
+        with pytest.raises(BlockingIOError):
+            Launcher(workers=1, start=start).execute([job(case, asked, SUBJECT)], case)
+    reserved += [cores.reserve(1) for _ in FOUR]
+    assert sorted(core for one in reserved for core in one) == sorted(FOUR)

@@ -308,7 +308,9 @@ class Case(Record):
         scores only texts."""
         if arm != "infer" or self.inference is None:
             steps, oracle = self.training.steps_of(arm), self.training.oracle
-            return min(steps, oracle) if side == "oracle" and isinstance(oracle, int) else steps
+            if side == "oracle" and oracle is not None:
+                return min(steps, 1 if oracle == "probe" else oracle)
+            return steps
         return self.inference.texts + (0 if side == "oracle" else SCORED_TASKS * self.inference.documents)
 
     def with_changes(self, **sections: Any) -> "Case":

@@ -83,6 +83,24 @@ def cut(case: Case, layers: int | None, vocabulary: int | None) -> Case:
     return case if name == case.name else with_fields(case, changes, name=name)
 
 
+def shortened(case: Case, rows: int | None, length: int | None) -> Case:
+    """The case with steps of fewer rows, and of shorter ones; None is all of them.
+
+    Raises:
+        InputError: it has no more than that.
+    """
+    data, training = dict[str, Any](), dict[str, Any]()
+    for option, field, wanted in (("--rows", "global_batch_size", rows), ("--length", "seq_length", length)):
+        if wanted is None:
+            continue
+        if wanted > (there := getattr(case.data, field)):
+            raise InputError(f"{option} {wanted} is more than {case.name} has: {there}.")
+        data[field] = wanted
+    if data.get("global_batch_size", 0) % case.training.gradient_accumulation_steps:
+        training["gradient_accumulation_steps"] = 1
+    return with_fields(case, {"data": data, "training": training}) if data else case
+
+
 def with_layout(case: Case, layout: Mapping[str, Any] | None) -> Case:
     """The case in another layout; None is its own.
 

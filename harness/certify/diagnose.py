@@ -1,16 +1,27 @@
-"""From a case or a bundle to a diagnosis: the same inputs, three tapped runs, the judgement, the page."""
+"""From a case or a bundle to a diagnosis: the same inputs, three tapped runs, the judgement, the page.
 
+A case that keeps no tensors is diagnosed by sketches. Where they name a place, the runs are made once more and leave
+the tensors around that place, which show what kind of fault it is.
+"""
+
+import dataclasses
 import shutil
 from pathlib import Path
 
-from harness.base.errors import InputError
-from harness.base.records import write_json
+import numpy as np
+from safetensors.numpy import save_file
+
+from harness.base.digest import digest_tensors
+from harness.base.errors import InputError, MissingPrerequisite
+from harness.base.records import read_json, write_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import Case, check_trains, load_case
 from harness.cases.runs_of_a_case import ORACLE, REFERENCE, SUBJECT
-from harness.certify import flow, prerequisites, workspace
+from harness.certify import case_options, environment, flow, prerequisites, workspace
+from harness.certify.estimate import memory_of_a_diagnosis
 from harness.certify.jobs import ALL_SIDES, Options, job_of
-from harness.diagnosis.diagnosis import CURVES, Diagnosis, diagnose, record, run_name
+from harness.corpus.draw import write_weights
+from harness.diagnosis.diagnosis import CURVES, Diagnosis, diagnose, for_a_clue, record, run_name
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import CASE, INPUTS
 from harness.report.diagnosis import render_diagnosis
@@ -18,9 +29,12 @@ from harness.runners.executor import Listener
 from harness.runners.job import Job
 from harness.runners.launcher import Launcher
 from harness.runs.files import TRACE
+from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, read_tensors, read_weights, weights_files
 from harness.runs.trace import Side
 
 RECORD, PAGE = "diagnosis.json", "diagnosis.html"
+RUNS, TENSORS = "runs", "tensors"
+SHORTEST = 4  # the bits of the shortest length of a row that is advised
 CURVE_OF: dict[Side, str] = {"reference": REFERENCE, "subject": SUBJECT, "oracle": ORACLE}
 
 
@@ -48,29 +62,73 @@ def runner_of(bundle: Bundle, side: Side) -> str:
     return run.trace.header.runner
 
 
-def investigate(what: Case | Bundle, options: Options, listener: Listener) -> Diagnosis:
-    """Runs all three sides with taps in `options.out`, judges them, and writes record and page there.
+def chosen(
+    what: Case | Bundle,
+    *,
+    model: Path | None = None,
+    layers: int | None = None,
+    vocabulary: int | None = None,
+    rows: int | None = None,
+    length: int | None = None,
+) -> Case:
+    """What is diagnosed under the options of a command: a case, or the case of a bundle.
 
     Raises:
-        CertifyError: a package, the device or the directory cannot be used, or reference or oracle broke.
+        InputError: the options contradict each other, or what is diagnosed.
+    """
+    if isinstance(what, Case):
+        nothing = {"text": None, "data": None, "tokenizer": None}
+        case = case_options.with_options(what, model=model, layers=layers, vocabulary=vocabulary, **nothing)
+        return case_options.shortened(case, rows, length)
+    if layers is not None or vocabulary is not None:
+        raise InputError("--layers and --vocab cut a case; a bundle is diagnosed as its runs were made.")
+    case = what.case
+    if model is not None:
+        if case.checkpoint is None:
+            raise InputError(f"{what.path} began with drawn weights; omit --model.")
+        case = case.with_changes(**case.with_checkpoint(case.checkpoint.model_copy(update={"path": str(model)})))
+    return case_options.shortened(case, rows, length)
+
+
+def investigate(what: Case | Bundle, case: Case, options: Options, listener: Listener) -> Diagnosis:
+    """Runs all three sides with taps in `options.out`, judges them, and writes record and page there.
+
+    Args:
+        what: a case, or the bundle whose inputs are used.
+        case: the case of it, as `chosen`.
+        options: the runners, and how they run.
+        listener: see `harness.runners.executor`.
+
+    Raises:
+        CertifyError: a package, the device, the memory or the directory cannot be used, or reference or oracle broke.
         KeyboardInterrupt: the runs were interrupted; none is left.
     """
-    case = what if isinstance(what, Case) else what.case
     prerequisites.check(case, options, ALL_SIDES)
+    check_memory(case, environment.machine()["memory_gib"])
+    launcher = Launcher(workers=flow.at_once(case, options))
     with workspace.claimed(options.out, resume=False):
         if isinstance(what, Case):
             case, inputs = flow.prepare(case, (), options)
             write_json(options.out / INPUTS, inputs)
         else:
-            _take_over(what, options.out)
-        Launcher(workers=flow.at_once(case, options)).execute(jobs(case, options), case, listener)
-    return conclude(options.out)
+            _take_over(what, case, options.out)
+        launcher.execute(jobs(case, options), case, listener)
+        if whole := for_a_clue(options.out, diagnose(options.out)):
+            for made in (RUNS, TENSORS):
+                shutil.rmtree(options.out / made)
+            launcher.execute(jobs(case, options, whole), case, listener)
+        found = conclude(options.out)
+        if case.evidence == "sketches":
+            for path in weights_files(options.out / "inputs" / WEIGHTS):
+                path.unlink(missing_ok=True)
+    return found
 
 
-def jobs(case: Case, options: Options) -> list[Job]:
-    """A tapped run of each side; the subject's first, which takes longest."""
+def jobs(case: Case, options: Options, whole: tuple[str, ...] = ()) -> list[Job]:
+    """A tapped run of each side; the subject's first, which takes longest. `whole`: what is left whole in any case."""
     order: tuple[Side, ...] = ("subject", "reference", "oracle")
-    return [job_of(case, options, run_name(side), side, "taps", keep=True) for side in order]
+    every = [job_of(case, options, run_name(side), side, "taps", keep=True) for side in order]
+    return [dataclasses.replace(job, whole=whole) for job in every]
 
 
 def conclude(directory: Path) -> Diagnosis:
@@ -82,11 +140,44 @@ def conclude(directory: Path) -> Diagnosis:
     return diagnosis
 
 
-def _take_over(bundle: Bundle, out: Path) -> None:
-    """The case and the inputs of a bundle, and the traces of its long runs."""
+def check_memory(case: Case, there: float) -> None:
+    """Refuses a diagnosis that does not fit into so many GiB; 0 is not known.
+
+    Raises:
+        MissingPrerequisite: with the options that make it fit, if any do.
+    """
+    if not there or (needed := memory_of_a_diagnosis(case)) <= there:
+        return
+    lengths = (case.data.seq_length >> halved for halved in range(case.data.seq_length.bit_length() - SHORTEST))
+    fit = next((n for n in lengths if memory_of_a_diagnosis(case_options.shortened(case, 1, n)) <= there), None)
+    advice = f"Diagnose a smaller step: --rows 1 --length {fit}." if fit else "Use a machine with more."
+    raise MissingPrerequisite(
+        f"{case.name} cannot be diagnosed here: what is inside a step takes about {needed:.0f} GiB with the run, and "
+        f"this machine has {there:.0f}. {advice}"
+    )
+
+
+def _take_over(bundle: Bundle, case: Case, out: Path) -> None:
+    """The inputs of a bundle, as much of them as the case has, and the traces of its long runs.
+
+    Raises:
+        InputError: the initial weights, which sketched evidence does not hold, are not those of the bundle.
+    """
     (out / CURVES).mkdir()
-    shutil.copyfile(bundle.path / CASE, out / CASE)
-    shutil.copytree(bundle.path / "inputs", out / "inputs")
+    write_json(out / CASE, case.record())
+    inputs = out / "inputs"
+    shutil.copytree(bundle.path / "inputs", inputs)
+    rows, length = case.data.global_batch_size, case.data.seq_length
+    batches = read_tensors(inputs / BATCHES)
+    if batches["loss_mask"].shape[1:] != (rows, length):
+        tokens, mask = batches["tokens"][:, :rows, : length + 1], batches["loss_mask"][:, :rows, :length]
+        fewer = {"tokens": np.ascontiguousarray(tokens), "loss_mask": np.ascontiguousarray(mask)}
+        save_file(fewer, inputs / BATCHES)
+    if case.evidence == "sketches":
+        kept = inputs / VOCABULARY
+        write_weights(case, inputs, read_json(kept) if kept.is_file() else None)
+        if digest_tensors(read_weights(inputs / WEIGHTS)) != bundle.inputs.weights:
+            raise InputError(f"The weights are not those that the runs of {bundle.path} began with.")
     for side, run in CURVE_OF.items():
         trace = bundle.path / "runs" / run / TRACE
         if trace.is_file():

@@ -6,6 +6,7 @@ from harness.base.errors import InputError
 from harness.cases.case import Case
 from harness.certify.case_options import cut
 from harness.planning.memory import micro_rows
+from harness.runs.places import places
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
 GIB = 2**30
@@ -15,6 +16,7 @@ BYTES_OF_A_PARAMETER = 24
 TENSORS_OF_LOGITS = 20
 FRAMEWORK = GIB
 FLOAT32 = 4
+BYTES_OF_AN_ELEMENT = 20
 CUT_VOCABULARY = 4096
 
 
@@ -24,6 +26,14 @@ def memory_of_a_run(case: Case) -> float:
     logits = micro_rows(case) * case.data.seq_length * case.model.vocab_size * FLOAT32
     total = parameters * BYTES_OF_A_PARAMETER + logits * TENSORS_OF_LOGITS + case.parallel.world_size * FRAMEWORK
     return total / GIB
+
+
+def memory_of_a_diagnosis(case: Case) -> float:
+    """GiB of the largest run of a diagnosis: of a run, and what is inside a step: value and gradient of each place, as
+    the step keeps them and as they are taken out of it."""
+    data = case.data
+    elements = sum(math.prod(one.shape) for one in places(case.model, data.global_batch_size, data.seq_length))
+    return memory_of_a_run(case) + elements * BYTES_OF_AN_ELEMENT / GIB
 
 
 def runs_at_once(case: Case, wanted: int, memory: float) -> int:

@@ -12,12 +12,15 @@ from rich.tree import Tree
 
 from harness.cases.case import DEFAULT_CASE, Case
 from harness.certify import workspace
-from harness.certify.diagnose import PAGE, find, investigate, jobs, runner_of
+from harness.certify.diagnose import PAGE, chosen, find, investigate, jobs, runner_of
 from harness.certify.jobs import Options
 from harness.cli.options import (
     DEFAULT_WORKERS,
     JsonOption,
+    LayersOption,
+    ModelOption,
     ThreadsOption,
+    VocabularyOption,
     WorkersOption,
     check_device,
     without_option,
@@ -44,6 +47,11 @@ def diagnose(
     ] = None,
     reference: RunnerOption = None,
     oracle: RunnerOption = None,
+    model: ModelOption = None,
+    layers: LayersOption = None,
+    vocab: VocabularyOption = None,
+    rows: Annotated[int | None, typer.Option(help="Only so many rows of each step.", min=1)] = None,
+    length: Annotated[int | None, typer.Option(help="Only so many tokens of each row.", min=1)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory for runs and page; default: a new one under certify-runs/.")
     ] = None,
@@ -58,7 +66,7 @@ def diagnose(
     output and gradient. Exit code 0: nothing differs. 1: a place is named. 2: bad input. 3: the subject's run failed.
     """
     found = find(what)
-    case = found if isinstance(found, Case) else found.case
+    case = chosen(found, model=model, layers=layers, vocabulary=vocab, rows=rows, length=length)
     on = device or (found.environment.device if isinstance(found, Bundle) else "CPU")
     check_device(on)
     options = Options(
@@ -92,7 +100,7 @@ def _runner(found: Case | Bundle, side: Side, given: str | None, usual: str) -> 
 def _run_shown(found: Case | Bundle, case: Case, options: Options, quiet: bool) -> Diagnosis:
     try:
         with Progress(error_console, [job.run for job in jobs(case, options)], quiet=quiet) as progress:
-            return investigate(found, options, progress.update)
+            return investigate(found, case, options, progress.update)
     except KeyboardInterrupt:
         again = shlex.join(without_option(options.command, "--out"))
         raise Interrupted(f"Interrupted; no process is left. Start again, in a new directory: {again}") from None

@@ -37,6 +37,12 @@ TokenizerOption = Annotated[
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Weights to begin with: a checkpoint in Hugging Face's form.")
 ]
+LayersOption = Annotated[
+    int | None, typer.Option("--layers", min=1, help="Only so many layers of the model; the result says so.")
+]
+VocabularyOption = Annotated[
+    int | None, typer.Option("--vocab", min=2, help="Only so many tokens, the first of the corpus; the result says so.")
+]
 
 
 def check_device(device: str) -> None:

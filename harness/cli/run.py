@@ -19,10 +19,12 @@ from harness.cli.options import (
     BaselinesOption,
     DataOption,
     JsonOption,
+    LayersOption,
     ModelOption,
     TextOption,
     ThreadsOption,
     TokenizerOption,
+    VocabularyOption,
     WorkersOption,
     check_device,
 )
@@ -42,12 +44,8 @@ def run(
     data: DataOption = None,
     tokenizer: TokenizerOption = None,
     model: ModelOption = None,
-    layers: Annotated[
-        int | None, typer.Option(help="Only so many layers of the model; the level says so.", min=1)
-    ] = None,
-    vocab: Annotated[
-        int | None, typer.Option(help="Only so many tokens, the first of the corpus; the level says so.", min=2)
-    ] = None,
+    layers: LayersOption = None,
+    vocab: VocabularyOption = None,
     standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
     level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     out: Annotated[

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from harness.comparison.distance import tensor_difference
 from harness.runs.places import TABLES
+from harness.runs.taps import exact_loss
 
 Array = npt.NDArray[Any]
 # A guess explains a difference if at most a hundredth of it remains.
@@ -271,15 +272,6 @@ CLUES: tuple[Clue, ...] = (
     not_finite, zeros, its_input, factor, elsewhere, shifted, exchanged, rounded, attention_weights, rotary_tables,
     rotated, factors, vectors, partly,
 )  # fmt: skip
-
-
-def exact_loss(logits: Array, targets: Array, mask: Array, count: float) -> float:
-    """-sum over counted targets of log softmax(logits)[target], over `count`, in float64."""
-    wide = logits.astype(np.float64)
-    largest = wide.max(-1, keepdims=True)
-    log_sum = np.log(np.exp(wide - largest).sum(-1)) + largest[..., 0]
-    picked = np.take_along_axis(wide, targets[..., None].astype(np.int64), -1)[..., 0]
-    return float(((log_sum - picked) * mask).sum()) / count
 
 
 def loss_clue(loss: float, logits: Array, tokens: Array, mask: Array, allowed: float) -> str | None:

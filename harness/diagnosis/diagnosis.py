@@ -17,16 +17,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from harness.base.digest import digest_each
 from harness.base.errors import EvidenceError
 from harness.base.records import encode, read_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, parse_case
-from harness.comparison.distance import relative, tensor_difference
+from harness.comparison.distance import relative
+from harness.comparison.left import change_difference, names_of
 from harness.diagnosis.errors_by_place import (
     ALLOWED_RATIO,
     SIDES,
@@ -36,11 +35,13 @@ from harness.diagnosis.errors_by_place import (
     TappedStep,
     Tensors,
     allowance,
+    tensor_name,
 )
-from harness.diagnosis.first_difference import Named, name_first, shown
+from harness.diagnosis.first_difference import Named, name_first, shown, tensors_for_a_clue
 from harness.evidence.bundle import read_run
 from harness.evidence.bundle_files import CASE
-from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
+from harness.runs.files import UPDATED
+from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors, read_weights
 from harness.runs.taps import TAPS, TapRecord, read_taps
 from harness.runs.trace import Side, Step, read_trace
 
@@ -63,9 +64,15 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """Everything that was compared, in order; `named` is None where nothing differs."""
+    """Everything that was compared, in order; `named` is None where nothing differs.
+
+    `rows` and `length` are those of the step; `evidence` is what its tensors left.
+    """
 
     case: str
+    rows: int
+    length: int
+    evidence: Literal["tensors", "sketches"]
     subject: str
     named: Named | None
     readings: tuple[Reading, ...]
@@ -102,7 +109,23 @@ def diagnose(directory: Path) -> Diagnosis:
     curves = {
         side: read_trace(path).steps for side in SIDES if (path := directory / CURVES / f"{side}.jsonl").is_file()
     }
-    return judge_sides(case, sides, read_tensors(inputs / WEIGHTS), read_tensors(inputs / BATCHES), curves)
+    return judge_sides(case, sides, read_weights(inputs / WEIGHTS), read_tensors(inputs / BATCHES), curves)
+
+
+def for_a_clue(directory: Path, diagnosis: Diagnosis) -> tuple[str, ...]:
+    """The tensors that would give a clue to the fault at the named place, where only their sketches were left.
+
+    Raises:
+        EvidenceError: as `diagnose`.
+    """
+    reading = diagnosis.named.reading if diagnosis.named is not None else None
+    if reading is None or diagnosis.taps["subject"].missing:
+        return ()
+    case = parse_case(read_json(directory / CASE), str(directory / CASE))
+    sides = {side: read_side(directory, side) for side in SIDES}
+    if tensor_name(reading.direction, reading.name) in sides["subject"].tensors:
+        return ()
+    return tensors_for_a_clue(_tapped_step(case, sides, read_tensors(directory / "inputs" / BATCHES)), reading)
 
 
 def read_side(directory: Path, side: Side) -> TappedRun:
@@ -131,16 +154,20 @@ def judge_sides(
     curves: Mapping[Side, Sequence[Step]],
 ) -> Diagnosis:
     """The diagnosis of three sides' tapped runs; `curves` are steps of their longer runs, where recorded."""
-    step = TappedStep(case, sides, {name: batches[name][0] for name in ("tokens", "loss_mask")})
+    step = _tapped_step(case, sides, batches)
     subject, header = sides["subject"], sides["subject"].run.trace
     broken = None if subject.tensors else f"the subject's run failed: {subject.run.outcome.detail}"
     built = (*_loaded(weights, header.header.initial), *_built(case, header.header.alignment)) if header else ()
     short = {side: run.steps() for side, run in sides.items()}
     readings = tuple(step.readings()) if subject.tensors else ()
-    checks = tuple(_checks(readings, sides, weights, built, {**short, **curves})) if subject.tensors else ()
+    made = {**short, **curves}
+    checks = tuple(_checks(readings, sides, weights, built, made, case.training.oracle)) if subject.tensors else ()
     named = name_first(step, readings) or _named_check(checks)
     return Diagnosis(
         case=case.name,
+        rows=case.data.global_batch_size,
+        length=case.data.seq_length,
+        evidence=case.evidence,
         subject=header.header.runner if header else "",
         named=_with_built(named, built),
         readings=readings,
@@ -149,6 +176,10 @@ def judge_sides(
         taps={side: run.taps for side, run in sides.items()},
         broken=broken,
     )
+
+
+def _tapped_step(case: Case, sides: Mapping[Side, TappedRun], batches: Tensors) -> TappedStep:
+    return TappedStep(case, sides, {name: batches[name][0] for name in ("tokens", "loss_mask")})
 
 
 def _loaded(weights: Tensors, initial: Mapping[str, str]) -> tuple[str, ...]:
@@ -182,13 +213,14 @@ def _checks(
     weights: Tensors,
     built: Sequence[str],
     curves: Mapping[Side, Sequence[Step]],
+    oracle: int | Literal["probe"] | None,
 ) -> Iterator[Check]:
     words = {"forward": "values", "backward": "gradients by place", "parameter": "gradients of parameters"}
     for direction, name in words.items():
         of_one = [reading for reading in readings if reading.direction == direction]
         yield _summed(name, of_one)
     # An update depends on the rate, so the rate is checked first.
-    numbers = {check.name: check for check in _numbers(curves)}
+    numbers = {check.name: check for check in _numbers(curves, limited=oracle is not None)}
     yield numbers.pop("number of targets")
     yield numbers.pop("learning rate")
     yield _summed("optimizer alone", list(_updates(sides, weights)))
@@ -213,34 +245,45 @@ def _summed(name: str, readings: Sequence[Reading]) -> Check:
 
 def _updates(sides: Mapping[Side, TappedRun], weights: Tensors) -> Iterator[Reading]:
     """The change of each parameter by the optimizer alone, from the same gradients."""
+    exact = sides["oracle"].tensors
+    recorded = {side: names_of(sides[side].tensors, UPDATED) for side in SIDES}
     for name, start in weights.items():
-        found = [sides[side].tensors.get(f"updated.{name}") for side in ("oracle", *SIDES[:2])]
-        changes = [None if one is None or one.shape != start.shape else one - start.astype(np.float64) for one in found]
-        exact, *others = changes
-        errors = [None if exact is None or one is None else tensor_difference(exact, one)[0] for one in others]
-        own = allowance(errors[0], [])
-        yield Reading(name=name, direction="parameter", reference=errors[0], subject=errors[1], allowance=own)
+        updated = f"{UPDATED}{name}"
+        errors = [
+            change_difference(updated, exact, sides[side].tensors, {name: start})
+            if updated in recorded["oracle"] & recorded[side]
+            else None
+            for side in SIDES[:2]
+        ]
+        allowed = allowance(errors[0], [])
+        yield Reading(name=name, direction="parameter", reference=errors[0], subject=errors[1], allowance=allowed)
 
 
-def _numbers(curves: Mapping[Side, Sequence[Step]]) -> Iterator[Check]:
+def _numbers(curves: Mapping[Side, Sequence[Step]], *, limited: bool) -> Iterator[Check]:
     """Rate, targets, loss and norm by step. The reference's largest error over all steps sets the limit of every step:
-    at a single step the reference may be exact by chance."""
+    at a single step the reference may be exact by chance.
+
+    `limited`: the oracle of the case does not take all steps. After its last, rate and targets are the reference's,
+    and loss and norm are not judged.
+    """
     steps = {side: {step.step: step for step in curve} for side, curve in curves.items()}
     words = {"learning_rate": "learning rate", "tokens": "number of targets", "loss": "loss", "grad_norm": "grad norm"}
-    every = sorted({*steps["oracle"], *steps["subject"]})
     for number, name in words.items():
+        exact: dict[int, Step] = dict(steps["oracle"])
+        if limited and number in ("learning_rate", "tokens"):
+            exact = {**steps["reference"], **exact}
+        every = sorted(exact if limited else {*exact, *steps["subject"]})
         errors, own = (
-            [_distance(steps["oracle"].get(at), steps[side].get(at), number) for at in every]
-            for side in ("subject", "reference")
+            [_distance(exact.get(at), steps[side].get(at), number) for at in every] for side in ("subject", "reference")
         )
         allowed = ALLOWED_RATIO * allowance(None, own)
         wrong = next((at for at, error in zip(every, errors, strict=True) if not error <= allowed), None)
         if wrong is None:
-            detail = f"{len(every)} steps, at most {shown(max(errors, default=math.nan))} off"
+            detail = f"{len(every)} {'step' if len(every) == 1 else 'steps'}, at most {shown(max(errors, default=math.nan))} off"
             yield Check(name=name, state="agrees" if every else "not recorded", detail=detail)
             continue
-        found, exact = (getattr(steps[side].get(wrong), number, None) for side in ("subject", "oracle"))
-        is_, expected = ("missing" if value is None else f"{value:.9g}" for value in (found, exact))
+        found, wanted = (getattr(one.get(wrong), number, None) for one in (steps["subject"], exact))
+        is_, expected = ("missing" if value is None else f"{value:.9g}" for value in (found, wanted))
         yield Check(name=name, state="differs", detail=f"wrong from step {wrong} on, {is_} instead of {expected}")
 
 
@@ -261,6 +304,9 @@ def record(diagnosis: Diagnosis) -> dict[str, Any]:
     named = diagnosis.named
     values = {
         "case": diagnosis.case,
+        "rows": diagnosis.rows,
+        "length": diagnosis.length,
+        "evidence": diagnosis.evidence,
         "subject": diagnosis.subject,
         "sentence": diagnosis.sentence,
         "named": named and {

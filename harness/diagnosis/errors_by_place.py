@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from harness.cases.case import Case
-from harness.comparison.distance import HALF_ULP, relative, tensor_difference
-from harness.diagnosis.clues import exact_loss
+from harness.comparison.distance import HALF_ULP, relative
+from harness.comparison.left import difference
 from harness.runs.places import HEAD, LOSS, Direction, places
-from harness.runs.taps import TapRecord
+from harness.runs.sketches import SKETCH
+from harness.runs.taps import TapRecord, exact_loss
 from harness.runs.trace import Run, Side, Step
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -117,25 +118,38 @@ class TappedStep:
         The loss is measured against the exact loss of the same side's logits: its sum averages errors away, sometimes
         to zero, so the reference's error against the oracle would allow too little.
         """
-        if (direction, name) == ("forward", LOSS) and all(
-            self.tensor(side, "forward", HEAD) is not None for side in SIDES
-        ):
+        if (direction, name) == ("forward", LOSS) and all(self.recorded(side, "forward", HEAD) for side in SIDES):
             return self._loss_error("reference"), self._loss_error("subject")
-        exact = self.tensor("oracle", direction, name)
-        found = [self.tensor(side, direction, name) for side in ("reference", "subject")]
-        errors = [None if exact is None or one is None else tensor_difference(exact, one)[0] for one in found]
-        return errors[0], errors[1]
+        return self._error("reference", direction, name), self._error("subject", direction, name)
+
+    def _error(self, side: Side, direction: Direction, name: str) -> float | None:
+        if not (self.recorded("oracle", direction, name) and self.recorded(side, direction, name)):
+            return None
+        exact, found = (self.sides[one].tensors for one in ("oracle", side))
+        return difference(tensor_name(direction, name), exact, found)[0]
 
     def _loss_error(self, side: Side) -> float | None:
         loss = self.tensor(side, "forward", LOSS)
         return None if loss is None else relative(self.loss_of_own_logits(side), float(loss))
 
     def loss_of_own_logits(self, side: Side) -> float:
-        """The exact loss of a side's own logits."""
-        logits, mask = self.sides[side].tensors[f"forward.{HEAD}"], self.batch["loss_mask"]
+        """The exact loss of a side's own logits; NaN where they are of another shape."""
+        logits, mask = self.tensor(side, "forward", HEAD), self.batch["loss_mask"]
+        if logits is None:
+            stated = self.sides[side].taps.loss_of_logits
+            return math.nan if stated is None else stated
         return exact_loss(logits, self.batch["tokens"][:, 1:], mask, float(mask.sum()))
 
+    def recorded(self, side: Side, direction: Direction, name: str) -> bool:
+        """Whether a side left its tensor at a place, or a sketch of it."""
+        full, left = tensor_name(direction, name), self.sides[side].tensors
+        return full in left or f"{full}{SKETCH}" in left
+
     def tensor(self, side: Side, direction: Direction, name: str) -> npt.NDArray[Any] | None:
-        """A side's tensor at a place, if recorded."""
-        prefix = "gradient" if direction == "parameter" else direction
-        return self.sides[side].tensors.get(f"{prefix}.{name}")
+        """A side's tensor at a place, if it left the tensor itself."""
+        return self.sides[side].tensors.get(tensor_name(direction, name))
+
+
+def tensor_name(direction: Direction, name: str) -> str:
+    """What a tapped run calls its tensor at a place."""
+    return f"{'gradient' if direction == 'parameter' else direction}.{name}"

@@ -1,6 +1,7 @@
 """The first place that differs, in one sentence: the place, its error, and a clue to the fault."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from harness.diagnosis.clues import Scene, clue, loss_clue
-from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, TappedStep
+from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, TappedStep, tensor_name
 from harness.runs.places import HEAD, LOSS
+
+LAYER = re.compile(r"model\.layers\.\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ def _uncalled(step: TappedStep, first: Reading) -> str | None:
     """An input module with weights of a wrong value that reference and oracle call and the subject does not."""
     place = step.places.get(first.name) if first.direction == "forward" else None
     for name in place.inputs if place else ():
-        recorded_by = {side for side in step.sides if step.tensor(side, "forward", name) is not None}
+        recorded_by = {side for side in step.sides if step.recorded(side, "forward", name)}
         if step.places[name].parameter is not None and recorded_by == {"reference", "oracle"}:
             return name
     return None
@@ -80,7 +83,8 @@ def _clue(step: TappedStep, reading: Reading) -> str | None:
     exact, given, reference = (
         step.tensor(side, reading.direction, reading.name) for side in ("oracle", "subject", "reference")
     )
-    assert exact is not None and given is not None and reference is not None, "a reading that differs has all three"
+    if exact is None or given is None or reference is None:
+        return None  # of a case that keeps no tensors; see `tensors_for_a_clue`
     if (reading.direction, reading.name) == ("forward", LOSS):
         logits, batch = step.tensor("subject", "forward", HEAD), step.batch
         if logits is not None:
@@ -94,11 +98,25 @@ def _clue(step: TappedStep, reading: Reading) -> str | None:
     return clue(scene) or _tied_clue(step, scene, reading)
 
 
+def tensors_for_a_clue(step: TappedStep, reading: Reading) -> tuple[str, ...]:
+    """The tensors that a clue about a place needs: its own, those that it is computed from, and the others of its
+    layer, whose values it may hold."""
+    place, layer = step.places.get(reading.name), LAYER.match(reading.name)
+    inputs = place.inputs if place is not None else ()
+    neighbours = [name for name in step.places if layer and name.startswith(f"{layer[0]}.")]
+    found = [(reading.direction, reading.name), *(("forward", name) for name in inputs)]
+    if reading.direction == "parameter":
+        found += [("backward", "model.embed_tokens")] if step.tied else []
+    else:
+        found += [(reading.direction, name) for name in neighbours]
+    return tuple(dict.fromkeys(tensor_name(*one) for one in found))
+
+
 def _scene(step: TappedStep, reading: Reading, exact: Any, given: Any, reference: Any) -> Scene:
     place = step.places.get(reading.name)
     names = place.inputs if place and reading.direction == "forward" else ()
     inputs = {name: step.tensor("subject", "forward", name) for name in names}
-    prefix = f"{'gradient' if reading.direction == 'parameter' else reading.direction}."
+    prefix = tensor_name(reading.direction, "")
     others = step.sides["oracle"].tensors
     return Scene(
         name=reading.name,
@@ -108,7 +126,9 @@ def _scene(step: TappedStep, reading: Reading, exact: Any, given: Any, reference
         reference=reference,
         allowed=ALLOWED_RATIO * reading.allowance,
         inputs={name: tensor for name, tensor in inputs.items() if tensor is not None},
-        elsewhere={name.removeprefix(prefix): t for name, t in others.items() if name.startswith(prefix)},
+        elsewhere={
+            name.removeprefix(prefix): t for name, t in others.items() if name.startswith(prefix) and "#" not in name
+        },
     )
 
 

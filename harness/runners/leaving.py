@@ -1,6 +1,6 @@
 """What a run leaves of its tensors: the digest of each, and the tensors themselves or their sketches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,15 @@ class Leaving:
         self.digests: dict[str, str] = {}
         self.left: dict[str, Array] = {}
 
-    def add(self, prefix: str, tensors: Iterable[tuple[str, Array]], start: Tensors | None = None) -> None:
-        """Adds named tensors. Of a parameter that has a value in `start`, the change is sketched."""
+    def add(
+        self,
+        prefix: str,
+        tensors: Iterable[tuple[str, Array]],
+        start: Tensors | None = None,
+        whole: Container[str] = (),
+    ) -> None:
+        """Adds named tensors. Of a parameter that has a value in `start`, the change is sketched. Those in `whole` are
+        left themselves too."""
         buckets = BUCKETS_OF_FIRST_GRADIENT if prefix == GRADIENT else BUCKETS
         for name, tensor in tensors:
             full = f"{prefix}{name}"
@@ -35,7 +42,7 @@ class Leaving:
             if self._sketched:
                 shown = tensor if start is None else tensor.astype(np.float64) - start[name]
                 self.left |= recorded(full, shown, buckets, located=prefix == GRADIENT)
-            else:
+            if not self._sketched or full in whole:
                 self.left[full] = tensor
 
     def keep(self, job: Job) -> str | None:

@@ -11,14 +11,14 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.digest import digest_tensors
+from harness.base.digest import digest_array, digest_tensors
 from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case, parse_case
 from harness.runners import cores
@@ -30,13 +30,15 @@ from harness.runners.protocol import ByParameter, Compiled, Numbers, Runner, Set
 from harness.runners.registry import load_runner
 from harness.runs.files import GRADIENT, TIMING, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, PROBE_UPDATES, ProbeGradients, read_tensors, read_weights
-from harness.runs.taps import TAPS, TapRecord
+from harness.runs.places import HEAD, LOSS, TABLES
+from harness.runs.taps import TAPS, TapRecord, exact_loss
 from harness.runs.trace import Step, TraceHeader, TraceWriter
 
 CHECKPOINT = "checkpoint"
 CHECKPOINT_STEP = "step.json"
 TIMED_CALLS = 3
 KIB_OF_A_MIB = 1 << 10
+SMALL = (f"forward.{LOSS}", f"backward.{LOSS}", f"forward.{TABLES}")  # places that are left whole by every tapped run
 OVER_RANKS = "a step is tapped in one process only, not over ranks"
 
 
@@ -120,13 +122,18 @@ def probe(job: Job, case: Case, build: Callable[[], Runner], weights: Tensors, b
             runner = build()
             gradients = runner.gradients(tokens, loss_mask)
         note(timing, "gradients")
-        left.add(GRADIENT, gradients.items())
+        left.add(GRADIENT, gradients.items(), whole=job.whole)
         note(timing, "gradients recorded")
-        if job.arm != "taps":
-            gradients = {}
+        gradients = {}
         left.add(UPDATED, apply(runner, case, weights, timing), start=weights)
         if job.arm == "taps":
-            left.add("", tap(job, runner, build, tokens, loss_mask, gradients).items())
+            plain = runner if case.evidence == "tensors" else None
+            del runner
+            gc.collect()
+            of_gradients = {name: digest for name, digest in left.digests.items() if name.startswith(GRADIENT)}
+            places = tap(job, plain, build, tokens, loss_mask, of_gradients)
+            note(timing, "places")
+            left.add("", places.items(), whole={*SMALL, *job.whole})
         writer.finish(left.digests, kept=left.keep(job))
 
 
@@ -153,14 +160,14 @@ def note(timing: TextIO, phase: str) -> None:
 
 def tap(
     job: Job,
-    plain: Runner,
+    plain: Runner | None,
     build: Callable[[], Runner],
     tokens: npt.NDArray[np.int32],
     loss_mask: npt.NDArray[np.uint8],
-    gradients: Tensors,
+    gradients: Mapping[str, str],
 ) -> dict[str, npt.NDArray[Any]]:
-    """The places of the step that gave `gradients`, as `forward.PLACE` and `backward.PLACE`; writes whether tapping
-    changed it, and its cost."""
+    """The places of the step that gave gradients of these digests, as `forward.PLACE` and `backward.PLACE`; writes
+    whether tapping changed it, and what it costs beside a plain runner."""
     record, places = TapRecord(missing=OVER_RANKS), dict[str, npt.NDArray[Any]]()
     if job.ranks == 1:
         record, places = _tapped(plain, build(), tokens, loss_mask, gradients)
@@ -169,11 +176,11 @@ def tap(
 
 
 def _tapped(
-    plain: Runner,
+    plain: Runner | None,
     tapped: Runner,
     tokens: npt.NDArray[np.int32],
     loss_mask: npt.NDArray[np.uint8],
-    gradients: Tensors,
+    gradients: Mapping[str, str],
 ) -> tuple[TapRecord, dict[str, npt.NDArray[Any]]]:
     if not isinstance(tapped, Tapped):
         return TapRecord(missing=f"{type(tapped).__name__} has no method taps"), {}
@@ -185,19 +192,28 @@ def _tapped(
         traceback.print_exc()
         reason = (str(error).strip().splitlines() or ["without a message"])[0]
         return TapRecord(missing=f"the tapped step failed: {type(error).__name__}: {reason}"), {}
-    names = sorted({*gradients, *taps.gradients})
+    given = {f"{GRADIENT}{name}": digest_array(np.asarray(tensor)) for name, tensor in taps.gradients.items()}
     record = TapRecord(
         missing=None,
-        differing=tuple(name for name in names if not _same_bits(gradients.get(name), taps.gradients.get(name))),
-        plain_seconds=_best(lambda: plain.gradients(tokens, loss_mask)),
-        tapped_seconds=_best(lambda: tapped.taps(tokens, loss_mask)),
+        differing=tuple(
+            name.removeprefix(GRADIENT)
+            for name in sorted({*gradients, *given})
+            if gradients.get(name) != given.get(name)
+        ),
+        plain_seconds=_best(lambda: plain.gradients(tokens, loss_mask)) if plain is not None else None,
+        tapped_seconds=_best(lambda: tapped.taps(tokens, loss_mask)) if plain is not None else None,
+        loss_of_logits=_loss_of_logits(taps.forward.get(HEAD), tokens, loss_mask),
     )
     found = {"forward": taps.forward, "backward": taps.backward}
     return record, {f"{way}.{name}": np.asarray(value) for way, at in found.items() for name, value in at.items()}
 
 
-def _same_bits(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:
-    return a is not None and b is not None and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+def _loss_of_logits(
+    logits: npt.NDArray[Any] | None, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]
+) -> float | None:
+    if logits is None or logits.shape[:2] != loss_mask.shape:
+        return None
+    return exact_loss(logits, tokens[:, 1:], loss_mask, float(loss_mask.sum()))
 
 
 def _best(call: Callable[[], object]) -> float:

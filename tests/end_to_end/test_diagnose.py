@@ -19,6 +19,7 @@ from harness.certify.diagnose import PAGE, RECORD, jobs
 from harness.certify.jobs import Options
 from harness.diagnosis.diagnosis import Named, diagnose, run_name
 from harness.runners.launcher import Launcher
+from harness.runs.inputs import read_tensors
 from tests.support.certify_process import certify
 from tests.support.examples import ROOT
 from tests.support.full import full
@@ -128,3 +129,27 @@ def test_another_fault_is_named_where_it_is(named: Callable[..., dict[str, Named
     assert found is not None
     assert found.place == place
     assert words in found.sentence
+
+
+@full(
+    held_by="tests/end_to_end/test_diagnose.py::test_a_fault_is_named_where_it_is, "
+    "tests/unit/diagnosis/test_diagnosis.py::"
+    "test_sketches_name_the_place_and_the_tensors_around_it_give_the_clue"
+)
+def test_a_case_that_keeps_no_tensors_is_diagnosed_by_sketches_and_the_tensors_around_the_fault(
+    case: Path, tmp_path: Path
+) -> None:
+    record = yaml.safe_load(case.read_text())
+    record["evidence"], record["training"]["oracle"] = "sketches", "probe"
+    record["standards"] = ["official", "strict-probe-fp32"]
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump(record))
+    fault = next(iter(FAULTS))
+    done = certify("diagnose", tmp_path / "case.yaml", "--subject", fault, "--out", tmp_path / "out", "--json")
+    place, words = FAULTS[fault]
+    found = json.loads(done.stdout)
+    assert (found["named"]["place"], found["evidence"]) == (place, "sketches")
+    assert words in found["sentence"]
+    assert {taps["missing"] for taps in found["taps"].values()} == {None}
+    assert [taps["differing"] for taps in found["taps"].values()] == [[], [], []]
+    left = read_tensors(tmp_path / "out" / "tensors" / f"{run_name('subject')}.safetensors")
+    assert "forward.lm_head#sketch" in left and "forward.lm_head" not in left

@@ -1,7 +1,7 @@
 """Tapped runs of invented numbers, in memory and as files."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from harness.base.digest import digest_each
 from harness.base.records import write_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, load_case
-from harness.diagnosis.clues import exact_loss
 from harness.diagnosis.errors_by_place import SIDES, TappedRun
 from harness.evidence.bundle_files import CASE
-from harness.runs.files import OUTCOME, TRACE
+from harness.runners.leaving import Leaving
+from harness.runners.worker import SMALL
+from harness.runs.files import OUTCOME, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, WEIGHTS, seeded
 from harness.runs.places import places
-from harness.runs.taps import TAPS, TapRecord
+from harness.runs.taps import TAPS, TapRecord, exact_loss
 from harness.runs.trace import Run, RunOutcome, Side, Step, Trace, TraceFooter, TraceHeader, TraceWriter
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
@@ -91,7 +92,9 @@ def tapped(side: Side, tensors: Mapping[str, Array], taps: TapRecord | None = No
     footer = TraceFooter(last_step=STEPS, parameters={}, lines="")
     trace = Trace(header=dataclasses.replace(stated, **header), steps=steps, footer=footer)
     outcome = RunOutcome(status="completed", last_step=STEPS, detail=f"{STEPS} of {STEPS} steps")
-    whole = taps or TapRecord(missing=None, plain_seconds=0.1, tapped_seconds=0.2)
+    logits = tensors.get("forward.lm_head")
+    own = None if logits is None else _loss_of(logits)
+    whole = taps or TapRecord(missing=None, plain_seconds=0.1, tapped_seconds=0.2, loss_of_logits=own)
     return TappedRun(run=Run(name=f"{side}-taps", outcome=outcome, trace=trace), tensors=tensors, taps=whole)
 
 
@@ -129,3 +132,20 @@ def write(directory: Path, sides: Mapping[Side, TappedRun]) -> Path:
             directory / "tensors" / f"{one.run.name}.safetensors",
         )
     return directory
+
+
+def sketched_sides(sides: Mapping[Side, TappedRun], whole: Container[str] = ()) -> dict[Side, TappedRun]:
+    """The same sides of a case that keeps no tensors, except for those in `whole` and the small ones."""
+    return {side: dataclasses.replace(one, tensors=_sketched(one.tensors, whole)) for side, one in sides.items()}
+
+
+def _sketched(tensors: Mapping[str, Array], whole: Container[str]) -> dict[str, Array]:
+    left = Leaving(CASE_OF_ALL.with_changes(evidence="sketches"))
+    every = {name.partition(".")[0] + ".": dict[str, Array]() for name in tensors}
+    for name, tensor in tensors.items():
+        prefix, _, rest = name.partition(".")
+        every[f"{prefix}."][rest] = tensor
+    for prefix, found in every.items():
+        start = WEIGHTS_OF_ALL if prefix == UPDATED else None
+        left.add(prefix, found.items(), start=start, whole=({*SMALL} | {n for n in tensors if n in whole}))
+    return left.left

@@ -1,13 +1,17 @@
 """`certify diagnose` as a command, with NumPy runners that cannot be tapped."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from harness.certify import case_options, flow
+from harness.cases.case import load_case
+from harness.certify import case_options, environment, flow
 from harness.certify.diagnose import PAGE, RECORD
+from harness.certify.estimate import memory_of_a_diagnosis
+from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
 from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, options, text_case
 from tests.support.fake_runners import AT
@@ -101,3 +105,52 @@ def test_a_directory_that_holds_something_is_not_taken(diagnose: Call, case: Pat
     done = diagnose(case, "--subject", f"{FAKES}:Fake", "--out", tmp_path / "out")
     assert done.code == BAD_INPUT
     assert "is not empty" in done.err
+
+
+def test_a_bundle_without_tensors_is_diagnosed_with_its_weights_drawn_again(
+    diagnose: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    case = text_case(tmp_path).with_changes(standards=("official",), evidence="sketches")
+    made = options(bundle, subject="OtherGradients")
+    flow.run(case, case_options.load_standards(["official"], case), made, lambda run, trace: None)
+    capsys.readouterr()
+    done = diagnose(bundle, "--rows", 1, "--length", 4, "--out", tmp_path / "out", "--json")
+    found = json.loads(done.out)
+    assert (done.code, found["named"]["place"]) == (NAMED, "model.norm.weight")
+    tokens, given = (read_tensors(at / "inputs" / BATCHES)["tokens"] for at in (tmp_path / "out", bundle))
+    assert tokens.shape == (len(given), 1, 5) and (tokens == given[:, :1, :5]).all()
+    assert not (tmp_path / "out" / "inputs" / WEIGHTS).exists(), "they follow from the case"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rows", "99"), "--rows 99 is more than"),
+        (("--length", "9999"), "--length 9999 is more than"),
+        (("--layers", "99"), "--layers 99 cuts nothing"),
+    ],
+)
+def test_more_than_the_case_has_is_bad_input(
+    diagnose: Call, case: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = diagnose(case, *arguments, "--out", tmp_path / "out")
+    assert done.code == BAD_INPUT and message in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_step_that_does_not_fit_into_memory_is_refused_with_one_that_does(
+    diagnose: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {**environment.machine(), "memory_gib": 24.0}
+    monkeypatch.setattr(environment, "machine", lambda: there)
+    # a case whose runs fit, and whose step does not
+    case = load_case("qwen3-0.6b-fp32")
+    path = tmp_path / "case.yaml"
+    path.write_text(yaml.safe_dump(case.model_dump(mode="json")))
+    done = diagnose(path, "--subject", f"{FAKES}:Fake", "--out", tmp_path / "out")
+    assert done.code == BAD_INPUT
+    assert "what is inside a step takes about" in done.err
+    found = re.search(r"--rows 1 --length (\d+)", done.err)
+    assert found is not None and 64 <= int(found[1]) < case.data.seq_length
+    assert memory_of_a_diagnosis(case_options.shortened(case, 1, int(found[1]))) <= 24

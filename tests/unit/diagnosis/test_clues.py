@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.diagnosis.clues import Scene, clue, exact_loss, loss_clue
+from harness.diagnosis.clues import Scene, clue, loss_clue
+from harness.runs.taps import exact_loss
 
 Array = npt.NDArray[Any]
 HIDDEN, HEADS = ("row", "position", "channel"), ("row", "head", "position", "channel")

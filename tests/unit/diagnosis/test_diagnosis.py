@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import EvidenceError
-from harness.diagnosis.diagnosis import Diagnosis, diagnose, first_difference, judge_sides, record
+from harness.diagnosis.diagnosis import Check, Diagnosis, diagnose, first_difference, for_a_clue, judge_sides, record
 from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, TappedRun, allowance
 from harness.runs.places import LOSS, places
 from harness.runs.taps import TapRecord
-from harness.runs.trace import Side
-from tests.support.tapped import CASE_OF_ALL, EXACT, WEIGHTS_OF_ALL, Change, batches, tapped, three, write
+from harness.runs.trace import Side, Step
+from tests.support.tapped import (
+    CASE_OF_ALL,
+    EXACT,
+    WEIGHTS_OF_ALL,
+    Change,
+    batches,
+    sketched_sides,
+    tapped,
+    three,
+    write,
+)
 
 PLACES = [place for place in places(CASE_OF_ALL.model, 1, 8) if place.name != LOSS]
 FEW = settings(max_examples=12)
@@ -228,3 +240,60 @@ def test_three_finished_runs_are_judged_from_their_directory(tmp_path: Path) -> 
     (tmp_path / "wrong" / "tensors" / "oracle-taps.safetensors").unlink()
     with pytest.raises(EvidenceError, match="oracle-taps"):
         diagnose(tmp_path / "wrong")
+
+
+@FEW
+@given(st.integers(0, 10**6))
+def test_correct_sides_differ_nowhere_by_their_sketches(seed: int) -> None:
+    found = judged(sketched_sides(three(seed=seed)))
+    assert found.sentence == "nothing differs"
+    assert {reading.state for reading in found.readings} == {"agrees"}
+    assert {check.state for check in found.checks} == {"agrees"}
+
+
+@FEW
+@given(st.sampled_from(PLACES))
+def test_sketches_name_the_place_and_the_tensors_around_it_give_the_clue(place: Any) -> None:
+    sides = three(scaled(1.01, *(f"forward.{name}" for name in after(place.name))))
+    with TemporaryDirectory() as base:
+        directory = write(Path(base, "sketched"), sketched_sides(sides))
+        found = diagnose(directory)
+        assert found.named is not None
+        assert (found.named.place, found.named.clue) == (place.name, None)
+        whole = for_a_clue(directory, found)
+        assert f"forward.{place.name}" in whole and len(whole) < len(EXACT) / 2
+        again = write(Path(base, "around"), sketched_sides(sides, whole))
+        assert diagnose(again).sentence == judged(sides).sentence
+        assert for_a_clue(again, diagnose(again)) == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: scaled(1.01, "forward.loss")(tensors),
+        lambda tensors: scaled(-1, "forward.loss")(tensors),
+        lambda tensors: scaled(0, "gradient.model.layers.1.mlp.up_proj.weight")(tensors),
+        lambda tensors: tensors.pop("forward.model.layers.1.self_attn.k_norm"),
+    ],
+)
+def test_a_fault_of_the_loss_of_a_gradient_or_of_a_missing_module_is_found_by_sketches(
+    change: Change, tmp_path: Path
+) -> None:
+    sides = three(change)
+    named, expected = judged(sketched_sides(sides)).named, judged(sides).named
+    assert (named and named.place) == (expected and expected.place)
+
+
+def test_after_the_last_step_of_a_limited_oracle_rate_and_targets_are_those_of_the_reference() -> None:
+    sides = three()
+    case = CASE_OF_ALL.with_changes(training={**CASE_OF_ALL.training.model_dump(), "oracle": "probe"})
+
+    def checked(change: Callable[[Step], Step]) -> dict[str, Check]:
+        steps = {side: list(run.steps()) for side, run in sides.items()}
+        curves = {"oracle": steps["oracle"][:1], "subject": list(map(change, steps["subject"]))}
+        found = judge_sides(case, sides, WEIGHTS_OF_ALL, batches(), curves)
+        return {check.name: check for check in found.checks}
+
+    assert {check.state for check in checked(lambda step: step).values()} == {"agrees"}
+    rate = checked(lambda step: dataclasses.replace(step, learning_rate=1.0) if step.step == 4 else step)
+    assert rate["learning rate"].detail.startswith("wrong from step 4 on, 1 instead of 3e-05")

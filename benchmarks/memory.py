@@ -2,8 +2,9 @@
 
 Each shape trains for some steps in a fresh process on a CPU, in GRAPH mode. The measured memory is what the trainer
 always holds (parameters, moments, sums of gradients) plus the peak of MindSpore's memory pool, which holds the rest of
-a step; MindSpore logs it when the process ends. The table compares it with the estimate for the same case and with the
-largest resident size of the process: on a CPU, kernels have memory outside the pool, which a plan does not count.
+a step; MindSpore logs it when the process ends. The table compares it with the estimate for the same case. A plan is of
+devices, whose operators broadcast by themselves, so they do here; on a CPU a step otherwise spreads its operands (see
+`qwen3_model.derivatives.Spread`), and the last column is the largest resident size of a process that does.
 """
 
 import dataclasses
@@ -71,10 +72,15 @@ def case_of(shape: Shape) -> Case:
     )
 
 
-def train(shape: Shape) -> None:
-    """In a process of its own: trains the shape; prints the bytes that the trainer holds and the largest resident."""
+def train(shape: Shape, spread: bool) -> None:
+    """In a process of its own: trains the shape, with operands spread or not; prints the bytes that the trainer holds
+    and the largest resident."""
     import numpy as np
 
+    from qwen3_model import derivatives
+
+    if not spread:
+        derivatives.on_cpu = lambda: False
     from harness.runners.mindspore_subject import MindSporeSubject
     from harness.runners.protocol import Setting
 
@@ -90,17 +96,30 @@ def train(shape: Shape) -> None:
     print(json.dumps({"held": held, "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
 
 
-def measured(shape: Shape) -> tuple[float, float]:
-    """MiB at the peak: what the trainer and the pool hold, and the resident size."""
-    command = [sys.executable, __file__, json.dumps(dataclasses.asdict(shape))]
+def measured(shape: Shape) -> float:
+    """MiB at the peak of what the trainer and the pool hold, with operators that broadcast."""
+    output, held, _ = _trained(shape, spread=False)
+    peak = PEAK.search(output)
+    if peak is None:
+        sys.exit(output)
+    return held + int(peak[1])
+
+
+def resident(shape: Shape) -> float:
+    """MiB of the largest resident size of a process that trains the shape as a run does."""
+    return _trained(shape, spread=True)[2]
+
+
+def _trained(shape: Shape, *, spread: bool) -> tuple[str, float, float]:
+    """What a process printed, and the MiB that its trainer holds and of its largest resident size."""
+    command = [sys.executable, __file__, json.dumps(dataclasses.asdict(shape)), *(["spread"] if spread else [])]
     done = subprocess.run(
         command, env=os.environ | STATISTICS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    peak = PEAK.search(done.stdout)
-    if done.returncode or peak is None:
+    if done.returncode:
         sys.exit(done.stdout)
-    of_trainer = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-    return of_trainer["held"] / MIB + int(peak[1]), of_trainer["resident"] / MIB
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    return done.stdout, found["held"] / MIB, found["resident"] / MIB
 
 
 def main() -> None:
@@ -110,17 +129,17 @@ def main() -> None:
     print("|" + " --- |" * (len(named) + 4))
     errors = []
     for shape in SHAPES:
-        peak, resident = measured(shape)
+        peak = measured(shape)
         (stage,) = memory(case_of(shape), fused=False)
         estimate = stage.total / MIB
         errors.append(estimate / peak - 1)
-        numbers = (f"{estimate:.0f} MiB", f"{peak:.0f} MiB", f"{errors[-1]:+.0%}", f"{resident:.0f} MiB")
+        numbers = (f"{estimate:.0f} MiB", f"{peak:.0f} MiB", f"{errors[-1]:+.0%}", f"{resident(shape):.0f} MiB")
         print(f"| {' | '.join((*(str(getattr(shape, name)) for name in named), *numbers))} |", flush=True)
     print(f"\nlargest error {max(map(abs, errors)):.0%}")
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        train(Shape(**json.loads(sys.argv[1])))
+        train(Shape(**json.loads(sys.argv[1])), spread="spread" in sys.argv[2:])
     else:
         main()

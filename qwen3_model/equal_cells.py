@@ -9,7 +9,7 @@ from typing import Any
 
 from mindspore import nn
 
-from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, SiLU
+from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, SiLU, Spread, SwapAxes
 from qwen3_model.modeling_qwen3 import Precision, Projection
 
 # What a cell of a kind depends on. Subclasses may depend on more, so they stay as they are.
@@ -20,6 +20,8 @@ KINDS: Mapping[type[nn.Cell], Callable[[Any], Hashable]] = {
     Rotation: lambda cell: True,
     RowSoftmax: lambda cell: True,
     SiLU: lambda cell: True,
+    Spread: lambda cell: cell.explicit,
+    SwapAxes: lambda cell: cell.by_rows,
 }
 
 

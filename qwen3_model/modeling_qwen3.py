@@ -22,15 +22,10 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
-from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, SiLU
+from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, SiLU, Spread, SwapAxes, on_cpu
 
 DTYPES = {"float32": ms.float32, "bfloat16": ms.bfloat16}
 LOWEST = float(np.finfo(np.float32).min)
-
-
-def on_cpu() -> bool:
-    """Whether cells are built for the CPU: emulated bfloat16 and the plain attention."""
-    return str(ms.get_context("device_target")) == "CPU"
 
 
 class Precision(nn.Cell):
@@ -142,6 +137,7 @@ class PlainAttention(nn.Cell):
         # In float32 nothing is rounded, so the product does the sum and no copies are needed.
         self.repeats = policy.compute_dtype != "float32"
         self.softmax = RowSoftmax()
+        self.spread = Spread()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
 
@@ -156,7 +152,8 @@ class PlainAttention(nn.Cell):
         # The query heads that share a key head are consecutive: together they are rows of one product.
         query = ops.reshape(self.round(query_BNSH), (B, key_BKTH.shape[1], -1, H))
         scores = self.round(self.round(self.scores(query, self.round(key_BKTH))) * self.scaling)
-        masked_BNST = ops.reshape(self.round_softmax(scores), (B, N, S, key_BKTH.shape[2])) + mask
+        scores_BNST = ops.reshape(self.round_softmax(scores), (B, N, S, key_BKTH.shape[2]))
+        masked_BNST = scores_BNST + self.spread(mask, scores_BNST)
         weights = ops.reshape(self.round(self.round_softmax(self.softmax(masked_BNST))), scores.shape)
         return ops.reshape(self.round(self.mix(weights, self.round(value_BKTH))), (B, N, S, H))
 
@@ -218,13 +215,14 @@ class Qwen3Attention(nn.Cell):
         self.k_norm = Qwen3RMSNorm(H, config.rms_norm_eps, policy)
         self.round_rotary = Precision(policy.rotary_dtype)
         self.rotate = Rotation()
+        self.swap = SwapAxes()
         self.attend = attention_for_device(config, policy)
 
     def construct(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
         query, key = self.query(hidden_BSD, cos_SH, sin_SH), self.key(hidden_BSD, cos_SH, sin_SH)
-        value = ops.transpose(self.split_heads(self.v_proj(hidden_BSD)), (0, 2, 1, 3))
+        value = self.swap(self.split_heads(self.v_proj(hidden_BSD)))
         mixed_BNSH = self.attend(query, key, value)
-        mixed_BSNH = ops.transpose(mixed_BNSH, (0, 2, 1, 3))
+        mixed_BSNH = self.swap(mixed_BNSH)
         return self.o_proj(ops.reshape(mixed_BSNH, (*hidden_BSD.shape[:2], -1)))
 
     def query(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
@@ -241,7 +239,7 @@ class Qwen3Attention(nn.Cell):
 
     def rotary(self, x_BSNH: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
         """[B, S, heads, H] -> [B, heads, S, H], rotated by position."""
-        x_BNSH = ops.transpose(self.round_rotary(x_BSNH), (0, 2, 1, 3))
+        x_BNSH = self.swap(self.round_rotary(x_BSNH))
         return self.round_rotary(self.rotate(x_BNSH, cos_SH, sin_SH))
 
 

@@ -26,6 +26,7 @@ from qwen3_model.collectives import (
     Sum,
 )
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.derivatives import Spread
 from qwen3_model.modeling_qwen3 import (
     Precision,
     Projection,
@@ -105,25 +106,27 @@ class SharedNegativeLogLikelihood(nn.Cell):
         self.rows = vocab_size // over.size
         self.first = over.index * self.rows
         self.largest = ops.ArgMaxWithValue(1, True)
+        self.spread = Spread()
         self.largest_of_all, self.sum = Largest(over), Sum(over)
 
     def construct(self, logits_RV: Tensor, targets_R1: Tensor) -> tuple[Tensor, Tensor]:
         """The losses [R, 1], and this rank's probabilities, which the derivative needs."""
         _, largest_here = self.largest(logits_RV)
         largest = self.largest_of_all(largest_here)
-        exponentials = ops.expm1(logits_RV - largest) + 1.0
+        exponentials = ops.expm1(logits_RV - self.spread(largest, logits_RV)) + 1.0
         local, own = own_rows(targets_R1, self.first, self.rows)
         picked_here = ops.gather_elements(logits_RV, 1, local) * own
         both_R2 = self.sum(ops.cat((ops.sum(exponentials, -1, True), picked_here), 1))
         total, picked = both_R2[:, :1], both_R2[:, 1:]
-        return largest - picked + ops.log1p(total - 1.0), exponentials / total
+        return largest - picked + ops.log1p(total - 1.0), exponentials / self.spread(total, logits_RV)
 
     def bprop(
         self, logits_RV: Tensor, targets_R1: Tensor, out: tuple[Tensor, ...], dout: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         local, own = own_rows(targets_R1, self.first, self.rows)
         lowered = ops.gather_elements(out[1], 1, local) - own
-        return ops.tensor_scatter_elements(out[1], local, lowered, 1) * dout[0], ops.zeros_like(targets_R1)
+        minus_onehot = ops.tensor_scatter_elements(out[1], local, lowered, 1)
+        return minus_onehot * self.spread(dout[0], logits_RV), ops.zeros_like(targets_R1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -279,7 +279,8 @@ def _numbers(curves: Mapping[Side, Sequence[Step]], *, limited: bool) -> Iterato
         allowed = ALLOWED_RATIO * allowance(None, own)
         wrong = next((at for at, error in zip(every, errors, strict=True) if not error <= allowed), None)
         if wrong is None:
-            detail = f"{len(every)} {'step' if len(every) == 1 else 'steps'}, at most {shown(max(errors, default=math.nan))} off"
+            amount = "1 step" if len(every) == 1 else f"{len(every)} steps"
+            detail = f"{amount}, at most {shown(max(errors, default=math.nan))} off"
             yield Check(name=name, state="agrees" if every else "not recorded", detail=detail)
             continue
         found, wanted = (getattr(one.get(wrong), number, None) for one in (steps["subject"], exact))

@@ -11,10 +11,10 @@ import dataclasses
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.cases.case import Case, load_case
 from harness.planning.memory import memory
@@ -93,7 +93,13 @@ def train(shape: Shape, spread: bool) -> None:
         trainer.train_step(tokens, np.ones((shape.rows, shape.length), np.uint8))
     sums = trainer._summed() if shape.accumulated > 1 else ()
     held = sum(tensor.nbytes for tensor in (*trainer._state(), *sums))
-    print(json.dumps({"held": held, "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
+    print(json.dumps({"held": held, "resident": _peak()}), flush=True)
+
+
+def _peak() -> int:
+    """Bytes of the largest resident size of this process. `getrusage` would count what its parent had when it forked."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
 def measured(shape: Shape) -> float:

@@ -97,7 +97,7 @@ def train(shape: Shape, spread: bool) -> None:
 
 
 def _peak() -> int:
-    """Bytes of the largest resident size of this process. `getrusage` would count what its parent had when it forked."""
+    """Bytes of the largest resident size of this process. `getrusage` counts what its parent had when it forked."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 

@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.cases.case import Case, load_case
 from harness.planning.memory import memory
@@ -82,6 +81,7 @@ def train(shape: Shape, spread: bool) -> None:
     if not spread:
         derivatives.on_cpu = lambda: False
     from harness.runners.mindspore_subject import MindSporeSubject
+    from harness.runners.processes import peak_resident
     from harness.runners.protocol import Setting
 
     case, setting = case_of(shape), Setting(device="CPU", threads=1, learning_rate_zero=False)
@@ -93,13 +93,7 @@ def train(shape: Shape, spread: bool) -> None:
         trainer.train_step(tokens, np.ones((shape.rows, shape.length), np.uint8))
     sums = trainer._summed() if shape.accumulated > 1 else ()
     held = sum(tensor.nbytes for tensor in (*trainer._state(), *sums))
-    print(json.dumps({"held": held, "resident": _peak()}), flush=True)
-
-
-def _peak() -> int:
-    """Bytes of the largest resident size of this process. `getrusage` counts what its parent had when it forked."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    print(json.dumps({"held": held, "resident": peak_resident()}), flush=True)
 
 
 def measured(shape: Shape) -> float:

@@ -91,11 +91,11 @@ class CachedForward(nn.Cell):
 
     def value(self, attention: Qwen3Attention, normed_BSD: Tensor) -> Tensor:
         """[B, K, S, H]."""
-        return ops.transpose(attention.split_heads(attention.v_proj(normed_BSD)), (0, 2, 1, 3))
+        return attention.swap(attention.split_heads(attention.v_proj(normed_BSD)))
 
     def layer_end(self, layer: nn.Cell, hidden_BSD: Tensor, mixed_BNSH: Tensor) -> Tensor:
         """The residual stream after a layer, from the attention output of its heads."""
-        mixed_BSNH = ops.transpose(mixed_BNSH, (0, 2, 1, 3))
+        mixed_BSNH = layer.self_attn.swap(mixed_BNSH)
         attended = layer.self_attn.o_proj(ops.reshape(mixed_BSNH, (*hidden_BSD.shape[:2], -1)))
         hidden_BSD = layer.residual(hidden_BSD + layer.residual(attended))
         return layer.residual(hidden_BSD + layer.residual(layer.mlp(layer.post_attention_layernorm(hidden_BSD))))

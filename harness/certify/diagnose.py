@@ -77,8 +77,9 @@ def chosen(
         InputError: the options contradict each other, or what is diagnosed.
     """
     if isinstance(what, Case):
-        nothing = {"text": None, "data": None, "tokenizer": None}
-        case = case_options.with_options(what, model=model, layers=layers, vocabulary=vocabulary, **nothing)
+        case = case_options.with_options(
+            what, text=None, data=None, tokenizer=None, model=model, layers=layers, vocabulary=vocabulary
+        )
         return case_options.shortened(case, rows, length)
     if layers is not None or vocabulary is not None:
         raise InputError("--layers and --vocab cut a case; a bundle is diagnosed as its runs were made.")
@@ -113,12 +114,14 @@ def investigate(what: Case | Bundle, case: Case, options: Options, listener: Lis
         else:
             _take_over(what, case, options.out)
         launcher.execute(jobs(case, options), case, listener)
-        if whole := for_a_clue(options.out, diagnose(options.out)):
-            for made in (RUNS, TENSORS):
-                shutil.rmtree(options.out / made)
-            launcher.execute(jobs(case, options, whole), case, listener)
         found = conclude(options.out)
         if case.evidence == "sketches":
+            # The page of the first runs is there already, whatever becomes of the second.
+            if whole := for_a_clue(options.out, found):
+                for made in (RUNS, TENSORS):
+                    shutil.rmtree(options.out / made)
+                launcher.execute(jobs(case, options, whole), case, listener)
+                found = conclude(options.out)
             for path in weights_files(options.out / "inputs" / WEIGHTS):
                 path.unlink(missing_ok=True)
     return found

@@ -133,7 +133,7 @@ def _facts(diagnosis: Diagnosis) -> Iterator[Fact]:
             yield Fact(term=f"Taps of the {side}", text=taps.missing)
             continue
         same = "the same bits" if not taps.differing else f"OTHER BITS in {len(taps.differing)} gradients"
-        cost = f"{taps.cost:.2f} times a plain step" if taps.cost is not None else "not measured"
+        cost = f"{taps.cost:.2f} times a plain step" if taps.cost is not None else "cost not measured"
         yield Fact(term=f"Taps of the {side}", text=f"{cost}; tapped and plain step gave {same}")
 
 

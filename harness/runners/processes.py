@@ -5,12 +5,15 @@ import ctypes
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import sys
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+KIB = 1 << 10
+STATUS = Path("/proc/self/status")
 HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOG_TAIL_LINES, LOG_LONGEST = 25, 200
 
@@ -21,6 +24,15 @@ def end_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above; a service manager may have taken this process in
             sys.exit("the process that started this one is gone")
+
+
+def peak_resident() -> int:
+    """Bytes of the most memory that this process has had. Where the system tells no better it is at least what the
+    process that started this one had when it forked: `getrusage` counts that too."""
+    if STATUS.exists():
+        lines = STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * KIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
 
 
 def free_port() -> int:

@@ -7,7 +7,6 @@ now and then; stops at the first number that is not finite, because nothing afte
 import gc
 import json
 import os
-import resource
 import sys
 import time
 import traceback
@@ -25,7 +24,7 @@ from harness.runners import cores
 from harness.runners.inference_worker import infer
 from harness.runners.job import Job, header_of
 from harness.runners.leaving import Leaving
-from harness.runners.processes import end_with_parent
+from harness.runners.processes import end_with_parent, peak_resident
 from harness.runners.protocol import ByParameter, Compiled, Numbers, Runner, Setting, Tapped, Tensors
 from harness.runners.registry import load_runner
 from harness.runs.files import GRADIENT, TIMING, TRACE, UPDATED
@@ -37,8 +36,8 @@ from harness.runs.trace import Step, TraceHeader, TraceWriter
 CHECKPOINT = "checkpoint"
 CHECKPOINT_STEP = "step.json"
 TIMED_CALLS = 3
-KIB_OF_A_MIB = 1 << 10
-SMALL = (f"forward.{LOSS}", f"backward.{LOSS}", f"forward.{TABLES}")  # places that are left whole by every tapped run
+MIB = 1 << 20
+ALWAYS_WHOLE = (f"forward.{LOSS}", f"backward.{LOSS}", f"forward.{TABLES}")
 OVER_RANKS = "a step is tapped in one process only, not over ranks"
 
 
@@ -133,7 +132,7 @@ def probe(job: Job, case: Case, build: Callable[[], Runner], weights: Tensors, b
             of_gradients = {name: digest for name, digest in left.digests.items() if name.startswith(GRADIENT)}
             places = tap(job, plain, build, tokens, loss_mask, of_gradients)
             note(timing, "places")
-            left.add("", places.items(), whole={*SMALL, *job.whole})
+            left.add("", places.items(), whole={*ALWAYS_WHOLE, *job.whole})
         writer.finish(left.digests, kept=left.keep(job))
 
 
@@ -153,8 +152,7 @@ def apply(runner: Runner, case: Case, weights: Tensors, timing: TextIO) -> Itera
 
 def note(timing: TextIO, phase: str) -> None:
     """Shows that a run lives between two steps: what it did last, and the most memory that it has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_OF_A_MIB
-    timing.write(json.dumps({"phase": phase, "peak_mib": round(peak)}) + "\n")
+    timing.write(json.dumps({"phase": phase, "peak_mib": round(peak_resident() / MIB)}) + "\n")
     timing.flush()
 
 

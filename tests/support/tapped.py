@@ -16,7 +16,7 @@ from harness.cases.case import Case, load_case
 from harness.diagnosis.errors_by_place import SIDES, TappedRun
 from harness.evidence.bundle_files import CASE
 from harness.runners.leaving import Leaving
-from harness.runners.worker import SMALL
+from harness.runners.worker import ALWAYS_WHOLE
 from harness.runs.files import OUTCOME, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, WEIGHTS, seeded
 from harness.runs.places import places
@@ -147,5 +147,5 @@ def _sketched(tensors: Mapping[str, Array], whole: Container[str]) -> dict[str, 
         every[f"{prefix}."][rest] = tensor
     for prefix, found in every.items():
         start = WEIGHTS_OF_ALL if prefix == UPDATED else None
-        left.add(prefix, found.items(), start=start, whole=({*SMALL} | {n for n in tensors if n in whole}))
+        left.add(prefix, found.items(), start=start, whole={*ALWAYS_WHOLE, *(n for n in tensors if n in whole)})
     return left.left

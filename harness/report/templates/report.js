@@ -155,18 +155,17 @@
     document.head.append(script);
   };
   const draw = async (ids) => {
-    try {
-      await (library ??= unpack());
-      for (const id of ids) {
+    for (const id of ids) {
+      try {
+        await (library ??= unpack());
         if (!drawn.has(id)) drawOne(id);
         drawn.add(id);
-      }
-      root.dataset.charts = "drawn"; // all that are near the window
-    } catch (error) {
-      for (const id of ids)
+      } catch (error) {
         document.getElementById(id).textContent =
           `The chart cannot be drawn in this browser (${error.message}). The raw numbers are below.`;
+      }
     }
+    root.dataset.charts = "drawn"; // all that are near the window
   };
   settings.listen(redraw);
   settings.show();

@@ -34,6 +34,11 @@ from tests.support.full import full
 from tests.support.processes import processes_of, until
 
 HERE = "tests/end_to_end/test_layouts.py"
+# Ranks of one node, started as a node starts its own; and where the ranks of several nodes meet.
+BY_ONE_NODE = (
+    f"{HERE}::test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind, "
+    "tests/unit/cli/test_launch_cli.py::test_no_run_of_several_nodes_meets_where_another_does"
+)
 LAYOUT = "qwen3-tiny-pp2"  # its true loss is on the last rank, so on the second node
 STEPS = 12
 FOR_LONG_RUNS = {"official-steps", "converges", "converges-trend", "no-spikes"}
@@ -115,6 +120,7 @@ def test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind(killed: tuple
     assert run.trace is not None and not run.trace.complete
 
 
+@full(held_by=BY_ONE_NODE)
 def test_a_run_of_two_nodes_has_the_bits_of_one_node(tmp_path: Path, killed: tuple[Run, float]) -> None:
     port, places = free_port(), (tmp_path / "first", tmp_path / "last")
     nodes = [Nodes(count=2, rank=rank, master="127.0.0.1", port=port) for rank in (0, 1)]
@@ -139,7 +145,7 @@ def test_a_layout_keeps_every_limit_beside_one_process_and_beside_the_reference(
     assert {f.standard for f in bundle.findings} == {"official", "strict-fp32", "layout-fp32"}
 
 
-@full(held_by=f"{HERE}::test_a_run_of_two_nodes_has_the_bits_of_one_node")
+@full(held_by=BY_ONE_NODE)
 def test_ranks_are_in_the_evidence_and_their_logs_beside_it(bundle: Bundle, on_one_node: tuple[Path, Run]) -> None:
     directory, run = on_one_node
     assert run.trace is not None and run.trace.header.provenance["ranks"] == 2
@@ -206,7 +212,7 @@ def test_another_number_of_ranks_than_the_layout_has_is_an_error(started: Any) -
     assert "has 4 ranks, and 2 were started" in run.outcome.log_tail
 
 
-@full(held_by=f"{HERE}::test_a_run_of_two_nodes_has_the_bits_of_one_node")
+@full(held_by=BY_ONE_NODE)
 def test_two_nodes_make_one_bundle_where_the_true_loss_is_with_the_bits_of_one_node(
     nodes: Any, bundle: Bundle, on_one_node: tuple[Path, Run]
 ) -> None:
@@ -217,7 +223,7 @@ def test_two_nodes_make_one_bundle_where_the_true_loss_is_with_the_bits_of_one_n
 
 
 @full(
-    held_by=f"{HERE}::test_a_run_of_two_nodes_has_the_bits_of_one_node, "
+    held_by=f"{BY_ONE_NODE}, "
     "tests/model/test_qwen3_parallel.py::test_the_checkpoint_of_all_ranks_is_taken_up_by_one_process"
 )
 def test_each_node_has_its_logs_and_its_part_of_the_checkpoint_where_the_guide_says(nodes: Any, bundle: Bundle) -> None:
@@ -230,7 +236,7 @@ def test_each_node_has_its_logs_and_its_part_of_the_checkpoint_where_the_guide_s
     assert saved.step == STEPS and set(saved.parameters) == set(bundle.runs[SUBJECT].trace.footer.parameters)
 
 
-@full(held_by=f"{HERE}::test_a_run_of_two_nodes_has_the_bits_of_one_node")
+@full(held_by=BY_ONE_NODE)
 def test_the_other_node_keeps_what_its_ranks_were_told(nodes: Any, bundle: Bundle) -> None:
     (first, *_), _ = nodes
     assert read_run(first / "bundle" / "runs" / SUBJECT).trace.steps == bundle.runs[SUBJECT].trace.steps

@@ -41,19 +41,17 @@ def asked(case: Case, directory: Path, run: str, subject: str = "mindspore") -> 
     return named, job(named, options, run)
 
 
-HERE = "tests/end_to_end/test_standing_ranks.py"
-SAME = "test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own"
 ENDED = "test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried_out"
-BROKE = full(held_by=f"{HERE}::{SAME}, tests/unit/runners/test_launcher.py::{ENDED}")
-RESUMED = full(held_by=f"{HERE}::{SAME}")
+BYTES = "tests/unit/runners/test_executors.py::test_all_executors_leave_the_same_bytes"
+BROKE = f"{BYTES}, tests/unit/runners/test_launcher.py::{ENDED}"
 
 
 @pytest.mark.parametrize(
     ("arm", "they_broke"),
     [
-        (SUBJECT, False),
-        pytest.param(SUBJECT_RESUMED, False, marks=RESUMED),
-        pytest.param(SUBJECT_RESUMED, True, marks=BROKE),
+        pytest.param(SUBJECT, False, marks=full(held_by=BYTES)),
+        pytest.param(SUBJECT_RESUMED, False, marks=full(held_by=BYTES)),
+        pytest.param(SUBJECT_RESUMED, True, marks=full(held_by=BROKE)),
     ],
     ids=["as begun", "resumed", "after they broke"],
 )

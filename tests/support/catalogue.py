@@ -1,7 +1,7 @@
 """Which tests of long tables `tox run` makes: the shipped defects, the ways to fool the judge, the model's parameters.
 
 All of a table where anything that it depends on differs from what the last whole run covered, which is recorded in
-`tests/whole.json`. Otherwise a fixed sample, in which every test function has a part; `tox run -e full` makes all, and
+`tests/whole.json`. Otherwise a fixed sample, in which every file of tests has a part; `tox run -e full` makes all, and
 ends with
 
     python -m tests.support.catalogue
@@ -11,7 +11,6 @@ to record what it covered.
 
 import importlib.metadata
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +26,20 @@ from tests.support.examples import ROOT
 
 RECORD = ROOT / "tests" / "whole.json"
 SOURCES = (".py", ".yaml")
+# What makes sure that all of a table is made where something changed.
+WHOLE = "tests/unit/support/test_samples.py::test_an_edit_of_what_a_table_depends_on_is_a_change"
 EVERY = 8  # of the parameters of a function, in order, the first and each so many after it are in a sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Tests of one kind: where they are, and which directories and packages decide how they end."""
+    """Tests of one kind: where they are, and which directories and packages decide how they end. In a sample is the
+    first test function of a file, and each `functions` after it."""
 
     tests: tuple[str, ...]
     depends_on: tuple[str, ...]
     packages: tuple[str, ...] = ()
+    functions: int = 1
 
     def covered(self, root: Path = ROOT) -> Mapping[str, str]:
         """What a whole run of it in this checkout covers."""
@@ -63,6 +66,7 @@ TABLES: Mapping[str, Table] = {
         tests=("tests/model/", "tests/parity/"),
         depends_on=("harness/cases", "harness/corpus", "harness/runners", "qwen3_model", "tests/model", "tests/parity"),
         packages=("mindspore", "torch", "transformers"),
+        functions=3,
     ),
 }  # fmt: skip
 
@@ -102,14 +106,15 @@ def thin(items: Iterable[Test]) -> None:
     """Leaves to `full` what is not in the samples of the tables that have not changed."""
     every = [(item, _table(item)) for item in items if item.get_closest_marker(full.NAME) is None]
     unchanged = {name for name in {name for _, name in every if name} if not changed(name)}
-    seen = Counter[str]()
+    functions: dict[str, dict[str, int]] = {}  # by file: how many parameters of each were seen, in order
     for item, name in every:
         if name not in unchanged:
             continue
         test = item.nodeid.partition("[")[0]
-        if seen[test] % EVERY:
-            item.add_marker(full.full(held_by=test))
-        seen[test] += 1
+        seen = functions.setdefault(test.partition("::")[0], {})
+        number = seen[test] = seen.get(test, -1) + 1
+        if number % EVERY or [*seen].index(test) % TABLES[name].functions:
+            item.add_marker(full.full(held_by=WHOLE))
 
 
 def _table(item: Test) -> str | None:

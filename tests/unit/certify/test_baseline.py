@@ -34,6 +34,7 @@ from tests.support.examples import FAKES, ROOT, TEXT, options, small_case, text_
 from tests.support.processes import until
 from tests.support.properties import examples
 
+pytestmark = pytest.mark.usefixtures("forked_runs")
 STATEMENT = Statement(author="A. Writer", reason="first recording", command=("certify", "baseline", "record"))
 RECORDED_RUNS = {"reference-1", "reference-2", "reference-lr0", "oracle-1", "reference-probe", "oracle-probe"}
 

@@ -24,6 +24,7 @@ from tests.support.examples import FAKES, ROOT, TEXT, small_case
 from tests.support.fake_runners import FLAG
 from tests.support.full import full
 
+pytestmark = pytest.mark.usefixtures("forked_runs")
 RUNNERS = [word for side in ("subject", "reference", "oracle") for word in (f"--{side}", f"{FAKES}:Fake")]
 
 

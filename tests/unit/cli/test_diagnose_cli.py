@@ -16,6 +16,7 @@ from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, options, text_case
 from tests.support.fake_runners import AT
 
+pytestmark = pytest.mark.usefixtures("forked_runs")
 NOTHING, NAMED, BAD_INPUT, BROKEN = 0, 1, 2, 3
 
 

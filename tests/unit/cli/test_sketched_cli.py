@@ -15,6 +15,7 @@ from qwen3_model.weights import load_safetensors
 from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
 
+pytestmark = pytest.mark.usefixtures("forked_runs")
 RUNNERS = [word for side in ("subject", "reference", "oracle") for word in (f"--{side}", f"{FAKES}:Fake")]
 
 

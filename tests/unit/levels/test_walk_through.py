@@ -19,6 +19,7 @@ from harness.evidence.provenance import Source
 from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
 
+pytestmark = pytest.mark.usefixtures("forked_runs")
 DOCUMENT = (ROOT / "docs" / "walk-through.md").read_text(encoding="utf-8")
 TODAY = datetime.datetime.now(datetime.UTC).date()
 DAYS = {"2026-01-01": -30, "2026-12-31": 365, "2026-07-31": 181}

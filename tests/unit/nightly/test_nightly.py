@@ -174,7 +174,7 @@ def test_a_night_goes_on_with_no_other_code_than_it_was_begun_with(
     certify_: Call, place: Path, leaves: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = matrix(place, {}, {"subject": f"{FAKES}:Slow"})
-    leaves(before="if [ -e begun ]; then kill -INT $PPID; sleep 60; fi; touch begun")
+    leaves(before="if [ -e begun ]; then kill -INT $PPID; exec sleep 60; fi; touch begun")
     interrupted = certify_("nightly", path, "--history", place / "nightly")
     assert interrupted.code == 130, interrupted
     (_, killed) = nights(place / "nightly")[-1]

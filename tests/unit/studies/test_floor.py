@@ -178,7 +178,7 @@ def test_a_study_that_was_edited_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+def fakes(monkeypatch: pytest.MonkeyPatch, forked_runs: None) -> None:
     monkeypatch.setattr(floor, "ATTENTION", dict.fromkeys(("eager", "sdpa"), f"{FAKES}:Fake"))
 
 

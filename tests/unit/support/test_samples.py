@@ -1,5 +1,6 @@
 """Long tables are run whole when anything that they depend on changed; a fixed sample of them otherwise."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,24 @@ class Item:
         self.left = True
 
 
-@pytest.mark.parametrize("edited", [False, True])
-def test_every_function_of_an_unchanged_table_has_a_part_in_its_sample(
-    monkeypatch: pytest.MonkeyPatch, edited: bool
+@pytest.mark.parametrize(
+    ("edited", "functions", "sample"),
+    [
+        (True, 3, [f"{name}[{n}]" for name in "abcd" for n in range(20)]),
+        (False, 1, [f"{name}[{n}]" for name in "abcd" for n in (0, 8, 16)]),
+        (False, 3, [f"{name}[{n}]" for name in "ad" for n in (0, 8, 16)]),
+    ],
+)
+def test_every_file_of_an_unchanged_table_has_a_part_in_its_sample(
+    monkeypatch: pytest.MonkeyPatch, edited: bool, functions: int, sample: list[str]
 ) -> None:
-    monkeypatch.setattr(catalogue, "TABLES", {"table": TABLE})
+    table = dataclasses.replace(TABLE, functions=functions, tests=("file",))
+    monkeypatch.setattr(catalogue, "TABLES", {"table": table})
     monkeypatch.setattr(catalogue, "changed", lambda name: edited)
-    items = [Item(f"{HERE}::test_of_a_table_{name}[{n}]") for name in "ab" for n in range(20)]
-    others = [Item(f"{HERE}::test_besides[{n}]") for n in range(20)]
+    ids = [f"{name}[{n}]" for name in "abcd" for n in range(20)]
+    items = [Item(f"file_{number}.py::{one}") for number in range(2) for one in ids]
+    others = [Item(f"other.py::besides[{n}]") for n in range(20)]
     catalogue.thin([*items, *others])
-    kept = [item.nodeid.partition("table_")[2] for item in items if not item.left]
-    assert len(kept) == 40 if edited else kept == ["a[0]", "a[8]", "a[16]", "b[0]", "b[8]", "b[16]"]
+    kept = [item.nodeid for item in items if not item.left]
+    assert kept == [f"file_{number}.py::{one}" for number in range(2) for one in sample]
     assert not [item for item in others if item.left]

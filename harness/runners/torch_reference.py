@@ -13,16 +13,15 @@ from unittest import mock
 
 import numpy as np
 import torch
-import transformers
-from transformers import Qwen3Config, Qwen3ForCausalLM
-from transformers.masking_utils import create_causal_mask
-from transformers.models.qwen3 import modeling_qwen3
 
 from harness.cases.case import Case
+from harness.runners.hugging_face import transformers
 from harness.runners.protocol import Setting, Tensors
 from harness.runners.registry import check_policy
 from harness.runners.torch_training import Tap, TorchTrainer
 from harness.runs.places import TABLES
+
+modeling_qwen3 = transformers.models.qwen3.modeling_qwen3
 
 # The modules of a layer whose results are places, and the places that one of them takes and no module gives.
 OF_A_LAYER = re.compile(
@@ -69,7 +68,7 @@ class TorchReference(TorchTrainer):
         which takes two fifths of a step of a small model."""
         if (rows, length) not in self._masks:
             positions = torch.arange(length)
-            made = create_causal_mask(
+            made = transformers.masking_utils.create_causal_mask(
                 config=self.model.config,
                 input_embeds=torch.empty(rows, length, 1),
                 attention_mask=None,
@@ -108,11 +107,11 @@ class FusedAttentionReference(TorchReference):
     attention = "sdpa"
 
 
-def build_model(case: Case, weights: Tensors, attention: str = TorchReference.attention) -> Qwen3ForCausalLM:
+def build_model(case: Case, weights: Tensors, attention: str = TorchReference.attention) -> Any:
     """The model with the case's weights, strictly loaded, in training mode."""
-    config = Qwen3Config(**case.model.to_hf(), attn_implementation=attention)
+    config = transformers.Qwen3Config(**case.model.to_hf(), attn_implementation=attention)
     with torch.device("meta"):
-        model = Qwen3ForCausalLM(config)
+        model = transformers.Qwen3ForCausalLM(config)
     tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
     if case.model.tie_word_embeddings:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
@@ -128,7 +127,7 @@ def build_model(case: Case, weights: Tensors, attention: str = TorchReference.at
     return model.train()
 
 
-def _recompute(model: Qwen3ForCausalLM) -> None:
+def _recompute(model: Any) -> None:
     """Each layer's activations are computed again for its derivative, and not held meanwhile."""
     model.gradient_checkpointing_enable({"use_reentrant": False})
 

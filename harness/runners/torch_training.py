@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
-from transformers.optimization import get_constant_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup
 
 from harness.cases.alignment import alignment
 from harness.cases.case import Case
+from harness.runners.hugging_face import transformers
 from harness.runners.protocol import Numbers, Setting, Taps, Tensors
 from harness.runs.places import LOSS, TABLES
 
@@ -227,8 +227,8 @@ def build_schedule(case: Case, optimizer: torch.optim.Optimizer, constant: bool)
     """The schedule of transformers by that name; `constant` keeps the optimizer's own rate."""
     schedule, steps = case.lr_schedule, case.training.steps
     if constant or schedule.type == "constant":
-        return get_constant_schedule_with_warmup(optimizer, num_warmup_steps=schedule.warmup_steps)
-    return get_cosine_with_min_lr_schedule_with_warmup(
+        return transformers.get_constant_schedule_with_warmup(optimizer, num_warmup_steps=schedule.warmup_steps)
+    return transformers.get_cosine_with_min_lr_schedule_with_warmup(
         optimizer, num_warmup_steps=schedule.warmup_steps, num_training_steps=steps, min_lr=schedule.lr_end
     )
 

@@ -25,12 +25,13 @@ def without_cann(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # The stage of a rank, the rank that it sends to, and those that share its part of the model.
 FIRST, LAST = {0: (0, 2, [0, 1])}, {3: (1, 1, [2, 3])}
-BY_THE_LAST = full(
-    held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_ranks_are_compiled_and_send_to_each_other"
+OF_MINDFORMERS = full(
+    held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_the_graphs_of_this_model_are_compiled_too"
 )
 
 
-@pytest.mark.parametrize("expected", [LAST, pytest.param(FIRST | LAST, marks=BY_THE_LAST)], ids=["last", "both"])
+@OF_MINDFORMERS
+@pytest.mark.parametrize("expected", [LAST, FIRST | LAST], ids=["last", "both"])
 def test_ranks_are_compiled_and_send_to_each_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], expected: dict[int, tuple[int, int, list[int]]]
 ) -> None:

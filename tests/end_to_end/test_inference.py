@@ -20,12 +20,14 @@ FOR_LARGE_EVALUATIONS = ("score-shown", "greedy-length")
 
 
 def small(**changes: object) -> Case:
-    """The shipped case, trained and asked for some seconds."""
+    """The shipped case, trained for some seconds and asked little: few shapes are compiled."""
     case = load_case("qwen3-tiny-inference")
     assert case.inference is not None
-    asked = {"rows": 2, "prompts": [3, 17], "max_new_tokens": 24, "sampled_tokens": 8, "texts": 12, "documents": 20}
+    asked = {"rows": 2, "prompts": [3, 5], "max_new_tokens": 12, "sampled_tokens": 8, "texts": 6, "documents": 10}
     return case.with_changes(
-        training={**case.training.model_dump(), "steps": 60, "lr_zero_steps": 1},
+        data={**case.data.model_dump(), "seq_length": 16, "global_batch_size": 8},
+        lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},
+        training={**case.training.model_dump(), "steps": 120, "lr_zero_steps": 1},
         inference={**case.inference.model_dump(), **asked, **changes},
     )
 

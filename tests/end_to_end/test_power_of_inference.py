@@ -89,6 +89,7 @@ def test_its_page_has_the_rules_of_inference(study: PowerStudy) -> None:
     assert set(study.rules) < {row.name for row in page.rates}
 
 
+@full(held_by="tests/defects/test_catalogue_of_inference.py::test_a_defect_changes_what_its_subject_answers")
 def test_what_a_process_has_imported_has_started_no_thread() -> None:
     """Otherwise forking it would not be sound."""
     for preloaded in PRELOADED.values():

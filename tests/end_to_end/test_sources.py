@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -34,11 +35,18 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def read_by_qwens() -> npt.NDArray[np.int32]:
+    """The tokens of a case with Qwen's tokenizer."""
+    return draw_batches(load_case("qwen3-0.6b-fp32")).tokens
+
+
 @pytest.mark.parametrize("shards", [2, 4, 8, 16])
-def test_every_shard_of_qwens_vocabulary_owns_inputs_and_targets(shards: int) -> None:
+def test_every_shard_of_qwens_vocabulary_owns_inputs_and_targets(
+    read_by_qwens: npt.NDArray[np.int32], shards: int
+) -> None:
     """Of the first steps already: with bytes, three of four shards would never own a token."""
-    case = load_case("qwen3-0.6b-fp32")
-    tokens = draw_batches(case).tokens
+    case, tokens = load_case("qwen3-0.6b-fp32"), read_by_qwens
     of_a_shard = case.model.vocab_size // shards
     for seen in (tokens[..., :-1], tokens[..., 1:]):
         assert np.bincount(seen.reshape(-1) // of_a_shard, minlength=shards).min() > 0

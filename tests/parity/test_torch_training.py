@@ -1,5 +1,8 @@
-"""Training in PyTorch: a run that is taken up goes on as if it had not stopped."""
+"""Training in PyTorch: what its process imports; and a run that is taken up goes on as if it had not stopped."""
 
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from harness.runners.oracle import Float64Oracle
 from harness.runners.protocol import Setting
 from harness.runners.torch_reference import TorchReference
 from harness.runners.torch_training import TorchTrainer
+from tests.support.examples import ROOT
 
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
 
@@ -35,3 +39,13 @@ def test_a_run_from_a_checkpoint_goes_on_bit_for_bit_and_without_a_warning(
         resumed.load(tmp_path)
         steps = [(whole.train_step(tokens, mask), resumed.train_step(tokens, mask)) for tokens in batches[7:]]
     assert all(a == b for a, b in steps)
+
+
+def test_a_reference_begins_without_scikit_learn_which_is_there_for_whoever_needs_it() -> None:
+    code = (
+        "import sys, harness.runners.torch_reference; "
+        "assert not {'sklearn', 'pandas', 'scipy.stats'} & set(sys.modules); import sklearn.metrics"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -64,10 +64,10 @@ PrecisionField = Annotated[
 
 
 class Checkpoint(DataSource):
-    """Weights: those that the case's own steps train, or those of a Hugging Face directory. `cut`: of that directory,
-    only the layers and the ids that the case has."""
+    """Weights: those that the case's own steps train, those that it begins with, or those of a Hugging Face directory.
+    `cut`: of that directory, only the layers and the ids that the case has."""
 
-    kind: Literal["trained", "huggingface"] = "trained"
+    kind: Literal["trained", "drawn", "huggingface"] = "trained"
     cut: bool = False
 
 
@@ -152,6 +152,11 @@ class Inference(Record):
         """Whether the case trains the weights for inference."""
         return self.weights.kind == "trained"
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether the weights come from training, so that what they predict may make sense."""
+        return self.weights.kind != "drawn"
+
     def problems(self, model: Qwen3Config, data: Data) -> list[str]:
         """What is not possible with the positions of this model, or with this corpus."""
         problems, longest = [], max(self.prompts) + max(self.max_new_tokens, self.sampled_tokens)
@@ -208,6 +213,9 @@ class Case(Record):
             yield from (_problem("inference", one) for one in self.inference.problems(self.model, self.data))
             if self.parallel.world_size > 1:
                 yield _problem("parallel", "an inference case has one rank")
+            if self.inference.trains and self.evidence == "sketches":
+                reason = "trained weights are part of the evidence; with evidence 'sketches' they are 'drawn' or read"
+                yield _problem("inference.weights.kind", reason)
 
     def _layout_problems(self) -> Iterator[Problem]:
         rows, micro_batches = self.data.global_batch_size, self.training.gradient_accumulation_steps
@@ -290,7 +298,7 @@ class Case(Record):
         """The checkpoint that its weights are read from; None if they are drawn."""
         if self.inference is None:
             return self.initialization.checkpoint
-        return None if self.inference.trains else self.inference.weights
+        return self.inference.weights if self.inference.weights.kind == "huggingface" else None
 
     def with_checkpoint(self, checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
         """The fields of a case of this task that reads its weights from a checkpoint, by section."""

@@ -28,9 +28,12 @@ from harness.comparison.distance import error_ratio, tensor_difference
 from harness.comparison.measurement import Comparison, Measurement, Tensors, why_broken
 from harness.comparison.scores import likelihood_difference, measure_scores, measure_sense, measured, pairs_of, scored
 from harness.comparison.training import compare_mappings, missing_steps, non_finite, per_run
+from harness.runs import predictions
+from harness.runs.predictions import SketchedLogits, sketched_logits
 from harness.runs.trace import Run
 
 Array = npt.NDArray[Any]
+Logits = Array | SketchedLogits  # of the positions of a row [S, V], or after a prompt [V]
 SIDES = (("reference", REFERENCE), ("subject", SUBJECT))
 # The tensors of a run: one of each kind per row, prompt or conversation.
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -45,8 +48,8 @@ KINDS_OF_ORACLE: Mapping[str, tuple[str, ...]] = {"rows": ("logits",), "prompts"
 class ExpectedInference:
     """The required runs and their inputs: digests of case, weights and evaluation by run; the digest of each weight;
     the configuration of the case; the length of each row, and the numbers of prompts and conversations; digest and
-    words of each document by task and number, and the right ending of each question; and the loss per token of the
-    texts by token frequency."""
+    words of each document by task and number, and the right ending of each question; the loss per token of the texts
+    by token frequency; and whether the weights come from training."""
 
     runs: tuple[str, ...]
     inputs: Mapping[str, Mapping[str, str]]
@@ -59,6 +62,7 @@ class ExpectedInference:
     right: tuple[int, ...]
     unigram_nats: float
     text_tokens: int
+    has_learned: bool
 
 
 def measure_inference(
@@ -76,7 +80,7 @@ def measure_inference(
         *_continuations(runs, tensors),
         *_with_itself(runs, tensors),
         *measure_scores(runs.get(REFERENCE), runs.get(SUBJECT), expected.right),
-        measure_sense(runs.get(SUBJECT), expected.unigram_nats, expected.text_tokens),
+        measure_sense(runs.get(SUBJECT), expected.unigram_nats, expected.text_tokens, has_learned=expected.has_learned),
     ]
     return Comparison(measurements={measurement.name: measurement for measurement in found})
 
@@ -120,9 +124,8 @@ def _wrong_outputs(run: Run, expected: ExpectedInference, left: Tensors) -> floa
     amounts = {"rows": len(expected.rows), "prompts": expected.prompts, "conversations": expected.conversations}
     kinds = KINDS_OF_ORACLE if header.side == "oracle" else KINDS
     wanted = {f"{kind}.{n}" for what, every in kinds.items() for kind in every for n in range(amounts[what])}
-    rows = {f"{kind}.{n}": length for kind in kinds["rows"] for n, length in enumerate(expected.rows)}
-    cut = [name for name, length in rows.items() if name in left and len(left[name]) != length]
-    return float(len(wanted ^ set(stated)) + len(cut))
+    rows = [(n, one) for kind in kinds["rows"] for n, one in _logits_of(left, kind).items() if n < len(expected.rows)]
+    return float(len(wanted ^ set(stated)) + sum(len(one) != expected.rows[n] for n, one in rows))
 
 
 def _foreign(run: Run, expected: Mapping[str, str] | None) -> float:
@@ -145,24 +148,35 @@ def _left(run: Run | None) -> Mapping[str, str] | None:
 
 def _numbered(tensors: Tensors, kind: str) -> dict[int, Array]:
     """The tensors `KIND.N` by N."""
-    names = (name.partition(".") for name in tensors)
-    return {int(number): tensors[f"{kind}.{number}"] for first, _, number in names if first == kind}
+    return {n: tensors[f"{kind}.{n}"] for n in _numbers(tensors, kind) if f"{kind}.{n}" in tensors}
+
+
+def _logits_of(tensors: Tensors, kind: str) -> dict[int, Logits]:
+    """The logits `KIND.N` by N, or what was left in place of them."""
+    found = {n: tensors.get(f"{kind}.{n}", sketched_logits(tensors, f"{kind}.{n}")) for n in _numbers(tensors, kind)}
+    return {n: one for n, one in found.items() if one is not None}
+
+
+def _numbers(tensors: Tensors, kind: str) -> set[int]:
+    """Each N of which something is left."""
+    numbers = (rest.partition("#")[0] for first, _, rest in (name.partition(".") for name in tensors) if first == kind)
+    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
     """Compared with the oracle, by row: relative error, largest divergence of the predictions, largest regret, and the
     ratio of both sides' errors."""
-    exact = _numbered(tensors.get(ORACLE, {}), "logits")
+    exact = _logits_of(tensors.get(ORACLE, {}), "logits")
     errors = []
     for side, name in SIDES:
-        found, made = _numbered(tensors.get(name, {}), "logits"), (runs.get(ORACLE), runs.get(name))
+        found, made = _logits_of(tensors.get(name, {}), "logits"), (runs.get(ORACLE), runs.get(name))
         rows = sorted({*exact, *found})
         places = [f"row {row}" for row in rows]
         pairs = [(exact.get(row), found.get(row)) for row in rows]
-        errors.append([_both(lambda a, b: tensor_difference(a, b)[0], *pair) for pair in pairs])
+        errors.append([_both(ERROR, *pair) for pair in pairs])
         yield measured(f"oracle.logits.{side}", places, errors[-1], *made)
-        yield measured(f"oracle.divergence.{side}", places, [_both(divergence, *pair) for pair in pairs], *made)
-        yield measured(f"oracle.regret.{side}", places, [_both(largest_regret, *pair) for pair in pairs], *made)
+        yield measured(f"oracle.divergence.{side}", places, [_both(DIVERGENCE, *pair) for pair in pairs], *made)
+        yield measured(f"oracle.regret.{side}", places, [_both(REGRET, *pair) for pair in pairs], *made)
     same = len(errors[0]) == len(errors[1])
     ratios = [error_ratio(a, b) for a, b in zip(*errors, strict=True)] if same else []
     every = [runs.get(name) for name in (ORACLE, REFERENCE, SUBJECT)]
@@ -173,17 +187,32 @@ def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator
 
 def _after_prompts(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
     """Compared with the oracle, by prompt: relative error of the logits after it, as a prefill gives them."""
-    exact = {n: every[0] for n, every in _numbered(tensors.get(ORACLE, {}), "greedy_logits").items() if len(every)}
+    every = _logits_of(tensors.get(ORACLE, {}), "greedy_logits")
+    exact = {n: one.at(0) if isinstance(one, SketchedLogits) else one[0] for n, one in every.items() if len(one)}
     for side, name in SIDES:
-        found, made = _numbered(tensors.get(name, {}), "alone"), (runs.get(ORACLE), runs.get(name))
+        found, made = _logits_of(tensors.get(name, {}), "alone"), (runs.get(ORACLE), runs.get(name))
         prompts = sorted({*exact, *found})
-        errors = [_both(lambda a, b: tensor_difference(a, b)[0], exact.get(n), found.get(n)) for n in prompts]
+        errors = [_both(ERROR, exact.get(n), found.get(n)) for n in prompts]
         yield measured(f"oracle.prompt.{side}", [f"prompt {n}" for n in prompts], errors, *made)
 
 
-def _both(function: Callable[[Array, Array], float], a: Array | None, b: Array | None) -> float:
-    """NaN if one side has no tensor, or another shape."""
-    return math.nan if a is None or b is None or a.shape != b.shape else function(a, b)
+@dataclass(frozen=True)
+class Way:
+    """A number of two predictions, from their logits and from what was left in place of them."""
+
+    of_logits: Callable[[Array, Array], float]
+    of_sketches: Callable[[SketchedLogits, SketchedLogits], float]
+
+
+def _both(way: Way, a: Logits | None, b: Logits | None) -> float:
+    """NaN if one side has no logits, or others were left."""
+    if a is None or b is None or not len(a):
+        return math.nan
+    if isinstance(a, SketchedLogits) and isinstance(b, SketchedLogits):
+        return way.of_sketches(a, b)
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape:
+        return way.of_logits(a, b)
+    return math.nan
 
 
 def divergence(exact_SV: Array, found_SV: Array) -> float:
@@ -209,9 +238,9 @@ def largest_regret(exact_SV: Array, found_SV: Array) -> float:
 
 def _top1(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
     """For each row, the share of positions at which both sides have the same best token."""
-    sides = [_numbered(tensors.get(name, {}), "logits") for _, name in SIDES]
+    sides = [_logits_of(tensors.get(name, {}), "logits") for _, name in SIDES]
     rows = sorted({*sides[0], *sides[1]})
-    values = [_both(_agreement, *(side.get(row) for side in sides)) for row in rows]
+    values = [_both(AGREEMENT, *(side.get(row) for side in sides)) for row in rows]
     return measured("top1.agreement", [f"row {row}" for row in rows], values, *(runs.get(name) for _, name in SIDES))
 
 
@@ -219,11 +248,17 @@ def _agreement(a_SV: Array, b_SV: Array) -> float:
     return float(np.mean(a_SV.argmax(-1) == b_SV.argmax(-1)))
 
 
+ERROR = Way(lambda a, b: tensor_difference(a, b)[0], predictions.relative_error)
+DIVERGENCE = Way(divergence, predictions.divergence)
+REGRET = Way(largest_regret, predictions.regret)
+AGREEMENT = Way(_agreement, predictions.agreement)
+
+
 def _continuations(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
     """`greedy.regret.SIDE`, by prompt: 0 if the side continues as the oracle does, else the oracle's logit of its own
     token minus that of the side's at the first difference; `greedy.compared.SIDE`: the number of tokens before that."""
     left = tensors.get(ORACLE, {})
-    exact, logits = _numbered(left, "greedy"), _numbered(left, "greedy_logits")
+    exact, logits = _numbered(left, "greedy"), _logits_of(left, "greedy_logits")
     for side, name in SIDES:
         found, made = _numbered(tensors.get(name, {}), "greedy"), (runs.get(ORACLE), runs.get(name))
         prompts = sorted({*exact, *found})
@@ -236,14 +271,21 @@ def _continuations(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> I
     yield _stopped(runs, tensors)
 
 
-def _regret_at_difference(exact_T: Array | None, logits_TV: Array | None, found_T: Array | None) -> tuple[float, float]:
+def _regret_at_difference(exact_T: Array | None, logits: Logits | None, found_T: Array | None) -> tuple[float, float]:
     """The regret at the first difference of two continuations, and the tokens before it; NaN if one is missing."""
-    if exact_T is None or logits_TV is None or found_T is None or exact_T.shape != found_T.shape:
+    if exact_T is None or logits is None or found_T is None or exact_T.shape != found_T.shape:
         return math.nan, math.nan
     at = first_difference(exact_T, found_T)
     if at is None:
         return 0.0, float(len(exact_T))
-    return float(logits_TV[at, exact_T[at]] - logits_TV[at, found_T[at]]), float(at)
+    own, other = (_logit(logits, at, int(tokens[at])) for tokens in (exact_T, found_T))
+    return own - other, float(at)
+
+
+def _logit(logits: Logits, position: int, token: int) -> float:
+    if isinstance(logits, SketchedLogits):
+        return predictions.logit_of(logits, position, token)
+    return float(logits[position, token])
 
 
 def first_difference(a: Array, b: Array) -> int | None:
@@ -286,9 +328,9 @@ def _with_itself(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Ite
     """For each side, how far its results with a cache, or in a batch, are from those without."""
     for name, kinds, what in (("cache", ("logits", "cached"), "row"), ("batch", ("alone", "batch"), "prompt")):
         for side, run in SIDES:
-            a, b = (_numbered(tensors.get(run, {}), kind) for kind in kinds)
+            a, b = (_logits_of(tensors.get(run, {}), kind) for kind in kinds)
             numbers = sorted({*a, *b})
-            values = [_both(lambda x, y: tensor_difference(x, y)[0], a.get(n), b.get(n)) for n in numbers]
+            values = [_both(ERROR, a.get(n), b.get(n)) for n in numbers]
             yield measured(f"{name}.{side}", [f"{what} {n}" for n in numbers], values, runs.get(run))
 
 

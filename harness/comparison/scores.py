@@ -94,8 +94,12 @@ def _follows(task: EvaluationTask, lines: Sequence[Scored], right: Sequence[int]
     return all(line.score in (0.0, 1.0) and len(line.log_likelihoods) == 1 for line in lines)
 
 
-def measure_sense(run: Run | None, unigram_nats: float, text_tokens: int) -> Measurement:
-    """`subject.sense`: the subject's loss per token of the texts, divided by the loss by token frequency."""
+def measure_sense(run: Run | None, unigram_nats: float, text_tokens: int, *, has_learned: bool) -> Measurement:
+    """`subject.sense`: the subject's loss per token of the texts, divided by the loss by token frequency. It is not
+    measured of a model that has learned nothing."""
+    if not has_learned:
+        unmeasured = "the weights are drawn: a model that has learned nothing predicts nothing"
+        return Series(missing=unmeasured, broken=why_broken(run)).named("subject.sense")
     texts = [line.score for line in scored(run) if line.task == "text"]
     cost = -math.fsum(texts) / text_tokens if texts else math.nan
     return measured("subject.sense", [SUBJECT] if texts else [], [cost / unigram_nats], run)

@@ -61,11 +61,17 @@ def scope(bundle: Bundle) -> Scope:
     """What a bundle's level holds for."""
     return Scope(
         task=bundle.case.task.activity,
-        model=f"{named(bundle.case.model)}{_implementation(bundle)}",
+        model=f"{named(bundle.case.model)}{_weights(bundle)}{_implementation(bundle)}",
         device=bundle.environment.device,
         layout=str(bundle.case.parallel),
         precision=bundle.case.precision.compute_dtype,
     )
+
+
+def _weights(bundle: Bundle) -> str:
+    """What a level of inference does not hold for if it is of a model that was never trained."""
+    section = bundle.case.inference
+    return "" if section is None or section.has_learned else " with drawn weights"
 
 
 def named(model: Qwen3Config) -> str:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.digest import digest_each, digest_tensors
+from harness.base.digest import digest_tensors
 from harness.cases.case import Case, Inference
 from harness.runners.job import Job, header_of
-from harness.runners.leaving import keep
+from harness.runners.leaving import Leaving
 from harness.runners.protocol import Answerer, AnswererFactory, Setting, Tensors
 from harness.runs.evaluation import (
     TASKS,
@@ -53,9 +53,9 @@ def infer(job: Job, case: Case, factory: AnswererFactory, weights: Tensors) -> N
             finite, begun = finite and line.finite, time.perf_counter()
             if not finite:
                 break
-        left = answerer.answers(evaluation) if finite else {}
-        keep(left, job)
-        writer.finish(digest_each(left))
+        left = Leaving(case)
+        left.add_answers(answerer.answers(evaluation) if finite else {})
+        writer.finish(left.digests, kept=left.keep(job))
 
 
 def _scored(answerer: Answerer, evaluation: Evaluation, tasks: Sequence[EvaluationTask]) -> Iterator[Scored]:

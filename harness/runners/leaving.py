@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from harness.base.digest import digest_array, digest_tensors
 from harness.cases.case import Case
 from harness.runners.job import Job
+from harness.runs import predictions
 from harness.runs.files import GRADIENT
 from harness.runs.sketches import BUCKETS, BUCKETS_OF_FIRST_GRADIENT, recorded
 
@@ -45,19 +46,21 @@ class Leaving:
             if not self._sketched or full in whole:
                 self.left[full] = tensor
 
+    def add_answers(self, answers: Tensors) -> None:
+        """Adds what a model answered: tokens, which are left as they are, and logits."""
+        for name, tensor in answers.items():
+            self.digests[name] = digest_array(tensor)
+            logits = tensor.dtype.kind == "f"
+            self.left |= predictions.recorded(name, tensor) if self._sketched and logits else {name: tensor}
+
     def keep(self, job: Job) -> str | None:
         """Writes what is left, if the job requires it; the digest of the sketches if that is what was written."""
-        keep(self.left, job)
+        if job.keep_tensors:
+            Path(job.keep_tensors).parent.mkdir(exist_ok=True)
+            save_file(self.left, job.keep_tensors)
         return self.digest_of_sketches if job.keep_tensors else None
 
     @property
     def digest_of_sketches(self) -> str | None:
         """None if the tensors themselves are left."""
         return digest_tensors(self.left) if self._sketched else None
-
-
-def keep(tensors: Tensors, job: Job) -> None:
-    """Writes the tensors of a run, if its job requires it."""
-    if job.keep_tensors:
-        Path(job.keep_tensors).parent.mkdir(exist_ok=True)
-        save_file(dict(tensors), job.keep_tensors)

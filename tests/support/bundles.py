@@ -276,6 +276,9 @@ def _write_run(directory: Path, made: _Made, run: str, outcome: RunOutcome | Non
 def leave(case: Case, tensors: Tensors) -> Leaving:
     """What a run of a case leaves of tensors that have the prefixes of a probe, or none."""
     leaving = Leaving(case)
+    if case.inference is not None:
+        leaving.add_answers(tensors)
+        return leaving
     start = example_parameters("weights") if case.evidence == "sketches" else None
     for prefix, before in ((GRADIENT, None), (UPDATED, start)):
         named = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}

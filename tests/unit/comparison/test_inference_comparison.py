@@ -12,15 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from safetensors.numpy import load_file
 
+from harness.base.errors import InputError
+from harness.cases.runs_of_a_case import ORACLE, SUBJECT, TRAINING
 from harness.comparison.inference import divergence, first_difference, inference_differences, largest_regret
 from harness.comparison.measurement import Measurement
 from harness.comparison.scores import score_differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
+from harness.levels.rule import Level
 from harness.runs.trace import Run, Scored
 from tests.support.answering import Tensors, example_answers
-from tests.support.bundles import write_example
+from tests.support.bundles import certified, write_example
 from tests.support.examples import inference_case
 
 CASE = inference_case()
@@ -31,6 +35,13 @@ TOKENS = st.lists(st.integers(0, 3), max_size=6).map(lambda found: np.array(foun
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_example(tmp_path_factory.mktemp("answers") / "bundle", case=CASE)
+
+
+@pytest.fixture(scope="module")
+def sketched(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same answers, of which sketches were left, by a model that was not trained."""
+    case = inference_case(weights={"kind": "drawn"}).with_changes(evidence="sketches")
+    return write_example(tmp_path_factory.mktemp("sketched") / "bundle", case=case)
 
 
 def outcomes(bundle: Bundle) -> dict[str, Outcome]:
@@ -106,6 +117,33 @@ def test_two_continuations_part_where_they_first_differ(a: npt.NDArray[Any], b: 
 
 def test_the_example_has_the_expected_outputs(bundle: Bundle) -> None:
     assert {name for name, one in outcomes(bundle).items() if one is not Outcome.PASS} == {"score-shown"}
+
+
+def test_sketches_give_the_numbers_of_the_logits(bundle: Bundle, sketched: Bundle) -> None:
+    left = {name: set(load_file(sketched.path / "tensors" / f"{name}.safetensors")) for name in (SUBJECT, ORACLE)}
+    assert "logits.0#sketch" in left[SUBJECT] and "greedy_logits.0#sketch" in left[ORACLE]
+    assert not {"logits.0", "cached.0", "alone.0", "greedy_logits.0"} & (left[SUBJECT] | left[ORACLE])
+    for name, measured in bundle.comparison.measurements.items():
+        found = sketched.comparison[name]
+        if name != "subject.sense":
+            assert found.places == tuple(place for place in measured.places if place != TRAINING), name
+            exact = dict(zip(measured.places, measured.values, strict=True))
+            wanted = [exact[place] for place in found.places]
+            assert found.values == pytest.approx(wanted, rel=0.5 if "divergence" in name else 0.25), name
+
+
+def test_what_an_untrained_model_predicts_is_not_judged(sketched: Bundle) -> None:
+    unmet = {name: one for name, one in outcomes(sketched).items() if one is not Outcome.PASS}
+    assert unmet == {"score-shown": Outcome.INCONCLUSIVE, "makes-sense": Outcome.INCONCLUSIVE}
+    certificate = certified(sketched)
+    assert certificate.level is Level.UNTESTED and "with drawn weights" in certificate.scope.model
+    (missing,) = {one.detail for one in certificate.missing if one.level is Level.PRELIMINARY}
+    assert "the weights are drawn" in missing
+
+
+def test_trained_weights_are_evidence_so_they_are_not_sketched() -> None:
+    with pytest.raises(InputError, match=r"inference\.weights\.kind: trained weights are part of the evidence"):
+        CASE.with_changes(evidence="sketches")
 
 
 KINDS = {

@@ -152,11 +152,6 @@ class Inference(Record):
         """Whether the case trains the weights for inference."""
         return self.weights.kind == "trained"
 
-    @property
-    def has_learned(self) -> bool:
-        """Whether the weights come from training, so that what they predict may make sense."""
-        return self.weights.kind != "drawn"
-
     def problems(self, model: Qwen3Config, data: Data) -> list[str]:
         """What is not possible with the positions of this model, or with this corpus."""
         problems, longest = [], max(self.prompts) + max(self.max_new_tokens, self.sampled_tokens)
@@ -310,6 +305,16 @@ class Case(Record):
     def trains_weights(self) -> bool:
         """Whether the judged weights come from a training run of this case that is not judged itself."""
         return self.inference is not None and self.inference.trains
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether a model is trained in this case, be it judged or only what trains the weights."""
+        return self.inference is None or self.inference.trains
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the weights that answer come from training; of a case that trains, always."""
+        return self.inference is None or self.inference.weights.kind != "drawn"
 
     def steps_of(self, side: str, arm: str) -> int:
         """The number of steps of the runs of a side and an arm: for an evaluation, the scored documents. The oracle

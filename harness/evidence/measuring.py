@@ -102,7 +102,7 @@ def _expected_of_inference(recorded: Recorded) -> ExpectedInference:
         right=tuple(question.right for question in evaluation.questions),
         unigram_nats=evaluation.unigram_nats,
         text_tokens=evaluation.text_tokens,
-        has_learned=case.inference_section.has_learned,
+        has_learned=case.has_learned,
     )
 
 

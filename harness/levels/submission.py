@@ -70,8 +70,7 @@ def scope(bundle: Bundle) -> Scope:
 
 def _weights(bundle: Bundle) -> str:
     """What a level of inference does not hold for if it is of a model that was never trained."""
-    section = bundle.case.inference
-    return "" if section is None or section.has_learned else " with drawn weights"
+    return "" if bundle.case.has_learned else " with drawn weights"
 
 
 def named(model: Qwen3Config) -> str:

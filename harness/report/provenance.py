@@ -125,7 +125,7 @@ def _case(bundle: Bundle) -> tuple[Fact, ...]:
         Fact(term="Vocabulary", text=number(model.vocab_size)),
         Fact(term="Precision", text=", ".join(f"{key} {value}" for key, value in vars(case.precision).items())),
         Fact(term="Rows", text=f"{case.data.global_batch_size} of {case.data.seq_length} tokens, {case.data.packing}"),
-        *(_training(case) if case.inference is None or case.inference.trains else ()),
+        *(_training(case) if case.takes_steps else ()),
     )
 
 

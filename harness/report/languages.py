@@ -10,6 +10,19 @@ CHINESE: Mapping[str, str] = {
     "Sections": "章节",
     "Levels": "等级",
     "Versions": "版本配套",
+    "Differences": "差异",
+    "How far a model that is trained by MindSpore is from the same model trained by PyTorch: relative differences of loss "
+    "and grad norm, and the largest error of a first gradient in errors of the reference, both against float64.": (
+        "由 MindSpore 训练的模型与由 PyTorch 训练的同一模型相差多少:loss 与 grad norm 的相对差异,以及首步梯度的最大误差"
+        "(以参考实现的误差为单位,两者均相对 float64)。"
+    ),
+    "Loss, step 1": "loss,第 1 步",
+    "Loss, largest": "loss,最大",
+    "Grad norm, step 1": "grad norm,第 1 步",
+    "Grad norm, largest": "grad norm,最大",
+    "Gradient": "梯度",
+    "Time": "用时",
+    "Memory of a run": "单次运行内存",
     "Not certified": "未认证",
     "History": "历史",
     "Detection power": "检出能力",

@@ -209,8 +209,18 @@ def _run_row(bundle: Bundle, run: Run) -> RunRow:
         total=duration(math.fsum(timing.steps)) if timing.steps else UNKNOWN,
         compiled=duration(math.fsum(timing.compiling)) if timing.compiling else "",
         per_step=duration(statistics.median(timing.steps)) if timing.steps else UNKNOWN,
-        memory=f"{timing.peak / MIB_OF_A_GIB:.1f} GiB" if timing.peak is not None else "",
+        memory=_gib(timing.peak),
     )
+
+
+def most_memory(bundle: Bundle) -> str:
+    """The most memory that a run of a bundle had; empty where no run recorded it."""
+    peaks = [_timing(bundle.path / "runs" / name / TIMING).peak for name in bundle.runs]
+    return _gib(max((peak for peak in peaks if peak is not None), default=None))
+
+
+def _gib(peak: float | None) -> str:
+    return "" if peak is None else f"{peak / MIB_OF_A_GIB:.1f} GiB"
 
 
 @dataclass(frozen=True, kw_only=True)

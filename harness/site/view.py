@@ -16,6 +16,7 @@ from harness.levels.submission import Submission, scope
 from harness.power.page import RateRow, build_page
 from harness.power.record import PowerStudy
 from harness.report.words import number
+from harness.site.differences import DifferencesRow, differences
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, parameter_shapes
 
 TONES = {
@@ -102,6 +103,7 @@ class Site:
     never_run: tuple[tuple[str, str], ...]
     unreadable: tuple[tuple[str, str], ...]
     any_npu: bool
+    differences: tuple[DifferencesRow, ...]
     studies: tuple[Power, ...]
 
 
@@ -129,6 +131,7 @@ def build_site(
         never_run=tuple((case.name, case.title) for case in shipped if case.name not in ran),
         unreadable=tuple(unreadable),
         any_npu=any(cell.device == "Ascend" for cell in cells),
+        differences=tuple(differences(submission.bundle for submission, _ in chosen)),
         studies=tuple(_study(name, study) for name, study in studies.items()),
     )
     return site, pages

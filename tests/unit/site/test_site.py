@@ -14,8 +14,10 @@ from harness.base.errors import InputError
 from harness.evidence.bundle import read_bundle
 from harness.levels.rule import Level
 from harness.report.languages import CHINESE
+from harness.report.words import number
 from harness.site import write_site
 from harness.site.badge import badge
+from harness.site.differences import differences
 from tests.support.bundles import write_example
 from tests.support.command_line import Call, caller
 from tests.support.examples import ROOT, inference_case, small_case
@@ -65,6 +67,34 @@ def test_every_level_is_linked_to_its_evidence(bundles: Path, tmp_path: Path) ->
         certificate = (tmp_path / "site" / cell["certificate"]).read_text()
         assert cell["bundle_digest"] in certificate
         assert cell["level"] in (tmp_path / "site" / cell["badge"]).read_text()
+
+
+def test_a_trained_model_is_shown_with_its_differences_time_and_memory(tmp_path: Path) -> None:
+    place = tmp_path / "bundles"
+    trained = write_example(place / "trained", change=_off_at_7, occasion={"seconds": 150.0})
+    asked = write_example(place / "asked", case=inference_case())
+    (row,) = differences([trained, asked])
+    assert (row.model, row.case, row.steps, row.took) == ("Qwen3 tiny", "qwen3-tiny-fp32", "200", "2 min 30 s")
+    assert row.loss == (number(trained.comparison["train.loss.relative"].values[0]), "0.25")
+    assert row.gradient == number(max(trained.comparison["oracle.gradients.ratio"].values))
+    assert row.parameter in trained.comparison["oracle.gradients.ratio"].places
+    written(place, tmp_path / "site")
+    shown = set(re.findall(r">([^<>]+)<", (tmp_path / "site" / "index.html").read_text()))
+    assert {*row.loss, *row.grad_norm, row.gradient, row.parameter, row.took, row.memory} <= shown
+    for run, peak in (("subject-1", 2560), ("reference-1", 1024)):
+        with (trained.path / "runs" / run / "timing.jsonl").open("a") as timing:
+            timing.write(f'{{"peak_mib": {peak}}}\n')
+    assert next(differences([trained])).memory == "2.5 GiB"
+
+
+def test_a_bundle_in_which_nothing_was_compared_states_no_difference(tmp_path: Path) -> None:
+    nothing = write_example(tmp_path / "b", change=lambda run, step: None if run.startswith("subject") else step)
+    (row,) = differences([nothing])
+    assert row.loss == row.grad_norm == ("–", "–") and row.memory == "–"
+
+
+def _off_at_7(run: str, step: Any) -> Any:
+    return dataclasses.replace(step, loss=step.loss * 1.25) if run == "subject-1" and step.step == 7 else step
 
 
 def test_a_cell_shows_its_newest_run_and_the_history_of_all(bundles: Path, tmp_path: Path) -> None:

@@ -105,7 +105,10 @@ DEFECTS = {
 }
 
 
-@full(held_by="tests/end_to_end/test_power.py::test_the_documented_fault_is_seen_as_it_is_written")
+@full(
+    held_by="tests/defects/test_catalogue.py::test_a_defect_changes_what_its_subject_records, "
+    "tests/unit/evidence/test_fooling.py::test_it_is_not_fooled_by"
+)
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_planted_defect_is_refused_and_its_first_step_named(
     clean: Any, case: Path, tmp_path: Path, defect: str

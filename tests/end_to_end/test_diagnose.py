@@ -103,7 +103,7 @@ def test_a_clean_subject_differs_nowhere_and_tapping_changes_no_bit(clean: Any) 
 
 
 @full(
-    held_by="tests/end_to_end/test_power.py::test_the_documented_fault_is_seen_as_it_is_written, "
+    held_by="tests/unit/diagnosis/test_diagnosis.py::test_a_fault_is_named_and_not_its_consequences, "
     "tests/unit/diagnosis/test_clues.py::test_a_planted_fault_is_recognised"
 )
 @pytest.mark.parametrize("fault", FAULTS)

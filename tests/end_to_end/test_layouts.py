@@ -33,10 +33,13 @@ from tests.support.examples import ROOT, options
 from tests.support.full import full
 from tests.support.processes import processes_of, until
 
-HERE = "tests/end_to_end/test_layouts.py"
-# Ranks of one node, started as a node starts its own; and where the ranks of several nodes meet.
+BY_A_FAKE = (
+    "tests/unit/runners/test_launcher.py::test_a_kill_is_named_by_its_signal, "
+    "tests/unit/runners/test_launcher.py::test_a_run_that_hangs_is_ended_with_all_that_it_started"
+)
+# Ranks of one node, started by msrun as a run starts its own; and where the ranks of several nodes meet.
 BY_ONE_NODE = (
-    f"{HERE}::test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind, "
+    "tests/model/test_qwen3_parallel.py::test_several_ranks_make_the_steps_of_one_process, "
     "tests/unit/cli/test_launch_cli.py::test_no_run_of_several_nodes_meets_where_another_does"
 )
 LAYOUT = "qwen3-tiny-pp2"  # its true loss is on the last rank, so on the second node
@@ -113,6 +116,7 @@ def begun(out: Path, layout: str, nodes: Nodes | None = None, **training: Any) -
     return case, job(case, asked, SUBJECT)
 
 
+@full(held_by=BY_A_FAKE)
 def test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind(killed: tuple[Run, float]) -> None:
     run, seconds = killed
     assert seconds < 60
@@ -188,10 +192,7 @@ class Once:
         return max(p for p, told in ranks.items() if b"MS_ROLE=MS_WORKER" in told and b"ranks.py" in command[p])
 
 
-@full(
-    held_by=f"{HERE}::test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind, "
-    "tests/unit/runners/test_launcher.py::test_a_run_that_hangs_is_ended_with_all_that_it_started"
-)
+@full(held_by=BY_A_FAKE)
 def test_a_rank_that_hangs_ends_the_run_within_its_limit(started: Any) -> None:
     case, asked = started(steps=2000, step_timeout_s=5)
     stop = Once(Path(asked.directory), signal.SIGSTOP)
@@ -242,7 +243,7 @@ def test_the_other_node_keeps_what_its_ranks_were_told(nodes: Any, bundle: Bundl
     assert read_run(first / "bundle" / "runs" / SUBJECT).trace.steps == bundle.runs[SUBJECT].trace.steps
 
 
-@full(held_by=f"{HERE}::test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind")
+@full(held_by=BY_A_FAKE)
 def test_a_node_that_is_lost_leaves_the_other_with_what_it_had(tmp_path: Path) -> None:
     case, port = written(short("qwen3-tiny-tp2", steps=400, step_timeout_s=10), tmp_path), free_port()
     asked = ("launch", case, "--nnodes", 2, "--master", "127.0.0.1", "--port", port, "--node-rank")

@@ -1,7 +1,7 @@
 """A small study with both real frameworks: each planted fault is refused and named, no clean run is refused.
 
-The first fault is that of the documentation, planted by its command. A larger study, with faults of every area and
-clean runs of more kinds, is left to `tox run -e full`.
+The first fault is that of the documentation, planted by its command. A larger study has faults of every area
+and clean runs of more kinds. Studies are left to `tox run -e full`.
 """
 
 import contextlib
@@ -53,6 +53,18 @@ MORE_DEFECTS = (
 )
 
 
+# A fault of one's own and the shipped ones change what is recorded; what is changed is refused; what is sound is not.
+SEEN = (
+    "tests/defects/test_catalogue.py::test_a_defect_of_ones_own_file_is_compiled_like_a_shipped_one, "
+    "tests/defects/test_catalogue.py::test_a_defect_changes_what_its_subject_records, "
+    "tests/unit/evidence/test_fooling.py::test_it_is_not_fooled_by"
+)
+SOUND = "tests/end_to_end/test_certify.py::test_a_clean_run_meets_preliminary_and_every_criterion_it_is_long_enough_for"
+RESUMED = "tests/unit/power/test_power.py::test_a_study_survives_its_file_and_an_edit_is_rejected"
+ENDED = "tests/unit/runners/test_launcher.py::test_an_interrupt_leaves_no_process_and_a_run_that_goes_on"
+NOT_RUN = "tests/unit/power/test_power.py::test_an_inconclusive_finding_is_no_sighting"
+
+
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("power")
@@ -83,12 +95,14 @@ def study(done: Any, inside: Path) -> PowerStudy:
     return read_power(inside / "quick-gelu.json")
 
 
+@full(held_by=SEEN)
 def test_the_documented_fault_is_seen_as_it_is_written(done: Any, study: PowerStudy) -> None:
     (line,) = re.findall(r"left: (.*)$", DOCUMENT, re.MULTILINE)
     assert f"left: {line}\n" in done.stderr
     assert study.planted[0].defect.id == "quick-gelu-for-silu" and named_rightly(study.planted[0])
 
 
+@full(held_by=SOUND)
 def test_no_clean_run_is_refused(study: PowerStudy) -> None:
     check_clean(study, CLEAN)
 
@@ -110,10 +124,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> PowerStudy:
     return read_power(directory / "large.json")
 
 
-@full(
-    held_by="tests/end_to_end/test_power.py::test_the_documented_fault_is_seen_as_it_is_written, "
-    "tests/defects/test_catalogue.py::test_a_defect_changes_what_its_subject_records"
-)
+@full(held_by=SEEN)
 @pytest.mark.parametrize("defect", MORE_DEFECTS)
 def test_a_fault_of_every_area_is_refused_and_its_place_named(large: PowerStudy, defect: str) -> None:
     (planted,) = [one for one in large.planted if one.defect.id == defect]
@@ -121,11 +132,12 @@ def test_a_fault_of_every_area_is_refused_and_its_place_named(large: PowerStudy,
     assert planted.defect.place is None or named_rightly(planted), planted.named
 
 
-@full(held_by="tests/end_to_end/test_power.py::test_no_clean_run_is_refused")
+@full(held_by=SOUND)
 def test_no_clean_run_of_many_kinds_is_refused(large: PowerStudy) -> None:
     check_clean(large, MORE_CLEAN)
 
 
+@full(held_by=RESUMED)
 def test_a_study_goes_on_with_what_it_has_and_only_with_that(study: PowerStudy, done: Any, inside: Path) -> None:
     asked = done.args[3:]
     again = certify(*asked, "--resume", "--out", "again.json", inside=inside)
@@ -141,10 +153,8 @@ def test_a_study_goes_on_with_what_it_has_and_only_with_that(study: PowerStudy, 
         assert not (inside / "other.json").exists()
 
 
-ENDED = "tests/end_to_end/test_power.py::test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=full(held_by=ENDED))])
+@full(held_by=ENDED)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_study_that_is_ended_leaves_no_process_and_concludes_nothing(
     study: PowerStudy, done: Any, inside: Path, number: signal.Signals
 ) -> None:
@@ -178,6 +188,7 @@ def inhabitants(directory: Path) -> list[str]:
     return found
 
 
+@full(held_by=NOT_RUN)
 def test_a_fault_that_does_not_run_is_no_sighting(study: PowerStudy, done: Any, inside: Path) -> None:
     working = (inside / "quick_gelu.py").read_text()
     (inside / "broken.py").write_text(working.replace("1.702 * x", "missing * x").replace("QuickGeluFor", "BrokenFor"))

@@ -81,24 +81,30 @@ class Item:
         self.left = True
 
 
+FILES, FUNCTIONS = ("file_0.py", "file_1.py", "file_2.py"), "abcd"
+SAMPLED = (0, 8, 16)
+
+
 @pytest.mark.parametrize(
     ("edited", "functions", "sample"),
     [
-        (True, 3, [f"{name}[{n}]" for name in "abcd" for n in range(20)]),
-        (False, 1, [f"{name}[{n}]" for name in "abcd" for n in (0, 8, 16)]),
-        (False, 3, [f"{name}[{n}]" for name in "ad" for n in (0, 8, 16)]),
+        (True, 3, [f"{file}::{one}[{n}]" for file in FILES for one in FUNCTIONS for n in range(20)]),
+        (False, 1, [f"{file}::{one}[{n}]" for file in FILES for one in FUNCTIONS for n in SAMPLED]),
+        (False, 3, [f"{FILES[at // 4]}::{FUNCTIONS[at % 4]}[{n}]" for at in (0, 3, 6, 9) for n in SAMPLED]),
     ],
 )
-def test_every_file_of_an_unchanged_table_has_a_part_in_its_sample(
+def test_of_an_unchanged_table_a_part_of_its_functions_is_in_the_sample(
     monkeypatch: pytest.MonkeyPatch, edited: bool, functions: int, sample: list[str]
 ) -> None:
-    table = dataclasses.replace(TABLE, functions=functions, tests=("file",))
+    table = dataclasses.replace(TABLE, functions=functions, tests=("file",), always=("file_always",))
     monkeypatch.setattr(catalogue, "TABLES", {"table": table})
     monkeypatch.setattr(catalogue, "changed", lambda name: edited)
-    ids = [f"{name}[{n}]" for name in "abcd" for n in range(20)]
-    items = [Item(f"file_{number}.py::{one}") for number in range(2) for one in ids]
-    others = [Item(f"other.py::besides[{n}]") for n in range(20)]
+    items = [Item(f"{file}::{one}[{n}]") for file in FILES for one in FUNCTIONS for n in range(20)]
+    others = [Item(f"{file}::besides[{n}]") for file in ("other.py", "file_always.py") for n in range(20)]
     catalogue.thin([*items, *others])
-    kept = [item.nodeid for item in items if not item.left]
-    assert kept == [f"file_{number}.py::{one}" for number in range(2) for one in sample]
+    assert [item.nodeid for item in items if not item.left] == sample
     assert not [item for item in others if item.left]
+
+
+def test_what_is_always_made_is_there() -> None:
+    assert all((catalogue.ROOT / path).is_file() for table in catalogue.TABLES.values() for path in table.always)

@@ -91,3 +91,12 @@ def test_mindspores_limits_bind_nothing_else() -> None:
     assert len(numpy) == 1 and not re.search("<|==|~=", numpy.pop())
     assert not re.search("<|==|~=", CONFIG["project"]["requires-python"])
     assert "numpy<2" in CONFIG["project"]["optional-dependencies"]["mindspore"]
+
+
+def test_an_environment_of_the_tests_has_the_version_that_an_extra_pins() -> None:
+    """It installs its own dependencies first, so another version would be installed and replaced."""
+    extras = [Requirement(one) for extra in CONFIG["project"]["optional-dependencies"].values() for one in extra]
+    pinned = {one.name: str(one.specifier) for one in extras if str(one.specifier).startswith("==")}
+    stated = re.findall(r"^ +([\w-]+)(==\S+)$", (ROOT / "tox.ini").read_text(encoding="utf-8"), re.MULTILINE)
+    assert ("torch", pinned["torch"]) in stated
+    assert all(version == pinned.get(name, version) for name, version in stated)

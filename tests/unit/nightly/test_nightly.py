@@ -32,6 +32,7 @@ from tests.support.examples import FAKES, ROOT, inference_case, small_case, text
 from tests.support.processes import processes_of, until
 
 TEXT, ON_ASCEND = (f"text-tests.support.fake_runners-fake-{device}" for device in ("cpu", "ascend"))
+PYTHON = sys.executable
 SIDES = dict.fromkeys(("subject", "reference", "oracle"), f"{FAKES}:Fake")
 
 
@@ -138,7 +139,10 @@ def test_a_cell_without_its_device_is_not_run_with_the_reason(
     assert f"{ON_ASCEND}: not run (0.0 min): devices: npu-smi is not installed" in told.err
 
 
-def test_a_cell_that_takes_too_long_is_ended_and_the_next_one_runs(certify_: Call, place: Path) -> None:
+def test_a_cell_that_takes_too_long_is_ended_and_the_next_one_runs(
+    certify_: Call, place: Path, leaves: Callable[..., None]
+) -> None:
+    leaves(before=f'case "$*" in *:Slow*) exec {PYTHON} "$@";; esac')
     slow = {"subject": f"{FAKES}:Slow", "limit": "4s"}
     result = cells_of(certify_, matrix(place, slow, {}), 1)
     broken = next(one for name, one in result["cells"].items() if "slow" in name)
@@ -148,7 +152,7 @@ def test_a_cell_that_takes_too_long_is_ended_and_the_next_one_runs(certify_: Cal
 
 
 def start(place: Path, path: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "harness.cli", "nightly", str(path), "--history", str(place / "nightly")]
+    command = [PYTHON, "-m", "harness.cli", "nightly", str(path), "--history", str(place / "nightly")]
     return subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -156,7 +160,9 @@ def one_concluded(place: Path) -> Callable[[], bool]:
     return lambda: bool((found := nights(place / "nightly")) and len(found[-1][1].cells) == 1)
 
 
+@pytest.mark.usefixtures("leaves")
 def test_a_night_that_was_killed_goes_on_where_it_was(certify_: Call, place: Path) -> None:
+    """Its first part is real; the cell that is left is a fake."""
     path = matrix(place, {}, {"reference": f"{FAKES}:Fake", "layout": {}, "subject": f"{FAKES}:Slow"})
     with start(place, path) as process:
         until(one_concluded(place), "the first cell is concluded")

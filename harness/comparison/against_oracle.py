@@ -7,15 +7,19 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from harness.cases.runs_of_a_case import ORACLE, ORACLE_PROBE, REFERENCE, REFERENCE_PROBE, SUBJECT, SUBJECT_PROBE
 from harness.comparison.catalogue import EXACT, KINDS, SIDES, STANDARD_ERRORS, Kind
 from harness.comparison.distance import HALF_ULP, error_ratio, relative, root_mean_square
 from harness.comparison.left import change_difference, difference, names_of, norm_of
-from harness.comparison.located import located
+from harness.comparison.lines import is_matrix, line_errors
+from harness.comparison.located import located, located_lines
 from harness.comparison.measurement import Measurement, Place, Tensors, steps_of, why_broken, why_missing
 from harness.runs.files import GRADIENT, UPDATED
 from harness.runs.trace import Run
 
+SUSPECT_LINES = 4.0  # the same for a row or a column
 SUSPECT = 2.0  # the ratio of errors from which a part that differs is looked for; no standard allows less
 
 
@@ -63,7 +67,39 @@ def against_oracle(
         bare = tuple(name.removeprefix(prefix) for name in names)
         for one in _double(f"oracle.{what}", bare, errors, [runs.get(name) for name in probes]):
             yield dataclasses.replace(one, within=_within(prefix, sources, one, head_dim))
+    yield from _of_lines(sources, [runs.get(name) for name in probes], head_dim)
     yield _probe_norms(runs, tensors)
+
+
+def _of_lines(
+    sources: Sequence[Tensors | None], made: Sequence[Run | None], head_dim: int | None
+) -> Iterable[Measurement]:
+    """Of each matrix, the largest error of a row or column relative to its size."""
+    named = {name for one in sources if one for name in names_of(one, GRADIENT) if is_matrix(name, one)}
+    exact, *sides = sources
+    names = tuple(sorted(named))
+    errors = [tuple(_largest_of_lines(name, exact, side) for name in names) for side in sides]
+    for one in _double("oracle.lines", tuple(name.removeprefix(GRADIENT) for name in names), errors, made):
+        yield dataclasses.replace(one, within=_lines_within(sources, one, head_dim))
+
+
+def _largest_of_lines(name: str, exact: Tensors | None, found: Tensors | None) -> float:
+    """NaN if a number is not a number, or one side left no such matrix."""
+    both = line_errors(name, exact, found) if exact and found else None
+    return math.nan if both is None else float(np.max(np.concatenate(both), initial=0.0))
+
+
+def _lines_within(sources: Sequence[Tensors | None], measured: Measurement, head_dim: int | None) -> dict[Place, str]:
+    """Which rows or columns of each gradient are further off than any of a correct side."""
+    exact, reference, subject = sources
+    if not measured.name.endswith(".ratio") or not (exact and reference and subject):
+        return {}
+    suspect = [p for p, value in zip(measured.places, measured.values, strict=True) if not value <= SUSPECT_LINES]
+    found = {
+        place: located_lines(f"{GRADIENT}{place}", exact, reference, subject, SUSPECT_LINES, head_dim)
+        for place in suspect
+    }
+    return {place: part for place, part in found.items() if part is not None}
 
 
 def _within(

@@ -224,6 +224,9 @@ def _of_oracle() -> Iterator[Kind]:
     for name, topic in TENSORS_WITH_ORACLE.items():
         yield from _each(f"oracle.{name}.SIDE", RELATIVE, TENSORS, topic, side, EACH_SIDE, known_at=1)
         yield from _each(f"oracle.{name}.ratio", REFERENCE_ERRORS, TENSORS, topic, ratio, known_at=1)
+    line = "Largest error of a row or a column of SIDE's first gradient, relative to the size of that row or column."
+    yield from _each("oracle.lines.SIDE", RELATIVE, TENSORS, FIRST_STEP, line, EACH_SIDE, known_at=1)
+    yield from _each("oracle.lines.ratio", REFERENCE_ERRORS, TENSORS, FIRST_STEP, ratio, known_at=1)
     unit = "Root mean square of `oracle.NUMBER.reference`: one error of the reference."
     yield from _each("oracle.NUMBER.unit", RELATIVE, ONE_RUN, "Trajectory", unit, EACH_EXACT)
     for scaled, scales, topic in SCALED:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.comparison.lines import absolute_error, line_errors
 from harness.runs.sketches import COLUMNS, ROWS
 
 Array = npt.NDArray[Any]
@@ -59,9 +60,26 @@ def located(name: str, exact: Tensors, reference: Tensors, subject: Tensors, hea
     return _described(name, min(found, key=lambda wrong: wrong.share), head_dim)
 
 
+def located_lines(
+    name: str, exact: Tensors, reference: Tensors, subject: Tensors, beyond: float, head_dim: int | None = None
+) -> str | None:
+    """The rows or columns whose error relative to their size is more than so many times the largest of the reference;
+    None as in `located`."""
+    own, its = line_errors(name, exact, reference), line_errors(name, exact, subject)
+    if own is None or its is None:
+        return None
+    largest = max(float(one.max(initial=0.0)) for one in own)
+    found = [
+        Wrong(axis=axis, indices=tuple(map(int, np.flatnonzero(~(one <= beyond * largest)))), size=len(one))
+        for axis, one in enumerate(its)
+    ]
+    named = [wrong for wrong in found if wrong.size and 0 < wrong.share <= 0.5]
+    return _described(name, min(named, key=lambda wrong: wrong.share), head_dim) if named else None
+
+
 def _wrong(name: str, exact: Tensors, reference: Tensors, subject: Tensors) -> Iterator[Wrong]:
     for axis in (0, 1):
-        errors = [_error(axis, name, exact, side) for side in (reference, subject)]
+        errors = [absolute_error(axis, name, exact, side) for side in (reference, subject)]
         own, its = errors
         if own is None or its is None or not len(own):
             continue
@@ -80,27 +98,12 @@ def _rms(values: npt.NDArray[np.float64]) -> float:
 
 
 def _size(axis: int, name: str, of: Tensors) -> npt.NDArray[np.float64]:
-    """The size of each row or column, measured as `_error` measures the error."""
+    """The size of each row or column, measured as `absolute_error` measures the error."""
     projection = f"{name}{(ROWS, COLUMNS)[axis]}"
     if projection in of:
         return np.abs(of[projection].astype(np.float64))
     sizes: npt.NDArray[np.float64] = np.linalg.norm(of[name].astype(np.float64), axis=1 - axis)
     return sizes
-
-
-def _error(axis: int, name: str, exact: Tensors, found: Tensors) -> npt.NDArray[np.float64] | None:
-    """How far off each row, or each column, is: its norm, or its part of a projection."""
-    projection = f"{name}{(ROWS, COLUMNS)[axis]}"
-    if projection in exact and projection in found:
-        a, b = exact[projection].astype(np.float64), found[projection].astype(np.float64)
-        return np.abs(a - b) if a.shape == b.shape else None
-    if name not in exact or name not in found:
-        return None
-    a, b = exact[name], found[name]
-    if a.ndim != 2 or a.shape != b.shape:
-        return None
-    errors: npt.NDArray[np.float64] = np.linalg.norm(a.astype(np.float64) - b, axis=1 - axis)
-    return errors
 
 
 def _described(name: str, wrong: Wrong, head_dim: int | None) -> str:

@@ -11,7 +11,8 @@ row and in a column are in different buckets. On the gradients of the default ca
 by 2.0 % (root mean square; at most 9.5 %) with 1,024 buckets, and by 4.6 % (25 %) if each is a contiguous block.
 
 A projection of a matrix multiplies its rows, or its columns, by signs and sums them: one number for each row and one
-for each column. It locates a difference that the sketch measures.
+for each column. It locates a difference that the sketch measures. The size of a row or a column is the power of two of
+its norm, a byte: in it, the difference of one row is measured that a sketch of all rows does not show.
 
 Signs come from a counter-based generator keyed by the name of the tensor, so each rank computes those of its own part.
 
@@ -35,6 +36,8 @@ BUCKETS_OF_FIRST_GRADIENT = 1024
 STRIDE = 97  # from an element to the one below it, in buckets: a prime, so that a column is in all buckets
 WHOLE = Part()
 SKETCH, ROWS, COLUMNS = "#sketch", "#rows", "#columns"  # what follows the name of a tensor in a file
+ROW_SIZES, COLUMN_SIZES = "#row-sizes", "#column-sizes"
+NOTHING = -128  # the size of a row or column of zeros
 WORD = 64  # bits of a random word
 PIECE = 1 << 20  # elements that are multiplied at a time: bounds the memory
 Array = npt.NDArray[Any]
@@ -114,6 +117,26 @@ def projections(name: str, matrix: Array) -> tuple[npt.NDArray[np.float32], npt.
     return rows.astype(np.float32), columns.astype(np.float32)
 
 
+def sizes(matrix: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """For each row [R], and each column [C], the power of two that is at most its norm; `NOTHING` of zeros."""
+    rows, columns = np.empty(len(matrix)), np.zeros(matrix.shape[1])
+    together = max(1, PIECE // matrix.shape[1])
+    for first in range(0, len(matrix), together):
+        squares = np.square(matrix[first : first + together], dtype=np.float64)
+        rows[first : first + together] = squares.sum(1)
+        columns += squares.sum(0)
+    return _power(rows), _power(columns)
+
+
+def _power(squares: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+    """Of sums of squares; of what is not finite the largest."""
+    norms = np.sqrt(squares)
+    powers = np.frexp(np.where(np.isfinite(norms), norms, np.inf))[1] - 1
+    powers = np.where(np.isfinite(norms), np.clip(powers, NOTHING + 1, -NOTHING - 1), -NOTHING - 1)
+    found: npt.NDArray[np.int8] = np.where(norms == 0.0, NOTHING, powers).astype(np.int8)
+    return found
+
+
 def distance(one: Sketch, other: Sketch) -> float:
     """The estimated norm of the difference of two tensors of one name and shape; NaN if the sketches do not fit."""
     if one.buckets.shape != other.buckets.shape:
@@ -125,12 +148,13 @@ def recorded(name: str, tensor: Array, buckets: int = BUCKETS, *, located: bool 
     """What a run leaves of a tensor, as the tensors of a file: `sketched` reads them.
 
     `NAME#sketch` is float64 [1 + buckets]: the sum of the squares, then the buckets. With `located`, a matrix also
-    leaves its projections `NAME#rows` and `NAME#columns`.
+    leaves its projections `NAME#rows` and `NAME#columns`, float32, and the sizes of its rows and columns, int8.
     """
     found = sketch(name, tensor, buckets)
     left: dict[str, Array] = {f"{name}{SKETCH}": np.concatenate(([found.squares], found.buckets))}
     if located and tensor.ndim == 2:
         left[f"{name}{ROWS}"], left[f"{name}{COLUMNS}"] = projections(name, tensor)
+        left[f"{name}{ROW_SIZES}"], left[f"{name}{COLUMN_SIZES}"] = sizes(tensor)
     return left
 
 

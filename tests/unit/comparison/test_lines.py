@@ -85,7 +85,7 @@ def _turned(seed: int) -> list[Array]:
 
 @EITHER
 def test_a_row_that_is_another_shows_but_for_its_sign(sketched: bool) -> None:
-    """By its projection: its size may be that of the right one. One in some dozens has the same projection by chance."""
+    """By its projection, for its size may be that of the right one. Some dozens to one, the projection is another."""
     seen = [ratio(left(_turned(seed), sketched)) > LIMIT for seed in range(40)]
     assert sum(seen) >= 0.85 * len(seen)
 

@@ -33,6 +33,7 @@ def test_the_shipped_standards_are_known() -> None:
         "strict-bf16",
         "strict-fp32",
         "strict-inference-fp32",
+        "strict-probe-bf16",
         "strict-probe-fp32",
     )
 

@@ -29,8 +29,9 @@ class Spread(nn.Cell):
         self.explicit = on_cpu()
 
     def construct(self, x: Tensor, other: Tensor) -> Tensor:
-        if not self.explicit or x.shape == other.shape:
+        if not self.explicit:
             return x
+        # Also of one shape: a graph of rows of one token, in which this returned its own input, was not compiled.
         aligned = ops.reshape(x, (1,) * (len(other.shape) - len(x.shape)) + x.shape)
         repeats: tuple[int, ...] = ()
         for axis in range(len(other.shape)):

@@ -4,8 +4,9 @@ Takes the runs that were made and the tensors of probes, gives measurements; jud
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,8 +20,9 @@ from harness.comparison.measurement import Measurement, Place, Tensors, steps_of
 from harness.runs.files import GRADIENT, UPDATED
 from harness.runs.trace import Run
 
-SUSPECT_LINES = 4.0  # the same for a row or a column
-SUSPECT = 2.0  # the ratio of errors from which a part that differs is looked for; no standard allows less
+Find = Callable[[str, Tensors, Tensors, Tensors], str | None]
+# The ratio of errors from which a part that differs is looked for; no standard allows less.
+SUSPECT, SUSPECT_LINES = 2.0, 4.0
 
 
 def against_oracle(
@@ -66,7 +68,9 @@ def against_oracle(
         ]
         bare = tuple(name.removeprefix(prefix) for name in names)
         for one in _double(f"oracle.{what}", bare, errors, [runs.get(name) for name in probes]):
-            yield dataclasses.replace(one, within=_within(prefix, sources, one, head_dim))
+            find = functools.partial(located, head_dim=head_dim)
+            within = _parts(sources, one, SUSPECT, find) if prefix == GRADIENT else {}
+            yield dataclasses.replace(one, within=within)
     yield from _of_lines(sources, [runs.get(name) for name in probes], head_dim)
     yield _probe_norms(runs, tensors)
 
@@ -80,7 +84,8 @@ def _of_lines(
     names = tuple(sorted(named))
     errors = [tuple(_largest_of_lines(name, exact, side) for name in names) for side in sides]
     for one in _double("oracle.lines", tuple(name.removeprefix(GRADIENT) for name in names), errors, made):
-        yield dataclasses.replace(one, within=_lines_within(sources, one, head_dim))
+        find = functools.partial(located_lines, beyond=SUSPECT_LINES, head_dim=head_dim)
+        yield dataclasses.replace(one, within=_parts(sources, one, SUSPECT_LINES, find))
 
 
 def _largest_of_lines(name: str, exact: Tensors | None, found: Tensors | None) -> float:
@@ -89,28 +94,13 @@ def _largest_of_lines(name: str, exact: Tensors | None, found: Tensors | None) -
     return math.nan if both is None else float(np.max(np.concatenate(both), initial=0.0))
 
 
-def _lines_within(sources: Sequence[Tensors | None], measured: Measurement, head_dim: int | None) -> dict[Place, str]:
-    """Which rows or columns of each gradient are further off than any of a correct side."""
+def _parts(sources: Sequence[Tensors | None], measured: Measurement, suspect: float, find: Find) -> dict[Place, str]:
+    """Which part of each gradient differs whose ratio of errors is beyond `suspect`, where it can be told."""
     exact, reference, subject = sources
     if not measured.name.endswith(".ratio") or not (exact and reference and subject):
         return {}
-    suspect = [p for p, value in zip(measured.places, measured.values, strict=True) if not value <= SUSPECT_LINES]
-    found = {
-        place: located_lines(f"{GRADIENT}{place}", exact, reference, subject, SUSPECT_LINES, head_dim)
-        for place in suspect
-    }
-    return {place: part for place, part in found.items() if part is not None}
-
-
-def _within(
-    prefix: str, sources: Sequence[Tensors | None], measured: Measurement, head_dim: int | None
-) -> dict[Place, str]:
-    """Which part of each gradient differs, where its error is no correct side's."""
-    exact, reference, subject = sources
-    if prefix != GRADIENT or not measured.name.endswith(".ratio") or not (exact and reference and subject):
-        return {}
-    suspect = [place for place, value in zip(measured.places, measured.values, strict=True) if not value <= SUSPECT]
-    found = {place: located(f"{prefix}{place}", exact, reference, subject, head_dim) for place in suspect}
+    beyond = [place for place, value in zip(measured.places, measured.values, strict=True) if not value <= suspect]
+    found = {place: find(f"{GRADIENT}{place}", exact, reference, subject) for place in beyond}
     return {place: part for place, part in found.items() if part is not None}
 
 

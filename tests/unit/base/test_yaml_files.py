@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.base.errors import InputError
@@ -29,8 +29,10 @@ def test_a_dumped_value_reads_as_yaml_reads_it(value: Any, flow: bool) -> None:
 
 
 def written(key: Any) -> str:
-    """A key on one line; `safe_dump` writes some on two."""
-    return json.dumps(key, ensure_ascii=False) if isinstance(key, str) else str(key)
+    """A key on one line; `safe_dump` writes some on two. U+2028 and U+2029 end a line in YAML 1.1."""
+    if not isinstance(key, str):
+        return str(key)
+    return json.dumps(key, ensure_ascii=False).replace("\u2028", r"\L").replace("\u2029", r"\P")
 
 
 @given(st.lists(KEYS, min_size=1, max_size=6, unique=True), st.integers(0, 3), st.data())
@@ -48,6 +50,7 @@ def test_a_key_that_is_given_twice_is_refused_at_its_second_line(keys: list[Any]
 
 
 @given(st.lists(KEYS, min_size=1, max_size=6, unique=True), st.integers(0, 3))
+@example(["", "\u2028", "\u2029"], 0)
 def test_a_key_is_found_at_its_line_at_any_depth(keys: list[Any], depth: int) -> None:
     outer = [f"{'  ' * level}level:" for level in range(depth)]
     found = parse_yaml("\n".join([*outer, *(f"{'  ' * depth}{written(key)}: 1" for key in keys)]), "f")

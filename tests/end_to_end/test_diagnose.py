@@ -86,6 +86,11 @@ def names_of(faults: tuple[str, ...], clean: Path, case: Path, base: Path) -> di
     return {fault: diagnose(base / fault.replace(":", "-")).named for fault in faults}
 
 
+@full(
+    held_by="tests/unit/diagnosis/test_diagnosis.py::test_correct_sides_differ_nowhere, "
+    "tests/unit/diagnosis/test_diagnosis.py::test_three_finished_runs_are_judged_from_their_directory, "
+    "tests/parity/test_taps.py::test_looking_changes_no_bit"
+)
 def test_a_clean_subject_differs_nowhere_and_tapping_changes_no_bit(clean: Any) -> None:
     done, out = clean
     assert done.returncode == NOTHING, done.stdout + done.stderr

@@ -201,12 +201,15 @@ def test_a_fault_that_does_not_run_is_no_sighting(study: PowerStudy, done: Any, 
 
 # A run twice, so that the second takes the kept graph; or all of the subject, with what is compiled after the step.
 TWICE = (SUBJECT, SUBJECT_REPEAT)
-KEPT = full(
-    held_by="tests/end_to_end/test_power.py::test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process"
+# Forks run a whole walk-through of fakes; a defect that is compiled in a fresh process leaves what it should.
+FORKED = (
+    "tests/unit/levels/test_walk_through.py::test_the_walk_through_is_as_it_is_written, "
+    "tests/defects/test_catalogue.py::test_a_defect_of_ones_own_file_is_compiled_like_a_shipped_one"
 )
 
 
-@pytest.mark.parametrize(("runs", "files"), [(TWICE, 3), pytest.param((), 7, marks=KEPT)], ids=["twice", "all"])
+@full(held_by=FORKED)
+@pytest.mark.parametrize(("runs", "files"), [(TWICE, 3), ((), 7)], ids=["twice", "all"])
 def test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process(
     tmp_path: Path, runs: tuple[str, ...], files: int
 ) -> None:

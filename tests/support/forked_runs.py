@@ -15,7 +15,7 @@ import pytest
 from harness.runners.job import Job
 from harness.runners.launcher import Launcher, Process, variables
 from harness.studies.forks import Forks
-from tests.support import fake_runners  # noqa: F401
+from tests.support import fake_runners  # noqa: F401 (imported before the fork, for all that are forked)
 
 
 class FakeForks(Forks):

@@ -29,7 +29,6 @@ from harness.runners.worker import tap
 from harness.runs.inputs import BATCHES, WEIGHTS
 from harness.runs.taps import read_taps
 from harness.runs.trace import Run, Trace
-from harness.studies.pool import Pool
 from tests.support.examples import FAKES, ROOT, options, text_case
 from tests.support.fake_runners import AT, FLAG, Fake
 from tests.support.processes import processes_of, until
@@ -365,26 +364,6 @@ def test_any_other_runner_is_refused(name: str) -> None:
 def test_every_run_gets_deterministic_variables_and_its_threads() -> None:
     found = variables(3)
     assert found["OMP_NUM_THREADS"] == "3" and found["HCCL_DETERMINISTIC"] == "true" and found["HF_HUB_OFFLINE"] == "1"
-
-
-def test_a_run_that_raises_in_a_pool_ends_as_a_crash_and_the_next_one_is_carried_out(prepared: Prepared) -> None:
-    case, out = prepared
-    crashing, fine = (
-        job(case, options(out, reference=runner), name)
-        for runner, name in (("Crashes", "reference-1"), ("Fake", "reference-2"))
-    )
-    with Pool(1, out / "log.txt") as pool:
-        pool.execute([crashing, fine], case)
-    crashed, went_on = (read_run(Path(one.directory)) for one in (crashing, fine))
-    assert (crashed.outcome.status, crashed.outcome.detail) == ("crashed", "raised RuntimeError")
-    assert "the device is on fire" in crashed.outcome.log_tail
-    assert went_on.outcome.status == "completed" and went_on.trace is not None and went_on.trace.complete
-
-
-def test_a_pool_whose_process_is_killed_says_how_to_go_on(prepared: Prepared) -> None:
-    case, out = prepared
-    with Pool(1, out / "log.txt") as pool, pytest.raises(InputError, match=r"log\.txt .*--resume"):
-        pool.execute([job(case, options(out, reference="Killed"), "reference-1")], case)
 
 
 class Mute(Fake):

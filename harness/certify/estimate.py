@@ -14,6 +14,9 @@ GIB = 2**30
 # copies besides. The loss has several tensors of the size of its logits, MindSpore's most. A framework takes 1 GiB.
 BYTES_OF_A_PARAMETER = 24
 TENSORS_OF_LOGITS = 20
+# Asked for answers, the oracle takes the most: weights in float64 beside those it was given, and logits in float64.
+BYTES_OF_A_PARAMETER_ASKED = 12
+TENSORS_OF_LOGITS_ASKED, FLOAT64 = 3, 8
 FRAMEWORK = GIB
 FLOAT32 = 4
 BYTES_OF_AN_ELEMENT = 20
@@ -22,10 +25,26 @@ CUT_VOCABULARY = 4096
 
 def memory_of_a_run(case: Case) -> float:
     """GiB of the largest run of a case with all of its ranks on this machine."""
-    parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
+    return max(_memory_asked(case), _memory_in_training(case) if case.trains_weights or not case.inference else 0.0)
+
+
+def _memory_in_training(case: Case) -> float:
     logits = micro_rows(case) * case.data.seq_length * case.model.vocab_size * FLOAT32
-    total = parameters * BYTES_OF_A_PARAMETER + logits * TENSORS_OF_LOGITS + case.parallel.world_size * FRAMEWORK
-    return total / GIB
+    ranks = case.parallel.world_size * FRAMEWORK
+    return (_parameters(case) * BYTES_OF_A_PARAMETER + logits * TENSORS_OF_LOGITS + ranks) / GIB
+
+
+def _memory_asked(case: Case) -> float:
+    if case.inference is None:
+        return 0.0
+    rows = max(case.inference.rows, case.inference.batch_size)
+    logits = rows * case.data.seq_length * case.model.vocab_size * FLOAT64
+    asked = _parameters(case) * BYTES_OF_A_PARAMETER_ASKED + logits * TENSORS_OF_LOGITS_ASKED
+    return (asked + FRAMEWORK) / GIB
+
+
+def _parameters(case: Case) -> int:
+    return sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
 
 
 def memory_of_a_diagnosis(case: Case) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.cases.case import Case
+from harness.cases.case import Case, Inference
 from harness.runners.job import Job
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
@@ -26,6 +26,9 @@ EFFICIENCY, FLOAT64 = 0.6, 0.5
 PROBE_SECONDS, RUN_SECONDS, UPDATE_SECONDS = 250e-9, 60e-9, 15e-9  # for each parameter
 SLOW = 1e10  # operations per second; nothing is measured where even a slow machine is soon done
 START_SECONDS = 10.0  # of a process, with compiling
+# A token that a cache is asked for reads every weight, which takes as long as the products of so many tokens.
+TOKENS_OF_A_STEP = 30
+ENDINGS = 4  # of a question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +62,9 @@ class Forecast:
 def forecast(
     case: Case, jobs: Sequence[Job], *, at_once: int, memory: float, disk: float, rate: float | None = None
 ) -> Forecast | None:
-    """Of the jobs of training that are to be carried out; None where one of them works on a device, whose speed is not
-    known, and for inference. `rate` is in operations per second and core; None: it is measured for a large case."""
-    if not case.task.judges_steps or any(job.device != "CPU" for job in jobs):
+    """Of the jobs that are to be carried out; None where one of them works on a device, whose speed is not known.
+    `rate` is in operations per second and core; None: it is measured for a large case."""
+    if any(job.device != "CPU" for job in jobs):
         return None
     parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
     if rate is None:
@@ -71,15 +74,30 @@ def forecast(
 
 
 def _seconds(case: Case, job: Job, parameters: int, rate: float) -> float:
+    speed = rate * EFFICIENCY * (FLOAT64 if job.side == "oracle" else 1.0) * job.threads
+    if job.arm == "infer":
+        answered = _tokens_asked(case.inference_section, case.data.seq_length, exact=job.side == "oracle")
+        return START_SECONDS + answered * 2 * parameters / speed + parameters * RUN_SECONDS
     model, tokens = case.model, case.data.global_batch_size * case.data.seq_length
     attention = 4 * model.num_hidden_layers * model.num_attention_heads * model.head_dim * case.data.seq_length
     passes = 4 if case.training.recompute else 3  # forward, and twice as much backward
     step = passes * (2 * parameters + attention) * tokens
     probes = job.arm in ("probe", "alone_probe")
     gradients = 1 if probes and job.side != "oracle" else 0
-    speed = rate * EFFICIENCY * (FLOAT64 if job.side == "oracle" else 1.0) * job.threads
     of_a_parameter = (PROBE_SECONDS if probes else RUN_SECONDS) + job.steps * UPDATE_SECONDS
     return START_SECONDS + (job.steps + gradients) * step / speed + parameters * of_a_parameter
+
+
+def _tokens_asked(asked: Inference, length: int, *, exact: bool) -> int:
+    """Tokens that pass through the model, as if a document had the length of a row. `exact`: by the oracle, which
+    computes each continuation from its beginning, and answers no questions."""
+    rows, texts = asked.rows * length, asked.texts * length
+    if exact:
+        new = asked.max_new_tokens
+        return rows + texts + sum(new * prompt + new * new // 2 for prompt in asked.prompts)
+    one_by_one = 2 * asked.max_new_tokens + asked.sampled_tokens + length  # stops, none, drawn; the rows by a cache
+    questions = asked.documents * (1 + ENDINGS) * length
+    return rows + texts + questions + 5 * sum(asked.prompts) + one_by_one * TOKENS_OF_A_STEP
 
 
 def _products_per_second() -> float:

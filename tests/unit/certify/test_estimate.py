@@ -22,6 +22,13 @@ def test_runs_that_together_would_not_fit_are_made_one_after_the_other() -> None
     assert runs_at_once(case, 2, 24.0) == 1 and runs_at_once(case, 2, 64.0) == 2
 
 
+def test_asking_a_model_takes_less_memory_than_training_it_and_doing_both_takes_the_most() -> None:
+    trains, asks = (load_case(f"qwen3-0.6b-{name}") for name in ("fp32", "inference-fp32"))
+    assert 7 < memory_of_a_run(asks) < 11 < memory_of_a_run(trains)
+    trained = {**asks.inference_section.model_dump(), "weights": {"kind": "trained"}}
+    assert memory_of_a_run(asks.with_changes(inference=trained, evidence="tensors")) > 11
+
+
 @pytest.mark.parametrize("memory", [6.0, 12.0, 16.0])
 def test_what_is_offered_in_place_of_a_case_fits_and_is_the_most_that_does(memory: float) -> None:
     case = load_case("qwen3-0.6b-fp32")

@@ -2,12 +2,14 @@
 
     python benchmarks/step_time.py --size small --batch 4 --sequence 128 --threads 1 --rounds 7
     python benchmarks/step_time.py --size 0.6B --layers 2 --batch 2 --sequence 256 --attention sdpa
+    python benchmarks/step_time.py --size 0.6B --batch 1 --sequence 512 --threads 2 --apart --rounds 3 --steps 2
 
 Each framework is a child process of its own, held to the same cores, as many as it has threads. The children take
-turns: one is timed while the other waits for its pipe. Both train from the same weights on the same batches, with
-clipping and AdamW, and print their first loss, which shows that they do the same work. The CPU seconds of a step are
-printed beside its wall seconds: of a child that waits busily, or does not use what it has, they differ. The parent
-imports neither.
+turns: one is timed while the other waits for its pipe. Models of which only one fits into memory are timed `--apart`,
+one child after the other. Both train from the same weights on the same batches, with clipping and AdamW, and print
+their first loss, which shows that they do the same work. The CPU seconds of a step are printed beside its wall seconds:
+of a child that waits busily, or does not use what it has, they differ. A third child makes the matrix products of a
+step and nothing else, by the library of torch: no step on these cores takes less. The parent imports neither.
 """
 
 import argparse
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from qwen3_model.configuration_qwen3 import Qwen3Config
 
 Array = npt.NDArray[Any]
-Step = Callable[[Array], float]
+Step = Callable[[Array], float | None]  # tokens -> loss, if it computes one
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-4, 0.1, 1.0
 
 
@@ -37,42 +39,52 @@ def main() -> None:
     if arguments.worker:
         _work(arguments)
         return
-    children = {name: Child(__file__, name, sys.argv[1:], {}) for name in WORKERS}
+    rounds = {name: list[dict[str, float]]() for name in WORKERS}
+    for together in [[name] for name in WORKERS] if arguments.apart else [list(WORKERS)]:
+        _time(arguments, together, rounds)
+    _report(arguments, rounds)
+
+
+def _time(arguments: argparse.Namespace, names: list[str], rounds: dict[str, list[dict[str, float]]]) -> None:
+    """Times these children in turns."""
+    children = {name: Child(__file__, name, sys.argv[1:], {}) for name in names}
     for name, child in children.items():
         ready = child.response()
-        print(f"{name:10} first loss {ready['loss']:.6f}, first step {ready['first_step']:.1f} s (build and compile)")
-    times: dict[str, list[float]] = {name: [] for name in WORKERS}
-    busy: dict[str, list[float]] = {name: [] for name in WORKERS}
+        said = f"first step {ready['first_step']:.1f} s (build and compile)"
+        print(f"{name:10} {said}" if ready["loss"] is None else f"{name:10} first loss {ready['loss']:.6f}, {said}")
     for number in range(arguments.rounds):
-        for name in _order(number):
-            timed = children[name].request(str(arguments.steps))
-            times[name].append(timed["seconds"])
-            busy[name].append(timed["cpu"])
-        print(f"round {number + 1}: " + ", ".join(f"{name} {times[name][-1] * 1e3:.1f} ms" for name in WORKERS))
+        for name in _order(names, number):
+            rounds[name].append(children[name].request(str(arguments.steps)))
+        print(
+            f"round {number + 1}: " + ", ".join(f"{name} {rounds[name][-1]['seconds'] * 1e3:.1f} ms" for name in names)
+        )
     for child in children.values():
         child.close()
-    _report(arguments, times, busy)
 
 
-def _report(arguments: argparse.Namespace, times: dict[str, list[float]], busy: dict[str, list[float]]) -> None:
+def _report(arguments: argparse.Namespace, rounds: dict[str, list[dict[str, float]]]) -> None:
+    times = {name: [one["seconds"] for one in timed] for name, timed in rounds.items()}
     median = {name: statistics.median(seconds) for name, seconds in times.items()}
     ratios = [ours / theirs for ours, theirs in zip(times["mindspore"], times["torch"], strict=True)]
     layers = f", {arguments.layers} layers" if arguments.layers else ""
+    apart = ", one after the other" if arguments.apart else ""
     print(
         f"\n{arguments.size}{layers}, batch {arguments.batch}, sequence {arguments.sequence}, "
-        f"{arguments.threads} threads on as many cores, torch with {arguments.attention} attention"
+        f"{arguments.threads} threads on as many cores{apart}, torch with {arguments.attention} attention"
     )
     for name, seconds in times.items():
         spread = f"{min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f}"
-        cpu = statistics.median(busy[name]) * 1e3
+        cpu = statistics.median(one["cpu"] for one in rounds[name]) * 1e3
         print(f"{name:10} median {median[name] * 1e3:.1f} ms per step, {spread}; {cpu:.1f} ms of CPU time")
     ratio = median["mindspore"] / median["torch"]
     print(f"ratio of medians {ratio:.3f}, per round {min(ratios):.3f} to {max(ratios):.3f}")
+    for name in ("mindspore", "torch"):
+        print(f"{name:10} {median[name] / median['products']:.2f} times its matrix products")
 
 
-def _order(number: int) -> list[str]:
+def _order(names: list[str], number: int) -> list[str]:
     """The order changes every round, so that a drift of the machine's clock favours neither."""
-    return list(WORKERS) if number % 2 == 0 else list(reversed(WORKERS))
+    return names if number % 2 == 0 else names[::-1]
 
 
 def _work(arguments: argparse.Namespace) -> None:
@@ -147,7 +159,44 @@ def _torch(arguments: argparse.Namespace) -> Step:
     return step
 
 
-WORKERS = {"mindspore": _mindspore, "torch": _torch}
+def _products(arguments: argparse.Namespace) -> Step:
+    """The matrix products of a step: of each weight, forward and for both gradients, and of the attention."""
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    config, tokens = _config(arguments), arguments.batch * arguments.sequence
+    D, F, V, H = config.hidden_size, config.intermediate_size, config.vocab_size, config.head_dim
+    N, K, S = config.num_attention_heads, config.num_key_value_heads, arguments.sequence
+    shapes = [(D, N * H), (D, K * H), (D, K * H), (N * H, D), (D, F), (D, F), (F, D)]
+    layer = [(torch.randn(tokens, i), torch.randn(o, i), torch.randn(tokens, o)) for i, o in shapes]
+    head = (torch.randn(tokens, D), torch.randn(V, D), torch.randn(tokens, V))
+    rows = torch.randn(arguments.batch * N, S, H)
+    scores = torch.randn(arguments.batch * N, S, S)
+
+    def linear(x: torch.Tensor, weight: torch.Tensor, gradient: torch.Tensor) -> None:
+        x @ weight.T, gradient @ weight, gradient.T @ x
+
+    def attention() -> None:
+        for _ in range(2):  # scores, the gradient of the weights
+            rows @ rows.transpose(1, 2)
+        for _ in range(4):  # the mixed values, and the gradients of query, key and value
+            scores @ rows
+
+    def step(tokens: Array) -> None:
+        for _ in range(config.num_hidden_layers):
+            for one in layer:
+                linear(*one)
+            attention()
+        linear(*head)
+
+    return step
+
+
+WORKERS: dict[str, Callable[[argparse.Namespace], Step]] = {
+    "mindspore": _mindspore,
+    "torch": _torch,
+    "products": _products,
+}
 
 
 def _weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
@@ -184,7 +233,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="steps per round and framework")
     parser.add_argument("--threads", type=int, default=1, help="and cores")
-    parser.add_argument("--worker", choices=["mindspore", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--apart", action="store_true", help="one child after the other, for what fits alone")
+    parser.add_argument("--worker", choices=list(WORKERS), help=argparse.SUPPRESS)
     return parser
 
 

@@ -1,5 +1,6 @@
 """The files that outsiders look for: the citation, the changelog and the hooks before a commit."""
 
+import configparser
 import re
 import tomllib
 from typing import Any
@@ -20,6 +21,23 @@ def test_the_citation_is_of_this_version() -> None:
 def test_the_changelog_begins_with_this_version() -> None:
     found = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert found and found[1] == PROJECT["version"]
+
+
+def test_what_starts_inside_an_environment_is_installed_first() -> None:
+    """`tox exec` installs no package: on a fresh clone the command would not be there."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    inside = {key: value for key, value in tox["inside"].items() if value.startswith("tox exec")}
+    assert set(inside.values()) == {f"tox exec -q -e {key} --" for key in inside}
+    started = 0
+    for name, section in tox.items():
+        made = section.get("commands_pre", "").partition("{[inside]make} ")[2].split(",")
+        for key in inside:
+            uses = f"{{[inside]{key}}}" in section.get("commands", "")
+            started += uses
+            assert key in made or not uses, f"{name} starts {key}, which may not be installed"
+        assert "tox exec" not in section.get("commands", ""), f"{name} starts a command past [inside]"
+    assert started
 
 
 def test_the_licence_is_the_text_of_apache() -> None:

@@ -25,7 +25,8 @@ CUT_VOCABULARY = 4096
 
 def memory_of_a_run(case: Case) -> float:
     """GiB of the largest run of a case with all of its ranks on this machine."""
-    return max(_memory_asked(case), _memory_in_training(case) if case.trains_weights or not case.inference else 0.0)
+    trained = _memory_in_training(case) if case.takes_steps else 0.0
+    return trained if case.task.judges_steps else max(trained, _memory_asked(case))
 
 
 def _memory_in_training(case: Case) -> float:
@@ -35,9 +36,7 @@ def _memory_in_training(case: Case) -> float:
 
 
 def _memory_asked(case: Case) -> float:
-    if case.inference is None:
-        return 0.0
-    rows = max(case.inference.rows, case.inference.batch_size)
+    rows = max(case.inference_section.rows, case.inference_section.batch_size)
     logits = rows * case.data.seq_length * case.model.vocab_size * FLOAT64
     asked = _parameters(case) * BYTES_OF_A_PARAMETER_ASKED + logits * TENSORS_OF_LOGITS_ASKED
     return (asked + FRAMEWORK) / GIB

@@ -16,6 +16,7 @@ from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runs.files import TRACE
 from harness.studies.pool import Pool
 from harness.studies.variations import OVER_RANKS
+from tests.support.examples import ROOT
 from tests.support.full import full
 
 
@@ -55,7 +56,10 @@ BROKE = f"{BYTES}, tests/unit/studies/test_pool.py::{ENDED}"
     ],
     ids=["as begun", "resumed", "after they broke"],
 )
-def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own(tmp_path: Path, arm: str, they_broke: bool) -> None:
+def test_a_run_by_ranks_that_stay_has_the_bits_of_ranks_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str, they_broke: bool
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # this file is a rank's subject, and imports what tests share
     (variation,) = [one for one in OVER_RANKS if one.name == "dp2-shared-moments"]
     first, second = (shortened(variation.case(load_case("qwen3-tiny-dp2-tp2"), seed)) for seed in (0, 1))
     broken_case, breaks = asked(first, tmp_path / "breaks", SUBJECT, f"{__file__}:BreaksOnOneRank")

@@ -9,17 +9,16 @@ of two widths, in bytes a parameter of the whole model.
 import argparse
 import contextlib
 import dataclasses
-import math
 import tempfile
 import threading
 from pathlib import Path
 
 from harness.cases.case import Case, load_case
 from harness.cases.runs_of_a_case import SUBJECT, SUBJECT_ALONE
+from harness.certify.estimate import parameter_count
 from harness.certify.flow import prepare
 from harness.certify.jobs import Options, job
 from harness.runners.launcher import Launcher
-from qwen3_model.configuration_qwen3 import parameter_shapes
 
 MIB, KIB = 2**20, 2**10
 STEPS = 2
@@ -36,7 +35,7 @@ def main() -> None:
     found = list[tuple[int, float, float]]()
     for width in arguments.widths:
         case = _case(width, arguments)
-        parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
+        parameters = parameter_count(case)
         alone, parts = _peaks(case, SUBJECT_ALONE, 1), _peaks(case, SUBJECT, ranks)
         found.append((parameters, alone[0], max(parts)))
         shown = " ".join(f"{part / MIB:,.0f}" for part in parts)

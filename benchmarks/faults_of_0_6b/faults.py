@@ -10,8 +10,9 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 from harness.defects import defect
+from harness.defects.gradients import OneChanged
 from harness.defects.optimizer import StatesRequestedDecay
-from harness.defects.planting import ChangedGradients, ChangedModel, WithGradients, exchange
+from harness.defects.planting import ChangedModel, WithGradients, exchange
 from harness.runners.mindspore_subject import MindSporeSubject
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
 from qwen3_model.modeling_qwen3 import (
@@ -95,24 +96,19 @@ class TwoHeadsExchanged(MindSporeSubject):
             model.model.layers[20].self_attn.attend = HeadsExchanged(self.config, self.policy)
 
 
-class OneOfManyChanged(ChangedGradients):
-    """Changes the gradient of the parameter `name` by `of`; not in a loop, whose depth MindSpore limits."""
-
-    name: str
+class OneOfManyChanged(OneChanged):
+    """Changes the gradient of one parameter without a loop over all of them, whose depth MindSpore limits."""
 
     def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
         super().__init__(forward, parameters)
-        self.number = [parameter.name for parameter in parameters].index(self.name)
+        self.number = self.selected.index(True)
 
     def changed(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (*gradients[: self.number], self.of(gradients[self.number]), *gradients[self.number + 1 :])
 
-    def of(self, gradient: Tensor) -> Tensor:
-        raise NotImplementedError
-
 
 class TokenLost(OneOfManyChanged):
-    name = "model.embed_tokens.weight"
+    prefix = "model.embed_tokens.weight"
 
     def of(self, gradient: Tensor) -> Tensor:
         row = ops.zeros_like(gradient[:1])
@@ -134,7 +130,7 @@ class RowOfTheHeadZeroed(MindSporeSubject):
 
 
 class OnePercentLost(OneOfManyChanged):
-    name = "model.layers.27.mlp.down_proj.weight"
+    prefix = "model.layers.27.mlp.down_proj.weight"
 
     def of(self, gradient: Tensor) -> Tensor:
         return 0.99 * gradient

@@ -32,17 +32,18 @@ def memory_of_a_run(case: Case) -> float:
 def _memory_in_training(case: Case) -> float:
     logits = micro_rows(case) * case.data.seq_length * case.model.vocab_size * FLOAT32
     ranks = case.parallel.world_size * FRAMEWORK
-    return (_parameters(case) * BYTES_OF_A_PARAMETER + logits * TENSORS_OF_LOGITS + ranks) / GIB
+    return (parameter_count(case) * BYTES_OF_A_PARAMETER + logits * TENSORS_OF_LOGITS + ranks) / GIB
 
 
 def _memory_asked(case: Case) -> float:
     rows = max(case.inference_section.rows, case.inference_section.batch_size)
     logits = rows * case.data.seq_length * case.model.vocab_size * FLOAT64
-    asked = _parameters(case) * BYTES_OF_A_PARAMETER_ASKED + logits * TENSORS_OF_LOGITS_ASKED
+    asked = parameter_count(case) * BYTES_OF_A_PARAMETER_ASKED + logits * TENSORS_OF_LOGITS_ASKED
     return (asked + FRAMEWORK) / GIB
 
 
-def _parameters(case: Case) -> int:
+def parameter_count(case: Case) -> int:
+    """Numbers in all parameters of a case's model."""
     return sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
 
 

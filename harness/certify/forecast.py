@@ -5,7 +5,6 @@ needs follows from its case. Sketches, digests and drawing take time for each pa
 factor of two or so.
 """
 
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.cases.case import Case, Inference
+from harness.certify.estimate import parameter_count
 from harness.runners.job import Job
-from qwen3_model.configuration_qwen3 import parameter_shapes
 
 WORTH_STATING = 300.0  # seconds
 MEASURED_SECONDS, SIDE = 0.3, 1024
@@ -29,6 +28,7 @@ START_SECONDS = 10.0  # of a process, with compiling
 # A token that a cache is asked for reads every weight, which takes as long as the products of so many tokens.
 TOKENS_OF_A_STEP = 30
 ENDINGS = 4  # of a question
+PROMPTED = 5  # times that each prompt is read: alone, in the batch, continued with and without a stop, sampled from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def forecast(
     `rate` is in operations per second and core; None: it is measured for a large case."""
     if any(job.device != "CPU" for job in jobs):
         return None
-    parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
+    parameters = parameter_count(case)
     if rate is None:
         rate = _products_per_second() if parameters > SIDE**2 else SLOW
     seconds = {job.run: _seconds(case, job, parameters, rate) for job in jobs}
@@ -97,7 +97,7 @@ def _tokens_asked(asked: Inference, length: int, *, exact: bool) -> int:
         return rows + texts + sum(new * prompt + new * new // 2 for prompt in asked.prompts)
     one_by_one = 2 * asked.max_new_tokens + asked.sampled_tokens + length  # stops, none, drawn; the rows by a cache
     questions = asked.documents * (1 + ENDINGS) * length
-    return rows + texts + questions + 5 * sum(asked.prompts) + one_by_one * TOKENS_OF_A_STEP
+    return rows + texts + questions + PROMPTED * sum(asked.prompts) + one_by_one * TOKENS_OF_A_STEP
 
 
 def _products_per_second() -> float:

@@ -4,7 +4,6 @@
 the same prerequisites for each device. No framework is imported: the variables of determinism must be set before.
 """
 
-import math
 import os
 import re
 import shutil
@@ -17,12 +16,11 @@ from pathlib import Path
 from harness.base.errors import MissingPrerequisite
 from harness.cases.case import Case
 from harness.certify import environment
-from harness.certify.estimate import memory_of_a_run, nearest
+from harness.certify.estimate import memory_of_a_run, nearest, parameter_count
 from harness.certify.jobs import Options
 from harness.runners.launcher import DETERMINISM
 from harness.runners.registry import check_mindformers, check_policy, find_runner, needs_of
 from harness.runs.trace import Side
-from qwen3_model.configuration_qwen3 import parameter_shapes
 
 GIB = 2**30
 LEAST_DISK_GIB = 1
@@ -81,7 +79,7 @@ class Needs:
 def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
     """What the runs of these sides of a case need here."""
     runners = [getattr(options, side) for side in sides]
-    parameters = sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
+    parameters = parameter_count(case)
     nodes = options.nodes.count if options.nodes else 1
     there = environment.machine()["memory_gib"]
     # A device holds what it trains. Then the weights are only drawn and digested in the memory of this machine.

@@ -64,7 +64,6 @@ def test_a_published_model_in_one_process_is_compiled_whole(tmp_path: Path) -> N
     assert one.communication == () and one.graphs == 2, "one of a micro batch and one of the update"
 
 
-@full(held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_a_time_limit_ends_the_process")
 def test_what_mindspore_refuses_is_an_error_with_the_end_of_the_log(tmp_path: Path) -> None:
     case, configuration = described(LAYOUT)
     configuration["parallel_config"]["model_parallel"] = 3

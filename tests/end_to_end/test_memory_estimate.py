@@ -20,7 +20,6 @@ def test_the_estimate_is_near_the_peak_of_the_pool(recompute: bool) -> None:
     assert abs(stage.total / MIB / measured(shape) - 1) <= GOAL
 
 
-@BY_KEPT
 def test_a_step_on_a_cpu_keeps_no_index_of_its_elements() -> None:
     """With operators that broadcast or transpose, 1,417 MiB are resident at the peak; without, 950."""
     assert resident(SMALL) < 1200

@@ -260,7 +260,17 @@ class Qwen3Trainer:
 
     def parameters(self) -> dict[str, Array]:
         """A copy of every parameter by its Hugging Face name."""
-        return {parameter.name: parameter.asnumpy().copy() for parameter in self._parameters}
+        return {name: self.parameter(name) for name in self.names()}
+
+    def names(self) -> tuple[str, ...]:
+        """The Hugging Face name of every parameter."""
+        return tuple(parameter.name for parameter in self._parameters)
+
+    def parameter(self, name: str) -> Array:
+        """A copy of one parameter."""
+        found = next(parameter for parameter in self._parameters if parameter.name == name)
+        copied: Array = found.asnumpy().copy()
+        return copied
 
     def whole(self, parts: Mapping[str, Array]) -> dict[str, Array]:
         """Whole tensors from this process's parts; a single process holds them whole."""

@@ -41,7 +41,7 @@ class Leaving:
             full = f"{prefix}{name}"
             self.digests[full] = digest_array(tensor)
             if self._sketched:
-                shown = tensor if start is None else tensor.astype(np.float64) - start[name]
+                shown = tensor if start is None else _change(tensor, start[name])
                 self.left |= recorded(full, shown, buckets, located=prefix == GRADIENT)
             if not self._sketched or full in whole:
                 self.left[full] = tensor
@@ -64,3 +64,10 @@ class Leaving:
     def digest_of_sketches(self) -> str | None:
         """None if the tensors themselves are left."""
         return digest_tensors(self.left) if self._sketched else None
+
+
+def _change(tensor: Array, start: Array) -> Array:
+    """In float64, which is held once."""
+    change = tensor.astype(np.float64)
+    change -= start
+    return change

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from harness.cases.alignment import alignment
 from harness.cases.case import Case
 from harness.runners.mindspore_taps import MindSporeTaps
-from harness.runners.protocol import Numbers, Setting, Taps, Tensors
+from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
 from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamWConfig
@@ -87,9 +87,11 @@ class MindSporeSubject:
             gradient_accumulation_steps=trainer.gradient_accumulation_steps // trainer.micro_batch_num,
         )
 
-    def parameters(self) -> dict[str, npt.NDArray[Any]]:
-        """Copies, by Hugging Face name."""
-        return self._trainer.whole(self._trainer.parameters())
+    def parameters(self) -> Tensors:
+        """Copies, by Hugging Face name; over ranks all are gathered at once."""
+        if self._setting.rank is not None:
+            return self._trainer.whole(self._trainer.parameters())
+        return Copies(self._trainer.names(), self._trainer.parameter)
 
     def save(self, directory: Path) -> None:
         """The trainer's own checkpoint."""

@@ -1,6 +1,6 @@
 """The interface of a runner: its methods, its constructor arguments, and its results."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +14,24 @@ from harness.runs.inputs import ProbeGradients
 from harness.runs.trace import EvaluationTask
 
 Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+class Copies(Mapping[str, npt.NDArray[Any]]):
+    """Tensors of a model as it is now, by name: each is copied when it is asked for, so that no model is held twice."""
+
+    def __init__(self, names: Iterable[str], copy: Callable[[str], npt.NDArray[Any]]) -> None:
+        self._names, self._copy = dict.fromkeys(names), copy
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._copy(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +67,8 @@ class Runner(Protocol):
     def apply_gradients(self, gradients: Tensors) -> None:
         """One update by given gradients, without clipping, at the rate of the next step."""
 
-    def parameters(self) -> dict[str, npt.NDArray[Any]]:
-        """Every parameter by its Hugging Face name."""
+    def parameters(self) -> Tensors:
+        """Every parameter by its Hugging Face name, as it is while no step is taken."""
 
     def alignment(self) -> dict[str, Any]:
         """Configuration and optimizer as they were built, in the keys of `harness.cases.alignment.alignment`."""
@@ -80,7 +98,7 @@ class Answerer(Protocol):
     def answers(self, evaluation: Evaluation) -> dict[str, npt.NDArray[Any]]:
         """Its outputs for rows, prompts and conversations, by the names of `harness.comparison.inference`."""
 
-    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+    def parameters(self) -> Tensors:
         """Every parameter by its Hugging Face name."""
 
     def alignment(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from harness.cases.alignment import alignment
 from harness.cases.case import Case
 from harness.runners.hugging_face import transformers
-from harness.runners.protocol import Numbers, Setting, Taps, Tensors
+from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
 from harness.runs.places import LOSS, TABLES
 
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
@@ -157,9 +157,9 @@ class TorchTrainer(ABC):
             parameter.grad = torch.from_numpy(np.array(gradients[name])).to(parameter.dtype)
         self._update()
 
-    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+    def parameters(self) -> Tensors:
         """Copies, by name; a tied head is the embedding and has no tensor of its own."""
-        return {name: parameter.detach().numpy().copy() for name, parameter in self._parameters.items()}
+        return Copies(self._parameters, lambda name: self._parameters[name].detach().numpy().copy())
 
     @abstractmethod
     def config(self) -> Mapping[str, Any]:

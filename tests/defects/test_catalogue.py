@@ -101,18 +101,18 @@ def recorded(runner: RunnerFactory, case: Case, directory: Path) -> Iterator[tup
     was saved after the second and taken up anew; numbers and parameters of each of four steps.
     """
     subject = build(case, runner)
-    yield None, subject.parameters()
+    yield None, dict(subject.parameters())
     for update in range(1, STEPS + 1):
         if update == 1 + STEPS // 2:
             subject.save(directory)
             subject = build(case, runner)
             subject.load(directory)
         subject.apply_gradients(ProbeGradients(weights(case.name), case.initialization.seed, update))
-        yield None, subject.parameters()
+        yield None, dict(subject.parameters())
     subject = build(case, runner)
     for step in range(1, STEPS + 1):
         numbers = subject.train_step(*batch(case, step))
-        yield numbers, subject.parameters()
+        yield numbers, dict(subject.parameters())
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def subject_of(runner: Callable[[Case, Any, Setting], MindSporeSubject], case: C
 
 def probed(runner: type[MindSporeSubject], case: Case) -> Probed:
     subject = subject_of(runner, case)
-    before, gradients = subject.parameters(), subject.gradients(*batch_of(case))
+    before, gradients = dict(subject.parameters()), subject.gradients(*batch_of(case))
     for update in range(UPDATES):
         subject.apply_gradients(random_weights(case.model, seed=update))
     after = subject.parameters()

@@ -20,6 +20,7 @@ TO_THE_MAIN_PROCESS = "left_to_full"  # of xdist, which does not count them
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("hypothesis_profile", None):
         settings.load_profile(properties.QUICK)
+    config.addinivalue_line("markers", "gpu: needs a GPU that PyTorch finds; without one it is reported as not run")
     config.addinivalue_line("markers", f"{full.NAME}(held_by): left to `tox run -e full`; `held_by` holds its law here")
 
 

@@ -23,13 +23,13 @@ BYTECODE = {"__pycache__", ".pyc"}
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
-def describe(device: str, threads: int, variables: dict[str, str]) -> Environment:
-    """What runs on a device get here."""
+def describe(device: str, threads: int, variables: dict[str, str], reference_device: str = "CPU") -> Environment:
+    """What runs on these devices get here; of a reference on a device, `machine` names that too."""
     return Environment(
         device=device,
         python=platform.python_version(),
         threads=threads,
-        machine=machine(),
+        machine={**machine(), **({} if reference_device == "CPU" else {"reference_device": reference_device})},
         packages=packages(),
         variables=variables,
     )

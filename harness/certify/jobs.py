@@ -43,7 +43,8 @@ class Options:
 
     `baselines` is the directory whose baseline replaces the runs of reference and oracle; without it they run.
     `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
-    checkpoint under `output`. `threads` are those of each run; None: those of the case. `keep_weights`: the initial and
+    checkpoint under `output`. `reference_device` is that of reference
+    and oracle. `threads` are those of each run; None: those of the case. `keep_weights`: the initial and
     the trained weights stay beside the bundle.
     """
 
@@ -60,6 +61,13 @@ class Options:
     nodes: Nodes | None = None
     output: Path | None = None
     keep_weights: bool = False
+    reference_device: str = "CPU"
+
+    def device_of(self, side: Side) -> str:
+        """CPU, CUDA or Ascend. An NPU multiplies no matrices of float64, so there the oracle stays on the CPU."""
+        if side == "subject":
+            return self.device
+        return "CPU" if side == "oracle" and self.reference_device == "Ascend" else self.reference_device
 
     @property
     def weights(self) -> Path:
@@ -119,7 +127,7 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         side=side,
         arm=arm,
         runner=runner_of(case, getattr(options, side), name),
-        device=options.device if side == "subject" else "CPU",
+        device=options.device_of(side),
         threads=threads_of(case, options),
         ranks=ranks,
         steps=case.steps_of(side, arm),

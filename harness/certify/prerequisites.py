@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,15 +62,16 @@ class Prerequisite:
 class Needs:
     """What runs need of a machine.
 
-    `packages` maps each package to the command that installs it; `ranks` share the devices of this machine; `memory`
-    (of one run) and `disk` are in GiB, for the largest case, `case`, and its files in `directory`; `nearest` are the
-    options that cut it to what this machine can hold.
+    `packages` maps each package to the command that installs it; `gpu`: PyTorch computes on one; `ranks` share the
+    devices of this machine; `memory` (of one run) and `disk` are in GiB, for the largest case, `case`, and its files in
+    `directory`; `nearest` are the options that cut it to what this machine can hold.
     """
 
     device: str
     directory: Path
     case: str
     packages: Mapping[str, str]
+    gpu: bool
     ranks: int
     memory: float
     disk: float
@@ -82,12 +84,14 @@ def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
     parameters = parameter_count(case)
     nodes = options.nodes.count if options.nodes else 1
     there = environment.machine()["memory_gib"]
+    devices = {options.device_of(side) for side in sides}
     # A device holds what it trains. Then the weights are only drawn and digested in the memory of this machine.
-    on_devices = options.device != "CPU" and set(sides) == {"subject"}
+    on_devices = "CPU" not in devices
     memory = 2 * 4 * parameters / GIB if on_devices else memory_of_a_run(case)
     each = DISK_BYTES_WHILE_SKETCHED if case.evidence == "sketches" else DISK_BYTES_OF_A_PARAMETER
     return Needs(
         device=options.device if "subject" in sides else "CPU",
+        gpu="CUDA" in devices,
         directory=options.out,
         case=case.name,
         packages={
@@ -110,6 +114,7 @@ def together(every: Sequence[Needs]) -> Needs:
         directory=most.directory,
         case=most.case,
         packages=dict(ChainMap(*(dict(one.packages) for one in every))),
+        gpu=any(one.gpu for one in every),
         ranks=max(one.ranks for one in every),
         memory=most.memory,
         nearest=most.nearest,
@@ -140,6 +145,8 @@ def prerequisites(needed: Needs) -> tuple[Prerequisite, ...]:
     found = [*_packages(needed.packages), _memory(needed), _disk(needed), *_variables()]
     if needed.device == "Ascend":
         found += _ascend(needed.ranks)
+    if needed.gpu:
+        found.append(_gpu())
     return tuple(found)
 
 
@@ -205,6 +212,21 @@ def _variables() -> Iterator[Prerequisite]:
         found=", ".join(f"{name}={value}" for name, value in others.items())
         or "set for every run before its framework is imported",
         remedy=f"Every run sets its own: unset {' '.join(others)}" if others else "",
+    )
+
+
+def _gpu() -> Prerequisite:
+    """Found as a run finds it, in a process of its own: nothing here imports a framework."""
+    look = "import torch; torch.cuda.init(); print(torch.cuda.get_device_name())"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=False)
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["nothing was said"]
+    return Prerequisite(
+        name="GPU",
+        met=done.returncode == 0,
+        found=said[-1],
+        remedy=""
+        if done.returncode == 0
+        else "Check nvidia-smi, or let the reference compute on the CPU: --reference-device cpu",
     )
 
 

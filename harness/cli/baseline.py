@@ -30,10 +30,12 @@ from harness.cli.options import (
     DataOption,
     JsonOption,
     ModelOption,
+    ReferenceDeviceOption,
     TextOption,
     ThreadsOption,
     TokenizerOption,
     WorkersOption,
+    reference_device,
 )
 from harness.cli.progress import Progress
 from harness.cli.terminal import BAD_INPUT, MET, NOT_MET, Interrupted, error_console, out_console
@@ -53,6 +55,7 @@ def record(
     workers: WorkersOption = DEFAULT_WORKERS,
     reference: Annotated[str, typer.Option(help="Runner of the reference: a name or MODULE:CLASS.")] = "torch",
     oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",
+    reference_on: ReferenceDeviceOption = "cpu",
 ) -> int:
     """Run reference and oracle of a case and record them as its baseline, all or nothing.
 
@@ -66,6 +69,7 @@ def record(
         workers=workers,
         reference=reference,
         oracle=oracle,
+        reference_device=reference_device(reference_on),
         command=command,
     )
     statement = Statement(author=author, reason=reason, command=command)

@@ -11,6 +11,8 @@ from harness.base.errors import InputError
 from harness.base.near_names import did_you_mean
 
 DEVICES = ("CPU", "Ascend")
+# The names that PyTorch gives the devices of a job.
+REFERENCE_DEVICES = {"cpu": "CPU", "cuda": "CUDA", "npu": "Ascend"}
 CASE_HELP = "A shipped case by name (see 'certify cases') or the path of a YAML file, also one of mindformers."
 DEFAULT_WORKERS = 2
 
@@ -22,6 +24,9 @@ ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of each run; default: those of the case, most often 1.")
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Number of runs at the same time.")]
+ReferenceDeviceOption = Annotated[
+    str, typer.Option("--reference-device", help="Device of reference and oracle: cpu, cuda or npu (by torch_npu).")
+]
 BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Directory of the recorded baselines.")]
 TrustOption = Annotated[
     Path | None, typer.Option("--trust", help="Trust file: whose signatures count, in which role, and when.")
@@ -55,6 +60,20 @@ def check_device(device: str) -> None:
         raise InputError(
             f"There is no device {device!r}: choose {' or '.join(DEVICES)}.{did_you_mean(device, DEVICES)}"
         )
+
+
+def reference_device(name: str) -> str:
+    """The device of a job by PyTorch's name for it.
+
+    Raises:
+        InputError: PyTorch has no such device; it names those that can be chosen.
+    """
+    if name not in REFERENCE_DEVICES:
+        known = ", ".join(REFERENCE_DEVICES)
+        raise InputError(
+            f"--reference-device {name!r} is none of {known}.{did_you_mean(name, tuple(REFERENCE_DEVICES))}"
+        )
+    return REFERENCE_DEVICES[name]
 
 
 def without_option(command: Sequence[str], option: str) -> list[str]:

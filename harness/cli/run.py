@@ -21,12 +21,14 @@ from harness.cli.options import (
     JsonOption,
     LayersOption,
     ModelOption,
+    ReferenceDeviceOption,
     TextOption,
     ThreadsOption,
     TokenizerOption,
     VocabularyOption,
     WorkersOption,
     check_device,
+    reference_device,
 )
 from harness.cli.progress import Progress
 from harness.cli.terminal import BROKEN, MET, NOT_MET, Interrupted, error_console
@@ -62,6 +64,7 @@ def run(
     subject: Annotated[str, typer.Option(help="Runner that is certified: a name or MODULE:CLASS.")] = "mindspore",
     reference: Annotated[str, typer.Option(help="Runner that it is compared with: a name or MODULE:CLASS.")] = "torch",
     oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",
+    reference_on: ReferenceDeviceOption = "cpu",
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Judge against the recorded baseline; reference and oracle do not run.")
     ] = False,
@@ -93,6 +96,7 @@ def run(
         subject=subject,
         reference=reference,
         oracle=oracle,
+        reference_device=reference_device(reference_on),
         command=("certify", *sys.argv[1:]),
         baselines=baselines if baseline else None,
         keep_weights=keep_weights,

@@ -37,7 +37,7 @@ CPU = "CPU"
 JOB = "job.json"  # for the process; it names paths of this machine, so it is gone when the process is
 
 # These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
-# MindSpore, `mindspore.set_deterministic`.
+# MindSpore, `mindspore.set_deterministic`; NVIDIA, cuBLAS, "Results reproducibility".
 DETERMINISM: Mapping[str, str] = {
     "HCCL_DETERMINISTIC": "true",
     "LCCL_DETERMINISTIC": "1",
@@ -45,6 +45,7 @@ DETERMINISM: Mapping[str, str] = {
     "CLOSE_MATMUL_K_SHIFT": "1",
     "ASCEND_LAUNCH_BLOCKING": "1",
     "MS_DEV_LAUNCH_BLOCKING": "1",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "PYTHONHASHSEED": "0",
 }
 OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -20,7 +20,15 @@ from torch.utils.checkpoint import checkpoint
 
 from harness.cases.case import Case
 from harness.runners.protocol import Numbers, Setting, Tensors
-from harness.runners.torch_training import Tap, TorchTrainer, build_optimizer, build_schedule, grad_norm, untapped
+from harness.runners.torch_training import (
+    Tap,
+    TorchTrainer,
+    build_optimizer,
+    build_schedule,
+    grad_norm,
+    prepare_torch,
+    untapped,
+)
 from harness.runs.inputs import ProbeGradients
 from harness.runs.places import TABLES
 from qwen3_model.configuration_qwen3 import Qwen3Config
@@ -34,8 +42,9 @@ class Float64Oracle(TorchTrainer):
     """See `harness.runners.protocol.Runner`."""
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
-        tensors = {name: torch.from_numpy(np.array(w, np.float64)).requires_grad_() for name, w in weights.items()}
-        super().__init__(case, setting, tensors)
+        device = prepare_torch(case, setting)
+        exact = {name: torch.from_numpy(np.array(tensor, np.float64)).to(device) for name, tensor in weights.items()}
+        super().__init__(case, setting, {name: tensor.requires_grad_() for name, tensor in exact.items()}, device)
         self.micro_batches = parts_of_rows(case)
 
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
@@ -57,7 +66,7 @@ class Float64Oracle(TorchTrainer):
 
     def updated(self, name: str, gradients: Sequence[ProbeGradients]) -> npt.NDArray[Any]:
         """AdamW works element by element, so a part of one parameter is updated as it is among all others."""
-        whole = self._parameters[name].detach().numpy()
+        whole = self._parameters[name].detach().cpu().numpy()
         updated = np.empty(whole.size)
         for first in range(0, whole.size, UPDATED_TOGETHER):
             part = whole.reshape(-1)[first : first + UPDATED_TOGETHER]
@@ -98,7 +107,7 @@ def logits(
     `recompute`: a layer's activations are computed again for its derivative, and not held meanwhile; no bit changes.
     """
     x = tap("model.embed_tokens", weights["model.embed_tokens.weight"][tokens])
-    cos, sin = tap(TABLES, torch.stack(rotary(config, tokens.shape[1])))
+    cos, sin = tap(TABLES, torch.stack(rotary(config, tokens.shape[1], tokens.device)))
     for layer in range(config.num_hidden_layers):
         one = functools.partial(decoder_layer, config, weights, f"model.layers.{layer}")
         x = checkpoint(one, x, cos, sin, tap, use_reentrant=False) if recompute else one(x, cos, sin, tap)
@@ -121,14 +130,16 @@ def norm(config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor) -> t
     return x / torch.sqrt(x.square().mean(-1, keepdim=True) + config.rms_norm_eps) * weights[f"{name}.weight"]
 
 
-def rotary(config: Qwen3Config, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary(config: Qwen3Config, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin [S, D] of position * theta^(-2i / D); both halves of D have the same angles.
 
     Both sides round the angles to float32, an error that they share and that grows with the position: a fifth of the
     reference's error in its gradients at 64 tokens, most of it at 1,024.
     """
-    i = torch.arange(0, config.head_dim, 2, dtype=torch.float64)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * config.rope_theta ** (-i / config.head_dim)
+    i = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=device)
+    angles = torch.arange(length, dtype=torch.float64, device=device)[:, None] * config.rope_theta ** (
+        -i / config.head_dim
+    )
     angles = torch.cat((angles, angles), -1)
     return angles.cos(), angles.sin()
 
@@ -157,7 +168,7 @@ def attention(
     q, k = turned("q"), turned("k")
     k, v = (part.repeat_interleave(config.num_key_value_groups, 1) for part in (k, heads("v")))
     scores = q @ k.transpose(2, 3) / math.sqrt(config.head_dim)
-    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
     probabilities = tap(f"{name}.softmax", torch.softmax(scores.masked_fill(future, -math.inf), -1))
     mixed = tap(f"{name}.mix", (probabilities @ v).transpose(1, 2).reshape(batch, length, -1))
     return tap(name, tap(f"{name}.o_proj", mixed @ weights[f"{name}.o_proj.weight"].T))

@@ -27,9 +27,11 @@ class OracleInference:
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         assert setting.tokenizer is not None, "every run of inference has a tokenizer"
-        prepare_torch(case, setting)
+        self._device = prepare_torch(case, setting)
         self._config, self._asked = case.model, case.inference_section
-        self._weights = {name: torch.from_numpy(np.array(tensor, np.float64)) for name, tensor in weights.items()}
+        self._weights = {
+            name: torch.from_numpy(np.array(w, np.float64)).to(self._device) for name, w in weights.items()
+        }
         self._initial = dict(weights)
         tokenizer = AutoTokenizer.from_pretrained(str(setting.tokenizer), local_files_only=True)
         positions = case.model.max_position_embeddings
@@ -41,9 +43,9 @@ class OracleInference:
     def logits(self, rows: Sequence[Tokens]) -> list[Array]:
         """[S, V] of each row, float64; padded on the right, where nothing looks."""
         width = max(map(len, rows))
-        tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+        tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self._device)
         with torch.no_grad():
-            found = logits(self._config, self._weights, tokens).numpy()
+            found = logits(self._config, self._weights, tokens).cpu().numpy()
         return [one[: len(row)] for one, row in zip(found, rows, strict=True)]
 
     def answers(self, evaluation: Evaluation) -> dict[str, Array]:
@@ -59,7 +61,7 @@ class OracleInference:
 
     def parameters(self) -> dict[str, Array]:
         """The weights as they came; float64 holds each of them exactly."""
-        return {name: tensor.numpy().astype(self._initial[name].dtype) for name, tensor in self._weights.items()}
+        return {name: tensor.cpu().numpy().astype(self._initial[name].dtype) for name, tensor in self._weights.items()}
 
     def alignment(self) -> dict[str, Any]:
         return model_alignment(
@@ -67,4 +69,4 @@ class OracleInference:
         )
 
     def provenance(self) -> dict[str, Any]:
-        return {**torch_provenance(), "dtype": "float64", "lm_eval": LM_EVAL}
+        return {**torch_provenance(self._device), "dtype": "float64", "lm_eval": LM_EVAL}

@@ -33,37 +33,41 @@ class TorchInference:
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         assert setting.tokenizer is not None, "every run of inference has a tokenizer"
-        prepare_torch(case, setting)
+        self._device = prepare_torch(case, setting)
         self._case, self._asked, self._setting = case, case.inference_section, setting
-        self.model = build_model(case, weights, self.attention).eval()
+        self.model = build_model(case, weights, self.attention, self._device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(str(setting.tokenizer), local_files_only=True)
 
     @functools.cached_property
     def adapter(self) -> HFLM:
         """lm-eval's own."""
-        return HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=self._asked.batch_size, device="cpu")
+        return HFLM(
+            pretrained=self.model, tokenizer=self.tokenizer, batch_size=self._asked.batch_size, device=str(self._device)
+        )
 
     def evaluate(self, task: EvaluationTask, documents: Sequence[Any]) -> Iterable[Likelihoods]:
-        with precision(self._case):
+        with precision(self._case, self._device):
             yield from list(evaluate(self.adapter, task, documents))
 
     def answers(self, evaluation: Evaluation) -> dict[str, Array]:
-        with torch.no_grad(), precision(self._case):
+        with torch.no_grad(), precision(self._case, self._device):
             return answers(self, evaluation, self._asked)
 
     def logits(self, rows: Sequence[Tokens]) -> list[Array]:
-        return [self.model(input_ids=torch.tensor([row]), use_cache=False).logits[0].float().numpy() for row in rows]
+        return [
+            self.model(input_ids=self._tensor([row]), use_cache=False).logits[0].float().cpu().numpy() for row in rows
+        ]
 
     def cached_logits(self, rows: Sequence[Tokens]) -> list[Array]:
         cache, found = DynamicCache(config=self.model.config), []
-        tokens = torch.tensor(rows)
+        tokens = self._tensor(rows)
         for position in range(tokens.shape[1]):
             output = self.model(input_ids=tokens[:, position : position + 1], past_key_values=cache, use_cache=True)
             found.append(output.logits[:, 0].float())
-        return list(torch.stack(found, 1).numpy())
+        return list(torch.stack(found, 1).cpu().numpy())
 
     def next_logits(self, prompts: Sequence[Tokens]) -> list[Array]:
-        return list(self._generated(prompts, 1, []).logits[0].float().numpy())
+        return list(self._generated(prompts, 1, []).logits[0].float().cpu().numpy())
 
     def continued(self, prompts: Sequence[Tokens], count: int, stop: Tokens) -> list[Tokens]:
         width = max(map(len, prompts))
@@ -77,20 +81,23 @@ class TorchInference:
         warpers = (TemperatureLogitsWarper(TEMPERATURE), TopKLogitsWarper(TOP_K), TopPLogitsWarper(TOP_P))
         for _ in range(count):
             for row, draw in zip(rows, numbers, strict=True):
-                scores = self.model(input_ids=torch.tensor([row]), use_cache=False).logits[:, -1].double()
+                scores = self.model(input_ids=self._tensor([row]), use_cache=False).logits[:, -1].double()
                 for warper in warpers:
                     scores = warper(None, scores)
-                row.append(drawn(torch.softmax(scores[0], -1).numpy(), draw.random()))
+                row.append(drawn(torch.softmax(scores[0], -1).cpu().numpy(), draw.random()))
         return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
 
     def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Tokens:
         tokens: Tokens = self.tokenizer.apply_chat_template(list(conversation), add_generation_prompt=True)
         return tokens
 
+    def _tensor(self, rows: Sequence[Tokens]) -> torch.Tensor:
+        return torch.tensor(rows, device=self._device)
+
     def _generated(self, prompts: Sequence[Tokens], count: int, stop: Tokens) -> Any:
         width = max(map(len, prompts))
-        tokens = torch.tensor([[0] * (width - len(one)) + list(one) for one in prompts])
-        seen = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+        tokens = self._tensor([[0] * (width - len(one)) + list(one) for one in prompts])
+        seen = self._tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
         return self.model.generate(
             tokens,
             attention_mask=seen,
@@ -104,7 +111,7 @@ class TorchInference:
 
     def parameters(self) -> dict[str, Array]:
         """Copies, by Hugging Face name; a tied head is the embedding."""
-        return {name: tensor.detach().numpy().copy() for name, tensor in self.model.named_parameters()}
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.model.named_parameters()}
 
     def alignment(self) -> dict[str, Any]:
         return model_alignment(
@@ -113,7 +120,7 @@ class TorchInference:
 
     def provenance(self) -> dict[str, Any]:
         return {
-            **torch_provenance(),
+            **torch_provenance(self._device),
             "transformers": transformers.__version__,
             "attention": self.attention,
             "lm_eval": LM_EVAL,

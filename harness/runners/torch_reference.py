@@ -18,7 +18,7 @@ from harness.cases.case import Case
 from harness.runners.hugging_face import transformers
 from harness.runners.protocol import Setting, Tensors
 from harness.runners.registry import check_policy
-from harness.runners.torch_training import Tap, TorchTrainer
+from harness.runners.torch_training import Tap, TorchTrainer, prepare_torch
 from harness.runs.places import TABLES
 
 modeling_qwen3 = transformers.models.qwen3.modeling_qwen3
@@ -43,15 +43,16 @@ class TorchReference(TorchTrainer):
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         check_policy(case)
+        device = prepare_torch(case, setting)
         self.micro_batches = case.training.gradient_accumulation_steps
-        self.model = build_model(case, weights, self.attention)
+        self.model = build_model(case, weights, self.attention, device)
         self._masks: dict[tuple[int, int], Mapping[str, torch.Tensor | None]] = {}
-        super().__init__(case, setting, dict(self.model.named_parameters()))
+        super().__init__(case, setting, dict(self.model.named_parameters()), device)
 
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
         """Hugging Face's own loss, summed and divided by `count`; the labels are shifted already."""
         labels = tokens[:, 1:].masked_fill(loss_mask == 0, IGNORE_INDEX)
-        with precision(self._case):
+        with precision(self._case, self._device):
             output = self.model(
                 input_ids=tokens[:, :-1],
                 attention_mask=self._mask(*labels.shape),
@@ -67,10 +68,10 @@ class TorchReference(TorchTrainer):
         """Hugging Face's own causal mask, made once a shape: the model would make the same one again in every step,
         which takes two fifths of a step of a small model."""
         if (rows, length) not in self._masks:
-            positions = torch.arange(length)
+            positions = torch.arange(length, device=self._device)
             made = transformers.masking_utils.create_causal_mask(
                 config=self.model.config,
-                input_embeds=torch.empty(rows, length, 1),
+                input_embeds=torch.empty(rows, length, 1, device=self._device),
                 attention_mask=None,
                 cache_position=positions,
                 past_key_values=None,
@@ -107,12 +108,12 @@ class FusedAttentionReference(TorchReference):
     attention = "sdpa"
 
 
-def build_model(case: Case, weights: Tensors, attention: str = TorchReference.attention) -> Any:
+def build_model(case: Case, weights: Tensors, attention: str, device: torch.device) -> Any:
     """The model with the case's weights, strictly loaded, in training mode."""
     config = transformers.Qwen3Config(**case.model.to_hf(), attn_implementation=attention)
     with torch.device("meta"):
         model = transformers.Qwen3ForCausalLM(config)
-    tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
+    tensors = {name: torch.from_numpy(np.array(tensor)).to(device) for name, tensor in weights.items()}
     if case.model.tie_word_embeddings:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     model.load_state_dict(tensors, strict=True, assign=True)  # copied, the weights would be held twice
@@ -120,7 +121,7 @@ def build_model(case: Case, weights: Tensors, attention: str = TorchReference.at
     if case.training.recompute:
         _recompute(model)
     # the rotary frequencies are no parameter, so an empty model does not have them
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(device)
     for layer in model.model.layers:
         for norm in (layer.self_attn.q_norm, layer.self_attn.k_norm):
             norm.register_forward_pre_hook(_widen)
@@ -136,11 +137,11 @@ def _widen(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.
     return (inputs[0].float(),)
 
 
-def precision(case: Case) -> contextlib.AbstractContextManager[None]:
+def precision(case: Case, device: torch.device) -> contextlib.AbstractContextManager[None]:
     """What the forward pass runs in."""
     if case.precision.compute_dtype == "float32":
         return contextlib.nullcontext()
-    autocast: contextlib.AbstractContextManager[None] = torch.autocast("cpu", dtype=torch.bfloat16)
+    autocast: contextlib.AbstractContextManager[None] = torch.autocast(device.type, dtype=torch.bfloat16)
     return autocast
 
 

@@ -19,6 +19,7 @@ from harness.cases.alignment import alignment
 from harness.cases.case import Case
 from harness.runners.hugging_face import transformers
 from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
+from harness.runners.torch_device import find_device, make_deterministic, provenance_of
 from harness.runs.places import LOSS, TABLES
 
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
@@ -59,23 +60,29 @@ class Recorder:
 def _whole(parts: Sequence[torch.Tensor], scalars: Callable[[torch.Tensor], torch.Tensor]) -> npt.NDArray[Any]:
     """Rows of the micro batches one after the other; of the loss, what `scalars` makes of its parts."""
     wide = [part if part.dtype == torch.float64 else part.float() for part in parts]
-    return (torch.cat(wide) if wide[0].ndim else scalars(torch.stack(wide))).numpy()
+    return (torch.cat(wide) if wide[0].ndim else scalars(torch.stack(wide))).cpu().numpy()
 
 
-def prepare_torch(case: Case, setting: Setting) -> None:
-    """Determinism and threads of this process."""
-    torch.use_deterministic_algorithms(True)
+def prepare_torch(case: Case, setting: Setting) -> torch.device:
+    """Determinism and threads of this process; the device that it computes on.
+
+    Raises:
+        MissingPrerequisite: PyTorch cannot compute on it here.
+    """
+    make_deterministic()
     torch.set_num_threads(setting.threads)
     torch.manual_seed(case.initialization.seed)
+    return find_device(setting.device)
 
 
-def torch_provenance() -> dict[str, Any]:
+def torch_provenance(device: torch.device) -> dict[str, Any]:
     """Version and settings that PyTorch's numbers depend on."""
     return {
         "torch": torch.__version__,
+        "device": device.type,
         "threads": torch.get_num_threads(),
-        "isa": torch.backends.cpu.get_cpu_capability(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        **provenance_of(device),
     }
 
 
@@ -84,9 +91,10 @@ class TorchTrainer(ABC):
 
     micro_batches = 1
 
-    def __init__(self, case: Case, setting: Setting, parameters: Mapping[str, torch.Tensor]) -> None:
-        prepare_torch(case, setting)
-        self._case, zero = case, setting.learning_rate_zero
+    def __init__(
+        self, case: Case, setting: Setting, parameters: Mapping[str, torch.Tensor], device: torch.device
+    ) -> None:
+        self._case, self._device, zero = case, device, setting.learning_rate_zero
         self.tap: Tap = untapped
         self._parameters = dict(parameters)
         peak = 0.0 if zero else case.lr_schedule.learning_rate
@@ -110,7 +118,8 @@ class TorchTrainer(ABC):
         self._optimizer.zero_grad(set_to_none=True)
         count, losses = int(loss_mask.sum()), []
         for rows in np.split(np.arange(len(tokens)), self.micro_batches):
-            batch, mask = torch.from_numpy(tokens[rows].astype(np.int64)), torch.from_numpy(loss_mask[rows])
+            batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(self._device)
+            mask = torch.from_numpy(loss_mask[rows]).to(self._device)
             loss = self.tap(LOSS, self.loss(batch, mask, count))
             loss.backward()
             losses.append(loss.detach())
@@ -131,7 +140,7 @@ class TorchTrainer(ABC):
 
     def _taken_gradients(self) -> dict[str, npt.NDArray[Any]]:
         """The gradients that are there, which the parameters then no longer have."""
-        found = {name: parameter.grad.numpy() for name, parameter in self._parameters.items()}
+        found = {name: parameter.grad.cpu().numpy() for name, parameter in self._parameters.items()}
         self._optimizer.zero_grad(set_to_none=True)
         return found
 
@@ -154,12 +163,12 @@ class TorchTrainer(ABC):
     def apply_gradients(self, gradients: Tensors) -> None:
         """One update by given gradients, in the dtype of the parameters and without clipping."""
         for name, parameter in self._parameters.items():
-            parameter.grad = torch.from_numpy(np.array(gradients[name])).to(parameter.dtype)
+            parameter.grad = torch.from_numpy(np.array(gradients[name])).to(self._device, parameter.dtype)
         self._update()
 
     def parameters(self) -> Tensors:
         """Copies, by name; a tied head is the embedding and has no tensor of its own."""
-        return Copies(self._parameters, lambda name: self._parameters[name].detach().numpy().copy())
+        return Copies(self._parameters, lambda name: self._parameters[name].detach().cpu().numpy().copy())
 
     @abstractmethod
     def config(self) -> Mapping[str, Any]:
@@ -208,8 +217,8 @@ class TorchTrainer(ABC):
                 yield f"{moment}.{name}", self._optimizer.state[parameter][moment]
 
     def provenance(self) -> dict[str, Any]:
-        """Version, threads and the instruction set that torch dispatches to."""
-        return torch_provenance()
+        """Version, threads, and the device or the instruction set that torch dispatches to."""
+        return torch_provenance(self._device)
 
 
 def build_optimizer(case: Case, parameters: Sequence[torch.Tensor], learning_rate: float) -> torch.optim.AdamW:

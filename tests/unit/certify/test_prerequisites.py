@@ -39,7 +39,9 @@ def smi(machine: Path, script: str) -> None:
 
 def unmet(directory: Path, **more: Any) -> dict[str, Prerequisite]:
     packages = {"mindspore": "pip install '.[mindspore]'"}
-    needed = Needs(device="Ascend", directory=directory, case="c", packages=packages, ranks=4, memory=0.1, disk=0.1)
+    needed = Needs(
+        device="Ascend", directory=directory, case="c", packages=packages, gpu=False, ranks=4, memory=0.1, disk=0.1
+    )
     return {one.name: one for one in prerequisites(dataclasses.replace(needed, **more)) if not one.met}
 
 
@@ -154,3 +156,18 @@ def test_cells_of_a_night_need_the_memory_of_the_largest_and_the_disk_of_all(tmp
     both = together(apart)
     assert (both.case, both.ranks, both.memory) == ("large", 2, apart[1].memory)
     assert both.disk == sum(one.disk for one in apart)
+
+
+def test_a_reference_on_a_gpu_needs_one_that_pytorch_finds(tmp_path: Path) -> None:
+    found = unmet(tmp_path, device="CPU", packages={}, gpu=True)["GPU"]
+    assert found.found and "--reference-device cpu" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("named", "reference", "oracle"), [("CPU", "CPU", "CPU"), ("CUDA", "CUDA", "CUDA"), ("Ascend", "Ascend", "CPU")]
+)
+def test_reference_and_oracle_compute_where_they_can_and_the_subject_on_its_own_device(
+    tmp_path: Path, named: str, reference: str, oracle: str
+) -> None:
+    chosen = dataclasses.replace(options(tmp_path), reference_device=named, device="Ascend")
+    assert [chosen.device_of(side) for side in ("reference", "oracle", "subject")] == [reference, oracle, "Ascend"]

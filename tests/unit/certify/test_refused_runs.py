@@ -49,6 +49,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "run on a device that is not there, by default": ([*RUN, "--device", "Ascend"], ASCEND),
     "run without a known subject": ([*RUN, "--subject", "nobody", "--out", "new/run"], NO_RUNNER),
     "run without a known oracle, by default": ([*RUN, "--oracle", "nobody"], NO_RUNNER),
+    "run with a reference on a device of another name": ([*RUN, "--reference-device", "cude"], "Did you mean"),
     "run without a corpus": ([*RUN, "--text", "absent.txt", "--out", "new/run"], "absent.txt"),
     "run with a corpus that is too short": ([*RUN, "--text", "short.txt", "--out", "new/run"], "short.txt"),
     "run with a corpus that is no text, by default": ([*RUN, "--text", "bytes.txt"], "bytes.txt"),

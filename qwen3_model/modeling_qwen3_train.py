@@ -272,6 +272,15 @@ class Qwen3Trainer:
         copied: Array = found.asnumpy().copy()
         return copied
 
+    def moments(self) -> dict[str, Array]:
+        """A copy of every first moment of the optimizer, by the name of its parameter."""
+        return {name: self.moment(name) for name in self.names()}
+
+    def moment(self, name: str) -> Array:
+        """A copy of the first moment of one parameter."""
+        copied: Array = self._optimizer.exp_avg[self.names().index(name)].asnumpy().copy()
+        return copied
+
     def whole(self, parts: Mapping[str, Array]) -> dict[str, Array]:
         """Whole tensors from this process's parts; a single process holds them whole."""
         return dict(parts)

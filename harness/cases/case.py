@@ -119,13 +119,18 @@ class Training(Record):
     checkpoint_every: int = Field(default=50, ge=1)
     # How many steps the oracle takes; None: all. "probe": only what its probe needs.
     oracle: Annotated[int, Field(ge=1)] | Literal["probe"] | None = None
+    # Steps whose gradients and updates are compared tensor by tensor. With any, the others are looked at more briefly.
+    examined_steps: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    # The step after which a run is resumed in a fresh process and goes on to the end; None: half of six steps.
+    resume_after: Annotated[int, Field(ge=1)] | None = None
     step_timeout_s: float = Field(default=120.0, gt=0)
     start_timeout_s: float = Field(default=600.0, gt=0)
 
     def steps_of(self, arm: str) -> int:
         """The number of steps of the runs of an arm."""
         few = min(self.steps, RESUMED_STEPS)
-        shorter = {"lr_zero": self.lr_zero_steps, "resumed": few, "probe": 1, "alone_probe": 1, "taps": few}
+        resumed = few if self.resume_after is None else self.steps
+        shorter = {"lr_zero": self.lr_zero_steps, "resumed": resumed, "probe": 1, "alone_probe": 1, "taps": few}
         return shorter.get(arm, self.steps)
 
 
@@ -241,6 +246,10 @@ class Case(Record):
             yield _problem("lr_schedule.warmup_steps", reason)
         if schedule.lr_end > schedule.learning_rate:
             yield _problem("lr_schedule.lr_end", "it is above lr_schedule.learning_rate")
+        if max(self.training.examined_steps, default=0) > steps:
+            yield _problem("training.examined_steps", f"one is beyond the {steps} training.steps")
+        if self.training.resume_after is not None and self.training.resume_after >= steps:
+            yield _problem("training.resume_after", f"it leaves none of the {steps} training.steps")
         if self.training.lr_zero_steps > steps:
             yield _problem("training.lr_zero_steps", "it exceeds training.steps")
 
@@ -254,6 +263,10 @@ class Case(Record):
             del record["evidence"]
         if self.training.oracle is None:
             del record["training"]["oracle"]
+        if not self.training.examined_steps:
+            del record["training"]["examined_steps"]
+        if self.training.resume_after is None:
+            del record["training"]["resume_after"]
         if self.training.threads == 1:
             del record["training"]["threads"]
         if self.inference is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import (
+    ORACLE,
     ORACLE_PROBE,
     REFERENCE,
     REFERENCE_LR_ZERO,
@@ -33,6 +34,7 @@ SOONEST = (
     TRAINING, REFERENCE, SUBJECT, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, REFERENCE_LR_ZERO, SUBJECT_LR_ZERO,
 )  # fmt: skip
 ALONE: tuple[Arm, ...] = ("alone", "alone_probe")  # in one process, whatever the layout
+WATCHED_RUNS = (REFERENCE, SUBJECT, ORACLE)  # where the case examines steps
 ALL_SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
 RECORDED_SIDES: tuple[Side, ...] = ("reference", "oracle")
 
@@ -115,7 +117,9 @@ def job(case: Case, options: Options, name: str) -> Job:
     known = role(name, case)
     assert known is not None, f"{name} is no run of a case"
     side, arm = known
-    return job_of(case, options, name, side, arm, keep=name in runs_of(case).kept)
+    watched = bool(case.training.examined_steps) and name in WATCHED_RUNS
+    keep = watched or name in runs_of(case).kept
+    return dataclasses.replace(job_of(case, options, name, side, arm, keep=keep), watch=watched)
 
 
 def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, keep: bool) -> Job:

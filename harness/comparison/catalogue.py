@@ -110,7 +110,7 @@ SIDES = ("reference", "subject")
 
 DIFFERS, FLAG = "1 if different, else 0", "1 if so, else 0"
 RELATIVE, COUNT, NATS, LOGITS = "relative", "count", "nats", "logits"
-REFERENCE_ERRORS, STANDARD_ERRORS = "errors of the reference", "standard errors"
+REFERENCE_ERRORS, STANDARD_ERRORS, DEVIATIONS = "errors of the reference", "standard errors", "standard deviations"
 Places = Mapping[TaskName, PlaceKind]
 STEPS: Places = {"pretrain": "step"}
 TENSORS: Places = {"pretrain": "tensor"}
@@ -137,6 +137,7 @@ FINAL_BITS: Mapping[Pair, Topic] = {
     TRAIN: "Trajectory",
     LR_ZERO: "Optimizer",
     **dict.fromkeys(REPEATS, "Determinism"),
+    RESUMED: "Determinism",
     LAYOUT: "Layout",
 }
 FINAL_PARAMETERS: Mapping[Pair, Topic] = {TRAIN: "Trajectory", LAYOUT: "Layout"}
@@ -247,6 +248,48 @@ def _of_oracle() -> Iterator[Kind]:
     yield from _each("runs.probe_norm", RELATIVE, ONE_RUN, FIRST_STEP, norms, known_at=1)
 
 
+def _of_elements() -> Iterator[Kind]:
+    """Elements of the first gradients that a norm does not show."""
+    decade = "Largest error of SIDE's first gradient among elements of one decade of magnitude, relative to these."
+    ratio = "The same in errors of the reference among these elements, at most."
+    yield from _each("oracle.decades.SIDE", RELATIVE, TENSORS, FIRST_STEP, decade, EACH_SIDE, known_at=1)
+    yield from _each("oracle.decades.ratio", REFERENCE_ERRORS, TENSORS, FIRST_STEP, ratio, known_at=1)
+    for what, counted in (
+        ("zeros", "elements that are zero"),
+        ("denormals", "elements below the smallest normal number of float32"),
+        ("values", "different values among the first 2^20 elements"),
+    ):
+        counts = f"Difference of the number of {counted} in a first gradient, over the number of elements."
+        yield from _each(f"train.{what}.relative", RELATIVE, TENSORS, FIRST_STEP, counts, known_at=1)
+
+
+LATER: Mapping[str, Topic] = {"gradients": "Trajectory", "updates": "Trajectory"}
+COHERENT: Mapping[str, Topic] = {"gradients": FIRST_STEP, "updates": "Optimizer", "change": "Trajectory"}
+
+
+def _of_later_steps() -> Iterator[Kind]:
+    """Gradients and updates of all steps, of the examined ones, and the change over the whole run."""
+    side, ratio = "Relative error of SIDE against the oracle.", "The subject's error over the reference's."
+    part = "Difference of the parts of all tensors along a fixed direction, in units of those parts over all steps."
+    error = f"{part[:-1]}, SIDE against the oracle."
+    one = "Root mean square over all tensors of the subject's error over the reference's around that step."
+    norm = "Norm of the difference of both sides over the norm of the reference's tensor."
+    for what, topic in LATER.items():
+        yield from _each(f"train.step_{what}.relative", RELATIVE, STEPS, topic, part)
+        yield from _each(f"oracle.step_{what}.SIDE", RELATIVE, STEPS, topic, error, EACH_SIDE)
+        yield from _each(f"oracle.step_{what}.ratio", REFERENCE_ERRORS, STEPS, topic, one)
+    for what, topic in {**{f"examined_{name}": topic for name, topic in LATER.items()}, "change": "Trajectory"}.items():
+        yield from _each(f"train.{what}.relative", RELATIVE, TENSORS, topic, norm)
+        yield from _each(f"oracle.{what}.SIDE", RELATIVE, TENSORS, topic, side, EACH_SIDE)
+        yield from _each(f"oracle.{what}.ratio", REFERENCE_ERRORS, TENSORS, topic, ratio)
+    along = "Error of SIDE along the initial weights, in what independent errors of the reference's size leave there."
+    length = "Relative error of the norm of SIDE against that of the oracle's."
+    for what, topic in COHERENT.items():
+        known = None if what == "change" else 1
+        yield from _each(f"oracle.{what}.along.SIDE", DEVIATIONS, TENSORS, topic, along, EACH_SIDE, known_at=known)
+        yield from _each(f"oracle.{what}.length.SIDE", RELATIVE, TENSORS, topic, length, EACH_SIDE, known_at=known)
+
+
 def _of_one_side() -> Iterator[Kind]:
     """The curve of the subject alone, and of the reference's perturbed repeats."""
     fall = "1 - mean loss of the last tenth of the steps / mean loss of the first tenth."
@@ -316,6 +359,8 @@ KINDS: tuple[Kind, ...] = (
     *_of_steps(),
     *_of_tensors(),
     *_of_oracle(),
+    *_of_elements(),
+    *_of_later_steps(),
     *_of_one_side(),
     *_of_logits(),
     *_of_continuations(),

@@ -60,11 +60,28 @@ def change_difference(name: str, exact: Tensors, found: Tensors, weights: Tensor
     return tensor_difference(a - start, b - start)[0]
 
 
+def absolute_difference(name: str, exact: Tensors, found: Tensors) -> float:
+    """The norm of the difference of a tensor; NaN as in `difference`."""
+    a, b = sketched(exact, name), sketched(found, name)
+    if a is not None and b is not None:
+        return distance(a, b)
+    if name not in exact or name not in found or exact[name].shape != found[name].shape:
+        return math.nan
+    return float(np.linalg.norm(found[name].astype(np.float64) - exact[name]))
+
+
+def squares_of(name: str, left: Tensors, start: Array | None = None) -> float | None:
+    """The sum of the squares of a tensor, or of its change from `start`; of what was sketched, as that was recorded.
+    None if nothing was left."""
+    if (found := sketched(left, name)) is not None:
+        return found.squares
+    if name not in left or (start is not None and start.shape != left[name].shape):
+        return None
+    whole = left[name].astype(np.float64)
+    return float(np.square(whole if start is None else whole - start).sum())
+
+
 def norm_of(left: Tensors, prefix: str) -> float | None:
     """The norm of all tensors with a prefix together; None if there are none."""
     names = sorted(names_of(left, prefix))
-    squares = [
-        found.squares if (found := sketched(left, name)) else float(np.square(left[name], dtype=np.float64).sum())
-        for name in names
-    ]
-    return math.sqrt(math.fsum(squares)) if names else None
+    return math.sqrt(math.fsum(squares_of(name, left) or 0.0 for name in names)) if names else None

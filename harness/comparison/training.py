@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.cases.runs_of_a_case import (
     FLOOR,
+    ORACLE,
     REFERENCE,
     SUBJECT,
     SUBJECT_ALONE_PROBE,
@@ -21,9 +22,12 @@ from harness.cases.runs_of_a_case import (
 )
 from harness.comparison.against_oracle import against_oracle
 from harness.comparison.catalogue import EXACT, FINAL_BITS, FINAL_PARAMETERS, NUMBERS, PAIRS, RESUMED
+from harness.comparison.coherent import coherent
 from harness.comparison.distance import MEASURES, fall, spike, trend
+from harness.comparison.elements import of_elements
 from harness.comparison.left import difference, has_sketches, names_of
 from harness.comparison.measurement import Comparison, Measurement, Series, Tensors, why_broken, why_missing
+from harness.comparison.watched import NOT_WATCHED, of_steps
 from harness.runs.files import GRADIENT
 from harness.runs.trace import Run, Step, Trace, TraceHeader
 
@@ -151,19 +155,26 @@ def non_finite(runs: Iterable[Run]) -> Measurement:
 @dataclass(frozen=True, kw_only=True)
 class Expected:
     """The required runs and their inputs: digests of `case`, `weights` and `batches`; the digest of each weight; and
-    configuration and optimizer of the case, key by key."""
+    configuration and optimizer of the case, key by key; and the steps that the case examines."""
 
     runs: tuple[str, ...]
     inputs: Mapping[str, str]
     weights: Mapping[str, str]
     alignment: Mapping[str, Any]
+    examined_steps: tuple[int, ...] = ()
 
 
-def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, Tensors]) -> Comparison:
+def measure(
+    runs: Mapping[str, Run],
+    expected: Expected,
+    tensors: Mapping[str, Tensors],
+    steps: Mapping[str, Tensors] | None = None,
+) -> Comparison:
     """All measurements of a case's runs.
 
     `tensors` holds the tensors of each run: the final parameters of `reference-1` and `subject-1`, the gradients and
-    updated parameters of the probes (`gradient.NAME`, `updated.NAME`), and the initial weights as `weights`. Names:
+    updated parameters of the probes (`gradient.NAME`, `updated.NAME`), and the initial weights as `weights`; `steps`
+    what each run left of its steps. Names:
     `train.*` compares subject with reference, `lr_zero.*` the same with learning rate 0, `reference.*` and `subject.*`
     are about one side, `oracle.*` compares both with the exact values, `floor.*` is the largest difference of the
     reference's perturbed repeats, `layout.*` compares the subject over several ranks with itself in one process,
@@ -178,6 +189,8 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
         found += [series.named(f"{pair.name}.{what}") for what, series in compare_steps(left, right).items()]
         if pair in FINAL_BITS:
             bits = compare_mappings(_final(left), _final(right), why_broken(left, right))
+            if pair is RESUMED and not _goes_as_far(right, get(pair.first)):
+                bits = Series(missing="the resumed run ends before the other", broken=why_broken(left, right))
             found.append(bits.named(f"{pair.name}.parameters.differs"))
         if pair in FINAL_PARAMETERS:
             kept = tensors.get(pair.first), tensors.get(pair.second)
@@ -198,8 +211,25 @@ def measure(runs: Mapping[str, Run], expected: Expected, tensors: Mapping[str, T
     distances = {measurement.name: measurement for measurement in found}
     head_dim = expected.alignment.get("model.head_dim")
     found += against_oracle(runs, tensors, distances, required=expected.runs, head_dim=head_dim)
+    found += of_elements(runs, tensors)
+    exact = ORACLE in expected.runs
+    found += of_steps(
+        runs,
+        steps or {},
+        examined=expected.examined_steps,
+        beta=expected.alignment.get("optimizer.beta1", math.nan),
+        exact=exact,
+    )
+    change = NOT_WATCHED if not expected.examined_steps else None if exact else "the oracle took no steps"
+    everything = {name: {**tensors.get(name, {}), **(steps or {}).get(name, {})} for name in {*tensors, *(steps or {})}}
+    found += coherent(runs, everything, tensors.get("weights", {}), why_no_change=change)
     found += _floor(get(REFERENCE), [run for name, run in sorted(runs.items()) if name.startswith(FLOOR)])
     return Comparison(measurements={measurement.name: measurement for measurement in found})
+
+
+def _goes_as_far(run: Run | None, other: Run | None) -> bool:
+    one, second = _header(run), _header(other)
+    return one is not None and second is not None and one.steps == second.steps
 
 
 def _header(run: Run | None) -> TraceHeader | None:

@@ -47,6 +47,7 @@ from harness.evidence.provenance import (
 from harness.runs.files import OUTCOME, TIMING, TRACE
 from harness.runs.inputs import WEIGHTS, Inputs, check_batches, digests_of_weights, read_tensors, read_weights
 from harness.runs.trace import Run, RunOutcome, read_trace
+from harness.runs.watched import split
 from harness.standards import Standard, parse_standard
 
 
@@ -158,9 +159,16 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
     kept = case.evidence == "tensors"
     digests, weights = digests_of_weights(drawn, inputs, kept=kept), read_weights(drawn / WEIGHTS) if kept else {}
     _check_owners(directory / "tensors", runs)
-    left = {name: tensors for name, run in runs.items() if (tensors := _left_tensors(directory, run, case)) is not None}
+    left = {name: parts for name, run in runs.items() if (parts := _left_tensors(directory, run, case)) is not None}
     recorded = Recorded(
-        case=case, directory=drawn, inputs=inputs, digests=digests, weights=weights, runs=runs, left=left
+        case=case,
+        directory=drawn,
+        inputs=inputs,
+        digests=digests,
+        weights=weights,
+        runs=runs,
+        left={name: tensors for name, (tensors, _) in left.items()},
+        steps={name: steps for name, (_, steps) in left.items()},
     )
     return runs, measure_recorded(recorded)
 
@@ -258,16 +266,19 @@ def _check_owners(directory: Path, runs: Mapping[str, Run]) -> None:
             raise EvidenceError(f"{path} belongs to no run of this bundle.")
 
 
-def _left_tensors(directory: Path, run: Run, case: Case) -> Tensors | None:
-    """The tensors of a run or their sketches, as the case states, if they were kept; by the digests in its trace."""
+def _left_tensors(directory: Path, run: Run, case: Case) -> tuple[Tensors, Tensors] | None:
+    """The tensors of a run or their sketches, as the case states, and what it left of its steps, if they were kept; by
+    the digests in its trace."""
     path = directory / "tensors" / f"{run.name}.safetensors"
     if not path.is_file() or run.trace is None or run.trace.footer is None:
         return None
     tensors, footer = read_tensors(path), run.trace.footer
+    plain, steps = split(tensors)
     if case.evidence == "sketches":
-        same = digest_tensors(tensors) == footer.kept
+        same = digest_tensors(plain) == footer.kept
     else:
-        same = digest_each(tensors) == footer.parameters
-    if not same:
+        only_steps = footer.watched is not None and run.trace.header.side == "oracle" and not plain
+        same = only_steps or digest_each(plain) == footer.parameters
+    if not same or (digest_tensors(steps) if steps else None) != footer.watched:
         raise EvidenceError(f"{path}: the digests of its tensors differ from those in the trace of {run.name}.")
-    return tensors
+    return plain, steps

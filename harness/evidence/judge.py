@@ -255,7 +255,8 @@ def _located(measurement: Measurement, judged: Judged) -> str:
         return ""
     if isinstance(judged.first_beyond, int):
         sides = _sides(measurement, judged.first_beyond)
-        return f"first beyond the limit at {describe_place(judged.first_beyond)}{sides}"
+        part = measurement.within.get(judged.first_beyond)
+        return f"first beyond the limit at {describe_place(judged.first_beyond)}{f', {part}' if part else ''}{sides}"
     if measurement.kind.differs:
         return f"differs: {_differing(measurement)}"
     if len(measurement.places) == 1 or judged.worst is None:

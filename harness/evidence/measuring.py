@@ -22,8 +22,8 @@ from harness.runs.trace import Run
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
     """Everything that the measurements of a case are computed from: the directory of its inputs, their record, the
-    digests of the weights and the weights, the runs, and the tensors of each run. A case whose evidence is sketches has
-    no weights."""
+    digests of the weights and the weights, the runs, and what each run left of its tensors, and of its steps. A case
+    whose evidence is sketches has no weights."""
 
     case: Case
     directory: Path
@@ -32,6 +32,7 @@ class Recorded:
     weights: Tensors
     runs: Mapping[str, Run]
     left: Mapping[str, Tensors]
+    steps: Mapping[str, Tensors]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +60,14 @@ def expected_of(case: Case, inputs: Inputs, weights: Mapping[str, str]) -> Expec
         inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
         weights=weights,
         alignment=expected_alignment(case),
+        examined_steps=case.training.examined_steps,
     )
 
 
 def _measure_training(recorded: Recorded) -> Comparison:
     expected = expected_of(recorded.case, recorded.inputs, recorded.digests)
-    return measure(recorded.runs, expected, {"weights": recorded.weights, **recorded.left})
+    tensors = {"weights": recorded.weights, **recorded.left}
+    return measure(recorded.runs, expected, tensors, recorded.steps)
 
 
 def _curve_differences(first: Run | None, second: Run | None) -> dict[str, float]:

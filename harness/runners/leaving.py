@@ -4,7 +4,6 @@ from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
@@ -31,18 +30,22 @@ class Leaving:
         self,
         prefix: str,
         tensors: Iterable[tuple[str, Array]],
-        start: Tensors | None = None,
+        weights: Tensors | None = None,
+        *,
+        change: bool = False,
         whole: Container[str] = (),
     ) -> None:
-        """Adds named tensors. Of a parameter that has a value in `start`, the change is sketched. Those in `whole` are
-        left themselves too."""
+        """Adds named tensors. With the initial `weights`, the part along them is left too; `change`: the change from
+        them is sketched. Those in `whole` are left themselves too."""
         buckets = BUCKETS_OF_FIRST_GRADIENT if prefix == GRADIENT else BUCKETS
         for name, tensor in tensors:
             full = f"{prefix}{name}"
             self.digests[full] = digest_array(tensor)
             if self._sketched:
-                shown = tensor if start is None else _change(tensor, start[name])
-                self.left |= recorded(full, shown, buckets, located=prefix == GRADIENT)
+                initial = None if weights is None else weights[name]
+                start = initial if change else None
+                located = prefix == GRADIENT
+                self.left |= recorded(full, tensor, buckets, located=located, start=start, weights=initial)
             if not self._sketched or full in whole:
                 self.left[full] = tensor
 
@@ -53,21 +56,16 @@ class Leaving:
             logits = tensor.dtype.kind == "f"
             self.left |= predictions.recorded(name, tensor) if self._sketched and logits else {name: tensor}
 
-    def keep(self, job: Job) -> str | None:
-        """Writes what is left, if the job requires it; the digest of the sketches if that is what was written."""
+    def keep(self, job: Job, watched: Tensors | None = None) -> str | None:
+        """Writes what is left, and what is left of the steps, if the job requires it; the digest of the sketches if
+        that is what was written. Of the oracle's training only its steps are compared."""
         if job.keep_tensors:
             Path(job.keep_tensors).parent.mkdir(exist_ok=True)
-            save_file(self.left, job.keep_tensors)
+            unused = job.side == "oracle" and job.watch and not self._sketched
+            save_file({**({} if unused else self.left), **(watched or {})}, job.keep_tensors)
         return self.digest_of_sketches if job.keep_tensors else None
 
     @property
     def digest_of_sketches(self) -> str | None:
         """None if the tensors themselves are left."""
         return digest_tensors(self.left) if self._sketched else None
-
-
-def _change(tensor: Array, start: Array) -> Array:
-    """In float64, which is held once."""
-    change = tensor.astype(np.float64)
-    change -= start
-    return change

@@ -154,6 +154,10 @@ class MindFormersSubject:
         """Copies, by Hugging Face name."""
         return self._by_hugging_face_name(self._parameters)
 
+    def moments(self) -> dict[str, Array]:
+        """Copies of the first moments, by the names of their parameters."""
+        return self._by_hugging_face_name(self._optimizer.exp_avg)
+
     def alignment(self) -> dict[str, Any]:
         """What was built, read off its cells: see `harness.cases.alignment`."""
         optimizer, asked, clip_grad = self._optimizer, self._case.optimizer, self._case.training.clip_grad
@@ -220,7 +224,7 @@ class MindFormersSubject:
         return learning_rate
 
     def _by_hugging_face_name(self, tensors: Sequence[Tensor]) -> dict[str, Array]:
-        fused = dict(zip(names_of(self._parameters), (tensor.asnumpy() for tensor in tensors), strict=True))
+        fused = dict(zip(names_of(self._parameters), (tensor.asnumpy().copy() for tensor in tensors), strict=True))
         return {name: fused[place.parameter][place.rows] for name, place in self._places.items()}
 
     def _state(self) -> list[Parameter]:

@@ -1,6 +1,7 @@
 """The subject: `qwen3_model` on MindSpore."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,16 @@ class MindSporeSubject:
 
     def parameters(self) -> Tensors:
         """Copies, by Hugging Face name; over ranks all are gathered at once."""
+        return self._copies(self._trainer.parameters, self._trainer.parameter)
+
+    def moments(self) -> Tensors:
+        """Copies of the first moments, by the names of their parameters."""
+        return self._copies(self._trainer.moments, self._trainer.moment)
+
+    def _copies(self, all_at_once: Callable[[], Tensors], one: Callable[[str], npt.NDArray[Any]]) -> Tensors:
         if self._setting.rank is not None:
-            return self._trainer.whole(self._trainer.parameters())
-        return Copies(self._trainer.names(), self._trainer.parameter)
+            return self._trainer.whole(all_at_once())
+        return Copies(self._trainer.names(), one)
 
     def save(self, directory: Path) -> None:
         """The trainer's own checkpoint."""

@@ -117,6 +117,14 @@ class Compiled(Protocol):
 
 
 @runtime_checkable
+class WithMoments(Protocol):
+    """A runner that shows what its optimizer holds. Without `moments`, no gradient of a later step is compared."""
+
+    def moments(self) -> Tensors:
+        """The first moment of every parameter by its Hugging Face name, as it is while no step is taken."""
+
+
+@runtime_checkable
 class ByParameter(Protocol):
     """A runner that measures a step without an update, and updates one parameter without the others, so that no moments
     are held for a whole model."""

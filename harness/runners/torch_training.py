@@ -170,6 +170,15 @@ class TorchTrainer(ABC):
         """Copies, by name; a tied head is the embedding and has no tensor of its own."""
         return Copies(self._parameters, lambda name: self._parameters[name].detach().cpu().numpy().copy())
 
+    def moments(self) -> Tensors:
+        """Copies of the first moments, by the names of their parameters."""
+        return Copies(self._parameters, self._moment)
+
+    def _moment(self, name: str) -> npt.NDArray[Any]:
+        parameter = self._parameters[name]
+        held = self._optimizer.state[parameter].get("exp_avg")
+        return np.zeros(tuple(parameter.shape)) if held is None else held.cpu().numpy().copy()
+
     @abstractmethod
     def config(self) -> Mapping[str, Any]:
         """The fields of `config.json` as the model was built with them."""

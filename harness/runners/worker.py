@@ -27,6 +27,7 @@ from harness.runners.leaving import Leaving
 from harness.runners.processes import end_with_parent, peak_resident
 from harness.runners.protocol import ByParameter, Compiled, Numbers, Runner, Setting, Tapped, Tensors
 from harness.runners.registry import load_runner
+from harness.runners.watching import Watch
 from harness.runs.files import GRADIENT, TIMING, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, PROBE_UPDATES, ProbeGradients, read_tensors, read_weights
 from harness.runs.places import HEAD, LOSS, TABLES
@@ -80,7 +81,7 @@ def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> 
         return True
     runner = build()
     header = header_of(job, case, runner, weights=digest_tensors(weights), batches=digest_tensors(batches))
-    return train(job, case, runner, header, batches, resume)
+    return train(job, case, runner, header, weights, batches, resume)
 
 
 def perturbed(weights: Tensors, seed: int | None) -> Tensors:
@@ -121,10 +122,10 @@ def probe(job: Job, case: Case, build: Callable[[], Runner], weights: Tensors, b
             runner = build()
             gradients = runner.gradients(tokens, loss_mask)
         note(timing, "gradients")
-        left.add(GRADIENT, gradients.items(), whole=job.whole)
+        left.add(GRADIENT, gradients.items(), weights, whole=job.whole)
         note(timing, "gradients recorded")
         gradients = {}
-        left.add(UPDATED, apply(runner, case, weights, timing), start=weights)
+        left.add(UPDATED, apply(runner, case, weights, timing), weights, change=True)
         if job.arm == "taps":
             plain = runner if case.evidence == "tensors" else None
             del runner
@@ -224,36 +225,48 @@ def _best(call: Callable[[], object]) -> float:
     return round(min(seconds), 6)
 
 
-def train(job: Job, case: Case, runner: Runner, header: TraceHeader, batches: Tensors, resume: bool) -> bool:
+def train(
+    job: Job, case: Case, runner: Runner, header: TraceHeader, weights: Tensors, batches: Tensors, resume: bool
+) -> bool:
     """Takes the steps that are still to take, then states the final parameters.
 
     A run of the arm `resumed` stops half way with a checkpoint; whether it came to its end is returned.
     """
-    directory = Path(job.directory)
+    directory, watch = Path(job.directory), Watch(case, runner) if job.watch else None
     after = resume_step(directory / CHECKPOINT) if resume else 0
-    half = job.steps // 2 if job.arm == "resumed" and not after else None
+    half = (case.training.resume_after or job.steps // 2) if job.arm == "resumed" and not after else None
     if after:
         runner.load(directory / CHECKPOINT / str(after))
         writer = TraceWriter.resume(directory / TRACE, header, after)
     else:
         writer = TraceWriter.create(directory / TRACE, header)
+    if watch is not None:
+        watch.load(directory / CHECKPOINT / str(after)) if after else watch.begin()
     with writer, (directory / TIMING).open("a" if after else "w", encoding="utf-8") as timing:
         compile_step(runner, batches["tokens"][0], batches["loss_mask"][0], timing)
         for number in range(after + 1, job.steps + 1):
+            if watch is not None:
+                watch.before(number)
             step = _take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
             writer.append(step)
             if not step.finite:
                 break
+            if watch is not None:
+                watch.after(number)
             if number == half or (number % case.training.checkpoint_every == 0 and number < job.steps):
-                _save_checkpoint(runner, directory / CHECKPOINT, number)
+                _save_checkpoint(runner, watch, directory / CHECKPOINT, number)
             if number == half:
                 return False
         left = Leaving(case)
         left.add("", runner.parameters().items())
+        if watch is not None:
+            watch.end(weights)
         if job.checkpoint:
             runner.save(Path(job.checkpoint))
         note(timing, "final parameters")
-        writer.finish(left.digests, kept=left.keep(job))
+        watched = watch.left if watch is not None and job.keep_tensors else None
+        kept = left.keep(job, watched)
+        writer.finish(left.digests, kept=kept, watched=digest_tensors(watched) if watched else None)
     return True
 
 
@@ -303,9 +316,11 @@ def _step(
     )
 
 
-def _save_checkpoint(runner: Runner, directory: Path, step: int) -> None:
+def _save_checkpoint(runner: Runner, watch: Watch | None, directory: Path, step: int) -> None:
     """Writes a checkpoint next to the last one, and only then names it the newest."""
     runner.save(directory / str(step))
+    if watch is not None:
+        watch.save(directory / str(step))
     unfinished = directory / f"{CHECKPOINT_STEP}.part"
     unfinished.write_text(json.dumps(step), encoding="utf-8")
     os.replace(unfinished, directory / CHECKPOINT_STEP)

@@ -36,8 +36,13 @@ BUCKETS_OF_FIRST_GRADIENT = 1024
 STRIDE = 97  # from an element to the one below it, in buckets: a prime, so that a column is in all buckets
 WHOLE = Part()
 SKETCH, ROWS, COLUMNS = "#sketch", "#rows", "#columns"  # what follows the name of a tensor in a file
+ALONG, DECADES, VALUES = "#along", "#decades", "#values"
 ROW_SIZES, COLUMN_SIZES = "#row-sizes", "#column-sizes"
 NOTHING = -128  # the size of a row or column of zeros
+LARGEST_DECADE, DECADE_COUNT = 1, 14  # the decades of magnitude 10, 1, 0.1, ... 1e-12 and what is smaller
+BUCKETS_OF_A_DECADE = 32
+LOOKED_AT = 1 << 20  # elements among which different values are counted
+LEAST_NORMAL = 2.0**-126
 WORD = 64  # bits of a random word
 PIECE = 1 << 20  # elements that are multiplied at a time: bounds the memory
 Array = npt.NDArray[Any]
@@ -63,13 +68,23 @@ class Sketch:
         """The norm of the tensor, exact but for the rounding of float64."""
         return math.sqrt(self.squares)
 
+    def combined(self, factor: float, other: Self, other_factor: float) -> "Sketch":
+        """The sketch of `factor` times this tensor plus `other_factor` times another; its norm is an estimate."""
+        buckets = factor * self.buckets + other_factor * other.buckets
+        return Sketch(buckets=buckets, squares=float(np.vdot(buckets, buckets)))
+
     def __add__(self, other: Self) -> "Sketch":
         """The sketch of a whole from those of parts that have no element in common."""
         return Sketch(buckets=self.buckets + other.buckets, squares=self.squares + other.squares)
 
 
 def sketch(
-    name: str, tensor: Array, buckets: int = BUCKETS, shape: tuple[int, ...] | None = None, part: Part = WHOLE
+    name: str,
+    tensor: Array,
+    buckets: int = BUCKETS,
+    shape: tuple[int, ...] | None = None,
+    part: Part = WHOLE,
+    start: Array | None = None,
 ) -> Sketch:
     """The sketch of a tensor, or a part's share of it. A tensor of more axes is a matrix of its last axis' rows.
 
@@ -79,6 +94,7 @@ def sketch(
         buckets: the most that the sketch has.
         shape: of the whole, if `tensor` is a part.
         part: which part.
+        start: what is subtracted first, in float64: of a change, the tensor before it.
     """
     whole = tensor.shape if shape is None else shape
     # a vector is a column, so that its parts are rows
@@ -95,6 +111,8 @@ def sketch(
     together = max(1, PIECE // max(width, laid))
     for begin in range(0, len(rows), together):
         values = rows[begin : begin + together].astype(np.float64)
+        if start is not None:
+            values -= start.reshape(rows.shape)[begin : begin + together]
         squares += float(np.vdot(values, values))
         row = first_row + begin
         own = signs(name, row * width, len(values) * width).reshape(-1, width)
@@ -115,6 +133,28 @@ def projections(name: str, matrix: Array) -> tuple[npt.NDArray[np.float32], npt.
         rows[first : first + together] = values @ of_columns
         columns += of_rows[first : first + together] @ values
     return rows.astype(np.float32), columns.astype(np.float32)
+
+
+class Directions:
+    """One fixed direction for each tensor: the product of a sign for each row and one for each column. The part of a
+    tensor along it is a single number, so that it can be recorded at every step."""
+
+    def __init__(self) -> None:
+        self._signs: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+
+    def along(self, name: str, tensor: Array) -> float:
+        """The sum of the elements of a tensor, each times its sign, in float64."""
+        matrix = tensor.reshape(len(tensor), -1)
+        rows, columns = self._signs.get(name) or self._signs.setdefault(name, self._drawn(name, matrix.shape))
+        total, together = 0.0, max(1, PIECE // matrix.shape[1])
+        for first in range(0, len(matrix), together):
+            values = matrix[first : first + together].astype(np.float64)
+            total += float(rows[first : first + together] @ (values @ columns))
+        return total
+
+    @staticmethod
+    def _drawn(name: str, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        return signs(f"{name}/each step/0", 0, shape[0]), signs(f"{name}/each step/1", 0, shape[1])
 
 
 def sizes(matrix: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
@@ -144,18 +184,86 @@ def distance(one: Sketch, other: Sketch) -> float:
     return float(np.linalg.norm(one.buckets - other.buckets))
 
 
-def recorded(name: str, tensor: Array, buckets: int = BUCKETS, *, located: bool = False) -> dict[str, Array]:
-    """What a run leaves of a tensor, as the tensors of a file: `sketched` reads them.
+def inner(one: Array, other: Array, start: Array | None = None) -> float:
+    """The sum of the products of the elements of two tensors, in float64; of the first, `start` is subtracted."""
+    first, second, before = (None if each is None else each.reshape(-1) for each in (one, other, start))
+    assert first is not None and second is not None, "both are given"
+    total = 0.0
+    for begin in range(0, len(first), PIECE):
+        values = first[begin : begin + PIECE].astype(np.float64)
+        if before is not None:
+            values -= before[begin : begin + PIECE]
+        total += float(values @ second[begin : begin + PIECE].astype(np.float64))
+    return total
+
+
+def along(tensor: Array, weights: Array, start: Array | None = None) -> npt.NDArray[np.float64]:
+    """The part of a tensor, or of its change from `start`, along weights: the sum of the products, that of the weights'
+    squares, and the number of elements."""
+    return np.array([inner(tensor, weights, start), inner(weights, weights), float(weights.size)])
+
+
+def decades(name: str, tensor: Array) -> npt.NDArray[np.float64]:
+    """The elements of each decade of magnitude by themselves, float64 [decades, 1 + buckets]: how many there are, then
+    their sketch. An element between two decades belongs to both, in shares that add up to one, so that a rounding error
+    moves it a little and never whole. Zeros belong to none."""
+    flat, drawn = tensor.reshape(-1), np.zeros(DECADE_COUNT * (1 + BUCKETS_OF_A_DECADE))
+    for begin in range(0, len(flat), PIECE):
+        values = flat[begin : begin + PIECE].astype(np.float64)
+        there = np.flatnonzero(np.isfinite(values) & (values != 0.0))
+        signed = values[there] * signs(name, begin, len(values))[there]
+        place = np.clip(LARGEST_DECADE - np.log10(np.abs(values[there])), 0.0, DECADE_COUNT - 1.0)
+        lower = np.minimum(place.astype(np.int64), DECADE_COUNT - 2)
+        share = place - lower
+        bucket = 1 + (begin + there) % BUCKETS_OF_A_DECADE
+        for decade, part in ((lower, 1.0 - share), (lower + 1, share)):
+            row = decade * (1 + BUCKETS_OF_A_DECADE)
+            drawn += np.bincount(row + bucket, part * signed, len(drawn)) + np.bincount(row, part, len(drawn))
+    return drawn.reshape(DECADE_COUNT, -1)
+
+
+def values_of(tensor: Array) -> npt.NDArray[np.float64]:
+    """How many elements are zero, how many are too small to be normal numbers of float32, and how many different values
+    there are among the first 2^20, of how many elements, float64 [4]."""
+    flat = tensor.reshape(-1)
+    small = np.abs(flat) < LEAST_NORMAL
+    zeros = int(np.count_nonzero(flat == 0.0))
+    looked_at = flat[:LOOKED_AT]
+    return np.array(
+        [zeros, int(np.count_nonzero(small)) - zeros, len(np.unique(looked_at)), len(looked_at)], np.float64
+    )
+
+
+def recorded(
+    name: str,
+    tensor: Array,
+    buckets: int = BUCKETS,
+    *,
+    located: bool = False,
+    start: Array | None = None,
+    weights: Array | None = None,
+) -> dict[str, Array]:
+    """What a run leaves of a tensor, or of its change from `start`, as the tensors of a file: `sketched` reads them.
 
     `NAME#sketch` is float64 [1 + buckets]: the sum of the squares, then the buckets. With `located`, a matrix also
-    leaves its projections `NAME#rows` and `NAME#columns`, float32, and the sizes of its rows and columns, int8.
+    leaves its projections `NAME#rows` and `NAME#columns`, float32, and the sizes of its rows and columns, int8; and any
+    tensor what `decades` and `values_of` give, as `NAME#decades` and `NAME#values`. With
+    `weights`, `NAME#along` is what `along` gives, float64 [3].
     """
-    found = sketch(name, tensor, buckets)
-    left: dict[str, Array] = {f"{name}{SKETCH}": np.concatenate(([found.squares], found.buckets))}
+    left = as_left(name, sketch(name, tensor, buckets, start=start))
     if located and tensor.ndim == 2:
         left[f"{name}{ROWS}"], left[f"{name}{COLUMNS}"] = projections(name, tensor)
         left[f"{name}{ROW_SIZES}"], left[f"{name}{COLUMN_SIZES}"] = sizes(tensor)
+    if located:
+        left[f"{name}{DECADES}"], left[f"{name}{VALUES}"] = decades(name, tensor), values_of(tensor)
+    if weights is not None:
+        left[f"{name}{ALONG}"] = along(tensor, weights, start)
     return left
+
+
+def as_left(name: str, found: Sketch) -> dict[str, Array]:
+    """A sketch as a tensor of a file."""
+    return {f"{name}{SKETCH}": np.concatenate(([found.squares], found.buckets))}
 
 
 def sketched(left: Mapping[str, Array], name: str) -> Sketch | None:

@@ -24,7 +24,7 @@ from harness.base.records import encode_json, field_names
 
 FORMAT = "certify-trace/2"
 NUMBERS = ("loss", "grad_norm", "learning_rate")
-OPTIONAL = frozenset({"kept"})  # fields that are written only where there is something
+OPTIONAL = frozenset({"kept", "watched"})  # fields that are written only where there is something
 EXACT = 2**53  # every whole number below is one float64
 
 Line = TypeVar("Line", "TraceHeader", "TraceFooter", "Step", "Scored")
@@ -99,12 +99,14 @@ class TraceHeader:
 @dataclass(frozen=True, kw_only=True)
 class TraceFooter:
     """The end of a finished run: last step, digest of each final parameter (for a probe: of each of its tensors), and
-    digest of all lines before. `kept` is the digest of the sketches that were kept in place of tensors, if any."""
+    digest of all lines before. `kept` is the digest of the sketches that were kept in place of tensors, if any,
+    `watched` that of what was left of the steps (`harness.runs.watched`)."""
 
     last_step: int
     parameters: Mapping[str, str]
     lines: str
     kept: str | None = None
+    watched: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,10 +208,14 @@ class TraceWriter:
         self._write(encode_json(step))
         self._last_step = step.step
 
-    def finish(self, parameters: Mapping[str, str], kept: str | None = None) -> None:
+    def finish(self, parameters: Mapping[str, str], kept: str | None = None, watched: str | None = None) -> None:
         """Writes the footer: the run is finished."""
         footer = TraceFooter(
-            last_step=self._last_step, parameters=dict(parameters), lines=self._sha.hexdigest(), kept=kept
+            last_step=self._last_step,
+            parameters=dict(parameters),
+            lines=self._sha.hexdigest(),
+            kept=kept,
+            watched=watched,
         )
         without = {name: value for name, value in vars(footer).items() if name not in OPTIONAL or value is not None}
         self._file.write(encode_json(without))

@@ -40,6 +40,7 @@ from harness.runners.job import Job
 from harness.runners.launcher import Launcher
 from harness.runs.inputs import Inputs, read_inputs, read_tensors
 from harness.runs.trace import Run, Trace
+from harness.runs.watched import split
 from harness.studies.variations import TRAINED
 
 ATTENTION = {
@@ -170,11 +171,12 @@ def _compared(case: Case, inputs: Inputs, directory: Path, perturbed: Sequence[R
     weights = read_inputs(directory / "inputs", inputs)
     expected = expected_of(case, inputs, digest_each(weights))
     shared = {name: _good(directory, name) for name in MEASURED_BY}
-    kept = {"weights": weights, **_tensors(directory, {name: name for name in MEASURED_BY})}
+    kept, steps = _tensors(directory, {name: name for name in MEASURED_BY})
     for number in range(1, len(perturbed) + 1):
         names = {role: _name(number, stands_for) for stands_for, role in STANDS_FOR.items()}
         own = {role: _good(directory, name) for role, name in names.items()}
-        yield measure({**shared, **own}, expected, {**kept, **_tensors(directory, names)})
+        tensors, own_steps = _tensors(directory, names)
+        yield measure({**shared, **own}, expected, {"weights": weights, **kept, **tensors}, {**steps, **own_steps})
 
 
 def _good(directory: Path, name: str) -> Run:
@@ -184,7 +186,8 @@ def _good(directory: Path, name: str) -> Run:
     return run
 
 
-def _tensors(directory: Path, names: dict[str, str]) -> dict[str, Tensors]:
-    """What the runs left, by the role that each plays in the comparison."""
+def _tensors(directory: Path, names: dict[str, str]) -> tuple[dict[str, Tensors], dict[str, Tensors]]:
+    """What the runs left of their tensors, and of their steps, by the role that each plays in the comparison."""
     paths = {role: directory / "tensors" / f"{name}.safetensors" for role, name in names.items()}
-    return {role: read_tensors(path) for role, path in paths.items() if path.is_file()}
+    left = {role: split(read_tensors(path)) for role, path in paths.items() if path.is_file()}
+    return {role: tensors for role, (tensors, _) in left.items()}, {role: steps for role, (_, steps) in left.items()}

@@ -279,10 +279,10 @@ def leave(case: Case, tensors: Tensors) -> Leaving:
     if case.inference is not None:
         leaving.add_answers(tensors)
         return leaving
-    start = example_parameters("weights") if case.evidence == "sketches" else None
-    for prefix, before in ((GRADIENT, None), (UPDATED, start)):
+    weights = example_parameters("weights") if case.evidence == "sketches" else None
+    for prefix in (GRADIENT, UPDATED):
         named = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
-        leaving.add(prefix, named.items(), start=before)
+        leaving.add(prefix, named.items(), weights, change=prefix == UPDATED)
     leaving.add("", ((name, one) for name, one in tensors.items() if not name.startswith((GRADIENT, UPDATED))))
     return leaving
 

@@ -146,6 +146,12 @@ def _sketched(tensors: Mapping[str, Array], whole: Container[str]) -> dict[str, 
         prefix, _, rest = name.partition(".")
         every[f"{prefix}."][rest] = tensor
     for prefix, found in every.items():
-        start = WEIGHTS_OF_ALL if prefix == UPDATED else None
-        left.add(prefix, found.items(), start=start, whole={*ALWAYS_WHOLE, *(n for n in tensors if n in whole)})
+        weights = WEIGHTS_OF_ALL if prefix == UPDATED else None
+        left.add(
+            prefix,
+            found.items(),
+            weights,
+            change=prefix == UPDATED,
+            whole={*ALWAYS_WHOLE, *(n for n in tensors if n in whole)},
+        )
     return left.left

@@ -69,7 +69,7 @@ def test_a_large_tensor_is_measured_within_the_deviation_of_a_sketch() -> None:
     for side in sides:
         leaving = leave(sketched(), {})
         leaving.add(GRADIENT, [("w", side["gradient.w"])])
-        leaving.add(UPDATED, [("w", side["updated.w"])], start=weights)
+        leaving.add(UPDATED, [("w", side["updated.w"])], weights, change=True)
         left.append(leaving.left)
     for name in ("gradient.w", "updated.w"):
         exact = change_difference if name.startswith(UPDATED) else lambda n, a, b, _: difference(n, a, b)[0]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Protocol
 
 from harness.base.errors import EvidenceError
@@ -109,12 +110,14 @@ def finished(job: Job) -> bool:
     return run.outcome.status == "completed" and run.trace.complete
 
 
-def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> Process:
-    """A fresh interpreter that carries out a job, or that has several carry it out together."""
+def start_fresh(
+    job: Job, job_file: Path, log: BinaryIO, more: Mapping[str, str] = MappingProxyType({})
+) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter that carries out a job, or that has several carry it out together; with `more` variables."""
     module = "harness.runners.worker" if job.ranks == 1 else "harness.runners.ranks"
     return subprocess.Popen(
         [sys.executable, "-m", module, str(job_file), str(os.getpid())],
-        env={**os.environ, **variables(job.threads)},
+        env={**os.environ, **variables(job.threads), **more},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -1,5 +1,9 @@
 """Runs of planted defects: each in a process of its own, forked from one that has imported MindSpore and done nothing.
 
+The repeat of the subject is made by a fresh interpreter. Forked processes have everything in common that an interpreter
+draws when it starts, such as the state of `random`: a subject that depends on it would repeat itself here and nowhere
+else.
+
 Forking is sound only then: the import starts no thread, and device and threads are set by the run itself. For inference
 the same is true of PyTorch and lm-eval. What the runs of one defect compile is kept for its later runs, in a directory
 of its own. MindSpore identifies a kept graph only by the order in which a process compiles. So every run must compile
@@ -19,10 +23,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import TimeoutExpired
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Protocol, Self
 
 from harness.base.errors import CertifyError
 from harness.cases.case import Case
+from harness.cases.runs_of_a_case import SUBJECT_REPEAT
 from harness.cases.task import PRETRAIN, Task, TaskName
 from harness.runners.executor import Listener, no_listener
 from harness.runners.job import Job
@@ -46,6 +51,13 @@ class Stopped(CertifyError):
     """The run was ended by this process, so its end shows nothing."""
 
 
+class _Killable(Process, Protocol):
+    """A process that can be ended at once, as `subprocess.Popen` can be."""
+
+    def kill(self) -> None:
+        """By SIGKILL."""
+
+
 class Forks:
     """An executor for the jobs of defects of a task; may be called from several threads."""
 
@@ -53,7 +65,7 @@ class Forks:
         self._variables = {**variables(threads), **WITHOUT_THREADS}
         self._preloaded = PRELOADED[task.name]
         self._context = get_context("forkserver")
-        self._running = set[_Forked]()
+        self._running = set[_Killable]()
         self._stopped = False
         # Starting a process also polls all others; of two polls at once, each may take the other's result for lost.
         self._polling = threading.Lock()
@@ -79,13 +91,12 @@ class Forks:
         Raises:
             Stopped: they were ended.
         """
-        started: list[_Forked] = []
+        started: list[_Killable] = []
 
         def start(job: Job, job_file: Path, log: BinaryIO) -> Process:
             self._check()
-            if job.ranks > 1:  # its processes are started by `msrun`
-                return start_fresh(job, job_file, log)
-            started.append(self._start(job_file, log))
+            started.append(self._begun(job, job_file, log))
+            self._running.add(started[-1])
             return started[-1]
 
         try:
@@ -99,15 +110,19 @@ class Forks:
         if self._stopped:
             raise Stopped("The runs of this defect were ended before they were done.")
 
+    def _begun(self, job: Job, job_file: Path, log: BinaryIO) -> _Killable:
+        if job.ranks > 1:  # its processes are started by `msrun`
+            return start_fresh(job, job_file, log)
+        if job.run == SUBJECT_REPEAT:
+            return start_fresh(job, job_file, log, kept_graphs(job_file))
+        return self._start(job_file, log)
+
     def _start(self, job_file: Path, log: BinaryIO) -> "_Forked":
-        kept = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(job_file.parents[3] / COMPILED)}
-        arguments = (str(job_file), log.name, {**self._variables, **kept})
+        arguments = (str(job_file), log.name, {**self._variables, **kept_graphs(job_file)})
         process = self._context.Process(target=_carry_out, args=arguments, daemon=True)
         with self._polling:
             process.start()
-        forked = _Forked(process, self._polling)
-        self._running.add(forked)
-        return forked
+        return _Forked(process, self._polling)
 
 
 class _Forked:
@@ -135,6 +150,11 @@ class _Forked:
 
     def kill(self) -> None:
         self._process.kill()
+
+
+def kept_graphs(job_file: Path) -> dict[str, str]:
+    """The variables by which the runs of a defect share what they compile."""
+    return {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(job_file.parents[3] / COMPILED)}
 
 
 @contextmanager

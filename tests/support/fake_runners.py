@@ -6,6 +6,7 @@ has to carry. The others do one thing wrong, most of them at step `AT`.
 
 import dataclasses
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from harness.cases.case import Case
 from harness.runners.protocol import Numbers, Setting, Tensors
 
 AT = 5
+DRAWN_AT_START = random.getrandbits(16)
 FLAG = "FAKE_RUNNER_FLAG"  # names a file: what happens once leaves it behind
 
 
@@ -191,6 +193,13 @@ class Random(Fake):
     def at_step(self, numbers: Numbers) -> Numbers:
         noise = 1 + 1e-12 * int.from_bytes(os.urandom(2), "little")
         return dataclasses.replace(numbers, loss=numbers.loss * noise)
+
+
+class Unseeded(Fake):
+    """Depends on what an interpreter draws when it starts; what is forked from it later has the same."""
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        return dataclasses.replace(numbers, loss=numbers.loss * (1 + 1e-12 * DRAWN_AT_START))
 
 
 class OtherGradients(Fake):

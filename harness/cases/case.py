@@ -280,6 +280,8 @@ class Case(Record):
                     del named["cut"]
         if not self.data.cut_vocabulary:
             del record["data"]["cut_vocabulary"]
+        if not self.data.sweep_vocabulary:
+            del record["data"]["sweep_vocabulary"]
         for source in ("corpus", "tokenizer"):
             del record["data"][source]["path"]
         for part in record["data"]["corpus"]["blend"]:

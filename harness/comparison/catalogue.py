@@ -26,7 +26,9 @@ Topic = Literal[
     "Runs", "Alignment", "Determinism", "Optimizer", "First step and gradients", "Layout", "Scores", "Logits",
     "Continuations", "Cache and batch", "Trajectory", "Convergence", "Length", "Others",
 ]  # fmt: skip
-PlaceKind = Literal["step", "tensor", "run", "field", "document", "evaluation task", "row", "prompt", "conversation"]
+PlaceKind = Literal[
+    "step", "tensor", "run", "file", "field", "document", "evaluation task", "row", "prompt", "conversation"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +250,18 @@ def _of_oracle() -> Iterator[Kind]:
     yield from _each("runs.probe_norm", RELATIVE, ONE_RUN, FIRST_STEP, norms, known_at=1)
 
 
+def _of_inputs() -> Iterator[Kind]:
+    """How much of the model the batches reach."""
+    for what, meaning in (
+        ("vocabulary", "Fraction of the ids that are an input and a target of the batches."),
+        ("positions", "Length of a row over the positions of the model."),
+        ("shards", "Fraction of the shards of the vocabulary that own an input and a target."),
+    ):
+        yield from _each(
+            f"inputs.{what}", RELATIVE, {"pretrain": "file"}, "Alignment", meaning, known_at=0, higher_is_better=True
+        )
+
+
 def _of_elements() -> Iterator[Kind]:
     """Elements of the first gradients that a norm does not show."""
     decade = "Largest error of SIDE's first gradient among elements of one decade of magnitude, relative to these."
@@ -359,6 +373,7 @@ KINDS: tuple[Kind, ...] = (
     *_of_steps(),
     *_of_tensors(),
     *_of_oracle(),
+    *_of_inputs(),
     *_of_elements(),
     *_of_later_steps(),
     *_of_one_side(),

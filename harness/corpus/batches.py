@@ -18,6 +18,10 @@ from harness.corpus.documents import check_digest, read_documents, source_path
 from harness.corpus.indexed import open_indexed
 from harness.corpus.samples import Sampling, WeightedDataset, draw_samples
 from harness.corpus.tokenizers import TokenIds, load_tokenizer
+from harness.runs.inputs import seeded
+
+ROWS_FOR_A_SWEEP = 4  # of which one is ids
+LARGEST_SPLIT = 8  # ranks that share a vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,8 @@ def draw_batches(case: Case) -> Batches:
             f"{rows.description} holds the token id {highest}, outside the model's vocabulary of "
             f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
         )
+    if case.data.sweep_vocabulary:
+        sweep(rows.tokens, case)
     mask = np.ones((count, case.data.seq_length), np.bool_) if rows.counts is None else rows.counts
     if case.data.eod_mask_loss:
         mask &= rows.tokens[:, :-1] != rows.eod
@@ -85,6 +91,32 @@ def draw_batches(case: Case) -> Batches:
         corpus_tokens=rows.corpus_tokens,
         epochs=rows.epochs,
     )
+
+
+def sweep(tokens: npt.NDArray[np.int32], case: Case) -> None:
+    """Puts ids in place of text into the last row of a step, or of every few steps, until every id was there or the
+    steps end. `tokens` [rows, S + 1] is changed.
+
+    Each row begins with the last target of the one before, so that every id is an input and a target.
+    """
+    rows, length = case.data.global_batch_size, case.data.seq_length
+    every = max(1, -(-ROWS_FOR_A_SWEEP // rows))  # steps
+    places = np.arange(every * rows - 1, len(tokens), every * rows)
+    ids = _ids_in_order(case)
+    needed = -(-len(ids) // length)
+    sequence = np.resize(ids, needed * length + 1)
+    for number, place in enumerate(places[:needed]):
+        tokens[place] = sequence[number * length :][: length + 1]
+
+
+def _ids_in_order(case: Case) -> npt.NDArray[np.int32]:
+    """Every id once: the first and the last of each shard of a split vocabulary, then the others at random."""
+    size = case.model.vocab_size
+    counts = (2**power for power in range(size.bit_length()))
+    shards = [size // count for count in counts if size % count == 0 and count <= LARGEST_SPLIT]
+    borders = [border for shard in shards for first in range(0, size, shard) for border in (first, first + shard - 1)]
+    others = seeded(f"{case.data.seed}/sweep").permutation(size)
+    return np.fromiter(dict.fromkeys([*borders, *others.tolist()]), np.int32, size)
 
 
 def _text_rows(case: Case, count: int) -> _Rows:

@@ -12,10 +12,11 @@ from harness.cases.runs_of_a_case import TRAINING, required_runs
 from harness.cases.task import TaskName
 from harness.comparison.inference import ExpectedInference, inference_differences, measure_inference
 from harness.comparison.measurement import Comparison, Tensors
+from harness.comparison.reach import reached
 from harness.comparison.training import Expected, compare_steps, measure
 from harness.evidence.judge import statistic
 from harness.runs.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
-from harness.runs.inputs import Inputs
+from harness.runs.inputs import BATCHES, Inputs, read_tensors
 from harness.runs.trace import Run
 
 
@@ -67,7 +68,9 @@ def expected_of(case: Case, inputs: Inputs, weights: Mapping[str, str]) -> Expec
 def _measure_training(recorded: Recorded) -> Comparison:
     expected = expected_of(recorded.case, recorded.inputs, recorded.digests)
     tensors = {"weights": recorded.weights, **recorded.left}
-    return measure(recorded.runs, expected, tensors, recorded.steps)
+    found = measure(recorded.runs, expected, tensors, recorded.steps)
+    inputs = reached(recorded.case, read_tensors(recorded.directory / BATCHES))
+    return Comparison(measurements={**found.measurements, **{one.name: one for one in inputs}})
 
 
 def _curve_differences(first: Run | None, second: Run | None) -> dict[str, float]:

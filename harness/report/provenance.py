@@ -109,7 +109,17 @@ def _inputs(bundle: Bundle) -> tuple[Fact, ...]:
         Fact(term="Epochs", text=number(inputs.epochs)),
         Fact(term="Parameters", text=number(inputs.parameters)),
         Fact(term="Target tokens", text=number(inputs.target_tokens)),
+        *_reach(bundle),
     )
+
+
+def _reach(bundle: Bundle) -> Iterator[Fact]:
+    """How much of the model its batches reach."""
+    wholes = {"vocabulary": bundle.case.model.vocab_size, "positions": bundle.case.model.max_position_embeddings}
+    for term, what in (("Ids reached", "vocabulary"), ("Positions reached", "positions")):
+        if f"inputs.{what}" in bundle.comparison:
+            whole, (fraction,) = wholes[what], bundle.comparison[f"inputs.{what}"].values
+            yield Fact(term=term, text=f"{number(round(fraction * whole))} of {number(whole)}")
 
 
 def _tokenizer(bundle: Bundle) -> Fact:

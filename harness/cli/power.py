@@ -15,12 +15,13 @@ from rich.table import Table
 from harness.base.errors import InputError
 from harness.base.records import encode_json
 from harness.base.whole_files import whole_file
-from harness.cases.case import load_case
+from harness.cases.case import DEFAULT_CASE, load_case
 from harness.cases.task import PRETRAIN
 from harness.certify.jobs import Options
 from harness.cli.options import DEFAULT_WORKERS, JsonOption, WorkersOption
 from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_console
 from harness.defects import AREAS, PARALLEL, Defect, defects_of_file, load_defect, shipped_defects
+from harness.defects.draw import drawn_defects
 from harness.power.page import PowerPage, build_page, render_power
 from harness.power.rates import false_alarms, found
 from harness.power.record import Clean, Planted, first_sightings, read_power
@@ -40,6 +41,12 @@ def power(
             "one process. Defects of several ranks are the area 'parallel', those of inference 'inference'."
         ),
     ] = None,
+    drawn: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Number of faults whose kind, place, size and step are drawn; without --defects they alone."
+        ),
+    ] = 0,
     clean: Annotated[int | None, typer.Option(min=0, help="Number of clean runs; default: all.")] = None,
     case: Annotated[
         str | None,
@@ -57,7 +64,9 @@ def power(
     """
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is never overwritten.")
-    plan = StudyPlan(defects=tuple(_chosen(defects, case)), case=case, standards=tuple(standard or ()), clean=clean)
+    chosen = _chosen(defects, case) if defects or not drawn else []
+    chosen += drawn_defects(drawn, load_case(case or DEFAULT_CASE))
+    plan = StudyPlan(defects=tuple(chosen), case=case, standards=tuple(standard or ()), clean=clean)
     options = Options(out=work, resume=resume, workers=workers, command=("certify", *sys.argv[1:]))
     try:
         study = run_study(plan, options, _Shown(plan, quiet=as_json))

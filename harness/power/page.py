@@ -8,7 +8,9 @@ from harness.base.text import listed
 from harness.evidence.judge import Outcome
 from harness.power.rates import (
     Rate,
+    by_size,
     criterion_power,
+    detected_from,
     false_alarms,
     found,
     found_by,
@@ -87,6 +89,8 @@ class PowerPage:
     sentence: str
     facts: tuple[Fact, ...]
     rates: tuple[RateRow, ...]
+    sizes: tuple[RateRow, ...]
+    detected: str
     rules: tuple[str, ...]
     located: bool
     criteria: tuple[CriterionPowerRow, ...]
@@ -113,6 +117,8 @@ def build_page(study: PowerStudy) -> PowerPage:
         + (f"{alarms.count} of {count(alarms.total, 'clean run')}." if alarms.total else "no clean run was made."),
         facts=tuple(_facts(study)),
         rates=tuple(_rates(study)),
+        sizes=tuple(_sizes(study)),
+        detected=_detected(study),
         rules=tuple(study.rules),
         located=study.task.judges_steps,
         criteria=tuple(
@@ -152,6 +158,18 @@ def _rates(study: PowerStudy) -> Iterator[RateRow]:
         what = "defects in a module that the diagnosis names, or names a part of"
         yield _rate("The place", what, places_named(study), own=True)
     yield _rate("False alarms", "clean runs that any criterion rejects", false_alarms(study), own=True)
+
+
+def _sizes(study: PowerStudy) -> Iterator[RateRow]:
+    for one in by_size(study):
+        yield _rate(f"{one.low:.2%} to {one.high:.2%}", "", one.rate, own=True)
+
+
+def _detected(study: PowerStudy) -> str:
+    size = detected_from(study)
+    if size is None:
+        return "At no size are 95 % of the defects of that size and more rejected."
+    return f"Of the defects of {size:.2%} and more, 95 % are rejected."
 
 
 def _left(study: PowerStudy) -> Iterator[str]:

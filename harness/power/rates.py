@@ -1,5 +1,6 @@
 """Rates of a study, each with its interval of 95 %."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -100,6 +101,54 @@ def named_rightly(planted: Planted) -> bool:
     place = planted.defect.place
     named = planted.named.split(" or ") if planted.named else []
     return any(place in (one, f"{one}.weight") or one.startswith(f"{place}.") for one in named)
+
+
+BINS_OF_A_DECADE = 4
+FEWEST_SIZED = 20  # defects of a known size, below which nothing is said about sizes
+WANTED = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeBin:
+    """The defects whose relative size is at least `low` and below `high`, and how many were rejected."""
+
+    low: float
+    high: float
+    rate: Rate
+
+
+def by_size(study: PowerStudy) -> tuple[SizeBin, ...]:
+    """The rate of rejection by the relative size of a defect, in quarters of a decade; none for a few defects."""
+    sized = _sized(study)
+    if len(sized) < FEWEST_SIZED:
+        return ()
+    groups: dict[int, list[Planted]] = {}
+    for size, planted in sized:
+        groups.setdefault(math.floor(math.log10(size) * BINS_OF_A_DECADE + 1e-9), []).append(planted)
+    return tuple(
+        SizeBin(
+            low=10 ** (number / BINS_OF_A_DECADE),
+            high=10 ** ((number + 1) / BINS_OF_A_DECADE),
+            rate=Rate(count=sum(bool(one.sightings) for one in group), total=len(group)),
+        )
+        for number, group in sorted(groups.items())
+    )
+
+
+def detected_from(study: PowerStudy) -> float | None:
+    """The smallest size from which on 95 % of the defects are rejected; None if fewer of the largest are, or if too few
+    have a size."""
+    sized = sorted(_sized(study), key=lambda pair: -pair[0])
+    rejected, found = 0, None
+    for number, (size, planted) in enumerate(sized, 1):
+        rejected += bool(planted.sightings)
+        if number >= FEWEST_SIZED and rejected >= WANTED * number:
+            found = size
+    return found
+
+
+def _sized(study: PowerStudy) -> list[tuple[float, Planted]]:
+    return [(one.defect.size, one) for one in study.planted if one.defect.size]
 
 
 def misses(study: PowerStudy) -> Iterator[Planted]:

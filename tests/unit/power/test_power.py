@@ -309,3 +309,30 @@ def test_a_study_survives_its_file_and_an_edit_is_rejected(tmp_path: Path) -> No
     write_json(tmp_path / "power.json", {**dataclasses.asdict(made), "more": 1})
     with pytest.raises(EvidenceError, match=r"power\.json"):
         read_power(tmp_path / "power.json")
+
+
+def sized(size: float, rejected: bool) -> Planted:
+    one = planted(*([sighting("s/c", 1)] if rejected else []))
+    return dataclasses.replace(one, defect=dataclasses.replace(one.defect, size=size))
+
+
+def test_the_rate_by_size_counts_each_defect_once_in_its_bin() -> None:
+    every = [sized(size, size > 0.004) for size in (0.001, 0.0012, 0.003, 0.005, 0.02, 0.09) for _ in range(5)]
+    bins = rates.by_size(study(*every))
+    assert sum(one.rate.total for one in bins) == 30
+    assert all(low.high <= high.low * (1 + 1e-9) for low, high in zip(bins, bins[1:], strict=False))
+    assert [one.rate.count for one in bins] == [0, 0, 5, 5, 5]
+
+
+def test_the_size_from_which_on_faults_are_detected_is_that_of_the_smallest() -> None:
+    missed = [sized(0.001 + number * 1e-6, False) for number in range(20)]
+    seen = [sized(0.01 + number * 1e-4, True) for number in range(40)]
+    assert rates.detected_from(study(*missed, *seen)) == pytest.approx(0.001 + 18e-6)  # 2 of 42 are missed
+    assert rates.detected_from(study(*missed)) is None
+    assert rates.detected_from(study(*seen[:5])) is None
+
+
+def test_the_page_states_the_rate_by_size_where_sizes_are_known() -> None:
+    page = render_power(study(*(sized(0.01, True) for _ in range(30))))
+    assert "How large a fault has to be" in page and "Of the defects of 1.00% and more, 95 % are rejected." in page
+    assert "How large" not in render_power(study(planted(sighting("s/c", 1))))

@@ -1,6 +1,7 @@
 """The power study's arithmetic: which criterion rejects a defect first, the results of other rules, and the rates."""
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -320,7 +321,7 @@ def test_the_rate_by_size_counts_each_defect_once_in_its_bin() -> None:
     every = [sized(size, size > 0.004) for size in (0.001, 0.0012, 0.003, 0.005, 0.02, 0.09) for _ in range(5)]
     bins = rates.by_size(study(*every))
     assert sum(one.rate.total for one in bins) == 30
-    assert all(low.high <= high.low * (1 + 1e-9) for low, high in zip(bins, bins[1:], strict=False))
+    assert all(low.high <= high.low * (1 + 1e-9) for low, high in itertools.pairwise(bins))
     assert [one.rate.count for one in bins] == [0, 0, 5, 5, 5]
 
 

@@ -27,7 +27,7 @@ Topic = Literal[
     "Continuations", "Cache and batch", "Trajectory", "Convergence", "Length", "Others",
 ]  # fmt: skip
 PlaceKind = Literal[
-    "step", "tensor", "run", "file", "field", "document", "evaluation task", "row", "prompt", "conversation"
+    "step", "tensor", "run", "file", "operator", "field", "document", "evaluation task", "row", "prompt", "conversation"
 ]
 
 
@@ -262,6 +262,17 @@ def _of_inputs() -> Iterator[Kind]:
         )
 
 
+def _of_operators() -> Iterator[Kind]:
+    """The elementary operators of a framework on its device."""
+    for what, meaning in (
+        ("bias", "Mean signed relative error of an elementary operator of SIDE on fixed inputs."),
+        ("error", "Root mean square of the relative errors of an elementary operator of SIDE on fixed inputs."),
+        ("largest", "Largest relative error of an elementary operator of SIDE on fixed inputs."),
+    ):
+        places: Places = {"pretrain": "operator"}
+        yield from _each(f"SIDE.operators.{what}", RELATIVE, places, FIRST_STEP, meaning, EACH_SIDE, known_at=1)
+
+
 def _of_elements() -> Iterator[Kind]:
     """Elements of the first gradients that a norm does not show."""
     decade = "Largest error of SIDE's first gradient among elements of one decade of magnitude, relative to these."
@@ -374,6 +385,7 @@ KINDS: tuple[Kind, ...] = (
     *_of_tensors(),
     *_of_oracle(),
     *_of_inputs(),
+    *_of_operators(),
     *_of_elements(),
     *_of_later_steps(),
     *_of_one_side(),

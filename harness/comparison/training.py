@@ -27,6 +27,7 @@ from harness.comparison.distance import MEASURES, fall, spike, trend
 from harness.comparison.elements import of_elements
 from harness.comparison.left import difference, has_sketches, names_of
 from harness.comparison.measurement import Comparison, Measurement, Series, Tensors, why_broken, why_missing
+from harness.comparison.operators import of_operators
 from harness.comparison.watched import NOT_WATCHED, of_steps
 from harness.runs.files import GRADIENT
 from harness.runs.trace import Run, Step, Trace, TraceHeader
@@ -212,6 +213,7 @@ def measure(
     head_dim = expected.alignment.get("model.head_dim")
     found += against_oracle(runs, tensors, distances, required=expected.runs, head_dim=head_dim)
     found += of_elements(runs, tensors)
+    found += of_operators(runs, steps or {})
     exact = ORACLE in expected.runs
     found += of_steps(
         runs,

@@ -1,5 +1,7 @@
 """A summary of a bundle: whether it can be diagnosed, what failed first, and remarks."""
 
+from harness.comparison.catalogue import CATALOGUE, REFERENCE_ERRORS
+from harness.comparison.operators import biased
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome
 
@@ -11,16 +13,23 @@ def can_be_diagnosed(bundle: Bundle) -> bool:
 
 
 def remarks(bundle: Bundle) -> tuple[str, ...]:
-    """A remark for each standard with a failure whose limits were derived for lower learning rates."""
+    """A remark for each standard with a failure whose limits were derived for lower learning rates; and where a limit
+    on accuracy failed, the operators of the subject that are biased."""
     failed = {finding.standard for finding in bundle.findings if finding.outcome is Outcome.FAIL}
     highest = bundle.case.lr_schedule.learning_rate
-    return tuple(
+    inexact = any(
+        one.outcome is Outcome.FAIL and CATALOGUE[one.limit.measurement].unit == REFERENCE_ERRORS
+        for finding in bundle.findings
+        for one in finding.judged
+    )
+    rates = (
         f"The limits of {standard.name} were derived for learning rates up to {standard.learning_rate:g}, and this "
         f"case goes up to {highest:g}. Training amplifies the last bit there, so a correct run may fail at a late "
         "step. Findings at step 1 and at learning rate 0 are valid at any rate."
         for standard in bundle.standards
         if standard.name in failed and standard.learning_rate is not None and highest > standard.learning_rate
     )
+    return (*rates, *(biased(bundle.comparison) if inexact else ()))
 
 
 def first_failure(bundle: Bundle) -> tuple[int, Finding] | None:

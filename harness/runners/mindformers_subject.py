@@ -7,7 +7,7 @@ operators that exist for Ascend alone are replaced; see `harness.runners.mindfor
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ from safetensors.numpy import load_file, save_file
 from harness.cases.alignment import alignment
 from harness.cases.case import Case
 from harness.runners.mindformers_on_cpu import replace_operators
-from harness.runners.mindspore_subject import build_schedule, prepare_process
+from harness.runners.mindspore_subject import build_schedule, mindspore_operators, prepare_process
 from harness.runners.protocol import Numbers, Setting, Tensors
 from harness.runners.registry import check_mindformers
+from harness.runs.operators import Operator
 from qwen3_model.weights import set_parameters
 
 Array = npt.NDArray[Any]
@@ -157,6 +158,10 @@ class MindFormersSubject:
     def moments(self) -> dict[str, Array]:
         """Copies of the first moments, by the names of their parameters."""
         return self._by_hugging_face_name(self._optimizer.exp_avg)
+
+    def operators(self) -> Mapping[str, Operator]:
+        """MindSpore's own."""
+        return mindspore_operators()
 
     def alignment(self) -> dict[str, Any]:
         """What was built, read off its cells: see `harness.cases.alignment`."""

@@ -1,18 +1,20 @@
 """The subject: `qwen3_model` on MindSpore."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
+from mindspore import Tensor, ops
 
 from harness.cases.alignment import alignment
 from harness.cases.case import Case
 from harness.runners.mindspore_taps import MindSporeTaps
 from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
+from harness.runs.operators import Operator
 from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamWConfig
@@ -76,6 +78,10 @@ class MindSporeSubject:
         """One update by given gradients, without clipping."""
         self._trainer.apply_gradients(gradients)
 
+    def operators(self) -> Mapping[str, Operator]:
+        """MindSpore's own."""
+        return mindspore_operators()
+
     def alignment(self) -> dict[str, Any]:
         """What was built: see `harness.cases.alignment`."""
         trainer = self._trainer
@@ -119,6 +125,30 @@ class MindSporeSubject:
             "threads": self._setting.threads,
             "bfloat16": "rounding around float32 operators" if emulated else "native",
         }
+
+
+OPERATORS: Mapping[str, Callable[..., Tensor]] = {
+    "exp": ops.exp,
+    "log": ops.log,
+    "rsqrt": ops.rsqrt,
+    "sigmoid": ops.sigmoid,
+    "softmax": functools.partial(ops.softmax, axis=-1),
+    "log_softmax": functools.partial(ops.log_softmax, axis=-1),
+    "logsumexp": functools.partial(ops.logsumexp, dim=-1),
+    "sum": functools.partial(ops.sum, dim=-1),
+    "mean": functools.partial(ops.mean, axis=-1),
+    "matmul": ops.matmul,
+}
+
+
+def mindspore_operators() -> dict[str, Operator]:
+    """MindSpore's elementary operators, from NumPy arrays to a NumPy array."""
+    return {name: functools.partial(_on_tensors, operator) for name, operator in OPERATORS.items()}
+
+
+def _on_tensors(operator: Callable[..., Tensor], *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = operator(*map(Tensor, inputs)).asnumpy()
+    return found
 
 
 @functools.cache

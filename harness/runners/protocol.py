@@ -11,6 +11,7 @@ import numpy.typing as npt
 from harness.cases.case import Case
 from harness.runs.evaluation import Evaluation
 from harness.runs.inputs import ProbeGradients
+from harness.runs.operators import Operator
 from harness.runs.trace import EvaluationTask
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -122,6 +123,15 @@ class WithMoments(Protocol):
 
     def moments(self) -> Tensors:
         """The first moment of every parameter by its Hugging Face name, as it is while no step is taken."""
+
+
+@runtime_checkable
+class WithOperators(Protocol):
+    """A runner that shows its framework's elementary operators. Without `operators`, they are not measured."""
+
+    def operators(self) -> Mapping[str, Operator]:
+        """By the names of `harness.runs.operators.PROBES`, as they work on the device: NumPy arrays to a NumPy
+        array."""
 
 
 @runtime_checkable

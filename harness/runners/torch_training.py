@@ -4,6 +4,7 @@ What a model is, a subclass says: its parameters by their Hugging Face names, an
 """
 
 import contextlib
+import functools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +21,21 @@ from harness.cases.case import Case
 from harness.runners.hugging_face import transformers
 from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
 from harness.runners.torch_device import find_device, make_deterministic, provenance_of
+from harness.runs.operators import Operator
 from harness.runs.places import LOSS, TABLES
 
+OPERATORS: Mapping[str, Callable[..., torch.Tensor]] = {
+    "exp": torch.exp,
+    "log": torch.log,
+    "rsqrt": torch.rsqrt,
+    "sigmoid": torch.sigmoid,
+    "softmax": functools.partial(torch.softmax, dim=-1),
+    "log_softmax": functools.partial(torch.log_softmax, dim=-1),
+    "logsumexp": functools.partial(torch.logsumexp, dim=-1),
+    "sum": functools.partial(torch.sum, dim=-1),
+    "mean": functools.partial(torch.mean, dim=-1),
+    "matmul": torch.matmul,
+}
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
 STATE, POSITION = "state.safetensors", "position.json"
 
@@ -178,6 +192,14 @@ class TorchTrainer(ABC):
         parameter = self._parameters[name]
         held = self._optimizer.state[parameter].get("exp_avg")
         return np.zeros(tuple(parameter.shape)) if held is None else held.cpu().numpy().copy()
+
+    def operators(self) -> Mapping[str, Operator]:
+        """PyTorch's own."""
+        return {name: functools.partial(self._on_tensors, operator) for name, operator in OPERATORS.items()}
+
+    def _on_tensors(self, operator: Callable[..., torch.Tensor], *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = operator(*(torch.from_numpy(one).to(self._device) for one in inputs)).cpu().numpy()
+        return found
 
     @abstractmethod
     def config(self) -> Mapping[str, Any]:

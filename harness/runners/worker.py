@@ -25,14 +25,16 @@ from harness.runners.inference_worker import infer
 from harness.runners.job import Job, header_of
 from harness.runners.leaving import Leaving
 from harness.runners.processes import end_with_parent, peak_resident
-from harness.runners.protocol import ByParameter, Compiled, Numbers, Runner, Setting, Tapped, Tensors
+from harness.runners.protocol import ByParameter, Compiled, Numbers, Runner, Setting, Tapped, Tensors, WithOperators
 from harness.runners.registry import load_runner
 from harness.runners.watching import Watch
 from harness.runs.files import GRADIENT, TIMING, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, PROBE_UPDATES, ProbeGradients, read_tensors, read_weights
+from harness.runs.operators import PROBES, probed
 from harness.runs.places import HEAD, LOSS, TABLES
 from harness.runs.taps import TAPS, TapRecord, exact_loss
 from harness.runs.trace import Step, TraceHeader, TraceWriter
+from harness.runs.watched import OPERATOR
 
 CHECKPOINT = "checkpoint"
 CHECKPOINT_STEP = "step.json"
@@ -134,7 +136,26 @@ def probe(job: Job, case: Case, build: Callable[[], Runner], weights: Tensors, b
             places = tap(job, plain, build, tokens, loss_mask, of_gradients)
             note(timing, "places")
             left.add("", places.items(), whole={*ALWAYS_WHOLE, *job.whole})
-        writer.finish(left.digests, kept=left.keep(job))
+        operators = operators_of(runner) if case.training.examined_steps and job.arm == "probe" else {}
+        kept = left.keep(job, operators)
+        watched = digest_tensors(operators) if operators and job.keep_tensors else None
+        writer.finish(left.digests, kept=kept, watched=watched)
+
+
+def operators_of(runner: Runner) -> dict[str, npt.NDArray[Any]]:
+    """How far the framework's elementary operators are from the exact results; nothing if the runner shows none."""
+    if not isinstance(runner, WithOperators):
+        return {}
+    found = {}
+    for name, operator in runner.operators().items():
+        if name not in PROBES:
+            continue
+        try:
+            found[f"{OPERATOR}{name}"] = probed(operator, name)
+        # Any error: a device may lack an operator that the subject does not use. It is then not measured.
+        except Exception:
+            traceback.print_exc()
+    return found
 
 
 def apply(runner: Runner, case: Case, weights: Tensors, timing: TextIO) -> Iterable[tuple[str, npt.NDArray[Any]]]:

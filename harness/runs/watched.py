@@ -16,6 +16,7 @@ import numpy.typing as npt
 WATCHED = "watched."  # what all their names begin with
 PARAMETERS, MOMENTS = f"{WATCHED}parameter.", f"{WATCHED}moment."  # NAME: float64 [steps + 1], from before the first
 CHANGED = f"{WATCHED}change."
+OPERATOR = f"{WATCHED}operator."  # of a probe; NAME: float64 [3], what `harness.runs.operators.probed` gives
 Array = npt.NDArray[Any]
 Tensors = Mapping[str, Array]
 

@@ -101,6 +101,19 @@ def shortened(case: Case, rows: int | None, length: int | None) -> Case:
     return with_fields(case, {"data": data, "training": training}) if data else case
 
 
+def in_proportion(case: Case, steps: int) -> Changes:
+    """The fields of a case of another number of steps that name single ones: those that it examines, and the one after
+    which a run is resumed, at the same part of the run."""
+    training = case.training
+
+    def moved(step: int) -> int:
+        return max(1, round(step * steps / training.steps))
+
+    resumed = None if training.resume_after is None else min(moved(training.resume_after), steps - 1)
+    examined = tuple(sorted({moved(step) for step in training.examined_steps}))
+    return {"training": {"examined_steps": examined, "resume_after": resumed}}
+
+
 def with_layout(case: Case, layout: Mapping[str, Any] | None) -> Case:
     """The case in another layout; None is its own.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.cases.case import Case
 from harness.cases.task import TaskName
-from harness.certify.case_options import Changes, with_fields
+from harness.certify.case_options import Changes, in_proportion, with_fields
 from qwen3_model.parallel_config import ParallelConfig
 
 SUBJECT = "mindspore"
@@ -28,8 +28,9 @@ class Variation:
 
     def case(self, base: Case, seed: int) -> Case:
         """The case of one run."""
-        seeded = {"initialization": {"seed": 1000 + seed}}
-        return with_fields(base, VARIED[base.task.name].small, seeded, self.changes, name=self.name)
+        small, seeded = VARIED[base.task.name].small, {"initialization": {"seed": 1000 + seed}}
+        examined = in_proportion(base, small["training"]["steps"])
+        return with_fields(base, examined, small, seeded, self.changes, name=self.name)
 
 
 def _model(**changes: Any) -> Changes:

@@ -10,6 +10,7 @@ from harness.cases.case import load_case
 from harness.certify import case_options
 from harness.certify.case_options import (
     cut,
+    in_proportion,
     named_by_digest,
     with_fields,
     with_layout,
@@ -134,3 +135,12 @@ def test_a_cut_that_cuts_nothing_is_refused(layers: int | None, vocabulary: int 
 def test_a_vocabulary_of_bytes_is_not_cut() -> None:
     with pytest.raises(InputError, match="cut_vocabulary"):
         cut(load_case("qwen3-tiny-fp32"), None, 100)
+
+
+def test_examined_steps_stay_at_the_same_part_of_a_shorter_run() -> None:
+    case = small_case()
+    training = {**case.training.model_dump(), "steps": 200, "examined_steps": (1, 2, 101, 200), "resume_after": 150}
+    case = case.with_changes(training=training)
+    assert in_proportion(case, 40) == {"training": {"examined_steps": (1, 20, 40), "resume_after": 30}}
+    assert in_proportion(small_case(), 40) == {"training": {"examined_steps": (), "resume_after": None}}
+    assert with_fields(case, in_proportion(case, 2), {"training": {"steps": 2, "lr_zero_steps": 1}}).training.steps == 2

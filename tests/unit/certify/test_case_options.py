@@ -143,4 +143,4 @@ def test_examined_steps_stay_at_the_same_part_of_a_shorter_run() -> None:
     case = case.with_changes(training=training)
     assert in_proportion(case, 40) == {"training": {"examined_steps": (1, 20, 40), "resume_after": 30}}
     assert in_proportion(small_case(), 40) == {"training": {"examined_steps": (), "resume_after": None}}
-    assert with_fields(case, in_proportion(case, 2), {"training": {"steps": 2, "lr_zero_steps": 1}}).training.steps == 2
+    assert with_fields(case, in_proportion(case, 4), {"training": {"steps": 4, "lr_zero_steps": 1}}).training.steps == 4

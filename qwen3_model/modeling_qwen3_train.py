@@ -22,7 +22,7 @@ from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
 from qwen3_model.optimizer import AdamW, AdamWConfig, ClipByGlobalNorm, decays, step_scalars
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.schedule import ScheduleConfig
-from qwen3_model.training_step import AccumulateStep, ForwardLoss, Gradients, UpdateStep, WholeStep
+from qwen3_model.training_step import AccumulateStep, ForwardLoss, Gradients, UpdateBySums, UpdateStep, WholeStep
 from qwen3_model.weights import WeightsError, load_into, set_parameters
 
 Array = npt.NDArray[Any]
@@ -95,6 +95,7 @@ class Qwen3Trainer:
             sums = parameters.clone(prefix="gradient_sum", init="zeros")
             self._accumulate_step = AccumulateStep(self._gradients, sums)
             self._update_step = UpdateStep(sums, clip, self._optimizer)
+            self._update_by_sums = UpdateBySums(sums, self._optimizer)
 
     def build_model(self) -> Qwen3ForCausalLM:
         """The model to train."""
@@ -248,9 +249,16 @@ class Qwen3Trainer:
         self._enter_mode()
         step = self.step + 1
         scalars = Tensor(self.scalars(step))
-        # A tuple that is not mutable is a constant of the graph: every update would compile a new graph.
-        given = ms.mutable(tuple(Tensor(gradients[parameter.name], ms.float32) for parameter in self._parameters))
-        self.run(self._optimizer, given, Tensor(1.0, ms.float32), scalars)
+        one = Tensor(1.0, ms.float32)
+        if self.gradient_accumulation_steps > 1:
+            # Where there are sums, they take the gradients: a large model would not fit into memory once more.
+            for total, parameter in zip(self._accumulate_step.sums, self._parameters, strict=True):
+                total.set_data(Tensor(gradients[parameter.name], ms.float32))
+            self.run(self._update_by_sums, one, scalars)
+        else:
+            # A tuple that is not mutable is a constant of the graph: every update would compile a new graph.
+            given = ms.mutable(tuple(Tensor(gradients[parameter.name], ms.float32) for parameter in self._parameters))
+            self.run(self._optimizer, given, one, scalars)
         self.step = step
 
     def decayed(self) -> frozenset[str]:

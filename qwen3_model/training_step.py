@@ -99,3 +99,19 @@ class UpdateStep(nn.Cell):
         norm = ops.depend(norm, self.optimizer(gradients, scale, scalars))
         self.each(reset, self.sums)
         return norm
+
+
+class UpdateBySums(nn.Cell):
+    """Update by what the sums hold, without clipping; they are then reset to zero -> the factor that was given."""
+
+    def __init__(self, sums: ms.ParameterTuple, optimizer: AdamW) -> None:
+        super().__init__(auto_prefix=False)
+        self.sums = sums
+        self.optimizer = optimizer
+        self.each = ops.HyperMap()
+
+    def construct(self, scale: Tensor, scalars: Tensor) -> Tensor:
+        gradients = self.each(value, self.sums)
+        scale = ops.depend(scale, self.optimizer(gradients, scale, scalars))
+        self.each(reset, self.sums)
+        return scale

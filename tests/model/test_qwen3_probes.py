@@ -212,6 +212,16 @@ def test_the_optimizer_fed_with_the_steps_gradients_takes_the_step() -> None:
     assert worst_relative(in_two.parameters(), whole.parameters()) < 1e-5
 
 
+def test_given_gradients_make_the_same_update_whether_micro_batches_are_summed_or_not() -> None:
+    """With sums they are handed over in these, which are empty again for the next step."""
+    plain, summed = (trainer(TINY, gradient_accumulation_steps=parts) for parts in (1, 2))
+    for seed in range(3):
+        for one in (plain, summed):
+            one.apply_gradients(random_weights(TINY, seed=seed))
+    assert differing(plain.parameters(), summed.parameters()) == differing(plain.moments(), summed.moments()) == []
+    assert not any(total.asnumpy().any() for total in summed._accumulate_step.sums)
+
+
 def test_given_gradients_are_inputs_of_one_compiled_update() -> None:
     """As constants of the graph they would be compiled into it, once an update, as large as the model."""
     built = trainer(TINY)

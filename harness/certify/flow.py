@@ -38,6 +38,7 @@ from harness.evidence.provenance import (
     Occasion,
     read_baseline_record,
     read_environment,
+    read_occasion,
     read_source,
 )
 from harness.levels.rule import Certificate, certify
@@ -83,14 +84,18 @@ def run(
         if options.baselines is not None:
             place(options.baselines, case.name, options.out, recorded)
         write_json(options.out / INPUTS, inputs)
-        Launcher(workers=at_once(case, options)).execute(plan(case, options), case, listener)
-    occasion = Occasion(
-        command=tuple(options.command),
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - begun, 1),
-        host=socket.gethostname(),
-    )
-    write_json(options.out / RUN, occasion)
+        before = read_occasion(options.out / RUN) if options.resume and (options.out / RUN).is_file() else None
+        try:
+            Launcher(workers=at_once(case, options)).execute(plan(case, options), case, listener)
+        finally:
+            # Also of runs that are interrupted: what they took counts when they are resumed.
+            occasion = Occasion(
+                command=tuple(options.command),
+                started=before.started if before else started.isoformat(timespec="seconds"),
+                seconds=round(time.monotonic() - begun + (before.seconds if before else 0.0), 1),
+                host=socket.gethostname(),
+            )
+            write_json(options.out / RUN, occasion)
     drawn = options.out / "inputs" / WEIGHTS
     if options.keep_weights:
         _keep(case, drawn, options.weights / INITIAL)

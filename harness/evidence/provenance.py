@@ -48,7 +48,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Occasion:
-    """When and how a bundle was made: the command, its start (ISO 8601, UTC), how long it took, and on what host."""
+    """When and how a bundle was made: the command, its start (ISO 8601, UTC), how long all of it took, and its host.
+
+    Of runs that were resumed, the start is the first and the command the last.
+    """
 
     command: tuple[str, ...]
     started: str

@@ -78,13 +78,13 @@ class Recorded:
 
 def recorded(runner: Any, checkpoint: Path) -> Recorded:
     """Saves after half of the steps."""
-    alignment, initial, gradients = runner.alignment(), runner.parameters(), runner.gradients(*batch(1))
+    alignment, initial, gradients = runner.alignment(), dict(runner.parameters()), runner.gradients(*batch(1))
     numbers = []
     for step in range(1, STEPS + 1):
         numbers.append(runner.train_step(*batch(step)))
         if step == SAVED_AFTER:
             runner.save(checkpoint)
-    trained = runner.parameters()
+    trained = dict(runner.parameters())
     runner.apply_gradients(ProbeGradients(WEIGHTS, CASE.initialization.seed, 1))
     return Recorded(
         alignment=alignment,
@@ -93,7 +93,7 @@ def recorded(runner: Any, checkpoint: Path) -> Recorded:
         gradients=gradients,
         numbers=numbers,
         trained=trained,
-        updated=runner.parameters(),
+        updated=dict(runner.parameters()),
     )
 
 

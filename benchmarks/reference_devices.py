@@ -122,12 +122,8 @@ def measured(tensors: Tensors, prefix: str) -> list[str]:
 def error(tensors: Tensors, exact: Tensors, name: str) -> float:
     """The norm of the difference; of a sketch, its estimate, without the number that it begins with."""
     first = 1 if name.endswith(SKETCH) else 0
-    difference = (
-        tensors[name][first:].astype(np.float64) - exact[name][first:]
-        if first
-        else (tensors[name].astype(np.float64) - exact[name])
-    )
-    return float(np.linalg.norm(difference)) or sys.float_info.min
+    mine, theirs = (one[name].astype(np.float64).reshape(-1)[first:] for one in (tensors, exact))
+    return float(np.linalg.norm(mine - theirs)) or sys.float_info.min
 
 
 if __name__ == "__main__":

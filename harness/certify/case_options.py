@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import InputError
-from harness.cases.case import Case, Checkpoint
+from harness.cases.case import Case
 from harness.cases.data import Corpus, Tokenizer
 from harness.cases.runs_of_a_case import judges_layout
+from harness.cases.sections import Checkpoint
 from harness.corpus.tokenizers import load_tokenizer
 from harness.runs.inputs import Inputs
 from harness.standards import Standard, load_standard

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.cases.case import Case, Inference
+from harness.cases.case import Case
+from harness.cases.sections import Inference
 from harness.certify.estimate import parameter_count
 from harness.runners.job import Job
 

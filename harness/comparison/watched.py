@@ -90,8 +90,7 @@ def _parts(left: Tensors, series: str, stay: float) -> dict[str, Floats]:
 
 
 def _scale(parts: Mapping[str, Floats]) -> dict[str, float]:
-    """The root mean square of a tensor's parts over all steps; infinite for one that has none, which then counts as
-    nothing unless the other side has some."""
+    """The root mean square of a tensor's parts over all steps."""
     return {
         name: float(np.sqrt(np.mean(np.square(values)))) if len(values) else math.nan for name, values in parts.items()
     }

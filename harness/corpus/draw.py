@@ -14,7 +14,8 @@ from harness.base.digest import digest_array, digest_json, digest_tensors
 from harness.base.errors import InputError
 from harness.base.records import write_json
 from harness.base.whole_files import whole_file
-from harness.cases.case import Case, Checkpoint
+from harness.cases.case import Case
+from harness.cases.sections import Checkpoint
 from harness.cases.task import TaskName
 from harness.corpus.batches import Batches, draw_batches
 from harness.corpus.documents import check_digest, source_path

@@ -5,20 +5,21 @@ over two decades, from a part in a thousand to a tenth, and the step over the wh
 framework; `harness.defects.drawn` plants them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from harness.base.errors import InputError
 from harness.cases.case import Case
+from harness.cases.task import PRETRAIN
 from harness.defects import Area, Defect, Pass
 from harness.runs.inputs import seeded
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
 SMALLEST, LARGEST = 1e-3, 1e-1
 SOURCE = "https://arxiv.org/abs/2506.09280"  # silent errors of training, among them those that begin late
-ALWAYS = "from step 1 on"
 Kind = Literal[
     "output", "gradient", "gradient-once", "gradient-row", "all-gradients-once", "rate", "rate-of-tensor", "decay",
     "decay-of-tensor", "beta1", "beta2", "clipping", "loss", "mask", "weight", "moment", "restored-moment",
@@ -90,106 +91,61 @@ def draw(number: int, case: Case) -> Fault:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Meaning:
-    """What a kind is: its area, the pass in which its place is first wrong, and a sentence of a fault."""
+    """A kind's area, its sentence with the fields of a fault, and the pass in which its place is first wrong."""
 
     area: Area
-    direction: Pass | None
-    sentence: Callable[[Fault], str]
+    sentence: str
+    direction: Pass | None = None
+
+    def of(self, fault: Fault) -> str:
+        """The sentence of a fault."""
+        large = "large" if fault.size > 0 else "small"
+        return self.sentence.format(
+            place=fault.place,
+            row=fault.row,
+            first=fault.first,
+            when=fault.when,
+            share=f"{abs(100 * fault.size):.2g} %",
+            wrong=f"{abs(100 * fault.size):.2g} % too {large}",
+        )
 
 
-def _percent(fault: Fault) -> str:
-    return f"{abs(100 * fault.size):.2g} % too {'large' if fault.size > 0 else 'small'}"
-
-
+GRADIENT = _Meaning("gradients", "The gradient of {place} is {wrong} {when}.", "backward")
 MEANINGS: Mapping[Kind, _Meaning] = {
-    "output": _Meaning(
-        area="model", direction="forward", sentence=lambda f: f"The output of {f.place} is {_percent(f)} {f.when}."
-    ),
-    "gradient": _Meaning(
-        area="gradients",
-        direction="backward",
-        sentence=lambda f: f"The gradient of {f.place} is {_percent(f)} {f.when}.",
-    ),
-    "gradient-once": _Meaning(
-        area="gradients",
-        direction="backward",
-        sentence=lambda f: f"The gradient of {f.place} is {_percent(f)} {f.when}.",
-    ),
-    "gradient-row": _Meaning(
-        area="gradients",
-        direction="backward",
-        sentence=lambda f: f"Row {f.row} of the gradient of {f.place} is {_percent(f)} {f.when}.",
-    ),
-    "all-gradients-once": _Meaning(
-        area="gradients", direction=None, sentence=lambda f: f"Every gradient is {_percent(f)} {f.when}."
-    ),
-    "rate": _Meaning(
-        area="schedule", direction=None, sentence=lambda f: f"The learning rate that is used is {_percent(f)} {f.when}."
-    ),
-    "rate-of-tensor": _Meaning(
-        area="optimizer", direction=None, sentence=lambda f: f"The update of {f.place} is {_percent(f)} {f.when}."
-    ),
-    "decay": _Meaning(area="optimizer", direction=None, sentence=lambda f: f"Weight decay is {_percent(f)}."),
-    "decay-of-tensor": _Meaning(
-        area="optimizer", direction=None, sentence=lambda f: f"Weight decay of {f.place} is {_percent(f)}."
-    ),
-    "beta1": _Meaning(
-        area="optimizer",
-        direction=None,
-        sentence=lambda f: f"The weight of a new gradient in the first moment is {_percent(f)}.",
-    ),
-    "beta2": _Meaning(
-        area="optimizer",
-        direction=None,
-        sentence=lambda f: f"The weight of a new square in the second moment is {_percent(f)}.",
-    ),
-    "clipping": _Meaning(
-        area="clipping", direction=None, sentence=lambda f: f"The norm to which gradients are clipped is {_percent(f)}."
-    ),
-    "loss": _Meaning(
-        area="loss",
-        direction=None,
-        sentence=lambda f: f"The number of tokens that the loss is divided by is {_percent(f)} {f.when}.",
-    ),
-    "mask": _Meaning(
-        area="data",
-        direction=None,
-        sentence=lambda f: f"{abs(100 * f.size):.2g} % of the targets are left out of the loss {f.when}.",
-    ),
-    "weight": _Meaning(
-        area="weights",
-        direction=None,
-        sentence=lambda f: f"After step {f.first}, the weights of {f.place} are {_percent(f)}.",
-    ),
-    "moment": _Meaning(
-        area="optimizer",
-        direction=None,
-        sentence=lambda f: f"After step {f.first}, the second moments of {f.place} are {_percent(f)}.",
-    ),
-    "restored-moment": _Meaning(
-        area="resume", direction=None, sentence=lambda f: f"The first moments of {f.place} are restored {_percent(f)}."
-    ),
+    "output": _Meaning("model", "The output of {place} is {wrong} {when}.", "forward"),
+    "gradient": GRADIENT,
+    "gradient-once": GRADIENT,
+    "gradient-row": _Meaning("gradients", "Row {row} of the gradient of {place} is {wrong} {when}.", "backward"),
+    "all-gradients-once": _Meaning("gradients", "Every gradient is {wrong} {when}."),
+    "rate": _Meaning("schedule", "The learning rate that is used is {wrong} {when}."),
+    "rate-of-tensor": _Meaning("optimizer", "The update of {place} is {wrong} {when}."),
+    "decay": _Meaning("optimizer", "Weight decay is {wrong}."),
+    "decay-of-tensor": _Meaning("optimizer", "Weight decay of {place} is {wrong}."),
+    "beta1": _Meaning("optimizer", "The weight of a new gradient in the first moment is {wrong}."),
+    "beta2": _Meaning("optimizer", "The weight of a new square in the second moment is {wrong}."),
+    "clipping": _Meaning("clipping", "The norm to which gradients are clipped is {wrong}."),
+    "loss": _Meaning("loss", "The number of tokens that the loss is divided by is {wrong} {when}."),
+    "mask": _Meaning("data", "{share} of the targets are left out of the loss {when}."),
+    "weight": _Meaning("weights", "After step {first}, the weights of {place} are {wrong}."),
+    "moment": _Meaning("optimizer", "After step {first}, the second moments of {place} are {wrong}."),
+    "restored-moment": _Meaning("resume", "The first moments of {place} are restored {wrong}."),
 }
 KINDS: tuple[Kind, ...] = tuple(MEANINGS)
-PLACED = frozenset(
-    (
-        "output",
-        "gradient",
-        "gradient-once",
-        "gradient-row",
-        "rate-of-tensor",
-        "decay-of-tensor",
-        "weight",
-        "moment",
-        "restored-moment",
-    )
-)
+PLACED = frozenset(kind for kind, meaning in MEANINGS.items() if "{place}" in meaning.sentence)
 
 
 def drawn_defects(count: int, case: Case, *, first: int = 1) -> Iterator[Defect]:
-    """The defects of so many numbers."""
+    """The defects of so many numbers.
+
+    Raises:
+        InputError: the case is not of training in one process.
+    """
+    if count and not (case.task == PRETRAIN and case.parallel.world_size == 1):
+        raise InputError(
+            f"Drawn faults are planted in training in one process; {case.name} is another case. Name one: --case CASE."
+        )
     for number in range(first, first + count):
         fault = draw(number, case)
         meaning = MEANINGS[fault.kind]
@@ -197,7 +153,7 @@ def drawn_defects(count: int, case: Case, *, first: int = 1) -> Iterator[Defect]
             id=f"drawn-{number}",
             area=meaning.area,
             runner=f"harness.defects.drawn:Drawn{number}",
-            what=meaning.sentence(fault),
+            what=meaning.of(fault),
             note="",
             imitates="drawn at random",
             source=SOURCE,

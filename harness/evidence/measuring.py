@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from harness.base.digest import digest_each, digest_json
 from harness.base.errors import EvidenceError
@@ -69,8 +72,23 @@ def _measure_training(recorded: Recorded) -> Comparison:
     expected = expected_of(recorded.case, recorded.inputs, recorded.digests)
     tensors = {"weights": recorded.weights, **recorded.left}
     found = measure(recorded.runs, expected, tensors, recorded.steps)
-    inputs = reached(recorded.case, read_tensors(recorded.directory / BATCHES))
+    inputs = reached(recorded.case, _batches(recorded))
     return Comparison(measurements={**found.measurements, **{one.name: one for one in inputs}})
+
+
+def _batches(recorded: Recorded) -> dict[str, npt.NDArray[Any]]:
+    """The tokens [steps, B, S + 1] and the loss mask [steps, B, S] of the case.
+
+    Raises:
+        EvidenceError: they cannot be read, or are of another shape.
+    """
+    path, data = recorded.directory / BATCHES, recorded.case.data
+    batches = read_tensors(path)
+    rows, length = (recorded.case.training.steps, data.global_batch_size), data.seq_length
+    shapes = {name: tensor.shape for name, tensor in batches.items()}
+    if shapes != {"tokens": (*rows, length + 1), "loss_mask": (*rows, length)}:
+        raise EvidenceError(f"{path} does not hold the tokens and the loss mask of its case, but {shapes}.")
+    return batches
 
 
 def _curve_differences(first: Run | None, second: Run | None) -> dict[str, float]:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.digest import digest_tensors
-from harness.cases.case import Case, Inference
+from harness.cases.case import Case
+from harness.cases.sections import Inference
 from harness.runners.job import Job, header_of
 from harness.runners.leaving import Leaving
 from harness.runners.protocol import Answerer, AnswererFactory, Setting, Tensors

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
@@ -20,7 +19,6 @@ from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, load_case
 from harness.corpus.draw import draw_weights
 from harness.defects import AREAS, INFERENCE, MODULES, PARALLEL, Defect, load_defect, shipped_defects
-from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.protocol import Numbers, RunnerFactory, Setting
 from harness.runners.registry import load_runner
@@ -39,20 +37,6 @@ SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
 STEPS, ROWS, LENGTH = 4, 2, 40
 END = 256  # of a document, among byte tokens
 THRESHOLD = 4.0  # between the norms of the four steps, so that two of them are clipped
-
-
-@pytest.fixture(autouse=True)
-def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process may prepare MindSpore once, before anything runs; here other tests may have run already."""
-    monkeypatch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def synchronous() -> Iterator[None]:
-    """On small tensors the hand-over of each operator between threads takes twenty times as long as the operator."""
-    ms.set_context(pynative_synchronize=True)
-    yield
-    ms.set_context(pynative_synchronize=False)
 
 
 @functools.cache

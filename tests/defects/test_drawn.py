@@ -7,7 +7,7 @@ import pytest
 
 from harness.defects.draw import KINDS, Kind, draw
 from harness.runners.registry import load_runner
-from tests.defects.test_catalogue import STEPS, batch, build, prepared, recorded, small, synchronous  # noqa: F401
+from tests.defects.test_catalogue import STEPS, batch, build, small
 from tests.support.full import full
 
 QUICK: tuple[Kind, ...] = ("output", "gradient-row", "beta2", "moment")

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.records import write_json
-from harness.cases.case import Case, Inference
+from harness.cases.case import Case
+from harness.cases.sections import Inference
 from harness.corpus.held_out import CHAT_TEMPLATE, CONVERSATIONS, EOD, FAST, byte_tokenizer
 from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question, digest_document
 from harness.runs.trace import EvaluationTask, Scored

@@ -3,7 +3,9 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 
+from harness.base.errors import InputError
 from harness.cases.case import load_case
 from harness.defects import AREAS
 from harness.defects.draw import KINDS, LARGEST, PLACED, SMALLEST, draw, drawn_defects
@@ -48,3 +50,10 @@ def test_each_is_described_by_what_it_is() -> None:
         assert defect.area in AREAS and defect.size == abs(fault.size) and defect.what.endswith(".")
         assert (defect.place is None) == (defect.direction is None)
         assert fault.place is None or fault.place in defect.what
+
+
+@pytest.mark.parametrize("case", ["qwen3-tiny-dp2", "qwen3-tiny-inference"])
+def test_a_case_in_which_nothing_would_be_planted_is_refused(case: str) -> None:
+    """Over ranks another trainer trains: the subject would be sound, and count as a fault that was missed."""
+    with pytest.raises(InputError, match="training in one process"):
+        list(drawn_defects(3, load_case(case)))

@@ -1,6 +1,6 @@
 """The reference on a GPU gives what it gives on a CPU, within the floor, and the same bits each time.
 
-Run them where a GPU is: `python -m pytest -m gpu tests/parity`.
+Run them where a GPU is: `python -m pytest tests/gpu`.
 """
 
 from collections.abc import Iterator

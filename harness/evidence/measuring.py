@@ -77,17 +77,23 @@ def _measure_training(recorded: Recorded) -> Comparison:
 
 
 def _batches(recorded: Recorded) -> dict[str, npt.NDArray[Any]]:
-    """The tokens [steps, B, S + 1] and the loss mask [steps, B, S] of the case.
+    """Tokens [steps, B, S + 1] and loss mask [steps, B, S].
 
     Raises:
-        EvidenceError: they cannot be read, or are of another shape.
+        EvidenceError: they cannot be read, or are none.
     """
-    path, data = recorded.directory / BATCHES, recorded.case.data
+    path = recorded.directory / BATCHES
     batches = read_tensors(path)
-    rows, length = (recorded.case.training.steps, data.global_batch_size), data.seq_length
-    shapes = {name: tensor.shape for name, tensor in batches.items()}
-    if shapes != {"tokens": (*rows, length + 1), "loss_mask": (*rows, length)}:
-        raise EvidenceError(f"{path} does not hold the tokens and the loss mask of its case, but {shapes}.")
+    tokens, mask = batches.get("tokens"), batches.get("loss_mask")
+    fitting = (
+        tokens is not None
+        and mask is not None
+        and tokens.ndim == mask.ndim == 3
+        and tokens.dtype.kind == mask.dtype.kind.replace("u", "i") == "i"
+        and (*mask.shape[:-1], mask.shape[-1] + 1) == tokens.shape
+    )
+    if not fitting:
+        raise EvidenceError(f"{path} does not hold the tokens and the loss mask of batches, but {sorted(batches)}.")
     return batches
 
 

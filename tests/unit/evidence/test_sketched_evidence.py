@@ -155,3 +155,22 @@ def test_dataclasses_of_a_footer_are_written_without_what_is_not_there(made: Bun
     assert probe is not None and probe.footer is not None and probe.footer.kept is not None
     assert repeat is not None and repeat.footer is not None and dataclasses.asdict(repeat.footer)["kept"] is None
     assert '"kept"' not in (made.path / "runs" / "subject-2" / "trace.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"other": np.zeros(3)},
+        {"tokens": np.zeros(3), "loss_mask": np.zeros(3)},
+        {"tokens": np.zeros((2, 2, 5), np.int32), "loss_mask": np.ones((2, 2, 5), np.uint8)},
+    ],
+)
+def test_batches_that_are_none_are_an_error_and_no_traceback(
+    made: Bundle, tmp_path: Path, tensors: dict[str, np.ndarray]
+) -> None:
+    """Their digest can be stated by whoever writes the bundle."""
+    directory = Path(shutil.copytree(made.path, tmp_path / "bundle"))
+    save_file(tensors, directory / "inputs" / "batches.safetensors")
+    edit_json(directory / "inputs.json", lambda inputs: inputs.update(batches=digest_tensors(tensors)))
+    with pytest.raises(EvidenceError, match="does not hold the tokens and the loss mask"):
+        finish_bundle(directory)

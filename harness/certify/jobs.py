@@ -45,9 +45,8 @@ class Options:
 
     `baselines` is the directory whose baseline replaces the runs of reference and oracle; without it they run.
     `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
-    checkpoint under `output`. `reference_device` is that of reference
-    and oracle. `threads` are those of each run; None: those of the case. `keep_weights`: the initial and
-    the trained weights stay beside the bundle.
+    checkpoint under `output`. `reference_device` is that of reference and oracle. `threads` are those of each run;
+    None: those of the case. `keep_weights`: the initial and the trained weights stay beside the bundle.
     """
 
     out: Path

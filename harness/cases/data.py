@@ -106,8 +106,8 @@ class Data(Record):
     With `cut_vocabulary` the ids of a text are renumbered in the order of their first occurrence in the corpus, and the
     first `model.vocab_size` of them are kept; other tokens are left out.
 
-    With `sweep_vocabulary`, one row in four at most is not text but ids, until every id of the vocabulary was an input
-    and a target: first those at the borders of a vocabulary that is split over ranks.
+    With `sweep_vocabulary`, one row in four at most is not text but ids, none of them padding, until every id of the
+    vocabulary was an input and a target: first those at the borders of a vocabulary that is split over ranks.
     """
 
     corpus: Corpus = Corpus()
@@ -141,8 +141,8 @@ class Data(Record):
             problems.append("eod: the tokenizer defines the id that ends a document")
         if self.cut_vocabulary and (megatron or self.tokenizer.kind == "bytes"):
             problems.append("cut_vocabulary needs a text and a tokenizer whose vocabulary is worth cutting")
-        if self.sweep_vocabulary and (megatron or self.packing != "concat"):
-            problems.append("sweep_vocabulary needs a text, and packing 'concat'")
+        if self.sweep_vocabulary and megatron:
+            problems.append("sweep_vocabulary needs a text")
         if self.eod_mask_loss and megatron and self.eod is None:
             problems.append("eod_mask_loss needs eod: Megatron files do not state the id that ends a document")
         if problems:

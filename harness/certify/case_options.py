@@ -138,7 +138,8 @@ def with_sources(case: Case, text: Path | None, data: Path | None, tokenizer: Pa
     if text:
         sources["corpus"] = Corpus(kind="text", path=str(text)).model_dump()
     if data:
-        sources["corpus"] = Corpus(kind="megatron", path=str(data)).model_dump()
+        # Files of token ids are taken as they are, row by row in the order of their trainer.
+        sources |= {"corpus": Corpus(kind="megatron", path=str(data)).model_dump(), "sweep_vocabulary": False}
     if tokenizer:
         named = Tokenizer(kind="huggingface", path=str(tokenizer))
         sources["tokenizer"] = named.model_dump()
@@ -183,7 +184,8 @@ def with_recorded_sources(case: Case, recorded: Case) -> Case:
     A Hugging Face tokenizer may have grown the vocabulary, so that comes with it; a checkpoint has a model of its own.
     """
     then = recorded.data.model_dump()
-    changes = {"data": {"corpus": then["corpus"], "tokenizer": then["tokenizer"]}, "model": dict[str, Any]()}
+    sources = {name: then[name] for name in ("corpus", "tokenizer", "sweep_vocabulary")}
+    changes = {"data": sources, "model": dict[str, Any]()}
     if recorded.data.tokenizer.kind != case.data.tokenizer.kind:
         changes["model"] = {"vocab_size": recorded.model.vocab_size}
     if case.inference is not None and recorded.inference is not None:

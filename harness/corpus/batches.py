@@ -73,9 +73,9 @@ def draw_batches(case: Case) -> Batches:
             f"{rows.description} holds the token id {highest}, outside the model's vocabulary of "
             f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
         )
-    if case.data.sweep_vocabulary:
-        sweep(rows.tokens, case)
     mask = np.ones((count, case.data.seq_length), np.bool_) if rows.counts is None else rows.counts
+    if case.data.sweep_vocabulary:
+        mask[sweep(rows.tokens, case)] = True
     if case.data.eod_mask_loss:
         mask &= rows.tokens[:, :-1] != rows.eod
     if not mask.reshape(case.training.steps, -1).any(axis=1).all():
@@ -93,9 +93,9 @@ def draw_batches(case: Case) -> Batches:
     )
 
 
-def sweep(tokens: npt.NDArray[np.int32], case: Case) -> None:
+def sweep(tokens: npt.NDArray[np.int32], case: Case) -> npt.NDArray[np.intp]:
     """Puts ids in place of text into the last row of a step, or of every few steps, until every id was there or the
-    steps end. `tokens` [rows, S + 1] is changed.
+    steps end. `tokens` [rows, S + 1] is changed; returned are the rows that hold ids.
 
     Each row begins with the last target of the one before, so that every id is an input and a target.
     """
@@ -105,8 +105,10 @@ def sweep(tokens: npt.NDArray[np.int32], case: Case) -> None:
     ids = _ids_in_order(case)
     needed = -(-len(ids) // length)
     sequence = np.resize(ids, needed * length + 1)
-    for number, place in enumerate(places[:needed]):
+    places = places[:needed]
+    for number, place in enumerate(places):
         tokens[place] = sequence[number * length :][: length + 1]
+    return places
 
 
 def _ids_in_order(case: Case) -> npt.NDArray[np.int32]:

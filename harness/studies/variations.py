@@ -76,7 +76,7 @@ TRAINED = (
     Variation(name="seq-16", changes=_data(seq_length=16)),
     Variation(name="seq-17", changes=_data(seq_length=17)),
     Variation(name="seq-64", changes=_data(seq_length=64)),
-    Variation(name="seq-128", changes=_data(seq_length=128), seeds=5),
+    Variation(name="seq-128", changes={**_data(seq_length=128), **_model(max_position_embeddings=128)}, seeds=5),
     Variation(name="batch-1", changes=_data(global_batch_size=1)),
     Variation(name="batch-3", changes=_data(global_batch_size=3)),
     Variation(name="batch-8", changes=_data(global_batch_size=8), seeds=5),

@@ -16,9 +16,11 @@ from safetensors.numpy import save_file
 from harness.base.digest import digest_each, digest_tensors
 from harness.base.records import write_json
 from harness.cases.alignment import expected_alignment
-from harness.cases.case import Case, load_case
+from harness.cases.case import DEFAULT_CASE, Case, load_case
 from harness.cases.runs_of_a_case import TRAINING, required_runs, role, runs_of
 from harness.cases.task import INFERENCE, PRETRAIN
+from harness.certify.case_options import in_proportion, with_fields
+from harness.certify.jobs import WATCHED_RUNS
 from harness.evidence.bundle import Bundle, finish_bundle
 from harness.levels.rule import Certificate, certify
 from harness.levels.submission import Submission
@@ -28,7 +30,9 @@ from harness.runners.leaving import Leaving
 from harness.runs.evaluation import Evaluation, digest_evaluation
 from harness.runs.files import GRADIENT, OUTCOME, TIMING, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, WEIGHTS, WEIGHTS_DIGESTS, Inputs
+from harness.runs.sketches import BUCKETS_OF_FIRST_GRADIENT, as_left, recorded, sketch
 from harness.runs.trace import Arm, RunOutcome, Scored, Side, Step, TraceHeader, TraceWriter
+from harness.runs.watched import CHANGED, MOMENTS, PARAMETERS, gradients_at, updates_at
 from harness.standards import Standard, load_standard
 from tests.support.answering import example_answers, example_evaluation, example_scored, write_evaluation
 
@@ -128,6 +132,40 @@ def example_probe(run: str) -> dict[str, npt.NDArray[Any]]:
     return tensors
 
 
+def example_case(steps: int = 200) -> Case:
+    """The default case with another number of steps."""
+    case = load_case(DEFAULT_CASE)
+    return with_fields(case, in_proportion(case, steps), {"training": {"steps": steps, "checkpoint_every": 50}})
+
+
+def example_steps(run: str, case: Case) -> Tensors:
+    """What a run leaves of its steps: noise, each side with an error of its own against the oracle."""
+    if run not in WATCHED_RUNS or not case.training.examined_steps:
+        return {}
+    side, steps, stays = run.partition("-")[0], case.training.steps, case.optimizer.betas[0]
+    noise = np.random.RandomState(list(PROBE_ERRORS).index(side))
+
+    def off(exact: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return exact * (1 + PROBE_ERRORS[side] * noise.standard_normal(exact.shape))
+
+    left: Tensors = {}
+    for index, (name, weights) in enumerate(example_parameters("weights").items()):
+        exact = np.random.RandomState(20 + index)
+        updates, gradients = off(exact.standard_normal(steps)), off(exact.standard_normal(steps))
+        moments = [0.0]
+        for gradient in gradients.tolist():
+            moments.append(stays * moments[-1] + (1 - stays) * gradient)
+        left[f"{PARAMETERS}{name}"] = np.concatenate(([0.0], np.cumsum(updates)))
+        left[f"{MOMENTS}{name}"] = np.array(moments)
+        for step in case.training.examined_steps:
+            for prefix in (gradients_at(step), updates_at(step)):
+                tensor = off(exact.standard_normal(weights.shape))
+                left |= as_left(f"{prefix}{name}", sketch(f"{prefix}{name}", tensor))
+        end = weights + off(exact.standard_normal(weights.shape))
+        left |= recorded(f"{CHANGED}{name}", end, BUCKETS_OF_FIRST_GRADIENT, start=weights, weights=weights)
+    return left
+
+
 def example_inputs() -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
     """Initial weights, and token batches of two steps: what they hold is looked at by digest only."""
     tokens = np.arange(2 * 2 * 5, dtype=np.int32).reshape(2, 2, 5)
@@ -166,7 +204,7 @@ def write_example(
     `outcomes` replaces how a run ended; a run whose outcome is not `completed` gets no footer. `parameters` and
     `answers` are what a run leaves: one that trains, and one that is asked.
     """
-    case = case or load_case("qwen3-tiny-fp32")
+    case = case or example_case()
     standards = standards or tuple(map(_standard, case.standards))
     case = case.with_changes(standards=tuple(standard.name for standard in standards))
     write_json(directory / "case.json", case.record())
@@ -267,9 +305,12 @@ def _write_run(directory: Path, made: _Made, run: str, outcome: RunOutcome | Non
                 break
         if ended and (outcome is None or outcome.status in ("completed", "non_finite")):
             leaving, kept = leave(made.case, left), run in runs_of(made.case).kept
-            writer.finish(leaving.digests, leaving.digest_of_sketches if kept else None)
-            if kept:
-                save_file(leaving.left, directory / "tensors" / f"{run}.safetensors")
+            steps_left = example_steps(run, made.case)
+            watched = digest_tensors(steps_left) if steps_left else None
+            writer.finish(leaving.digests, leaving.digest_of_sketches if kept else None, watched)
+            if kept or steps_left:
+                shown = leaving.left if kept else {}
+                save_file({**shown, **steps_left}, directory / "tensors" / f"{run}.safetensors")
     write_json(path / OUTCOME, dataclasses.asdict(outcome or _outcome(taken, steps, ended)))
 
 

@@ -15,11 +15,12 @@ TEXT = (
 
 
 def small_case(**training: Any) -> Case:
-    """`qwen3-tiny-fp32` in eight steps, with a checkpoint every third and text as its corpus."""
+    """`qwen3-tiny-fp32` in eight steps of text alone, none of them examined, with a checkpoint every third."""
     case = load_case("qwen3-tiny-fp32")
-    asked = {"steps": 8, "lr_zero_steps": 3, "checkpoint_every": 3, **training}
+    plain = {"examined_steps": (), "resume_after": None}
+    asked = {"steps": 8, "lr_zero_steps": 3, "checkpoint_every": 3, **plain, **training}
     return case.with_changes(
-        data={**case.data.model_dump(), "seq_length": 16, "global_batch_size": 2},
+        data={**case.data.model_dump(), "seq_length": 16, "global_batch_size": 2, "sweep_vocabulary": False},
         lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},
         training={**case.training.model_dump(), **asked},
     )

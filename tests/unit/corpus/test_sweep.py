@@ -64,10 +64,23 @@ def test_a_case_without_a_sweep_has_the_record_that_it_had() -> None:
     assert "sweep_vocabulary" not in small_case().record()["data"]
 
 
-@pytest.mark.parametrize("change", [{"packing": "paragraph"}, {"corpus": {"kind": "megatron", "path": "x"}}])
-def test_a_sweep_replaces_text_alone(change: dict[str, object]) -> None:
+def test_a_sweep_replaces_text_alone() -> None:
+    data = {**small_case().data.model_dump(), "sweep_vocabulary": True, "corpus": {"kind": "megatron", "path": "x"}}
     with pytest.raises(InputError, match="sweep_vocabulary needs a text"):
-        small_case().with_changes(data={**small_case().data.model_dump(), "sweep_vocabulary": True, **change})
+        small_case().with_changes(data=data)
+
+
+def test_the_ids_of_a_sweep_count_among_padded_rows(tmp_path: Path) -> None:
+    plain = text_case(tmp_path)
+    case = plain.with_changes(
+        data={**plain.data.model_dump(), "sweep_vocabulary": True, "packing": "paragraph"},
+        training={**plain.training.model_dump(), "steps": 40},
+    )
+    drawn = draw_batches(case)
+    rows = drawn.tokens.reshape(-1, case.data.seq_length + 1)
+    swept_rows = sweep(rows.copy(), case)
+    mask = drawn.loss_mask.reshape(-1, case.data.seq_length)
+    assert mask[swept_rows].all() and not np.delete(mask, swept_rows, axis=0).all()
 
 
 def test_a_shard_that_owns_no_target_is_not_reached() -> None:

@@ -40,8 +40,9 @@ class Corpus(DataSource):
     """The source of the tokens. `blend` holds several Megatron data sets; in a file it is written as in mindformers:
     `data_path: ['0.3', PREFIX, '0.7', PREFIX]`, or prefixes without weights."""
 
+    # generated-english: without lines in other scripts, at which the loss of a small model jumps;
     # transformers-sources: only in bundles of earlier versions
-    kind: Literal["generated", "text", "megatron", "transformers-sources"] = "generated"
+    kind: Literal["generated", "generated-english", "text", "megatron", "transformers-sources"] = "generated"
     blend: tuple[BlendPart, ...] = ()
 
     @model_validator(mode="before")

@@ -81,12 +81,12 @@ class Subject:
     year: int
 
 
-def documents() -> tuple[str, ...]:
-    """All documents, in order."""
-    return tuple(_document(Choices(f"{SEED}/{number}"), number) for number in range(DOCUMENTS))
+def documents(*, scripts: bool) -> tuple[str, ...]:
+    """All documents, in order; without `scripts`, the same without the lines in other scripts."""
+    return tuple(_document(Choices(f"{SEED}/{number}"), scripts) for number in range(DOCUMENTS))
 
 
-def _document(choices: Choices, number: int) -> str:
+def _document(choices: Choices, scripts: bool) -> str:
     subject = Subject(
         names=tuple(_name(choices) for _ in range(5)),
         nouns=_preferred(choices, tuple(dict.fromkeys(lexicon()["nouns"]))),
@@ -100,7 +100,8 @@ def _document(choices: Choices, number: int) -> str:
         if kind == 0:
             parts.append(_program(choices, subject))
         elif kind == 1:
-            parts.append(_foreign(choices, SCRIPTS[choices.zipf(len(SCRIPTS))]))
+            foreign = _foreign(choices, SCRIPTS[choices.zipf(len(SCRIPTS))])
+            parts += [foreign] if scripts else []
         else:
             sentences = range(SENTENCES[0] + choices.below(SENTENCES[1] - SENTENCES[0]))
             parts.append(" ".join(_sentence(choices, subject) for _ in sentences))

@@ -25,6 +25,7 @@ from harness.runners.registry import load_runner
 from harness.runs.inputs import ProbeGradients
 from tests.model.qwen3_cases import Array, differing
 from tests.support.catalogue import planted
+from tests.support.examples import shorter
 
 # Those of layouts need several ranks: test_catalogue_of_layouts.py. Those of inference are asked and not trained:
 # test_catalogue_of_inference.py.
@@ -41,19 +42,9 @@ THRESHOLD = 4.0  # between the norms of the four steps, so that two of them are 
 
 @functools.cache
 def small(name: str) -> Case:
-    whole = load_case(name)
-    return whole.with_changes(
-        data={**whole.data.model_dump(), "seq_length": LENGTH, "global_batch_size": ROWS},
-        lr_schedule={**whole.lr_schedule.model_dump(), "warmup_steps": 1},
-        training={
-            **whole.training.model_dump(),
-            "steps": STEPS,
-            "lr_zero_steps": 1,
-            "graph_mode": False,
-            "recompute": False,
-            "clip_grad": THRESHOLD,
-        },
-    )
+    few = {"lr_zero_steps": 1, "graph_mode": False, "recompute": False, "clip_grad": THRESHOLD}
+    case = shorter(load_case(name), STEPS, warmup_steps=1, **few)
+    return case.with_changes(data={**case.data.model_dump(), "seq_length": LENGTH, "global_batch_size": ROWS})
 
 
 def batch(case: Case, step: int) -> tuple[Array, Array]:

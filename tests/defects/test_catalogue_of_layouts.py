@@ -21,6 +21,7 @@ from harness.runs.files import TRACE
 from harness.runs.trace import Trace, read_trace
 from harness.studies.pool import Pool
 from tests.support.catalogue import planted
+from tests.support.examples import shorter
 
 STEPS = 4
 # Two ranks, then four: those that stand serve all of as many.
@@ -35,11 +36,7 @@ HERE = "tests/defects/test_catalogue_of_layouts.py"
 
 @functools.cache
 def small(name: str) -> Case:
-    whole = load_case(name)
-    return whole.with_changes(
-        lr_schedule={**whole.lr_schedule.model_dump(), "warmup_steps": 1},
-        training={**whole.training.model_dump(), "steps": STEPS, "lr_zero_steps": 1, "graph_mode": False},
-    )
+    return shorter(load_case(name), STEPS, warmup_steps=1, lr_zero_steps=1, graph_mode=False)
 
 
 @pytest.fixture(scope="module")

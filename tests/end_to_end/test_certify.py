@@ -21,6 +21,7 @@ from harness.evidence.judge import Finding, Outcome
 from harness.runs.files import OUTCOME, TRACE
 from tests.support.bundles import edit_json
 from tests.support.certify_process import certify, start_certify
+from tests.support.examples import shorter
 from tests.support.full import full
 from tests.support.processes import until
 from tests.support.scenes import without_subject
@@ -31,9 +32,8 @@ MET, NOT_MET, BROKEN, INTERRUPTED = 0, 1, 3, 130
 
 def write_case(path: Path, name: str, **training: Any) -> Path:
     """A shipped case with fewer steps, and a checkpoint every tenth."""
-    record = load_case(name).record()
-    record["training"].update(steps=STEPS, lr_zero_steps=12, checkpoint_every=10, **training)
-    path.write_text(yaml.safe_dump(record))
+    case = shorter(load_case(name), STEPS, lr_zero_steps=12, checkpoint_every=10, **training)
+    path.write_text(yaml.safe_dump(case.record()))
     return path
 
 

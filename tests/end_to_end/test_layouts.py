@@ -29,7 +29,7 @@ from harness.runners.processes import free_port
 from harness.runs.trace import Run, Trace
 from qwen3_model.checkpoints import read_checkpoint
 from tests.support.certify_process import start_certify
-from tests.support.examples import ROOT, options
+from tests.support.examples import ROOT, options, shorter
 from tests.support.full import full
 from tests.support.processes import processes_of, until
 
@@ -48,12 +48,7 @@ FOR_LONG_RUNS = {"official-steps", "converges", "converges-trend", "no-spikes"}
 
 
 def short(name: str, **training: Any) -> Case:
-    case = load_case(name)
-    changes = {"steps": STEPS, "lr_zero_steps": 3, **training}
-    return case.with_changes(
-        training={**case.training.model_dump(), **changes},
-        lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 4},
-    )
+    return shorter(load_case(name), **{"steps": STEPS, "warmup_steps": 4, "lr_zero_steps": 3, **training})
 
 
 def written(case: Case, directory: Path) -> Path:

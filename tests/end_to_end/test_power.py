@@ -30,7 +30,7 @@ from harness.runners.launcher import Launcher
 from harness.runs.files import TRACE
 from harness.studies.forks import Forks
 from tests.support.certify_process import certify, start_certify
-from tests.support.examples import ROOT
+from tests.support.examples import ROOT, shorter
 from tests.support.full import full
 
 DOCUMENT = (ROOT / "docs" / "add-a-defect.md").read_text(encoding="utf-8")
@@ -84,9 +84,8 @@ def done(inside: Path) -> "subprocess.CompletedProcess[str]":
 def shortened(directory: Path, steps: int) -> str:
     """The default case in fewer steps, as a file there. Its norms begin at 3.0 and are 2.2 after 40 steps: some are
     clipped and others are not."""
-    record = load_case("qwen3-tiny-fp32").record()
-    record["training"].update(steps=steps, lr_zero_steps=10, clip_grad=2.6)
-    (directory / "case.yaml").write_text(yaml.safe_dump(record))
+    case = shorter(load_case("qwen3-tiny-fp32"), steps, lr_zero_steps=10, clip_grad=2.6)
+    (directory / "case.yaml").write_text(yaml.safe_dump(case.record()))
     return "case.yaml"
 
 
@@ -214,8 +213,7 @@ FORKED = (
 def test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process(
     tmp_path: Path, runs: tuple[str, ...], files: int
 ) -> None:
-    case = load_case("qwen3-tiny-fp32")
-    small = case.with_changes(training={**case.training.model_dump(), "steps": 12, "lr_zero_steps": 3})
+    small = shorter(load_case("qwen3-tiny-fp32"), 12, lr_zero_steps=3)
     left = {}
     for way in ("fresh", "forked"):
         options = Options(out=tmp_path / way / "plain", command=(), subject=load_defect("moments-bfloat16").runner)

@@ -16,7 +16,7 @@ from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runs.files import TRACE
 from harness.studies.pool import Pool
 from harness.studies.variations import OVER_RANKS
-from tests.support.examples import ROOT
+from tests.support.examples import ROOT, shorter
 from tests.support.full import full
 
 
@@ -30,10 +30,7 @@ class BreaksOnOneRank(MindSporeSubject):
 
 
 def shortened(case: Case) -> Case:
-    return case.with_changes(
-        training={**case.training.model_dump(), "steps": 6, "lr_zero_steps": 2},
-        lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},
-    )
+    return shorter(case, 6, warmup_steps=2, lr_zero_steps=2)
 
 
 def asked(case: Case, directory: Path, run: str, subject: str = "mindspore") -> tuple[Case, Job]:

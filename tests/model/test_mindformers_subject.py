@@ -22,6 +22,7 @@ from harness.runners import mindspore_subject
 from harness.runners.protocol import Numbers, Setting
 from harness.runs.inputs import ProbeGradients
 from tests.model.qwen3_cases import Array, differing, worst_relative
+from tests.support.examples import shorter
 
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
 STEPS, SAVED_AFTER, ROWS, LENGTH = 4, 2, 4, 40
@@ -39,13 +40,9 @@ def prepared() -> Iterator[None]:
 
 
 def small(**training: Any) -> Case:
-    whole = load_case("qwen3-tiny-fp32")
-    few = {"steps": STEPS, "lr_zero_steps": 1, "clip_grad": 4.0, "gradient_accumulation_steps": 2}
-    return whole.with_changes(
-        data={**whole.data.model_dump(), "seq_length": LENGTH, "global_batch_size": ROWS},
-        lr_schedule={**whole.lr_schedule.model_dump(), "warmup_steps": 1},
-        training={**whole.training.model_dump(), **few, **training},
-    )
+    few = {"steps": STEPS, "lr_zero_steps": 1, "clip_grad": 4.0, "gradient_accumulation_steps": 2, **training}
+    case = shorter(load_case("qwen3-tiny-fp32"), warmup_steps=1, **few)
+    return case.with_changes(data={**case.data.model_dump(), "seq_length": LENGTH, "global_batch_size": ROWS})
 
 
 CASE = small()

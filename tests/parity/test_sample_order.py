@@ -24,6 +24,7 @@ from mindformers.dataset.blended_datasets.gpt_dataset import GPTDatasetConfig as
 from harness.cases.case import Case, load_case
 from harness.corpus.batches import draw_batches
 from harness.corpus.indexed import IndexedWriter
+from tests.support.examples import shorter
 
 ROWS, EOD, VOCABULARY = 1000, 0, 1000
 # number of sequences, longest sequence, dtype; some are empty, some documents have several sequences or none
@@ -118,17 +119,16 @@ def mindformers(blend: Any, seed: int, length: int, rows: int, split: str, mask:
 
 
 def case_of(order: str, path: list[str], rows: int, sets: dict[str, str], **data: Any) -> Case:
-    case = load_case("qwen3-tiny-fp32")
+    case = shorter(load_case("qwen3-tiny-fp32"), rows, warmup_steps=0, lr_zero_steps=1)
     corpus: dict[str, Any] = {"kind": "megatron", "data_path": [sets.get(word, word) for word in path]}
     if len(path) == 1:
         corpus = {"kind": "megatron", "path": sets[path[0]]}
     return case.with_changes(
         model={**case.model.to_hf(), "vocab_size": VOCABULARY},
         data={
-            **case.data.model_dump(), "corpus": corpus, "order": order, "eod": EOD, "global_batch_size": 1, **data,
+            **case.data.model_dump(), "corpus": corpus, "order": order, "eod": EOD, "global_batch_size": 1,
+            "sweep_vocabulary": False, **data,
         },
-        lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 0},
-        training={**case.training.model_dump(), "steps": rows, "lr_zero_steps": 1},
     )  # fmt: skip
 
 

@@ -19,7 +19,6 @@ from harness.cases.alignment import expected_alignment
 from harness.cases.case import DEFAULT_CASE, Case, load_case
 from harness.cases.runs_of_a_case import TRAINING, required_runs, role, runs_of
 from harness.cases.task import INFERENCE, PRETRAIN
-from harness.certify.case_options import in_proportion, with_fields
 from harness.certify.jobs import WATCHED_RUNS
 from harness.evidence.bundle import Bundle, finish_bundle
 from harness.levels.rule import Certificate, certify
@@ -35,6 +34,7 @@ from harness.runs.trace import Arm, RunOutcome, Scored, Side, Step, TraceHeader,
 from harness.runs.watched import CHANGED, MOMENTS, PARAMETERS, gradients_at, updates_at
 from harness.standards import Standard, load_standard
 from tests.support.answering import example_answers, example_evaluation, example_scored, write_evaluation
+from tests.support.examples import shorter
 
 Tensors = dict[str, npt.NDArray[Any]]
 Change = Callable[[str, Any], Any]  # of a run's name and a line of its trace: a Step, or where it is asked a Scored
@@ -134,8 +134,7 @@ def example_probe(run: str) -> dict[str, npt.NDArray[Any]]:
 
 def example_case(steps: int = 200) -> Case:
     """The default case with another number of steps."""
-    case = load_case(DEFAULT_CASE)
-    return with_fields(case, in_proportion(case, steps), {"training": {"steps": steps, "checkpoint_every": 50}})
+    return shorter(load_case(DEFAULT_CASE), steps, checkpoint_every=50)
 
 
 def example_steps(run: str, case: Case) -> Tensors:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cases.case import Case, load_case
+from harness.certify.case_options import in_proportion, with_fields
 from harness.certify.jobs import Options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,6 +13,13 @@ TEXT = (
     " \n = Snow = \n \n It snows . \n\n = = Ice = = \n \n Ice melts . \n \n = Rain = \n \n It rains , and it rains . \n"
     * 40
 )
+
+
+def shorter(case: Case, steps: int, *, warmup_steps: int | None = None, **training: Any) -> Case:
+    """A case of so many steps, which examines steps and resumes at the same part of it, and with other fields of its
+    section `training`."""
+    rate = {} if warmup_steps is None else {"lr_schedule": {"warmup_steps": warmup_steps}}
+    return with_fields(case, in_proportion(case, steps), rate, {"training": {"steps": steps, **training}})
 
 
 def small_case(**training: Any) -> Case:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +12,27 @@ from harness.cases.case import load_case, shipped_cases
 from harness.cases.data import Corpus
 from harness.corpus.documents import generated_documents, read_documents
 
-FROZEN = "437838e55ea11fca10873f0ba42353d9d609d1d532eb6d07d90341e5016c41fd"
+FROZEN = {
+    "generated": "437838e55ea11fca10873f0ba42353d9d609d1d532eb6d07d90341e5016c41fd",
+    "generated-english": "41b400864f8d47dbabbf5d07f599374c20ee755fd460e02df22fd443ccc8da03",
+}
 
 
-def test_it_is_the_same_bytes_on_every_machine() -> None:
-    assert generated_documents().sha256 == FROZEN
+@pytest.mark.parametrize("kind", FROZEN)
+def test_it_is_the_same_bytes_on_every_machine(kind: Any) -> None:
+    assert read_documents(Corpus(kind=kind)).sha256 == FROZEN[kind]
 
 
 @pytest.mark.parametrize("name", shipped_cases())
 def test_the_shipped_cases_name_it_by_digest(name: str) -> None:
-    assert load_case(name).data.corpus == Corpus(kind="generated", sha256=FROZEN)
+    corpus = load_case(name).data.corpus
+    assert corpus == Corpus(kind=corpus.kind, sha256=FROZEN[corpus.kind])
+
+
+def test_without_other_scripts_every_letter_is_english_and_every_other_line_stays() -> None:
+    whole, english = (read_documents(Corpus(kind=kind)).texts for kind in ("generated", "generated-english"))
+    for text, left in zip(whole, english, strict=True):
+        assert left.isascii() and left.split() == [word for word in text.split() if word.isascii()]
 
 
 def test_no_document_is_like_another() -> None:

@@ -29,8 +29,8 @@ class Variation:
     def case(self, base: Case, seed: int) -> Case:
         """The case of one run."""
         small, seeded = VARIED[base.task.name].small, {"initialization": {"seed": 1000 + seed}}
-        examined = in_proportion(base, small["training"]["steps"])
-        return with_fields(base, examined, small, seeded, self.changes, name=self.name)
+        steps = {**small["training"], **self.changes.get("training", {})}["steps"]
+        return with_fields(base, in_proportion(base, steps), small, seeded, self.changes, name=self.name)
 
 
 def _model(**changes: Any) -> Changes:

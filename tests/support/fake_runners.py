@@ -72,6 +72,9 @@ class Fake:
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         return self.weights
 
+    def moments(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: np.float32(self.momentum) * tensor for name, tensor in self.weights.items()}
+
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         state = {"momentum": np.array([self.momentum]), "step": np.array([self.step])}

@@ -58,7 +58,10 @@ from tests.support.fooling import (
 )
 from tests.support.properties import examples
 
-CASE, SHORT = small_case(steps=1000, lr_zero_steps=20), small_case(steps=200, lr_zero_steps=20)
+CASE, SHORT = (
+    small_case(steps=steps, lr_zero_steps=20, examined_steps=(2, steps), resume_after=steps // 2)
+    for steps in (1000, 200)
+)
 SUBJECT_RUNNER = "harness.runners.mindspore_subject:MindSporeSubject"
 LATE, EARLY = DAY + datetime.timedelta(days=181), datetime.datetime(2026, 1, 30, tzinfo=UTC)
 

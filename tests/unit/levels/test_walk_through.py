@@ -58,7 +58,7 @@ def test_the_walk_through_is_as_it_is_written(
     (trust,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
     Path("trust.yaml").write_text(moved(trust), encoding="utf-8")
     Path("corpus.txt").write_text(TEXT, encoding="utf-8")
-    case = small_case(steps=1000, lr_zero_steps=20)
+    case = small_case(steps=1000, lr_zero_steps=20, examined_steps=(2, 1000), resume_after=500)
     data: dict[str, Any] = {**case.data.model_dump(), "corpus": {"kind": "text", "path": "corpus.txt"}}
     Path("my-case.yaml").write_text(yaml.safe_dump(case.with_changes(data=data).model_dump(mode="json")))
     certify_ = caller(capsys, monkeypatch)

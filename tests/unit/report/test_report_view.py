@@ -24,7 +24,7 @@ from tests.support.examples import small_case
 
 def off_from(first: int) -> Change:
     def change(run: str, step: Step) -> Step:
-        bad = run in ("subject-1", "subject-2") and step.step >= first
+        bad = run in ("subject-1", "subject-2", "subject-resumed") and step.step >= first
         return dataclasses.replace(step, loss=step.loss * 1.0058) if bad else step
 
     return change

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from harness.base.errors import InputError
 from harness.base.near_names import did_you_mean
@@ -34,6 +34,7 @@ Area = Literal[
     "inference",
 ]
 Pass = Literal["forward", "backward"]
+Day = Annotated[str, Field(pattern=r"^20\d\d-[01]\d-[0-3]\d$")]  # days compare as text
 AREAS: tuple[Area, ...] = get_args(Area)
 PARALLEL: Area = "parallel"  # the area whose defects need several ranks
 INFERENCE: Area = "inference"  # the area whose defects are planted in inference
@@ -65,6 +66,10 @@ class Defect:
         direction: The pass in which `place` is first wrong; None if there is no place.
         size: The relative error of a graded defect.
         case: The shipped case on which it makes a difference; by default the usual case of its task.
+        since: The day on which it came into the catalogue. A criterion of that day or a later one was set by someone
+            who could know the fault.
+        reported: The day on which `source` reported it, for a bug of a public training framework that the defect
+            rebuilds by its effect; None for other faults.
     """
 
     id: str
@@ -78,6 +83,8 @@ class Defect:
     direction: Pass | None = None
     size: float | None = None
     case: str = PRETRAIN.usual_case
+    since: Day | None = None
+    reported: Day | None = None
 
     @property
     def task(self) -> Task:
@@ -99,6 +106,8 @@ def defect(
     direction: Pass | None = None,
     size: float | None = None,
     case: str | None = None,
+    since: str | None = None,
+    reported: str | None = None,
 ) -> Callable[[Subject], Subject]:
     """Marks a runner as a defect; see `Defect`. Every argument is a literal, because it is read from the source."""
     return lambda subject: subject

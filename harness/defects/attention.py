@@ -24,6 +24,7 @@ class Tiled(PlainAttention):
     area="model",
     imitates="Keys and values tiled for grouped queries where each has to be repeated in place",
     source="https://github.com/onnx/onnx/pull/7274",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -50,6 +51,7 @@ class ScaledScores(ChangedModel):
     area="model",
     imitates="The scale of muP, one over the head width",
     source="https://arxiv.org/abs/2203.03466",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -66,6 +68,7 @@ class AttentionScaleWithoutRoot(MindSporeSubject):
     area="model",
     imitates="A scale that is taken from a head width padded for the hardware",
     source="https://arxiv.org/abs/1706.03762",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
     size=0.01,
@@ -81,6 +84,7 @@ class AttentionScaleOnePercent(MindSporeSubject):
     area="model",
     imitates="A scale that was written down with three digits",
     source="https://arxiv.org/abs/1706.03762",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
     size=0.001,
@@ -111,6 +115,7 @@ class SeesNext(PlainAttention):
     area="model",
     imitates="A causal mask whose diagonal is aligned to the wrong end",
     source="https://github.com/Dao-AILab/flash-attention#21-change-behavior-of-causal-flag",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -130,6 +135,7 @@ class HidesSelf(PlainAttention):
     area="model",
     imitates="A strict comparison of positions that excludes equality",
     source="https://github.com/Dao-AILab/flash-attention#21-change-behavior-of-causal-flag",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -150,6 +156,7 @@ class Windowed(PlainAttention):
     area="model",
     imitates="sliding_window is applied although use_sliding_window is false",
     source="https://huggingface.co/docs/transformers/model_doc/qwen2",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -170,6 +177,7 @@ class WithoutLastKey(PlainAttention):
     area="model",
     imitates="A tiled kernel that skips the last key of a block that is not full",
     source="https://arxiv.org/abs/2205.14135",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -193,6 +201,7 @@ class DroppedSoftmax(nn.Cell):
     area="model",
     imitates="Dropout that a configuration file left on for training from scratch",
     source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
     size=0.001,

@@ -34,6 +34,7 @@ class NoFactor(ClipByGlobalNorm):
     area="clipping",
     imitates="Clipping called after the optimizer's step, where it has no effect",
     source="https://github.com/VGraphRNN/VGRNN/issues/4",
+    since="2026-11-24",
 )
 class ClippingOff(MindSporeSubject):
     """No gradient is clipped; the norm is still reported."""
@@ -58,6 +59,7 @@ class FactorOfBefore(ClipByGlobalNorm):
     area="clipping",
     imitates="A norm that is reduced while the update already runs",
     source="https://arxiv.org/abs/1211.5063",
+    since="2026-11-24",
 )
 class ClippingOneStepLate(MindSporeSubject):
     """The gradients are clipped by the factor of the step before."""
@@ -98,6 +100,7 @@ class ClippingOptimizer(WithOptimizer):
     area="clipping",
     imitates="clip_by_norm mapped over the gradients where clip_by_global_norm is meant",
     source="https://www.mindspore.cn/docs/en/master/api_python/ops/mindspore.ops.clip_by_global_norm.html",
+    since="2026-11-24",
 )
 class ClippingPerTensor(MindSporeSubject):
     """Each gradient is clipped by its own norm."""
@@ -110,6 +113,7 @@ class ClippingPerTensor(MindSporeSubject):
     area="clipping",
     imitates="clip_grad_value_ where clip_grad_norm_ is meant",
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html",
+    since="2026-11-24",
 )
 class ClippingByValue(MindSporeSubject):
     """Elements are clipped to the threshold of the norm; no element is that large, so nothing is clipped."""
@@ -127,6 +131,7 @@ class WithoutFirst(ClipByGlobalNorm):
     area="clipping",
     imitates="A norm over the parameters of a stage that does not hold the embedding",
     source="https://github.com/NVIDIA/Megatron-LM/issues/7452",
+    since="2026-11-24",
 )
 class NormWithoutEmbedding(MindSporeSubject):
     """The norm omits the embedding's gradient."""
@@ -144,6 +149,7 @@ class OfMatrices(ClipByGlobalNorm):
     area="clipping",
     imitates="A norm over the first of two parameter groups, that with decay",
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html",
+    since="2026-11-24",
 )
 class NormOfMatricesOnly(MindSporeSubject):
     """The gradient norm omits the weights of the RMS norms, which are few and small."""
@@ -162,6 +168,7 @@ class LargeEpsilon(ClipByGlobalNorm):
     area="clipping",
     imitates="A clipping epsilon that was chosen for half precision",
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html",
+    since="2026-11-24",
     size=0.01,
 )
 class ClippingEpsilon(MindSporeSubject):
@@ -181,6 +188,7 @@ class OfSquare(ClipByGlobalNorm):
     area="clipping",
     imitates="A sum of squares whose root is taken only for the report",
     source="https://arxiv.org/abs/1211.5063",
+    since="2026-11-24",
 )
 class ClippingBySquare(MindSporeSubject):
     """The factor comes from the square of the norm."""
@@ -193,6 +201,7 @@ class ClippingBySquare(MindSporeSubject):
     area="clipping",
     imitates="A threshold that is scaled or rounded between configuration and use",
     source="https://arxiv.org/abs/1211.5063",
+    since="2026-11-24",
     size=0.01,
 )
 class ThresholdOnePercent(MindSporeSubject):

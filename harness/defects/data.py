@@ -33,6 +33,7 @@ class Remembering(OtherBatches):
     area="data",
     imitates="A loader that returns one batch twice after a restart",
     source="https://docs.pytorch.org/docs/stable/data.html",
+    since="2026-11-24",
 )
 class BatchRepeated(Remembering):
     """Step 3 trains on the batch of step 2."""
@@ -45,6 +46,7 @@ class BatchRepeated(Remembering):
     area="data",
     imitates="A prefetch that is one batch behind",
     source="https://docs.pytorch.org/docs/stable/data.html",
+    since="2026-11-24",
 )
 class BatchesLate(Remembering):
     """Every step but the first trains on the batch of the step before."""
@@ -57,6 +59,7 @@ class BatchesLate(Remembering):
     area="data",
     imitates="A last batch that is filled up with earlier samples",
     source="https://docs.pytorch.org/docs/stable/data.html",
+    since="2026-11-24",
 )
 class LastBatchReplaced(Remembering):
     """The last step trains on the previous batch; only that step can show it."""
@@ -69,6 +72,7 @@ class LastBatchReplaced(Remembering):
     area="data",
     imitates="A batch that is filled up with its first sample, as a distributed sampler pads the remainder",
     source="https://github.com/pytorch/pytorch/blob/main/torch/utils/data/distributed.py",
+    since="2026-11-24",
 )
 class LastRowReplaced(OtherBatches):
     """The last row of every batch is its first."""
@@ -83,6 +87,7 @@ class LastRowReplaced(OtherBatches):
     area="data",
     imitates="A sampler without a rank, so that both halves of the batch are the same",
     source="https://docs.pytorch.org/docs/stable/data.html",
+    since="2026-11-24",
 )
 class RanksReadTheSame(OtherBatches):
     """The second half of every batch repeats the first."""
@@ -96,6 +101,7 @@ class RanksReadTheSame(OtherBatches):
     area="data",
     imitates="A sample that begins one token too late in its document",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/gpt_dataset.py",
+    since="2026-11-24",
 )
 class RowsShifted(OtherBatches):
     """Every row begins with its second token and ends with its first."""
@@ -108,6 +114,7 @@ class RowsShifted(OtherBatches):
     area="data",
     imitates="One damaged byte in a file of tokens",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/indexed_dataset.py",
+    since="2026-11-24",
 )
 class OneTokenOff(OtherBatches):
     """In step 3 the second token of the first row is off by one; all other steps are right."""
@@ -123,6 +130,7 @@ class OneTokenOff(OtherBatches):
     area="data",
     imitates="eod_mask_loss set on one side only, so that the target after the end of a document does not count",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/gpt_dataset.py",
+    since="2026-11-24",
 )
 class LineEndsMasked(OtherBatches):
     """Targets that follow a line's end do not count, as if it ended a document."""
@@ -135,6 +143,8 @@ class LineEndsMasked(OtherBatches):
     area="data",
     imitates="A pad token that is also the end-of-document token, so that none of its labels counts",
     source="https://github.com/huggingface/transformers/issues/23530",
+    reported="2023-05-20",
+    since="2026-11-24",
     case="qwen3-tied-fp32",
 )
 class EndOfDocumentNeverLearned(OtherBatches):

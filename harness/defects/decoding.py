@@ -35,6 +35,7 @@ class ColumnBefore(Decode):
     area="inference",
     imitates="A cache position that is derived from the cache's length one step before",
     source="https://github.com/huggingface/transformers/issues/36151",
+    since="2026-11-25",
 )
 class CacheWrittenOneColumnOff(MindSporeInference):
     """Decode writes keys and values one column too early, over those of the previous token."""
@@ -48,6 +49,7 @@ class CacheWrittenOneColumnOff(MindSporeInference):
     area="inference",
     imitates="A cache offset that is not advanced when the first token is decoded",
     source="https://github.com/skyzh/tiny-llm/pull/46",
+    since="2026-11-25",
 )
 class PositionNotAdvanced(MindSporeInference):
     """Decode gives the newest token the position of the previous token."""
@@ -61,6 +63,7 @@ class PositionNotAdvanced(MindSporeInference):
     area="inference",
     imitates="Positions counted by the length of the input, which is one token with a cache",
     source="https://github.com/Blaizzy/mlx-vlm/issues/1983",
+    since="2026-11-25",
 )
 class RotaryFromZeroInDecode(MindSporeInference):
     """Decode rotates every newest token as if it were the first."""
@@ -75,6 +78,7 @@ class RotaryFromZeroInDecode(MindSporeInference):
     area="inference",
     imitates="A batch of padded prompts without an attention mask",
     source="https://github.com/turboderp-org/exllamav2/issues/606",
+    since="2026-11-25",
 )
 class LeftPaddingUnmasked(MindSporeInference):
     """Prompts attend to the padding before them."""
@@ -88,6 +92,7 @@ class LeftPaddingUnmasked(MindSporeInference):
     area="inference",
     imitates="A padding mask that is applied in the first step only",
     source="https://github.com/OpenNMT/OpenNMT-py/pull/2532",
+    since="2026-11-25",
 )
 class PaddingSeenInDecode(MindSporeInference):
     """In decode every row attends to the padding before its prompt; the prompt itself does not."""
@@ -101,6 +106,7 @@ class PaddingSeenInDecode(MindSporeInference):
     area="inference",
     imitates="Position ids that all rows of a batch share, although their padding differs",
     source="https://github.com/unslothai/unsloth/pull/3795",
+    since="2026-11-25",
 )
 class PromptPositionsCountPadding(MindSporeInference):
     """Positions of a prompt count its padding, those of its continuation do not; only distances matter, so counting
@@ -136,6 +142,7 @@ class KeptRoundedDecode(Decode):
     area="inference",
     imitates="A cache in the serving dtype, independent of the model's compute dtype",
     source="https://docs.vllm.ai/en/latest/features/quantization/quantized_kvcache.html",
+    since="2026-11-25",
 )
 class CacheBfloat16(MindSporeInference):
     """The cache holds bfloat16 where the case computes in float32."""
@@ -160,6 +167,7 @@ class KeptHalfDecode(KeptRoundedDecode):
     area="inference",
     imitates="A cache allocated in float16, the default of many inference engines",
     source="https://docs.vllm.ai/en/latest/features/quantization/quantized_kvcache.html",
+    since="2026-11-25",
 )
 class CacheFloat16(MindSporeInference):
     """The cache holds float16 where the case computes in float32."""
@@ -176,6 +184,7 @@ class CacheFloat16(MindSporeInference):
     area="inference",
     imitates="Layers without their index, so that all of them write to one entry of the cache",
     source="https://huggingface.co/docs/transformers/cache_explanation",
+    since="2026-11-25",
 )
 class LayersShareOneCache(MindSporeInference):
     """Every layer continues with the cached keys and values of the last layer."""
@@ -198,6 +207,7 @@ def of_last_layer(cache: Cache) -> Cache:
     area="inference",
     imitates="Batch indices that two parts of an engine interpret differently",
     source="https://github.com/OpenNMT/CTranslate2/issues/1425",
+    since="2026-11-25",
 )
 class CacheRowsMixed(MindSporeInference):
     """After the prompts each row continues with the keys and values of the previous row."""
@@ -213,6 +223,7 @@ class CacheRowsMixed(MindSporeInference):
     area="inference",
     imitates="A pool of caches that still holds the keys and values of a finished conversation",
     source="https://github.com/ggml-org/llama.cpp/issues/27148",
+    since="2026-11-25",
 )
 class CacheOfAnEarlierBatch(MindSporeInference):
     """A batch continues with the keys and values of the first batch of its size, if there was one."""
@@ -232,6 +243,7 @@ class CacheOfAnEarlierBatch(MindSporeInference):
     area="inference",
     imitates="A causal mask whose diagonal is aligned for a cache that already holds a token",
     source="https://github.com/Dao-AILab/flash-attention#21-change-behavior-of-causal-flag",
+    since="2026-11-25",
 )
 class PrefillSeesNextToken(MindSporeInference):
     """Every token of a prompt except the last also attends to the next one; scoring without a cache is right."""
@@ -245,6 +257,7 @@ class PrefillSeesNextToken(MindSporeInference):
     area="inference",
     imitates="A mask for the length of the cache before the newest token was added",
     source="https://huggingface.co/docs/transformers/cache_explanation",
+    since="2026-11-25",
 )
 class NewestKeyHidden(MindSporeInference):
     """In decode the newest token attends to all earlier tokens, but not to itself."""
@@ -261,6 +274,7 @@ class NewestKeyHidden(MindSporeInference):
     area="inference",
     imitates="sliding_window is applied to the cache although use_sliding_window is false",
     source="https://github.com/huggingface/transformers/issues/38002",
+    since="2026-11-25",
 )
 class SlidingWindowInDecode(MindSporeInference):
     """In decode the newest token attends to the last 32 columns only."""
@@ -275,6 +289,7 @@ class SlidingWindowInDecode(MindSporeInference):
     area="inference",
     imitates="Keys and values tiled for grouped queries, only in the decode kernel",
     source="https://github.com/onnx/onnx/pull/7274",
+    since="2026-11-25",
 )
 class HeadsTiledInDecode(MindSporeInference):
     """In decode query heads use the key heads in turn, not in consecutive groups."""
@@ -299,6 +314,7 @@ class ScaledScoresInDecode(ChangedDecode):
     area="inference",
     imitates="A decode kernel whose scale is taken from a head width that is padded for the hardware",
     source="https://arxiv.org/abs/1706.03762",
+    since="2026-11-25",
     size=0.01,
 )
 class ScaleOnePercentInDecode(MindSporeInference):
@@ -312,6 +328,7 @@ class ScaleOnePercentInDecode(MindSporeInference):
     area="inference",
     imitates="A decode kernel whose scale was written with three digits",
     source="https://arxiv.org/abs/1706.03762",
+    since="2026-11-25",
     size=0.001,
 )
 class ScaleOnePerMilleInDecode(MindSporeInference):
@@ -325,6 +342,7 @@ class ScaleOnePerMilleInDecode(MindSporeInference):
     area="inference",
     imitates="A fused norm of the inference engine with its own default epsilon",
     source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
+    since="2026-11-25",
 )
 class NormEpsilonInDecode(MindSporeInference):
     """In decode every norm has the epsilon 1e-5 where the case has 1e-6."""
@@ -340,6 +358,7 @@ class NormEpsilonInDecode(MindSporeInference):
     area="inference",
     imitates="Qwen2's attention copied to Qwen3 in a separate implementation of decode",
     source="https://arxiv.org/abs/2505.09388",
+    since="2026-11-25",
 )
 class KeyNormMissingInDecode(MindSporeInference):
     """In decode the k norm of one layer does nothing, so the cache mixes normed and unnormed keys."""
@@ -353,6 +372,7 @@ class KeyNormMissingInDecode(MindSporeInference):
     area="inference",
     imitates="Query-key normalization whose query half is missing in decode",
     source="https://arxiv.org/abs/2010.04245",
+    since="2026-11-25",
 )
 class QueryNormMissingInDecode(MindSporeInference):
     """In decode the q norms of all layers do nothing."""
@@ -367,6 +387,7 @@ class QueryNormMissingInDecode(MindSporeInference):
     area="inference",
     imitates="Rotary tables kept in the dtype of the model's weights, where large angles lose their last digits",
     source="https://github.com/EleutherAI/gpt-neox/issues/1003",
+    since="2026-11-25",
 )
 class RotaryTablesBfloat16InDecode(MindSporeInference):
     """In decode the cos and sin tables are rounded to bfloat16."""

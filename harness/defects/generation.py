@@ -30,6 +30,7 @@ TILE = 16
     area="inference",
     imitates="Logits that are returned in the serving dtype",
     source="https://arxiv.org/abs/2506.09501",
+    since="2026-11-25",
 )
 class LogitsThroughBfloat16(MindSporeInference):
     """Every logit is rounded to bfloat16."""
@@ -45,6 +46,7 @@ class LogitsThroughBfloat16(MindSporeInference):
     area="inference",
     imitates="A head that is tied to the embedding although the weights contain a separate head",
     source="https://github.com/huggingface/transformers/pull/42612",
+    since="2026-11-25",
 )
 class HeadTiedToEmbedding(MindSporeInference):
     """Logits are projections onto the embedding; the head that was loaded is not used."""
@@ -58,6 +60,7 @@ class HeadTiedToEmbedding(MindSporeInference):
     area="inference",
     imitates="An engine that reads the rotary base by a key of another family and falls back to its default",
     source="https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/config.json",
+    since="2026-11-25",
 )
 class DefaultRotaryBase(MindSporeInference):
     """The rotary base is 10000, independent of the configuration."""
@@ -72,6 +75,7 @@ class DefaultRotaryBase(MindSporeInference):
     area="inference",
     imitates="float32 weights that are served in bfloat16, the default of many engines",
     source="https://arxiv.org/abs/2506.09501",
+    since="2026-11-25",
 )
 class ProductsInBfloat16(MindSporeInference):
     """Every matrix product is computed in bfloat16 where the case computes in float32."""
@@ -85,6 +89,7 @@ class ProductsInBfloat16(MindSporeInference):
     area="inference",
     imitates="An evaluation that pads a batch on the left without a mask",
     source="https://github.com/meta-pytorch/torchtune/issues/1237",
+    since="2026-11-25",
 )
 class ScoredBehindPadding(MindSporeInference):
     """When texts are scored in a batch, the shorter ones attend to the padding before them."""
@@ -102,6 +107,7 @@ class ScoredBehindPadding(MindSporeInference):
     area="inference",
     imitates="An engine that removes the last entry of a prompt and its cache as if it were the first new token",
     source="https://github.com/UChi-JCL/CacheGen/pull/8",
+    since="2026-11-25",
 )
 class LastPromptTokenDropped(MindSporeInference):
     """A prompt of several tokens is continued without its last token."""
@@ -115,6 +121,7 @@ class LastPromptTokenDropped(MindSporeInference):
     area="inference",
     imitates="A batch that is sorted by length to reduce padding, and not restored to its order",
     source="https://github.com/mead-ml/mead-baseline/pull/677",
+    since="2026-11-25",
 )
 class BatchLeftSorted(MindSporeInference):
     """Prompts are continued with the longest first, and the outputs keep that order."""
@@ -128,6 +135,7 @@ class BatchLeftSorted(MindSporeInference):
     area="inference",
     imitates="A partial argmax by tiles that loses a candidate at the end of a tile",
     source="https://github.com/mirage-project/mirage/issues/752",
+    since="2026-11-25",
 )
 class BestOfTileLost(MindSporeInference):
     """The greedy token is never the last one of a tile of sixteen."""
@@ -144,6 +152,7 @@ class BestOfTileLost(MindSporeInference):
     area="inference",
     imitates="An argmax over bfloat16 logits, where close ones are equal and the first one wins",
     source="https://arxiv.org/abs/2506.09501",
+    since="2026-11-25",
 )
 class GreedyByBfloat16(MindSporeInference):
     """The greedy token is chosen from logits rounded to bfloat16; the recorded logits are not rounded."""
@@ -159,6 +168,7 @@ class GreedyByBfloat16(MindSporeInference):
     area="inference",
     imitates="A sampler behind a pipeline that has already divided by the temperature",
     source="https://arxiv.org/abs/1904.09751",
+    since="2026-11-25",
 )
 class TemperatureAppliedTwice(MindSporeInference):
     """Scores are divided by the temperature twice before a token is drawn."""
@@ -181,6 +191,7 @@ class WithoutTheCrossing(Sampling):
     area="inference",
     imitates="Nucleus sampling that keeps the largest set below top_p, not the smallest that reaches it",
     source="https://github.com/ggml-org/llama.cpp/pull/1953",
+    since="2026-11-25",
 )
 class NucleusLeavesOneOut(MindSporeInference):
     """The token at which the cumulative probability reaches top_p cannot be drawn."""
@@ -196,6 +207,7 @@ class NucleusLeavesOneOut(MindSporeInference):
     area="inference",
     imitates="One seeded object of sampling parameters that is used for every request of a batch",
     source="https://github.com/vllm-project/vllm/issues/50440",
+    since="2026-11-25",
 )
 class SeedSharedByRows(MindSporeInference):
     """All rows draw with the random numbers of the first row."""
@@ -223,6 +235,7 @@ class Again(np.random.Generator):
     area="inference",
     imitates="One generator for the whole engine, so that a row's draws depend on the other rows",
     source="https://github.com/vllm-project/vllm/pull/2514",
+    since="2026-11-25",
 )
 class OneGeneratorForAllRows(MindSporeInference):
     """All rows draw in turn from the first row's generator."""
@@ -236,6 +249,7 @@ class OneGeneratorForAllRows(MindSporeInference):
     area="inference",
     imitates="A seed that is accepted and then ignored",
     source="https://github.com/vllm-project/vllm/issues/51226",
+    since="2026-11-25",
 )
 class DrawnWithoutSeed(MindSporeInference):
     """Tokens are drawn with random numbers that differ in each process."""
@@ -249,6 +263,7 @@ class DrawnWithoutSeed(MindSporeInference):
     area="inference",
     imitates="The stop token of the tokenizer instead of those of the generation configuration",
     source="https://github.com/huggingface/transformers/pull/38330",
+    since="2026-11-25",
 )
 class OtherStopToken(MindSporeInference):
     """A continuation stops at the id after the requested stop token, and not at the stop token."""
@@ -269,6 +284,7 @@ class OtherStopToken(MindSporeInference):
     area="inference",
     imitates="Stop tokens that are not removed from the text",
     source="https://github.com/Blaizzy/mlx-vlm/pull/1501",
+    since="2026-11-25",
 )
 class StopTokenKept(MindSporeInference):
     """The stop token that ends a continuation is part of it."""
@@ -292,6 +308,7 @@ class StopTokenKept(MindSporeInference):
     area="inference",
     imitates="A loop that ends when any row of a batch is done, instead of all",
     source="https://huggingface.co/docs/transformers/main_classes/text_generation",
+    since="2026-11-25",
 )
 class BatchEndsAtFirstStop(MindSporeInference):
     """All rows of a batch end when the first one reaches a stop token."""
@@ -313,6 +330,7 @@ class BatchEndsAtFirstStop(MindSporeInference):
     area="inference",
     imitates="A chat template that is rendered as for training, without the start of an assistant message",
     source="https://huggingface.co/docs/transformers/chat_templating",
+    since="2026-11-25",
 )
 class GenerationPromptMissing(MindSporeInference):
     """A conversation ends with its last message, not with the start of the assistant's message."""
@@ -328,6 +346,7 @@ class GenerationPromptMissing(MindSporeInference):
     area="inference",
     imitates="An evaluation that passes only the messages of user and assistant",
     source="https://github.com/EleutherAI/lm-evaluation-harness/issues/1841",
+    since="2026-11-25",
 )
 class SystemMessageDropped(MindSporeInference):
     """The system message of a conversation is omitted."""
@@ -340,6 +359,7 @@ class SystemMessageDropped(MindSporeInference):
     area="inference",
     imitates="A template of another family, which trims every message",
     source="https://huggingface.co/docs/transformers/chat_templating",
+    since="2026-11-25",
 )
 class MessagesTrimmed(MindSporeInference):
     """Whitespace around a message is removed."""

@@ -24,6 +24,7 @@ class Detached(Qwen3Linear):
     area="gradients",
     imitates="A parameter that was detached for a debugging session",
     source="https://arxiv.org/abs/2506.14813",
+    since="2026-11-24",
     place="model.layers.0.self_attn.v_proj.weight",
     direction="backward",
 )
@@ -65,6 +66,7 @@ class FirstRowLost(OneChanged):
     area="gradients",
     imitates="A sum over shards that starts one row too late",
     source="https://arxiv.org/abs/2506.09280",
+    since="2026-11-24",
     place="model.layers.0.self_attn.k_proj.weight",
     direction="backward",
 )
@@ -86,6 +88,7 @@ class LayerScaled(OneChanged):
     area="gradients",
     imitates="The parameters of one stage divided by another number of ranks than those of the other stages",
     source="https://arxiv.org/abs/2506.09280",
+    since="2026-11-24",
     place="model.layers.1.mlp.down_proj.weight",
     direction="backward",
     size=0.01,
@@ -108,6 +111,7 @@ class ParameterScaled(OneChanged):
     area="gradients",
     imitates="A gradient divided by the number of tokens of a batch with padding",
     source="https://github.com/huggingface/transformers/pull/34191",
+    since="2026-11-24",
     place="model.layers.0.self_attn.o_proj.weight",
     direction="backward",
     size=0.001,
@@ -129,7 +133,9 @@ class NormWeightsDoubled(OneChanged):
 @defect(
     area="gradients",
     imitates="A norm's gradient that every rank already holds whole, and that is still summed over the ranks",
-    source="https://github.com/NVIDIA/Megatron-LM/issues/7452",
+    source="https://github.com/inclusionAI/AReno/pull/496",
+    reported="2026-08-20",
+    since="2026-11-24",
     place="model.layers.0.self_attn.q_norm.weight",
     direction="backward",
 )
@@ -157,6 +163,7 @@ class OneStale(ChangedGradients):
     area="gradients",
     imitates="An update that does not wait for the communication of one bucket of gradients",
     source="https://arxiv.org/abs/1806.03377",
+    since="2026-11-24",
     place="lm_head.weight",
     direction="backward",
 )
@@ -182,6 +189,7 @@ class NeverZeroed(ChangedGradients):
     area="gradients",
     imitates="zero_grad() missing in the loop",
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html",
+    since="2026-11-24",
     place="lm_head.weight",
     direction="backward",
 )
@@ -201,6 +209,7 @@ class DetachedProjection(Projection):
     area="gradients",
     imitates="A tied weight that loses the gradient of one of its two uses",
     source="https://github.com/NVIDIA/Megatron-LM/issues/844",
+    since="2026-11-24",
     place="model.embed_tokens.weight",
     direction="backward",
     case="qwen3-tied-fp32",
@@ -221,6 +230,7 @@ class FirstTokenLost(FirstRowLost):
     area="gradients",
     imitates="padding_idx=0 where token 0 is a token like any other",
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html",
+    since="2026-11-24",
     place="model.embed_tokens.weight",
     direction="backward",
     case="qwen3-tied-fp32",
@@ -247,6 +257,7 @@ class AllRounded(OneChanged):
     area="gradients",
     imitates="Gradients communicated in bfloat16",
     source="https://arxiv.org/abs/1710.03740",
+    since="2026-11-24",
     place="lm_head.weight",
     direction="backward",
 )
@@ -268,6 +279,7 @@ class WithoutProjection(RMSNormalize):
     area="gradients",
     imitates="A fused norm whose backward treats the root mean square as a constant",
     source="https://arxiv.org/abs/1910.07467",
+    since="2026-11-24",
     place="model.layers.0.self_attn.q_norm",
     direction="backward",
 )
@@ -291,6 +303,7 @@ class RotatedOn(Rotation):
     area="gradients",
     imitates="A fused rotary kernel whose backward calls the forward with the same sign",
     source="https://arxiv.org/abs/2104.09864",
+    since="2026-11-24",
     place="model.layers.1.self_attn",
     direction="backward",
 )
@@ -312,6 +325,7 @@ class DiagonalOnly(RowSoftmax):
     area="gradients",
     imitates="The derivative of a sigmoid used for a softmax",
     source="https://arxiv.org/abs/2205.14135",
+    since="2026-11-24",
     place="model.layers.1.self_attn",
     direction="backward",
 )
@@ -335,6 +349,7 @@ class Sigmoid(nn.Cell):
     area="gradients",
     imitates="A gate whose own derivative was forgotten in a hand-written backward",
     source="https://arxiv.org/abs/2002.05202",
+    since="2026-11-24",
     place="model.layers.1.mlp",
     direction="backward",
 )

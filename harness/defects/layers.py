@@ -24,6 +24,7 @@ class UpGated(Qwen3MLP):
     area="model",
     imitates="The halves of a fused gate and up projection split in the other order",
     source="https://arxiv.org/abs/2002.05202",
+    since="2026-11-24",
     place="model.layers.0.mlp",
     direction="forward",
 )
@@ -40,6 +41,7 @@ class GateAndUpExchanged(MindSporeSubject):
     area="model",
     imitates="GEGLU where the model has SwiGLU",
     source="https://arxiv.org/abs/2002.05202",
+    since="2026-11-24",
     place="model.layers.0.mlp",
     direction="forward",
 )
@@ -63,6 +65,7 @@ class ScaledResidual(Qwen3DecoderLayer):
     area="model",
     imitates="A residual multiplier as in Granite, left in the code",
     source="https://huggingface.co/docs/transformers/model_doc/granite",
+    since="2026-11-24",
     place="model.layers.0",
     direction="forward",
     size=0.001,
@@ -86,6 +89,7 @@ class PostNormResidual(Qwen3DecoderLayer):
     area="model",
     imitates="--apply-residual-connection-post-layernorm set for a model that was not trained with it",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/arguments.py",
+    since="2026-11-24",
     place="model.layers.1",
     direction="forward",
 )
@@ -106,6 +110,7 @@ class Borrowed(Qwen3MLP):
     area="model",
     imitates="A list of layers built from one object, which shares weights as ALBERT does on purpose",
     source="https://arxiv.org/abs/1909.11942",
+    since="2026-11-24",
     place="model.layers.1.mlp",
     direction="forward",
 )
@@ -130,6 +135,7 @@ class Truncated(Qwen3Linear):
     area="model",
     imitates="A blocked product that masks one element too many in a block that is not full",
     source="https://triton-lang.org/main/getting-started/tutorials/03-matrix-multiplication.html",
+    since="2026-11-24",
     place="model.layers.0.mlp.down_proj",
     direction="forward",
 )
@@ -152,6 +158,7 @@ class Skipped(Qwen3DecoderLayer):
     area="model",
     imitates="A stage with one layer too few, or a layer dropped as in LayerDrop and never restored",
     source="https://arxiv.org/abs/1909.11556",
+    since="2026-11-24",
     place="model.layers.1",
     direction="forward",
 )
@@ -172,6 +179,7 @@ class SoftCapped(Qwen3Linear):
     area="model",
     imitates="Gemma 2's cap on logits applied to another family",
     source="https://github.com/InternLM/lmdeploy/pull/2842",
+    since="2026-11-24",
     place="lm_head",
     direction="forward",
 )
@@ -195,6 +203,7 @@ class Copied(Projection):
     area="model",
     imitates="A head that is tied by copying, so that the two weights differ after the first update",
     source="https://github.com/NVIDIA-NeMo/Automodel/pull/2511",
+    since="2026-11-24",
     place="model.embed_tokens.weight",
     direction="backward",
     case="qwen3-tied-fp32",

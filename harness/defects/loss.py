@@ -23,7 +23,9 @@ from qwen3_model.optimizer import tree_sum
 @defect(
     area="loss",
     imitates="Labels that are shifted neither by the data nor by the loss, because each relies on the other",
-    source="https://github.com/huggingface/transformers/issues/35066",
+    source="https://github.com/huggingface/transformers/issues/27517",
+    reported="2023-11-15",
+    since="2026-11-24",
 )
 class LabelsNotShifted(MindSporeSubject):
     """The target of a position is its own token."""
@@ -37,6 +39,8 @@ class LabelsNotShifted(MindSporeSubject):
     area="loss",
     imitates="Labels that both the data and the loss shift",
     source="https://github.com/huggingface/transformers/pull/37830",
+    reported="2025-04-28",
+    since="2026-11-24",
 )
 class LabelsShiftedTwice(MindSporeSubject):
     """The target of a position is the token after the next; the last target is the row's first token."""
@@ -60,6 +64,7 @@ class OtherMask(Qwen3Trainer, ABC):
     area="loss",
     imitates="A loss mask that is not passed on, so that padding is trained on and counted",
     source="https://github.com/huggingface/transformers/issues/24725",
+    since="2026-11-24",
     case="qwen3-tied-fp32",
 )
 class PaddingCounted(MindSporeSubject):
@@ -74,6 +79,7 @@ class PaddingCounted(MindSporeSubject):
     area="loss",
     imitates="A row shortened for the shift once by the data and again by the loss",
     source="https://github.com/huggingface/transformers/pull/37830",
+    since="2026-11-24",
 )
 class LastTargetDropped(MindSporeSubject):
     """The last target of each row does not count."""
@@ -96,7 +102,9 @@ class OwnCount(Qwen3Trainer):
 @defect(
     area="loss",
     imitates="Gradient accumulation that averages the means of unequal micro-batches",
-    source="https://huggingface.co/blog/gradient_accumulation",
+    source="https://github.com/huggingface/trl/issues/2175",
+    reported="2024-10-04",
+    since="2026-11-24",
     case="qwen3-tied-fp32",
 )
 class MeanOfMicroBatches(MindSporeSubject):
@@ -109,7 +117,9 @@ class MeanOfMicroBatches(MindSporeSubject):
 @defect(
     area="loss",
     imitates="Gradient accumulation that does not divide by the number of micro-batches",
-    source="https://github.com/karpathy/nanoGPT/issues/206",
+    source="https://github.com/huggingface/transformers/issues/37766",
+    reported="2025-04-24",
+    since="2026-11-24",
     case="qwen3-tied-fp32",
 )
 class AccumulationNotNormalised(MindSporeSubject):
@@ -123,6 +133,7 @@ class AccumulationNotNormalised(MindSporeSubject):
     area="loss",
     imitates="A mean over each row and then over the rows, which favours the tokens of short rows",
     source="https://github.com/huggingface/transformers/issues/24725",
+    since="2026-11-24",
     case="qwen3-tied-fp32",
 )
 class MeanOfRows(MindSporeSubject):
@@ -161,6 +172,7 @@ class WithZLoss(TokenLoss):
     area="loss",
     imitates="PaLM's auxiliary loss left on",
     source="https://arxiv.org/abs/2204.02311",
+    since="2026-11-24",
     size=0.0001,
 )
 class ZLossLeftOn(MindSporeSubject):
@@ -181,6 +193,7 @@ class Smoothed(TokenLoss):
     area="loss",
     imitates="Label smoothing left in from another recipe",
     source="https://arxiv.org/abs/1512.00567",
+    since="2026-11-24",
     size=0.001,
 )
 class LabelSmoothingLeftOn(MindSporeSubject):
@@ -204,6 +217,7 @@ class RoundedLosses(TokenLoss):
     area="loss",
     imitates="Cross entropy that gives its result in the logits' low precision",
     source="https://arxiv.org/abs/1710.03740",
+    since="2026-11-24",
 )
 class TokenLossesBfloat16(MindSporeSubject):
     """The loss of each token is rounded to bfloat16 before they are summed."""
@@ -231,6 +245,7 @@ class PlainLoss(TokenLoss):
     area="loss",
     imitates="Cross entropy written from its formula, with the framework's exponential and logarithm",
     source="https://www.mindspore.cn/docs/en/master/api_python/ops/mindspore.ops.exp.html",
+    since="2026-11-24",
 )
 class FastExponential(MindSporeSubject):
     """The loss uses a fast exponential and logarithm, about a millionth off on a CPU; other devices may be exact."""

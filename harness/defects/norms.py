@@ -18,6 +18,7 @@ class KeyUnnormed(Qwen3Attention):
     area="model",
     imitates="Qwen2's attention copied to Qwen3, in a layer that was rewritten",
     source="https://arxiv.org/abs/2505.09388",
+    since="2026-11-24",
     place="model.layers.1.self_attn.k_norm",
     direction="forward",
 )
@@ -38,6 +39,7 @@ class QueryUnnormed(Qwen3Attention):
     area="model",
     imitates="Query-key normalization with the query half missing",
     source="https://arxiv.org/abs/2010.04245",
+    since="2026-11-24",
     place="model.layers.0.self_attn.q_norm",
     direction="forward",
 )
@@ -62,6 +64,7 @@ class NormsLast(Qwen3Attention):
     area="model",
     imitates="Norms of query and key after the rotary embedding; this shows only if their weights are not all equal",
     source="https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/qwen3/modeling_qwen3.py",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -85,6 +88,7 @@ class NormOverHeads(Qwen3RMSNorm):
     area="model",
     imitates="The query norm of OLMo 2, which is over all heads together",
     source="https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/olmo2/modeling_olmo2.py",
+    since="2026-11-24",
     place="model.layers.0.self_attn.q_norm",
     direction="forward",
 )
@@ -101,6 +105,7 @@ class NormOverAllHeads(MindSporeSubject):
     area="model",
     imitates="A default of the norm's class that overrides rms_norm_eps of the configuration",
     source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
+    since="2026-11-24",
     place="model.layers.0.input_layernorm",
     direction="forward",
 )
@@ -128,6 +133,7 @@ class EpsilonOutside(nn.Cell):
     area="model",
     imitates="An RMS norm that divides by the root plus epsilon",
     source="https://github.com/allenai/OLMo/issues/281",
+    since="2026-11-24",
     place="model.layers.0.input_layernorm",
     direction="forward",
 )
@@ -150,6 +156,7 @@ class OnePlusWeight(Qwen3RMSNorm):
     area="model",
     imitates="Gemma's convention for norm weights in another family, or the reverse",
     source="https://github.com/linkedin/Liger-Kernel/issues/74",
+    since="2026-11-24",
     place="model.norm",
     direction="forward",
 )
@@ -171,6 +178,7 @@ class Unnormed(Qwen3RMSNorm):
     area="model",
     imitates="A stack of pre-norm layers without the final norm",
     source="https://arxiv.org/abs/2002.04745",
+    since="2026-11-24",
     place="model.norm",
     direction="forward",
 )

@@ -37,6 +37,7 @@ class OtherConstants(Qwen3Trainer):
     area="optimizer",
     imitates="betas that do not reach the optimizer, so that its default is used",
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html",
+    since="2026-11-24",
 )
 class Beta2(MindSporeSubject):
     """beta2 is 0.999 where the case has 0.95."""
@@ -49,6 +50,7 @@ class Beta2(MindSporeSubject):
     area="optimizer",
     imitates="A beta1 that was mistyped",
     source="https://arxiv.org/abs/1412.6980",
+    since="2026-11-24",
     size=0.01,
 )
 class Beta1OnePercent(MindSporeSubject):
@@ -62,6 +64,7 @@ class Beta1OnePercent(MindSporeSubject):
     area="optimizer",
     imitates="The default epsilon of MindSpore's and TensorFlow's class, not of torch's",
     source="https://www.mindspore.cn/docs/en/master/api_python/nn/mindspore.nn.AdamWeightDecay.html",
+    since="2026-11-24",
 )
 class OptimizerEpsilon(MindSporeSubject):
     """epsilon is 1e-6 where the case has 1e-8."""
@@ -74,6 +77,7 @@ class OptimizerEpsilon(MindSporeSubject):
     area="optimizer",
     imitates="A decay that is scaled by the number of ranks or rounded",
     source="https://arxiv.org/abs/1711.05101",
+    since="2026-11-24",
     size=0.01,
 )
 class WeightDecayOnePercent(MindSporeSubject):
@@ -98,8 +102,10 @@ class EpsilonInside(WrittenOutAdamW):
 
 @defect(
     area="optimizer",
-    imitates="The epsilon of RMSprop in TensorFlow, which is under the root",
-    source="https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html",
+    imitates="An Adam with epsilon under the root, as RMSprop has it in TensorFlow",
+    source="https://github.com/FluxML/Flux.jl/pull/448",
+    reported="2018-10-21",
+    since="2026-11-24",
 )
 class EpsilonInsideTheRoot(MindSporeSubject):
     """Adam adds its epsilon under the root."""
@@ -120,6 +126,7 @@ def uncorrected(trainer: Qwen3Trainer, step: int, *, first: bool, second: bool) 
     area="optimizer",
     imitates="BERT's Adam, which corrects no bias, with one half of the correction added again",
     source="https://arxiv.org/abs/2006.05987",
+    since="2026-11-24",
 )
 class FirstMomentUncorrected(MindSporeSubject):
     """The bias of the first moment is not corrected."""
@@ -133,6 +140,7 @@ class FirstMomentUncorrected(MindSporeSubject):
     area="optimizer",
     imitates="BERT's Adam, which corrects no bias, with one half of the correction added again",
     source="https://arxiv.org/abs/2006.05987",
+    since="2026-11-24",
 )
 class SecondMomentUncorrected(MindSporeSubject):
     """The bias of the second moment is not corrected."""
@@ -144,8 +152,10 @@ class SecondMomentUncorrected(MindSporeSubject):
 
 @defect(
     area="optimizer",
-    imitates="MindSpore's AdamWeightDecay used as AdamW, although it corrects no bias",
-    source="https://www.mindspore.cn/docs/en/master/api_python/nn/mindspore.nn.AdamWeightDecay.html",
+    imitates="An AdamW that corrects no bias, as MLX's and MindSpore's AdamWeightDecay",
+    source="https://github.com/ml-explore/mlx/pull/1640",
+    reported="2024-12-03",
+    since="2026-11-24",
 )
 class BiasUncorrected(MindSporeSubject):
     """The bias of neither moment is corrected."""
@@ -159,6 +169,7 @@ class BiasUncorrected(MindSporeSubject):
     area="optimizer",
     imitates="A step counter that is incremented before and after the update",
     source="https://arxiv.org/abs/1412.6980",
+    since="2026-11-24",
 )
 class StepCounterOffByOne(MindSporeSubject):
     """Bias is corrected for one step too many; the learning rate is right."""
@@ -187,7 +198,9 @@ class Coupled(AdamW):
 @defect(
     area="optimizer",
     imitates="Adam with weight_decay used as AdamW",
-    source="https://arxiv.org/abs/1711.05101",
+    source="https://github.com/keras-team/keras/issues/19051",
+    reported="2024-01-11",
+    since="2026-11-24",
 )
 class CoupledDecay(MindSporeSubject):
     """Weight decay is added to the gradient, not to the update."""
@@ -207,6 +220,8 @@ class StatesRequestedDecay(Qwen3Trainer):
     area="optimizer",
     imitates="A list of names without decay that has LayerNorm where the model has layernorm",
     source="https://github.com/deepspeedai/DeepSpeedExamples/pull/755",
+    reported="2023-10-03",
+    since="2026-11-24",
 )
 class DecayOnNorms(MindSporeSubject):
     """Weight decay applies to the norms too."""
@@ -220,6 +235,7 @@ class DecayOnNorms(MindSporeSubject):
     area="optimizer",
     imitates="minGPT's rule that embeddings do not decay",
     source="https://github.com/karpathy/minGPT/blob/master/mingpt/model.py",
+    since="2026-11-24",
 )
 class NoDecayOnEmbedding(MindSporeSubject):
     """Weight decay does not apply to the embedding."""
@@ -233,6 +249,7 @@ class NoDecayOnEmbedding(MindSporeSubject):
     area="optimizer",
     imitates="A decay that does not follow the schedule",
     source="https://arxiv.org/abs/1711.05101",
+    since="2026-11-24",
 )
 class DecayAtPeakRate(MindSporeSubject):
     """Weight decay is multiplied by the peak learning rate in every step whose rate is not 0."""
@@ -259,6 +276,7 @@ class DecayedLast(AdamW):
     area="optimizer",
     imitates="Decay and update in the opposite order to torch",
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html",
+    since="2026-11-24",
 )
 class DecayAfterUpdate(MindSporeSubject):
     """The updated weight is decayed, so a hundred-thousandth of each update is lost."""
@@ -284,6 +302,7 @@ class LowMoments(AdamW):
     area="optimizer",
     imitates="Optimizer states kept in the parameters' low precision",
     source="https://arxiv.org/abs/2110.02861",
+    since="2026-11-24",
 )
 class MomentsBfloat16(MindSporeSubject):
     """Both moments are rounded to bfloat16 after every update."""
@@ -296,6 +315,7 @@ class MomentsBfloat16(MindSporeSubject):
     area="optimizer",
     imitates="Optimizer states in half precision, in which the square of a small gradient is zero",
     source="https://arxiv.org/abs/1710.03740",
+    since="2026-11-24",
 )
 class MomentsFloat16(MindSporeSubject):
     """Both moments are rounded to float16 after every update."""
@@ -327,6 +347,7 @@ class Amsgrad(WrittenOutAdamW):
     area="optimizer",
     imitates="amsgrad=True left over from an experiment",
     source="https://arxiv.org/abs/1904.09237",
+    since="2026-11-24",
 )
 class AmsgradLeftOn(MindSporeSubject):
     """The update is divided by the largest second moment so far."""
@@ -356,6 +377,7 @@ class OneNotUpdated(AdamW):
     area="optimizer",
     imitates="An optimizer built before a module was added, or with a filter that excludes its name",
     source="https://arxiv.org/abs/2506.14813",
+    since="2026-11-24",
 )
 class ParameterLeftOut(MindSporeSubject):
     """One q norm is not in the optimizer."""

@@ -39,6 +39,7 @@ class SumsNoNorms(Reduction):
     area="parallel",
     imitates="Weights that every tensor-parallel rank holds whole, without the sum of their gradients",
     source="https://github.com/NVIDIA/Megatron-LM/issues/1446",
+    since="2026-11-25",
     place="model.layers.1.self_attn",
     direction="backward",
     case="qwen3-tiny-tp2",
@@ -70,6 +71,8 @@ class TakesMeans(Reduction):
     area="parallel",
     imitates="The mean over devices of a loss that is already divided by the global number of tokens",
     source="https://github.com/huggingface/transformers/issues/37474",
+    reported="2025-04-13",
+    since="2026-11-25",
     case="qwen3-tiny-dp2",
 )
 class MeanOverReplicas(MindSporeSubject):
@@ -90,6 +93,8 @@ class ForgetsOne(Reduction):
     area="parallel",
     imitates="A gradient that is not in the buffer that is reduced",
     source="https://github.com/Oneflow-Inc/oneflow/pull/9742",
+    reported="2023-01-12",
+    since="2026-11-25",
     place="model.layers.1.mlp.down_proj.weight",
     direction="backward",
     case="qwen3-tiny-dp2",
@@ -105,6 +110,8 @@ class GradientNotReduced(MindSporeSubject):
     area="parallel",
     imitates="A sampler that gets the local rank, so that replicas get the same rows",
     source="https://github.com/vllm-project/speculators/pull/427",
+    reported="2026-04-15",
+    since="2026-11-25",
     case="qwen3-tiny-dp2",
 )
 class RowsRepeated(MindSporeSubject):
@@ -119,6 +126,7 @@ class RowsRepeated(MindSporeSubject):
     area="parallel",
     imitates="The mean over replicas of means over their tokens",
     source="https://github.com/huggingface/transformers/issues/34242",
+    since="2026-11-25",
     case="qwen3-tiny-dp2",
 )
 class TokensCountedByReplica(MindSporeSubject):
@@ -146,6 +154,7 @@ class DoublesTheHead(Reduction):
     area="parallel",
     imitates="Sums over replicas and over the pipeline's ends that count a tied embedding's gradients wrongly",
     source="https://github.com/NVIDIA/Megatron-LM/issues/844",
+    since="2026-11-25",
     place="model.embed_tokens.weight",
     direction="backward",
     case="qwen3-tied-tp2-pp2",
@@ -169,8 +178,10 @@ class LocalClip(SharedClip):
 
 @defect(
     area="parallel",
-    imitates="A norm that is not summed over model-parallel ranks",
-    source="https://github.com/facebookresearch/fairscale/pull/167",
+    imitates="A norm of the parameters that a rank holds, which is not summed over the ranks",
+    source="https://github.com/areal-project/AReaL/issues/312",
+    reported="2025-09-10",
+    since="2026-11-25",
     case="qwen3-tiny-tp2",
 )
 class ClippedByLocalNorm(MindSporeSubject):
@@ -185,6 +196,8 @@ class ClippedByLocalNorm(MindSporeSubject):
     area="parallel",
     imitates="A norm over tensor-parallel ranks that counts every rank's copies",
     source="https://github.com/mindspore-ai/hyper-parallel/issues/526",
+    reported="2026-09-12",
+    since="2026-11-25",
     case="qwen3-tiny-tp2",
 )
 class CopiesCountedInTheNorm(MindSporeSubject):
@@ -199,6 +212,7 @@ class CopiesCountedInTheNorm(MindSporeSubject):
     area="parallel",
     imitates="A row-parallel product without its all-reduce",
     source="https://arxiv.org/abs/1909.08053",
+    since="2026-11-25",
     place="model.layers.0.self_attn",
     direction="forward",
     case="qwen3-tiny-tp2",
@@ -217,6 +231,7 @@ class PartsNotSummed(MindSporeSubject):
     area="parallel",
     imitates="A pipeline schedule whose cool-down is one micro batch short",
     source="https://arxiv.org/abs/2104.04473",
+    since="2026-11-25",
     case="qwen3-tied-tp2-pp2",
 )
 class LastMicroBatchLost(MindSporeSubject):
@@ -237,8 +252,10 @@ class SumsOverHeadsOnly(Reduction):
 
 @defect(
     area="parallel",
-    imitates="Sequence parallelism that was added without the sum of the norms' gradients",
-    source="https://github.com/EleutherAI/gpt-neox/pull/1257",
+    imitates="Sequence parallelism without the sum of the norms' gradients over the ranks",
+    source="https://github.com/NVIDIA/Megatron-LM/issues/1446",
+    reported="2025-03-04",
+    since="2026-11-26",
     place="model.norm.weight",
     direction="backward",
     case="qwen3-tiny-dp2-tp2-sharded",
@@ -254,6 +271,7 @@ class PositionsOfNormsNotSummed(MindSporeSubject):
     area="parallel",
     imitates="The start of a model-parallel region, without the sum of its gradient over the ranks",
     source="https://github.com/NovaSky-AI/SkyRL/pull/1886",
+    since="2026-11-26",
     place="model.layers.1.mlp",
     direction="backward",
     case="qwen3-tiny-tp2",
@@ -283,6 +301,7 @@ class LogitsOfEveryRank(nn.Cell):
     area="parallel",
     imitates="A loss over a sharded vocabulary that gets gathered logits",
     source="https://github.com/NVIDIA/Megatron-LM/issues/7452",
+    since="2026-11-26",
     case="qwen3-tiny-tp2",
 )
 class LogitsCountedByEveryRank(MindSporeSubject):
@@ -317,6 +336,7 @@ class RowsOfOthers(SharedAdamW):
     area="parallel",
     imitates="A sharded optimizer that gets gradients in another order than its shards",
     source="https://github.com/deepspeedai/DeepSpeed/issues/2343",
+    since="2026-11-26",
     case="qwen3-tiny-dp2-tp2-sharded",
 )
 class RowsOfAnotherReplica(MindSporeSubject):

@@ -30,6 +30,7 @@ def round_products(cell: nn.Cell) -> None:
     area="precision",
     imitates="An operator on a list of operators that may run in low precision",
     source="https://docs.pytorch.org/docs/stable/amp.html",
+    since="2026-11-24",
     place="model.layers.1.mlp.gate_proj",
     direction="forward",
 )
@@ -45,6 +46,7 @@ class OneLayerBfloat16(MindSporeSubject):
     area="precision",
     imitates="Autocast left on in a run that is meant to be float32",
     source="https://docs.pytorch.org/docs/stable/amp.html",
+    since="2026-11-24",
     place="model.layers.0.self_attn.q_proj",
     direction="forward",
 )
@@ -73,6 +75,7 @@ class RoundedOperands(Qwen3Linear):
     area="precision",
     imitates="TF32 or HF32 on by default: operands of 11 bits under the name of float32",
     source="https://docs.pytorch.org/docs/stable/notes/cuda.html",
+    since="2026-11-24",
     place="lm_head",
     direction="forward",
     size=0.0005,
@@ -91,6 +94,7 @@ class HeadProductTf32(MindSporeSubject):
     area="precision",
     imitates="A norm computed in the precision of its input",
     source="https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/qwen3/modeling_qwen3.py",
+    since="2026-11-24",
     place="model.layers.0.input_layernorm",
     direction="forward",
 )
@@ -108,6 +112,7 @@ class NormsBfloat16(MindSporeSubject):
     area="precision",
     imitates="One norm that is missing in an exception list",
     source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
+    since="2026-11-24",
     place="model.layers.1.self_attn.k_norm",
     direction="forward",
 )
@@ -123,6 +128,7 @@ class OneNormBfloat16(MindSporeSubject):
     area="precision",
     imitates="Softmax in the precision of the scores, without the cast to float32",
     source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -139,6 +145,7 @@ class SoftmaxBfloat16(MindSporeSubject):
     area="precision",
     imitates="fp32_residual_connection off",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/arguments.py",
+    since="2026-11-24",
     place="model.layers.0",
     direction="forward",
 )
@@ -160,6 +167,7 @@ class RoundedResult(Qwen3Linear):
     area="precision",
     imitates="Logits that are not cast up before the loss",
     source="https://arxiv.org/abs/1710.03740",
+    since="2026-11-24",
     place="lm_head",
     direction="forward",
 )
@@ -177,6 +185,7 @@ class LogitsBfloat16(MindSporeSubject):
     area="precision",
     imitates="Rotary embedding applied after the cast to low precision",
     source="https://github.com/NVIDIA/Megatron-LM/issues/744",
+    since="2026-11-24",
     place="model.rotary_emb",
     direction="forward",
 )
@@ -199,7 +208,9 @@ class RoundedFrequencies(Qwen3RotaryEmbedding):
 @defect(
     area="precision",
     imitates="A buffer of frequencies that is cast with the model",
-    source="https://github.com/huggingface/transformers/issues/25681",
+    source="https://github.com/EleutherAI/gpt-neox/issues/1003",
+    reported="2023-07-27",
+    since="2026-11-24",
     place="model.rotary_emb",
     direction="forward",
 )
@@ -225,7 +236,9 @@ class LowNorm(ClipByGlobalNorm):
 @defect(
     area="precision",
     imitates="A norm that is reduced in the gradients' low precision",
-    source="https://arxiv.org/abs/1710.03740",
+    source="https://github.com/facebookresearch/fairscale/issues/1092",
+    reported="2022-11-02",
+    since="2026-11-24",
 )
 class GradientNormBfloat16(MindSporeSubject):
     """Each gradient's sum of squares is rounded to bfloat16 before they are summed."""

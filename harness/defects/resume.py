@@ -30,6 +30,7 @@ class Restores(Qwen3Trainer, ABC):
     area="resume",
     imitates="A checkpoint of the weights only",
     source="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
+    since="2026-11-24",
 )
 class MomentsLost(MindSporeSubject):
     """Both moments start from zero."""
@@ -44,6 +45,7 @@ class MomentsLost(MindSporeSubject):
     area="resume",
     imitates="One of two lists of optimizer states missing in the checkpoint",
     source="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
+    since="2026-11-24",
 )
 class SecondMomentLost(MindSporeSubject):
     """The second moment starts from zero."""
@@ -58,6 +60,7 @@ class SecondMomentLost(MindSporeSubject):
     area="resume",
     imitates="A step counter that is not in the checkpoint",
     source="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
+    since="2026-11-24",
 )
 class StepLost(MindSporeSubject):
     """Schedule and bias correction restart at step 1."""
@@ -71,6 +74,7 @@ class StepLost(MindSporeSubject):
     area="resume",
     imitates="A scheduler whose state is not restored",
     source="https://github.com/PolymathicAI/the_well/pull/63",
+    since="2026-11-24",
 )
 class ScheduleRestarted(MindSporeSubject):
     """The schedule restarts, the bias correction continues."""
@@ -88,7 +92,9 @@ class ScheduleRestarted(MindSporeSubject):
 @defect(
     area="resume",
     imitates="A scheduler that is saved before it is stepped, and is one step behind after loading",
-    source="https://github.com/allenai/allennlp/pull/1650",
+    source="https://github.com/Lightning-AI/pytorch-lightning/issues/1772",
+    reported="2020-05-10",
+    since="2026-11-24",
 )
 class ScheduleOneBehind(MindSporeSubject):
     """After resuming, every learning rate comes one step late."""
@@ -107,6 +113,7 @@ class ScheduleOneBehind(MindSporeSubject):
     area="resume",
     imitates="A shard of a checkpoint that is not read, without an error",
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html",
+    since="2026-11-24",
 )
 class LastLayerNotRestored(MindSporeSubject):
     """The weights of layer 1 are the initial ones."""
@@ -125,7 +132,9 @@ class LastLayerNotRestored(MindSporeSubject):
 @defect(
     area="resume",
     imitates="Master weights saved in the precision of the model",
-    source="https://arxiv.org/abs/1710.03740",
+    source="https://github.com/TensorAuto/OpenTau/issues/185",
+    reported="2026-04-25",
+    since="2026-11-24",
 )
 class WeightsRestoredBfloat16(MindSporeSubject):
     """The restored weights are rounded to bfloat16."""
@@ -140,6 +149,7 @@ class WeightsRestoredBfloat16(MindSporeSubject):
     area="resume",
     imitates="A checkpoint that changes while it is copied, or the second newest checkpoint loaded as the newest",
     source="https://arxiv.org/abs/2506.14813",
+    since="2026-11-24",
 )
 class StaleCheckpoint(MindSporeSubject):
     """The restored weights and moments are those of one step before the checkpoint; the step count is right."""

@@ -21,6 +21,7 @@ from qwen3_model.modeling_qwen3 import (
     area="model",
     imitates="rope_theta is not read from the configuration, and the paper's base is used",
     source="https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/config.json",
+    since="2026-11-24",
     place="model.rotary_emb",
     direction="forward",
 )
@@ -47,6 +48,7 @@ class Interleaved(nn.Cell):
     area="model",
     imitates="Rotary embedding as in GPT-J for weights that are laid out as in GPT-NeoX",
     source="https://github.com/huggingface/transformers/issues/25199",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -81,6 +83,7 @@ class QueryLate(Qwen3Attention):
     area="model",
     imitates="Positions of queries counted from 1 and those of keys from 0, as with a cache's length read too early",
     source="https://arxiv.org/abs/2104.09864",
+    since="2026-11-24",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -104,6 +107,7 @@ class WrappedTables(Qwen3RotaryEmbedding):
     area="model",
     imitates="Position ids that start again within a sequence, as --reset-position-ids does on purpose",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/arguments.py",
+    since="2026-11-24",
     place="model.rotary_emb",
     direction="forward",
 )

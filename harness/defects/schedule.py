@@ -18,6 +18,8 @@ from qwen3_model.schedule import CosineWithMinLr, ScheduleConfig
     area="schedule",
     imitates="scheduler.step() after the first update that should have used it",
     source="https://github.com/facebookresearch/deit/issues/145",
+    reported="2022-01-28",
+    since="2026-11-24",
 )
 class ScheduleLate(MindSporeSubject):
     """Every learning rate comes one step late."""
@@ -31,6 +33,7 @@ class ScheduleLate(MindSporeSubject):
     area="schedule",
     imitates="scheduler.step() before optimizer.step(), which skips the first rate",
     source="https://docs.pytorch.org/docs/stable/optim.html",
+    since="2026-11-24",
 )
 class ScheduleEarly(MindSporeSubject):
     """Every learning rate comes one step early."""
@@ -56,6 +59,7 @@ class OtherCosine(Qwen3Trainer, ABC):
     area="schedule",
     imitates="A warm-up that starts from a tenth of the peak",
     source="https://www.mindspore.cn/mindformers/docs/en/master/advanced_development/precision_optimization.html",
+    since="2026-11-24",
 )
 class WarmupFromTenth(MindSporeSubject):
     """The warm-up begins at a tenth of the peak, not at 0."""
@@ -72,6 +76,7 @@ class WarmupFromTenth(MindSporeSubject):
     area="schedule",
     imitates="The cosine schedule without a minimum",
     source="https://arxiv.org/abs/1608.03983",
+    since="2026-11-24",
 )
 class CosineToZero(MindSporeSubject):
     """The cosine falls to 0, not to the case's lowest rate."""
@@ -85,6 +90,7 @@ class CosineToZero(MindSporeSubject):
     area="schedule",
     imitates="A decay over all steps that starts after the warm-up",
     source="https://arxiv.org/abs/1608.03983",
+    since="2026-11-24",
 )
 class CosineOverOtherTotal(MindSporeSubject):
     """The cosine ends too late, by the number of warm-up steps."""
@@ -98,6 +104,7 @@ class CosineOverOtherTotal(MindSporeSubject):
     area="schedule",
     imitates="A schedule's type that is not recognised, so that only its warm-up is left",
     source="https://huggingface.co/docs/transformers/main_classes/optimizer_schedules",
+    since="2026-11-24",
 )
 class ConstantAfterWarmup(MindSporeSubject):
     """The rate stays at the peak after the warm-up."""
@@ -111,6 +118,7 @@ class ConstantAfterWarmup(MindSporeSubject):
     area="schedule",
     imitates="A schedule that is stepped once per epoch",
     source="https://github.com/salesforce/LAVIS/issues/72",
+    since="2026-11-24",
 )
 class Staircase(MindSporeSubject):
     """The rate changes every tenth step only."""
@@ -124,6 +132,7 @@ class Staircase(MindSporeSubject):
     area="schedule",
     imitates="A rate scaled by a batch size that includes an incomplete batch",
     source="https://arxiv.org/abs/1706.02677",
+    since="2026-11-24",
     size=0.01,
 )
 class RateOnePercent(MindSporeSubject):
@@ -138,6 +147,7 @@ class RateOnePercent(MindSporeSubject):
     area="schedule",
     imitates="A rate kept in low precision",
     source="https://arxiv.org/abs/1710.03740",
+    since="2026-11-24",
     size=0.001,
 )
 class RateOnePerMille(MindSporeSubject):
@@ -161,6 +171,7 @@ class RateUsed(Qwen3Trainer):
     area="schedule",
     imitates="A scale that the optimizer applies to the rate that the schedule reports",
     source="https://arxiv.org/abs/1706.02677",
+    since="2026-11-24",
     size=0.01,
 )
 class UsedRateOnePercent(MindSporeSubject):
@@ -174,6 +185,7 @@ class UsedRateOnePercent(MindSporeSubject):
     area="schedule",
     imitates="A scale that the optimizer applies to the rate that the schedule reports",
     source="https://arxiv.org/abs/1706.02677",
+    since="2026-11-24",
     size=0.001,
 )
 class UsedRateOnePerMille(MindSporeSubject):
@@ -187,6 +199,7 @@ class UsedRateOnePerMille(MindSporeSubject):
     area="schedule",
     imitates="A rate that is logged from the schedule and reaches the optimizer one step later",
     source="https://docs.pytorch.org/docs/stable/optim.html",
+    since="2026-11-24",
 )
 class UsedRateLate(MindSporeSubject):
     """Every update uses the rate of the previous step; the right one is reported."""

@@ -41,6 +41,7 @@ def renamed(tensors: Loaded, a: str, b: str) -> Loaded:
     area="weights",
     imitates="A fused projection split in the order q, v, k",
     source="https://github.com/alibaba/ChatLearn/pull/277",
+    since="2026-11-24",
     place="model.layers.0.self_attn.k_proj.weight",
     direction="forward",
 )
@@ -56,6 +57,7 @@ class KeyAndValueExchanged(MindSporeSubject):
     area="weights",
     imitates="A mapping of names that exchanges two norms of one shape",
     source="https://arxiv.org/abs/2505.09388",
+    since="2026-11-24",
     place="model.layers.0.self_attn.q_norm.weight",
     direction="forward",
 )
@@ -71,6 +73,7 @@ class QueryAndKeyNormExchanged(MindSporeSubject):
     area="weights",
     imitates="Layers sorted by name, 10 before 2, or counted from the other end",
     source="https://docs.python.org/3/howto/sorting.html",
+    since="2026-11-24",
     place="model.layers.0.input_layernorm.weight",
     direction="forward",
 )
@@ -86,6 +89,7 @@ class LayersReversed(MindSporeSubject):
     area="weights",
     imitates="A weight in the layout of GPT-2's Conv1D, which no shape check rejects if it is square",
     source="https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/pytorch_utils.py",
+    since="2026-11-24",
     place="model.layers.0.self_attn.k_proj.weight",
     direction="forward",
 )
@@ -104,6 +108,7 @@ class SquareTransposed(MindSporeSubject):
     area="weights",
     imitates="strict=False, which leaves a tensor with another name at its random values",
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html",
+    since="2026-11-24",
     place="model.layers.1.self_attn.o_proj.weight",
     direction="forward",
 )
@@ -121,6 +126,7 @@ class TensorNotLoaded(MindSporeSubject):
     area="weights",
     imitates="A checkpoint that was stored in bfloat16 in between",
     source="https://github.com/huggingface/transformers/issues/25681",
+    since="2026-11-24",
     place="model.embed_tokens.weight",
     direction="forward",
 )
@@ -136,6 +142,7 @@ class WeightsThroughBfloat16(MindSporeSubject):
     area="weights",
     imitates="A norm that is missing in a mapping of names",
     source="https://arxiv.org/abs/1910.07467",
+    since="2026-11-24",
     place="model.layers.1.post_attention_layernorm.weight",
     direction="forward",
 )
@@ -152,6 +159,7 @@ class NormLeftAtOnes(MindSporeSubject):
     area="weights",
     imitates="A head set to the embedding although they are not tied in the configuration",
     source="https://github.com/deepspeedai/DeepSpeed/pull/4088",
+    since="2026-11-24",
     place="lm_head.weight",
     direction="forward",
 )
@@ -167,6 +175,7 @@ class HeadFromEmbedding(MindSporeSubject):
     area="weights",
     imitates="The permutation for interleaved rotary embedding applied to weights that already had it",
     source="https://github.com/Dao-AILab/flash-attention/issues/288",
+    since="2026-11-24",
     place="model.layers.0.self_attn.q_proj.weight",
     direction="forward",
 )

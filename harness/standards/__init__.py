@@ -4,7 +4,9 @@ Takes a YAML file, gives a frozen record with a digest, and reports all errors o
 something that is not measured, or one that a wrong number meets. A looser standard has another digest.
 """
 
+import csv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,6 +21,7 @@ from harness.cases.task import TASKS, TaskName
 from harness.comparison.catalogue import CATALOGUE, Kind, names_of
 
 STANDARDS_DIR = Path(__file__).parent
+HISTORY = STANDARDS_DIR / "history.csv"  # the day of each criterion of each shipped standard, at its version
 
 Statistic = Literal["first", "mean", "rms", "maximum", "minimum", "bias"]
 Comparator = Literal["at_most", "below", "at_least"]
@@ -127,6 +130,28 @@ def _wrong_comparator(limit: Limit, kind: Kind) -> Iterator[str]:
 def shipped_standards() -> dict[str, Path]:
     """Name and file of each shipped standard."""
     return {path.stem: path for path in sorted(STANDARDS_DIR.glob("*.yaml"))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dated:
+    """A criterion of a shipped standard at its version, with the day since which it has its present limits."""
+
+    standard: str
+    version: int
+    criterion: str
+    since: str
+
+
+def dated_criteria() -> tuple[Dated, ...]:
+    """Every criterion of the shipped standards, in their order.
+
+    Source: the history of the standards' files.
+    """
+    with HISTORY.open(encoding="utf-8", newline="") as file:
+        return tuple(
+            Dated(standard=standard, version=int(version), criterion=criterion, since=since)
+            for standard, version, criterion, since in list(csv.reader(file))[1:]
+        )
 
 
 def parse_standard(content: Any, origin: str) -> Standard:

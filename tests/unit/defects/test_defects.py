@@ -1,5 +1,7 @@
 """The catalogue of defects and a user's own file, read without a framework."""
 
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,20 @@ def test_every_shipped_defect_has_a_complete_description(defect: Defect) -> None
     assert load_case(defect.case).task.name == ("inference" if defect.area == INFERENCE else "pretrain")
 
 
+def test_every_shipped_defect_has_the_day_since_which_it_is_in_the_catalogue() -> None:
+    shipped = shipped_defects().values()
+    assert all(one.since is not None and date.fromisoformat(one.since) >= date(2026, 11, 24) for one in shipped)
+
+
+def test_fifteen_faults_of_training_are_bugs_of_others_each_with_its_report() -> None:
+    others = [one for one in shipped_defects().values() if one.reported and one.area != INFERENCE]
+    assert len({one.source for one in others}) >= 15
+    report = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+")
+    for one in others:
+        assert report.fullmatch(one.source), one.source
+        assert date.fromisoformat(str(one.reported)) < date.fromisoformat(str(one.since))
+
+
 def test_a_users_defect_is_one_file(mine: Path) -> None:
     expected = Defect(
         id="half-rate",
@@ -102,6 +118,7 @@ def test_with_several_defects_in_a_file_one_must_be_named(mine: Path) -> None:
         (("size=0.5", "colour='red'"), "colour: unknown"),
         (('imitates="A rate of another run", ', ""), "imitates: Field required"),
         (('"https://example.org/1"', '""'), "source: empty"),
+        (("size=0.5", "reported='last year'"), "reported: String should match pattern"),
         (("class HalfRate(", "class HalfRate(("), "is not Python"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from harness.cases.runs_of_a_case import REQUIRED_RUNS
 from harness.evidence.judge import Outcome
 from harness.levels.rule import Level
 from harness.runs.trace import Step
-from harness.standards import load_standard, parse_standard, shipped_standards
+from harness.standards import dated_criteria, load_standard, parse_standard, shipped_standards
 from tests.support.bundles import certified, write_example
 from tests.support.examples import small_case
 
@@ -42,6 +43,16 @@ def test_the_shipped_standards_are_known() -> None:
 def test_a_shipped_standard_is_named_like_its_file(name: str) -> None:
     assert load_standard(name).name == name
     assert load_standard(str(shipped_standards()[name])) == load_standard(name)
+
+
+def test_every_criterion_has_a_day_that_is_looked_at_again_with_each_version() -> None:
+    """A limit that was changed after a fault was known is not older than the fault."""
+    every = [load_standard(name) for name in SHIPPED]
+    dated = dated_criteria()
+    assert [(one.standard, one.version, one.criterion) for one in dated] == [
+        (standard.name, standard.version, criterion.id) for standard in every for criterion in standard.criteria
+    ]
+    assert all(date.fromisoformat(one.since) >= date(2026, 11, 24) for one in dated)
 
 
 def test_every_limit_looks_at_something_that_is_measured(tmp_path: Path) -> None:

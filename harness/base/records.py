@@ -17,6 +17,10 @@ from harness.base.digest import canonical_json, digest_file
 from harness.base.errors import EvidenceError
 from harness.base.numbers import encode_number
 
+# `field(default=None, metadata=LATER)`: records of the same format were written without it. It is left out while it is
+# None, so that they are still read.
+LATER: Mapping[str, bool] = {"later": True}
+
 
 def encode(value: Any) -> Any:
     """A record as JSON values: its fields by name, tuples as lists, and numbers that are not finite by name."""
@@ -27,7 +31,8 @@ def encode(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return encode(value.model_dump(mode="json"))
     if is_dataclass(value) and not isinstance(value, type):
-        return {name: encode(getattr(value, name)) for name in field_names(type(value))}
+        absent = {name for name in _later(type(value)) if getattr(value, name) is None}
+        return {name: encode(getattr(value, name)) for name in field_names(type(value)) if name not in absent}
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -80,6 +85,11 @@ def read_json(path: Path) -> Any:
     if not same:
         raise EvidenceError(f"{path} is not in canonical form: it was edited.")
     return value
+
+
+@functools.cache
+def _later(kind: Any) -> frozenset[str]:
+    return frozenset(field.name for field in fields(kind) if field.metadata == LATER)
 
 
 def parse(kind: Any, value: Any, origin: Path) -> Any:

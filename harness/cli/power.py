@@ -23,7 +23,7 @@ from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_c
 from harness.defects import AREAS, PARALLEL, Defect, defects_of_file, load_defect, shipped_defects
 from harness.defects.draw import drawn_defects
 from harness.power.page import PowerPage, build_page, render_power
-from harness.power.rates import false_alarms, found
+from harness.power.rates import false_alarms, misses
 from harness.power.record import Clean, Planted, first_sightings, read_power
 from harness.studies.power import StudyPlan, run_study
 
@@ -82,10 +82,11 @@ def power(
     page = build_page(study)
     if as_json:
         rates = {row.name: {"rate": row.rate, "interval": row.interval} for row in page.rates}
-        print(json.dumps({"study": str(out), "rates": rates, "missed": [missed for missed, _ in page.missed]}))
+        names = {"missed": [one for one, _ in page.missed], "none": [one for one, _ in page.none]}
+        print(json.dumps({"study": str(out), "rates": rates, **names}))
     else:
         _print(page, study.seconds, out)
-    return MET if found(study).count == len(study.planted) and not false_alarms(study).count else NOT_MET
+    return MET if not any(misses(study)) and not false_alarms(study).count else NOT_MET
 
 
 def _chosen(names: Sequence[str] | None, case: str | None) -> list[Defect]:
@@ -140,6 +141,8 @@ class _Shown:
 
 def _planted_line(planted: Planted) -> str:
     first = first_sightings(planted.sightings)
+    if planted.none:
+        return f"{planted.defect.id} is none here: no bit differs"
     if not first:
         return f"{planted.defect.id} MISSED"
     when = {None: "after the run", 0: "before the first step"}.get(first[0].step, f"at step {first[0].step}")
@@ -161,7 +164,8 @@ def _print(page: PowerPage, seconds: float, out: Path) -> None:
     out_console.print(table)
     for row in page.rates:
         out_console.print(f"{row.name}, {row.note}: {row.rate}, {row.interval}", markup=False, soft_wrap=True)
-    for missed, why in page.missed:
-        out_console.print(f"missed: {missed}: {why}", markup=False, soft_wrap=True)
+    for word, those in (("missed", page.missed), ("none here", page.none)):
+        for defect, why in those:
+            out_console.print(f"{word}: {defect}: {why}", markup=False, soft_wrap=True)
     where = f"recorded in {out}; page: {out.with_suffix('.html')}"
     out_console.print(f"{seconds / 60:.1f} minutes; {where}", markup=False, soft_wrap=True)

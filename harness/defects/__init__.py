@@ -9,7 +9,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from harness.base.errors import InputError
 from harness.base.near_names import did_you_mean
+from harness.base.records import LATER
 from harness.cases.task import PRETRAIN, TASKS, Task, TaskName
 
 Area = Literal[
@@ -83,8 +84,8 @@ class Defect:
     direction: Pass | None = None
     size: float | None = None
     case: str = PRETRAIN.usual_case
-    since: Day | None = None
-    reported: Day | None = None
+    since: Day | None = field(default=None, metadata=LATER)
+    reported: Day | None = field(default=None, metadata=LATER)
 
     @property
     def task(self) -> Task:

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.base.text import listed
 from harness.evidence.judge import Outcome
+from harness.power.days import by_day, of_others
 from harness.power.rates import (
     Rate,
     by_size,
+    counted,
     criterion_power,
     detected_from,
     false_alarms,
@@ -17,6 +19,7 @@ from harness.power.rates import (
     found_by_rules,
     misses,
     named_rightly,
+    none_here,
     places_named,
     seen_by,
 )
@@ -24,6 +27,7 @@ from harness.power.record import Clean, Planted, PowerStudy, first_sightings
 from harness.report.page import render_template
 from harness.report.words import Fact, Mark, count, mark
 
+NONE = replace(mark(Outcome.INCONCLUSIVE), word="none here")
 FEW = 0.1  # the largest share of the defects that is listed by name
 
 
@@ -65,6 +69,7 @@ class DefectRow:
     rules: tuple[Mark, ...]
     place: str
     named: Mark | None
+    reported: str
     diagnosis: str
 
 
@@ -95,6 +100,7 @@ class PowerPage:
     located: bool
     criteria: tuple[CriterionPowerRow, ...]
     missed: tuple[tuple[str, str], ...]
+    none: tuple[tuple[str, str], ...]
     left: tuple[str, ...]
     defects: tuple[DefectRow, ...]
     clean: tuple[CleanRow, ...]
@@ -127,12 +133,17 @@ def build_page(study: PowerStudy) -> PowerPage:
             )
             for one in criterion_power(study)
         ),
-        missed=tuple((one.defect.id, f"{one.defect.what} {one.defect.note}".strip()) for one in misses(study)),
+        missed=tuple(_described(misses(study))),
+        none=tuple(_described(none_here(study))),
         left=tuple(_left(study)),
         defects=tuple(_defect(one, study.rules) for one in study.planted),
         clean=tuple(_clean(study)),
         command=" ".join(study.command),
     )
+
+
+def _described(every: Iterable[Planted]) -> Iterator[tuple[str, str]]:
+    yield from ((one.defect.id, f"{one.defect.what} {one.defect.note}".strip()) for one in every)
 
 
 def _facts(study: PowerStudy) -> Iterator[Fact]:
@@ -150,6 +161,15 @@ def _facts(study: PowerStudy) -> Iterator[Fact]:
 
 def _rates(study: PowerStudy) -> Iterator[RateRow]:
     yield _rate("All criteria together", "defects rejected", found(study), own=True)
+    if (split := by_day(study)) is not None:
+        yield _rate(
+            "Planted after the criteria", "defects that are younger than every criterion", split.after, own=True
+        )
+        yield _rate("Planted before a criterion", "defects that were known when a criterion was set", split.before)
+        what = "defects rejected by a criterion that is older than the defect"
+        yield _rate("By older criteria", what, split.older, own=True)
+    if (others := of_others(study)).total:
+        yield _rate("Faults of others", "bugs of public frameworks, rebuilt by their effect", others, own=True)
     for name in study.standards:
         yield _rate(name, "this standard alone", found_by(study, name), own=True)
     for rule, rate in found_by_rules(study).items():
@@ -175,8 +195,8 @@ def _detected(study: PowerStudy) -> str:
 def _left(study: PowerStudy) -> Iterator[str]:
     """The defects that a standard misses, if it rejects nearly all, and the criteria that reject them."""
     for name in study.standards:
-        left = [one for one in study.planted if one.sightings and not seen_by(one, name)]
-        if 0 < len(left) <= FEW * len(study.planted):
+        left = [one for one in counted(study) if one.sightings and not seen_by(one, name)]
+        if 0 < len(left) <= FEW * len(counted(study)):
             others = sorted({sighting.criterion for one in left for sighting in one.sightings})
             ids = listed([one.defect.id for one in left])
             yield f"{name} alone does not reject {ids}; other criteria do: {listed(others)}."
@@ -211,13 +231,14 @@ def _defect(planted: Planted, rules: Iterable[str]) -> DefectRow:
         imitates=defect.imitates,
         source=defect.source,
         case=planted.case,
-        seen=_seen(bool(first)),
+        seen=NONE if planted.none else _seen(bool(first)),
         when=_when(first[0].step) if first else "",
         first=listed([one.criterion for one in first]),
         more=f"and {count(others, 'criterion', 'criteria')} later" if others else "",
         rules=tuple(_seen(planted.rules[rule]) for rule in rules),
         place=defect.place or "",
-        named=_seen(named_rightly(planted), ("named", "not named")) if defect.place else None,
+        named=_seen(named_rightly(planted), ("named", "not named")) if defect.place and not planted.none else None,
+        reported=defect.reported or "",
         diagnosis=planted.named or "nothing differs",
     )
 

@@ -1,4 +1,7 @@
-"""Rates of a study, each with its interval of 95 %."""
+"""Rates of a study, each with its interval of 95 %.
+
+A fault that changes no bit of its runs is none in its case: it counts neither as rejected nor as missed.
+"""
 
 import math
 from collections.abc import Iterator
@@ -47,10 +50,20 @@ class CriterionPower:
         return self.first == 0
 
 
+def counted(study: PowerStudy) -> tuple[Planted, ...]:
+    """The defects that rates are about: all but those that are none in their case."""
+    return tuple(planted for planted in study.planted if not planted.none)
+
+
+def none_here(study: PowerStudy) -> tuple[Planted, ...]:
+    """The defects that are none in their case, since no bit of a run differs from the correct subject's."""
+    return tuple(planted for planted in study.planted if planted.none)
+
+
 def criterion_power(study: PowerStudy) -> tuple[CriterionPower, ...]:
     """Each criterion that was judged, in the order of the standards."""
-    every = [{s.criterion for s in planted.sightings} for planted in study.planted]
-    first = [{s.criterion for s in first_sightings(planted.sightings)} for planted in study.planted]
+    every = [{s.criterion for s in planted.sightings} for planted in counted(study)]
+    first = [{s.criterion for s in first_sightings(planted.sightings)} for planted in counted(study)]
     return tuple(
         CriterionPower(
             criterion=criterion,
@@ -64,7 +77,7 @@ def criterion_power(study: PowerStudy) -> tuple[CriterionPower, ...]:
 
 def found_by(study: PowerStudy, standard: str) -> Rate:
     """How many defects a standard alone rejects."""
-    return Rate(count=sum(seen_by(planted, standard) for planted in study.planted), total=len(study.planted))
+    return Rate(count=sum(seen_by(planted, standard) for planted in counted(study)), total=len(counted(study)))
 
 
 def seen_by(planted: Planted, standard: str) -> bool:
@@ -74,13 +87,13 @@ def seen_by(planted: Planted, standard: str) -> bool:
 
 def found(study: PowerStudy) -> Rate:
     """How many defects any criterion rejects."""
-    return Rate(count=sum(bool(planted.sightings) for planted in study.planted), total=len(study.planted))
+    return Rate(count=sum(bool(planted.sightings) for planted in counted(study)), total=len(counted(study)))
 
 
 def found_by_rules(study: PowerStudy) -> dict[str, Rate]:
     """How many defects each of the other rules rejects, on the same traces."""
     return {
-        rule: Rate(count=sum(planted.rules[rule] for planted in study.planted), total=len(study.planted))
+        rule: Rate(count=sum(planted.rules[rule] for planted in counted(study)), total=len(counted(study)))
         for rule in study.rules
     }
 
@@ -92,7 +105,7 @@ def false_alarms(study: PowerStudy) -> Rate:
 
 def places_named(study: PowerStudy) -> Rate:
     """For how many of the defects that have a place the diagnosis named it."""
-    placed = [planted for planted in study.planted if planted.defect.place is not None]
+    placed = [planted for planted in counted(study) if planted.defect.place is not None]
     return Rate(count=sum(map(named_rightly, placed)), total=len(placed))
 
 
@@ -148,9 +161,9 @@ def detected_from(study: PowerStudy) -> float | None:
 
 
 def _sized(study: PowerStudy) -> list[tuple[float, Planted]]:
-    return [(one.defect.size, one) for one in study.planted if one.defect.size]
+    return [(one.defect.size, one) for one in counted(study) if one.defect.size]
 
 
 def misses(study: PowerStudy) -> Iterator[Planted]:
     """The defects that no criterion rejected."""
-    return (planted for planted in study.planted if not planted.sightings)
+    return (planted for planted in counted(study) if not planted.sightings)

@@ -6,10 +6,10 @@ give for the same traces. `harness.studies` makes the runs; nothing here imports
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.base.records import read_record
+from harness.base.records import LATER, read_record
 from harness.cases.task import PRETRAIN, Task
 from harness.comparison.catalogue import CATALOGUE
 from harness.defects import Defect
@@ -38,7 +38,8 @@ class Planted:
     """A defect in a case, with the criteria that rejected it.
 
     `rules` gives for each other rule whether it rejects the same traces. `named` is the place that the diagnosis gives,
-    or None if it found nothing.
+    or None if it found nothing. `differs`: whether any bit of a run differs from the correct subject's: loss, norm and
+    rate of a step, a probed gradient or update, a final parameter; None in a study that did not compare them.
     """
 
     defect: Defect
@@ -47,6 +48,12 @@ class Planted:
     sightings: tuple[Sighting, ...]
     rules: Mapping[str, bool]
     seconds: float
+    differs: bool | None = field(default=None, metadata=LATER)
+
+    @property
+    def none(self) -> bool:
+        """Whether it is no fault in this case, such as a rounding that the case makes anyway."""
+        return self.differs is False
 
 
 @dataclass(frozen=True, kw_only=True)

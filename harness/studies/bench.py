@@ -2,12 +2,13 @@
 diagnosed. The weights that a case of inference trains belong to the shared half."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import InputError
-from harness.base.records import write_json
+from harness.base.records import read_json, write_json
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
 from harness.certify.diagnose import jobs as tapped_jobs
@@ -22,8 +23,12 @@ from harness.evidence.judge import Finding, judge
 from harness.runners.executor import Executor
 from harness.runners.job import Job
 from harness.runs.inputs import Inputs
+from harness.runs.trace import Run
 from harness.standards import Standard
+from harness.studies.bits import bits_of
+from harness.studies.variations import SUBJECT as CORRECT
 
+BITS = "bits.json"  # what the runs of the correct subject computed
 Jobs = Callable[[Case, Options], list[Job]]
 
 
@@ -71,18 +76,43 @@ def _of_subject(job: Job) -> bool:
     return job.side == "subject" and job.run != TRAINING
 
 
-def judge_subject(
-    bench: Bench, runner: str, directory: Path, executor: Executor
-) -> tuple[Comparison, tuple[Finding, ...]]:
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A subject by the reference half of a bench; `bits` are the digests of what its runs computed."""
+
+    comparison: Comparison
+    findings: tuple[Finding, ...]
+    bits: Mapping[str, str]
+
+
+def judge_subject(bench: Bench, runner: str, directory: Path, executor: Executor) -> Judged:
     """Runs a subject in a directory of its own and judges it by the reference half of a bench.
 
     Raises:
         InputError: a run broke.
     """
     _share(directory, bench.plain, ("inputs", "runs/*", "tensors/*"))
-    _execute(bench, all_jobs, runner, directory, executor)
+    runs = _execute(bench, all_jobs, runner, directory, executor)
     _, comparison = compare_runs(directory, bench.case, bench.inputs)
-    return comparison, tuple(finding for standard in bench.standards for finding in judge(comparison, standard))
+    findings = tuple(finding for standard in bench.standards for finding in judge(comparison, standard))
+    return Judged(comparison=comparison, findings=findings, bits=bits_of(runs))
+
+
+def correct_bits(bench: Bench, executor: Executor) -> Mapping[str, str]:
+    """The digests of what the runs of the correct subject compute, made once for a bench.
+
+    Raises:
+        InputError: a run broke.
+    """
+    kept = bench.options.out / BITS
+    if not kept.is_file():
+        directory = bench.options.out / "correct"
+        shutil.rmtree(directory, ignore_errors=True)
+        _share(directory, bench.plain, ("inputs", "runs/*", "tensors/*"))
+        write_json(kept, bits_of(_execute(bench, all_jobs, CORRECT, directory, executor)))
+        shutil.rmtree(directory)
+    found: Mapping[str, str] = read_json(kept)
+    return found
 
 
 def name_place(bench: Bench, runner: str, directory: Path, executor: Executor) -> str | None:
@@ -99,16 +129,18 @@ def name_place(bench: Bench, runner: str, directory: Path, executor: Executor) -
     return named.place if named else None
 
 
-def _execute(bench: Bench, every: Jobs, runner: str, directory: Path, executor: Executor) -> None:
-    """Makes the subject's runs. One that breaks is no measurement: any gate rejects a missing run."""
+def _execute(bench: Bench, every: Jobs, runner: str, directory: Path, executor: Executor) -> list[Run]:
+    """The subject's runs, made here. One that breaks is no measurement: any gate rejects a missing run."""
     options = dataclasses.replace(bench.options, out=directory, subject=runner, resume=False)
     jobs = [job for job in every(bench.case, options) if _of_subject(job)]
-    for run in executor.execute(jobs, bench.case):
+    runs = executor.execute(jobs, bench.case)
+    for run in runs:
         if not run.outcome.ended:
             raise InputError(
                 f"{runner} does not run, so it shows nothing of the gate: {run.name} {run.outcome.detail}.\n"
                 f"{run.outcome.log_tail}"
             )
+    return runs
 
 
 def _share(directory: Path, source: Path, patterns: Sequence[str]) -> None:

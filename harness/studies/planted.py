@@ -16,7 +16,7 @@ from harness.power.rules import other_rules
 from harness.runners.executor import Executor
 from harness.runners.launcher import Launcher
 from harness.standards import Standard
-from harness.studies.bench import Bench, judge_subject, name_place, set_up
+from harness.studies.bench import Bench, correct_bits, judge_subject, name_place, set_up
 from harness.studies.forks import Forks
 
 
@@ -40,13 +40,14 @@ def run_planted(
     def made(defect: Defect, case: Case) -> Planted:
         result = _result(options, defect)
         if not result.is_file():
-            planted = _planted(defect, benches[case.name], options.out / "at-work" / defect.id, forks)
-            write_json(result, planted)
+            directory = options.out / "at-work" / defect.id
+            write_json(result, _planted(defect, benches[case.name], correct[case.name], directory, forks))
         found: Planted = parse(Planted, read_json(result), result)
         return found
 
     of = defects[0][1]
     with ThreadPoolExecutor(options.workers) as at_once, Forks(threads_of(of, options), of.task) as forks:
+        correct = {name: correct_bits(bench, forks) for name, bench in benches.items()}
         yield from at_once.map(made, *zip(*defects, strict=True))
 
 
@@ -54,17 +55,18 @@ def _result(options: Options, defect: Defect) -> Path:
     return options.out / "planted" / f"{defect.id}.json"
 
 
-def _planted(defect: Defect, bench: Bench, directory: Path, executor: Executor) -> Planted:
+def _planted(defect: Defect, bench: Bench, correct: Mapping[str, str], directory: Path, executor: Executor) -> Planted:
     shutil.rmtree(directory, ignore_errors=True)
     begun = time.monotonic()
-    comparison, findings = judge_subject(bench, defect.runner, directory / "plain", executor)
+    judged = judge_subject(bench, defect.runner, directory / "plain", executor)
     named = name_place(bench, defect.runner, directory / "tapped", executor)
     shutil.rmtree(directory)
     return Planted(
         defect=defect,
         case=bench.case.name,
         named=named,
-        sightings=sightings(findings),
-        rules=other_rules(comparison, bench.case.task),
+        sightings=sightings(judged.findings),
+        rules=other_rules(judged.comparison, bench.case.task),
         seconds=round(time.monotonic() - begun, 1),
+        differs=judged.bits != correct,
     )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import EvidenceError, InputError
-from harness.base.records import write_json
+from harness.base.records import encode, write_json
 from harness.cases import task as tasks
 from harness.cases.case import load_case
 from harness.cases.runs_of_a_case import judges_layout
@@ -19,12 +19,12 @@ from harness.comparison.measurement import Comparison, Measurement
 from harness.defects import INFERENCE, PARALLEL, Defect, shipped_defects
 from harness.evidence.judge import Finding, Judged, Outcome
 from harness.evidence.provenance import Environment, Source
-from harness.power import rates, record, rules
+from harness.power import days, rates, record, rules
 from harness.power.page import build_page, render_power
 from harness.power.rates import Rate, named_rightly
 from harness.power.record import Planted, PowerStudy, Sighting, first_sightings, read_power, sightings
 from harness.power.rules import other_rules
-from harness.standards import Limit, load_standard
+from harness.standards import Dated, Limit, load_standard
 from harness.studies.clean import chosen
 from harness.studies.power import USUAL_LAYOUT, StudyPlan
 from harness.studies.variations import variations_of
@@ -305,11 +305,95 @@ def test_the_page_next_to_a_study_is_that_of_its_file(
 
 def test_a_study_survives_its_file_and_an_edit_is_rejected(tmp_path: Path) -> None:
     made = dataclasses.replace(study(planted(sighting("a/x", 1))), clean=(clean("wide", 0),))
-    write_json(tmp_path / "power.json", dataclasses.asdict(made))
+    write_json(tmp_path / "power.json", made)
     assert read_power(tmp_path / "power.json") == made
-    write_json(tmp_path / "power.json", {**dataclasses.asdict(made), "more": 1})
+    write_json(tmp_path / "power.json", {**encode(made), "more": 1})
     with pytest.raises(EvidenceError, match=r"power\.json"):
         read_power(tmp_path / "power.json")
+
+
+def dated(since: str | None, *found: Sighting, reported: str | None = None) -> Planted:
+    one = planted(*found)
+    other = dataclasses.replace(one.defect, id="of-somebody", since=since, reported=reported)
+    return dataclasses.replace(one, defect=other)
+
+
+OLD, NEW = "official/first-loss", "strict-probe-fp32/gradients-line"
+
+
+@pytest.fixture
+def of_days(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A study of the tenth, whose criteria are of the second and of the fourth."""
+    ages = {OLD: "2026-01-02", NEW: "2026-01-04"}
+    known = [
+        Dated(standard=name.split("/")[0], version=1, criterion=name.split("/")[1], since=day)
+        for name, day in ages.items()
+    ]
+    monkeypatch.setattr(days, "dated_criteria", lambda: tuple(known))
+
+    def of(*every: Planted) -> days.Split | None:
+        made = dataclasses.replace(study(*every), recorded="2026-01-10T00:00:00+00:00", criteria=(OLD, NEW))
+        return days.by_day(made)
+
+    return of
+
+
+def test_a_fault_of_the_day_of_a_criterion_is_not_younger_than_it(of_days: Any) -> None:
+    first = of_days(dated("2026-01-02", sighting(OLD)))
+    assert (first.after.total, first.before.total, first.older.total) == (0, 1, 0)
+    last = of_days(dated("2026-01-04", sighting(NEW)))
+    assert (last.after.total, last.before.total) == (0, 1)
+
+
+def test_a_fault_that_only_a_younger_criterion_rejects_was_missed_when_it_was_new(of_days: Any) -> None:
+    between = [dated("2026-01-03", sighting(NEW)), dated("2026-01-03", sighting(NEW), sighting(OLD))]
+    missed = dated("2026-01-05")
+    found = of_days(*between, missed, dated("2026-01-05", sighting(NEW)))
+    assert (found.before, found.after) == (Rate(count=2, total=2), Rate(count=1, total=2))
+    assert found.older == Rate(count=2, total=4)
+
+
+def test_a_fault_without_a_day_is_in_neither_part(of_days: Any) -> None:
+    assert of_days(dated(None, sighting(OLD))) is None
+
+
+def test_a_criterion_without_a_day_is_as_old_as_the_study() -> None:
+    made = dataclasses.replace(study(dated("2026-01-09", sighting("a/x"))), recorded="2026-01-10T00:00:00+00:00")
+    found = days.by_day(made)
+    assert found is not None and (found.after.total, found.older.total) == (0, 0)
+
+
+def test_a_study_without_days_takes_those_of_the_catalogue() -> None:
+    shipped = next(one for one in shipped_defects().values() if one.reported)
+    undated = dataclasses.replace(shipped, since=None, reported=None)
+    one = dataclasses.replace(planted(sighting("a/x")), defect=undated)
+    assert days.of_others(study(one)) == Rate(count=1, total=1)
+    foreign = dataclasses.replace(one, defect=dataclasses.replace(undated, runner="mine.py:Mine"))
+    assert days.of_others(study(foreign)).total == 0
+
+
+def test_bugs_of_others_have_a_rate_of_their_own() -> None:
+    every = dated("2026-01-05", sighting("a/x"), reported="2020-01-01"), dated("2026-01-05"), dated("2026-01-05")
+    page = build_page(study(*every))
+    (row,) = [row for row in page.rates if row.name == "Faults of others"]
+    assert row.rate == "1 of 1"
+    assert [row.reported for row in page.defects] == ["2020-01-01", "", ""]
+    assert "reported on 2020-01-01" in render_power(study(*every))
+
+
+def test_a_fault_that_changes_no_bit_is_neither_rejected_nor_missed() -> None:
+    none = dataclasses.replace(planted(place="model.norm"), differs=False)
+    made = study(planted(sighting("a/x")), none, dataclasses.replace(planted(), differs=True))
+    assert rates.found(made) == Rate(count=1, total=2)
+    assert rates.places_named(made).total == 0 and len(list(rates.misses(made))) == 1
+    page = build_page(made)
+    assert (page.headline, [row.seen.word for row in page.defects]) == ("1 of 2", ["rejected", "none here", "missed"])
+    assert [id for id, _ in page.none] == [DEFECT.id]
+    assert "None in this case" in render_power(made) and "None in this case" not in render_power(study(planted()))
+
+
+def test_a_study_that_compared_no_bits_counts_every_fault() -> None:
+    assert rates.found(study(planted(), planted(sighting("a/x")))) == Rate(count=1, total=2)
 
 
 def sized(size: float, rejected: bool) -> Planted:

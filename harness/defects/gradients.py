@@ -258,8 +258,6 @@ class AllRounded(OneChanged):
     imitates="Gradients communicated in bfloat16",
     source="https://arxiv.org/abs/1710.03740",
     since="2026-11-24",
-    place="lm_head.weight",
-    direction="backward",
 )
 class GradientsBfloat16(MindSporeSubject):
     """Every gradient is rounded to bfloat16 before it is clipped and used."""

@@ -15,7 +15,7 @@ from harness.cases.case import Case
 from harness.comparison.distance import HALF_ULP, relative
 from harness.comparison.left import difference
 from harness.runs.places import HEAD, LOSS, Direction, places
-from harness.runs.sketches import SKETCH
+from harness.runs.sketches import SKETCH, sketched
 from harness.runs.taps import TapRecord, exact_loss
 from harness.runs.trace import Run, Side, Step
 
@@ -144,6 +144,21 @@ class TappedStep:
         """Whether a side left its tensor at a place, or a sketch of it."""
         full, left = tensor_name(direction, name), self.sides[side].tensors
         return full in left or f"{full}{SKETCH}" in left
+
+    def before(self, name: str) -> frozenset[str]:
+        """A place and all that it is computed from: where its gradient goes."""
+        found, rest = set[str](), [name]
+        while rest:
+            if (one := rest.pop()) not in found:
+                found.add(one)
+                rest += self.places[one].inputs
+        return frozenset(found)
+
+    def left(self, side: Side, direction: Direction, name: str) -> npt.NDArray[Any] | None:
+        """A side's tensor at a place or, where it left none, the sums of its sketch, which are linear in it."""
+        full, left = tensor_name(direction, name), self.sides[side].tensors
+        sketch = sketched(left, full)
+        return left.get(full) if sketch is None else sketch.buckets
 
     def tensor(self, side: Side, direction: Direction, name: str) -> npt.NDArray[Any] | None:
         """A side's tensor at a place, if it left the tensor itself."""

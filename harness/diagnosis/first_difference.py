@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.diagnosis.clues import Scene, clue, loss_clue
+from harness.diagnosis.common_cause import common_cause
 from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, TappedStep, tensor_name
 from harness.runs.places import HEAD, LOSS
 
@@ -20,7 +21,8 @@ class Named:
     """The first place at which the subject differs.
 
     `place` is a module, a parameter, or a check. `reading` holds the numbers, if there are any. If a gradient arrives
-    wrong, `place` is the module whose derivative computed it, and `reading.name` is where it arrived.
+    wrong, `place` is the module whose derivative computed it, and `reading.name` is where it arrived. If all gradients
+    of parameters have one cause, `place` is that of the cause.
     """
 
     place: str
@@ -38,6 +40,8 @@ def name_first(step: TappedStep, readings: Sequence[Reading]) -> Named | None:
     first = next((reading for reading in readings if reading.state == "differs"), None)
     if first is None:
         return None
+    if (cause := common_cause(step, readings)) is not None:
+        return Named(place=cause.place, finding=cause.finding, clue=cause.clue, reading=cause.reading)
     if step.sides["subject"].taps.missing and first.direction == "parameter":
         return _by_parameters_alone(readings)
     if (uncalled := _uncalled(step, first)) is not None:

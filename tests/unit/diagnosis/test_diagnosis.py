@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import EvidenceError
+from harness.diagnosis.common_cause import EVERY
 from harness.diagnosis.diagnosis import Check, Diagnosis, diagnose, first_difference, for_a_clue, judge_sides, record
 from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, TappedRun, allowance
 from harness.runners.worker import ALWAYS_WHOLE
@@ -179,6 +180,91 @@ def test_without_taps_the_parameter_that_differs_most_is_named() -> None:
     assert "3 of 25 parameters differ" in found.sentence
     assert "the first wrong place is unknown" in found.sentence
     assert [check.state for check in found.checks[:3]] == ["not recorded", "not recorded", "differs"]
+
+
+GRADIENTS = [name for name in EXACT if name.startswith("gradient.")]
+BACKWARD = [name for name in EXACT if name.startswith("backward.") and name != "backward.loss"]
+
+
+def untapped(change: Change) -> dict[Side, TappedRun]:
+    """Sides whose subject recorded nothing inside the step."""
+
+    def changed(tensors: dict[str, Any]) -> None:
+        for name in [name for name in tensors if name.startswith(("forward", "backward"))]:
+            del tensors[name]
+        change(tensors)
+
+    sides = three(changed)
+    return {**sides, "subject": tapped("subject", sides["subject"].tensors, TapRecord(missing="no method taps"))}
+
+
+@pytest.mark.parametrize("left", [dict, sketched_sides], ids=["tensors", "sketches"])
+@pytest.mark.parametrize("factor", [2.0, 1.001, -1.0])
+def test_a_factor_of_every_gradient_is_the_loss_s_if_it_is_there_from_the_head_on(left: Any, factor: float) -> None:
+    named = judged(left(three(scaled(factor, *BACKWARD, *GRADIENTS)))).named
+    assert named is not None and named.place == "loss"
+    assert named.finding == (
+        f"every gradient of 25 is {factor:.6g} times what it should be; from lm_head on: the scale of the loss, or its "
+        "derivative"
+    )
+
+
+@pytest.mark.parametrize("left", [dict, sketched_sides], ids=["tensors", "sketches"])
+def test_a_factor_after_the_backward_pass_is_said_to_be_there(left: Any) -> None:
+    named = judged(left(three(scaled(0.5, *GRADIENTS)))).named
+    assert named is not None and named.place == EVERY
+    assert named.finding.startswith(
+        "every gradient of 25 is 0.5 times what it should be; those inside the step are right"
+    )
+
+
+def test_a_factor_is_named_without_taps_too() -> None:
+    named = judged(untapped(scaled(2, *GRADIENTS))).named
+    assert named is not None and named.place == EVERY
+    assert named.finding.startswith("every gradient of 25 is 2 times what it should be; the loss, its scale, or")
+
+
+def test_gradients_with_factors_of_their_own_have_no_common_one() -> None:
+    def change(tensors: dict[str, Any]) -> None:
+        for number, name in enumerate(GRADIENTS):
+            scaled(1 + 0.01 * (number + 1), name)(tensors)
+
+    for sides in (three(change), untapped(change)):
+        named = judged(sides).named
+        assert named is not None and named.place == EVERY
+        assert named.finding.startswith("every gradient of 25 differs, without a common factor; ")
+
+
+def test_all_gradients_but_one_have_no_common_cause() -> None:
+    named = judged(three(scaled(2, *GRADIENTS[1:]))).named
+    assert named is not None and named.place != EVERY
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("model.layers.1.post_attention_layernorm", "model.layers.1.mlp.gate_proj or model.layers.1.mlp.up_proj"),
+        ("model.layers.1.self_attn.softmax", "model.layers.1.self_attn.softmax or model.layers.1.self_attn.mix"),
+        ("model.layers.0", "model.layers.0 or model.layers.1.input_layernorm or model.layers.1.residual"),
+    ],
+)
+def test_without_taps_the_place_before_which_all_gradients_are_wrong_is_named(place: str, named: str) -> None:
+    def change(tensors: dict[str, Any]) -> None:
+        before = {place}
+        for one in reversed(PLACES):
+            if one.name in before:
+                before |= set(one.inputs)
+        wrong = [one.parameter for one in PLACES if one.name in before and one.parameter]
+        for number, name in enumerate(wrong):
+            scaled(1.5 + 0.1 * number, f"gradient.{name}")(tensors)
+
+    found = judged(untapped(change)).named
+    assert found is not None and found.place == named
+
+
+def test_a_wrong_value_is_named_and_not_its_gradients() -> None:
+    named = judged(three(scaled(1.1, "forward.model.norm", "forward.lm_head", *BACKWARD, *GRADIENTS))).named
+    assert named is not None and named.place == "model.norm"
 
 
 def test_a_difference_in_what_was_built_is_reported_with_a_place_and_alone() -> None:

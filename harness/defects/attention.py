@@ -213,3 +213,34 @@ class AttentionDropoutLeftOn(MindSporeSubject):
         def change(self, model: Qwen3ForCausalLM) -> None:
             for _, layer in layers(model):
                 layer.self_attn.attend.softmax = DroppedSoftmax()
+
+
+class TwoRowsAsOne(PlainAttention):
+    """Two rows of a batch are packed into one sequence; each keeps its own positions."""
+
+    def construct(self, query_BNSH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor) -> Tensor:
+        B, N, S, H = query_BNSH.shape
+        packed = [self.pack(x) for x in (query_BNSH, key_BKSH, value_BKSH)]
+        mixed = self.masked(packed[0], packed[1], packed[2], self.causal_mask(2 * S))
+        return ops.reshape(ops.transpose(ops.reshape(mixed, (B // 2, N, 2, S, H)), (0, 2, 1, 3, 4)), (B, N, S, H))
+
+    def pack(self, x_BKSH: Tensor) -> Tensor:
+        B, K, S, H = x_BKSH.shape
+        pairs = ops.transpose(ops.reshape(x_BKSH, (B // 2, 2, K, S, H)), (0, 2, 1, 3, 4))
+        return ops.reshape(pairs, (B // 2, K, 2 * S, H))
+
+
+@defect(
+    area="model",
+    imitates="Rows packed into one sequence whose mask lets the later one see the earlier one",
+    source="https://github.com/huggingface/transformers/pull/46634",
+    reported="2026-06-14",
+    since="2026-11-30",
+    place="model.layers.0.self_attn",
+    direction="forward",
+)
+class PackedRowsLeak(MindSporeSubject):
+    """Every second row of a batch also attends to the row before it."""
+
+    class trainer(Masked):
+        attention = TwoRowsAsOne

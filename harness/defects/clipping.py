@@ -213,3 +213,27 @@ class ThresholdOnePercent(MindSporeSubject):
     class trainer(Qwen3Trainer):
         def build_clip(self, max_norm: float | None) -> nn.Cell:
             return ClipByGlobalNorm(max_norm and 1.01 * max_norm)
+
+
+class OfScaled(ClipByGlobalNorm):
+    """`scale` is the number that the loss was multiplied by, so that small gradients survive in half precision."""
+
+    scale = 65536.0
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        norm, _ = super().construct(gradients)
+        return norm, ops.minimum(self.max_norm / (self.scale * norm + 1e-6), 1.0)
+
+
+@defect(
+    area="clipping",
+    imitates="Gradients that are clipped while they are still multiplied by the loss scale, and then divided by it",
+    source="https://github.com/Lightning-AI/pytorch-lightning/issues/9330",
+    reported="2021-09-05",
+    since="2026-11-30",
+)
+class ClippedBeforeUnscaling(MindSporeSubject):
+    """Gradients are clipped to a 65,536th of the threshold; Adam divides by their size, but not in its epsilon."""
+
+    class trainer(WithClip):
+        clip_cell = OfScaled

@@ -252,3 +252,21 @@ class FastExponential(MindSporeSubject):
 
     class trainer(WithLoss):
         loss_cell = PlainLoss
+
+
+@defect(
+    area="loss",
+    imitates="Micro-batches at the end of a window of accumulation whose gradients reach no update",
+    source="https://github.com/NVIDIA-NeMo/Automodel/pull/2257",
+    reported="2026-05-18",
+    since="2026-11-30",
+    case="qwen3-tied-fp32",
+)
+class LastMicroBatchDropped(MindSporeSubject):
+    """The last micro-batch of a step adds nothing; the divisor is still the number of all targets."""
+
+    class trainer(Qwen3Trainer):
+        def micro_batches(self, tokens: Array, loss_mask: Array) -> Iterator[tuple[Tensor, ...]]:
+            *others, (inputs, targets, mask, count) = super().micro_batches(tokens, loss_mask)
+            yield from others
+            yield inputs, targets, ops.zeros_like(mask), count

@@ -384,3 +384,36 @@ class ParameterLeftOut(MindSporeSubject):
 
     class trainer(WithOptimizer):
         optimizer_cell = OneNotUpdated
+
+
+@defect(
+    area="optimizer",
+    imitates="Decoupled decay that is not multiplied by the learning rate, as AdamW's is in torch",
+    source="https://github.com/tensorflow/addons/issues/2282",
+    reported="2020-12-10",
+    since="2026-11-30",
+)
+class DecayWithoutRate(MindSporeSubject):
+    """In every step whose rate is not 0, a weight loses its decay times itself, whatever the rate."""
+
+    class trainer(Qwen3Trainer):
+        def scalars(self, step: int) -> Array:
+            rate, eps, decay = super().scalars(step)
+            used = self.learning_rate(step)
+            return np.array([rate, eps, decay / used if used else decay], np.float32)
+
+
+@defect(
+    area="optimizer",
+    imitates="An Adam that adds epsilon before the second moment's bias is corrected",
+    source="https://github.com/facebookresearch/higher/issues/71",
+    reported="2020-07-30",
+    since="2026-11-30",
+)
+class EpsilonBeforeCorrection(MindSporeSubject):
+    """Epsilon is divided by the root of the bias correction too: 4.5 times too large in the first step, then less."""
+
+    class trainer(Qwen3Trainer):
+        def scalars(self, step: int) -> Array:
+            rate, _, decay = super().scalars(step)
+            return np.array([rate, self.optimizer_config.eps, decay], np.float32)

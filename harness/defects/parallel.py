@@ -345,3 +345,47 @@ class RowsOfAnotherReplica(MindSporeSubject):
     class parallel_trainer(ParallelTrainer):
         def build_optimizer(self, parameters: ms.ParameterTuple) -> AdamW:
             return RowsOfOthers(parameters, self.optimizer_config, self.ranks.replicas)
+
+
+class OfOneShard(SharedClip):
+    """Reports the norm as if each rank's part were the whole."""
+
+    def __init__(self, max_norm: float | None, counted: Sequence[bool], over: Group) -> None:
+        super().__init__(max_norm, counted, over)
+        self.root = float(over.size) ** 0.5
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        norm, factor = super().construct(gradients)
+        return norm / self.root, factor
+
+
+@defect(
+    area="parallel",
+    imitates="A sharded norm that is read before it is reduced, too small by the root of the number of shards",
+    source="https://github.com/radixark/miles_diffusion/pull/35",
+    reported="2026-07-13",
+    since="2026-11-30",
+    case="qwen3-tiny-tp2",
+)
+class NormOfOneShard(MindSporeSubject):
+    """The reported norm is too small by the root of the number of shards; gradients are clipped by the right one."""
+
+    class parallel_trainer(ParallelTrainer):
+        def build_clip(self, max_norm: float | None) -> nn.Cell:
+            return OfOneShard(max_norm, [self._counts(p.name) for p in self._parameters], self.ranks.model)
+
+
+@defect(
+    area="parallel",
+    imitates="A norm that counts gradients which are not sharded once per replica",
+    source="https://github.com/pytorch/pytorch/pull/88955",
+    reported="2022-11-12",
+    since="2026-11-30",
+    case="qwen3-tiny-dp2",
+)
+class NormCountsReplicas(MindSporeSubject):
+    """The norm counts every gradient once per replica: it is too large by the root of their number."""
+
+    class parallel_trainer(ParallelTrainer):
+        def build_clip(self, max_norm: float | None) -> nn.Cell:
+            return SharedClip(max_norm, [self._counts(p.name) for p in self._parameters], self.ranks.world)

@@ -1,5 +1,8 @@
 """Defects of the precision: the right mathematics, with a rounding that is not in the case."""
 
+from typing import Any
+
+import mindspore as ms
 import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
@@ -7,8 +10,9 @@ from mindspore import Tensor, nn, ops
 from harness.defects import defect
 from harness.defects.planting import ChangedModel, bfloat16, exchange, layers, low
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
 from qwen3_model.modeling_qwen3 import (
+    Precision,
     Projection,
     Qwen3ForCausalLM,
     Qwen3Linear,
@@ -17,6 +21,7 @@ from qwen3_model.modeling_qwen3 import (
 )
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import ClipByGlobalNorm, tree_sum
+from qwen3_model.training_step import AccumulateStep, Gradients
 
 
 def round_products(cell: nn.Cell) -> None:
@@ -246,3 +251,75 @@ class GradientNormBfloat16(MindSporeSubject):
     class trainer(Qwen3Trainer):
         def build_clip(self, max_norm: float | None) -> nn.Cell:
             return LowNorm(max_norm)
+
+
+class LowSums(AccumulateStep):
+    """Sums the gradients of micro-batches in bfloat16."""
+
+    def __init__(self, gradients: Gradients, sums: ms.ParameterTuple) -> None:
+        super().__init__(gradients, sums)
+        self.low = low()
+
+    def construct(self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor) -> Tensor:
+        loss, gradients = self.gradients(tokens_BS, targets_BS, mask_BS, count)
+        for i in range(len(self.sums)):
+            ops.assign(self.sums[i], self.low(self.sums[i] + self.low(gradients[i])))
+        return loss
+
+
+@defect(
+    area="precision",
+    imitates="Gradients of micro-batches that are added up in the model's bfloat16",
+    source="https://github.com/deepspeedai/DeepSpeed/issues/1800",
+    reported="2022-03-01",
+    since="2026-11-30",
+    case="qwen3-tied-fp32",
+)
+class GradientSumsBfloat16(MindSporeSubject):
+    """The sums of the micro-batches' gradients are rounded to bfloat16 after each of them."""
+
+    class trainer(Qwen3Trainer):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            if self.gradient_accumulation_steps > 1:
+                self._accumulate_step = LowSums(self._gradients, self._accumulate_step.sums)
+
+
+class ByChunks(nn.Cell):
+    """A projection whose weight's gradient is summed over parts of the tokens, in bfloat16."""
+
+    chunks = 4
+
+    def __init__(self, policy: PrecisionPolicy) -> None:
+        super().__init__()
+        self.product, self.round, self.low = Projection(policy), Precision(policy.compute_dtype), low()
+        self.back, self.outer = ops.MatMul(), ops.MatMul(transpose_a=True)
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.product(x, weight)
+
+    def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        rows = ops.reshape(self.round(x), (self.chunks, -1, x.shape[-1]))
+        given = ops.reshape(self.round(dout), (self.chunks, -1, dout.shape[-1]))
+        total = ops.zeros_like(weight)
+        for i in range(self.chunks):
+            total = self.low(total + self.low(self.outer(given[i], rows[i])))
+        passed = self.back(ops.reshape(given, (-1, dout.shape[-1])), self.round(weight))
+        return ops.reshape(self.round(passed), x.shape), total
+
+
+@defect(
+    area="precision",
+    imitates="A head fused with the loss that sums its weight's gradient over chunks in bfloat16",
+    source="https://github.com/linkedin/Liger-Kernel/pull/830",
+    reported="2025-07-22",
+    since="2026-11-30",
+    place="lm_head.weight",
+    direction="backward",
+)
+class HeadGradientByChunks(MindSporeSubject):
+    """The gradient of the head is summed over four parts of the tokens and rounded to bfloat16 after each."""
+
+    class trainer(ChangedModel):
+        def change(self, model: Qwen3ForCausalLM) -> None:
+            model.lm_head.project = ByChunks(self.policy)

@@ -13,6 +13,7 @@ from harness.defects import defect
 from harness.defects.planting import Array, bfloat16, overwrite
 from harness.runners.mindspore_subject import MindSporeSubject
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
+from qwen3_model.optimizer import step_scalars
 
 
 class Restores(Qwen3Trainer, ABC):
@@ -173,3 +174,45 @@ class StaleCheckpoint(MindSporeSubject):
         def overwrite(self, values: Sequence[Array]) -> None:
             for parameter, value in zip(self._state(), values, strict=True):
                 overwrite(parameter, value)
+
+
+@defect(
+    area="resume",
+    imitates="A scheduler that is advanced to its step once by the checkpoint and once more by the loop",
+    source="https://github.com/THUDM/slime/issues/1546",
+    reported="2026-02-05",
+    since="2026-11-30",
+)
+class ScheduleCountedTwice(MindSporeSubject):
+    """After resuming, the schedule is ahead by the steps before the checkpoint."""
+
+    class trainer(Restores):
+        ahead = 0
+
+        def restored(self) -> None:
+            self.ahead = self.step
+
+        def learning_rate(self, step: int) -> float:
+            return super().learning_rate(step + self.ahead)
+
+
+@defect(
+    area="resume",
+    imitates="An optimizer whose moments and step counter a flag leaves out of the checkpoint",
+    source="https://github.com/deepspeedai/DeepSpeed/pull/7786",
+    reported="2026-01-17",
+    since="2026-11-30",
+)
+class OptimizerStateLost(MindSporeSubject):
+    """Both moments start from zero and the bias correction at step 1; the schedule continues."""
+
+    class trainer(Restores):
+        restored_at = 0
+
+        def restored(self) -> None:
+            self.restored_at = self.step
+            for moment in (*self._optimizer.exp_avg, *self._optimizer.exp_avg_sq):
+                overwrite(moment, np.zeros(moment.shape))
+
+        def scalars(self, step: int) -> Array:
+            return step_scalars(self.optimizer_config, step - self.restored_at, self.learning_rate(step))

@@ -207,3 +207,19 @@ class UsedRateLate(MindSporeSubject):
     class trainer(Qwen3Trainer):
         def scalars(self, step: int) -> Array:
             return step_scalars(self.optimizer_config, step, self.learning_rate(max(1, step - 1)))
+
+
+@defect(
+    area="schedule",
+    imitates="scheduler.step() after each micro-batch, not after each update",
+    source="https://github.com/meta-llama/llama-cookbook/issues/27",
+    reported="2023-07-21",
+    since="2026-11-30",
+    case="qwen3-tied-fp32",
+)
+class ScheduleByMicroBatch(MindSporeSubject):
+    """The schedule advances by the number of micro-batches in each step."""
+
+    class trainer(Qwen3Trainer):
+        def learning_rate(self, step: int) -> float:
+            return super().learning_rate((step - 1) * self.gradient_accumulation_steps + 1)

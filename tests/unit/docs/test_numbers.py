@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.power.days import by_day, of_others
 from harness.power.rates import Rate, false_alarms, found, places_named
 from harness.power.record import PowerStudy, read_power
 from tests.support.documents import SITE, read, tables
@@ -67,3 +68,13 @@ def test_the_page_of_the_study_states_its_rates(study: PowerStudy) -> None:
 def test_the_readme_states_how_many_places_are_named(name: str) -> None:
     places = places_named(read_power(ROOT / "reports" / f"{name}.json"))
     assert f"{places.count} of {places.total}" in words(README)
+
+
+def test_the_summary_states_the_rates_by_days_and_of_faults_of_others(study: PowerStudy) -> None:
+    split = by_day(study)
+    assert split is not None
+    stated = [
+        f"{rate.count} of {rate.total} ({interval(rate)})" if rate.total else "not measured"
+        for rate in (split.after, split.before, split.older, of_others(study))
+    ]
+    assert stated in [row[1:] for row in cells(SUMMARY)]

@@ -1,12 +1,21 @@
 """What a subject computed is compared by bits, and by nothing else."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.cases.case import Case
+from harness.certify.jobs import Options
+from harness.runners.executor import Listener, no_listener
+from harness.runners.job import Job
 from harness.runs.trace import Run, Trace
+from harness.studies.bench import Bench, correct_bits
 from harness.studies.bits import bits_of
+from tests.support.bundles import write_example
+from tests.support.examples import small_case
 from tests.support.tapped import correct, tapped
 
 
@@ -58,6 +67,33 @@ def test_one_bit_of_what_a_run_left_is_another_run(changes: dict[str, Any]) -> N
 
 def test_a_run_without_a_trace_computed_nothing() -> None:
     assert bits_of([run()]) != bits_of([dataclasses.replace(run(), trace=None)])
+
+
+class Executor:
+    """Carries out every job with the same result, and remembers them."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def execute(self, jobs: Sequence[Job], case: Case, listener: Listener = no_listener) -> list[Run]:
+        self.jobs += jobs
+        return [dataclasses.replace(run(), name=job.run) for job in jobs]
+
+
+def test_the_correct_subject_makes_its_runs_once_for_a_case(tmp_path: Path) -> None:
+    case, inputs = small_case(), write_example(tmp_path / "b", case=small_case()).inputs
+    (tmp_path / "plain" / "inputs").mkdir(parents=True)
+    bench = Bench(
+        case=case, inputs=inputs, standards=(), options=Options(out=tmp_path, command=(), subject="mine.py:Mine"),
+        plain=tmp_path / "plain", tapped=None,
+    )  # fmt: skip
+    executor = Executor()
+    first = correct_bits(bench, executor)
+    assert {job.runner for job in executor.jobs} == {"mindspore"} and {job.side for job in executor.jobs} == {"subject"}
+    assert set(first) == {job.run for job in executor.jobs} >= {"subject-1", "subject-2", "subject-probe"}
+    made = len(executor.jobs)
+    assert correct_bits(bench, executor) == first and len(executor.jobs) == made
+    assert not (tmp_path / "correct").exists()
 
 
 def test_the_type_of_a_trace_has_all_of_it() -> None:

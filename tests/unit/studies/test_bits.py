@@ -89,7 +89,7 @@ def test_the_correct_subject_makes_its_runs_once_for_a_case(tmp_path: Path) -> N
     )  # fmt: skip
     executor = Executor()
     first = correct_bits(bench, executor)
-    assert {job.runner for job in executor.jobs} == {"mindspore"} and {job.side for job in executor.jobs} == {"subject"}
+    assert {(job.runner, job.side) for job in executor.jobs} == {(case.task.subject, "subject")}
     assert set(first) == {job.run for job in executor.jobs} >= {"subject-1", "subject-2", "subject-probe"}
     made = len(executor.jobs)
     assert correct_bits(bench, executor) == first and len(executor.jobs) == made

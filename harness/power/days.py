@@ -4,6 +4,7 @@ A catalogue grows beside the criteria, so the rate over all of it flatters them.
 counts as known to whoever set it.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,8 +32,8 @@ class Split:
 
 def by_day(study: PowerStudy) -> Split | None:
     """The rates of rejection by days; None if no fault of the study has a day."""
-    days, catalogue = _days_of_criteria(study), shipped_defects()
-    faults = [(day, one) for one in counted(study) if (day := _described(one, catalogue).since)]
+    days = _days_of_criteria(study)
+    faults = [(day, one) for one in counted(study) if (day := _described(one).since)]
     if not faults or not days:
         return None
     first, last = min(days.values()), max(days.values())
@@ -48,8 +49,7 @@ def by_day(study: PowerStudy) -> Split | None:
 
 def of_others(study: PowerStudy) -> Rate:
     """How many bugs of public frameworks, rebuilt by their effect, are rejected."""
-    catalogue = shipped_defects()
-    return _rejected([one for one in counted(study) if _described(one, catalogue).reported])
+    return _rejected([one for one in counted(study) if _described(one).reported])
 
 
 def _rejected(faults: list[Planted]) -> Rate:
@@ -63,8 +63,14 @@ def _days_of_criteria(study: PowerStudy) -> Mapping[str, str]:
     return {name: min(known.get(name, recorded), recorded) for name in study.criteria}
 
 
-def _described(planted: Planted, catalogue: Mapping[str, Defect]) -> Defect:
+def _described(planted: Planted) -> Defect:
     """The defect with its days. A study that was recorded without them takes those of the catalogue."""
-    recorded, shipped = planted.defect, catalogue.get(planted.defect.id)
-    undated = recorded.since is None and shipped is not None and shipped.runner == recorded.runner
-    return shipped if shipped is not None and undated else recorded
+    recorded = planted.defect
+    if recorded.since is not None or (shipped := _catalogue().get(recorded.id)) is None:
+        return recorded
+    return shipped if shipped.runner == recorded.runner else recorded
+
+
+@functools.cache
+def _catalogue() -> Mapping[str, Defect]:
+    return shipped_defects()

@@ -19,6 +19,7 @@ from harness.runs.inputs import seeded
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
 SMALLEST, LARGEST = 1e-3, 1e-1
+SINCE = "2026-11-29"  # the day of the kinds; their places, sizes and steps are drawn
 SOURCE = "https://arxiv.org/abs/2506.09280"  # silent errors of training, among them those that begin late
 Kind = Literal[
     "output", "gradient", "gradient-once", "gradient-row", "all-gradients-once", "rate", "rate-of-tensor", "decay",
@@ -161,4 +162,5 @@ def drawn_defects(count: int, case: Case, *, first: int = 1) -> Iterator[Defect]
             direction=meaning.direction,
             size=abs(fault.size),
             case=case.name,
+            since=SINCE,
         )

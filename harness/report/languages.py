@@ -56,7 +56,7 @@ CHINESE: Mapping[str, str] = {
     "Directories that are not evidence: their content differs from what was recorded": "不构成证据的目录:其内容与记录不符",
     "Cells that do not work yet": "尚不可用的单元",
     "Cells whose newest run is below the level of an earlier run": "最新一次运行低于此前等级的单元",
-    "newest run": "最新运行",
+    "before": "此前",
     "Every shipped case has evidence here.": "所有随附用例此处均有证据。",
     "Every run of a cell: its level on the day of the run, and how much of its limit the closest "
     "criterion used. 1 is the limit.": "每个单元的历次运行:运行当日的等级,以及最接近阈值的准则占其阈值的比例。1 表示恰好达到阈值。",

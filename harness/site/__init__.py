@@ -59,7 +59,7 @@ def write_site(
     read = {path.stem: read_record(PowerStudy, path, STUDY_FORMAT) for path in studies}
     site, pages = build_site(submissions, unreadable, read, at)
     files: dict[str, str] = {page: render_report(*pair) for page, pair in pages.items()}
-    files |= {cell.badge: badge(_label(cell), cell.level, _newest(cell)) for cell in site.cells}
+    files |= {cell.badge: badge(_label(cell), cell.level, _before(cell)) for cell in site.cells}
     files |= {study.page: render_power(read[study.name]) for study in site.studies}
     files[INDEX] = encode_json(_index(site)).decode()
     files[PAGE] = render_template(
@@ -76,9 +76,9 @@ def _label(cell: SiteCell) -> str:
     return f"{cell.model} {cell.size} · {cell.task} · {cell.device}"
 
 
-def _newest(cell: SiteCell) -> str | None:
-    """The level of a cell's newest run, if it is below the cell's level."""
-    return f"newest run {cell.fallen.level}" if cell.fallen else None
+def _before(cell: SiteCell) -> str | None:
+    """The level that a cell had before its newest run."""
+    return f"was {cell.fallen.level}" if cell.fallen else None
 
 
 def _index(site: Site) -> dict[str, Any]:
@@ -105,10 +105,9 @@ def _indexed(cell: SiteCell) -> dict[str, Any]:
         "layout",
         "precision",
         "level",
-    )  # of the best valid run; "newest_level" is that of the newest run
+    )
     return {
         **{name: getattr(cell, name) for name in plain},
-        "newest_level": cell.history[-1].level,
         "run": cell.run,
         "valid_until": cell.until,
         "worst_ratio": cell.ratio,

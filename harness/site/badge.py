@@ -31,7 +31,7 @@ def badge(what: str, level: str, remark: str | None = None) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole}" height="{HEIGHT}" role="img" aria-label="{label}">'
         f"<title>{label}</title>"
         f'<rect width="{left}" height="{HEIGHT}" fill="#3a3f4a"/>'
-        f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="{COLOURS["none" if remark else level]}"/>'
+        f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="{COLOURS[level]}"/>'
         '<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">'
         f"{words(what, 0, left)}{words(status, left, right)}</g></svg>\n"
     )

@@ -4,15 +4,18 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness.base.digest import digest_json
 from harness.cases.case import Case, load_case, shipped_cases
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome, closest
-from harness.levels.rule import VALID_DAYS, Certificate, Level, best, certify
-from harness.levels.submission import Submission, scope
+from harness.levels.cells import LevelCell, cells
+from harness.levels.rule import Certificate, Level, certify, started
+from harness.levels.scope import scope
+from harness.levels.submission import Submission
 from harness.power.page import RateRow, build_page
 from harness.power.record import PowerStudy
 from harness.report.words import number
@@ -38,7 +41,7 @@ class Past:
     """One run of a cell: its level on its day, and how much of its limit the closest criterion used."""
 
     day: str
-    level: str
+    level: Level
     tone: str
     worst: str
     ratio: float | None
@@ -49,8 +52,8 @@ class Past:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteCell:
-    """A row of the support table. `page` and `badge` are paths on the site. `fallen` is the cell's newest run, if that
-    run is below Preliminary and the cell's level comes from an earlier run."""
+    """A row of the support table. `page` and `badge` are paths on the site. `fallen` is the last earlier run that had a
+    higher level than the cell has now."""
 
     id: str
     case: str
@@ -65,7 +68,7 @@ class SiteCell:
     level: str
     tone: str
     run: str
-    until: str
+    until: str | None
     worst: str
     ratio: float | None
     criterion: str
@@ -114,24 +117,24 @@ def build_site(
     at: datetime,
 ) -> tuple[Site, dict[str, tuple[Submission, Certificate]]]:
     """The site, and the bundle of each certificate by the path of its page."""
-    chosen = sorted(best(submissions, at), key=lambda pair: _order(pair[0]))
+    chosen = sorted(((cell, *cell.current(at)) for cell in cells(submissions)), key=lambda one: _order(one[1]))
     pages: dict[str, tuple[Submission, Certificate]] = {}
-    cells = list[SiteCell]()
-    for submission, certificate in chosen:
-        cell = _cell(submission, certificate, submissions)
+    rows = list[SiteCell]()
+    for group, submission, certificate in chosen:
+        cell = _cell(group, submission, certificate)
         pages[cell.page] = (submission, certificate)
-        cells.append(cell)
+        rows.append(cell)
     ran = {submission.bundle.case.name for submission in submissions}
     shipped = [load_case(name) for name in shipped_cases()]
     site = Site(
         day=f"{at:%Y-%m-%d}",
-        cells=tuple(cells),
-        broken=tuple(cell for cell in cells if cell.level in BROKEN),
-        fallen=tuple(cell for cell in cells if cell.fallen),
+        cells=tuple(rows),
+        broken=tuple(cell for cell in rows if cell.level in BROKEN),
+        fallen=tuple(cell for cell in rows if cell.fallen),
         never_run=tuple((case.name, case.title) for case in shipped if case.name not in ran),
         unreadable=tuple(unreadable),
-        any_npu=any(cell.device == "Ascend" for cell in cells),
-        differences=tuple(differences(submission.bundle for submission, _ in chosen)),
+        any_npu=any(cell.device == "Ascend" for cell in rows),
+        differences=tuple(differences(submission.bundle for _, submission, _ in chosen)),
         studies=tuple(_study(name, study) for name, study in studies.items()),
     )
     return site, pages
@@ -152,16 +155,12 @@ def _order(submission: Submission) -> tuple[Any, ...]:
     )
 
 
-def _cell(submission: Submission, certificate: Certificate, submissions: Sequence[Submission]) -> SiteCell:
-    bundle, what = submission.bundle, certificate.scope
-    id_ = _slug(f"{bundle.case.name}-{what.device}-{bundle.case.digest()[:8]}", what.model)
+def _cell(cell: LevelCell, submission: Submission, certificate: Certificate) -> SiteCell:
+    bundle, what = submission.bundle, cell.scope
+    key = digest_json([what.record(), cell.case_digest])[:8]
+    id_ = _slug(f"{bundle.case.name}-{what.device}-{key}", what.model)
     found = closest(bundle.findings)
-    started = _started(bundle)
-    past = sorted(
-        (one for one in submissions if _same_cell(one.bundle, bundle)),
-        key=lambda one: (_started(one.bundle), one.bundle.digest),
-    )
-    history = tuple(_past(one) for one in past)
+    history = tuple(map(_past, cell.runs))
     return SiteCell(
         id=id_,
         case=bundle.case.name,
@@ -175,8 +174,8 @@ def _cell(submission: Submission, certificate: Certificate, submissions: Sequenc
         precision=what.precision,
         level=certificate.level,
         tone=TONES[certificate.level],
-        run=f"{started:%Y-%m-%d}",
-        until=f"{started + timedelta(days=VALID_DAYS):%Y-%m-%d}",
+        run=f"{certificate.started:%Y-%m-%d}",
+        until=f"{certificate.until:%Y-%m-%d}" if certificate.until else None,
         worst=_worst(found[0] if found else None),
         ratio=_finite(found[0] if found else None),
         criterion=f"{found[1].standard}/{found[1].criterion}" if found else "",
@@ -188,24 +187,27 @@ def _cell(submission: Submission, certificate: Certificate, submissions: Sequenc
         page=f"certificates/{id_}.html",
         badge=f"badges/{id_}.svg",
         history=history,
-        fallen=history[-1] if history[-1].level in BROKEN and certificate.level not in BROKEN else None,
+        fallen=_fallen(history, certificate.level),
         spark=_spark(history),
         again=f"certify run {bundle.case.name}" + (" --device Ascend" if what.device == "Ascend" else ""),
     )
 
 
-def _same_cell(a: Bundle, b: Bundle) -> bool:
-    return (scope(a), a.case.digest()) == (scope(b), b.case.digest())
+def _fallen(history: Sequence[Past], level: Level) -> Past | None:
+    """The last earlier run with a higher level than the newest run and the cell have."""
+    lower = (level, history[-1].level)
+    return next((one for one in reversed(history[:-1]) if not any(now.reaches(one.level) for now in lower)), None)
 
 
 def _past(submission: Submission) -> Past:
     """A run with its level on its own day, whether or not it has expired since."""
     bundle = submission.bundle
-    level = certify(submission, _started(bundle)).level
+    day = started(submission)
+    level = certify(submission, day).level
     found = closest(bundle.findings)
     revision = bundle.source.revision
     return Past(
-        day=f"{_started(bundle):%Y-%m-%d %H:%M}",
+        day=f"{day:%Y-%m-%d %H:%M}",
         level=level,
         tone=TONES[level],
         worst=_worst(found[0] if found else None),
@@ -214,10 +216,6 @@ def _past(submission: Submission) -> Past:
         digest=bundle.digest,
         revision=f"{revision[:12]}{' +' * bundle.source.dirty}" if revision else "",
     )
-
-
-def _started(bundle: Bundle) -> datetime:
-    return datetime.fromisoformat(bundle.occasion.started)
 
 
 def _worst(ratio: float | None) -> str:

@@ -69,6 +69,10 @@ def test_every_level_is_linked_to_its_evidence(bundles: Path, tmp_path: Path) ->
         assert cell["level"] in (tmp_path / "site" / cell["badge"]).read_text()
 
 
+def files_of_badges(bundles: Path, out: Path) -> dict[str, str]:
+    return {one["badge"]: (out / one["badge"]).read_text() for one in written(bundles, out)["cells"]}
+
+
 def test_a_trained_model_is_shown_with_its_differences_time_and_memory(tmp_path: Path) -> None:
     place = tmp_path / "bundles"
     trained = write_example(place / "trained", change=_off_at_7, occasion={"seconds": 150.0})
@@ -106,15 +110,14 @@ def test_a_cell_shows_its_newest_run_and_the_history_of_all(bundles: Path, tmp_p
     assert all(0 < one["worst_ratio"] < 1 for one in cell["history"])
 
 
-def test_a_level_of_an_earlier_run_is_shown_with_the_lower_level_of_the_newest(bundles: Path, tmp_path: Path) -> None:
-    before = written(bundles, tmp_path / "before")["cells"]
-    assert all(one["newest_level"] == one["level"] for one in before)
+def test_the_level_of_a_cell_is_that_of_its_newest_run(bundles: Path, tmp_path: Path) -> None:
+    assert "was Preliminary" not in str(files_of_badges(bundles, tmp_path / "before"))
     write_example(bundles / "night-3", occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
     (cell,) = [one for one in written(bundles, tmp_path / "site")["cells"] if one["case"] == "qwen3-tiny-fp32"]
-    assert (cell["level"], cell["newest_level"]) == ("Preliminary", "none")
-    assert "Preliminary, newest run none" in (tmp_path / "site" / cell["badge"]).read_text()
+    assert (cell["level"], cell["valid_until"]) == ("none", None)
+    assert "none, was Preliminary" in (tmp_path / "site" / cell["badge"]).read_text()
     page = " ".join((tmp_path / "site" / "index.html").read_text().split())
-    assert page.count("newest run</span>") == 1 and "Cells whose newest run is below the level" in page
+    assert page.count(">before</span>") == 1 and "Cells whose newest run is below the level" in page
 
 
 def test_an_edited_bundle_gives_no_level_and_is_listed(bundles: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ COLOURS = {
     "Untested": "#7d5700",
     "Community": "#7d5700",
     "none": "#b3261e",
+    "no evidence": "#5b606b",
 }
 HEIGHT, PADDING, CHARACTER = 20, 10, 6.6
 

@@ -48,7 +48,7 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"t": both, "chinese": chinese, "column": column, "label": label, "sign": sign}
+    environment.globals |= {"t": both, "chinese": chinese, "column": column, "label": label, "glyph": glyph}
     return environment.get_template(name).render(
         style=own_file("report.css"), settings=own_file("settings.js"), site_script=own_file("site.js"), **values
     )
@@ -58,11 +58,11 @@ def render_template(name: str, **values: Any) -> str:
 SIGNS = {"✓": "M2 6.5 4.8 9.3 10 3", "✕": "M2.5 2.5 9.5 9.5M9.5 2.5 2.5 9.5"}
 
 
-def sign(glyph: str) -> Markup:
+def glyph(sign: str) -> Markup:
     """A glyph as it is drawn, without a font where fonts may lack it. The word next to it states the same."""
-    if glyph not in SIGNS:
-        return escape(glyph)
-    return Markup('<svg class="sign" viewBox="0 0 12 12" aria-hidden="true"><path d="{}"/></svg>').format(SIGNS[glyph])
+    if sign not in SIGNS:
+        return escape(sign)
+    return Markup('<svg class="sign" viewBox="0 0 12 12" aria-hidden="true"><path d="{}"/></svg>').format(SIGNS[sign])
 
 
 def plotly_file() -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 
 from harness.attestation import Trust
 from harness.base.errors import InputError
-from harness.cases.case import load_case
 from harness.cases.task import PRETRAIN
 from harness.evidence.bundle import read_bundle
 from harness.levels.rule import Level
@@ -30,17 +30,26 @@ from tests.support.command_line import Call, caller
 from tests.support.examples import ROOT, inference_case, small_case
 
 AT = datetime(2026, 2, 1, tzinfo=UTC)
+NIGHT = small_case().model_copy(update={"name": "qwen3-tiny-fp32"})
+SMALL = small_case(lr_zero_steps=4).model_copy(update={"name": "small"})  # a name alone is no other case
 STUDY = ROOT / "reports" / "power-qwen3-tiny-fp32.json"
 
 
-@pytest.fixture
-def bundles(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two nights of one case, and another case that failed."""
-    place = tmp_path / "bundles"
-    write_example(place / "night-1")
-    write_example(place / "night-2", occasion={"started": "2026-01-31T12:00:00+00:00"}, source={"revision": "f" * 16})
-    write_example(place / "small", case=small_case().model_copy(update={"name": "small"}), change=_nan)
+    place = tmp_path_factory.mktemp("made")
+    later = {"started": "2026-01-31T12:00:00+00:00"}
+    write_example(place / "night-1", case=NIGHT)
+    write_example(place / "night-2", case=NIGHT, occasion=later, source={"revision": "f" * 16})
+    write_example(place / "small", case=SMALL, change=_nan)
     return place
+
+
+@pytest.fixture
+def bundles(made: Path, tmp_path: Path) -> Path:
+    """Bundles that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "bundles"))
 
 
 def _nan(run: str, step: Any) -> Any:
@@ -115,7 +124,7 @@ def test_a_cell_shows_its_newest_run_and_the_history_of_all(bundles: Path, tmp_p
 
 
 def test_the_level_of_a_cell_is_that_of_its_newest_run(bundles: Path, tmp_path: Path) -> None:
-    write_example(bundles / "night-3", occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
+    write_example(bundles / "night-3", case=NIGHT, occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
     (cell,) = [one for one in written(bundles, tmp_path / "site")["cells"] if one["case"] == "qwen3-tiny-fp32"]
     assert (cell["level"], cell["valid_until"]) == ("none", None)
     assert "none, was Preliminary" in (tmp_path / "site" / cell["badge"]).read_text()
@@ -228,12 +237,12 @@ def test_the_command_reports_its_levels(
 def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """Two nights of one case, the same with another text, one that failed, and inference."""
     place = tmp_path_factory.mktemp("shown")
-    case = load_case("qwen3-tiny-fp32")
+    case = NIGHT
     text = {**case.data.model_dump(), "corpus": {"kind": "text", "sha256": "a" * 64}}
-    write_example(place / "bundles" / "night-1")
-    write_example(place / "bundles" / "night-2", occasion={"started": "2026-01-31T12:00:00+00:00"})
+    write_example(place / "bundles" / "night-1", case=case)
+    write_example(place / "bundles" / "night-2", case=case, occasion={"started": "2026-01-31T12:00:00+00:00"})
     write_example(place / "bundles" / "text", case=case.with_changes(data=text))
-    write_example(place / "bundles" / "small", case=small_case().model_copy(update={"name": "small"}), change=_nan)
+    write_example(place / "bundles" / "small", case=SMALL, change=_nan)
     write_example(place / "bundles" / "inference", case=inference_case())
     return written(place / "bundles", place / "site", STUDY), place / "site"
 
@@ -319,7 +328,7 @@ def test_a_cell_has_a_page_with_all_its_certificates(shown: tuple[dict[str, Any]
 
 
 def test_the_feed_lists_every_change_of_a_level_newest_first(bundles: Path, tmp_path: Path) -> None:
-    write_example(bundles / "night-3", occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
+    write_example(bundles / "night-3", case=NIGHT, occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
     index = written(bundles, tmp_path / "site")
     feed = ElementTree.parse(tmp_path / "site" / index["feed"])
     atom = "{http://www.w3.org/2005/Atom}"

@@ -198,7 +198,8 @@ class Withdrawal:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiver:
-    """Accepts that a case does not meet a criterion, for a reason and until the end of a day (UTC)."""
+    """Accepts that a case does not meet a criterion, for a reason and until the end of a day (UTC). `scope` is the line
+    of what it holds for; older statements have none and hold for every scope of their case."""
 
     predicate_type: ClassVar[str] = WAIVER
 
@@ -208,6 +209,7 @@ class Waiver:
     until: date
     role: Role
     stated_at: Moment
+    scope: Line | None = None
 
     def problems(self) -> Iterator[str]:
         """The rules between its fields that it breaks."""
@@ -226,6 +228,7 @@ class Waiver:
                 "until": self.until.isoformat(),
                 "role": self.role,
                 "stated_at": time_text(self.stated_at),
+                **({} if self.scope is None else {"scope": self.scope}),
             },
         }
 

@@ -18,6 +18,7 @@ PACKAGES = (
 )  # fmt: skip
 CANN_HOME, CANN_INFO = "ASCEND_HOME_PATH", Path("compiler") / "version.info"
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
+SMI_SECONDS = 60
 ROOMS = ("harness", "qwen3_model")
 BYTECODE = {"__pycache__", ".pyc"}
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
@@ -48,7 +49,7 @@ def _version(name: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and instruction sets; of a machine with NPUs also the versions of CANN and driver."""
+    """Processor, cores, memory and instruction sets; of a machine with NPUs also their chip, CANN and driver."""
     info = _proc_cpuinfo()
     flags = set(re.findall(r"\w+", info.get("flags", info.get("Features", ""))))
     return {
@@ -62,9 +63,21 @@ def machine() -> dict[str, Any]:
 
 
 def ascend() -> dict[str, str | None]:
-    """Versions of CANN and driver as their packages state them; None where there is none."""
+    """Versions of CANN and driver as their packages state them, and the chip as npu-smi names it; None where there is
+    none, or where chips differ."""
     home = os.environ.get(CANN_HOME)
-    return {"cann": _stated_version(Path(home) / CANN_INFO) if home else None, "driver": _stated_version(DRIVER_INFO)}
+    cann = _stated_version(Path(home) / CANN_INFO) if home else None
+    return {"cann": cann, "driver": _stated_version(DRIVER_INFO), "soc": _soc()}
+
+
+def _soc() -> str | None:
+    """Source: the table of `npu-smi info`, whose rows begin with `| NPU   Name   | Health`."""
+    try:
+        done = subprocess.run(["npu-smi", "info"], capture_output=True, text=True, timeout=SMI_SECONDS, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    found = {match[1] for match in re.finditer(r"^\|\s*\d+\s+([A-Za-z]*\d\w+)\s*\|\s*[A-Z]", done.stdout, re.M)}
+    return found.pop() if len(found) == 1 else None
 
 
 def _stated_version(path: Path) -> str | None:

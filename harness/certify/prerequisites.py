@@ -29,7 +29,6 @@ LEAST_DISK_GIB = 1
 DISK_BYTES_OF_A_PARAMETER = 44
 # Of sketched evidence: the weights, and two checkpoints while one replaces the other.
 DISK_BYTES_WHILE_SKETCHED = 4 + 2 * 12
-SMI_SECONDS = 60
 # A test runner such as tox sets it at random. It decides nothing on a device.
 OF_ANY_VALUE = ("PYTHONHASHSEED",)
 # Which CANN each MindSpore takes. Source: mindspore 2.9.0, run_check/_check_version.py; MindSpore Transformers r1.8.0,
@@ -259,12 +258,12 @@ def _devices(ranks: int) -> Prerequisite:
     remedy = "Is this the right host? In a container, mount devices, driver and npu-smi"
     try:
         done = subprocess.run(
-            ["npu-smi", "info", "-l"], capture_output=True, text=True, timeout=SMI_SECONDS, check=False
+            ["npu-smi", "info", "-l"], capture_output=True, text=True, timeout=environment.SMI_SECONDS, check=False
         )
     except FileNotFoundError:
         return Prerequisite(name="devices", met=False, found="npu-smi is not installed", remedy=remedy)
     except subprocess.TimeoutExpired:
-        found = f"npu-smi gave no answer within {SMI_SECONDS} s"
+        found = f"npu-smi gave no answer within {environment.SMI_SECONDS} s"
         return Prerequisite(name="devices", met=False, found=found, remedy="A device may hang: npu-smi info, dmesg")
     count = re.search(r"Total Count\s*:\s*(\d+)", done.stdout)
     if done.returncode or not count:

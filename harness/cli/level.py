@@ -16,7 +16,9 @@ from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOptio
 from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.evidence.bundle import read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS, MANIFEST
-from harness.levels.rule import Certificate, Level, best
+from harness.levels.cells import cells
+from harness.levels.rule import Certificate, Level
+from harness.levels.scope import scope
 from harness.levels.submission import Submission, claim_of, read_submission
 
 KeyOption = Annotated[Path, typer.Option("--key", help="Private key: the NAME.key that 'certify keygen' wrote.")]
@@ -30,12 +32,16 @@ def level(
     level: Annotated[Level, typer.Option(help="The level that every case must reach for exit code 0.")] = Level.NONE,
     as_json: JsonOption = False,
 ) -> int:
-    """Print the level of each case under a directory, every requirement with its state, and what is missing.
+    """Print the level of each cell under a directory, every requirement with its state, and what is missing.
+
+    A cell is a case in one scope: model, device, layout, precision, mode and versions. Its newest run counts: a level
+    of an earlier run is kept only as far as the newest run's measurements carry it.
 
     Exit code 0: the required level is reached. 1: it is not. 2: a bundle is not as recorded.
     """
     when, trusted = moment(at), load_trust(trust) if trust else None
-    found = best([read_submission(path, trusted, when) for path in _bundles(directory)], when)
+    submissions = [read_submission(path, trusted, when) for path in _bundles(directory)]
+    found = [cell.current(when) for cell in cells(submissions)]
     if as_json:
         print(json.dumps({"levels": [_as_json(*pair) for pair in found]}, ensure_ascii=False))
     else:
@@ -75,7 +81,7 @@ def _as_json(submission: Submission, certificate: Certificate) -> dict[str, Any]
         "bundle": str(submission.bundle.path),
         "case": submission.bundle.case.name,
         "level": certificate.level,
-        "scope": vars(certificate.scope),
+        "scope": certificate.scope.record(),
         "at": certificate.at.isoformat(),
         "standards": certificate.standards,
         "requirements": [vars(requirement) for requirement in certificate.requirements],
@@ -134,7 +140,7 @@ def waive(
     key: KeyOption,
     as_json: JsonOption = False,
 ) -> int:
-    """Accept that a case does not meet a criterion, until a day. It is shown, and a waiver excludes Released."""
+    """Accept that a case does not meet a criterion, in this bundle's scope and until a day. It excludes Released."""
     read_ = read_bundle(bundle)
     known = [finding.criterion for finding in read_.findings]
     if criterion not in known:
@@ -145,7 +151,13 @@ def waive(
     except ValueError:
         raise InputError(f"--until {until!r} is not a day such as 2026-01-31.") from None
     waiver = Waiver(
-        criterion=criterion, case_digest=read_.case.digest(), reason=reason, until=last, role=role, stated_at=_now()
+        criterion=criterion,
+        case_digest=read_.case.digest(),
+        reason=reason,
+        until=last,
+        role=role,
+        stated_at=_now(),
+        scope=scope(read_).line,
     )
     return _write(bundle, "waiver", waiver, key, as_json)
 

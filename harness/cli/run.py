@@ -13,6 +13,7 @@ from harness.certify import case_options, flow, workspace
 from harness.certify.baseline import DEFAULT_DIRECTORY
 from harness.certify.forecast import Forecast
 from harness.certify.jobs import Options, plan
+from harness.cli.next_steps import next_steps
 from harness.cli.options import (
     CASE_HELP,
     DEFAULT_WORKERS,
@@ -31,7 +32,7 @@ from harness.cli.options import (
     reference_device,
 )
 from harness.cli.progress import Progress
-from harness.cli.terminal import BROKEN, MET, NOT_MET, Interrupted, error_console
+from harness.cli.terminal import BROKEN, MET, NOT_MET, Interrupted, error_console, out_console
 from harness.cli.verdict import print_verdict
 from harness.evidence.bundle import Bundle
 from harness.levels.rule import Certificate, Level
@@ -103,7 +104,17 @@ def run(
     )
     bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)
-    return exit_code(bundle, certificate, level)
+    code = exit_code(bundle, certificate, level)
+    if not as_json and certificate.reaches(Level.PRELIMINARY):
+        print_next_steps(bundle)
+    return code
+
+
+def print_next_steps(bundle: Bundle) -> None:
+    """What to do with a bundle that has a level to sign for."""
+    out_console.print("Next:", markup=False)
+    for step in next_steps(bundle, Path.cwd()):
+        out_console.print(f"  {step.command}  # {step.result}", markup=False, soft_wrap=True)
 
 
 def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tuple[Bundle, Certificate]:

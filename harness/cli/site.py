@@ -46,7 +46,11 @@ def site(
         print(json.dumps({"out": str(out), "cells": cells, "refused": dict(written.site.unreadable)}))
         return MET
     for cell in written.site.cells:
-        out_console.print(f"{cell.level}: {cell.case} on {cell.device}", markup=False, soft_wrap=True)
+        changed = f" ({'; '.join(cell.changed)})" if cell.changed else ""
+        line = f"{cell.level}: {cell.case}{changed} on {cell.scope.device}"
+        out_console.print(line, markup=False, soft_wrap=True)
+    without = sum(row.computed is None for row in written.site.rows)
+    out_console.print(f"no evidence: {without} of {len(written.site.stated.levels)} stated levels", markup=False)
     for name, why in written.site.unreadable:
         out_console.print(f"not valid evidence: {name}: {why}", style="yellow", markup=False, soft_wrap=True)
     out_console.print(f"Site: {out / 'index.html'}", markup=False, soft_wrap=True)

@@ -55,7 +55,7 @@ def _summary(bundle: Bundle, certificate: Certificate) -> dict[str, Any]:
         "bundle_digest": bundle.digest,
         "baseline": bundle.baseline.seal if bundle.baseline else None,
         "level": certificate.level,
-        "scope": vars(certificate.scope),
+        "scope": certificate.scope.record(),
         "standards": {standard.name: standard.digest() for standard in bundle.standards},
         "sentence": conclusion.sentence,
         "next_level": conclusion.next_level,

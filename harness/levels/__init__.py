@@ -1,6 +1,7 @@
 """The level of a bundle: a pure function of bundles, attestations and date."""
 
 from harness.levels.rule import Certificate, Level, Requirement, certify
-from harness.levels.submission import Scope, Submission, read_submission
+from harness.levels.scope import Scope
+from harness.levels.submission import Submission, read_submission
 
 __all__ = ["Certificate", "Level", "Requirement", "Scope", "Submission", "certify", "read_submission"]

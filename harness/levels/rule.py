@@ -17,7 +17,8 @@ from harness.evidence.agreement import differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.floor import floor_of
 from harness.evidence.judge import Finding, Outcome
-from harness.levels.submission import Scope, Submission, contradiction, scope, valid_attestations
+from harness.levels.scope import Scope, scope
+from harness.levels.submission import Submission, contradiction, valid_attestations
 from harness.runs.trace import Side
 from harness.standards import Standard, load_standard, shipped_standards
 
@@ -31,6 +32,11 @@ class Level(StrEnum):
     UNTESTED = "Untested"
     COMMUNITY = "Community"
     NONE = "none"
+
+    def reaches(self, required: "Level") -> bool:
+        """Whether this level is the required one or a higher one."""
+        order = list(Level)
+        return order.index(self) <= order.index(required)
 
 
 VALID_DAYS = 180
@@ -68,24 +74,37 @@ TASK_RULES: Mapping[TaskName, TaskRule] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
-    """One requirement of a level, whether it is met, and what was found."""
+    """One requirement of a level, whether it is met, and what was found. `measured`: by the bundle alone, without what
+    others signed or ran."""
 
     level: Level
     text: str
     met: bool
     detail: str
+    measured: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The level with its reasons: the standards it was judged against, what it holds for, and the moment `at` for which
-    it was computed."""
+    """The level with its reasons: the standards it was judged against, what it holds for, when the run started, and the
+    moment `at` for which it was computed."""
 
     level: Level
     standards: tuple[str, ...]
     scope: Scope
+    started: datetime
     at: datetime
     requirements: tuple[Requirement, ...]
+
+    @property
+    def until(self) -> datetime | None:
+        """When the level expires; None for a level that does not, because it requires no recent run."""
+        return expires(self.started) if self.level.reaches(Level.PRELIMINARY) else None
+
+    @property
+    def measured(self) -> Level:
+        """The level that the bundle would have if everything were signed and repeated."""
+        return _reached(tuple(r for r in self.requirements if r.measured))
 
     @property
     def ladder(self) -> tuple[Level, ...]:
@@ -105,25 +124,29 @@ class Certificate:
 
     def reaches(self, required: Level) -> bool:
         """Whether this level is the required one or a higher one."""
-        order = list(Level)
-        return order.index(self.level) <= order.index(required)
+        return self.level.reaches(required)
 
 
 def certify(submission: Submission, at: datetime, others: Sequence[Submission] = ()) -> Certificate:
     """The level of a bundle at a moment (with time zone); `others` are other bundles of its case."""
     requirements = tuple(_requirements(submission, at, others))
+    return Certificate(
+        level=_reached(requirements),
+        standards=tuple(map(_named, submission.bundle.standards)),
+        scope=scope(submission.bundle),
+        started=started(submission),
+        at=at,
+        requirements=requirements,
+    )
+
+
+def _reached(requirements: Sequence[Requirement]) -> Level:
     reached = Level.NONE
     for level in _ladder(requirements):
         if not all(r.met for r in requirements if r.level is level):
             break
         reached = level
-    return Certificate(
-        level=reached,
-        standards=tuple(map(_named, submission.bundle.standards)),
-        scope=scope(submission.bundle),
-        at=at,
-        requirements=requirements,
-    )
+    return reached
 
 
 def _ladder(requirements: Sequence[Requirement]) -> tuple[Level, ...]:
@@ -131,17 +154,14 @@ def _ladder(requirements: Sequence[Requirement]) -> tuple[Level, ...]:
     return tuple(level for level in reversed(Level) if level in present)
 
 
-def best(submissions: Sequence[Submission], at: datetime) -> tuple[tuple[Submission, Certificate], ...]:
-    """For each scope and case the bundle with the highest level, the newest of several, in the order given."""
-    groups: dict[tuple[Scope, str], list[Submission]] = {}
-    for submission in submissions:
-        groups.setdefault((scope(submission.bundle), submission.bundle.case.digest()), []).append(submission)
-    found = []
-    for group in groups.values():
-        rated = [(one, certify(one, at, [other for other in group if other is not one])) for one in group]
-        highest = min(rated, key=lambda pair: (list(Level).index(pair[1].level), -_started(pair[0]).timestamp()))
-        found.append(highest)
-    return tuple(found)
+def started(submission: Submission) -> datetime:
+    """When the run of a bundle started."""
+    return datetime.fromisoformat(submission.bundle.occasion.started)
+
+
+def expires(run: datetime) -> datetime:
+    """When a run that started at a moment carries nothing above Untested any more."""
+    return run + timedelta(days=VALID_DAYS)
 
 
 def _requirements(submission: Submission, at: datetime, others: Sequence[Submission]) -> Iterator[Requirement]:
@@ -215,6 +235,7 @@ def _community_only(submission: Submission) -> Iterator[Requirement]:
             text="Maintained by a team, not only by the community",
             met=False,
             detail=f"{community[0].person} signed for the community, and no team signed",
+            measured=False,
         )
 
 
@@ -226,36 +247,33 @@ def _criterion(level: Level, criterion: str, findings: Sequence[Finding]) -> Req
     return Requirement(level=level, text=found[0].title, met=met, detail=found[0].message)
 
 
-def _started(submission: Submission) -> datetime:
-    return datetime.fromisoformat(submission.bundle.occasion.started)
-
-
 def _age(submission: Submission, at: datetime) -> Requirement:
-    started = _started(submission)
-    until = started + timedelta(days=VALID_DAYS)
-    if started > at:
-        day = f"{started:%Y-%m-%d}, after {at:%Y-%m-%d}"
+    run = started(submission)
+    until = expires(run)
+    if run > at:
+        day = f"{run:%Y-%m-%d}, after {at:%Y-%m-%d}"
         detail = f"run on {day}: a clock is wrong, or --at is an earlier day"
     elif at > until:
         detail = f"it expired on {until:%Y-%m-%d}; run it again: certify run {submission.bundle.case.name}"
     else:
-        detail = f"run on {started:%Y-%m-%d}, valid until {until:%Y-%m-%d}"
+        detail = f"run on {run:%Y-%m-%d}, valid until {until:%Y-%m-%d}"
     return Requirement(
         level=Level.PRELIMINARY,
         text=f"Run at most {VALID_DAYS} days ago",
-        met=started <= at <= until,
+        met=run <= at <= until,
         detail=detail,
     )
 
 
 def _waived(submission: Submission) -> dict[str, str]:
-    """The criteria that a valid waiver accepts as they are, each with the text of the waiver."""
-    case = submission.bundle.case.digest()
+    """The criteria that a valid waiver accepts as they are, each with the text of the waiver. A waiver without a scope,
+    as older versions signed it, is of its case wherever that was run."""
+    case, line = submission.bundle.case.digest(), scope(submission.bundle).line
     return {
         signed.statement.criterion: f"{signed.statement.criterion} waived by {signed.person} until "
         f"{signed.statement.until}: {signed.statement.reason}"
         for signed in submission.statements.waivers
-        if signed.statement.case_digest == case
+        if signed.statement.case_digest == case and signed.statement.scope in (None, line)
     }
 
 
@@ -340,7 +358,7 @@ def _signed(
         detail = f"{good[0].person} also signed in another role: no one accepts their own work"
     else:
         detail = "; ".join([*objections, *_lost(submission, role)]) or "no valid signature"
-    return Requirement(level=level, text=words, met=bool(free), detail=detail)
+    return Requirement(level=level, text=words, met=bool(free), detail=detail, measured=False)
 
 
 def _lost(submission: Submission, role: Role) -> Iterator[str]:
@@ -362,6 +380,7 @@ def _second_run(submission: Submission, others: Sequence[Submission], at: dateti
         text="The test team's own independent run agrees",
         met=met,
         detail=detail if met else "; ".join(filter(None, reasons)) or "there is no second run of this case",
+        measured=False,
     )
 
 

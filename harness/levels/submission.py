@@ -1,4 +1,4 @@
-"""A bundle with the statements signed about it: what the bundle holds for, and which statements match it.
+"""A bundle with the statements signed about it, and which of them match it.
 
 Takes a bundle, a trust file and a moment; gives the valid statements, and for each whether it counts for a level.
 """
@@ -8,28 +8,11 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.attestation import Attestation, Claim, Result, Role, Trust, VerifiedStatements, verify_all
-from harness.cases.runs_of_a_case import SUBJECT
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS
 from harness.evidence.judge import Outcome
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config
+from harness.levels.scope import scope
 
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """What a level holds for; it holds for nothing else."""
-
-    task: str
-    model: str
-    device: str
-    layout: str
-    precision: str
-
-    def __str__(self) -> str:
-        return f"{self.model}, {self.task} on {self.device}, {self.layout}, {self.precision}"
-
-
-OTHERS = {"harness.runners.mindformers_subject:MindFormersSubject": "mindformers"}
 NOTHING_SIGNED = VerifiedStatements(attestations=(), waivers=(), withdrawn=(), refused=())
 
 
@@ -55,52 +38,6 @@ def read_submission(directory: Path, trust: Trust | None, at: datetime) -> Submi
 def statement_files(bundle: Bundle) -> list[Path]:
     """The files of the signed statements in a bundle, in the order of their names."""
     return sorted((bundle.path / ATTESTATIONS).glob("*.json"))
-
-
-def scope(bundle: Bundle) -> Scope:
-    """What a bundle's level holds for."""
-    return Scope(
-        task=bundle.case.task.activity,
-        model=f"{named(bundle.case.model)}{_weights(bundle)}{_implementation(bundle)}",
-        device=bundle.environment.device,
-        layout=str(bundle.case.parallel),
-        precision=bundle.case.precision.compute_dtype,
-    )
-
-
-def _weights(bundle: Bundle) -> str:
-    """What a level of inference does not hold for if it is of a model that was never trained."""
-    return "" if bundle.case.has_learned else " with drawn weights"
-
-
-def named(model: Qwen3Config) -> str:
-    """The name of a published or small size, whole or cut; what a cut model has of the whole one is stated."""
-    for name, whole in {**PUBLISHED, **SMALL}.items():
-        if whole.to_hf() == model.to_hf():
-            return f"Qwen3 {name}"
-    for name, whole in {**PUBLISHED, **SMALL}.items():
-        cut = {"num_hidden_layers": model.num_hidden_layers, "vocab_size": model.vocab_size}
-        if {**whole.to_hf(), **cut} == model.to_hf() and all(
-            getattr(whole, key) >= value for key, value in cut.items()
-        ):
-            of = [f"{model.num_hidden_layers} of {whole.num_hidden_layers} layers"]
-            if model.vocab_size < whole.vocab_size:
-                of.append(f"vocabulary {model.vocab_size:,} of {whole.vocab_size:,}")
-            return f"Qwen3 {name}, {', '.join(of)}"
-    return sizes_of(model)
-
-
-def sizes_of(model: Qwen3Config) -> str:
-    """The sizes of a model that has no name."""
-    return f"Qwen3 of {model.num_hidden_layers} layers of width {model.hidden_size}"
-
-
-def _implementation(bundle: Bundle) -> str:
-    """The implementation, if it is not `qwen3_model`: a level of one does not hold for another."""
-    run = bundle.runs.get(SUBJECT)
-    own = bundle.case.task.subject
-    runner = run.trace.header.runner if run and run.trace else own
-    return "" if runner == own else f" by {OTHERS.get(runner, runner)}"
 
 
 def claim_of(bundle: Bundle, role: Role, stated_at: datetime) -> Claim:

@@ -101,7 +101,7 @@ def conclude(bundle: Bundle, certificate: Certificate, *, place: str | None = No
         findings=tuple((one.outcome, _found(one)) for one in bundle.findings if one.outcome is not Outcome.PASS),
         first=_first(bundle),
         remarks=remarks(bundle),
-        missing=tuple(map(_missing, certificate.missing)),
+        missing=tuple(map(missing_words, certificate.missing)),
         next_level=certificate.next_level.value if certificate.next_level else None,
         closest=_closest(bundle),
         next_command=_next(bundle, place or str(bundle.path)),
@@ -138,8 +138,8 @@ def _first(bundle: Bundle) -> str | None:
     return f"The first step beyond a limit is step {step} ({finding.standard}/{finding.criterion})."
 
 
-def _missing(requirement: Requirement) -> str:
-    """The detail of a criterion already begins with its text."""
+def missing_words(requirement: Requirement) -> str:
+    """A requirement and what was found; the detail of a criterion already begins with its text."""
     if requirement.detail.startswith(requirement.text):
         return requirement.detail
     return f"{requirement.text}: {requirement.detail}"
@@ -159,12 +159,12 @@ def _next(bundle: Bundle, place: str) -> NextCommand | None:
         return NextCommand(command=command, result="names the module, the gradient or the check that differs first")
     began = bundle.occasion.command
     if broken_names(bundle) and began[:2] == RUN:
-        command = shlex.join([*_without_place(began), "--out", place, "--resume"])
+        command = shlex.join([*without_place(began), "--out", place, "--resume"])
         return NextCommand(command=command, result="resumes the runs that did not finish")
     return None
 
 
-def _without_place(words: tuple[str, ...]) -> Iterator[str]:
+def without_place(words: tuple[str, ...]) -> Iterator[str]:
     """A command without the directory that it named, and without `--resume`."""
     skipped = False
     for word in words:

@@ -14,9 +14,9 @@ from harness.report.page import render_page
 from harness.report.view import build_view
 
 
-def render_report(submission: Submission, certificate: Certificate) -> str:
-    """The whole page of a bundle as HTML, with its level."""
-    return render_page(build_view(submission, certificate))
+def render_report(submission: Submission, certificate: Certificate, plotly: str | None = None) -> str:
+    """The whole page of a bundle as HTML, with its level; `plotly` names the file that it shares with other pages."""
+    return render_page(build_view(submission, certificate), plotly)
 
 
 def write_report(submission: Submission, certificate: Certificate) -> Path:

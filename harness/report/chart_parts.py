@@ -113,7 +113,7 @@ def draw_beyond(figure: Any, step: int | None) -> None:
     line = {"color": "var(--fail)", "width": 1.2}
     figure.add_shape(type="line", xref="x", yref="paper", x0=step, x1=step, y0=0, y1=1, line=line)
     figure.add_annotation(
-        text=f"✕ step {step}", xref="x", yref="paper", x=step, y=1, xanchor="left", yanchor="bottom",
+        text=f"× step {step}", xref="x", yref="paper", x=step, y=1, xanchor="left", yanchor="bottom",
         showarrow=False, font={"color": "var(--fail)", "size": 12},
     )  # fmt: skip
 

@@ -1,8 +1,10 @@
-"""The Chinese texts of the pages, by their English texts. Texts of a bundle are shown as recorded, in English."""
+"""The Chinese texts of the pages, by their English texts; sentences of evidence are in `harness.report.sentences`."""
 
 from collections.abc import Mapping
 
 from markupsafe import Markup, escape
+
+from harness.report.sentences import translated
 
 CHINESE: Mapping[str, str] = {
     "Levels of models": "模型等级",
@@ -29,12 +31,117 @@ CHINESE: Mapping[str, str] = {
     "Check it yourself": "自行核验",
     "As of": "截至",
     "Each level is computed from evidence: every training step and every inference output of the model on MindSpore is "
-    "compared with PyTorch and Hugging Face, by limits that were fixed before the run. A level holds for one task, one "
-    "device, one layout and one precision. A result on a CPU is never a level on an NPU.": (
+    "compared with PyTorch and Hugging Face, by limits that were fixed before the run. A level holds for one scope "
+    "alone: model, task, device, layout, precision, mode and versions. A result on a CPU is never a level on an NPU.": (
         "每个等级都由证据计算得出:模型在 MindSpore 上的每个训练步和每个推理输出都与 PyTorch、Hugging Face"
-        " 对比,并按运行前固定的阈值判定。等级只对一种任务、一种设备、一种并行切分和一种精度有效。CPU"
+        " 对比,并按运行前固定的阈值判定。等级只对一个适用范围有效:模型、任务、设备、并行切分、精度、执行模式和版本。CPU"
         " 上的结果绝不作为 NPU 的等级。"
     ),
+    "Stated: the level that MindSpore Transformers gives on its own pages, with the page and the day on which it was "
+    "read. Computed: the level that the evidence here carries.": (
+        "声明等级:MindSpore Transformers 在其页面上给出的等级,附来源页面与读取日期。计算等级:此处证据所支持的等级。"
+    ),
+    "Stated level": "声明等级",
+    "Computed level": "计算等级",
+    "Stated": "声明",
+    "What the next level lacks": "距下一等级所缺",
+    "Next level": "下一等级",
+    "Devices and layout": "设备与并行切分",
+    "not stated": "未声明",
+    "no evidence": "无证据",
+    "Show all": "显示全部",
+    "more": "项",
+    "For programs and readers of news": "供程序与订阅者使用",
+    "Each set of versions is a cell of its own.": "每组版本配套都是一个独立单元。",
+    "Versions that belong together, as stated": "声明的版本配套关系",
+    "not used by this implementation": "此实现未使用",
+    "Skip to the level": "跳到等级",
+    "Scope": "适用范围",
+    "The newest run is below the level of an earlier run.": "最新一次运行低于此前的等级。",
+    "Measured on a CPU. This is not a level on an NPU: this page shows nothing about the model on Ascend.": (
+        "在 CPU 上测得。这不是 NPU 上的等级:本页不说明该模型在昇腾上的任何表现。"
+    ),
+    "Nothing: the highest level is reached.": "无:已达到最高等级。",
+    "Evidence of other cells of this size. It holds for those cells, and not for this one:": (
+        "同一规格其他单元的证据。它只对那些单元有效,对本单元无效:"
+    ),
+    "The level holds for this and for nothing else. What no run recorded is not stated.": (
+        "等级只对以下范围有效。运行未记录的内容标为未声明。"
+    ),
+    "no end: this level needs no recent run": "无期限:此等级不要求近期运行",
+    "Changes of the level": "等级变化",
+    "No run of this cell has reached a level.": "此单元尚无运行达到任何等级。",
+    "A level that MindSpore Transformers states for this cell. It is no evidence.": (
+        "MindSpore Transformers 为此单元声明的等级。声明不是证据。"
+    ),
+    "Read on": "读取日期",
+    "A run of this cell on its device makes the first evidence:": "在其设备上运行此单元,即得到第一份证据:",
+    "Cut": "裁剪",
+    "Weights": "权重",
+    "Implementation": "实现",
+    "Device": "设备",
+    "Chip": "芯片",
+    "Layout": "并行切分",
+    "Recompute": "重计算",
+    "Precision": "精度",
+    "Execution mode": "执行模式",
+    "whole model": "完整模型",
+    "trained weights": "训练得到的权重",
+    "drawn weights": "随机生成的权重",
+    "recompute": "重计算",
+    "no recompute": "不重计算",
+    "pretraining": "预训练",
+    "supervised fine-tuning": "全参微调",
+    "LoRA fine-tuning": "LoRA 微调",
+    "any one limit suffices": "满足任一阈值即可",
+    "met": "满足",
+    "not met": "未满足",
+    "reached": "已达到",
+    "not reached": "未达到",
+    "No level": "无等级",
+    "completed": "已完成",
+    "not run": "未运行",
+    "Alignment": "对齐",
+    "Optimizer": "优化器",
+    "First step and gradients": "首步与梯度",
+    "Logits": "logits",
+    "Cache and batch": "缓存与批次",
+    "Trajectory": "训练过程",
+    "Convergence": "收敛",
+    "Length": "步数",
+    "Others": "其他",
+    "compared step by step": "逐步对比",
+    "a repeat, compared bit for bit": "重复运行,逐位对比",
+    "learning rate 0: no error can grow": "学习率 0:误差无法增长",
+    "saved after half the steps and resumed in a fresh process": "在一半步数处保存,并在全新进程中续训",
+    "the exact result: the same mathematics in float64": "精确解:同样的数学运算,float64",
+    "the exact result: the same mathematics in float64, without a cache": "精确解:同样的数学运算,float64,不用缓存",
+    "first gradients, and the optimizer alone": "首步梯度,以及单独的优化器",
+    "first gradients and updates, exact": "首步梯度与更新,精确",
+    "the subject in one process: its layout must not change the numbers": "单进程的被测实现:切分不得改变数值",
+    "first gradients of the subject in one process": "单进程被测实现的首步梯度",
+    "weights moved by one unit in the last place": "权重移动末位一个单位",
+    "trains the weights for inference": "训练推理所用的权重",
+    "scores every document, then generates": "对每个文档评分,然后生成",
+    "Repeats this run.": "重复此次运行。",
+    "Names the module, gradient or check that differs first.": "指出最先不同的模块、梯度或检查。",
+    "Checks every byte and recomputes everything.": "核验每个字节并全部重新计算。",
+    "Shows the level on a day, with the verified signatures.": "显示某日的等级与已核验的签名。",
+    "Compares two traces, of this bundle or of any other.": "对比两条轨迹,来自本证据包或任何其他证据包。",
+    "Initial weights": "初始权重",
+    "Token batches": "词元批次",
+    "Corpus": "语料",
+    "Corpus digest": "语料摘要",
+    "Corpus size": "语料规模",
+    "Tokenizer": "分词器",
+    "Epochs": "轮数",
+    "Target tokens": "目标词元",
+    "Ids reached": "覆盖的词元编号",
+    "Positions reached": "覆盖的位置",
+    "Vocabulary": "词表",
+    "Rows": "行",
+    "Learning rate": "学习率",
+    "Clipping": "梯度裁剪",
     "Model": "模型",
     "Size": "规格",
     "Task": "任务",
@@ -56,7 +163,7 @@ CHINESE: Mapping[str, str] = {
     "Directories that are not evidence: their content differs from what was recorded": "不构成证据的目录:其内容与记录不符",
     "Cells that do not work yet": "尚不可用的单元",
     "Cells whose newest run is below the level of an earlier run": "最新一次运行低于此前等级的单元",
-    "newest run": "最新运行",
+    "before": "此前",
     "Every shipped case has evidence here.": "所有随附用例此处均有证据。",
     "Every run of a cell: its level on the day of the run, and how much of its limit the closest "
     "criterion used. 1 is the limit.": "每个单元的历次运行:运行当日的等级,以及最接近阈值的准则占其阈值的比例。1 表示恰好达到阈值。",
@@ -213,20 +320,24 @@ CHINESE: Mapping[str, str] = {
     "BUNDLE is the directory of this page.": "BUNDLE 是本页所在的目录。",
     "The whole case": "完整用例",
     "Environment variables": "环境变量",
-    "The evidence itself is in English.": "证据原文为英文。",
 }
 
 
+def chinese(text: str) -> str:
+    """The Chinese of a text or of a sentence of evidence; the text itself where it has none, as a name or a number."""
+    return translated(text, CHINESE) or text
+
+
 def both(text: str) -> Markup:
-    """A text in both languages, of which the style shows one; in English only where it has no translation."""
-    if text not in CHINESE:
+    """A text in both languages, of which the style shows one; once where both are the same."""
+    if (other := chinese(text)) == text:
         return escape(text)
-    return Markup('<span lang="en">{}</span><span lang="zh-CN">{}</span>').format(text, CHINESE[text])
+    return Markup('<span lang="en">{}</span><span lang="zh-CN">{}</span>').format(text, other)
 
 
 def column(text: str) -> Markup:
     """The name of a cell's column, which the style shows before the cell on a phone, where the table head is hidden."""
-    return Markup('data-label="{}" data-label-zh="{}"').format(text, CHINESE.get(text, text))
+    return Markup('data-label="{}" data-label-zh="{}"').format(text, chinese(text))
 
 
 def label(text: str) -> Markup:

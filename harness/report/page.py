@@ -14,9 +14,9 @@ from typing import Any
 
 import plotly
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from harness.report.languages import both, column, label
+from harness.report.languages import both, chinese, column, label
 from harness.report.view import Page
 
 LONG = 2_000_000  # with more characters of data, a page embeds them packed, as it does plotly.js
@@ -24,8 +24,8 @@ LONG = 2_000_000  # with more characters of data, a page embeds them packed, as 
 SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-def render_page(page: Page) -> str:
-    """The page of a bundle as HTML."""
+def render_page(page: Page, shared: str | None = None) -> str:
+    """The page of a bundle as HTML. plotly.js is in it, or in a file next to it that pages share: see `plotly_file`."""
     data = embed_json(page.data)
     packed = len(data) > LONG
     return render_template(
@@ -34,7 +34,8 @@ def render_page(page: Page) -> str:
         script=own_file("report.js"),
         packed=packed,
         data=pack(data.encode()) if packed else data,
-        plotly=_plotly(),
+        plotly="" if shared else _plotly(),
+        shared=shared,
     )
 
 
@@ -47,10 +48,26 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"t": both, "column": column, "label": label}
+    environment.globals |= {"t": both, "chinese": chinese, "column": column, "label": label, "glyph": glyph}
     return environment.get_template(name).render(
-        style=own_file("report.css"), settings=own_file("settings.js"), **values
+        style=own_file("report.css"), settings=own_file("settings.js"), site_script=own_file("site.js"), **values
     )
+
+
+# Fonts of a minimal machine have neither sign, so both are drawn.
+SIGNS = {"✓": "M2 6.5 4.8 9.3 10 3", "✕": "M2.5 2.5 9.5 9.5M9.5 2.5 2.5 9.5"}
+
+
+def glyph(sign: str) -> Markup:
+    """A glyph as it is drawn, without a font where fonts may lack it. The word next to it states the same."""
+    if sign not in SIGNS:
+        return escape(sign)
+    return Markup('<svg class="sign" viewBox="0 0 12 12" aria-hidden="true"><path d="{}"/></svg>').format(SIGNS[sign])
+
+
+def plotly_file() -> str:
+    """The content of the file in which pages share plotly.js."""
+    return f'"use strict";\nwindow.packedPlotly = "{_plotly()}";\n'
 
 
 def embed_json(value: Any) -> Markup:

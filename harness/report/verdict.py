@@ -86,7 +86,7 @@ def _scope_note(device: str) -> str:
 
 def _rung(certificate: Certificate, level: Level) -> Rung:
     state = "reached" if certificate.reaches(level) else "next" if level is certificate.next_level else "open"
-    words = {"reached": "✓ reached", "next": "✕ not reached", "open": "✕ not reached"}
+    words = {"reached": "reached", "next": "not reached", "open": "not reached"}
     rows = [r for r in certificate.requirements if r.level is level]
     return Rung(
         name=level.value,

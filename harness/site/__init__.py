@@ -1,7 +1,7 @@
-"""The site: pages made from bundles, which open from disk or from any web server and load nothing from a network.
+"""The site: the table of levels and a page for each cell, made from bundles and from what is stated.
 
-The same bundles on the same day give the same bytes. A directory that is not valid evidence is listed on the first page
-and gives no level.
+Its pages open from disk or from any web server, and load nothing from a network. The same bundles on the same day give
+the same bytes. A directory that is not valid evidence is listed on the first page and gives no level.
 """
 
 import shutil
@@ -10,23 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from harness.attestation import Trust
 from harness.base.errors import EvidenceError, InputError
 from harness.base.records import encode_json, read_record
 from harness.evidence.bundle_files import MANIFEST
+from harness.levels.stated import load_stated
 from harness.levels.submission import Submission, read_submission
 from harness.power.page import render_power
 from harness.power.record import FORMAT as STUDY_FORMAT
 from harness.power.record import PowerStudy
 from harness.report import render_report
-from harness.report.page import render_template
+from harness.report.page import plotly_file, render_template
 from harness.site.badge import badge
-from harness.site.view import SPARK_HEIGHT, SPARK_WIDTH, VERSIONS, Site, SiteCell, build_site, bundle_directories
+from harness.site.cells import SPARK_HEIGHT, SPARK_WIDTH
+from harness.site.feed import feed
+from harness.site.index import FEED, INDEX, SCHEMA, index_of, schema
+from harness.site.rows import NO_EVIDENCE, Row
+from harness.site.view import STACK, Site, build_site, bundle_directories, related, scope_facts
 
-SITE_FORMAT = "certify-site/1"
-INDEX, PAGE = "index.json", "index.html"
+PAGE, PLOTLY = "index.html", "plotly.js"  # every certificate shares one file of plotly, next to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,74 +60,37 @@ def write_site(
         except EvidenceError as error:
             unreadable.append((path.name, str(error).replace(str(path), path.name)))
     read = {path.stem: read_record(PowerStudy, path, STUDY_FORMAT) for path in studies}
-    site, pages = build_site(submissions, unreadable, read, at)
-    files: dict[str, str] = {page: render_report(*pair) for page, pair in pages.items()}
-    files |= {cell.badge: badge(_label(cell), cell.level, _newest(cell)) for cell in site.cells}
+    site, pages = build_site(submissions, unreadable, read, load_stated(), at)
+    files: dict[str, str] = {page: render_report(*pair, plotly=PLOTLY) for page, pair in pages.items()}
+    files |= {str(Path(page).with_name(PLOTLY)): plotly_file() for page in list(pages)[:1]}
+    files |= {row.badge: _badge(row) for row in site.rows}
+    files |= {row.page: _cell_page(site, row) for row in site.rows}
     files |= {study.page: render_power(read[study.name]) for study in site.studies}
-    files[INDEX] = encode_json(_index(site)).decode()
-    files[PAGE] = render_template(
-        "site.html.j2",
-        site=site,
-        versions=VERSIONS,
-        spark=(SPARK_WIDTH, SPARK_HEIGHT),
-    )
+    files[INDEX] = encode_json(index_of(site).model_dump(mode="json", by_alias=True)).decode()
+    files[SCHEMA] = encode_json(schema()).decode()
+    files[FEED] = feed(site)
+    files[PAGE] = render_template("site.html.j2", site=site, stack=STACK)
     _write(files, out)
     return WrittenSite(site=site, files=tuple(sorted(files)))
 
 
-def _label(cell: SiteCell) -> str:
-    return f"{cell.model} {cell.size} · {cell.task} · {cell.device}"
+def _cell_page(site: Site, row: Row) -> str:
+    return render_template(
+        "cell.html.j2",
+        site=site,
+        row=row,
+        facts=scope_facts(row.computed.scope) if row.computed else (),
+        related=related(row, site.rows),
+        spark=(SPARK_WIDTH, SPARK_HEIGHT),
+    )
 
 
-def _newest(cell: SiteCell) -> str | None:
-    """The level of a cell's newest run, if it is below the cell's level."""
-    return f"newest run {cell.fallen.level}" if cell.fallen else None
-
-
-def _index(site: Site) -> dict[str, Any]:
-    """The support table as JSON values."""
-    return {
-        "format": SITE_FORMAT,
-        "as_of": site.day,
-        "cells": [_indexed(cell) for cell in site.cells],
-        "never_run": [name for name, _ in site.never_run],
-        "refused": [{"bundle": name, "reason": why} for name, why in site.unreadable],
-    }
-
-
-def _indexed(cell: SiteCell) -> dict[str, Any]:
-    plain = (
-        "id",
-        "case",
-        "case_digest",
-        "model",
-        "size",
-        "task",
-        "architecture",
-        "device",
-        "layout",
-        "precision",
-        "level",
-    )  # of the best valid run; "newest_level" is that of the newest run
-    return {
-        **{name: getattr(cell, name) for name in plain},
-        "newest_level": cell.history[-1].level,
-        "run": cell.run,
-        "valid_until": cell.until,
-        "worst_ratio": cell.ratio,
-        "worst_criterion": cell.criterion,
-        "passed": cell.passed,
-        "criteria": cell.criteria,
-        "missing": list(cell.why),
-        "bundle_digest": cell.digest,
-        "versions": dict(zip(VERSIONS, cell.versions, strict=True)),
-        "certificate": cell.page,
-        "badge": cell.badge,
-        "history": [
-            {"run": one.day, "level": one.level, "worst_ratio": one.ratio, "bundle_digest": one.digest}
-            for one in cell.history
-        ],
-    }
+def _badge(row: Row) -> str:
+    """A badge of the computed level, with the level before if it fell; of a cell that has none, with the stated one."""
+    label = f"{row.model} {row.size} · {row.task} · {row.device}"
+    if row.computed is None:
+        return badge(label, NO_EVIDENCE, f"stated {row.stated.level}" if row.stated else None)
+    return badge(label, row.computed.level, f"was {row.computed.fallen.level}" if row.computed.fallen else None)
 
 
 def _check_destination(out: Path) -> None:

@@ -9,6 +9,7 @@ COLOURS = {
     "Untested": "#7d5700",
     "Community": "#7d5700",
     "none": "#b3261e",
+    "no evidence": "#5b606b",
 }
 HEIGHT, PADDING, CHARACTER = 20, 10, 6.6
 
@@ -31,7 +32,7 @@ def badge(what: str, level: str, remark: str | None = None) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole}" height="{HEIGHT}" role="img" aria-label="{label}">'
         f"<title>{label}</title>"
         f'<rect width="{left}" height="{HEIGHT}" fill="#3a3f4a"/>'
-        f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="{COLOURS["none" if remark else level]}"/>'
+        f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="{COLOURS[level]}"/>'
         '<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">'
         f"{words(what, 0, left)}{words(status, left, right)}</g></svg>\n"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.comparison.measurement import Measurement
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import statistic
-from harness.levels.submission import scope
+from harness.levels.scope import scope
 from harness.report.provenance import most_memory
 from harness.report.words import duration, number
 

@@ -1,85 +1,24 @@
-"""The view model of a site: the cells of the support table, each with its evidence and its history."""
+"""The view model of a site: the rows of the table of levels, and what every page shows."""
 
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from harness.cases.case import Case, load_case, shipped_cases
-from harness.evidence.bundle import Bundle
-from harness.evidence.judge import Outcome, closest
-from harness.levels.rule import VALID_DAYS, Certificate, Level, best, certify
-from harness.levels.submission import Submission, scope
+from harness.cases.case import load_case, shipped_cases
+from harness.levels.cells import cells
+from harness.levels.rule import Certificate, Level
+from harness.levels.scope import Scope
+from harness.levels.stated import Stated
+from harness.levels.submission import Submission
 from harness.power.page import RateRow, build_page
 from harness.power.record import PowerStudy
-from harness.report.words import number
+from harness.site.cells import SiteCell, build_cell, slug
 from harness.site.differences import DifferencesRow, differences
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, parameter_shapes
+from harness.site.rows import NO_EVIDENCE, Row, build_rows
 
-TONES = {
-    Level.RELEASED: "pass",
-    Level.VALIDATED: "pass",
-    Level.PRELIMINARY: "open",
-    Level.UNTESTED: "inconclusive",
-    Level.COMMUNITY: "inconclusive",
-    Level.NONE: "fail",
-}
 BROKEN = (Level.NONE, Level.UNTESTED)
-# The version table of the model guide; CANN and the driver are recorded with the machine.
-VERSIONS = ("mindformers", "mindspore", "cann", "driver")
-UNITS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Past:
-    """One run of a cell: its level on its day, and how much of its limit the closest criterion used."""
-
-    day: str
-    level: str
-    tone: str
-    worst: str
-    ratio: float | None
-    criterion: str
-    digest: str
-    revision: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteCell:
-    """A row of the support table. `page` and `badge` are paths on the site. `fallen` is the cell's newest run, if that
-    run is below Preliminary and the cell's level comes from an earlier run."""
-
-    id: str
-    case: str
-    case_digest: str
-    model: str
-    size: str
-    task: str
-    architecture: str
-    device: str
-    layout: str
-    precision: str
-    level: str
-    tone: str
-    run: str
-    until: str
-    worst: str
-    ratio: float | None
-    criterion: str
-    passed: int
-    criteria: int
-    why: tuple[str, ...]
-    digest: str
-    versions: tuple[str | None, ...]
-    page: str
-    badge: str
-    history: tuple[Past, ...]
-    fallen: Past | None
-    spark: str
-    again: str
+STACK = ("MindSpore Transformers", "MindSpore", "CANN", "HDK")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +32,25 @@ class Power:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Filter:
+    """A choice above the table: the name of its column, the key of the rows' attribute, and the values, in order."""
+
+    name: str
+    key: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Site:
-    """Everything that the first page shows."""
+    """Everything that the pages show."""
 
     day: str
+    rows: tuple[Row, ...]
     cells: tuple[SiteCell, ...]
-    broken: tuple[SiteCell, ...]
-    fallen: tuple[SiteCell, ...]
+    broken: tuple[Row, ...]
+    fallen: tuple[Row, ...]
+    filters: tuple[Filter, ...]
+    stated: Stated
     never_run: tuple[tuple[str, str], ...]
     unreadable: tuple[tuple[str, str], ...]
     any_npu: bool
@@ -111,182 +62,89 @@ def build_site(
     submissions: Sequence[Submission],
     unreadable: Sequence[tuple[str, str]],
     studies: Mapping[str, PowerStudy],
+    stated: Stated,
     at: datetime,
 ) -> tuple[Site, dict[str, tuple[Submission, Certificate]]]:
     """The site, and the bundle of each certificate by the path of its page."""
-    chosen = sorted(best(submissions, at), key=lambda pair: _order(pair[0]))
-    pages: dict[str, tuple[Submission, Certificate]] = {}
-    cells = list[SiteCell]()
-    for submission, certificate in chosen:
-        cell = _cell(submission, certificate, submissions)
-        pages[cell.page] = (submission, certificate)
-        cells.append(cell)
+    built = [build_cell(group, at) for group in cells(submissions)]
+    rows = build_rows(built, stated.levels)
+    by_id = {one.cell.id: one for one in built}
+    computed = [row.computed for row in rows if row.computed]
     ran = {submission.bundle.case.name for submission in submissions}
     shipped = [load_case(name) for name in shipped_cases()]
     site = Site(
         day=f"{at:%Y-%m-%d}",
-        cells=tuple(cells),
-        broken=tuple(cell for cell in cells if cell.level in BROKEN),
-        fallen=tuple(cell for cell in cells if cell.fallen),
+        rows=rows,
+        cells=tuple(computed),
+        broken=tuple(row for row in rows if row.computed and row.computed.level in BROKEN),
+        fallen=tuple(row for row in rows if row.computed and row.computed.fallen),
+        filters=_filters(rows),
+        stated=stated,
         never_run=tuple((case.name, case.title) for case in shipped if case.name not in ran),
         unreadable=tuple(unreadable),
-        any_npu=any(cell.device == "Ascend" for cell in cells),
-        differences=tuple(differences(submission.bundle for submission, _ in chosen)),
+        any_npu=any(cell.scope.device == "Ascend" for cell in computed),
+        differences=tuple(differences(by_id[cell.id].submission.bundle for cell in computed)),
         studies=tuple(_study(name, study) for name, study in studies.items()),
     )
-    return site, pages
+    return site, {page: pair for one in built for page, pair in one.pages.items()}
 
 
-def _order(submission: Submission) -> tuple[Any, ...]:
-    """The order of the guide's model list: by size, then task, device (NPUs first), layout and precision."""
-    bundle, what = submission.bundle, scope(submission.bundle)
-    task = what.task != "training"
+def related(row: Row, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Other rows with evidence of the same size: a hint for readers, and no evidence for this row."""
+    size = row.size.partition(",")[0]
+    return tuple(one for one in rows if one is not row and one.computed and one.size.partition(",")[0] == size)
+
+
+def scope_facts(scope: Scope) -> tuple[tuple[str, str], ...]:
+    """The whole scope as terms and values, `not stated` where no run recorded it."""
+    cpu, foreign = scope.device == "CPU", scope.mindspore_transformers is None and scope.implementation != "mindformers"
+    versions = dict(zip(STACK, scope.versions, strict=True))
+    absent = {
+        "MindSpore Transformers": "not used by this implementation" if foreign else None,
+        "CANN": "none on a CPU" if cpu else None,
+        "HDK": "none on a CPU" if cpu else None,
+    }
     return (
-        _parameters(bundle.case),
-        what.model,
-        task,
-        what.device != "Ascend",
-        what.layout,
-        what.precision,
-        bundle.case.name,
+        ("Size", scope.size),
+        ("Cut", scope.cut or "whole model"),
+        ("Weights", f"{scope.weights} weights" if scope.weights else "trained weights"),
+        ("Task", scope.task),
+        ("Implementation", scope.implementation),
+        ("Device", scope.device),
+        ("Chip", scope.soc or ("none on a CPU" if cpu else "not stated")),
+        ("Layout", scope.layout),
+        ("Recompute", "recompute" if scope.recompute else "no recompute"),
+        ("Precision", scope.precision),
+        ("Execution mode", scope.mode or "not stated"),
+        *((name, value or absent.get(name) or "not stated") for name, value in versions.items()),
     )
 
 
-def _cell(submission: Submission, certificate: Certificate, submissions: Sequence[Submission]) -> SiteCell:
-    bundle, what = submission.bundle, certificate.scope
-    id_ = _slug(f"{bundle.case.name}-{what.device}-{bundle.case.digest()[:8]}", what.model)
-    found = closest(bundle.findings)
-    started = _started(bundle)
-    past = sorted(
-        (one for one in submissions if _same_cell(one.bundle, bundle)),
-        key=lambda one: (_started(one.bundle), one.bundle.digest),
+def _filters(rows: Sequence[Row]) -> tuple[Filter, ...]:
+    """A choice for each column in which rows differ, with its values in the order of the rows."""
+    found = {
+        ("Size", "size"): [row.size for row in rows],
+        ("Task", "task"): [row.task for row in rows],
+        ("Devices", "device"): [row.device for row in rows],
+        ("Architecture", "architecture"): [row.architecture for row in rows],
+        ("Stated level", "stated"): [row.stated.level if row.stated else "not stated" for row in rows],
+        ("Computed level", "computed"): [row.level for row in rows],
+    }
+    ranks = [str(level) for level in Level] + [NO_EVIDENCE, "not stated"]
+    ordered = {
+        key: sorted(set(values), key=ranks.index) if key[1] in ("stated", "computed") else list(dict.fromkeys(values))
+        for key, values in found.items()
+    }
+    return tuple(
+        Filter(name=name, key=key, values=tuple(values)) for (name, key), values in ordered.items() if len(values) > 1
     )
-    history = tuple(_past(one) for one in past)
-    return SiteCell(
-        id=id_,
-        case=bundle.case.name,
-        case_digest=bundle.case.digest(),
-        model="Qwen3",
-        size=_size(bundle.case),
-        task=what.task,
-        architecture=_architecture(bundle),
-        device=what.device,
-        layout=what.layout,
-        precision=what.precision,
-        level=certificate.level,
-        tone=TONES[certificate.level],
-        run=f"{started:%Y-%m-%d}",
-        until=f"{started + timedelta(days=VALID_DAYS):%Y-%m-%d}",
-        worst=_worst(found[0] if found else None),
-        ratio=_finite(found[0] if found else None),
-        criterion=f"{found[1].standard}/{found[1].criterion}" if found else "",
-        passed=sum(one.outcome is Outcome.PASS for one in bundle.findings),
-        criteria=len(bundle.findings),
-        why=tuple(f"{one.text}: {one.detail}" for one in certificate.missing),
-        digest=bundle.digest,
-        versions=tuple(_version(bundle, name) for name in VERSIONS),
-        page=f"certificates/{id_}.html",
-        badge=f"badges/{id_}.svg",
-        history=history,
-        fallen=history[-1] if history[-1].level in BROKEN and certificate.level not in BROKEN else None,
-        spark=_spark(history),
-        again=f"certify run {bundle.case.name}" + (" --device Ascend" if what.device == "Ascend" else ""),
-    )
-
-
-def _same_cell(a: Bundle, b: Bundle) -> bool:
-    return (scope(a), a.case.digest()) == (scope(b), b.case.digest())
-
-
-def _past(submission: Submission) -> Past:
-    """A run with its level on its own day, whether or not it has expired since."""
-    bundle = submission.bundle
-    level = certify(submission, _started(bundle)).level
-    found = closest(bundle.findings)
-    revision = bundle.source.revision
-    return Past(
-        day=f"{_started(bundle):%Y-%m-%d %H:%M}",
-        level=level,
-        tone=TONES[level],
-        worst=_worst(found[0] if found else None),
-        ratio=_finite(found[0] if found else None),
-        criterion=f"{found[1].standard}/{found[1].criterion}" if found else "",
-        digest=bundle.digest,
-        revision=f"{revision[:12]}{' +' * bundle.source.dirty}" if revision else "",
-    )
-
-
-def _started(bundle: Bundle) -> datetime:
-    return datetime.fromisoformat(bundle.occasion.started)
-
-
-def _worst(ratio: float | None) -> str:
-    return "–" if ratio is None else number(ratio)
-
-
-def _finite(ratio: float | None) -> float | None:
-    return ratio if ratio is not None and math.isfinite(ratio) else None
-
-
-def _parameters(case: Case) -> int:
-    return sum(math.prod(shape) for _, shape in parameter_shapes(case.model))
-
-
-def _size(case: Case) -> str:
-    """The name of a published size, or the number of parameters."""
-    hf = case.model.to_hf()
-    named = next((name for name, size in {**PUBLISHED, **SMALL}.items() if size.to_hf() == hf), None)
-    count = _parameters(case)
-    unit = next(((value, letter) for value, letter in UNITS if count >= value), (1, ""))
-    words = f"{count / unit[0]:.3g}{unit[1]}"
-    if named in PUBLISHED:
-        return str(named)
-    return f"{named} ({words})" if named else words
-
-
-def _architecture(bundle: Bundle) -> str:
-    _, by, whose = scope(bundle).model.rpartition(" by ")
-    return whose if by else "qwen3_model"
-
-
-def _version(bundle: Bundle, name: str) -> str | None:
-    if name in bundle.environment.packages:
-        return bundle.environment.packages[name]
-    ascend = bundle.environment.machine.get("ascend")
-    return ascend.get(name) if isinstance(ascend, Mapping) else None
-
-
-def _slug(*parts: str) -> str:
-    """A safe file name: only letters, digits, dots and dashes, for any text of a bundle."""
-    own = parts[1].rpartition(" by ")
-    words = f"{parts[0]}-{own[2]}" if own[1] else parts[0]
-    return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.")
 
 
 def _study(name: str, study: PowerStudy) -> Power:
     page = build_page(study)
     return Power(
-        name=name, page=f"power/{_slug(name, '')}.html", sentence=f"{page.headline} {page.sentence}", rates=page.rates
+        name=name, page=f"power/{slug(name)}.html", sentence=f"{page.headline} {page.sentence}", rates=page.rates
     )
-
-
-SPARK_WIDTH, SPARK_HEIGHT, SPARK_EDGE, SPARK_RUNS = 160, 36, 4, 40
-
-
-def _spark(history: Sequence[Past]) -> str:
-    """The worst ratios of the last runs as points of an SVG line, logarithmic, with the limit at the top."""
-    ratios = [one.ratio for one in history[-SPARK_RUNS:]]
-    if len(ratios) < 2:
-        return ""
-    return " ".join(_points(ratios))
-
-
-def _points(ratios: Sequence[float | None]) -> Iterator[str]:
-    step = (SPARK_WIDTH - 2 * SPARK_EDGE) / (len(ratios) - 1)
-    for index, ratio in enumerate(ratios):
-        decades = min(max(math.log10(ratio), -2.0), 1.0) if ratio else (1.0 if ratio is None else -2.0)
-        y = SPARK_EDGE + (1.0 - decades) / 3.0 * (SPARK_HEIGHT - 2 * SPARK_EDGE)
-        yield f"{SPARK_EDGE + index * step:.1f},{y:.1f}"
 
 
 def bundle_directories(directories: Sequence[Path], manifest: str) -> list[Path]:

@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from harness.site import write_site
-from tests.report.conftest import BUNDLES, Opened
+from tests.report.conftest import BUNDLES, WITH_FONT, WITHOUT_FONT, Opened
 from tests.support.bundles import write_example
 from tests.support.examples import ROOT, small_case
 
@@ -39,16 +39,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_site(browser: Browser, site: Path) -> Iterator[Callable[..., Opened]]:
     contexts = []
 
-    def open_(width: int = 1280, height: int = 900, **options: Any) -> Opened:
+    def open_(
+        width: int = 1280, height: int = 900, fonts: str = WITH_FONT, at: str = "index.html", **options: Any
+    ) -> Opened:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
+        page.add_init_script(fonts)
         opened = Opened(page=page, requests=[], complaints=[])
         page.on("request", lambda request: opened.requests.append(request.url))
         page.on("console", lambda message: opened.complaints.append(message.text))
         page.on("pageerror", lambda error: opened.complaints.append(str(error)))
         page.on("dialog", lambda dialog: opened.complaints.append(f"dialog: {dialog.message}"))
-        page.goto((site / "index.html").as_uri())
+        page.goto((site / at).as_uri())
         return opened
 
     yield open_
@@ -68,8 +71,12 @@ def test_every_link_leads_somewhere_and_no_network_is_used(open_site: Callable[.
         if link.startswith("#"):
             assert opened.page.locator(link).count() == 1, link
         else:
-            assert (site / link).is_file(), link
-    opened.page.click(".support .stamp >> nth=0")
+            assert (site / link.partition("#")[0]).is_file(), link
+    opened.page.click(".support a.stamp >> nth=0")
+    assert "/cells/" in opened.page.url
+    for link in opened.page.eval_on_selector_all("a[href]", "all => all.map(one => one.getAttribute('href'))"):
+        assert link.startswith("#") or (site / "cells" / link).resolve().is_file(), link
+    opened.page.click("#history td a >> nth=0")
     opened.page.wait_for_selector("html[data-charts=drawn]", timeout=20_000)
     assert "certificates/" in opened.page.url
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
@@ -105,12 +112,12 @@ def test_a_phone_scrolls_in_one_direction_only(open_site: Callable[..., Opened],
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-@pytest.mark.parametrize(("language", "name"), [("en", "Level"), ("zh-CN", "等级")])
+@pytest.mark.parametrize(("language", "name"), [("en", "Stated level"), ("zh-CN", "声明等级")])
 def test_a_phone_shows_the_name_of_every_value(open_site: Callable[..., Opened], language: str, name: str) -> None:
     page = open_site(390, 844, locale=language).page
     said = "all => all.map(one => getComputedStyle(one, '::before').content)"
-    names = page.eval_on_selector_all("#levels td, #versions td, #history td, #power td", said)
-    assert f'"{name} "' in names and '"MindSpore "' in names
+    names = page.eval_on_selector_all("#levels td, #versions td, #power td", said)
+    assert any(one.endswith(f'{name} "') for one in names) and '"MindSpore "' in names
     assert "none" not in names
 
 
@@ -119,10 +126,10 @@ def test_everything_can_be_reached_with_the_keyboard(open_site: Callable[..., Op
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     reached = set()
-    for _ in range(60):
+    for _ in range(40):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.getAttribute('href')"))
-    assert {"language", "theme", "#history", "index.json"} <= reached
+    assert {"language", "theme", "#versions", "#check"} <= reached
     page.locator("#language").focus()
     page.keyboard.press("Enter")
     assert page.locator("html").get_attribute("lang") == "zh-CN"
@@ -148,4 +155,41 @@ def test_without_scripts_it_is_english_and_whole(open_site: Callable[..., Opened
     page = open_site(java_script_enabled=False).page
     assert page.locator("h1").inner_text() == "Levels of models"
     rows = {section: page.locator(f"#{section} tbody tr").count() for section in ("levels", "differences")}
-    assert rows == {"levels": 2, "differences": 2}
+    assert rows == {"levels": 24, "differences": 2}
+    assert not page.locator("#filters").is_visible()
+
+
+def test_a_choice_leaves_the_rows_that_fit(open_site: Callable[..., Opened]) -> None:
+    page = open_site().page
+    rows = page.locator("#levels tbody tr:visible")
+    assert rows.count() == 24 and page.locator("#shown").inner_text() == "24 / 24"
+    page.select_option("select[name=stated]", "Released")
+    assert rows.count() == 2 and page.locator("#shown").inner_text() == "2 / 24"
+    page.select_option("select[name=size]", "32B")
+    assert rows.count() == 1
+    page.click("#filters button")
+    assert rows.count() == 24
+
+
+def test_a_choice_is_named_in_the_language_of_the_page(open_site: Callable[..., Opened]) -> None:
+    names = open_site(locale="zh-CN").page.locator("select[name=task] option").all_inner_texts()
+    assert names[0] == "全部" and "预训练" in names and "inference" not in names
+
+
+def test_without_a_font_for_chinese_a_page_stays_in_english_and_states_it(open_site: Callable[..., Opened]) -> None:
+    page = open_site(locale="zh-CN", fonts=WITHOUT_FONT).page
+    assert page.locator("h1").inner_text() == "Levels of models" and page.locator("html").get_attribute("lang") == "en"
+    button = page.locator("#language")
+    assert button.inner_text() == "English only" and button.is_disabled()
+    visible = page.evaluate("document.body.innerText")
+    assert not [one for one in visible if "\u4e00" <= one <= "\u9fff"]
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_the_page_of_a_cell_fits_a_phone_and_has_no_serious_barrier(
+    open_site: Callable[..., Opened], site: Path, language: str
+) -> None:
+    for at in sorted(path.relative_to(site).as_posix() for path in (site / "cells").iterdir())[::12]:
+        page = open_site(390, 844, at=at, locale=language).page
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, at
+        assert serious(page) == [], at

@@ -39,7 +39,7 @@ from tests.support.examples import shorter
 Tensors = dict[str, npt.NDArray[Any]]
 Change = Callable[[str, Any], Any]  # of a run's name and a line of its trace: a Step, or where it is asked a Scored
 
-ENVIRONMENT = {
+ENVIRONMENT: Mapping[str, Any] = {
     "device": "CPU",
     "python": "3.11.7",
     "threads": 1,
@@ -197,6 +197,7 @@ def write_example(
     header: Callable[[TraceHeader], TraceHeader] = lambda header: header,
     occasion: Mapping[str, Any] | None = None,
     source: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Writes a bundle. `change` returns the line to record, or None to end that run's trace before it, unfinished.
 
@@ -210,7 +211,7 @@ def write_example(
     for standard in standards:
         write_json(directory / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
     write_json(directory / "inputs.json", dataclasses.asdict(INPUTS))
-    write_json(directory / "environment.json", ENVIRONMENT)
+    write_json(directory / "environment.json", {**ENVIRONMENT, **(environment or {})})
     clean = {"revision": "1234567890abcdef", "dirty": False, "sha256": "d" * 64}
     write_json(directory / "source.json", {**clean, **(source or {})})
     write_json(directory / "run.json", {**RUN, "command": ["certify", "run", case.name], **(occasion or {})})

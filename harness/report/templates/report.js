@@ -151,7 +151,7 @@
   let library;
   const unpack = async () => {
     const script = document.createElement("script");
-    script.textContent = await gunzip(document.getElementById("plotly").textContent);
+    script.textContent = await gunzip(window.packedPlotly ?? document.getElementById("plotly").textContent);
     document.head.append(script);
   };
   const draw = async (ids) => {

@@ -26,6 +26,19 @@ const settings = (() => {
     }
   };
 
+  // Without a font for Chinese, browsers draw one and the same box for every character.
+  const drawsChinese = () => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 40, height: 40 });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.font = `32px ${getComputedStyle(root).getPropertyValue("--text")}`;
+    const drawn = (character) => {
+      context.clearRect(0, 0, 40, 40);
+      context.fillText(character, 2, 34);
+      return context.getImageData(0, 0, 40, 40).data.join();
+    };
+    return drawn("模") !== drawn("级");
+  };
+
   let theme = remembered("theme");
   let listener = () => {};
   const isDark = () => (theme ? theme === "dark" : prefersDark.matches);
@@ -35,6 +48,8 @@ const settings = (() => {
     [buttons.language.textContent, buttons.language.lang] = WORDS[language].other;
     for (const one of document.querySelectorAll("[data-zh]"))
       one.setAttribute("aria-label", language === "en" ? one.dataset.en : one.dataset.zh);
+    for (const one of document.querySelectorAll("option[data-text-zh]"))
+      one.textContent = language === "en" ? one.dataset.textEn : one.dataset.textZh;
   };
   const show = () => {
     root.style.colorScheme = theme ?? "";
@@ -59,7 +74,15 @@ const settings = (() => {
   addEventListener("beforeprint", () => (root.style.colorScheme = "light"));
   addEventListener("afterprint", show);
   const chosen = remembered("language");
-  showLanguage(WORDS[chosen] ? chosen : navigator.language?.startsWith("zh") ? "zh-CN" : "en");
+  const wanted = WORDS[chosen] ? chosen : navigator.language?.startsWith("zh") ? "zh-CN" : "en";
+  const possible = drawsChinese();
+  showLanguage(possible ? wanted : "en");
+  if (!possible) {
+    buttons.language.lang = "en";
+    buttons.language.textContent = "English only";
+    buttons.language.disabled = true;
+    buttons.language.title = "Chinese needs a font with Chinese characters; this browser has none.";
+  }
   return {
     show,
     /** Has a function called whenever colours or language have changed. */

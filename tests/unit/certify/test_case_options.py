@@ -17,7 +17,7 @@ from harness.certify.case_options import (
     with_options,
     with_recorded_sources,
 )
-from harness.levels.submission import named
+from harness.levels.scope import size_and_cut
 from harness.runs.inputs import Inputs
 from harness.standards import STANDARDS_DIR
 from tests.support.examples import inference_case, small_case
@@ -117,11 +117,11 @@ def test_a_cut_case_has_the_widths_of_its_model_and_a_name_of_its_own() -> None:
 
 def test_a_level_states_what_of_the_model_it_holds_for() -> None:
     case = load_case("qwen3-0.6b-fp32")
-    assert named(case.model) == "Qwen3 0.6B"
-    assert named(cut(case, 2, None).model) == "Qwen3 0.6B, 2 of 28 layers"
-    assert named(cut(case, 2, 4096).model) == "Qwen3 0.6B, 2 of 28 layers, vocabulary 4,096 of 151,936"
+    assert size_and_cut(case.model) == ("0.6B", "")
+    assert size_and_cut(cut(case, 2, None).model) == ("0.6B", "2 of 28 layers")
+    assert size_and_cut(cut(case, 2, 4096).model) == ("0.6B", "2 of 28 layers, vocabulary 4,096 of 151,936")
     wider = with_fields(case, {"model": {"hidden_size": 2048}})
-    assert named(wider.model) == "Qwen3 of 28 layers of width 2048"
+    assert size_and_cut(wider.model) == ("of 28 layers of width 2048", "")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,19 @@ def unmet(directory: Path, **more: Any) -> dict[str, Prerequisite]:
 
 def test_a_machine_that_has_all_is_ready(ascend: Path) -> None:
     assert unmet(ascend) == {}
-    assert environment.machine()["ascend"] == {"cann": "8.5.0", "driver": "25.5.0"}
+    assert environment.machine()["ascend"] == {"cann": "8.5.0", "driver": "25.5.0", "soc": None}
+
+
+@pytest.mark.parametrize(("chips", "soc"), [(("910B3", "910B3"), "910B3"), (("910B3", "910_9362"), None), ((), None)])
+def test_the_chip_is_recorded_where_all_have_one_name(ascend: Path, chips: tuple[str, ...], soc: str | None) -> None:
+    rows = [
+        f"| {index}     {name}               | OK            | 93.2        39                0    / 0             |\\n"
+        "| 0                         | 0000:C1:00.0  | 0           0    / 0          3329 / 65536         |\\n"
+        for index, name in enumerate(chips)
+    ]
+    head = "| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|\\n"
+    smi(ascend, f"#!/bin/sh\nprintf '%b' '{head}{''.join(rows)}'\n")
+    assert environment.machine()["ascend"]["soc"] == soc
 
 
 def test_of_a_machine_without_any_of_it_each_thing_is_named_and_how_to_fix_it(

@@ -12,7 +12,8 @@ from harness.cases.task import INFERENCE, PRETRAIN
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.evidence.provenance import Baseline, Source
-from harness.levels.rule import Certificate, Level, Requirement, best, certify
+from harness.levels.cells import cells
+from harness.levels.rule import Certificate, Level, Requirement, certify
 from harness.levels.submission import NOTHING_SIGNED, Submission, claim_of
 from harness.runs.trace import Step, TraceHeader
 from harness.standards import load_standard, parse_standard
@@ -291,8 +292,8 @@ def test_convergence_is_required_for_training_only_and_sensible_outputs_for_infe
 
 
 def test_a_bundle_of_one_task_gives_no_level_of_the_other(inference: Bundle, example: Bundle) -> None:
-    pairs = best([Submission(bundle=one) for one in (inference, example)], AT)
-    assert [str(certificate.scope).split(",")[1].split()[0] for _, certificate in pairs] == ["inference", "training"]
+    found = cells([Submission(bundle=one) for one in (inference, example)])
+    assert [cell.current(AT)[1].scope.task for cell in found] == ["inference", "training"]
 
 
 def test_a_training_run_is_no_second_run_of_inference(inference: Bundle, example: Bundle) -> None:

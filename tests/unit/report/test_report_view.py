@@ -120,7 +120,7 @@ def test_steps_that_were_not_taken_are_not_called_beyond_a_limit(tmp_path: Path)
     bundle = write_example(tmp_path, change=lambda run, s: None if run == "subject-1" and s.step > 83 else s)
     loss = view_of(bundle).part.charts[0]
     assert "No taken step is beyond it. Steps 84 to 200 were not taken by both sides." in loss.caption
-    assert not any("✕" in note["text"] for note in loss.figure["layout"]["annotations"])
+    assert not any("×" in note["text"] for note in loss.figure["layout"]["annotations"])
 
 
 def test_limits_for_single_steps_are_drawn_at_their_value(failing: Bundle) -> None:
@@ -132,7 +132,7 @@ def test_limits_for_single_steps_are_drawn_at_their_value(failing: Bundle) -> No
 
 def test_the_first_step_beyond_is_marked(failing: Bundle) -> None:
     layout = figure(failing, "chart-loss")["layout"]
-    assert "✕ step 17" in [note["text"] for note in layout["annotations"]]
+    assert "× step 17" in [note["text"] for note in layout["annotations"]]
     assert 17 in [shape.get("x0") for shape in layout["shapes"]]
 
 

@@ -3,37 +3,53 @@
 import dataclasses
 import json
 import re
+import shutil
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from harness.attestation import Trust
 from harness.base.errors import InputError
+from harness.cases.task import PRETRAIN
 from harness.evidence.bundle import read_bundle
 from harness.levels.rule import Level
-from harness.report.languages import CHINESE
+from harness.levels.stated import load_stated
+from harness.report.languages import CHINESE, chinese
 from harness.report.words import number
 from harness.site import write_site
 from harness.site.badge import badge
 from harness.site.differences import differences
-from tests.support.bundles import write_example
+from harness.site.index import Index
+from harness.standards import load_standard, shipped_standards
+from tests.support.bundles import ENVIRONMENT, write_example
 from tests.support.command_line import Call, caller
 from tests.support.examples import ROOT, inference_case, small_case
 
 AT = datetime(2026, 2, 1, tzinfo=UTC)
+NIGHT = small_case().model_copy(update={"name": "qwen3-tiny-fp32"})
+SMALL = small_case(lr_zero_steps=4).model_copy(update={"name": "small"})  # a name alone is no other case
 STUDY = ROOT / "reports" / "power-qwen3-tiny-fp32.json"
 
 
-@pytest.fixture
-def bundles(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two nights of one case, and another case that failed."""
-    place = tmp_path / "bundles"
-    write_example(place / "night-1")
-    write_example(place / "night-2", occasion={"started": "2026-01-31T12:00:00+00:00"}, source={"revision": "f" * 16})
-    write_example(place / "small", case=small_case().model_copy(update={"name": "small"}), change=_nan)
+    place = tmp_path_factory.mktemp("made")
+    later = {"started": "2026-01-31T12:00:00+00:00"}
+    write_example(place / "night-1", case=NIGHT)
+    write_example(place / "night-2", case=NIGHT, occasion=later, source={"revision": "f" * 16})
+    write_example(place / "small", case=SMALL, change=_nan)
     return place
+
+
+@pytest.fixture
+def bundles(made: Path, tmp_path: Path) -> Path:
+    """Bundles that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "bundles"))
 
 
 def _nan(run: str, step: Any) -> Any:
@@ -63,7 +79,8 @@ def test_every_level_is_linked_to_its_evidence(bundles: Path, tmp_path: Path) ->
         "small": "none",
     }
     for cell in index["cells"]:
-        assert f'href="{cell["certificate"]}"' in page
+        assert f'href="{cell["page"]}"' in page
+        assert f'href="../{cell["certificate"]}"' in (tmp_path / "site" / cell["page"]).read_text()
         certificate = (tmp_path / "site" / cell["certificate"]).read_text()
         assert cell["bundle_digest"] in certificate
         assert cell["level"] in (tmp_path / "site" / cell["badge"]).read_text()
@@ -106,15 +123,13 @@ def test_a_cell_shows_its_newest_run_and_the_history_of_all(bundles: Path, tmp_p
     assert all(0 < one["worst_ratio"] < 1 for one in cell["history"])
 
 
-def test_a_level_of_an_earlier_run_is_shown_with_the_lower_level_of_the_newest(bundles: Path, tmp_path: Path) -> None:
-    before = written(bundles, tmp_path / "before")["cells"]
-    assert all(one["newest_level"] == one["level"] for one in before)
-    write_example(bundles / "night-3", occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
+def test_the_level_of_a_cell_is_that_of_its_newest_run(bundles: Path, tmp_path: Path) -> None:
+    write_example(bundles / "night-3", case=NIGHT, occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
     (cell,) = [one for one in written(bundles, tmp_path / "site")["cells"] if one["case"] == "qwen3-tiny-fp32"]
-    assert (cell["level"], cell["newest_level"]) == ("Preliminary", "none")
-    assert "Preliminary, newest run none" in (tmp_path / "site" / cell["badge"]).read_text()
+    assert (cell["level"], cell["valid_until"]) == ("none", None)
+    assert "none, was Preliminary" in (tmp_path / "site" / cell["badge"]).read_text()
     page = " ".join((tmp_path / "site" / "index.html").read_text().split())
-    assert page.count("newest run</span>") == 1 and "Cells whose newest run is below the level" in page
+    assert page.count(">before</span>") == 1 and "Cells whose newest run is below the level" in page
 
 
 def test_an_edited_bundle_gives_no_level_and_is_listed(bundles: Path, tmp_path: Path) -> None:
@@ -147,19 +162,18 @@ def test_texts_of_a_bundle_never_become_markup(tmp_path: Path) -> None:
 
 def test_no_page_loads_anything_from_outside(bundles: Path, tmp_path: Path) -> None:
     written(bundles, tmp_path / "site", STUDY)
+    own = r"data:|plotly\.js\"|\.\./|feed\.atom"
+    loaded = rf'<(?:link|img|iframe|object|script)[^>]+(?:src|href)="(?!{own})[^"]*|@import|url\('
     for path in (tmp_path / "site").rglob("*.html"):
-        markup = re.sub(r"<script.*?</script>", "", path.read_text(), flags=re.S)
-        assert (
-            re.findall(r"<(?:link|img|iframe|object|script)[^>]+(?:src|href)=\"(?!data:)[^\"]*|@import|url\(", markup)
-            == []
-        )
+        markup = re.sub(r"<script>.*?</script>", "", path.read_text(), flags=re.S)
+        assert re.findall(loaded, markup) == []
 
 
-@pytest.mark.parametrize("name", ["site", "page", "parts", "training", "inference"])
+@pytest.mark.parametrize("name", ["site", "cell", "page", "parts", "training", "inference"])
 def test_every_text_of_a_page_has_a_chinese_translation(name: str) -> None:
     template = (ROOT / "harness" / "report" / "templates" / f"{name}.html.j2").read_text()
     used = re.findall(r'\b(?:t|label)\("([^"]+)"\)', template)
-    assert len(used) > 10 and [text for text in used if text not in CHINESE] == []
+    assert len(used) > 10 and [text for text in used if chinese(text) == text] == []
     assert {str(level) for level in Level} <= set(CHINESE)
 
 
@@ -170,9 +184,9 @@ def test_training_and_inference_of_one_model_are_two_cells(tmp_path: Path) -> No
     write_example(place / "answers-2", case=inference_case(), occasion={"started": "2026-01-31T12:00:00+00:00"})
     index = written(place, tmp_path / "site")
     training, inference = index["cells"]
-    assert (training["task"], inference["task"]) == ("training", "inference")
-    assert (training["size"], training["architecture"]) == (inference["size"], inference["architecture"])
-    assert training["architecture"] == "qwen3_model" and inference["level"] == "Preliminary"
+    assert [cell["scope"]["task"] for cell in index["cells"]] == ["training", "inference"]
+    assert training["scope"]["size"] == inference["scope"]["size"]
+    assert training["scope"]["implementation"] == "qwen3_model" and inference["level"] == "Preliminary"
     assert [len(cell["history"]) for cell in index["cells"]] == [1, 2]
     page = (tmp_path / "site" / "index.html").read_text()
     assert '<span lang="zh-CN">推理</span>' in page and "certify run qwen3-tiny-inference" in page
@@ -187,7 +201,7 @@ def test_another_inference_runner_is_named_as_the_architecture(tmp_path: Path) -
 
     write_example(tmp_path / "bundles" / "one", case=inference_case(), header=by)
     (cell,) = written(tmp_path / "bundles", tmp_path / "site")["cells"]
-    assert cell["architecture"] == "mine.py:Mine" and cell["id"].endswith("-mine.py-mine")
+    assert cell["scope"]["implementation"] == "mine.py:Mine" and "-mine.py-mine-" in cell["id"]
 
 
 def test_detection_power_is_on_the_first_page(bundles: Path, tmp_path: Path) -> None:
@@ -217,3 +231,180 @@ def test_the_command_reports_its_levels(
     assert result.code == 0 and "Preliminary: qwen3-tiny-fp32 on CPU" in result.out
     nothing = certify_("site", tmp_path / "nowhere", "--out", tmp_path / "site2")
     assert nothing.code == 2 and "no finished bundle" in nothing.err and not (tmp_path / "site2").exists()
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """Two nights of one case, the same with another text, one that failed, and inference."""
+    place = tmp_path_factory.mktemp("shown")
+    case = NIGHT
+    text = {**case.data.model_dump(), "corpus": {"kind": "text", "sha256": "a" * 64}}
+    write_example(place / "bundles" / "night-1", case=case)
+    write_example(place / "bundles" / "night-2", case=case, occasion={"started": "2026-01-31T12:00:00+00:00"})
+    write_example(place / "bundles" / "text", case=case.with_changes(data=text))
+    write_example(place / "bundles" / "small", case=SMALL, change=_nan)
+    write_example(place / "bundles" / "inference", case=inference_case())
+    return written(place / "bundles", place / "site", STUDY), place / "site"
+
+
+def test_every_stated_level_has_a_row_and_a_cpu_never_fills_one(shown: tuple[dict[str, Any], Path]) -> None:
+    index, out = shown
+    stated = [row for row in index["rows"] if row["stated"]]
+    assert len(stated) == len(load_stated().levels)
+    assert {(row["level"], row["cell"], row["next_level"]) for row in stated} == {("no evidence", None, "Untested")}
+    assert all(row["stated"]["source"] and row["stated"]["read_on"] and row["missing"] for row in stated)
+    assert all(row["stated"] is None for row in index["rows"] if row["cell"])
+    moe = {row["size"]: row["missing"][0] for row in stated if "A" in row["size"]}
+    assert set(moe) == {"30B-A3B", "235B-A22B"} and all("no mixture of experts" in why for why in moe.values())
+    page = " ".join((out / next(row["page"] for row in stated if row["size"] == "32B")).read_text().split())
+    assert "recompute_slice_activation" in page and "mindformers configs/qwen3/README.md@27998af" in page
+
+
+def test_no_two_rows_read_the_same(shown: tuple[dict[str, Any], Path]) -> None:
+    page = (shown[1] / "index.html").read_text()
+    rows = [re.sub(r"<[^>]+>|\s+", " ", row) for row in re.findall(r"<tr data-size.*?</tr>", page, re.S)]
+    assert len(rows) == len(set(rows)) == len(shown[0]["rows"])
+    assert sum("data.corpus.kind text, shipped generated" in row for row in rows) == 1
+
+
+def test_each_set_of_versions_is_a_row(tmp_path: Path) -> None:
+    for version in ("2.7.2", "2.9.0"):
+        packages = {**ENVIRONMENT["packages"], "mindspore": version}
+        write_example(tmp_path / "bundles" / version, environment={"packages": packages}, case=small_case())
+    cells = written(tmp_path / "bundles", tmp_path / "site")["cells"]
+    assert {cell["scope"]["mindspore"] for cell in cells} == {"2.7.2", "2.9.0"}
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert "MindSpore 2.7.2" in page and "MindSpore 2.9.0" in page
+
+
+def _on_npu(**chip: str) -> Any:
+    return {"device": "Ascend", "machine": {**ENVIRONMENT["machine"], "ascend": chip}}
+
+
+@pytest.mark.parametrize(
+    ("environment", "runner", "joined"),
+    [
+        (_on_npu(soc="910B3"), "mindformers", True),
+        (_on_npu(soc="910B3"), "own", False),
+        (_on_npu(), "mindformers", False),
+        ({}, "mindformers", False),
+    ],
+)
+def test_a_stated_level_is_joined_by_evidence_of_its_own_cell_alone(
+    tmp_path: Path, environment: dict[str, Any], runner: str, joined: bool
+) -> None:
+    by = {"mindformers": "harness.runners.mindformers_subject:MindFormersSubject", "own": PRETRAIN.subject}[runner]
+
+    def header(one: Any) -> Any:
+        return dataclasses.replace(one, runner=by) if one.side == "subject" else one
+
+    layout = {"model_parallel": 4, "pipeline_stage": 4, "micro_batch_num": 4, "vocab_emb_dp": True}
+    small = small_case()
+    case = small.with_changes(
+        name="the-32b",
+        model={"size": "32B"},
+        parallel=layout,
+        evidence="sketches",
+        data={**small.data.model_dump(), "global_batch_size": 4, "seq_length": 4096},
+        training={**small.training.model_dump(), "recompute": True, "gradient_accumulation_steps": 1},
+        standards=("official", "layout-fp32"),
+    )
+    write_example(tmp_path / "bundles" / "one", case=case, environment=environment, header=header)
+    index = written(tmp_path / "bundles", tmp_path / "site")
+    rows = [row for row in index["rows"] if row["cell"]]
+    assert [row["stated"] is not None for row in rows] == [joined]
+    assert len(index["rows"]) == len(load_stated().levels) + (not joined)
+
+
+def test_a_cell_has_a_page_with_all_its_certificates(shown: tuple[dict[str, Any], Path]) -> None:
+    index, out = shown
+    (cell,) = [one for one in index["cells"] if len(one["history"]) == 2]
+    page = (out / cell["page"]).read_text()
+    for run in cell["history"]:
+        assert f'href="../{run["certificate"]}"' in page
+        assert run["bundle_digest"] in (out / run["certificate"]).read_text()
+    assert all((out / row["page"]).is_file() and (out / row["badge"]).is_file() for row in index["rows"])
+    assert "not stated" in page and "not used by this implementation" in page and "none on a CPU" in page
+
+
+def test_the_feed_lists_every_change_of_a_level_newest_first(bundles: Path, tmp_path: Path) -> None:
+    write_example(bundles / "night-3", case=NIGHT, occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
+    index = written(bundles, tmp_path / "site")
+    feed = ElementTree.parse(tmp_path / "site" / index["feed"])
+    atom = "{http://www.w3.org/2005/Atom}"
+    entries = feed.findall(f"{atom}entry")
+    assert [one.findtext(f"{atom}title", "").rpartition(": ")[2] for one in entries] == [
+        "Preliminary → none",
+        "none → Preliminary",
+    ]
+    assert [one.findtext(f"{atom}updated") for one in entries] == [
+        "2026-01-31T20:00:00+00:00",
+        "2026-01-31T02:00:00+00:00",
+    ]
+    assert len({one.findtext(f"{atom}id") for one in (*entries, feed.getroot())}) == 3
+    links = [one.find(f"{atom}link").get("href") for one in entries]  # type: ignore[union-attr]
+    assert all((tmp_path / "site" / str(link)).is_file() for link in links)
+
+
+def test_the_index_is_what_its_schema_describes(shown: tuple[dict[str, Any], Path]) -> None:
+    index, out = shown
+    schema = json.loads((out / index["$schema"]).read_text())
+    assert Index.model_validate(index).format == "certify-site/2"
+    assert set(schema["required"]) <= set(index) <= set(schema["properties"])
+    assert set(schema["$defs"]["IndexCell"]["properties"]) == set(index["cells"][0])
+    with pytest.raises(ValueError, match="Extra inputs"):
+        Index.model_validate({**index, "more": 1})
+
+
+def test_every_sentence_of_table_and_cells_is_in_both_languages(shown: tuple[dict[str, Any], Path]) -> None:
+    out = shown[1]
+    left = {text for path in (out / "index.html", *(out / "cells").iterdir()) for text in in_one_language(path)}
+    names = r"Qwen3 [\w.-]+( \(\w+\))?( ·)?|MindSpore Transformers|Atlas 800T A2, Atlas 800I A2, Atlas 900 A3 SuperPoD"
+    assert {text for text in left if not re.fullmatch(names, text)} == set()
+
+
+@pytest.mark.parametrize("name", list(shipped_standards()))
+def test_every_criterion_has_a_chinese_title(name: str) -> None:
+    standard = load_standard(name)
+    titles = (standard.title, *(one.title for one in standard.criteria))
+    assert [title for title in titles if chinese(title) == title] == []
+
+
+def test_a_sentence_is_translated_with_its_parts() -> None:
+    assert chinese("Signed by the developer: no valid signature") == "由开发者签署:没有有效签名"
+    found = chinese("Loss of every step: largest 0.2, at most 1e-05 allowed (strict-fp32); worst: subject-1")
+    assert found == "每一步的 loss:最大 0.2,至多 1e-05(strict-fp32);最差:subject-1"
+    for name in ("subject-1: {0} {name}", "x" * 5000, "a; b"):
+        assert chinese(name) == name
+
+
+class _OneLanguage(HTMLParser):
+    """Collects the texts outside code that stand in one language alone and read as English."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[tuple[str, dict[str, str | None]]] = []
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "link", "img", "path", "line", "polyline"):
+            self.open.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        text = " ".join(data.split())
+        quoted = {"script", "style", "pre", "code", "title", "option", "button"}
+        for tag, attrs in self.open:
+            if tag in quoted or (tag == "span" and "lang" in attrs) or "code" in (attrs.get("class") or "").split():
+                return
+        if re.search(r"[A-Za-z]{2,}.* .*[a-z]{2,}", text):
+            self.found.append(text)
+
+
+def in_one_language(path: Path) -> list[str]:
+    parser = _OneLanguage()
+    parser.feed(path.read_text())
+    return parser.found

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Documents, PrecisionPolicy, Qwen3Config
 from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, SiLU, Spread, SwapAxes, on_cpu
 
 DTYPES = {"float32": ms.float32, "bfloat16": ms.bfloat16}
@@ -97,6 +97,49 @@ class Qwen3RotaryEmbedding(nn.Cell):
         return self.round(self.cos[:length]), self.round(self.sin[:length])
 
 
+class DocumentBoundaries(nn.Cell):
+    """What the layers of rows of several documents take: tokens [B, S] and rotary tables [S, H] -> the tables by the
+    position in the document [B, 1, S, H], and the attention mask of each row [B, 1, S, S]; each only if it is reset."""
+
+    def __init__(self, documents: Documents) -> None:
+        super().__init__()
+        self.end = documents.end
+        self.of_positions, self.of_attention = documents.reset_position_ids, documents.reset_attention_mask
+
+    def construct(self, tokens_BS: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> tuple[Tensor, ...]:
+        own_BSS = self.own_past(self.document(tokens_BS))
+        tables: tuple[Tensor, ...] = (cos_SH, sin_SH)
+        if self.of_positions:
+            positions_BS = self.positions(own_BSS)
+            tables = (self.at(cos_SH, positions_BS), self.at(sin_SH, positions_BS))
+        if self.of_attention:
+            tables = (*tables, ops.expand_dims((1.0 - own_BSS) * LOWEST, 1))
+        return tables
+
+    def ended(self, tokens_BS: Tensor) -> Tensor:
+        """1 where a document ends, else 0."""
+        return ops.cast(ops.equal(tokens_BS, self.end), ms.float32)
+
+    def document(self, tokens_BS: Tensor) -> Tensor:
+        """The number of documents that ended before each token; exact in float32 below 2^24."""
+        ended_BS = self.ended(tokens_BS)
+        return ops.cumsum(ended_BS, 1) - ended_BS
+
+    def own_past(self, document_BS: Tensor) -> Tensor:
+        """[B, S, S]: 1 where the second token is not later than the first and of the same document, else 0."""
+        S = document_BS.shape[1]
+        same_BSS = ops.equal(ops.expand_dims(document_BS, 2), ops.expand_dims(document_BS, 1))
+        return ops.cast(same_BSS, ms.float32) * ops.tril(ops.ones((S, S), ms.float32))
+
+    def positions(self, own_BSS: Tensor) -> Tensor:
+        """[B, S]: how many tokens of its document are before each."""
+        return ops.cast(ops.sum(own_BSS, -1), ms.int32) - 1
+
+    def at(self, table_SH: Tensor, positions_BS: Tensor) -> Tensor:
+        """The rows of a table at positions, the same for every head."""
+        return ops.expand_dims(ops.gather(table_SH, positions_BS, 0), 1)
+
+
 class Qwen3Linear(nn.Cell):
     """`x @ weight^T`, no bias: [..., in] -> [..., out], in `compute_dtype`."""
 
@@ -141,8 +184,11 @@ class PlainAttention(nn.Cell):
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
 
-    def construct(self, query_BNSH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor) -> Tensor:
-        return self.masked(query_BNSH, key_BKSH, value_BKSH, self.causal_mask(query_BNSH.shape[2]))
+    def construct(self, query_BNSH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` is added to the scores, [B, 1, S, S]; without it the attention is causal."""
+        if mask is None:
+            mask = self.causal_mask(query_BNSH.shape[2])
+        return self.masked(query_BNSH, key_BKSH, value_BKSH, mask)
 
     def masked(self, query_BNSH: Tensor, key_BKTH: Tensor, value_BKTH: Tensor, mask: Tensor) -> Tensor:
         """Attention of S queries over T keys, with a mask that is added to the scores [B, N, S, T]."""
@@ -179,16 +225,17 @@ class FusedAttention(nn.Cell):
         # sparse_mode 2 (causal, aligned left) takes this one compressed mask for every sequence length; True is hidden.
         self.mask = Tensor(np.triu(np.ones((2048, 2048), dtype=bool), k=1))
 
-    def construct(self, query_BNSH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor) -> Tensor:
+    def construct(self, query_BNSH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` as for the plain attention: then sparse_mode 0 takes a mask of every position, [B, 1, S, S]."""
         return ops.flash_attention_score(
             ops.cast(query_BNSH, self.dtype),
             ops.cast(key_BKSH, self.dtype),
             ops.cast(value_BKSH, self.dtype),
             self.heads,
-            attn_mask=self.mask,
+            attn_mask=self.mask if mask is None else mask < 0,
             scalar_value=self.scaling,
             input_layout="BNSD",
-            sparse_mode=2,
+            sparse_mode=2 if mask is None else 0,
         )
 
 
@@ -218,10 +265,11 @@ class Qwen3Attention(nn.Cell):
         self.swap = SwapAxes()
         self.attend = attention_for_device(config, policy)
 
-    def construct(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
+    def construct(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Tables [S, H] or for each row [B, 1, S, H]; `mask` only if attention is not just causal."""
         query, key = self.query(hidden_BSD, cos_SH, sin_SH), self.key(hidden_BSD, cos_SH, sin_SH)
         value = self.swap(self.split_heads(self.v_proj(hidden_BSD)))
-        mixed_BNSH = self.attend(query, key, value)
+        mixed_BNSH = self.attend(query, key, value) if mask is None else self.attend(query, key, value, mask)
         mixed_BSNH = self.swap(mixed_BNSH)
         return self.o_proj(ops.reshape(mixed_BSNH, (*hidden_BSD.shape[:2], -1)))
 
@@ -271,8 +319,9 @@ class Qwen3DecoderLayer(nn.Cell):
         self.post_attention_layernorm = Qwen3RMSNorm(config.hidden_size, config.rms_norm_eps, policy)
         self.residual = Precision(policy.residual_dtype)
 
-    def construct(self, hidden_BSD: Tensor, cos_SH: Tensor, sin_SH: Tensor) -> Tensor:
-        attended = self.self_attn(self.input_layernorm(hidden_BSD), cos_SH, sin_SH)
+    def construct(self, hidden_BSD: Tensor, *tables: Tensor) -> Tensor:
+        """`tables` are cosines, sines, and the attention mask if there is one."""
+        attended = self.self_attn(self.input_layernorm(hidden_BSD), *tables)
         hidden_BSD = self.residual(hidden_BSD + self.residual(attended))
         return self.residual(hidden_BSD + self.residual(self.mlp(self.post_attention_layernorm(hidden_BSD))))
 
@@ -280,32 +329,37 @@ class Qwen3DecoderLayer(nn.Cell):
 class Qwen3Model(nn.Cell):
     """Embedding, decoder layers, final norm: tokens [B, S] -> hidden [B, S, D]."""
 
-    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy) -> None:
+    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy, documents: Documents | None = None) -> None:
         super().__init__()
         self.embed_tokens = Qwen3Embedding(config, policy)
         self.rotary_emb = Qwen3RotaryEmbedding(config, policy)
+        self.boundaries = DocumentBoundaries(documents) if documents else None
         self.layers = nn.CellList([Qwen3DecoderLayer(config, policy) for _ in range(config.num_hidden_layers)])
         self.norm = Qwen3RMSNorm(config.hidden_size, config.rms_norm_eps, policy)
         self.residual = Precision(policy.residual_dtype)
 
     def construct(self, tokens_BS: Tensor) -> Tensor:
-        cos_SH, sin_SH = self.rotary_emb(tokens_BS.shape[1])
+        tables = self.rotary_emb(tokens_BS.shape[1])
+        if self.boundaries is not None:
+            tables = self.boundaries(tokens_BS, *tables)
         hidden_BSD = self.residual(self.embed_tokens(tokens_BS))
         for layer in self.layers:
-            hidden_BSD = layer(hidden_BSD, cos_SH, sin_SH)
+            hidden_BSD = layer(hidden_BSD, *tables)
         return self.norm(hidden_BSD)
 
 
 class Qwen3ForCausalLM(nn.Cell):
     """Logits [B, S, V] in `compute_dtype`; a tied head projects onto the embedding and has no weight of its own."""
 
-    def __init__(self, config: Qwen3Config, policy: PrecisionPolicy | None = None) -> None:
+    def __init__(
+        self, config: Qwen3Config, policy: PrecisionPolicy | None = None, documents: Documents | None = None
+    ) -> None:
         super().__init__()
         policy = policy or PrecisionPolicy()
         self.config = config
         self.policy = policy
         self.tied = config.tie_word_embeddings
-        self.model = Qwen3Model(config, policy)
+        self.model = Qwen3Model(config, policy, documents)
         self.project = Projection(policy)
         if not self.tied:
             self.lm_head = Qwen3Linear(config.hidden_size, config.vocab_size, config, policy)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 
 from qwen3_model.checkpoints import file_name, load_part, save_part
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, Qwen3ConfigError
+from qwen3_model.configuration_qwen3 import Documents, PrecisionPolicy, Qwen3Config, Qwen3ConfigError
 from qwen3_model.equal_cells import share_equal_cells
 from qwen3_model.loss import TokenLoss
 from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
@@ -51,6 +51,7 @@ class Qwen3Trainer:
     """One model in training. The small methods are what a variant overrides.
 
     `micro_batch_num`: how many of the parts of a batch are for the stages of a pipeline.
+    `documents`: for rows of several documents, which of attention and positions start again with each.
     """
 
     micro_batch_num = 1
@@ -66,6 +67,7 @@ class Qwen3Trainer:
         gradient_accumulation_steps: int = 1,
         recompute: bool = False,
         graph_mode: bool = True,
+        documents: Documents | None = None,
     ) -> None:
         if policy.params_dtype != "float32":
             raise Qwen3ConfigError([f"params_dtype: training updates float32 parameters, got {policy.params_dtype!r}"])
@@ -77,6 +79,7 @@ class Qwen3Trainer:
         self.optimizer_config = optimizer
         self.clip_grad = clip_grad
         self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.documents = documents
         self.step = 0
         self.model = self.build_model()
         self.model.set_train()
@@ -99,7 +102,7 @@ class Qwen3Trainer:
 
     def build_model(self) -> Qwen3ForCausalLM:
         """The model to train."""
-        return Qwen3ForCausalLM(self.config, self.policy)
+        return Qwen3ForCausalLM(self.config, self.policy, self.documents)
 
     def build_loss(self) -> nn.Cell:
         """The loss cell: (logits, targets, mask, count) -> loss."""

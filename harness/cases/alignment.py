@@ -79,5 +79,6 @@ def _alignment_in_training(case: Case) -> dict[str, Any]:
 
 ALIGNMENT: Mapping[TaskName, Callable[[Case], dict[str, Any]]] = {
     "pretrain": _alignment_in_training,
+    "finetune": _alignment_in_training,
     "inference": _alignment_in_inference,
 }

@@ -27,7 +27,7 @@ from harness.cases.sections import (
     PrecisionField,
     Training,
 )
-from harness.cases.task import PRETRAIN, TASKS, TaskField
+from harness.cases.task import FINETUNE, PRETRAIN, TASKS, TaskField
 from qwen3_model.configuration_qwen3 import PrecisionPolicy
 from qwen3_model.parallel_config import ParallelConfig
 
@@ -66,6 +66,8 @@ class Case(Record):
         for task in TASKS.values():
             if task.section and (self.task == task) != (getattr(self, task.section) is not None):
                 yield _problem("task", f"task {task.name!r} and the section {task.section} belong together")
+        if (self.task == FINETUNE) != self.data.corpus.of_conversations:
+            yield _problem("data.corpus.kind", "a case of task 'finetune', and no other, reads conversations")
         if (start := self.initialization.checkpoint) is not None:
             if start.kind != "huggingface":
                 yield _problem("initialization.checkpoint.kind", "initial weights are read from kind 'huggingface'")
@@ -84,6 +86,9 @@ class Case(Record):
         if rows % micro_batches:
             reason = f"{rows} is not a multiple of training.gradient_accumulation_steps {micro_batches}"
             yield _problem("data.global_batch_size", reason)
+        if self.parallel.world_size > 1 and self.data.documents:
+            reason = "reset_attention_mask and reset_position_ids are for one rank"
+            yield _problem("data.reset_attention_mask", reason)
         layout = self.parallel.problems(self.model, rows=rows // micro_batches, seq_length=self.data.seq_length)
         for found in layout:
             first, *others = found.fields
@@ -140,10 +145,9 @@ class Case(Record):
                 del named["path"]
                 if not named["cut"]:
                     del named["cut"]
-        if not self.data.cut_vocabulary:
-            del record["data"]["cut_vocabulary"]
-        if not self.data.sweep_vocabulary:
-            del record["data"]["sweep_vocabulary"]
+        for name in ("cut_vocabulary", "sweep_vocabulary", "reset_attention_mask", "reset_position_ids"):
+            if not record["data"][name]:
+                del record["data"][name]
         for source in ("corpus", "tokenizer"):
             del record["data"][source]["path"]
         for part in record["data"]["corpus"]["blend"]:

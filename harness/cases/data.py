@@ -6,8 +6,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from harness.base.yaml_records import Record
+from qwen3_model.configuration_qwen3 import Documents
 
 BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
+CONVERSATIONS = ("generated-conversations", "conversations")  # the kinds of corpus that hold conversations
 
 
 class DataSource(Record):
@@ -19,7 +21,7 @@ class DataSource(Record):
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "DataSource":
-        if self.kind in ("text", "megatron", "huggingface") and not self.named:
+        if self.kind in ("text", "megatron", "huggingface", "conversations") and not self.named:
             raise ValueError(f"kind {self.kind!r} needs a path")
         return self
 
@@ -37,12 +39,16 @@ class BlendPart(Record):
 
 
 class Corpus(DataSource):
-    """The source of the tokens. `blend` holds several Megatron data sets; in a file it is written as in mindformers:
-    `data_path: ['0.3', PREFIX, '0.7', PREFIX]`, or prefixes without weights."""
+    """The source of the tokens. `conversations` is a file of lines `{"messages": [{"role": "...", "content": "..."}]}`;
+    those of `generated-conversations` the project writes itself. `blend` holds several Megatron data sets; in a file it
+    is written as in mindformers: `data_path: ['0.3', PREFIX, '0.7', PREFIX]`, or prefixes without weights."""
 
     # generated-english: without lines in other scripts, at which the loss of a small model jumps;
     # transformers-sources: only in bundles of earlier versions
-    kind: Literal["generated", "generated-english", "text", "megatron", "transformers-sources"] = "generated"
+    kind: Literal[
+        "generated", "generated-english", "text", "megatron", "generated-conversations", "conversations",
+        "transformers-sources",
+    ] = "generated"  # fmt: skip
     blend: tuple[BlendPart, ...] = ()
 
     @model_validator(mode="before")
@@ -66,6 +72,11 @@ class Corpus(DataSource):
     @property
     def named(self) -> bool:
         return bool(self.blend) or super().named
+
+    @property
+    def of_conversations(self) -> bool:
+        """Whether it holds conversations, of which only the answers count in the loss."""
+        return self.kind in CONVERSATIONS
 
 
 def _parts(data_path: Any) -> list[BlendPart]:
@@ -98,6 +109,14 @@ class Data(Record):
     Padding never counts in the loss. With `eod_mask_loss`, as in Megatron, a position whose input is the
     end-of-document token does not count either, because the next token belongs to another document.
 
+    A corpus of conversations goes through the chat template of the tokenizer; only the tokens of answers count, with
+    the token that ends each. With packing `concat` a row holds whole conversations, as many as fit, each ended by the
+    end-of-document token, then padding; with `paragraph` one. A longer conversation is cut at the end of its row.
+
+    With `reset_attention_mask` a token attends to its own document only, and with `reset_position_ids` positions count
+    from its beginning, as in Megatron and mindformers. A document ends with the end-of-document token: `eod`, or that
+    of the byte tokenizer.
+
     order `sequential` takes the rows in file order; `megatron` and `mindformers` take them like the GPTDataset of
     Megatron-LM or mindformers, shuffled by `seed`, from the training part of `split`, for a data set that was built for
     `num_samples` rows (mindformers' `sizes`; default: the rows of the run). At the end of the data, mindformers takes
@@ -120,6 +139,8 @@ class Data(Record):
     num_samples: int | None = Field(default=None, ge=1)
     eod: int | None = Field(default=None, ge=0)
     eod_mask_loss: bool = False
+    reset_attention_mask: bool = False
+    reset_position_ids: bool = False
     cut_vocabulary: bool = False
     sweep_vocabulary: bool = False
     seq_length: int = Field(ge=2)
@@ -138,8 +159,12 @@ class Data(Record):
                 problems.append("a blend needs order 'megatron' or 'mindformers'")
         elif not megatron or self.packing != "concat":
             problems.append(f"order {self.order!r} needs a corpus of kind 'megatron' and packing 'concat'")
-        if self.eod is not None and not megatron:
+        if self.eod is not None and not (megatron or self._resets or self.corpus.of_conversations):
             problems.append("eod: the tokenizer defines the id that ends a document")
+        if self._resets and self._end is None:
+            problems.append("reset_attention_mask and reset_position_ids need eod, the id that ends a document")
+        if self.corpus.of_conversations and (self.cut_vocabulary or self.eod_mask_loss):
+            problems.append("cut_vocabulary, eod_mask_loss: not for conversations")
         if self.cut_vocabulary and (megatron or self.tokenizer.kind == "bytes"):
             problems.append("cut_vocabulary needs a text and a tokenizer whose vocabulary is worth cutting")
         if self.sweep_vocabulary and megatron:
@@ -149,6 +174,25 @@ class Data(Record):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def documents(self) -> Documents | None:
+        """What starts again with each document of a row; None if nothing does."""
+        if not self._resets or self._end is None:
+            return None
+        return Documents(
+            end=self._end, reset_attention_mask=self.reset_attention_mask, reset_position_ids=self.reset_position_ids
+        )
+
+    @property
+    def _resets(self) -> bool:
+        return self.reset_attention_mask or self.reset_position_ids
+
+    @property
+    def _end(self) -> int | None:
+        if self.eod is None and self.tokenizer.kind == "bytes" and self.corpus.kind != "megatron":
+            return BYTE_VOCABULARY - 1
+        return self.eod
 
 
 def _default(name: str) -> Any:

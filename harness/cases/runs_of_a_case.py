@@ -74,14 +74,16 @@ class TaskRuns:
     trained: str
 
 
-RUNS: Mapping[TaskName, TaskRuns] = {
-    "pretrain": TaskRuns(
-        roles=_roles_in_training,
-        kept=frozenset(
-            (REFERENCE, SUBJECT, SUBJECT_ALONE, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, SUBJECT_ALONE_PROBE)
-        ),
-        trained=SUBJECT,
+TRAINED = TaskRuns(
+    roles=_roles_in_training,
+    kept=frozenset(
+        (REFERENCE, SUBJECT, SUBJECT_ALONE, REFERENCE_PROBE, SUBJECT_PROBE, ORACLE_PROBE, SUBJECT_ALONE_PROBE)
     ),
+    trained=SUBJECT,
+)
+RUNS: Mapping[TaskName, TaskRuns] = {
+    "pretrain": TRAINED,
+    "finetune": TRAINED,
     "inference": TaskRuns(
         roles=_roles_in_inference,
         kept=frozenset((TRAINING, REFERENCE, SUBJECT, ORACLE)),

@@ -14,7 +14,7 @@ from pydantic import PlainSerializer, PlainValidator
 
 from harness.runs.trace import Side
 
-TaskName = Literal["pretrain", "inference"]
+TaskName = Literal["pretrain", "finetune", "inference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class Task:
         activity: The word for it in the scope of a level.
         section: The section that only a case of this task has, or None.
         official: The name of its official standard, without which no level is given.
+        judged_as: The task of the standards that judge it: its own, or one that measures the same.
         usual_case: The shipped case that is used if no case is given.
         judges_steps: Whether steps of training are judged. If so, the first difference inside a step can be diagnosed,
             and perturbed repeats of the reference show the floor.
@@ -38,6 +39,7 @@ class Task:
     activity: str
     section: str | None
     official: str
+    judged_as: TaskName
     usual_case: str
     judges_steps: bool
     reference: str
@@ -58,24 +60,39 @@ PRETRAIN = Task(
     activity="training",
     section=None,
     official="official",
+    judged_as="pretrain",
     usual_case="qwen3-tiny-fp32",
     judges_steps=True,
     reference="harness.runners.torch_reference:TorchReference",
     oracle="harness.runners.oracle:Float64Oracle",
     subject="harness.runners.mindspore_subject:MindSporeSubject",
 )
+# Steps of training like any others, of conversations: the published rule and the limits are those of pretraining.
+FINETUNE = Task(
+    name="finetune",
+    activity="fine-tuning",
+    section=None,
+    official="official",
+    judged_as="pretrain",
+    usual_case="qwen3-tiny-sft-fp32",
+    judges_steps=True,
+    reference=PRETRAIN.reference,
+    oracle=PRETRAIN.oracle,
+    subject=PRETRAIN.subject,
+)
 INFERENCE = Task(
     name="inference",
     activity="inference",
     section="inference",
     official="official-inference",
+    judged_as="inference",
     usual_case="qwen3-tiny-inference",
     judges_steps=False,
     reference="harness.runners.torch_inference:TorchInference",
     oracle="harness.runners.oracle_inference:OracleInference",
     subject="harness.runners.mindspore_inference:MindSporeInference",
 )
-TASKS: Mapping[TaskName, Task] = {task.name: task for task in (PRETRAIN, INFERENCE)}
+TASKS: Mapping[TaskName, Task] = {task.name: task for task in (PRETRAIN, FINETUNE, INFERENCE)}
 
 
 def _task(value: Any) -> Task:

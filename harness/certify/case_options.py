@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.base.errors import InputError
 from harness.cases.case import Case
@@ -136,7 +136,8 @@ def with_sources(case: Case, text: Path | None, data: Path | None, tokenizer: Pa
         raise InputError("--data holds token ids already, so --tokenizer has nothing to do.")
     sources, model = dict[str, Any](), dict[str, Any]()
     if text:
-        sources["corpus"] = Corpus(kind="text", path=str(text)).model_dump()
+        kind: Literal["conversations", "text"] = "conversations" if case.data.corpus.of_conversations else "text"
+        sources["corpus"] = Corpus(kind=kind, path=str(text)).model_dump()
     if data:
         # Files of token ids are taken as they are, row by row in the order of their trainer.
         sources |= {"corpus": Corpus(kind="megatron", path=str(data)).model_dump(), "sweep_vocabulary": False}
@@ -218,7 +219,7 @@ def load_standards(names: Sequence[str], case: Case) -> tuple[Standard, ...]:
     if len(set(found)) < len(found):
         raise InputError(f"Two of the standards have one name: {', '.join(sorted(found))}.")
     for standard in standards:
-        if standard.task != case.task.name:
+        if standard.task != case.task.judged_as:
             raise InputError(f"{standard.name} judges {standard.task}; {case.name} is of {case.task}.")
         if standard.compute_dtype not in (None, case.precision.compute_dtype):
             raise InputError(

@@ -34,7 +34,13 @@ TrustOption = Annotated[
 AtOption = Annotated[
     str | None, typer.Option("--at", help="The day or UTC time to judge for, such as 2026-01-31; default: now.")
 ]
-TextOption = Annotated[Path | None, typer.Option("--text", help="Corpus: a WikiText .tokens file or any UTF-8 text.")]
+TextOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--text",
+        help="Corpus: a WikiText .tokens file or any UTF-8 text; for fine-tuning, conversations as JSON lines.",
+    ),
+]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Corpus: prefix of Megatron .bin and .idx files.")]
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="Hugging Face tokenizer directory; default: bytes.")

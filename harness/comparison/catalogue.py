@@ -114,9 +114,11 @@ DIFFERS, FLAG = "1 if different, else 0", "1 if so, else 0"
 RELATIVE, COUNT, NATS, LOGITS = "relative", "count", "nats", "logits"
 REFERENCE_ERRORS, STANDARD_ERRORS, DEVIATIONS = "errors of the reference", "standard errors", "standard deviations"
 Places = Mapping[TaskName, PlaceKind]
-STEPS: Places = {"pretrain": "step"}
-TENSORS: Places = {"pretrain": "tensor"}
-ONE_RUN: Places = {"pretrain": "run"}
+STEPS: Places = {"pretrain": "step", "finetune": "step"}
+TENSORS: Places = {"pretrain": "tensor", "finetune": "tensor"}
+ONE_RUN: Places = {"pretrain": "run", "finetune": "run"}
+FILE: Places = {"pretrain": "file", "finetune": "file"}
+OPERATORS: Places = {"pretrain": "operator", "finetune": "operator"}
 ROWS: Places = {"inference": "row"}
 PROMPTS: Places = {"inference": "prompt"}
 FIRST_STEP: Topic = "First step and gradients"
@@ -174,11 +176,11 @@ def _each(
         yield Kind(pattern=pattern, capitals=capitals, unit=unit, places=places, topic=topic, meaning=meaning, **fields)
 
 
-def _of_both_tasks() -> Iterator[Kind]:
-    runs: Places = {"pretrain": "run", "inference": "run"}
-    tensors: Places = {"pretrain": "tensor", "inference": "tensor"}
-    fields: Places = {"pretrain": "field", "inference": "field"}
-    batches: Places = {"pretrain": "step", "inference": "document"}
+def _of_every_task() -> Iterator[Kind]:
+    runs: Places = {**ONE_RUN, "inference": "run"}
+    tensors: Places = {**TENSORS, "inference": "tensor"}
+    fields: Places = {"pretrain": "field", "finetune": "field", "inference": "field"}
+    batches: Places = {**STEPS, "inference": "document"}
     yield from _each("runs.missing_steps", COUNT, runs, "Runs", "Missing and unexpected steps or outputs of the run.")
     yield from _each("runs.non_finite", FLAG, runs, "Runs", "The run recorded a number that is not finite.")
     inputs = "Digests of case, weights and batches that the run states and that are not the case's."
@@ -257,9 +259,7 @@ def _of_inputs() -> Iterator[Kind]:
         ("positions", "Length of a row over the positions of the model."),
         ("shards", "Fraction of the shards of the vocabulary that own an input and a target."),
     ):
-        yield from _each(
-            f"inputs.{what}", RELATIVE, {"pretrain": "file"}, "Alignment", meaning, known_at=0, higher_is_better=True
-        )
+        yield from _each(f"inputs.{what}", RELATIVE, FILE, "Alignment", meaning, known_at=0, higher_is_better=True)
 
 
 def _of_operators() -> Iterator[Kind]:
@@ -269,8 +269,7 @@ def _of_operators() -> Iterator[Kind]:
         ("error", "Root mean square of the relative errors of an elementary operator of SIDE on fixed inputs."),
         ("largest", "Largest relative error of an elementary operator of SIDE on fixed inputs."),
     ):
-        places: Places = {"pretrain": "operator"}
-        yield from _each(f"SIDE.operators.{what}", RELATIVE, places, FIRST_STEP, meaning, EACH_SIDE, known_at=1)
+        yield from _each(f"SIDE.operators.{what}", RELATIVE, OPERATORS, FIRST_STEP, meaning, EACH_SIDE, known_at=1)
 
 
 def _of_elements() -> Iterator[Kind]:
@@ -380,7 +379,7 @@ def _of_scores() -> Iterator[Kind]:
 
 
 KINDS: tuple[Kind, ...] = (
-    *_of_both_tasks(),
+    *_of_every_task(),
     *_of_steps(),
     *_of_tensors(),
     *_of_oracle(),

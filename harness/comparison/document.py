@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from harness.cases.task import TASKS, TaskName
+from harness.cases.task import TASKS
 from harness.comparison.catalogue import KINDS, NUMBERS, PAIRS, Kind
 
 COMMAND = "python -m harness.comparison.document > docs/measurements.md"
@@ -58,10 +58,11 @@ def _capitals() -> str:
 
 
 def _tables() -> Iterator[str]:
-    every: list[tuple[str, Sequence[TaskName]]] = [("Training and inference", tuple(TASKS))]
-    every += [(task.activity.capitalize(), (task.name,)) for task in TASKS.values()]
-    for title, tasks in every:
-        kinds = [kind for kind in KINDS if set(kind.places) == set(tasks)]
+    together = {frozenset(kind.places) for kind in KINDS}
+    for tasks in sorted(together, key=lambda names: (-len(names), min(map(list(TASKS).index, names)))):
+        *others, last = (task.activity for name, task in TASKS.items() if name in tasks)
+        title = f"{', '.join(others)} and {last}".capitalize() if others else last.capitalize()
+        kinds = [kind for kind in KINDS if set(kind.places) == tasks]
         rows = [_row(list(group)) for _, group in itertools.groupby(sorted(kinds, key=_order), key=_order)]
         yield f"## {title}\n\n{_table(('measurement', 'unit', 'one value for each', 'meaning'), rows)}"
 

@@ -3,7 +3,7 @@
 A corpus with ids outside the model's vocabulary, or with too few tokens for one row, is an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy.typing as npt
 from harness.base.digest import digest_json
 from harness.base.errors import InputError
 from harness.cases.case import Case
-from harness.cases.data import Corpus
+from harness.cases.data import CONVERSATIONS, Corpus
+from harness.corpus.conversations import chat_tokenizer, packed, read_conversations, rendered
 from harness.corpus.documents import check_digest, read_documents, source_path
 from harness.corpus.indexed import open_indexed
 from harness.corpus.samples import Sampling, WeightedDataset, draw_samples
@@ -66,7 +67,8 @@ def draw_batches(case: Case) -> Batches:
         InputError: see the module; or the corpus or the tokenizer cannot be read.
     """
     count = case.training.steps * case.data.global_batch_size
-    rows = (_megatron_rows if case.data.corpus.kind == "megatron" else _text_rows)(case, count)
+    rows = READERS.get(case.data.corpus.kind, _text_rows)(case, count)
+    _check_end(case, rows)
     highest = int(rows.tokens.max())
     if highest >= case.model.vocab_size:
         raise InputError(
@@ -213,6 +215,39 @@ def _open_parts(corpus: Corpus) -> list[WeightedDataset]:
     if corpus.blend:
         return [WeightedDataset(open_indexed(source_path("blend", part.path)), part.weight) for part in corpus.blend]
     return [WeightedDataset(open_indexed(source_path(corpus.kind, corpus.path)), None)]
+
+
+def _conversation_rows(case: Case, count: int) -> _Rows:
+    """Rows of conversations, of which only the answers count."""
+    conversations, (tokenizer, template) = read_conversations(case.data.corpus), chat_tokenizer(case.data.tokenizer)
+    found = rendered(conversations, tokenizer, template)
+    end = tokenizer.eod if case.data.eod is None else case.data.eod
+    several = case.data.packing == "concat"
+    tokens, counts, epochs = packed(found, end, count, case.data.seq_length, several=several)
+    return _Rows(
+        tokens=tokens,
+        counts=counts,
+        eod=end,
+        corpus_sha256=conversations.sha256,
+        tokenizer_sha256=tokenizer.sha256,
+        kept=None,
+        description=conversations.description,
+        corpus_tokens=sum(len(one.ids) for one in found),
+        epochs=epochs,
+    )
+
+
+READERS: Mapping[str, Callable[[Case, int], _Rows]] = {
+    "megatron": _megatron_rows,
+    **dict.fromkeys(CONVERSATIONS, _conversation_rows),
+}
+
+
+def _check_end(case: Case, rows: _Rows) -> None:
+    """Checks that documents end where the sides will look for it."""
+    documents = case.data.documents
+    if documents is not None and documents.end != rows.eod:
+        raise InputError(f"data.eod is {documents.end}, and {rows.description} has documents that end with {rows.eod}.")
 
 
 def _paragraphs(texts: Sequence[str]) -> list[str]:

@@ -73,6 +73,7 @@ def source_path(kind: str, path: str | None) -> Path:
     if path is None:
         option = {
             "text": "--text FILE",
+            "conversations": "--text FILE",
             "megatron": "--data PREFIX",
             "huggingface": "--tokenizer DIR",
             "checkpoint": "--model DIR",

@@ -18,6 +18,7 @@ from harness.cases.case import Case
 from harness.cases.sections import Checkpoint
 from harness.cases.task import TaskName
 from harness.corpus.batches import Batches, draw_batches
+from harness.corpus.conversations import draw_chat_tokenizer
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.held_out import draw_evaluation
 from harness.runs.drawing import normal
@@ -31,6 +32,7 @@ FILE_BYTES = 1 << 30  # of one file of weights, unless a single tensor is larger
 # Further inputs of a task's runs, besides weights and batches; each is drawn into the directory of the inputs.
 DRAWN_IN_ADDITION: Mapping[TaskName, tuple[Callable[[Case, Path], None], ...]] = {
     "pretrain": (),
+    "finetune": (draw_chat_tokenizer,),
     "inference": (draw_evaluation,),
 }
 

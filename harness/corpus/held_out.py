@@ -7,7 +7,6 @@ right. A corpus with too little text left is an error.
 import itertools
 import math
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from harness.base.errors import InputError
 from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.corpus.documents import read_documents
-from harness.corpus.tokenizers import TextTokenizer, directory_of, load_tokenizer
+from harness.corpus.tokenizer_files import write_tokenizer
+from harness.corpus.tokenizers import TextTokenizer, load_tokenizer
 from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question
 from harness.runs.inputs import seeded
 
@@ -29,10 +29,6 @@ BLOCK = re.compile(r"\n\s*\n")
 LONGEST, SHORTEST = 400, 120  # characters of a text
 CONTEXT, LONGEST_ENDING = 200, 56  # characters of a passage before its last word or ending: 256 tokens of single bytes
 CONTEXT_WORDS, ENDING_WORDS, ENDINGS = 8, 6, 4
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
-    "merges.txt", "added_tokens.json",
-)  # fmt: skip
 CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
     ({"role": "user", "content": "What is a model?"},),
     (
@@ -42,11 +38,6 @@ CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
         {"role": "user", "content": "  And  ice?\n"},
     ),
     ({"role": "user", "content": '你好，<b>世界</b> & "quotes"\n\n```x = 1```'},),
-)
-# ChatML, as in the Qwen models, for the byte tokenizer.
-CHAT_TEMPLATE = (
-    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
-    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 
 
@@ -65,7 +56,7 @@ def draw_evaluation(case: Case, directory: Path) -> None:
             f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
         )
     write_json(directory / EVALUATION, _evaluation(case, trained, texts, stream, tokenizer))
-    _write_tokenizer(case, tokenizer, directory / TOKENIZER)
+    write_tokenizer(case, tokenizer, directory / TOKENIZER)
 
 
 def _split(case: Case, tokenizer: TextTokenizer) -> tuple[str, list[str]]:
@@ -209,47 +200,3 @@ def _entropy(ids: Sequence[npt.NDArray[Any]]) -> float:
     counts = Counter(token for one in ids for token in one.tolist())
     total = sum(counts.values())
     return -math.fsum(count / total * math.log(count / total) for _, count in sorted(counts.items()))
-
-
-def _write_tokenizer(case: Case, tokenizer: TextTokenizer, directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    if case.data.tokenizer.kind != "bytes":
-        with directory_of(case.data.tokenizer) as source:
-            for name in TOKENIZER_FILES:
-                if (source / name).is_file():
-                    shutil.copyfile(source / name, directory / name)
-        return
-    config = {"chat_template": CHAT_TEMPLATE, "clean_up_tokenization_spaces": False, "tokenizer_class": FAST}
-    special = {"eos_token": EOD, "pad_token": EOD}
-    write_json(directory / "tokenizer.json", byte_tokenizer(tokenizer.eod))
-    write_json(directory / "tokenizer_config.json", {**config, **special})
-
-
-FAST, EOD = "PreTrainedTokenizerFast", "<eod>"
-
-
-def byte_tokenizer(eod: int) -> dict[str, Any]:
-    """A `tokenizer.json` that maps each UTF-8 byte to its own id: byte-level BPE without merges.
-
-    Source: the byte-level alphabet of GPT-2, `bytes_to_unicode` in transformers, models/gpt2/tokenization_gpt2.py.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": eod, "content": EOD, **flags}],
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-            "vocab": {letters[byte]: byte for byte in range(256)}, "merges": [],
-        },
-    }  # fmt: skip

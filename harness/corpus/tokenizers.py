@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from harness.corpus.fast_bpe import BackendEncoder
 from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer
 
 TokenIds = npt.NDArray[np.int32]
+CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
+CHAT_TOKEN = re.compile(f"({'|'.join(map(re.escape, CHAT_TOKENS))})")
 
 
 class TextTokenizer(Protocol):
@@ -57,6 +60,41 @@ class ByteTokenizer:
         first, *rest = np.split(ids, np.flatnonzero(ids == self.eod))
         documents = [first, *(document[1:] for document in rest)]
         return "<eod>".join(document.astype(np.uint8).tobytes().decode("utf-8", "replace") for document in documents)
+
+
+@dataclass(frozen=True)
+class ChatByteTokenizer:
+    """Bytes, and the two tokens of ChatML: 257 begins a message, 258 ends it."""
+
+    bytes: ByteTokenizer = ByteTokenizer()
+    vocab_size: int = BYTE_VOCABULARY + 2
+    eod: int = BYTE_VOCABULARY - 1
+    sha256: str | None = None
+
+    def encode(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[TokenIds]:
+        return [np.concatenate([*self._parts(text), np.zeros(0, np.int32)]) for text in texts]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The two tokens by id."""
+        return {BYTE_VOCABULARY + number: token for number, token in enumerate(CHAT_TOKENS)}
+
+    def _parts(self, text: str) -> Iterator[TokenIds]:
+        for part in CHAT_TOKEN.split(text):
+            if part in CHAT_TOKENS:
+                yield np.array([BYTE_VOCABULARY + CHAT_TOKENS.index(part)], np.int32)
+            else:
+                yield from self.bytes.encode([part])
+
+    def decode(self, ids: npt.NDArray[np.integer[Any]]) -> str:
+        cuts = np.flatnonzero(ids >= BYTE_VOCABULARY)
+        pieces = np.split(ids, sorted({*cuts.tolist(), *(cuts + 1).tolist()}))
+        return "".join(
+            CHAT_TOKENS[int(piece[0]) - BYTE_VOCABULARY]
+            if len(piece) and piece[0] >= BYTE_VOCABULARY
+            else self.bytes.decode(piece)
+            for piece in pieces
+        )
 
 
 class HuggingFaceTokenizer:

@@ -32,16 +32,19 @@ Area = Literal[
     "precision",
     "resume",
     "parallel",
+    "finetune",
     "inference",
 ]
 Pass = Literal["forward", "backward"]
 Day = Annotated[str, Field(pattern=r"^20\d\d-[01]\d-[0-3]\d$")]  # days compare as text
 AREAS: tuple[Area, ...] = get_args(Area)
 PARALLEL: Area = "parallel"  # the area whose defects need several ranks
+FINETUNE: Area = "finetune"  # the area whose defects are planted in fine-tuning
 INFERENCE: Area = "inference"  # the area whose defects are planted in inference
 # The areas whose defects are planted in a task: in its usual case, unless the defect or the command names another.
 AREAS_OF_TASK: Mapping[TaskName, tuple[Area, ...]] = {
-    "pretrain": tuple(area for area in AREAS if area != INFERENCE),
+    "pretrain": tuple(area for area in AREAS if area not in (FINETUNE, INFERENCE)),
+    "finetune": (FINETUNE,),
     "inference": (INFERENCE,),
 }
 DIRECTORY = Path(__file__).parent

@@ -153,5 +153,6 @@ def _check_amounts(case: Case, found: Evaluation, path: Path) -> None:
 
 MEASUREMENTS: Mapping[TaskName, TaskMeasurements] = {
     "pretrain": TaskMeasurements(measure=_measure_training, differences=_curve_differences),
+    "finetune": TaskMeasurements(measure=_measure_training, differences=_curve_differences),
     "inference": TaskMeasurements(measure=_measure_inference, differences=inference_differences),
 }

@@ -60,11 +60,11 @@ class TaskRule:
     copied: Callable[[Iterable[bool]], bool]
 
 
+# "trains and converges normally"; float64 and float32 never have the same loss at every step
+OF_TRAINING = TaskRule(preliminary=("inputs-same", "batches-same", "converges"), exact=("loss", "losses"), copied=all)
 TASK_RULES: Mapping[TaskName, TaskRule] = {
-    # "trains and converges normally"; float64 and float32 never have the same loss at every step
-    "pretrain": TaskRule(
-        preliminary=("inputs-same", "batches-same", "converges"), exact=("loss", "losses"), copied=all
-    ),
+    "pretrain": OF_TRAINING,
+    "finetune": OF_TRAINING,
     # "outputs make sense"; float64 and float32 never have the same logits in a whole row
     "inference": TaskRule(
         preliminary=("inputs-same", "batches-same", "makes-sense"), exact=("logits", "logits"), copied=any

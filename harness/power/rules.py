@@ -57,15 +57,17 @@ def _beyond_approximate(measurement: Measurement) -> bool:
     return not measurement.values or len(beyond) > FORGIVEN * len(measurement.values)
 
 
+OF_TRAINING = OtherRules(
+    requires={
+        "official ceilings": "first loss, mean loss and mean grad norm within the published ceilings",
+        "first step and mean loss": "first loss and mean loss within the published ceilings",
+        "per step, 5 %": "loss and grad norm of every step within 5 %, one step in a hundred forgiven",
+    },
+    refuse=_rules_of_training,
+)
 RULES: Mapping[TaskName, OtherRules] = {
-    "pretrain": OtherRules(
-        requires={
-            "official ceilings": "first loss, mean loss and mean grad norm within the published ceilings",
-            "first step and mean loss": "first loss and mean loss within the published ceilings",
-            "per step, 5 %": "loss and grad norm of every step within 5 %, one step in a hundred forgiven",
-        },
-        refuse=_rules_of_training,
-    ),
+    "pretrain": OF_TRAINING,
+    "finetune": OF_TRAINING,
     "inference": OtherRules(
         requires={
             "official ceiling": "every score within the published ceiling, 0.4 % of the reference's",

@@ -153,6 +153,10 @@ CHINESE: Mapping[str, str] = {
     "Closest to its limit": "最接近阈值",
     "certificate": "证书",
     "training": "训练",
+    "fine-tuning": "微调",
+    "Conversations": "对话",
+    "The first rows, as both sides read them. Only the marked tokens count in the loss: the answers, each with the token "
+    "that ends it.": ("前几行数据,与双方读取的一致。只有标出的 token 计入 loss:回答,以及结束每个回答的 token。"),
     "one process": "单进程",
     "Cell": "单元",
     "not recorded": "未记录",

@@ -15,6 +15,7 @@ from harness.levels.rule import Certificate
 from harness.levels.submission import Submission
 from harness.report.charts import Chart
 from harness.report.columns import Column, Table
+from harness.report.finetuning import build_finetuning
 from harness.report.groups import StandardTable, standard_tables
 from harness.report.inference import build_inference
 from harness.report.provenance import Provenance, build_provenance
@@ -54,16 +55,18 @@ class TaskSections:
     links: tuple[tuple[str, str], ...]
 
 
+OF_TRAINING = (
+    ("curves", "Curves"),
+    ("exact", "Exact result"),
+    ("determinism", "Determinism"),
+    ("parameters", "Parameters"),
+)
 SECTIONS: Mapping[TaskName, TaskSections] = {
-    "pretrain": TaskSections(
-        build=build_training,
-        template="training.html.j2",
-        links=(
-            ("curves", "Curves"),
-            ("exact", "Exact result"),
-            ("determinism", "Determinism"),
-            ("parameters", "Parameters"),
-        ),
+    "pretrain": TaskSections(build=build_training, template="training.html.j2", links=OF_TRAINING),
+    "finetune": TaskSections(
+        build=build_finetuning,
+        template="finetuning.html.j2",
+        links=(*OF_TRAINING, ("conversations", "Conversations")),
     ),
     "inference": TaskSections(
         build=build_inference,

@@ -10,24 +10,26 @@ from harness.evidence.judge import Outcome
 
 GLYPHS = {Outcome.PASS: "✓", Outcome.FAIL: "✕", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
 
+PURPOSES_IN_TRAINING = {
+    "reference-1": "compared step by step",
+    "subject-1": "compared step by step",
+    "reference-2": "a repeat, compared bit for bit",
+    "subject-2": "a repeat, compared bit for bit",
+    "reference-lr0": "learning rate 0: no error can grow",
+    "subject-lr0": "learning rate 0: no error can grow",
+    "subject-resumed": "saved after half the steps and resumed in a fresh process",
+    "oracle-1": "the exact result: the same mathematics in float64",
+    "reference-probe": "first gradients, and the optimizer alone",
+    "subject-probe": "first gradients, and the optimizer alone",
+    "oracle-probe": "first gradients and updates, exact",
+    "subject-alone": "the subject in one process: its layout must not change the numbers",
+    "subject-alone-probe": "first gradients of the subject in one process",
+    FLOOR: "weights moved by one unit in the last place",
+}
 # The purpose of each run of a task.
 PURPOSES: Mapping[TaskName, Mapping[str, str]] = {
-    "pretrain": {
-        "reference-1": "compared step by step",
-        "subject-1": "compared step by step",
-        "reference-2": "a repeat, compared bit for bit",
-        "subject-2": "a repeat, compared bit for bit",
-        "reference-lr0": "learning rate 0: no error can grow",
-        "subject-lr0": "learning rate 0: no error can grow",
-        "subject-resumed": "saved after half the steps and resumed in a fresh process",
-        "oracle-1": "the exact result: the same mathematics in float64",
-        "reference-probe": "first gradients, and the optimizer alone",
-        "subject-probe": "first gradients, and the optimizer alone",
-        "oracle-probe": "first gradients and updates, exact",
-        "subject-alone": "the subject in one process: its layout must not change the numbers",
-        "subject-alone-probe": "first gradients of the subject in one process",
-        FLOOR: "weights moved by one unit in the last place",
-    },
+    "pretrain": PURPOSES_IN_TRAINING,
+    "finetune": PURPOSES_IN_TRAINING,
     "inference": {
         "training": "trains the weights for inference",
         "reference-1": "scores every document, then generates",

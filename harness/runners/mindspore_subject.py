@@ -50,6 +50,7 @@ class MindSporeSubject:
             gradient_accumulation_steps=case.training.gradient_accumulation_steps,
             recompute=case.training.recompute,
             graph_mode=case.training.graph_mode,
+            documents=case.data.documents,
             **over_ranks,
         )
 

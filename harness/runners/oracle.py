@@ -31,7 +31,7 @@ from harness.runners.torch_training import (
 )
 from harness.runs.inputs import ProbeGradients
 from harness.runs.places import TABLES
-from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.configuration_qwen3 import Documents, Qwen3Config
 
 Weights = Mapping[str, torch.Tensor]
 LOGITS_BYTES = 1 << 28  # of the rows that are computed together
@@ -50,7 +50,8 @@ class Float64Oracle(TorchTrainer):
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
         """-sum over counted targets of log softmax(logits)[target], over `count`."""
         recompute = self._case.training.recompute and self.tap is untapped
-        found = logits(self._case.model, self._parameters, tokens[:, :-1], self.tap, recompute=recompute)
+        model, documents = self._case.model, self._case.data.documents
+        found = logits(model, self._parameters, tokens[:, :-1], self.tap, recompute=recompute, documents=documents)
         log_probabilities = torch.log_softmax(found, -1)
         picked = log_probabilities.gather(-1, tokens[:, 1:, None])[..., 0]
         return -(picked * loss_mask).sum() / count
@@ -100,27 +101,66 @@ def parts_of_rows(case: Case) -> int:
 
 
 def logits(
-    config: Qwen3Config, weights: Weights, tokens: torch.Tensor, tap: Tap = untapped, *, recompute: bool = False
+    config: Qwen3Config,
+    weights: Weights,
+    tokens: torch.Tensor,
+    tap: Tap = untapped,
+    *,
+    recompute: bool = False,
+    documents: Documents | None = None,
 ) -> torch.Tensor:
     """Tokens [B, S] -> logits [B, S, V]. `tap` receives every place of `harness.runs.places` by name and returns it.
 
-    `recompute`: a layer's activations are computed again for its derivative, and not held meanwhile; no bit changes.
+    `documents`: what starts again with each document of a row. `recompute`: a layer's activations are computed again
+    for its derivative, and not held meanwhile; no bit changes.
     """
     x = tap("model.embed_tokens", weights["model.embed_tokens.weight"][tokens])
     cos, sin = tap(TABLES, torch.stack(rotary(config, tokens.shape[1], tokens.device)))
+    hidden, positions = hidden_and_positions(tokens, documents)
+    cos, sin = cos[positions][:, None], sin[positions][:, None]
     for layer in range(config.num_hidden_layers):
         one = functools.partial(decoder_layer, config, weights, f"model.layers.{layer}")
-        x = checkpoint(one, x, cos, sin, tap, use_reentrant=False) if recompute else one(x, cos, sin, tap)
+        x = (
+            checkpoint(one, x, cos, sin, hidden, tap, use_reentrant=False)
+            if recompute
+            else one(x, cos, sin, hidden, tap)
+        )
     head = weights["model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"]
     return tap("lm_head", tap("model.norm", norm(config, weights, "model.norm", x)) @ head.T)
 
 
+def hidden_and_positions(tokens: torch.Tensor, documents: Documents | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [B, S] -> what a query may not see, True [B, 1, S, S], and the position of each token [B, S]; one row for
+    all where no documents are told apart.
+
+    A document is everything up to its end token, with that, or up to the end of the row.
+    """
+    rows, length = (len(tokens) if documents is not None else 1), tokens.shape[1]
+    hidden = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1).repeat(rows, 1, 1, 1)
+    positions = torch.arange(length, device=tokens.device).repeat(rows, 1)
+    if documents is None:
+        return hidden, positions
+    for row, end in (tokens == documents.end).nonzero().tolist():  # row by row, in order
+        if documents.reset_attention_mask:
+            hidden[row, :, end + 1 :, : end + 1] = True
+        if documents.reset_position_ids:
+            positions[row, end + 1 :] = torch.arange(length - end - 1, device=tokens.device)
+    return hidden, positions
+
+
 def decoder_layer(
-    config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tap: Tap
+    config: Qwen3Config,
+    weights: Weights,
+    name: str,
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    hidden: torch.Tensor,
+    tap: Tap,
 ) -> torch.Tensor:
     """Attention, then the MLP, each of the normed stream and added to it."""
     normed = tap(f"{name}.input_layernorm", norm(config, weights, f"{name}.input_layernorm", x))
-    x = tap(f"{name}.residual", x + attention(config, weights, f"{name}.self_attn", normed, cos, sin, tap))
+    x = tap(f"{name}.residual", x + attention(config, weights, f"{name}.self_attn", normed, cos, sin, hidden, tap))
     normed = norm(config, weights, f"{name}.post_attention_layernorm", x)
     return tap(name, x + mlp(weights, f"{name}.mlp", tap(f"{name}.post_attention_layernorm", normed), tap))
 
@@ -151,9 +191,16 @@ def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 
 def attention(
-    config: Qwen3Config, weights: Weights, name: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tap: Tap
+    config: Qwen3Config,
+    weights: Weights,
+    name: str,
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    hidden: torch.Tensor,
+    tap: Tap,
 ) -> torch.Tensor:
-    """Causal attention; queries share key-value heads in groups, q and k are normed head by head."""
+    """Attention to what is not hidden; queries share key-value heads in groups, q and k are normed head by head."""
     batch, length, _ = x.shape
 
     def heads(part: str) -> torch.Tensor:
@@ -168,8 +215,7 @@ def attention(
     q, k = turned("q"), turned("k")
     k, v = (part.repeat_interleave(config.num_key_value_groups, 1) for part in (k, heads("v")))
     scores = q @ k.transpose(2, 3) / math.sqrt(config.head_dim)
-    future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-    probabilities = tap(f"{name}.softmax", torch.softmax(scores.masked_fill(future, -math.inf), -1))
+    probabilities = tap(f"{name}.softmax", torch.softmax(scores.masked_fill(hidden, -math.inf), -1))
     mixed = tap(f"{name}.mix", (probabilities @ v).transpose(1, 2).reshape(batch, length, -1))
     return tap(name, tap(f"{name}.o_proj", mixed @ weights[f"{name}.o_proj.weight"].T))
 

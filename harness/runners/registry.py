@@ -38,16 +38,18 @@ MINDSPORE = {"mindspore": "mindspore"}
 # lm-eval reads texts by the tokenizer of transformers.
 EVALUATION = {"transformers": "torch", "lm_eval": "inference"}
 # The runners by task and name. Any other is given as MODULE:CLASS, or as FILE.py:CLASS, and states its own needs.
+TRAINERS = {
+    "torch": NamedRunner(entry=PRETRAIN.reference, needs=TORCH),
+    "oracle": NamedRunner(entry=PRETRAIN.oracle, needs={"torch": "torch"}),
+    "mindspore": NamedRunner(entry=PRETRAIN.subject, needs=MINDSPORE),
+    "mindformers": NamedRunner(
+        entry="harness.runners.mindformers_subject:MindFormersSubject",
+        needs={**MINDSPORE, "mindformers": "mindformers"},
+    ),
+}
 RUNNERS: Mapping[TaskName, Mapping[str, NamedRunner]] = {
-    "pretrain": {
-        "torch": NamedRunner(entry=PRETRAIN.reference, needs=TORCH),
-        "oracle": NamedRunner(entry=PRETRAIN.oracle, needs={"torch": "torch"}),
-        "mindspore": NamedRunner(entry=PRETRAIN.subject, needs=MINDSPORE),
-        "mindformers": NamedRunner(
-            entry="harness.runners.mindformers_subject:MindFormersSubject",
-            needs={**MINDSPORE, "mindformers": "mindformers"},
-        ),
-    },
+    "pretrain": TRAINERS,
+    "finetune": TRAINERS,
     "inference": {
         "torch": NamedRunner(entry=INFERENCE.reference, needs={**TORCH, **EVALUATION}),
         "oracle": NamedRunner(entry=INFERENCE.oracle, needs={**TORCH, **EVALUATION}),
@@ -114,6 +116,8 @@ def check_mindformers(case: Case) -> None:
 
 
 def _reasons_against_mindformers(case: Case) -> Iterator[str]:
+    if case.data.documents:
+        yield "data.reset_attention_mask, data.reset_position_ids: it would have to be given masks and positions"
     other = {key: value for key, value in sorted(vars(case.precision).items()) if value != "float32"}
     if other:
         named = ", ".join(f"{key} {value}" for key, value in other.items())

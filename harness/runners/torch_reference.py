@@ -52,10 +52,12 @@ class TorchReference(TorchTrainer):
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
         """Hugging Face's own loss, summed and divided by `count`; the labels are shifted already."""
         labels = tokens[:, 1:].masked_fill(loss_mask == 0, IGNORE_INDEX)
+        positions, mask = self._positions_and_mask(tokens[:, :-1])
         with precision(self._case, self._device):
             output = self.model(
                 input_ids=tokens[:, :-1],
-                attention_mask=self._mask(*labels.shape),
+                position_ids=positions,
+                attention_mask=mask,
                 labels=labels,
                 shift_labels=labels,
                 num_items_in_batch=count,
@@ -64,21 +66,32 @@ class TorchReference(TorchTrainer):
         loss: torch.Tensor = output.loss
         return loss
 
-    def _mask(self, rows: int, length: int) -> Mapping[str, torch.Tensor | None]:
-        """Hugging Face's own causal mask, made once a shape: the model would make the same one again in every step,
-        which takes two fifths of a step of a small model."""
-        if (rows, length) not in self._masks:
-            positions = torch.arange(length, device=self._device)
-            made = transformers.masking_utils.create_causal_mask(
-                config=self.model.config,
-                input_embeds=torch.empty(rows, length, 1, device=self._device),
-                attention_mask=None,
-                cache_position=positions,
-                past_key_values=None,
-                position_ids=positions[None],
-            )
-            self._masks[rows, length] = {"full_attention": made}
-        return self._masks[rows, length]
+    def _positions_and_mask(self, inputs: torch.Tensor) -> tuple[torch.Tensor, Mapping[str, torch.Tensor | None]]:
+        """The position of each token, and Hugging Face's own mask, of which it finds the documents of a row by their
+        positions. The causal one is made once a shape: the model would make the same one again in every step, which
+        takes two fifths of a step of a small model."""
+        plain, documents = torch.arange(inputs.shape[1], device=self._device)[None], self._case.data.documents
+        if documents is None:
+            shape = (inputs.shape[0], inputs.shape[1])
+            if shape not in self._masks:
+                self._masks[shape] = self._mask(inputs, plain)
+            return plain, self._masks[shape]
+        within = positions_in_documents(inputs, documents.end)
+        return (
+            within if documents.reset_position_ids else plain,
+            self._mask(inputs, within if documents.reset_attention_mask else plain),
+        )
+
+    def _mask(self, inputs: torch.Tensor, positions: torch.Tensor) -> Mapping[str, torch.Tensor | None]:
+        made = transformers.masking_utils.create_causal_mask(
+            config=self.model.config,
+            input_embeds=torch.empty(*inputs.shape, 1, device=self._device),
+            attention_mask=None,
+            cache_position=torch.arange(inputs.shape[1], device=self._device),
+            past_key_values=None,
+            position_ids=positions,
+        )
+        return {"full_attention": made}
 
     def config(self) -> Mapping[str, Any]:
         return self.model.config.to_dict()
@@ -88,6 +101,8 @@ class TorchReference(TorchTrainer):
         """Besides the loss, every place of Hugging Face's modules: what they give, or what the next one takes."""
         with super().showing(tap), contextlib.ExitStack() as hooks:
             for name, module in self.model.named_modules():
+                if name == TABLES and self._case.data.reset_position_ids:
+                    continue  # of each row another one: they are no place of a step, which has one table for all
                 for hook in _hooks(name, module, tap):
                     hooks.callback(hook.remove)
             hooks.enter_context(mock.patch.object(modeling_qwen3, "eager_attention_forward", _attention(self, tap)))
@@ -100,6 +115,14 @@ class TorchReference(TorchTrainer):
         """Torch's, and the version of transformers with the attention that was chosen."""
         attention = {"transformers": transformers.__version__, "attention": self.model.config._attn_implementation}
         return {**super().provenance(), **attention}
+
+
+def positions_in_documents(inputs: torch.Tensor, end: int) -> torch.Tensor:
+    """Tokens [B, S] -> how many tokens of its document are before each; `end` is the last of a document."""
+    places = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
+    ends = torch.where(inputs == end, places + 1, 0).cummax(-1).values
+    begins = torch.nn.functional.pad(ends[:, :-1], (1, 0))
+    return places - begins
 
 
 class FusedAttentionReference(TorchReference):

@@ -38,6 +38,7 @@ from harness.runs.trace import Run
 
 PRELOADED: Mapping[TaskName, str] = {
     "pretrain": "harness.studies.preload",
+    "finetune": "harness.studies.preload",
     "inference": "harness.studies.preload_inference",
 }
 # lm-eval imports Arrow, whose memory allocator would start a thread at import.

@@ -94,4 +94,5 @@ def _compiled_for(case: Case) -> dict[str, Any]:
     record = case.record()
     training = {name: record["training"][name] for name in COMPILED_FOR}
     sections = {name: record.get(name) for name in ("model", "precision", "optimizer", "parallel")}
-    return {"training": training, **sections}
+    documents = None if case.data.documents is None else vars(case.data.documents)
+    return {"training": training, "documents": documents, **sections}

@@ -103,6 +103,36 @@ TRAINED = (
     Variation(name="two-threads", threads=2),
     Variation(name="two-threads-batch-8", changes=_data(global_batch_size=8), threads=2),
 )
+NOT_RESET = {"reset_attention_mask": False, "reset_position_ids": False}
+TUNED = (
+    Variation(name="as-it-is", seeds=6),
+    Variation(name="attention-through-the-row", changes=_data(reset_attention_mask=False), seeds=4),
+    Variation(name="positions-through-the-row", changes=_data(reset_position_ids=False), seeds=4),
+    Variation(name="both-through-the-row", changes=_data(**NOT_RESET), seeds=4),
+    Variation(name="one-conversation-a-row", changes=_data(packing="paragraph"), seeds=4),
+    Variation(name="seq-64", changes=_data(seq_length=64), seeds=3),
+    Variation(name="seq-97", changes=_data(seq_length=97), seeds=3),
+    Variation(name="seq-256", changes={**_data(seq_length=256), **_model(max_position_embeddings=256)}, seeds=3),
+    Variation(name="batch-2", changes=_data(global_batch_size=2), seeds=3),
+    Variation(name="batch-8", changes=_data(global_batch_size=8), seeds=3),
+    Variation(name="one-micro-batch", changes=_training(gradient_accumulation_steps=1), seeds=4),
+    Variation(name="four-micro-batches", changes=_training(gradient_accumulation_steps=4), seeds=3),
+    Variation(name="one-layer", changes=_model(num_hidden_layers=1), seeds=3),
+    Variation(name="four-layers", changes=_model(num_hidden_layers=4), seeds=3),
+    Variation(name="width-96", changes=_model(hidden_size=96), seeds=3),
+    Variation(name="every-head-its-own", changes=_model(num_key_value_heads=4), seeds=3),
+    Variation(name="vocabulary-512", changes=_model(vocab_size=512), seeds=3),
+    Variation(name="tied-head", changes=_model(tie_word_embeddings=True), seeds=3),
+    Variation(name="recompute", changes=_training(recompute=True), seeds=3),
+    Variation(name="no-clipping", changes=_training(clip_grad=None), seeds=3),
+    Variation(name="constant-rate", changes=_rate(type="constant", lr_end=0.0), seeds=3),
+    Variation(name="rate-3e-5", changes=_rate(learning_rate=3e-5), seeds=3),
+    Variation(name="no-decay", changes={"optimizer": {"weight_decay": 0.0}}, seeds=3),
+    Variation(name="pynative", changes=_training(graph_mode=False, steps=20, lr_zero_steps=5), seeds=2),
+    Variation(name="keys-repeated", subject=f"{FORMULAS}:KeysRepeated", seeds=3),
+    Variation(name="frameworks-softmax-derivative", subject=f"{FORMULAS}:FrameworkSoftmax", seeds=3),
+    Variation(name="two-threads", threads=2, seeds=3),
+)
 # One after the other, so that what is compiled for the shapes of one serves all of its seeds.
 INFERRED = (
     Variation(name="as-it-is", seeds=5),
@@ -223,6 +253,15 @@ VARIED: Mapping[TaskName, TaskVariations] = {
         },
         alone=TRAINED,
         over_ranks=OVER_RANKS,
+    ),
+    "finetune": TaskVariations(
+        small={
+            "data": {"seq_length": 128},
+            "training": {"steps": 40, "lr_zero_steps": 5, "checkpoint_every": 100, "floor_repeats": 0},
+            "lr_schedule": {"warmup_steps": 4},
+        },
+        alone=TUNED,
+        over_ranks=(),
     ),
     # The weights are trained until the outputs are no noise.
     "inference": TaskVariations(

@@ -18,7 +18,7 @@ from mindspore import nn
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, load_case
 from harness.corpus.draw import draw_weights
-from harness.defects import AREAS, INFERENCE, MODULES, PARALLEL, Defect, load_defect, shipped_defects
+from harness.defects import AREAS, FINETUNE, INFERENCE, MODULES, PARALLEL, Defect, load_defect, shipped_defects
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.protocol import Numbers, RunnerFactory, Setting
 from harness.runners.registry import load_runner
@@ -28,8 +28,8 @@ from tests.support.catalogue import planted
 from tests.support.examples import shorter
 
 # Those of layouts need several ranks: test_catalogue_of_layouts.py. Those of inference are asked and not trained:
-# test_catalogue_of_inference.py.
-ELSEWHERE = (PARALLEL, INFERENCE)
+# test_catalogue_of_inference.py. Those of fine-tuning need conversations: test_catalogue_of_finetuning.py.
+ELSEWHERE = (PARALLEL, FINETUNE, INFERENCE)
 DEFECTS = {name: one for name, one in shipped_defects().items() if one.area not in ELSEWHERE}
 # The first of every area; the others are planted too when what they depend on changed, and by `full`.
 SAMPLE = {defect.area: name for name, defect in reversed(DEFECTS.items())}.values()

@@ -8,29 +8,29 @@ import pytest
 from mindspore import Tensor, ops
 
 from qwen3_model import modeling_qwen3
-from qwen3_model.configuration_qwen3 import PrecisionPolicy
-from qwen3_model.modeling_qwen3 import FusedAttention, PlainAttention, attention_for_device
+from qwen3_model.configuration_qwen3 import Documents, PrecisionPolicy
+from qwen3_model.modeling_qwen3 import DocumentBoundaries, FusedAttention, PlainAttention, attention_for_device
 from tests.model.qwen3_cases import BF16, Array, shaped
 
 
 def flash_attention_score(query: Tensor, key: Tensor, value: Tensor, head_num: int, **options: Any) -> Tensor:
-    """softmax(scalar_value * q k^T, masked where attn_mask is True) v, for input_layout BNSD and sparse_mode 2.
+    """softmax(scalar_value * q k^T, masked where attn_mask is True) v, for input_layout BNSD and sparse_mode 0 or 2.
 
     Source: MindSpore 2.9 manual, `mindspore.ops.flash_attention_score`: sparse_mode 2 is leftUpCausal and takes the
-    compressed mask [2048, 2048]; keys and values may have fewer heads, each shared by consecutive query heads.
+    compressed mask [2048, 2048], sparse_mode 0 takes the whole mask, [B, 1, S, S]; keys and values may have fewer
+    heads, each shared by consecutive query heads.
     """
     assert options.keys() == {"attn_mask", "scalar_value", "input_layout", "sparse_mode"}
-    assert (options["input_layout"], options["sparse_mode"]) == ("BNSD", 2)
+    assert options["input_layout"] == "BNSD"
     assert query.dtype == key.dtype == value.dtype == ms.bfloat16
-    mask = options["attn_mask"].asnumpy()
-    assert mask.shape == (2048, 2048)
+    mask, length = options["attn_mask"].asnumpy(), query.shape[2]
+    assert mask.shape == {2: (2048, 2048), 0: (query.shape[0], 1, length, length)}[options["sparse_mode"]]
     assert mask.dtype == bool
     assert query.shape[1] == head_num
     groups = head_num // key.shape[1]
     q, k, v = (x.astype(ms.float32).asnumpy().astype(np.float64) for x in (query, key, value))
     scores = options["scalar_value"] * q @ np.repeat(k, groups, 1).swapaxes(-1, -2)
-    length = scores.shape[-1]
-    weights = np.exp(np.where(mask[:length, :length], -np.inf, scores))
+    weights = np.exp(np.where(mask[..., :length, :length], -np.inf, scores))
     mixed = (weights / weights.sum(-1, keepdims=True)) @ np.repeat(v, groups, 1)
     return Tensor(mixed.astype(np.float32)).astype(ms.bfloat16)
 
@@ -40,14 +40,19 @@ def inputs(heads: int, kv_heads: int) -> list[Array]:
     return [generator.standard_normal((2, n, 9, 32)).astype(np.float32) for n in (heads, kv_heads, kv_heads)]
 
 
+@pytest.mark.parametrize("documents", [False, True], ids=["causal", "documents"])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_fused_attention_is_called_so_that_it_computes_the_plain_attention(
-    monkeypatch: pytest.MonkeyPatch, kv_heads: int
+    monkeypatch: pytest.MonkeyPatch, kv_heads: int, documents: bool
 ) -> None:
     monkeypatch.setattr(ops, "flash_attention_score", flash_attention_score)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     config = shaped(num_key_value_heads=kv_heads)
     tensors = [Tensor(x) for x in inputs(config.num_attention_heads, kv_heads)]
+    if documents:
+        ends = np.array([[0, 0, 256, 0, 0, 0, 256, 0, 0], [256, *[0] * 8]], np.int32)
+        asked = Documents(end=256, reset_attention_mask=True, reset_position_ids=False)
+        tensors.append(DocumentBoundaries(asked)(Tensor(ends), Tensor([0.0]), Tensor([0.0]))[2])
     fused = FusedAttention(config, BF16)(*tensors).astype(ms.float32).asnumpy()
     plain = PlainAttention(config, BF16)(*tensors).asnumpy()
     # The plain path rounds scores, weights and result to bfloat16: three roundings of 2^-8 of values below 4.

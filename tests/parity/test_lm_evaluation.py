@@ -11,7 +11,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
-from harness.corpus.held_out import byte_tokenizer
+from harness.corpus.tokenizer_files import EOD, byte_tokenizer
 from harness.runners.lm_evaluation import LogitsLM, evaluate, likelihood, run_task
 from harness.runs.evaluation import Passage, Question, words
 from harness.runs.trace import EvaluationTask
@@ -41,7 +41,7 @@ def documents(task: EvaluationTask, count: int = 12) -> tuple[Any, ...]:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     directory: Path = tmp_path_factory.mktemp("tokenizer")
-    (directory / "tokenizer.json").write_text(json.dumps(byte_tokenizer(256)))
+    (directory / "tokenizer.json").write_text(json.dumps(byte_tokenizer({256: EOD})))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eod>", "pad_token": "<eod>"}
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
     return AutoTokenizer.from_pretrained(directory)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.cases.sections import Inference
-from harness.corpus.held_out import CHAT_TEMPLATE, CONVERSATIONS, EOD, FAST, byte_tokenizer
+from harness.corpus.held_out import CONVERSATIONS
+from harness.corpus.tokenizer_files import CHAT_TEMPLATE, EOD, FAST, byte_tokenizer
 from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question, digest_document
 from harness.runs.trace import EvaluationTask, Scored
 
@@ -49,7 +50,7 @@ def write_evaluation(directory: Path, case: Case) -> None:
     """The files of `harness.corpus.held_out`: what is asked, and the tokenizer of bytes."""
     write_json(directory / EVALUATION, json.loads(json.dumps(dataclasses.asdict(example_evaluation(case)))))
     (directory / TOKENIZER).mkdir()
-    write_json(directory / TOKENIZER / "tokenizer.json", byte_tokenizer(END))
+    write_json(directory / TOKENIZER / "tokenizer.json", byte_tokenizer({END: EOD}))
     config = {"chat_template": CHAT_TEMPLATE, "tokenizer_class": FAST, "eos_token": EOD, "pad_token": EOD}
     write_json(directory / TOKENIZER / "tokenizer_config.json", config)
 

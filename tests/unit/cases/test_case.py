@@ -52,6 +52,7 @@ def test_shipped_strict_cases_keep_the_learning_rate_low(name: str) -> None:
         ("model.tie_word_embeddings", True), ("precision.compute_dtype", "bfloat16"), ("initialization.seed", 43),
         ("initialization.norm_std", 0.0), ("data.seq_length", 17), ("data.global_batch_size", 4),
         ("data.packing", "paragraph"), ("data.eod_mask_loss", True), ("data.corpus.sha256", "a" * 64),
+        ("data.reset_attention_mask", True), ("data.reset_position_ids", True),
         ("data.tokenizer.sha256", "a" * 64), ("optimizer.betas", [0.9, 0.999]), ("optimizer.eps", 1e-7),
         ("optimizer.weight_decay", 0.0), ("lr_schedule.type", "constant"), ("lr_schedule.learning_rate", 2e-5),
         ("lr_schedule.warmup_steps", 3), ("lr_schedule.lr_end", 0.0), ("training.steps", 9),

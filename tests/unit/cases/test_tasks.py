@@ -92,7 +92,12 @@ def test_a_decision_by_the_name_of_a_task_is_found(source: str, count: int) -> N
 
 @EVERY_TASK
 def test_the_official_standard_judges_the_task(task: Task) -> None:
-    assert load_standard(task.official).task == task.name
+    assert load_standard(task.official).task == task.judged_as
+
+
+@EVERY_TASK
+def test_a_task_is_judged_as_one_that_measures_the_same(task: Task) -> None:
+    assert names_of(task.name) == names_of(task.judged_as)
 
 
 @EVERY_TASK
@@ -123,5 +128,5 @@ def test_a_case_holds_the_record_and_writes_the_name() -> None:
 
 
 def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="task: unknown task 'finetune'; known tasks: pretrain, inference"):
-        parse_case({**small_case().model_dump(), "task": "finetune"}, "mine.yaml")
+    with pytest.raises(InputError, match="task: unknown task 'distil'; known tasks: pretrain, finetune, inference"):
+        parse_case({**small_case().model_dump(), "task": "distil"}, "mine.yaml")

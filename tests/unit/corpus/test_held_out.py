@@ -9,7 +9,8 @@ import pytest
 from harness.base.errors import EvidenceError, InputError
 from harness.cases.case import Case
 from harness.corpus.batches import draw_batches
-from harness.corpus.held_out import CONVERSATIONS, byte_tokenizer, draw_evaluation
+from harness.corpus.held_out import CONVERSATIONS, draw_evaluation
+from harness.corpus.tokenizer_files import EOD, byte_tokenizer
 from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, digest_evaluation, read_evaluation
 from tests.support.examples import inference_case
 
@@ -164,7 +165,7 @@ def test_the_digest_covers_the_evaluation_and_its_tokenizer(case: Case, tmp_path
 
 
 def test_in_the_byte_tokenizer_every_byte_is_its_own_id() -> None:
-    vocabulary = byte_tokenizer(256)["model"]["vocab"]
+    vocabulary = byte_tokenizer({256: EOD})["model"]["vocab"]
     assert sorted(vocabulary.values()) == list(range(256)) and len(json.dumps(vocabulary)) > 256
     assert all(len(letter) == 1 and not letter.isspace() for letter in vocabulary)
 

@@ -8,7 +8,16 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, load_case, shipped_cases
-from harness.defects import AREAS, INFERENCE, MODULES, Defect, defects_of_file, load_defect, shipped_defects
+from harness.defects import (
+    AREAS,
+    AREAS_OF_TASK,
+    INFERENCE,
+    MODULES,
+    Defect,
+    defects_of_file,
+    load_defect,
+    shipped_defects,
+)
 
 MINE = '''
 from harness.defects import defect
@@ -58,7 +67,7 @@ def test_every_shipped_defect_has_a_complete_description(defect: Defect) -> None
     assert defect.size is None or 0 < defect.size < 1
     own_file = defect.runner.partition(":")[0].removeprefix("harness.defects.")
     assert own_file in MODULES and (own_file == defect.area or defect.area in ("model", INFERENCE))
-    assert load_case(defect.case).task.name == ("inference" if defect.area == INFERENCE else "pretrain")
+    assert defect.area in AREAS_OF_TASK[load_case(defect.case).task.name]
 
 
 def test_every_shipped_defect_has_the_day_since_which_it_is_in_the_catalogue() -> None:

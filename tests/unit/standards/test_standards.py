@@ -155,7 +155,7 @@ NONSENSE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a measurement of training": (
         {"measurement": "train.loss.relative", "task": "inference"},
-        "measurement: 'train.loss.relative' is measured for pretrain, not for inference",
+        "measurement: 'train.loss.relative' is measured for pretrain, finetune, not for inference",
     ),
     "the first of what has no steps": (
         {"measurement": "train.parameters.relative", "statistic": "first"},

@@ -218,7 +218,7 @@ class AttentionDropoutLeftOn(MindSporeSubject):
 class TwoRowsAsOne(PlainAttention):
     """Two rows of a batch are packed into one sequence; each keeps its own positions."""
 
-    def construct(self, query_BNSH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor) -> Tensor:
+    def construct(self, query_BNSH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor, mask: Tensor | None = None) -> Tensor:
         B, N, S, H = query_BNSH.shape
         packed = [self.pack(x) for x in (query_BNSH, key_BKSH, value_BKSH)]
         mixed = self.masked(packed[0], packed[1], packed[2], self.causal_mask(2 * S))

@@ -42,7 +42,9 @@ def later(x: Array) -> Array:
 @defect(
     area="finetune",
     imitates="A mask of the labels applied to the inputs, so that it is one place off",
-    source="https://github.com/huggingface/trl/issues/3828",
+    source="https://github.com/OpenRLHF/OpenRLHF/issues/973",
+    reported="2025-04-17",
+    since="2026-11-30",
 )
 class AnswerMaskShifted(OtherAnswers):
     """The mask is one place late: the first token of an answer does not count, and the one after its end does."""
@@ -54,7 +56,9 @@ class AnswerMaskShifted(OtherAnswers):
 @defect(
     area="finetune",
     imitates="Training on whole conversations where only completions were to count",
-    source="https://huggingface.co/docs/trl/sft_trainer#train-on-completion-only",
+    source="https://github.com/karpathy/nanochat/issues/570",
+    reported="2026-02-27",
+    since="2026-11-30",
 )
 class PromptCounted(OtherAnswers):
     """Every token of a conversation counts; padding does not."""
@@ -67,6 +71,7 @@ class PromptCounted(OtherAnswers):
     area="finetune",
     imitates="Padding whose labels are not the index that the loss ignores",
     source="https://github.com/huggingface/transformers/issues/24725",
+    since="2026-11-30",
 )
 class PaddingCountedWithAnswers(OtherAnswers):
     """The padding after the last conversation of a row counts, besides the answers."""
@@ -78,7 +83,9 @@ class PaddingCountedWithAnswers(OtherAnswers):
 @defect(
     area="finetune",
     imitates="An end token that is also the padding and masked with it, so that a model never learns to stop",
-    source="https://github.com/huggingface/transformers/issues/23530",
+    source="https://github.com/huggingface/trl/issues/976",
+    reported="2023-11-09",
+    since="2026-11-30",
 )
 class AnswerEndNotLearned(OtherAnswers):
     """The token that ends an answer does not count."""
@@ -90,7 +97,8 @@ class AnswerEndNotLearned(OtherAnswers):
 @defect(
     area="finetune",
     imitates="Answers marked up to the end of the turn, with the line break that no model writes",
-    source="https://huggingface.co/docs/transformers/chat_templating_writing",
+    source="https://github.com/huggingface/transformers/pull/30650",
+    since="2026-11-30",
 )
 class LineBreakAfterAnswerCounted(OtherAnswers):
     """The line break after an answer counts with it."""
@@ -102,7 +110,9 @@ class LineBreakAfterAnswerCounted(OtherAnswers):
 @defect(
     area="finetune",
     imitates="A response template that begins at the role, so that the header counts as part of the answer",
-    source="https://github.com/huggingface/trl/issues/588",
+    source="https://github.com/huggingface/trl/pull/4201",
+    reported="2025-10-03",
+    since="2026-11-30",
 )
 class AnswerHeaderCounted(OtherAnswers):
     """The line break between the role and the answer counts with the answer."""
@@ -116,6 +126,7 @@ class AnswerHeaderCounted(OtherAnswers):
     area="finetune",
     imitates="A last token that is cut off for the shift once by the data and again by the loss",
     source="https://github.com/huggingface/transformers/pull/37830",
+    since="2026-11-30",
 )
 class LastAnswerTokenDropped(OtherAnswers):
     """The last target of a row that counts does not count."""
@@ -131,7 +142,8 @@ class LastAnswerTokenDropped(OtherAnswers):
 @defect(
     area="finetune",
     imitates="A mask of the last answer only, as for a single turn, in conversations of several",
-    source="https://github.com/huggingface/trl/issues/588",
+    source="https://github.com/NVIDIA-NeMo/RL/pull/2268",
+    since="2026-11-30",
 )
 class LastTurnOnly(OtherAnswers):
     """In each row only the last answer counts."""
@@ -145,6 +157,7 @@ class LastTurnOnly(OtherAnswers):
     area="finetune",
     imitates="A chat template that leaves out the message of the system",
     source="https://huggingface.co/docs/transformers/chat_templating",
+    since="2026-11-30",
 )
 class SystemMessageLeftOut(OtherBatches):
     """Conversations are rendered without the message of the system; rows are filled up with padding."""
@@ -165,7 +178,9 @@ class SystemMessageLeftOut(OtherBatches):
 @defect(
     area="finetune",
     imitates="Answers that end with the base model's end of text where the chat model has a token of its own",
-    source="https://github.com/unslothai/unsloth/issues/416",
+    source="https://github.com/hiyouga/LlamaFactory/issues/7454",
+    reported="2025-03-24",
+    since="2026-11-30",
 )
 class WrongEndToken(MindSporeSubject):
     """The target at the end of an answer is the end of a document; inputs are as they should be."""
@@ -179,7 +194,9 @@ class WrongEndToken(MindSporeSubject):
 @defect(
     area="finetune",
     imitates="Labels that are shifted neither by the data nor by the loss, because each relies on the other",
-    source="https://github.com/huggingface/transformers/issues/35066",
+    source="https://github.com/huggingface/transformers/issues/27517",
+    reported="2023-11-15",
+    since="2026-11-30",
 )
 class AnswersNotShifted(MindSporeSubject):
     """The target of a position is its own token; the mask is as it should be."""
@@ -193,6 +210,7 @@ class AnswersNotShifted(MindSporeSubject):
     area="finetune",
     imitates="A mean over the answers of each row and then over the rows, which favours the tokens of short answers",
     source="https://github.com/huggingface/transformers/issues/24725",
+    since="2026-11-30",
 )
 class RowsWeighAlike(MindSporeSubject):
     """The loss is the mean over rows of the mean over each row's answers."""
@@ -208,7 +226,9 @@ class RowsWeighAlike(MindSporeSubject):
 @defect(
     area="finetune",
     imitates="Gradient accumulation that averages the means of micro-batches with unequal numbers of answer tokens",
-    source="https://huggingface.co/blog/gradient_accumulation",
+    source="https://github.com/ml-explore/mlx-lm/pull/1413",
+    reported="2026-06-18",
+    since="2026-11-30",
 )
 class MicroBatchesWeighAlike(MindSporeSubject):
     """Each micro-batch divides by the answer tokens of its own."""
@@ -222,7 +242,8 @@ class MicroBatchesWeighAlike(MindSporeSubject):
 @defect(
     area="finetune",
     imitates="A loss divided by all positions of a batch, whatever the mask",
-    source="https://github.com/huggingface/transformers/issues/34242",
+    source="https://huggingface.co/blog/gradient_accumulation",
+    since="2026-11-30",
 )
 class DividedByAllPositions(MindSporeSubject):
     """The sum over answers is divided by the number of positions, with prompts and padding."""
@@ -247,6 +268,7 @@ class OtherDocuments(Qwen3Trainer):
     area="finetune",
     imitates="Packed rows with the causal mask alone, so that a conversation sees those before it",
     source="https://github.com/huggingface/transformers/pull/31629",
+    since="2026-11-30",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -268,6 +290,7 @@ class CausalOnly(PlainAttention):
     area="finetune",
     imitates="A mask that does not reach every layer, as where some are recomputed or have another kind of attention",
     source="https://github.com/huggingface/transformers/pull/31629",
+    since="2026-11-30",
     place="model.layers.1.self_attn",
     direction="forward",
 )
@@ -299,6 +322,7 @@ class OtherBoundaries(ChangedModel):
     area="finetune",
     imitates="Boundaries set before the end token and not after it",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/gpt_dataset.py",
+    since="2026-11-30",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -320,6 +344,7 @@ class LateTables(DocumentBoundaries):
     area="finetune",
     imitates="Positions that are reset at the second token of a document",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/gpt_dataset.py",
+    since="2026-11-30",
     place="model.layers.0.self_attn",
     direction="forward",
 )
@@ -334,6 +359,7 @@ class PositionsResetLate(MindSporeSubject):
     area="finetune",
     imitates="Packed rows whose positions count through",
     source="https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/gpt_dataset.py",
+    since="2026-11-30",
     place="model.layers.0.self_attn",
     direction="forward",
     case="qwen3-tiny-sft-positions-fp32",

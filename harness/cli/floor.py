@@ -16,7 +16,7 @@ from harness.certify.jobs import Options
 from harness.cli.options import DEFAULT_WORKERS, CaseArgument, JsonOption, WorkersOption
 from harness.cli.progress import Progress
 from harness.cli.terminal import MET, Interrupted, error_console, out_console
-from harness.evidence.floor import QUANTITIES, FloorStudy
+from harness.evidence.floor import QUANTITIES, FloorStudy, quantity
 from harness.studies.floor import names_of_runs, repeats, repeats_of_shapes
 from harness.studies.floor import study as run_study
 
@@ -60,6 +60,7 @@ def _print(study: FloorStudy, out: Path, as_json: bool) -> None:
     rows = [
         (measurement, of, *study.envelope(measurement, of), study.limit(measurement, of))
         for measurement, of in QUANTITIES
+        if quantity(measurement, of) in study.values
     ]
     if as_json:
         names = ("measurement", "statistic", "lowest", "highest", "limit")

@@ -16,7 +16,7 @@ EVERY = "every gradient"  # the place of a cause outside the model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cause:
+class CommonCause:
     """Where gradients go wrong, and how; `reading` is the first wrong one from the loss down."""
 
     place: str
@@ -25,7 +25,7 @@ class Cause:
     reading: Reading
 
 
-def common_cause(step: TappedStep, readings: Sequence[Reading]) -> Cause | None:
+def common_cause(step: TappedStep, readings: Sequence[Reading]) -> CommonCause | None:
     """The cause that several wrong gradients of parameters have in common, or None.
 
     It is sought where no recorded value differs. With taps, a gradient that arrives wrong without a common factor is
@@ -44,7 +44,7 @@ def common_cause(step: TappedStep, readings: Sequence[Reading]) -> Cause | None:
     return None if inside else _from_a_place(step, wrong, judged)
 
 
-def _of_every(step: TappedStep, wrong: Sequence[Reading], inside: Sequence[str]) -> Cause | None:
+def _of_every(step: TappedStep, wrong: Sequence[Reading], inside: Sequence[str]) -> CommonCause | None:
     factor = _common_factor(step, wrong)
     arrives = "differs" in inside
     if arrives and factor is None:
@@ -58,7 +58,7 @@ def _of_every(step: TappedStep, wrong: Sequence[Reading], inside: Sequence[str])
     elif inside:
         where = "those inside the step are right: what sums, scales or rounds gradients after the backward pass"
     finding = f"{EVERY} of {len(wrong)} {what}; {where}"
-    return Cause(place="loss" if arrives else EVERY, finding=finding, clue=what, reading=wrong[0])
+    return CommonCause(place="loss" if arrives else EVERY, finding=finding, clue=what, reading=wrong[0])
 
 
 def _common_factor(step: TappedStep, wrong: Sequence[Reading]) -> float | None:
@@ -85,7 +85,7 @@ def _factor(given: Any, exact: Any, *, allowed: float) -> float | None:
     return factor if left <= allowed * abs(factor) * square**0.5 else None
 
 
-def _from_a_place(step: TappedStep, wrong: Sequence[Reading], judged: Sequence[Reading]) -> Cause | None:
+def _from_a_place(step: TappedStep, wrong: Sequence[Reading], judged: Sequence[Reading]) -> CommonCause | None:
     """The place nearest to the loss whose gradient reaches exactly the parameters that are wrong."""
     names, known = {reading.name for reading in wrong}, {reading.name for reading in judged}
     for place in reversed(list(step.places.values())):
@@ -97,5 +97,5 @@ def _from_a_place(step: TappedStep, wrong: Sequence[Reading], judged: Sequence[R
                 f"the gradients of the {len(wrong)} parameters before it differ, and those of the "
                 f"{len(judged) - len(wrong)} others do not. The step was not tapped, so this follows from them alone"
             )
-            return Cause(place=where, finding=finding, clue="all before it differ", reading=wrong[0])
+            return CommonCause(place=where, finding=finding, clue="all before it differ", reading=wrong[0])
     return None

@@ -107,7 +107,8 @@ class Repeat:
 
 @dataclass(frozen=True, kw_only=True)
 class FloorStudy:
-    """What was measured: `values` holds, by quantity (`STATISTIC of MEASUREMENT`), one value per repeat."""
+    """What was measured: `values` holds, by quantity (`STATISTIC of MEASUREMENT`), one value per repeat. A case that
+    examines no steps has no quantities of them."""
 
     format: str
     case: str
@@ -180,9 +181,9 @@ def read_study(path: Path) -> FloorStudy:
         EvidenceError: it is missing, of another format, or does not hold what it should.
     """
     study: FloorStudy = read_record(FloorStudy, path, FORMAT)
-    wanted = {quantity(*one) for one in QUANTITIES}
+    known = {quantity(*one) for one in QUANTITIES}
     numbers = [number for values in study.values.values() for number in values]
-    if set(study.values) != wanted or any(len(values) != len(study.repeats) for values in study.values.values()):
+    if not set(study.values) <= known or any(len(values) != len(study.repeats) for values in study.values.values()):
         raise EvidenceError(f"{path} does not hold one value a repeat of each quantity.")
     if not study.repeats or not all(map(math.isfinite, numbers)):
         raise EvidenceError(f"{path} holds no repeat, or a value that is not finite.")

@@ -3,6 +3,7 @@
 A scope is read from a bundle. Nothing in it is guessed: what no run recorded is None, and reads `not stated`.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,7 +15,6 @@ from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config
 NOT_STATED = "not stated"
 OWN, MINDFORMERS = "qwen3_model", "mindformers"
 OTHERS = {"harness.runners.mindformers_subject:MindFormersSubject": MINDFORMERS}
-NAMED = {**PUBLISHED, **SMALL}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +118,20 @@ def scope(bundle: Bundle) -> Scope:
     )
 
 
+def _named(model: Qwen3Config) -> Mapping[str, Qwen3Config]:
+    """The published and small sizes; a small one has as many positions as a case gives it, so as many as the model."""
+    positions = model.max_position_embeddings
+    small = {name: dataclasses.replace(whole, max_position_embeddings=positions) for name, whole in SMALL.items()}
+    return {**PUBLISHED, **small}
+
+
 def size_and_cut(model: Qwen3Config) -> tuple[str, str]:
     """The name of a published or small size, or the sizes of a model without one; and what is cut of the whole."""
-    for name, whole in NAMED.items():
+    named = _named(model)
+    for name, whole in named.items():
         if whole.to_hf() == model.to_hf():
             return name, ""
-    for name, whole in NAMED.items():
+    for name, whole in named.items():
         cut = {"num_hidden_layers": model.num_hidden_layers, "vocab_size": model.vocab_size}
         if {**whole.to_hf(), **cut} == model.to_hf() and all(
             getattr(whole, key) >= value for key, value in cut.items()

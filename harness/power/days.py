@@ -41,7 +41,7 @@ def by_day(study: PowerStudy) -> Split | None:
         after=_rejected([one for day, one in faults if day > last]),
         before=_rejected([one for day, one in faults if day <= last]),
         older=Rate(
-            count=sum(any(days[seen.criterion] < day for seen in one.sightings) for day, one in faults),
+            count=sum(any(days.get(seen.criterion, day) < day for seen in one.sightings) for day, one in faults),
             total=sum(day > first for day, _ in faults),
         ),
     )

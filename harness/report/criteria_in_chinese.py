@@ -51,6 +51,35 @@ CRITERIA: Mapping[str, str] = {
     "Signed bias of the loss": "loss 的有符号偏置",
     "Grad norm of every step": "每一步的 grad norm",
     "Signed bias of the grad norm": "grad norm 的有符号偏置",
+    "Gradients of every step, in errors of the reference": "每一步的梯度(以参考实现的误差为单位)",
+    "Updates of every step, in errors of the reference": "每一步的更新(以参考实现的误差为单位)",
+    "Gradients of examined steps, in errors of the reference, as root mean square": (
+        "详查步的梯度(以参考实现的误差为单位),均方根"
+    ),
+    "Gradients of examined steps, in errors of the reference, at worst": "详查步的梯度(以参考实现的误差为单位),最大值",
+    "Updates of examined steps, in errors of the reference, as root mean square": (
+        "详查步的更新(以参考实现的误差为单位),均方根"
+    ),
+    "Updates of examined steps, in errors of the reference, at worst": "详查步的更新(以参考实现的误差为单位),最大值",
+    "Change of each parameter over the run, in errors of the reference, as root mean square": (
+        "每个参数在整个运行中的变化(以参考实现的误差为单位),均方根"
+    ),
+    "Change of each parameter over the run, in errors of the reference, at worst": (
+        "每个参数在整个运行中的变化(以参考实现的误差为单位),最大值"
+    ),
+    "Error of each first gradient along the weights": "每个首步梯度沿权重方向的误差",
+    "Error of the optimizer alone along the weights": "仅优化器沿权重方向的误差",
+    "Error of each parameter's change along the weights": "每个参数的变化沿权重方向的误差",
+    "Error of the length of each first gradient": "每个首步梯度长度的误差",
+    "Error of the length of each update by the optimizer alone": "仅优化器每次更新长度的误差",
+    "Error of the length of each parameter's change": "每个参数变化长度的误差",
+    "Small and large elements of each first gradient, each decade by itself, in errors of the reference": (
+        "每个首步梯度的大小元素,按数量级分别比较(以参考实现的误差为单位)"
+    ),
+    "Different values among the elements of each first gradient": "每个首步梯度的元素中不同值的个数",
+    "Elements of each first gradient that are zero": "每个首步梯度中为零的元素",
+    "Elements of each first gradient below the normal numbers": "每个首步梯度中低于正规数的元素",
+    "Final parameters after a resumption": "断点恢复后的最终参数",
     "Final parameters, tensor by tensor": "最终参数,逐张量",
     "Error of each parameter's first gradient, in errors of the reference, on average": (
         "各参数首步梯度的误差(以参考实现的误差为单位),平均"

@@ -162,6 +162,7 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
         values={
             quantity(name, of): tuple(statistic(of, comparison[name].values) for comparison in compared)
             for name, of in QUANTITIES
+            if all(comparison[name].values for comparison in compared)
         },
     )
 

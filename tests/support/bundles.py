@@ -145,7 +145,7 @@ def example_steps(run: str, case: Case) -> Tensors:
     noise = np.random.RandomState(list(PROBE_ERRORS).index(side))
 
     def off(exact: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return exact * (1 + PROBE_ERRORS[side] * noise.standard_normal(exact.shape))
+        return exact + PROBE_ERRORS[side] * noise.choice((-1.0, 1.0), exact.shape)
 
     left: Tensors = {}
     for index, (name, weights) in enumerate(example_parameters("weights").items()):

@@ -23,7 +23,7 @@ def test_it_is_the_same_bytes_on_every_machine(kind: Any) -> None:
     assert read_documents(Corpus(kind=kind)).sha256 == FROZEN[kind]
 
 
-@pytest.mark.parametrize("name", shipped_cases())
+@pytest.mark.parametrize("name", [name for name in shipped_cases() if not load_case(name).data.corpus.of_conversations])
 def test_the_shipped_cases_name_it_by_digest(name: str) -> None:
     corpus = load_case(name).data.corpus
     assert corpus == Corpus(kind=corpus.kind, sha256=FROZEN[corpus.kind])

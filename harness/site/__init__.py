@@ -26,7 +26,7 @@ from harness.site.badge import badge
 from harness.site.cells import SPARK_HEIGHT, SPARK_WIDTH
 from harness.site.feed import feed
 from harness.site.index import FEED, INDEX, SCHEMA, index_of, schema
-from harness.site.rows import NO_EVIDENCE, Row
+from harness.site.rows import NO_EVIDENCE, TableRow
 from harness.site.view import STACK, Site, build_site, bundle_directories, related, scope_facts
 
 PAGE, PLOTLY = "index.html", "plotly.js"  # every certificate shares one file of plotly, next to it
@@ -74,7 +74,7 @@ def write_site(
     return WrittenSite(site=site, files=tuple(sorted(files)))
 
 
-def _cell_page(site: Site, row: Row) -> str:
+def _cell_page(site: Site, row: TableRow) -> str:
     return render_template(
         "cell.html.j2",
         site=site,
@@ -85,7 +85,7 @@ def _cell_page(site: Site, row: Row) -> str:
     )
 
 
-def _badge(row: Row) -> str:
+def _badge(row: TableRow) -> str:
     """A badge of the computed level, with the level before if it fell; of a cell that has none, with the stated one."""
     label = f"{row.model} {row.size} · {row.task} · {row.device}"
     if row.computed is None:

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 from harness.site.cells import Change
 from harness.site.index import FEED
-from harness.site.rows import Row
+from harness.site.rows import TableRow
 from harness.site.view import Site
 
 ATOM = "http://www.w3.org/2005/Atom"
@@ -32,7 +32,7 @@ def feed(site: Site) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _entry(entry: ElementTree.Element, row: Row, change: Change) -> None:
+def _entry(entry: ElementTree.Element, row: TableRow, change: Change) -> None:
     name = f"{row.model} {row.size}, {row.task}, {row.place}, {', '.join(row.details)}"
     direction = DIRECTION[change.after.reaches(change.before)]
     _text(entry, "title", f"{row.model} {row.size}, {row.task}, {row.place}: {change.before} → {change.after}")

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from harness.base.yaml_records import Record
 from harness.levels.rule import Level
 from harness.site.cells import Change, Past, SiteCell
-from harness.site.rows import Row
+from harness.site.rows import TableRow
 from harness.site.view import Site
 
 SITE_FORMAT = "certify-site/2"
@@ -175,7 +175,7 @@ def _of(source: Any, kind: type[Record]) -> dict[str, Any]:
     return {name: getattr(source, name) for name in kind.model_fields if hasattr(source, name)}
 
 
-def _row(row: Row) -> IndexRow:
+def _row(row: TableRow) -> IndexRow:
     stated = row.stated and IndexStated(**{**_of(row.stated, IndexStated), "settings": dict(row.stated.settings)})
     own = {**_of(row, IndexRow), "stated": stated, "cell": row.computed.id if row.computed else None}
     return IndexRow(**own, missing=row.lacks)

@@ -46,7 +46,7 @@ class StatedPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TableRow:
     """A row of the table; at least one of `stated` and `computed` is there. `lacks` is what the next level lacks.
 
     `device` is the kind for filters; `place` is the machine or chip in words.
@@ -73,9 +73,9 @@ class Row:
         return NO_EVIDENCE if self.computed is None else self.computed.level
 
 
-def build_rows(built: Sequence[Built], stated: Sequence[StatedLevel]) -> tuple[Row, ...]:
+def build_rows(built: Sequence[Built], stated: Sequence[StatedLevel]) -> tuple[TableRow, ...]:
     """All rows, in the order of the guide's model list: by size, then task, NPUs first, layout and precision."""
-    rows, left = list[tuple[tuple[object, ...], Row]](), list(built)
+    rows, left = list[tuple[tuple[object, ...], TableRow]](), list(built)
     for one in stated:
         own = [each for each in left if is_cell_of(one, each.cell.scope, each.submission.bundle.case)]
         left = [each for each in left if each not in own]
@@ -130,12 +130,12 @@ def _stated_size(size: str) -> float:
     return float(found[1]) * 10**9 if found else float("inf")
 
 
-def _computed(each: Built, stated: StatedLevel | None) -> Row:
+def _computed(each: Built, stated: StatedLevel | None) -> TableRow:
     cell, case, what = each.cell, each.submission.bundle.case, each.cell.scope
     size = f"{what.size} ({_words(_parameters(case.model))})" if what.size in SMALL else what.size
     if what.size not in {**PUBLISHED, **SMALL}:
         size = _words(_parameters(case.model))
-    return Row(
+    return TableRow(
         id=cell.id,
         model="Qwen3",
         size=", ".join(filter(None, (size, what.cut, what.weights and f"{what.weights} weights"))),
@@ -159,11 +159,11 @@ def _details(what: Scope) -> tuple[str, ...]:
     return (what.layout, *recompute, what.precision, f"mode {what.mode or 'not stated'}", *versions)
 
 
-def _without(stated: StatedLevel) -> Row:
+def _without(stated: StatedLevel) -> TableRow:
     id_ = slug(f"stated-{stated.model}-{stated.size}-{stated.task}-{stated.layout_device}")
     recompute = {True: ("recompute",), False: ("no recompute",), None: ()}[stated.recompute]
     length = (f"sequence length {stated.sequence_length}",) if stated.sequence_length else ()
-    return Row(
+    return TableRow(
         id=id_,
         model=stated.model,
         size=stated.size,

@@ -15,7 +15,7 @@ from harness.power.page import RateRow, build_page
 from harness.power.record import PowerStudy
 from harness.site.cells import SiteCell, build_cell, slug
 from harness.site.differences import DifferencesRow, differences
-from harness.site.rows import NO_EVIDENCE, Row, build_rows
+from harness.site.rows import NO_EVIDENCE, TableRow, build_rows
 
 BROKEN = (Level.NONE, Level.UNTESTED)
 STACK = ("MindSpore Transformers", "MindSpore", "CANN", "HDK")
@@ -45,10 +45,10 @@ class Site:
     """Everything that the pages show."""
 
     day: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     cells: tuple[SiteCell, ...]
-    broken: tuple[Row, ...]
-    fallen: tuple[Row, ...]
+    broken: tuple[TableRow, ...]
+    fallen: tuple[TableRow, ...]
     filters: tuple[Filter, ...]
     stated: Stated
     never_run: tuple[tuple[str, str], ...]
@@ -89,7 +89,7 @@ def build_site(
     return site, {page: pair for one in built for page, pair in one.pages.items()}
 
 
-def related(row: Row, rows: Sequence[Row]) -> tuple[Row, ...]:
+def related(row: TableRow, rows: Sequence[TableRow]) -> tuple[TableRow, ...]:
     """Other rows with evidence of the same size: a hint for readers, and no evidence for this row."""
     size = row.size.partition(",")[0]
     return tuple(one for one in rows if one is not row and one.computed and one.size.partition(",")[0] == size)
@@ -120,7 +120,7 @@ def scope_facts(scope: Scope) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _filters(rows: Sequence[Row]) -> tuple[Filter, ...]:
+def _filters(rows: Sequence[TableRow]) -> tuple[Filter, ...]:
     """A choice for each column in which rows differ, with its values in the order of the rows."""
     found = {
         ("Size", "size"): [row.size for row in rows],

@@ -77,7 +77,7 @@ def _of_subject(job: Job) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class JudgedSubject:
     """A subject by the reference half of a bench; `bits` are the digests of what its runs computed."""
 
     comparison: Comparison
@@ -85,7 +85,7 @@ class Judged:
     bits: Mapping[str, str]
 
 
-def judge_subject(bench: Bench, runner: str, directory: Path, executor: Executor) -> Judged:
+def judge_subject(bench: Bench, runner: str, directory: Path, executor: Executor) -> JudgedSubject:
     """Runs a subject in a directory of its own and judges it by the reference half of a bench.
 
     Raises:
@@ -95,7 +95,7 @@ def judge_subject(bench: Bench, runner: str, directory: Path, executor: Executor
     runs = _execute(bench, all_jobs, runner, directory, executor)
     _, comparison = compare_runs(directory, bench.case, bench.inputs)
     findings = tuple(finding for standard in bench.standards for finding in judge(comparison, standard))
-    return Judged(comparison=comparison, findings=findings, bits=bits_of(runs))
+    return JudgedSubject(comparison=comparison, findings=findings, bits=bits_of(runs))
 
 
 def correct_bits(bench: Bench, executor: Executor) -> Mapping[str, str]:

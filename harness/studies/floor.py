@@ -31,7 +31,7 @@ from harness.certify.jobs import RECORDED_SIDES, Options, job
 from harness.comparison.measurement import Comparison, Tensors
 from harness.comparison.training import measure
 from harness.evidence.bundle import read_run, unusable
-from harness.evidence.floor import FORMAT, QUANTITIES, FloorStudy, Repeat, quantity
+from harness.evidence.floor import FORMAT, OF_EVERY_CASE, QUANTITIES, FloorStudy, Repeat, quantity
 from harness.evidence.judge import statistic
 from harness.evidence.measuring import expected_of
 from harness.evidence.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
@@ -161,8 +161,7 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
         repeats=tuple(perturbed),
         values={
             quantity(name, of): tuple(statistic(of, comparison[name].values) for comparison in compared)
-            for name, of in QUANTITIES
-            if all(comparison[name].values for comparison in compared)
+            for name, of in (QUANTITIES if case.training.examined_steps else OF_EVERY_CASE)
         },
     )
 

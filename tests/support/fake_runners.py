@@ -5,6 +5,7 @@ has to carry. The others do one thing wrong, most of them at step `AT`.
 """
 
 import dataclasses
+import math
 import os
 import random
 import signal
@@ -171,6 +172,14 @@ class HangsOnce(Hangs):
 class HangsAtStart(Fake):
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         time.sleep(600)
+
+
+class OneRoundingAside(Fake):
+    """Its losses are not those of another fake, by one unit in the last place."""
+
+    def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
+        numbers = super().train_step(tokens, loss_mask)
+        return dataclasses.replace(numbers, loss=math.nextafter(numbers.loss, math.inf))
 
 
 class WrongRate(Fake):

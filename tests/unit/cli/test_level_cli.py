@@ -35,7 +35,7 @@ def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made")
-    write_example(root / "bundle", case=small_case(), occasion=OCCASION)
+    write_example(root / "bundle", case=small_case(examined_steps=(2, 8), resume_after=5), occasion=OCCASION)
     for name in ("dana", "li"):
         commands.make_key(root / name)
     return root

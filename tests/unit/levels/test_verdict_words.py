@@ -38,7 +38,7 @@ def conclusion(directory: Path, change: Any = unchanged, place: str | None = Non
 def test_a_correct_run_has_its_level_what_is_missing_and_no_command(tmp_path: Path) -> None:
     found = conclusion(tmp_path / "bundle")
     assert found.headline == "qwen3-tiny-fp32: Preliminary (Qwen3 tiny, training on CPU, one process, float32)"
-    assert found.sentence == "45 of 46 criteria pass, none fails; 1 inconclusive."
+    assert found.sentence == "64 of 65 criteria pass, none fails; 1 inconclusive."
     assert (found.broken, found.first, found.remarks, found.next_command, found.next_line) == ({}, None, (), None, None)
     assert [(outcome, text.partition(":")[0]) for outcome, text in found.findings] == [
         (Outcome.INCONCLUSIVE, "official-steps")

@@ -24,7 +24,7 @@ DOCUMENT = (ROOT / "docs" / "walk-through.md").read_text(encoding="utf-8")
 TODAY = datetime.datetime.now(datetime.UTC).date()
 DAYS = {"2026-01-01": -30, "2026-12-31": 365, "2026-07-31": 181}
 # In place of the shipped ones. An oracle never has the same bits.
-RUNNERS = {"subject": f"{FAKES}:Fake", "reference": f"{FAKES}:Fake", "oracle": f"{FAKES}:WrongRate"}
+RUNNERS = {"subject": f"{FAKES}:Fake", "reference": f"{FAKES}:Fake", "oracle": f"{FAKES}:OneRoundingAside"}
 CHOSEN = [word for side, runner in RUNNERS.items() for word in (f"--{side}", runner)]
 
 

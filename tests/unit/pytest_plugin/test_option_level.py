@@ -41,7 +41,7 @@ def test_where_something_differs_the_failure_names_both_numbers_and_the_command_
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*: Untested (*); Preliminary is required. * of 46 criteria fail, the first at step 5*",
+            "*: Untested (*); Preliminary is required. * of 65 criteria fail, the first at step 5*",
             "FAIL         loss: *at most 1e-05 allowed*beyond the limit at step 5: subject-1 has *, reference-1 has*",
             "The first step beyond a limit is step 5 (official/subject-deterministic).",
             "Next: certify diagnose *  # names the module, the gradient or the check that differs first",
@@ -70,7 +70,7 @@ def test_a_failure_names_level_findings_what_is_missing_and_the_next_command(
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*: Preliminary (*); Released is required. 45 of 46 criteria pass, none fails*",
+            "*: Preliminary (*); Released is required. 53 of 65 criteria pass, none fails*",
             "INCONCLUSIVE official-steps: *smallest 8, at least 1000 required*",
             "Missing for Validated: *",
             "Closest to its limit, or furthest beyond it: *",

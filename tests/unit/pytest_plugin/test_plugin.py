@@ -46,7 +46,7 @@ def test_junit_has_level_digest_and_worst_ratio(
 def test_the_summary_has_one_line_a_case(pytester: pytest.Pytester, marked: Callable[..., Path], ran: Ran) -> None:
     marked('case="small.yaml", level="Validated"')
     result = pytester.runpytest()
-    result.stdout.fnmatch_lines(["*certified*", "qwen3-tiny-fp32: Preliminary (*45 of 46 criteria pass*"])
+    result.stdout.fnmatch_lines(["*certified*", "qwen3-tiny-fp32: Preliminary (*53 of 65 criteria pass*"])
     assert sum("criteria pass" in line and "Closest" in line for line in result.outlines) == 1
 
 

@@ -61,7 +61,7 @@ def test_only_a_group_in_which_all_pass_is_folded(tmp_path: Path) -> None:
 def test_a_folded_group_names_what_is_closest_to_its_limit(tmp_path: Path) -> None:
     strict = view_of(write_example(tmp_path)).standards[1]
     summary = {group.title: group.summary for group in strict.groups}
-    assert summary["Optimizer"].startswith("3 of 3 pass; closest to its limit, ")
+    assert summary["Optimizer"].startswith("5 of 5 pass; closest to its limit, ")
 
 
 def test_a_wrong_configuration_comes_first_with_both_values(tmp_path: Path) -> None:

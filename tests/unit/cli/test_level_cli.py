@@ -25,6 +25,7 @@ STARTED = datetime.now(UTC).replace(microsecond=0) - 2 * DAY
 LAST = (STARTED + 100 * DAY).date().isoformat()
 OCCASION = {"started": STARTED.isoformat()}
 WAIVER = ("--reason", "8 steps are enough here", "--until", LAST)
+EXAMINED = small_case(examined_steps=(2, 8), resume_after=5)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made")
-    write_example(root / "bundle", case=small_case(examined_steps=(2, 8), resume_after=5), occasion=OCCASION)
+    write_example(root / "bundle", case=EXAMINED, occasion=OCCASION)
     for name in ("dana", "li"):
         commands.make_key(root / name)
     return root
@@ -300,7 +301,7 @@ def drifting(run: str, step: Step) -> Step:
 
 
 def test_a_regression_and_another_case_are_exit_code_1(certify_: Call, here: Path) -> None:
-    write_example(here / "worse", case=small_case(), occasion=OCCASION, change=drifting)
+    write_example(here / "worse", case=EXAMINED, occasion=OCCASION, change=drifting)
     write_example(here / "longer", case=small_case(steps=9), occasion=OCCASION)
     worse, longer = certify_("diff", "bundle", "worse"), certify_("diff", "bundle", "longer")
     assert worse.code == 1 and "regression:" in worse.out

@@ -8,6 +8,8 @@ import pytest
 from tests.support.command_line import Call, caller
 from tests.unit.cli.test_cli import run_command
 
+pytestmark = pytest.mark.usefixtures("forked_runs")
+
 
 @pytest.fixture
 def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
@@ -23,8 +25,9 @@ def test_the_next_steps_of_a_run_sign_compare_and_publish(
     certify_: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    steps = pasted(certify_(*run_command(tmp_path, "--out", "runs/first")).out)
-    assert [step[0] for step in steps] == ["keygen", "attest", "run", "diff", "site"]
+    first = certify_(*run_command(tmp_path, "--out", "runs/first"))
+    steps = pasted(first.out)
+    assert [step[0] for step in steps] == ["keygen", "attest", "run", "diff", "site"], first
     done = {step[0]: certify_(*step) for step in steps}
     assert {name: one.code for name, one in done.items()} == dict.fromkeys(done, 0)
     assert list((tmp_path / "runs/first/attestations").iterdir()) and (tmp_path / "site/index.html").is_file()

@@ -1,7 +1,8 @@
 """The Chinese of sentences that evidence makes, which hold names and numbers: patterns, and what they become.
 
 A sentence is recorded in English, as part of evidence; a page shows it in both languages. A part in angle brackets
-matches anything, as short as possible, and is translated in turn where it is a sentence or a text itself.
+matches anything, as short as possible, and is translated in turn where it is a sentence or a text itself; a part of one
+letter matches a number.
 """
 
 import functools
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from harness.report.criteria_in_chinese import CRITERIA
 
 LONGEST = 1000  # characters of a sentence; a longer text is a list of names, or no sentence of this project
+NUMBER = r"[\d,.\u202f]+"
 # Of several patterns that match, the first counts.
 SENTENCES: Mapping[str, str] = {
     # the verdict
@@ -97,16 +99,16 @@ SENTENCES: Mapping[str, str] = {
     "<size>, <k> of <n> layers": "{size},{n} 层中的 {k} 层",
     "<size>, drawn weights": "{size},随机生成的权重",
     # a finding: its title, what was found, where
-    "<title>: <found> (<standard>); first beyond the limit at step <step>: <one> has <a>, <other> has <b>": (
-        "{title}:{found}({standard});最早在第 {step} 步超出阈值:{one} 为 {a},{other} 为 {b}"
+    "<title>: <found> (<standard>); first beyond the limit at step <step>: <one> has <first>, <other> has <second>": (
+        "{title}:{found}({standard});最早在第 {step} 步超出阈值:{one} 为 {first},{other} 为 {second}"
     ),
     "<title>: <found> (<standard>); first beyond the limit at step <step>": (
         "{title}:{found}({standard});最早在第 {step} 步超出阈值"
     ),
     "<title>: <found> (<standard>); differs: <places>": "{title}:{found}({standard});不同之处:{places}",
     "<title>: <found> (<standard>); worst: <place>": "{title}:{found}({standard});最差:{place}",
-    "<found> (<standard>); first beyond the limit at step <step>: <one> has <a>, <other> has <b>": (
-        "{found}({standard});最早在第 {step} 步超出阈值:{one} 为 {a},{other} 为 {b}"
+    "<found> (<standard>); first beyond the limit at step <step>: <one> has <first>, <other> has <second>": (
+        "{found}({standard});最早在第 {step} 步超出阈值:{one} 为 {first},{other} 为 {second}"
     ),
     "<found> (<standard>); first beyond the limit at step <step>": "{found}({standard});最早在第 {step} 步超出阈值",
     "<found> (<standard>); worst: <place>": "{found}({standard});最差:{place}",
@@ -167,6 +169,10 @@ SENTENCES: Mapping[str, str] = {
     "perplexity": "困惑度",
     "The place": "定位",
     "False alarms": "误报",
+    "By older criteria": "以更早的准则判定",
+    "Planted before a criterion": "植入早于准则",
+    "Planted after the criteria": "植入晚于准则",
+    "Faults of others": "他人报告的缺陷",
     # bundles that are no evidence
     "<where> is not what was recorded. <what>.": "{where} 与记录不符。{what}。",
     "<where> does not follow from the traces of its bundle.": "{where} 无法由其证据包的轨迹得出。",
@@ -204,6 +210,8 @@ SENTENCES: Mapping[str, str] = {
     "one device": "单卡",
     "<n> devices in the layout of the pretraining guide": "{n} 卡,按预训练指南的切分",
     "<n> devices": "{n} 卡",
+    "fine-tuned on conversations, <rest>": "以对话微调,{rest}",
+    "positions reset alone, <rest>": "仅重置位置,{rest}",
     # provenance
     "<n> layers of width <w>, <h> heads, <k> key-value heads of width <d>": (
         "{n} 层,宽度 {w},{h} 个注意力头,{k} 个宽度 {d} 的 KV 头"
@@ -248,4 +256,7 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 def _regex(english: str) -> Iterator[str]:
     for piece in re.split(r"(<\w+>)", english):
-        yield f"(?P{piece}.+?)" if piece.startswith("<") else re.escape(piece)
+        if not piece.startswith("<"):
+            yield re.escape(piece)
+        else:
+            yield f"(?P{piece}{NUMBER if len(piece) == len('<n>') else '.+?'})"

@@ -9,7 +9,7 @@ The cache is an input and an output of a graph. Cells keep no state, so generati
 Shape legend: that of `modeling_qwen3`; C capacity of the cache, L layers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,8 @@ class Qwen3ForInference:
         self._prefills: dict[int, Prefill] = {}
         self._decode = self.build_decode()
         self._decodes: dict[tuple[int, int], OneShape] = {}
+        # Called with the tokens [B, S] and the mask [B, 1, S, S] that a prefill graph gets, before it runs.
+        self.on_prefill: Callable[[Array, Array], None] | None = None
 
     @classmethod
     def from_directory(cls, directory: str | Path, policy: PrecisionPolicy | None = None) -> "Qwen3ForInference":
@@ -265,8 +267,11 @@ class Qwen3ForInference:
         if capacity not in self._prefills:
             self._prefills[capacity] = self.build_prefill(capacity)
         self._enter_mode()
+        mask = self.mask(columns, width, first)
+        if self.on_prefill is not None:
+            self.on_prefill(tokens, mask)
         logits, *kept = self._prefills[capacity](
-            self._checked(tokens), _tensor(self.positions(columns, first)), _tensor(self.mask(columns, width, first))
+            self._checked(tokens), _tensor(self.positions(columns, first)), _tensor(mask)
         )
         return logits.asnumpy(), Cache(kept=tuple(kept), first=first, filled=width, capacity=capacity)
 

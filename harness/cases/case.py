@@ -18,6 +18,7 @@ from harness.base.yaml_records import Problems, Record, validated
 from harness.cases.data import BYTE_VOCABULARY, Data
 from harness.cases.mindformers import is_configuration, read_configuration
 from harness.cases.sections import (
+    DECODED_TOKENS,
     Checkpoint,
     Inference,
     Initialization,
@@ -138,6 +139,11 @@ class Case(Record):
             del record["training"]["threads"]
         if self.inference is None:
             del record["inference"]
+        else:
+            if not self.inference.borders:
+                del record["inference"]["borders"]
+            if self.inference.decoded_tokens == DECODED_TOKENS:
+                del record["inference"]["decoded_tokens"]
         if self.initialization.checkpoint is None:
             del record["initialization"]["checkpoint"]
         for named in (record["initialization"].get("checkpoint"), record.get("inference", {}).get("weights")):

@@ -121,6 +121,10 @@ class Training(Record):
         return shorter.get(arm, self.steps)
 
 
+# As many as there are columns in the smallest buffer of `qwen3_model`, so that one is filled to its last column.
+DECODED_TOKENS = 16
+
+
 class Inference(Record):
     """The inference of a case.
 
@@ -128,6 +132,10 @@ class Inference(Record):
     together, by `max_new_tokens` greedy tokens and `sampled_tokens` sampled ones. The evaluation has `texts` texts
     whose perplexity is measured, and `documents` documents for each scored task. None of them is in the training data
     of the weights.
+
+    `borders` are lengths that an implementation rounds its buffers up to. After prompts of such a length, of one token
+    less and of one more, and of the lengths `prompts`, `decoded_tokens` given tokens are decoded with a cache. Without
+    borders none are.
     """
 
     weights: Checkpoint = Checkpoint()
@@ -135,6 +143,8 @@ class Inference(Record):
     prompts: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(3, 17, 40, 64), min_length=2)
     max_new_tokens: int = Field(default=256, ge=1)
     sampled_tokens: int = Field(default=32, ge=1)
+    borders: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    decoded_tokens: int = Field(default=DECODED_TOKENS, ge=1)
     texts: int = Field(default=100, ge=2)
     documents: int = Field(default=1000, ge=2)
     batch_size: int = Field(default=32, ge=1)
@@ -144,9 +154,17 @@ class Inference(Record):
         """Whether the case trains the weights for inference."""
         return self.weights.kind == "trained"
 
+    @property
+    def given_lengths(self) -> tuple[int, ...]:
+        """The lengths of the prompts after which given tokens are decoded, ascending."""
+        around = {border + by for border in self.borders for by in (-1, 0, 1)}
+        return tuple(sorted(around.union(self.prompts))) if around else ()
+
     def problems(self, model: Qwen3Config, data: Data) -> list[str]:
         """What is not possible with the positions of this model, or with this corpus."""
-        problems, longest = [], max(self.prompts) + max(self.max_new_tokens, self.sampled_tokens)
+        problems = []
+        continued = max(self.prompts) + max(self.max_new_tokens, self.sampled_tokens)
+        longest = max([continued, *(length + self.decoded_tokens for length in self.given_lengths)])
         if longest > model.max_position_embeddings:
             problems.append(
                 f"prompts and their continuations reach position {longest}, model.max_position_embeddings is "

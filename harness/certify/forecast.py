@@ -95,10 +95,13 @@ def _tokens_asked(asked: Inference, length: int, *, exact: bool) -> int:
     rows, texts = asked.rows * length, asked.texts * length
     if exact:
         new = asked.max_new_tokens
-        return rows + texts + sum(new * prompt + new * new // 2 for prompt in asked.prompts)
+        given = sum(length + asked.decoded_tokens for length in asked.given_lengths)
+        return rows + texts + given + sum(new * prompt + new * new // 2 for prompt in asked.prompts)
     one_by_one = 2 * asked.max_new_tokens + asked.sampled_tokens + length  # stops, none, drawn; the rows by a cache
+    one_by_one += (len(asked.given_lengths) + 1) * asked.decoded_tokens  # each alone, and all together
     questions = asked.documents * (1 + ENDINGS) * length
-    return rows + texts + questions + PROMPTED * sum(asked.prompts) + one_by_one * TOKENS_OF_A_STEP
+    prompts = PROMPTED * sum(asked.prompts) + 2 * sum(asked.given_lengths)
+    return rows + texts + questions + prompts + one_by_one * TOKENS_OF_A_STEP
 
 
 def _products_per_second() -> float:

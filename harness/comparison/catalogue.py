@@ -27,7 +27,18 @@ Topic = Literal[
     "Continuations", "Cache and batch", "Trajectory", "Convergence", "Length", "Others",
 ]  # fmt: skip
 PlaceKind = Literal[
-    "step", "tensor", "run", "file", "operator", "field", "document", "evaluation task", "row", "prompt", "conversation"
+    "step",
+    "tensor",
+    "run",
+    "file",
+    "operator",
+    "field",
+    "document",
+    "evaluation task",
+    "row",
+    "prompt",
+    "position",
+    "conversation",
 ]
 
 
@@ -121,6 +132,7 @@ FILE: Places = {"pretrain": "file", "finetune": "file"}
 OPERATORS: Places = {"pretrain": "operator", "finetune": "operator"}
 ROWS: Places = {"inference": "row"}
 PROMPTS: Places = {"inference": "prompt"}
+POSITIONS: Places = {"inference": "position"}
 FIRST_STEP: Topic = "First step and gradients"
 # Which numbers of which runs belong to which topic.
 CURVES: tuple[tuple[Sequence[Pair], Sequence[str], Topic], ...] = (
@@ -343,6 +355,13 @@ def _of_logits() -> Iterator[Kind]:
     yield from _each("top1.agreement", RELATIVE, ROWS, "Logits", agreement, higher_is_better=True)
     cache = "Logits of SIDE token by token through the cache against those of the whole row."
     yield from _each("cache.SIDE", RELATIVE, ROWS, "Cache and batch", cache, EACH_SIDE)
+    cached = "Relative error of the logits of SIDE token by token through the cache, against the oracle."
+    yield from _each("oracle.cached.SIDE", RELATIVE, ROWS, "Cache and batch", cached, EACH_SIDE)
+    yield from _each("oracle.cached.ratio", REFERENCE_ERRORS, ROWS, "Cache and batch", ratio)
+    decoded = "Relative error of the logits of SIDE after a prompt, and after each token decoded then."
+    yield from _each("oracle.decoded.SIDE", RELATIVE, POSITIONS, "Cache and batch", decoded, EACH_SIDE)
+    one = "The subject's error over the reference's, which counts as at least the root mean square over all positions."
+    yield from _each("oracle.decoded.ratio", REFERENCE_ERRORS, POSITIONS, "Cache and batch", one)
     batch = "Logits of SIDE after a prompt in a batch against those after the prompt alone."
     yield from _each("batch.SIDE", RELATIVE, PROMPTS, "Cache and batch", batch, EACH_SIDE)
 
@@ -356,6 +375,10 @@ def _of_continuations() -> Iterator[Kind]:
     yield from _each("sampled.differs", DIFFERS, PROMPTS, topic, "The sampled tokens of both sides.")
     stopped = "The continuations of both sides, ended by a stop token."
     yield from _each("stopped.differs", DIFFERS, PROMPTS, topic, stopped)
+    fed = "The tokens that the models of both sides read."
+    yield from _each("prompt.tokens.differs", DIFFERS, PROMPTS, topic, fed)
+    expected = "The tokens that the model of SIDE read, and those of the evaluation."
+    yield from _each("prompt.tokens.SIDE.differs", DIFFERS, PROMPTS, topic, expected, EACH_SIDE)
     template = "The tokens of a conversation on both sides."
     yield from _each("template.differs", DIFFERS, {"inference": "conversation"}, topic, template)
 

@@ -10,44 +10,65 @@ P prompts, S positions, V vocabulary, T tokens):
     stopped.N           [<T]   the same, ended by a stop token
     sampled.N           [T]    sampled with a seed
     template.N          [T]    the tokens of conversation N
+    decoded.N           [1 + T, V] after given prompt N, and after each token given then, decoded with a cache, alone
+    decoded_batch.N     [1 + T, V] the same in the batch of all of them
+    fed.N               [T]    the tokens that the model read: of each prompt, given prompt and conversation in turn
 
 After the first token that differs, two continuations are not compared. The oracle's logits at that token show whether
 it was a near tie.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from harness.cases.runs_of_a_case import ORACLE, REFERENCE, REFERENCE_REPEAT, SUBJECT, SUBJECT_REPEAT
-from harness.comparison.distance import error_ratio, tensor_difference
+from harness.comparison.decoding import measure_decoding
+from harness.comparison.distance import error_ratio
+from harness.comparison.fed_prompts import measure_fed_prompts
 from harness.comparison.measurement import Comparison, Measurement, Tensors, why_broken
+from harness.comparison.outputs import (
+    AGREEMENT,
+    DIVERGENCE,
+    ERROR,
+    REGRET,
+    Array,
+    Logits,
+    at_position,
+    both,
+    first_difference,
+    logits_of,
+    numbered,
+)
 from harness.comparison.scores import likelihood_difference, measure_scores, measure_sense, measured, pairs_of, scored
 from harness.comparison.training import compare_mappings, missing_steps, non_finite, per_run
 from harness.runs import predictions
-from harness.runs.predictions import SketchedLogits, sketched_logits
+from harness.runs.evaluation import DECODED, DECODED_BATCH, FED
+from harness.runs.predictions import SketchedLogits
 from harness.runs.trace import Run
 
-Array = npt.NDArray[Any]
-Logits = Array | SketchedLogits  # of the positions of a row [S, V], or after a prompt [V]
 SIDES = (("reference", REFERENCE), ("subject", SUBJECT))
 # The tensors of a run: one of each kind per row, prompt or conversation.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "rows": ("logits", "cached"),
     "prompts": ("batch", "alone", "greedy", "stopped", "sampled"),
     "conversations": ("template",),
+    "decoded": (DECODED, DECODED_BATCH),
+    "fed": (FED,),
 }
-KINDS_OF_ORACLE: Mapping[str, tuple[str, ...]] = {"rows": ("logits",), "prompts": ("greedy", "greedy_logits")}
+KINDS_OF_ORACLE: Mapping[str, tuple[str, ...]] = {
+    "rows": ("logits",),
+    "prompts": ("greedy", "greedy_logits"),
+    "decoded": (DECODED,),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedInference:
     """The required runs and their inputs: digests of case, weights and evaluation by run; the digest of each weight;
-    the configuration of the case; the length of each row, and the numbers of prompts and conversations; digest and
+    the configuration of the case; the length of each row, and the numbers of prompts and conversations; the length of
+    each given prompt, and how many tokens are given after it; the tokens that a model reads, by prompt; digest and
     words of each document by task and number, and the right ending of each question; the loss per token of the texts
     by token frequency; and whether the weights come from training."""
 
@@ -58,6 +79,9 @@ class ExpectedInference:
     rows: tuple[int, ...]
     prompts: int
     conversations: int
+    decoded: tuple[int, ...]
+    decoded_tokens: int
+    fed: Mapping[str, Array]
     documents: Mapping[str, tuple[str, int]]
     right: tuple[int, ...]
     unigram_nats: float
@@ -71,14 +95,18 @@ def measure_inference(
     """All measurements of a case's runs, by name.
 
     `oracle.*` compares each side with the exact values, `greedy.*` compares the continuations, `cache.*` and `batch.*`
-    each side with itself, `score.*` the evaluation (see `harness.comparison.scores`). `runs.*` is about the runs,
-    `SIDE.repeat.*` about a side's second run.
+    each side with itself, `score.*` the evaluation (see `harness.comparison.scores`). `oracle.cached.*` and
+    `oracle.decoded.*` are about steps with a cache (see `harness.comparison.decoding`), `prompt.tokens.*` about what
+    the models read (see `harness.comparison.fed_prompts`). `runs.*` is about the runs, `SIDE.repeat.*` about a side's
+    second run.
     """
     found = [
         *_of_runs(runs, expected, tensors),
         *_logits(runs, tensors),
         *_continuations(runs, tensors),
         *_with_itself(runs, tensors),
+        *measure_decoding(runs, tensors, expected.decoded),
+        *measure_fed_prompts(runs, tensors, expected.fed),
         *measure_scores(runs.get(REFERENCE), runs.get(SUBJECT), expected.right),
         measure_sense(runs.get(SUBJECT), expected.unigram_nats, expected.text_tokens, has_learned=expected.has_learned),
     ]
@@ -121,11 +149,23 @@ def _wrong_outputs(run: Run, expected: ExpectedInference, left: Tensors) -> floa
     header, stated = run.trace.header, run.trace.footer.parameters
     if header.arm != "infer":
         return 0.0
-    amounts = {"rows": len(expected.rows), "prompts": expected.prompts, "conversations": expected.conversations}
+    amounts = {
+        "rows": len(expected.rows),
+        "prompts": expected.prompts,
+        "conversations": expected.conversations,
+        "decoded": len(expected.decoded),
+        "fed": len(expected.fed),
+    }
     kinds = KINDS_OF_ORACLE if header.side == "oracle" else KINDS
     wanted = {f"{kind}.{n}" for what, every in kinds.items() for kind in every for n in range(amounts[what])}
-    rows = [(n, one) for kind in kinds["rows"] for n, one in _logits_of(left, kind).items() if n < len(expected.rows)]
-    return float(len(wanted ^ set(stated)) + sum(len(one) != expected.rows[n] for n, one in rows))
+    lengths = {"rows": expected.rows, "decoded": [1 + expected.decoded_tokens] * len(expected.decoded)}
+    misfits = sum(
+        n < len(every) and len(one) != every[n]
+        for what, every in lengths.items()
+        for kind in kinds[what]
+        for n, one in logits_of(left, kind).items()
+    )
+    return float(len(wanted ^ set(stated)) + misfits)
 
 
 def _foreign(run: Run, expected: Mapping[str, str] | None) -> float:
@@ -146,37 +186,20 @@ def _left(run: Run | None) -> Mapping[str, str] | None:
     return run.trace.footer.parameters if run and run.trace and run.trace.footer else None
 
 
-def _numbered(tensors: Tensors, kind: str) -> dict[int, Array]:
-    """The tensors `KIND.N` by N."""
-    return {n: tensors[f"{kind}.{n}"] for n in _numbers(tensors, kind) if f"{kind}.{n}" in tensors}
-
-
-def _logits_of(tensors: Tensors, kind: str) -> dict[int, Logits]:
-    """The logits `KIND.N` by N, or what was left in place of them."""
-    found = {n: tensors.get(f"{kind}.{n}", sketched_logits(tensors, f"{kind}.{n}")) for n in _numbers(tensors, kind)}
-    return {n: one for n, one in found.items() if one is not None}
-
-
-def _numbers(tensors: Tensors, kind: str) -> set[int]:
-    """Each N of which something is left."""
-    numbers = (rest.partition("#")[0] for first, _, rest in (name.partition(".") for name in tensors) if first == kind)
-    return {int(number) for number in numbers if number.isdecimal()}
-
-
 def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
     """Compared with the oracle, by row: relative error, largest divergence of the predictions, largest regret, and the
     ratio of both sides' errors."""
-    exact = _logits_of(tensors.get(ORACLE, {}), "logits")
+    exact = logits_of(tensors.get(ORACLE, {}), "logits")
     errors = []
     for side, name in SIDES:
-        found, made = _logits_of(tensors.get(name, {}), "logits"), (runs.get(ORACLE), runs.get(name))
+        found, made = logits_of(tensors.get(name, {}), "logits"), (runs.get(ORACLE), runs.get(name))
         rows = sorted({*exact, *found})
         places = [f"row {row}" for row in rows]
         pairs = [(exact.get(row), found.get(row)) for row in rows]
-        errors.append([_both(ERROR, *pair) for pair in pairs])
+        errors.append([both(ERROR, *pair) for pair in pairs])
         yield measured(f"oracle.logits.{side}", places, errors[-1], *made)
-        yield measured(f"oracle.divergence.{side}", places, [_both(DIVERGENCE, *pair) for pair in pairs], *made)
-        yield measured(f"oracle.regret.{side}", places, [_both(REGRET, *pair) for pair in pairs], *made)
+        yield measured(f"oracle.divergence.{side}", places, [both(DIVERGENCE, *pair) for pair in pairs], *made)
+        yield measured(f"oracle.regret.{side}", places, [both(REGRET, *pair) for pair in pairs], *made)
     same = len(errors[0]) == len(errors[1])
     ratios = [error_ratio(a, b) for a, b in zip(*errors, strict=True)] if same else []
     every = [runs.get(name) for name in (ORACLE, REFERENCE, SUBJECT)]
@@ -187,80 +210,30 @@ def _logits(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator
 
 def _after_prompts(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
     """Compared with the oracle, by prompt: relative error of the logits after it, as a prefill gives them."""
-    every = _logits_of(tensors.get(ORACLE, {}), "greedy_logits")
-    exact = {n: one.at(0) if isinstance(one, SketchedLogits) else one[0] for n, one in every.items() if len(one)}
+    every = logits_of(tensors.get(ORACLE, {}), "greedy_logits")
+    exact = {n: at_position(one, 0) for n, one in every.items() if len(one)}
     for side, name in SIDES:
-        found, made = _logits_of(tensors.get(name, {}), "alone"), (runs.get(ORACLE), runs.get(name))
+        found, made = logits_of(tensors.get(name, {}), "alone"), (runs.get(ORACLE), runs.get(name))
         prompts = sorted({*exact, *found})
-        errors = [_both(ERROR, exact.get(n), found.get(n)) for n in prompts]
+        errors = [both(ERROR, exact.get(n), found.get(n)) for n in prompts]
         yield measured(f"oracle.prompt.{side}", [f"prompt {n}" for n in prompts], errors, *made)
-
-
-@dataclass(frozen=True)
-class Way:
-    """A number of two predictions, from their logits and from what was left in place of them."""
-
-    of_logits: Callable[[Array, Array], float]
-    of_sketches: Callable[[SketchedLogits, SketchedLogits], float]
-
-
-def _both(way: Way, a: Logits | None, b: Logits | None) -> float:
-    """NaN if one side has no logits, or others were left."""
-    if a is None or b is None or not len(a):
-        return math.nan
-    if isinstance(a, SketchedLogits) and isinstance(b, SketchedLogits):
-        return way.of_sketches(a, b)
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape:
-        return way.of_logits(a, b)
-    return math.nan
-
-
-def divergence(exact_SV: Array, found_SV: Array) -> float:
-    """The largest Kullback-Leibler divergence of a prediction from the exact one, over positions, in nats and float64.
-    A value that is not finite gives NaN."""
-    exact, found = (_log_softmax(logits) for logits in (exact_SV, found_SV))
-    return float(np.max((np.exp(exact) * (exact - found)).sum(-1)))
-
-
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    result: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result
-
-
-def largest_regret(exact_SV: Array, found_SV: Array) -> float:
-    """The exact logit of the best token minus that of the token found best, at the worst position."""
-    if not np.isfinite(found_SV).all():
-        return math.nan
-    chosen = np.take_along_axis(exact_SV, found_SV.argmax(-1)[:, None], -1)[:, 0]
-    return float(np.max(exact_SV.max(-1) - chosen))
 
 
 def _top1(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
     """For each row, the share of positions at which both sides have the same best token."""
-    sides = [_logits_of(tensors.get(name, {}), "logits") for _, name in SIDES]
+    sides = [logits_of(tensors.get(name, {}), "logits") for _, name in SIDES]
     rows = sorted({*sides[0], *sides[1]})
-    values = [_both(AGREEMENT, *(side.get(row) for side in sides)) for row in rows]
+    values = [both(AGREEMENT, *(side.get(row) for side in sides)) for row in rows]
     return measured("top1.agreement", [f"row {row}" for row in rows], values, *(runs.get(name) for _, name in SIDES))
-
-
-def _agreement(a_SV: Array, b_SV: Array) -> float:
-    return float(np.mean(a_SV.argmax(-1) == b_SV.argmax(-1)))
-
-
-ERROR = Way(lambda a, b: tensor_difference(a, b)[0], predictions.relative_error)
-DIVERGENCE = Way(divergence, predictions.divergence)
-REGRET = Way(largest_regret, predictions.regret)
-AGREEMENT = Way(_agreement, predictions.agreement)
 
 
 def _continuations(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Iterator[Measurement]:
     """`greedy.regret.SIDE`, by prompt: 0 if the side continues as the oracle does, else the oracle's logit of its own
     token minus that of the side's at the first difference; `greedy.compared.SIDE`: the number of tokens before that."""
     left = tensors.get(ORACLE, {})
-    exact, logits = _numbered(left, "greedy"), _logits_of(left, "greedy_logits")
+    exact, logits = numbered(left, "greedy"), logits_of(left, "greedy_logits")
     for side, name in SIDES:
-        found, made = _numbered(tensors.get(name, {}), "greedy"), (runs.get(ORACLE), runs.get(name))
+        found, made = numbered(tensors.get(name, {}), "greedy"), (runs.get(ORACLE), runs.get(name))
         prompts = sorted({*exact, *found})
         found_at = [_regret_at_difference(exact.get(n), logits.get(n), found.get(n)) for n in prompts]
         places = [f"prompt {n}" for n in prompts]
@@ -288,18 +261,9 @@ def _logit(logits: Logits, position: int, token: int) -> float:
     return float(logits[position, token])
 
 
-def first_difference(a: Array, b: Array) -> int | None:
-    """The first place at which two rows of tokens differ, also if one ends there; None if they are equal."""
-    common = min(len(a), len(b))
-    differing = np.flatnonzero(a[:common] != b[:common])
-    if differing.size:
-        return int(differing[0])
-    return None if len(a) == len(b) else common
-
-
 def _same_tokens(kind: str, runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measurement:
     """1 for each prompt or conversation for which the tokens of the sides differ, or one side has none."""
-    a, b = (_numbered(tensors.get(name, {}), kind) for _, name in SIDES)
+    a, b = (numbered(tensors.get(name, {}), kind) for _, name in SIDES)
     names = sorted({*a, *b})
     values = [float(n not in a or n not in b or first_difference(a[n], b[n]) is not None) for n in names]
     return measured(f"{kind}.differs", [f"{kind} {n}" for n in names], values, *(runs.get(name) for _, name in SIDES))
@@ -309,7 +273,7 @@ def _stopped(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Measure
     """1 for each prompt that subject and reference continue differently with a stop token. A continuation that is
     a part of the greedy one is compared only as far as the greedy ones agree."""
     (greedy, stopped), (own_greedy, own_stopped) = (
-        [_numbered(tensors.get(name, {}), kind) for kind in ("greedy", "stopped")] for _, name in SIDES
+        [numbered(tensors.get(name, {}), kind) for kind in ("greedy", "stopped")] for _, name in SIDES
     )
     prompts = sorted({*stopped, *own_stopped})
 
@@ -328,9 +292,9 @@ def _with_itself(runs: Mapping[str, Run], tensors: Mapping[str, Tensors]) -> Ite
     """For each side, how far its results with a cache, or in a batch, are from those without."""
     for name, kinds, what in (("cache", ("logits", "cached"), "row"), ("batch", ("alone", "batch"), "prompt")):
         for side, run in SIDES:
-            a, b = (_logits_of(tensors.get(run, {}), kind) for kind in kinds)
+            a, b = (logits_of(tensors.get(run, {}), kind) for kind in kinds)
             numbers = sorted({*a, *b})
-            values = [_both(ERROR, a.get(n), b.get(n)) for n in numbers]
+            values = [both(ERROR, a.get(n), b.get(n)) for n in numbers]
             yield measured(f"{name}.{side}", [f"{what} {n}" for n in numbers], values, runs.get(run))
 
 

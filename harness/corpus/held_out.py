@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ import numpy.typing as npt
 from harness.base.errors import InputError
 from harness.base.records import write_json
 from harness.cases.case import Case
+from harness.cases.sections import Inference
 from harness.corpus.documents import read_documents
 from harness.corpus.tokenizer_files import write_tokenizer
 from harness.corpus.tokenizers import TextTokenizer, load_tokenizer
-from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question
+from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, GivenPrompt, Passage, Question
 from harness.runs.inputs import seeded
+from qwen3_model.chat import ChatTemplate, ChatTemplateError
 
 WORD = re.compile(r"\S+")
 BLOCK = re.compile(r"\n\s*\n")
@@ -55,8 +57,9 @@ def draw_evaluation(case: Case, directory: Path) -> None:
             f"The corpus holds the token id {int(stream.max())}, outside the model's vocabulary of "
             f"{case.model.vocab_size}. Choose a case with a larger model.vocab_size."
         )
-    write_json(directory / EVALUATION, _evaluation(case, trained, texts, stream, tokenizer))
     write_tokenizer(case, tokenizer, directory / TOKENIZER)
+    conversations = dict(_rendered(directory / TOKENIZER, tokenizer, case.model.max_position_embeddings))
+    write_json(directory / EVALUATION, _evaluation(case, trained, texts, stream, tokenizer, conversations))
 
 
 def _split(case: Case, tokenizer: TextTokenizer) -> tuple[str, list[str]]:
@@ -88,7 +91,12 @@ def _split(case: Case, tokenizer: TextTokenizer) -> tuple[str, list[str]]:
 
 
 def _evaluation(
-    case: Case, trained: str, texts: Sequence[str], stream: npt.NDArray[Any], tokenizer: TextTokenizer
+    case: Case,
+    trained: str,
+    texts: Sequence[str],
+    stream: npt.NDArray[Any],
+    tokenizer: TextTokenizer,
+    conversations: Mapping[int, tuple[int, ...]],
 ) -> Evaluation:
     """Text that also occurs word for word in the training text, such as the header of a licence, is not used."""
     section = case.inference_section
@@ -110,9 +118,11 @@ def _evaluation(
         texts=tuple(chosen),
         passages=tuple(last_words),
         questions=questions,
-        conversations=CONVERSATIONS,
+        conversations=tuple(CONVERSATIONS[number] for number in conversations),
         text_tokens=sum(map(len, ids)),
         unigram_nats=_entropy(ids),
+        given=tuple(_given(stream, section)),
+        conversation_tokens=tuple(conversations.values()),
     )
 
 
@@ -194,6 +204,27 @@ def _slices(stream: npt.NDArray[Any], lengths: Sequence[int]) -> Iterator[tuple[
     for index, length in enumerate(lengths):
         begin = index * len(stream) // len(lengths)
         yield tuple(map(int, stream[begin : begin + length]))
+
+
+def _given(stream: npt.NDArray[Any], section: Inference) -> Iterator[GivenPrompt]:
+    for row in _slices(stream, [length + section.decoded_tokens for length in section.given_lengths]):
+        yield GivenPrompt(prompt=row[: -section.decoded_tokens], then=row[-section.decoded_tokens :])
+
+
+def _rendered(directory: Path, tokenizer: TextTokenizer, positions: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """The conversations that a model can read and answer, by number: their tokens by the template of a tokenizer
+    directory, up to where the assistant begins."""
+    try:
+        template = ChatTemplate.from_directory(directory)
+        texts = [template.render(one, add_generation_prompt=True) for one in CONVERSATIONS]
+    except ChatTemplateError as error:
+        raise InputError(
+            f"The tokenizer cannot render conversations: {error}. Inference compares them; choose a tokenizer with a "
+            "chat template."
+        ) from None
+    for number, ids in enumerate(tokenizer.encode(texts)):
+        if len(ids) < positions:
+            yield number, tuple(map(int, ids))
 
 
 def _entropy(ids: Sequence[npt.NDArray[Any]]) -> float:

@@ -48,8 +48,8 @@ AREAS_OF_TASK: Mapping[TaskName, tuple[Area, ...]] = {
     "inference": (INFERENCE,),
 }
 DIRECTORY = Path(__file__).parent
-# In the order of the catalogue. The area `model` has four modules, `inference` two, every other area one.
-MODULES = ("rotary", "norms", "attention", "layers", *AREAS[1:-1], "decoding", "generation")
+# In the order of the catalogue. The area `model` has four modules, `inference` three, every other area one.
+MODULES = ("rotary", "norms", "attention", "layers", *AREAS[1:-1], "decoding", "prompt_lengths", "generation")
 Subject = TypeVar("Subject", bound=type)
 
 

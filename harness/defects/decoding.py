@@ -14,9 +14,8 @@ from harness.defects import defect
 from harness.defects.attention import Tiled
 from harness.defects.norms import KeyUnnormed, QueryUnnormed
 from harness.defects.planting import exchange, layers
-from harness.defects.planting_inference import ChangedDecode, decoding
+from harness.defects.planting_inference import ChangedDecode, decoding, set_epsilon
 from harness.runners.mindspore_inference import MindSporeInference
-from qwen3_model.derivatives import RMSNormalize
 from qwen3_model.modeling_qwen3 import LOWEST, Qwen3ForCausalLM, Qwen3RotaryEmbedding
 from qwen3_model.modeling_qwen3_infer import Cache, Decode, Prefill, Qwen3ForInference
 
@@ -349,9 +348,7 @@ class NormEpsilonInDecode(MindSporeInference):
 
     class model_class(ChangedDecode):
         def change(self, model: Qwen3ForCausalLM) -> None:
-            for _, cell in model.cells_and_names():
-                if isinstance(cell, RMSNormalize):
-                    cell.eps = 1e-5
+            set_epsilon(model, 1e-5)
 
 
 @defect(

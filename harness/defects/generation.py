@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
 Tokens = Sequence[int]
 Generators = Sequence[np.random.Generator]
 TILE = 16
+ADDED = {"role": "system", "content": "You are a helpful assistant."}
 
 
 @defect(
@@ -353,6 +354,20 @@ class SystemMessageDropped(MindSporeInference):
 
     def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Tokens:
         return super().rendered([one for one in conversation if one["role"] != "system"])
+
+
+@defect(
+    area="inference",
+    imitates="A chat that begins with the system message of another family, although the conversation has none",
+    source="https://huggingface.co/Qwen/Qwen2.5-0.5B-Instruct/blob/main/tokenizer_config.json",
+    since="2026-11-30",
+)
+class SystemMessageAdded(MindSporeInference):
+    """A chat without a system message gets one before the model reads it; rendered alone, the conversation is right."""
+
+    def conversed(self, conversation: Sequence[Mapping[str, str]]) -> Array:
+        added = [] if conversation[0]["role"] == "system" else [ADDED]
+        return super().conversed([*added, *conversation])
 
 
 @defect(

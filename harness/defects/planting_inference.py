@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy.typing as npt
+from mindspore import Tensor
 
+from qwen3_model.derivatives import RMSNormalize
 from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
 from qwen3_model.modeling_qwen3_infer import Decode, Qwen3ForInference
 from qwen3_model.weights import load_into
@@ -41,6 +43,35 @@ class ChangedDecode(Qwen3ForInference, ABC):
     def change(self, model: Qwen3ForCausalLM) -> None: ...
 
 
+class ChangedDecodeAlone(ChangedDecode):
+    """The same only where a single row is decoded, as by an engine with another kernel for one row."""
+
+    def build_decode(self) -> Decode:
+        return ByRows(Decode(self.model), super().build_decode())
+
+
+class ByRows(Decode):
+    """One decode graph for several rows, another for one."""
+
+    def __init__(self, several: Decode, one: Decode) -> None:
+        super().__init__(several.model)
+        self.several, self.one = several, one
+
+    def construct(
+        self, tokens_B1: Tensor, positions_B1: Tensor, here: Tensor, mask_B11C: Tensor, *kept: Tensor
+    ) -> tuple[Tensor, ...]:
+        if tokens_B1.shape[0] == 1:
+            return self.one(tokens_B1, positions_B1, here, mask_B11C, *kept)
+        return self.several(tokens_B1, positions_B1, here, mask_B11C, *kept)
+
+
 def decoding(queries: Array) -> bool:
     """Whether these are the columns of a decode step: one token, while prompts are padded to more."""
     return len(queries) == 1
+
+
+def set_epsilon(model: Qwen3ForCausalLM, epsilon: float) -> None:
+    """Gives every norm of a model this epsilon."""
+    for _, cell in model.cells_and_names():
+        if isinstance(cell, RMSNormalize):
+            cell.eps = epsilon

@@ -128,6 +128,9 @@ def _expected_of_inference(recorded: Recorded) -> ExpectedInference:
         rows=tuple(map(len, evaluation.rows)),
         prompts=len(evaluation.prompts),
         conversations=len(evaluation.conversations),
+        decoded=tuple(len(one.prompt) for one in evaluation.given or ()),
+        decoded_tokens=case.inference_section.decoded_tokens,
+        fed=evaluation.fed(),
         documents=documents_of(evaluation),
         right=tuple(question.right for question in evaluation.questions),
         unigram_nats=evaluation.unigram_nats,
@@ -149,6 +152,12 @@ def _check_amounts(case: Case, found: Evaluation, path: Path) -> None:
     rows, prompts = ([len(one) for one in every] for every in (found.rows, found.prompts))
     if wanted != (rows, prompts, len(found.texts), len(found.passages), len(found.questions)):
         raise EvidenceError(f"{path} has fewer or shorter rows, prompts, texts, passages or questions than its case.")
+    if not section.borders and (found.given, found.conversation_tokens) == (None, None):
+        return  # it was drawn before they were
+    given = [(len(one.prompt), len(one.then)) for one in found.given or ()]
+    lengths = [(length, section.decoded_tokens) for length in section.given_lengths]
+    if (given, len(found.conversation_tokens or ())) != (lengths, len(found.conversations)):
+        raise EvidenceError(f"{path} has fewer or shorter given prompts or conversations than its case.")
 
 
 MEASUREMENTS: Mapping[TaskName, TaskMeasurements] = {

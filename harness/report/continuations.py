@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.comparison.inference import first_difference
+from harness.comparison.outputs import first_difference
 from harness.evidence.bundle import Bundle
 from harness.report.documents import SIDES, least_limit, value_at
 from harness.report.sides import DIFFER, UNKNOWN

@@ -189,6 +189,12 @@ CRITERIA: Mapping[str, str] = {
     "Token after token by a cache, the subject computes what it computes at once": (
         "被测实现用缓存逐词元计算与一次性计算的结果一致"
     ),
+    "Token after token by a cache, the subject's logits are as close to the exact ones as the reference's": (
+        "用缓存逐词元计算时,被测实现的 logits 与精确值的接近程度同参考实现一样"
+    ),
+    "After prompts of every length around a border, and in the decode steps after them, the logits are exact": (
+        "在长度取各边界前后的提示之后,以及其后的解码步中,logits 与精确值一致"
+    ),
     "A prompt among others, padded on the left, has the logits that it has by itself": (
         "左侧填充的批次中的提示与单独计算的 logits 相同"
     ),
@@ -197,5 +203,7 @@ CRITERIA: Mapping[str, str] = {
         "采样的词元与 Hugging Face 的 temperature、top-k、top-p 在相同随机数下一致"
     ),
     "Conversations become the reference's tokens": "对话转换成的词元与参考实现相同",
+    "The subject's model reads the tokens of the evaluation, and no others": "被测实现的模型只读入评测的词元",
+    "The models of both sides read the same tokens": "双方的模型读入相同的词元",
     "Every document's log-likelihood is the reference's": "每个文档的对数似然与参考实现一致",
 }

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,9 @@ from harness.runners.job import Job, header_of
 from harness.runners.leaving import Leaving
 from harness.runners.protocol import Answerer, AnswererFactory, Setting, Tensors
 from harness.runs.evaluation import (
+    DECODED,
+    DECODED_BATCH,
+    FED,
     TASKS,
     TOKENIZER,
     Evaluation,
@@ -93,6 +97,18 @@ class Speaking(Protocol):
     def sampled(self, prompts: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:
         """So many tokens, drawn: the n-th of prompt p by the n-th number of `uniforms(p)`."""
 
+    def decoded(self, prompts: Sequence[Sequence[int]], then: Sequence[Sequence[int]]) -> list[Array]:
+        """The logits [1 + T, V] after each prompt of one batch, padded on the left, and after each of the T tokens
+        given `then`, decoded one by one with a cache."""
+
+    def conversed(self, conversation: Sequence[Mapping[str, str]]) -> Array:
+        """The logits [V] after a conversation, as a chat reads one: its messages become tokens, and the model reads
+        these."""
+
+    def reading(self) -> AbstractContextManager[list[Sequence[int]]]:
+        """Collects the tokens of each prompt that the model itself reads while it is open, without padding, in order:
+        at the entrance of the model, after everything that could change them."""
+
     def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Sequence[int]:
         """The tokens of a conversation by the tokenizer's chat template, up to where the assistant begins."""
 
@@ -104,22 +120,36 @@ def uniforms(prompt: int) -> np.random.Generator:
 
 def answers(side: Speaking, evaluation: Evaluation, settings: Inference) -> dict[str, Array]:
     """All that a side leaves; see `harness.comparison.inference` for the names."""
-    prompts = evaluation.prompts
+    prompts, given = evaluation.prompts, evaluation.given or ()
     alone = [side.next_logits([prompt])[0] for prompt in prompts]
     batch = side.next_logits(prompts)
+    with side.reading() as fed:
+        greedy = side.continued(prompts, settings.max_new_tokens, [])
+        decoded = [side.decoded([one.prompt], [one.then])[0] for one in given]
+        # An evaluation that was drawn earlier does not state what a model reads.
+        for conversation in evaluation.conversations if evaluation.fed() else ():
+            side.conversed(conversation)
     tokens = {
-        GREEDY: side.continued(prompts, settings.max_new_tokens, []),
+        GREEDY: greedy,
         # The other way round: what a row has kept of the generation before is of another prompt.
         STOPPED: side.continued(prompts[::-1], settings.max_new_tokens, [evaluation.stop_token])[::-1],
         SAMPLED: side.sampled(prompts, settings.sampled_tokens),
         TEMPLATE: [side.rendered(one) for one in evaluation.conversations],
+        FED: fed if evaluation.fed() else [],
     }
-    logits = {"logits": side.logits(evaluation.rows), "cached": side.cached_logits(evaluation.rows)}
+    logits = {
+        "logits": side.logits(evaluation.rows),
+        "cached": side.cached_logits(evaluation.rows),
+        "alone": alone,
+        "batch": batch,
+        DECODED: decoded,
+        DECODED_BATCH: side.decoded([one.prompt for one in given], [one.then for one in given]) if given else [],
+    }
     return {
         **{f"{kind}.{n}": np.asarray(one, np.int32) for kind, every in tokens.items() for n, one in enumerate(every)},
         **{
             f"{kind}.{n}": np.ascontiguousarray(one, np.float32)
-            for kind, every in {**logits, "alone": alone, "batch": batch}.items()
+            for kind, every in logits.items()
             for n, one in enumerate(every)
         },
     }

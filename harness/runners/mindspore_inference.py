@@ -1,7 +1,8 @@
 """The subject of inference: `qwen3_model` on MindSpore. `model_class` is what a variant overrides."""
 
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -64,13 +65,33 @@ class MindSporeInference:
         return list(self.model.logits(rows))
 
     def cached_logits(self, rows: Sequence[Tokens]) -> list[Array]:
-        tokens = np.array(rows)
-        after, cache = self.model.prefill([row[:1] for row in rows], room=tokens.shape[1] - 1)
+        return self.decoded([row[:1] for row in rows], [row[1:] for row in rows])
+
+    def decoded(self, prompts: Sequence[Tokens], then: Sequence[Tokens]) -> list[Array]:
+        tokens = np.array(then, np.int32)
+        after, cache = self.model.prefill(prompts, room=tokens.shape[1])
         found = [after]
-        for position in range(1, tokens.shape[1]):
-            after, cache = self.model.decode(tokens[:, position], cache)
+        for step in range(tokens.shape[1]):
+            after, cache = self.model.decode(tokens[:, step], cache)
             found.append(after)
         return list(np.stack(found, 1))
+
+    def conversed(self, conversation: Sequence[Mapping[str, str]]) -> Array:
+        return self.next_logits([self.rendered(conversation)])[0]
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[list[Tokens]]:
+        """What the last token of a prompt may see, as the graph gets it."""
+        fed: list[Tokens] = []
+
+        def read(tokens_BS: Array, mask_B1SS: Array) -> None:
+            fed.extend(row[seen == 0].tolist() for row, seen in zip(tokens_BS, mask_B1SS[:, 0, -1], strict=True))
+
+        self.model.on_prefill = read
+        try:
+            yield fed
+        finally:
+            self.model.on_prefill = None
 
     def next_logits(self, prompts: Sequence[Tokens]) -> list[Array]:
         after, _ = self.model.prefill(prompts, room=1)

@@ -15,7 +15,7 @@ from harness.runners.lm_evaluation import LM_EVAL, LogitsLM, evaluate
 from harness.runners.oracle import logits
 from harness.runners.protocol import Likelihoods, Setting, Tensors
 from harness.runners.torch_training import prepare_torch, torch_provenance
-from harness.runs.evaluation import Evaluation
+from harness.runs.evaluation import DECODED, Evaluation
 from harness.runs.trace import EvaluationTask
 
 Array = npt.NDArray[Any]
@@ -57,6 +57,10 @@ class OracleInference:
                 tokens.append(int(np.argmax(steps[-1])))
             left[f"{GREEDY}.{n}"] = np.array(tokens[len(prompt) :], np.int32)
             left[f"{GREEDY}_logits.{n}"] = np.stack(steps)
+        # One at a time: the logits of a large vocabulary take much memory in float64.
+        for n, given in enumerate(evaluation.given or ()):
+            whole = self.logits([[*given.prompt, *given.then]])[0]
+            left[f"{DECODED}.{n}"] = np.ascontiguousarray(whole[len(given.prompt) - 1 :])
         return left
 
     def parameters(self) -> dict[str, Array]:

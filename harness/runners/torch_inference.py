@@ -1,7 +1,8 @@
 """The reference that is asked: Hugging Face's Qwen3 with its own `generate`, and lm-eval's own adapter for it."""
 
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,47 @@ class TorchInference:
     def next_logits(self, prompts: Sequence[Tokens]) -> list[Array]:
         return list(self._generated(prompts, 1, []).logits[0].float().cpu().numpy())
 
+    def decoded(self, prompts: Sequence[Tokens], then: Sequence[Tokens]) -> list[Array]:
+        """With the positions that `generate` gives padded rows."""
+        tokens, seen = self._padded(prompts)
+        given = self._tensor(then)
+        cache, found = DynamicCache(config=self.model.config), []
+        positions = (seen.cumsum(-1) - 1).clamp(min=0)
+        for step in range(given.shape[1] + 1):
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=seen,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            found.append(output.logits[:, -1].float())
+            if step < given.shape[1]:
+                tokens, positions = given[:, step : step + 1], positions[:, -1:] + 1
+                seen = torch.cat((seen, torch.ones_like(tokens)), 1)
+        return list(torch.stack(found, 1).cpu().numpy())
+
+    def conversed(self, conversation: Sequence[Mapping[str, str]]) -> Array:
+        return self.next_logits([self.rendered(conversation)])[0]
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[list[Tokens]]:
+        """Looks at every call of the model itself; one with a cache that holds something continues a prompt."""
+        fed: list[Tokens] = []
+
+        def read(_: Any, __: Any, given: Mapping[str, Any]) -> None:
+            tokens, cache, seen = given["input_ids"], given.get("past_key_values"), given.get("attention_mask")
+            if cache is None or cache.get_seq_length() == 0:
+                seen = torch.ones_like(tokens) if seen is None else seen
+                fed.extend(row[kept.bool()].tolist() for row, kept in zip(tokens, seen, strict=True))
+
+        handle = self.model.register_forward_pre_hook(read, with_kwargs=True)
+        try:
+            yield fed
+        finally:
+            handle.remove()
+
     def continued(self, prompts: Sequence[Tokens], count: int, stop: Tokens) -> list[Tokens]:
         width = max(map(len, prompts))
         found = self._generated(prompts, count, stop).sequences[:, width:].tolist()
@@ -94,10 +136,14 @@ class TorchInference:
     def _tensor(self, rows: Sequence[Tokens]) -> torch.Tensor:
         return torch.tensor(rows, device=self._device)
 
-    def _generated(self, prompts: Sequence[Tokens], count: int, stop: Tokens) -> Any:
+    def _padded(self, prompts: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompts padded on the left, and which tokens are theirs."""
         width = max(map(len, prompts))
         tokens = self._tensor([[0] * (width - len(one)) + list(one) for one in prompts])
-        seen = self._tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+        return tokens, self._tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+
+    def _generated(self, prompts: Sequence[Tokens], count: int, stop: Tokens) -> Any:
+        tokens, seen = self._padded(prompts)
         return self.model.generate(
             tokens,
             attention_mask=seen,

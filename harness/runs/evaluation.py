@@ -5,16 +5,20 @@ directory of the tokenizer. `harness.corpus.held_out` writes both.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from harness.base.digest import digest_bytes, digest_file, digest_json
 from harness.base.errors import EvidenceError
-from harness.base.records import parse, read_json
+from harness.base.records import LATER, parse, read_json
 from harness.runs.trace import EvaluationTask
 
 EVALUATION, TOKENIZER = "evaluation.json", "tokenizer"
+DECODED, DECODED_BATCH, FED = "decoded", "decoded_batch", "fed"  # kinds of what a run leaves
 TASKS: tuple[EvaluationTask, ...] = ("text", "last_word", "ending")  # in the order in which they are scored
 Message = Mapping[str, str]
 
@@ -37,12 +41,21 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenPrompt:
+    """A prompt, and the tokens that are decoded one by one after it, whatever a model predicts."""
+
+    prompt: tuple[int, ...]
+    then: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The inputs of an inference case.
 
     `rows` [R, S] are tokens for which every logit is compared; `prompts` are continued in one batch. `stop_token` is a
     token that occurs often. `text_tokens` counts the tokens of `texts`, and `unigram_nats` is their entropy: the loss
-    per token of a model that knows only their frequencies.
+    per token of a model that knows only their frequencies. `conversation_tokens` are those of each conversation.
+    Evaluations that were drawn earlier have neither `given` nor `conversation_tokens`.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -54,6 +67,18 @@ class Evaluation:
     conversations: tuple[tuple[dict[str, str], ...], ...]
     text_tokens: int
     unigram_nats: float
+    given: tuple[GivenPrompt, ...] | None = field(default=None, metadata=LATER)
+    conversation_tokens: tuple[tuple[int, ...], ...] | None = field(default=None, metadata=LATER)
+
+    def fed(self) -> dict[str, npt.NDArray[np.int32]]:
+        """The tokens that a model reads, by prompt, in the order in which a run leaves them as `fed.N`."""
+        if self.conversation_tokens is None:
+            return {}
+        return {
+            **{f"prompt {n}": np.array(one, np.int32) for n, one in enumerate(self.prompts)},
+            **{f"given prompt {n}": np.array(one.prompt, np.int32) for n, one in enumerate(self.given or ())},
+            **{f"conversation {n}": np.array(one, np.int32) for n, one in enumerate(self.conversation_tokens)},
+        }
 
     def documents(self, task: EvaluationTask) -> tuple[Any, ...]:
         """The documents of a task, in the order in which they are scored."""

@@ -150,6 +150,7 @@ INFERRED = (
     Variation(name="rows-of-128", changes=_data(seq_length=128), seeds=2),
     Variation(name="prompts-alike", changes=_inference(prompts=(16, 16, 16)), seeds=2),
     Variation(name="prompts-of-a-bucket-and-one-more", changes=_inference(prompts=(16, 17, 32, 33)), seeds=2),
+    Variation(name="borders-to-128", changes=_inference(borders=(16, 32, 64, 128)), seeds=2),
     Variation(name="one-token-prompts", changes=_inference(prompts=(1, 1)), seeds=2),
     Variation(name="prompts-far-apart", changes=_inference(prompts=(1, 100)), seeds=2),
     Variation(name="seven-prompts", changes=_inference(prompts=(2, 5, 9, 14, 20, 27, 31)), seeds=2),
@@ -271,7 +272,7 @@ VARIED: Mapping[TaskName, TaskVariations] = {
             "lr_schedule": {"learning_rate": 5e-3, "lr_end": 5e-4},
             "inference": {
                 "rows": 2, "prompts": (3, 20), "max_new_tokens": 24, "sampled_tokens": 8, "texts": 10,
-                "documents": 12, "batch_size": 8,
+                "documents": 12, "batch_size": 8, "borders": (16, 32), "decoded_tokens": 16,
             },
         },
         alone=INFERRED,

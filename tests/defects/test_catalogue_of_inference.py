@@ -16,6 +16,7 @@ import pytest
 
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, load_case
+from harness.comparison.distance import tensor_difference
 from harness.corpus.draw import draw_weights
 from harness.corpus.held_out import draw_evaluation
 from harness.defects import INFERENCE, Defect, shipped_defects
@@ -34,6 +35,23 @@ SAMPLE = [*DEFECTS][::9]
 HERE = "tests/defects/test_catalogue_of_inference.py"
 # A prompt is longer than a window; no length is one that is computed with.
 LENGTH, PROMPTS, MOST = 9, (3, 35), 8
+# What is given after prompts of 31, 32 and 33 tokens fills the cache of a prompt of 3 to its last column.
+GIVEN = {"borders": (32,), "decoded_tokens": 16}
+# The outputs of an evaluation without given prompts and conversations that a model reads, and the defects that change
+# none of these: a gate that has only them accepts each.
+EARLIER = (
+    "logits", "cached", "alone", "batch", "greedy", "stopped", "sampled", "template", "scored", "best",
+)  # fmt: skip
+ONLY_NOW = {
+    "first-decoded-position-off": "decoded",
+    "bucket-below-at-border": "fed",
+    "single-padding-seen": "decoded",
+    "last-cache-column-wraps": "decoded",
+    "norm-epsilon-in-decode-alone": "decoded",
+    "rotary-base-in-decode-alone": "decoded",
+    "system-message-added": "fed",
+}
+DECODED_LIMIT = 20 * 4e-7  # that of the criterion, times an error of the reference
 SPREAD = 30.0  # of the weights: with those of a first step every token is about as likely
 
 
@@ -53,6 +71,7 @@ def small(name: str) -> Case:
     whole = load_case(name)
     assert whole.inference is not None
     asked = {"rows": 3, "prompts": PROMPTS, "max_new_tokens": MOST, "sampled_tokens": MOST, "texts": 2, "documents": 20}
+    asked |= GIVEN
     return whole.with_changes(
         data={**whole.data.model_dump(), "seq_length": LENGTH},
         inference={**whole.inference.model_dump(), **asked},
@@ -107,7 +126,7 @@ def sound(asked: Any) -> Any:
 
 
 def test_the_catalogue_has_defects_of_inference() -> None:
-    assert len(DEFECTS) >= 36
+    assert len(DEFECTS) >= 48
     assert all(small(one.case).task.name == "inference" and one.place is None for one in DEFECTS.values())
 
 
@@ -117,7 +136,20 @@ def test_the_catalogue_has_defects_of_inference() -> None:
 def test_a_defect_changes_what_its_subject_answers(defect: Defect, sound: Any, asked: Any) -> None:
     found, right = answered(small(defect.case), asked, load_runner(defect.runner)), sound(defect.case)
     assert found.keys() == right.keys()
-    assert any(not np.array_equal(found[name], right[name]) for name in right)
+    changed = {name.partition(".")[0] for name in right if not np.array_equal(found[name], right[name])}
+    assert changed
+    if defect.id in ONLY_NOW:
+        kind = ONLY_NOW[defect.id]
+        assert not changed & {*EARLIER} and kind in changed
+        assert kind == "fed" or largest_change(kind, right, found) > 10 * DECODED_LIMIT
+
+
+def largest_change(kind: str, right: Mapping[str, Array], found: Mapping[str, Array]) -> float:
+    """The largest relative change of a position's logits."""
+    names = [name for name in right if name.partition(".")[0] == kind]
+    return max(
+        tensor_difference(one, other)[0] for name in names for one, other in zip(right[name], found[name], strict=True)
+    )
 
 
 @pytest.mark.parametrize(

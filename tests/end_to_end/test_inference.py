@@ -24,6 +24,7 @@ def small(**changes: object) -> Case:
     case = load_case("qwen3-tiny-inference")
     assert case.inference is not None
     asked = {"rows": 2, "prompts": [3, 5], "max_new_tokens": 12, "sampled_tokens": 8, "texts": 6, "documents": 10}
+    asked |= {"borders": [16], "decoded_tokens": 2}
     return case.with_changes(
         data={**case.data.model_dump(), "seq_length": 16, "global_batch_size": 8},
         lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},

@@ -24,11 +24,13 @@ from tests.support.examples import ROOT
 from tests.support.full import full
 
 CLEAN = 3
-# One of the cache, one of padding, one of what is drawn; each with what sees it first beside others.
+# Of the cache, of padding, of what is drawn, of a decode step and of what a model reads; each with what sees it first.
 DEFECTS = {
     "cache-float16": "cache",
     "left-padding-unmasked": "cache",
     "drawn-without-seed": "subject-answers-deterministic",
+    "first-decoded-position-off": "decoded",
+    "system-message-added": "prompt-tokens",
 }
 REFUSED = full(
     held_by="tests/defects/test_catalogue_of_inference.py::test_a_defect_changes_what_its_subject_answers, "
@@ -46,6 +48,7 @@ def small() -> Case:
     case = load_case("qwen3-tiny-inference")
     assert case.inference is not None
     asked = {"rows": 2, "prompts": [3, 5], "max_new_tokens": 12, "sampled_tokens": 12, "texts": 10, "documents": 20}
+    asked |= {"borders": [16], "decoded_tokens": 2}
     return case.with_changes(
         data={**case.data.model_dump(), "seq_length": 16, "global_batch_size": 8},
         lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},
@@ -85,7 +88,7 @@ def test_no_clean_run_is_refused(study: PowerStudy) -> None:
 @PAGE
 def test_its_page_has_the_rules_of_inference(study: PowerStudy) -> None:
     page = build_page(study)
-    assert (page.headline, page.tone, page.located) == ("3 of 3", "good", False)
+    assert (page.headline, page.tone, page.located) == ("5 of 5", "good", False)
     assert set(study.rules) < {row.name for row in page.rates}
 
 

@@ -15,7 +15,18 @@ from harness.cases.case import Case
 from harness.cases.sections import Inference
 from harness.corpus.held_out import CONVERSATIONS
 from harness.corpus.tokenizer_files import CHAT_TEMPLATE, EOD, FAST, byte_tokenizer
-from harness.runs.evaluation import EVALUATION, TOKENIZER, Evaluation, Passage, Question, digest_document
+from harness.runs.evaluation import (
+    DECODED,
+    DECODED_BATCH,
+    EVALUATION,
+    FED,
+    TOKENIZER,
+    Evaluation,
+    GivenPrompt,
+    Passage,
+    Question,
+    digest_document,
+)
 from harness.runs.trace import EvaluationTask, Scored
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -43,6 +54,11 @@ def example_evaluation(case: Case) -> Evaluation:
         conversations=CONVERSATIONS,
         text_tokens=sum(len(text.encode()) for text in texts),
         unigram_nats=3.1,
+        given=tuple(
+            GivenPrompt(prompt=_spoken(length, n), then=_spoken(asked.decoded_tokens, n + length))
+            for n, length in enumerate(asked.given_lengths)
+        ),
+        conversation_tokens=tuple(tuple(json.dumps(one).encode()) for one in CONVERSATIONS),
     )
 
 
@@ -79,13 +95,17 @@ _digest = functools.cache(digest_document)
 def example_answers(run: str, case: Case) -> Tensors:
     """All that a side leaves; the tokens are the same on all sides, the logits rounded by each in its own way."""
     exact = run.startswith("oracle")
-    kinds = ("logits", "greedy", "greedy_logits") if exact else tuple(kind for kind in KINDS if kind != "greedy_logits")
+    kinds = KINDS_OF_ORACLE if exact else tuple(kind for kind in KINDS if kind != "greedy_logits")
     side = run.partition("-")[0]
-    every = {**_of_rows(side, case), **_of_prompts(side, case), **_of_conversations()}
+    every = {**_of_rows(side, case), **_of_prompts(side, case), **_of_conversations(), **_of_given(side, case)}
     return {name: tensor for name, tensor in every.items() if name.partition(".")[0] in kinds}
 
 
-KINDS = ("logits", "cached", "alone", "batch", "greedy", "greedy_logits", "stopped", "sampled", "template")
+KINDS = (
+    "logits", "cached", "alone", "batch", "greedy", "greedy_logits", "stopped", "sampled", "template", DECODED,
+    DECODED_BATCH, FED,
+)  # fmt: skip
+KINDS_OF_ORACLE = ("logits", "greedy", "greedy_logits", DECODED)
 
 
 def _of_rows(side: str, case: Case) -> Tensors:
@@ -116,6 +136,17 @@ def _of_conversations() -> Tensors:
         f"template.{number}": np.frombuffer(json.dumps(conversation).encode(), np.uint8).astype(np.int32)
         for number, conversation in enumerate(CONVERSATIONS)
     }
+
+
+def _of_given(side: str, case: Case) -> Tensors:
+    """What is decoded after each given prompt, and what the model read."""
+    evaluation, asked = example_evaluation(case), _asked(case)
+    left = {f"{FED}.{n}": tokens for n, tokens in enumerate(evaluation.fed().values())}
+    for number in range(len(evaluation.given)):
+        exact = _logits(f"given {number}", (1 + asked.decoded_tokens, case.model.vocab_size))
+        for kind in (DECODED, DECODED_BATCH):
+            left[f"{kind}.{number}"] = _rounded(exact, side, f"{kind} {number}")
+    return left
 
 
 def _asked(case: Case) -> Inference:

@@ -38,6 +38,7 @@ def inference_case(documents: int = 20, **asked: Any) -> Case:
     """`qwen3-tiny-inference`, trained for eight steps, with two short rows and prompts and few documents."""
     case = load_case("qwen3-tiny-inference")
     few = {"rows": 2, "prompts": [4, 7], "max_new_tokens": 256, "sampled_tokens": 6, "texts": 12}
+    few |= {"borders": [4], "decoded_tokens": 2}
     return case.with_changes(
         data={**case.data.model_dump(), "seq_length": 8, "global_batch_size": 2},
         lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 2},

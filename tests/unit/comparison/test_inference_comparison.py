@@ -16,18 +16,20 @@ from safetensors.numpy import load_file
 
 from harness.base.errors import InputError
 from harness.cases.runs_of_a_case import ORACLE, SUBJECT, TRAINING
-from harness.comparison.inference import divergence, first_difference, inference_differences, largest_regret
+from harness.comparison.inference import inference_differences
 from harness.comparison.measurement import Measurement
+from harness.comparison.outputs import divergence, first_difference, largest_regret
 from harness.comparison.scores import score_differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.levels.rule import Level
 from harness.runs.trace import Run, Scored
-from tests.support.answering import Tensors, example_answers
+from tests.support.answering import Tensors, example_answers, example_evaluation
 from tests.support.bundles import certified, write_example
 from tests.support.examples import inference_case
 
 CASE = inference_case()
+EVALUATION = example_evaluation(CASE)
 LOGITS = arrays(np.float64, st.tuples(st.integers(1, 4), st.just(6)), elements=st.floats(-30, 30))
 TOKENS = st.lists(st.integers(0, 3), max_size=6).map(lambda found: np.array(found, np.int32))
 
@@ -122,7 +124,8 @@ def test_the_example_has_the_expected_outputs(bundle: Bundle) -> None:
 def test_sketches_give_the_numbers_of_the_logits(bundle: Bundle, sketched: Bundle) -> None:
     left = {name: set(load_file(sketched.path / "tensors" / f"{name}.safetensors")) for name in (SUBJECT, ORACLE)}
     assert "logits.0#sketch" in left[SUBJECT] and "greedy_logits.0#sketch" in left[ORACLE]
-    assert not {"logits.0", "cached.0", "alone.0", "greedy_logits.0"} & (left[SUBJECT] | left[ORACLE])
+    whole = {"logits.0", "cached.0", "alone.0", "greedy_logits.0", "decoded.0", "decoded_batch.0"}
+    assert not whole & (left[SUBJECT] | left[ORACLE])
     for name, measured in bundle.comparison.measurements.items():
         found = sketched.comparison[name]
         if name != "subject.sense":
@@ -149,11 +152,16 @@ def test_trained_weights_are_evidence_so_they_are_not_sketched() -> None:
 KINDS = {
     "logits": ("oracle.logits.subject", "oracle.logits.ratio", "oracle.divergence.subject", "oracle.regret.subject",
                "top1.agreement", "cache.subject"),
-    "cached": ("cache.subject",),
+    "cached": ("cache.subject", "oracle.cached.subject", "oracle.cached.ratio"),
     "batch": ("batch.subject",),
     "alone": ("batch.subject", "oracle.prompt.subject"),
     "greedy": ("greedy.regret.subject", "greedy.compared.subject"),
 }  # fmt: skip
+
+
+KINDS_LEFT = (
+    "logits", "cached", "greedy", "stopped", "sampled", "template", "alone", "batch", "decoded", "decoded_batch", "fed",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -191,7 +199,7 @@ def test_one_logit_that_is_not_a_number_never_passes(tmp_path: Path, kind: str) 
     assert found["cache" if kind in ("logits", "cached") else "batch"] is Outcome.FAIL
 
 
-@pytest.mark.parametrize("kind", ["logits", "cached", "greedy", "stopped", "sampled", "template", "alone", "batch"])
+@pytest.mark.parametrize("kind", KINDS_LEFT)
 def test_what_no_side_left_is_missing_from_every_run(tmp_path: Path, kind: str) -> None:
     """Three sides that all lack the same row compare as the same in all that is there."""
     bundle = leaving(tmp_path, "", lambda left: left.pop(f"{kind}.1", None))
@@ -325,3 +333,66 @@ def test_a_score_that_does_not_follow_from_the_same_likelihoods_is_apart(bundle:
     edited = dataclasses.replace(run, trace=dataclasses.replace(run.trace, scored=(*run.trace.scored[:-1], *lines)))
     assert math.isnan(score_differences(run, edited).values[-1])
     assert set(score_differences(run, edited).values[:-1]) == {0.0}
+
+
+def with_system_message(left: Tensors) -> None:
+    """The first conversation comes after the prompts and the given prompts, and has another message before it."""
+    first = len(EVALUATION.prompts) + len(EVALUATION.given)
+    if f"fed.{first}" in left:
+        own = left[f"fed.{first}"]
+        left[f"fed.{first}"] = np.concatenate([own[:12], own])
+
+
+def test_a_system_message_that_one_side_added_is_named_with_its_first_token(tmp_path: Path, bundle: Bundle) -> None:
+    assert at(bundle, "prompt.tokens.differs") == dict.fromkeys(EVALUATION.fed(), 0)
+    tokens = EVALUATION.conversation_tokens[0]
+    first = next(n for n, token in enumerate(tokens[12:], 12) if token != tokens[n - 12])
+    found = leaving(tmp_path, "subject", with_system_message)
+    unmet = {one.criterion: one.message for one in found.findings if one.outcome is not Outcome.PASS}
+    assert {*unmet} == {"prompt-tokens", "prompt-tokens-same", "score-shown"}
+    assert f"differs: conversation 0 at token {first}" in unmet["prompt-tokens"]
+    assert not any(at(found, "prompt.tokens.reference.differs").values())
+
+
+def test_a_system_message_that_both_sides_added_is_not_what_the_evaluation_has(tmp_path: Path) -> None:
+    found = outcomes(leaving(tmp_path, "", with_system_message))
+    assert (found["prompt-tokens"], found["prompt-tokens-same"]) == (Outcome.FAIL, Outcome.PASS)
+
+
+@pytest.mark.parametrize("kind", ["decoded", "decoded_batch"])
+def test_one_decoded_position_that_is_wrong_is_named(tmp_path: Path, kind: str) -> None:
+    length = len(EVALUATION.given[1].prompt)
+
+    def spoil(left: Tensors) -> None:
+        if kind in {name.partition(".")[0] for name in left}:
+            left[f"{kind}.1"][1] *= np.float32(1 + 1e-5)
+
+    found = leaving(tmp_path, "subject", spoil)
+    unmet = {one.criterion: one.message for one in found.findings if one.outcome is not Outcome.PASS}
+    assert {*unmet} == {"decoded", "score-shown"}
+    way = "alone" if kind == "decoded" else "in a batch"
+    assert f"worst: {length} tokens {way}, 1 decoded" in unmet["decoded"]
+
+
+def test_decoded_positions_that_one_side_lacks_are_not_a_number(tmp_path: Path) -> None:
+    found = leaving(tmp_path, "subject", lambda left: left.pop("decoded.1"))
+    assert any(math.isnan(value) for value in found.comparison["oracle.decoded.ratio"].values)
+    assert outcomes(found)["decoded"] is Outcome.FAIL
+
+
+def test_a_case_without_borders_has_no_decoded_positions_and_says_so(tmp_path: Path) -> None:
+    found = write_example(tmp_path / "b", case=inference_case(borders=[]))
+    unmet = {one.criterion: one for one in found.findings if one.outcome is not Outcome.PASS}
+    assert {*unmet} == {"decoded", "score-shown"} and unmet["decoded"].outcome is Outcome.INCONCLUSIVE
+    assert "the case has no inference.borders" in unmet["decoded"].message
+
+
+def test_a_cache_that_is_less_exact_than_the_references_is_refused_below_the_limit_of_the_row(tmp_path: Path) -> None:
+    """`cache` allows what is four errors of the reference."""
+
+    def spoil(left: Tensors) -> None:
+        noise = np.random.default_rng(5).standard_normal(left["cached.0"].shape)
+        left["cached.0"] = (left["cached.0"] * (1 + 4e-7 * noise)).astype(np.float32)
+
+    found = outcomes(leaving(tmp_path, "subject", spoil))
+    assert (found["cache"], found["cached"]) == (Outcome.PASS, Outcome.FAIL)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from harness.base.errors import EvidenceError, InputError
+from harness.base.records import write_json
 from harness.cases.case import Case
+from harness.corpus import tokenizer_files
 from harness.corpus.batches import draw_batches
 from harness.corpus.held_out import CONVERSATIONS, draw_evaluation
 from harness.corpus.tokenizer_files import EOD, byte_tokenizer
@@ -80,6 +82,57 @@ def test_the_evaluation_has_the_sizes_of_the_case(case: Case, tmp_path: Path) ->
     assert found.conversations == CONVERSATIONS
     assert found.text_tokens == sum(len(text.encode()) for text in found.texts)
     assert 0 < found.unigram_nats < 5.6
+
+
+def test_prompts_are_given_of_every_length_around_a_border_and_of_the_cases_own(tmp_path: Path) -> None:
+    case = case_of(tmp_path, corpus(60), borders=(16, 4), decoded_tokens=5)
+    found = drawn(case, tmp_path / "inputs")
+    assert [len(one.prompt) for one in found.given] == [3, 4, 5, 9, 15, 16, 17]
+    assert {len(one.then) for one in found.given} == {5}
+    held_out = corpus(60).encode()
+    assert all(bytes([*one.prompt, *one.then]) in held_out for one in found.given)
+
+
+def test_without_a_border_no_prompt_is_given(tmp_path: Path) -> None:
+    found = drawn(case_of(tmp_path, corpus(60), borders=()), tmp_path / "inputs")
+    assert found.given == () and [*found.fed()][:2] == ["prompt 0", "prompt 1"]
+
+
+def test_the_tokens_of_each_conversation_are_those_of_its_text(case: Case, tmp_path: Path) -> None:
+    found = drawn(case, tmp_path / "inputs")
+    texts = [bytes(tokens).decode() for tokens in found.conversation_tokens]
+    assert texts[0] == "<|im_start|>user\nWhat is a model?<|im_end|>\n<|im_start|>assistant\n"
+    assert [*found.fed()][-3:] == ["conversation 0", "conversation 1", "conversation 2"] and len(texts) == 3
+
+
+def test_a_conversation_is_no_longer_than_the_positions_of_the_model(case: Case, tmp_path: Path) -> None:
+    longest = max(map(len, drawn(case, tmp_path / "all").conversation_tokens))
+    short = case.with_changes(
+        model={"size": "tiny", "max_position_embeddings": longest},
+        inference={**case.inference_section.model_dump(), "max_new_tokens": 16},
+    )
+    found = drawn(short, tmp_path / "short")
+    assert len(found.conversations) == len(found.conversation_tokens) == 2
+    assert max(map(len, found.conversation_tokens)) < longest
+
+
+def test_a_tokenizer_without_a_chat_template_is_an_error(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer_files, "CHAT_TEMPLATE", "{{ messages[0].nothing.at_all }}")
+    with pytest.raises(InputError, match="cannot render conversations"):
+        drawn(case, tmp_path / "inputs")
+
+
+def test_an_evaluation_that_was_drawn_earlier_is_read(case: Case, tmp_path: Path) -> None:
+    drawn(case, tmp_path / "inputs")
+    path = tmp_path / "inputs" / EVALUATION
+    content = json.loads(path.read_text())
+    for later in ("given", "conversation_tokens"):
+        del content[later]
+    write_json(path, content)
+    found = read_evaluation(tmp_path / "inputs")
+    assert (found.given, found.fed()) == (None, {}) and found.conversations == CONVERSATIONS
 
 
 def test_a_question_has_its_own_ending_among_others(case: Case, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from harness.comparison.distance import root_mean_square
 from harness.comparison.measurement import Comparison, Measurement, Place
 from harness.standards import Criterion, Limit, Standard
 
-ROUNDING = 1e-9  # relative; float64 has 1e-16, and a sum of a million numbers loses some of it
+# Relative. An error is the difference of two float64 numbers that agree in seven digits or more, so of their sixteen
+# nine are left, and sums lose some; and absolute, for one that is smaller than any limit but 0.
+ROUNDING, NOTHING = 1e-6, 1e-12
 
 
 class Outcome(StrEnum):
@@ -116,7 +118,7 @@ def restated(comparison: Comparison, standard: Standard, finding: Finding, value
 def _same_number(judged: Judged, value: float | None) -> bool:
     if value is None or judged.value is None or not math.isfinite(value):
         return False
-    close = math.isclose(value, judged.value, rel_tol=ROUNDING)
+    close = math.isclose(value, judged.value, rel_tol=ROUNDING, abs_tol=NOTHING)
     return close and holds(value, judged.limit) == holds(judged.value, judged.limit)
 
 

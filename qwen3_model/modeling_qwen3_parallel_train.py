@@ -281,7 +281,8 @@ class ParallelTrainer(Qwen3Trainer):
         return self._on_any_rank(super().decayed())
 
     def whole(self, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """The whole tensors of every rank's parts, on every rank, bit for bit. All ranks call it together.
+        """The whole tensors of every rank's parts, on every rank, bit for bit. All ranks call it together. A part of
+        which each replica keeps some rows, as of the moments of a shared optimizer, is given by these.
 
         Bit patterns are summed in halves and in pieces of one size: nothing is rounded, and one sum is compiled. A
         tensor with different copies on two ranks becomes NaN throughout, and the log names it.
@@ -294,17 +295,25 @@ class ParallelTrainer(Qwen3Trainer):
         bits = np.zeros(-(-total // piece) * piece, np.uint32)
         places = {name: bits[starts[name] :][: sizes[name]].reshape(self._shapes[name]) for name in sizes}
         for name, part in own.items():
-            if self.ranks.where.replica == 0 and self._counts(name):  # one of its holders contributes it
-                part.of_whole(places[name])[...] = np.ascontiguousarray(parts[name], np.float32).view(np.uint32)
+            held = self._rows_of(part.of_whole(places[name]), parts[name])
+            alone = len(parts[name]) < len(part.of_whole(places[name]))
+            if (alone or self.ranks.where.replica == 0) and self._counts(name):  # one of its holders contributes it
+                held[...] = np.ascontiguousarray(parts[name], np.float32).view(np.uint32)
         for begin in range(0, len(bits), piece):
             bits[begin : begin + piece] = self._sum_of_bits(bits[begin : begin + piece])
         found = {name: place.view(np.float32) for name, place in places.items()}
-        differing = {name for name, part in own.items() if part.take(found[name]).tobytes() != parts[name].tobytes()}
+        taken = {name: self._rows_of(part.take(found[name]), parts[name]) for name, part in own.items()}
+        differing = {name for name in own if taken[name].tobytes() != parts[name].tobytes()}
         for name in sorted(differing):
             print(f"rank {self.rank}: {name}: differs from its copy on another rank", flush=True)
         for name in self._on_any_rank(differing):
             found[name][...] = np.nan
         return found
+
+    def _rows_of(self, held: Array, kept: Array) -> Array:
+        """What this replica keeps of a part that this rank holds: its rows, or all of them."""
+        begin = self.ranks.where.replica * len(kept) if len(kept) < len(held) else 0
+        return held[begin : begin + len(kept)]
 
     def _sum_of_bits(self, bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         """The sum over all ranks of bit patterns that are zero on all ranks but one. MCCL has no sum of integers."""

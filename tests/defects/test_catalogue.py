@@ -43,7 +43,7 @@ THRESHOLD = 4.0  # between the norms of the four steps, so that two of them are 
 @functools.cache
 def small(name: str) -> Case:
     few = {"lr_zero_steps": 1, "graph_mode": False, "recompute": False, "clip_grad": THRESHOLD}
-    case = shorter(load_case(name), STEPS, warmup_steps=1, **few)
+    case = shorter(load_case(name), STEPS, warmup_steps=2, **few)
     return case.with_changes(data={**case.data.model_dump(), "seq_length": LENGTH, "global_batch_size": ROWS})
 
 

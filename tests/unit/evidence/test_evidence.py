@@ -192,7 +192,7 @@ def test_findings_that_do_not_follow_from_the_traces_are_refused(copy: Path) -> 
         read_bundle(copy)
 
 
-@pytest.mark.parametrize(("off", "follows"), [(1e-14, True), (1e-7, False)])
+@pytest.mark.parametrize(("off", "follows"), [(1e-14, True), (1e-8, True), (1e-4, False)])
 def test_a_number_that_another_machine_rounds_otherwise_is_the_same_number(
     copy: Path, off: float, follows: bool
 ) -> None:

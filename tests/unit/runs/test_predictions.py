@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.comparison import inference
+from harness.comparison import outputs
 from harness.comparison.distance import tensor_difference
 from harness.runs import predictions
 from harness.runs.predictions import LIKELIEST, SketchedLogits, recorded, sketched_logits
@@ -40,7 +40,7 @@ def test_they_give_the_error_and_the_divergence_of_the_logits(
     # five standard deviations of an estimate by so many buckets, and what is left out of the second order
     within = 5 * math.sqrt(2 / BUCKETS) + size
     assert predictions.relative_error(a, b) == pytest.approx(tensor_difference(exact, found)[0], rel=within)
-    assert predictions.divergence(a, b) == pytest.approx(inference.divergence(exact, found), rel=2 * within)
+    assert predictions.divergence(a, b) == pytest.approx(outputs.divergence(exact, found), rel=2 * within)
 
 
 @given(st.integers(0, 2**32), SHAPES)
@@ -55,7 +55,7 @@ def test_regret_and_agreement_are_those_of_the_logits(seed: int, shape: tuple[in
     exact = logits(seed, shape).astype(np.float32)
     found = (exact + size * logits(seed + 1, shape)).astype(np.float32)
     a, b = left_of(exact), left_of(found)
-    assert predictions.regret(a, b) == inference.largest_regret(exact, found)
+    assert predictions.regret(a, b) == outputs.largest_regret(exact, found)
     assert predictions.agreement(a, b) == np.mean(exact.argmax(-1) == found.argmax(-1))
 
 

@@ -124,7 +124,7 @@ def case_of(order: str, path: list[str], rows: int, sets: dict[str, str], **data
     if len(path) == 1:
         corpus = {"kind": "megatron", "path": sets[path[0]]}
     return case.with_changes(
-        model={**case.model.to_hf(), "vocab_size": VOCABULARY},
+        model={**case.model.to_hf(), "vocab_size": VOCABULARY, "max_position_embeddings": 2048},
         data={
             **case.data.model_dump(), "corpus": corpus, "order": order, "eod": EOD, "global_batch_size": 1,
             "sweep_vocabulary": False, **data,

@@ -5,13 +5,9 @@ from collections.abc import Iterator
 import mindspore as ms
 import pytest
 
-from harness.runners import mindspore_subject
+from tests.support.prepared import prepared
 
-
-@pytest.fixture(autouse=True)
-def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process may prepare MindSpore once, before anything runs; here other tests may have run already."""
-    monkeypatch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
+__all__ = ["prepared"]
 
 
 @pytest.fixture(scope="module", autouse=True)

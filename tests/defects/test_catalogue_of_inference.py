@@ -20,7 +20,6 @@ from harness.comparison.distance import tensor_difference
 from harness.corpus.draw import draw_weights
 from harness.corpus.held_out import draw_evaluation
 from harness.defects import INFERENCE, Defect, shipped_defects
-from harness.runners import mindspore_inference
 from harness.runners.mindspore_inference import MindSporeInference
 from harness.runners.protocol import AnswererFactory, Setting
 from harness.runners.registry import load_runner
@@ -58,7 +57,6 @@ SPREAD = 30.0  # of the weights: with those of a first step every token is about
 @pytest.fixture(scope="module", autouse=True)
 def uncompiled() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mindspore_inference, "prepare_process", lambda device, threads: None)
         patch.setattr(Qwen3ForInference, "_enter_mode", lambda self: ms.set_context(mode=ms.PYNATIVE_MODE))
         # On small tensors the hand-over of each operator between threads takes twenty times as long as the operator.
         ms.set_context(mode=ms.PYNATIVE_MODE, pynative_synchronize=True)

@@ -29,11 +29,9 @@ STEPS, SAVED_AFTER, ROWS, LENGTH = 4, 2, 4, 40
 
 
 @pytest.fixture(scope="module", autouse=True)
-def prepared() -> Iterator[None]:
-    """A process may prepare MindSpore once, before anything runs; here other tests may have run already."""
+def synchronous() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (mindspore_subject, subject):
-            patch.setattr(module, "prepare_process", lambda device, threads: None)
+        patch.setattr(subject, "prepare_process", lambda device, threads: None)
         ms.set_context(pynative_synchronize=True)
         yield
         ms.set_context(pynative_synchronize=False)

@@ -18,7 +18,6 @@ from harness.defects.norms import MissingKeyNorm, NormEpsilon
 from harness.defects.optimizer import Beta2, DecayOnNorms
 from harness.defects.rotary import RotaryBase
 from harness.defects.schedule import ScheduleLate
-from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.protocol import Setting
 from qwen3_model.derivatives import NegativeLogLikelihood
@@ -49,18 +48,10 @@ class Probed:
     changes: dict[str, Array]
 
 
-@pytest.fixture(autouse=True)
-def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process may prepare MindSpore once, before anything runs; here other tests have run already."""
-    monkeypatch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
-
-
 @pytest.fixture(scope="module")
 def sound(case: Case) -> Probed:
     """What the subject says without a fault."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
-        return probed(MindSporeSubject, case)
+    return probed(MindSporeSubject, case)
 
 
 def subject_of(runner: Callable[[Case, Any, Setting], MindSporeSubject], case: Case) -> MindSporeSubject:

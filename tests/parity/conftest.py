@@ -9,6 +9,9 @@ import pytest
 
 from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer
 from harness.corpus.tokenizers import HuggingFaceTokenizer
+from tests.support.prepared import prepared
+
+__all__ = ["prepared"]
 
 # mindformers writes its log on import, to ./output unless it is told otherwise.
 os.environ.setdefault("LOG_MF_PATH", tempfile.mkdtemp(prefix="mindformers-log-"))

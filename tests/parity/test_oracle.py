@@ -11,7 +11,6 @@ from harness.cases.case import Case, load_case
 from harness.comparison.distance import relative, signed, tensor_difference
 from harness.comparison.measurement import Tensors
 from harness.corpus.draw import draw_weights
-from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.oracle import Float64Oracle
 from harness.runners.protocol import Setting
@@ -31,12 +30,6 @@ def batch_of(case: Case, seed: int = 0) -> tuple[Any, Any]:
     shape = (case.data.global_batch_size, case.data.seq_length)
     tokens = random.randint(0, case.model.vocab_size, (shape[0], shape[1] + 1)).astype(np.int32)
     return tokens, (random.random_sample(shape) < 0.8).astype(np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process may prepare MindSpore once, before anything runs; here other tests have run already."""
-    monkeypatch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
 
 
 @pytest.fixture(params=CASES)

@@ -8,7 +8,6 @@ import pytest
 from harness.cases.case import Case, load_case
 from harness.comparison.distance import tensor_difference
 from harness.corpus.draw import draw_weights
-from harness.runners import mindspore_subject
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.oracle import Float64Oracle
 from harness.runners.protocol import RunnerFactory, Setting, Tapped, Taps
@@ -22,14 +21,6 @@ SIDES: tuple[RunnerFactory, ...] = (MindSporeSubject, TorchReference, Float64Ora
 # Two micro batches, recompute, ragged rows and a tied head; and every rounding to bfloat16.
 QUICK, ROUNDED = "qwen3-tied-fp32", "qwen3-tiny-bf16"
 CASES = [QUICK, pytest.param(ROUNDED, marks=full(held_by="tests/parity/test_taps.py::test_looking_changes_no_bit"))]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prepared() -> Any:
-    """A process may prepare MindSpore once, before anything runs; here other tests have run already."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mindspore_subject, "prepare_process", lambda device, threads: None)
-        yield
 
 
 def small(name: str) -> Case:

@@ -104,15 +104,29 @@ def shortened(case: Case, rows: int | None, length: int | None) -> Case:
 
 def in_proportion(case: Case, steps: int) -> Changes:
     """The fields of a case of another number of steps that name single ones: those that it examines, and the one after
-    which a run is resumed, at the same part of the run."""
+    which a run is resumed, at the same part of the run. None but the first becomes the first, where an optimizer has no
+    moments yet."""
     training = case.training
 
     def moved(step: int) -> int:
-        return max(1, round(step * steps / training.steps))
+        return max(min(step, 2), round(step * steps / training.steps))
 
     resumed = None if training.resume_after is None else min(moved(training.resume_after), steps - 1)
     examined = tuple(sorted({moved(step) for step in training.examined_steps}))
     return {"training": {"examined_steps": examined, "resume_after": resumed}}
+
+
+def at_most(case: Case, steps: int | None) -> Case:
+    """The case in so many steps, if it has more: those that it names move in proportion, and the schedule ends with the
+    last. Its limits stay. None is all of them.
+
+    Raises:
+        InputError: it is not valid so.
+    """
+    if steps is None or steps >= case.training.steps:
+        return case
+    few = {"training": {"steps": steps, "lr_zero_steps": min(steps, case.training.lr_zero_steps)}}
+    return with_fields(case, in_proportion(case, steps), few, name=f"{case.name}-{steps}steps")
 
 
 def with_layout(case: Case, layout: Mapping[str, Any] | None) -> Case:

@@ -17,6 +17,7 @@ from harness.base.records import encode_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import DEFAULT_CASE, load_case
 from harness.cases.task import PRETRAIN
+from harness.certify.case_options import at_most
 from harness.certify.jobs import Options
 from harness.cli.options import DEFAULT_WORKERS, JsonOption, WorkersOption
 from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_console
@@ -52,6 +53,10 @@ def power(
         str | None,
         typer.Option(help="Plant in this case, and vary it for clean runs. Defects for another case are omitted."),
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=2, help="Plant in at most so many steps of a case, by the same limits; default: all."),
+    ] = None,
     standard: Annotated[list[str] | None, typer.Option(help="Judge by this standard instead of the case's.")] = None,
     work: Annotated[Path, typer.Option(help="Directory for intermediate results.")] = WORK,
     workers: WorkersOption = DEFAULT_WORKERS,
@@ -65,8 +70,8 @@ def power(
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is never overwritten.")
     chosen = _chosen(defects, case) if defects or not drawn else []
-    chosen += drawn_defects(drawn, load_case(case or DEFAULT_CASE))
-    plan = StudyPlan(defects=tuple(chosen), case=case, standards=tuple(standard or ()), clean=clean)
+    chosen += drawn_defects(drawn, at_most(load_case(case or DEFAULT_CASE), steps))
+    plan = StudyPlan(defects=tuple(chosen), case=case, steps=steps, standards=tuple(standard or ()), clean=clean)
     options = Options(out=work, resume=resume, workers=workers, command=("certify", *sys.argv[1:]))
     try:
         study = run_study(plan, options, _Shown(plan, quiet=as_json))

@@ -11,6 +11,7 @@ from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case, load_case
 from harness.cases.task import Task
 from harness.certify import case_options, environment, flow, prerequisites
+from harness.certify.case_options import at_most
 from harness.certify.jobs import ALL_SIDES, Options
 from harness.defects import PARALLEL, Defect
 from harness.evidence.provenance import Source
@@ -30,13 +31,14 @@ Listener = Callable[[Planted | Clean], None]
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
     """What a study is to hold: defects of one task; the case (None: each defect's own, and for clean runs the usual one
-    of the task, or of layouts where all defects are of those); by which standards (empty: those of the case); and how
-    many of the clean runs (None: all)."""
+    of the task, or of layouts where all defects are of those); in how many steps at most (None: all of a case); by
+    which standards (empty: those of the case); and how many of the clean runs (None: all)."""
 
     defects: tuple[Defect, ...]
     case: str | None
     standards: tuple[str, ...]
     clean: int | None
+    steps: int | None = None
 
     @property
     def task(self) -> Task:
@@ -70,7 +72,7 @@ class StudyPlan:
             InputError: one cannot be read, or they are of several tasks.
         """
         read, ground = functools.cache(load_case), self.ground
-        cases = tuple(read(self.case or defect.case) for defect in self.defects)
+        cases = tuple(at_most(read(self.case or defect.case), self.steps) for defect in self.defects)
         for defect, case in zip(self.defects, cases, strict=True):
             if not defect.task == case.task == ground.task:
                 raise InputError(
@@ -132,6 +134,7 @@ def _took(options: Options) -> float:
 @dataclass(frozen=True, kw_only=True)
 class _Begun:
     case: str | None
+    steps: int | None
     standards: tuple[str, ...]
     source: Source
 
@@ -143,7 +146,7 @@ def _begin(plan: StudyPlan, options: Options) -> None:
         InputError: it belongs to another study.
     """
     path = options.out / BEGUN
-    now = _Begun(case=plan.case, standards=plan.standards, source=environment.source())
+    now = _Begun(case=plan.case, steps=plan.steps, standards=plan.standards, source=environment.source())
     if not path.is_file():
         if options.out.exists() and any(options.out.iterdir()):
             raise InputError(f"{options.out} is not empty and holds no study. Choose another --work.")

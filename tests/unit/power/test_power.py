@@ -272,6 +272,12 @@ def test_a_study_is_of_one_task(case: str | None) -> None:
     assert alone.ground.task == own.task == tasks.INFERENCE
 
 
+def test_defects_are_planted_in_the_steps_that_a_study_asks_for() -> None:
+    whole = StudyPlan(defects=(DEFECT,), case=None, standards=(), clean=None)
+    ((case,), (short,)) = whole.cases(), dataclasses.replace(whole, steps=20).cases()
+    assert case.training.steps > short.training.steps == 20 and short.standards == case.standards
+
+
 @pytest.mark.parametrize("layout", ["qwen3-tiny-tp2", None])
 def test_clean_runs_of_a_study_of_layouts_are_over_ranks_and_of_every_kind(layout: str | None) -> None:
     """Also where any defect is planted into a case of several ranks."""

@@ -70,7 +70,8 @@ def power(
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is never overwritten.")
     chosen = _chosen(defects, case) if defects or not drawn else []
-    chosen += drawn_defects(drawn, at_most(load_case(case or DEFAULT_CASE), steps))
+    whole = case or DEFAULT_CASE
+    chosen += drawn_defects(drawn, at_most(load_case(whole), steps), of=whole)
     plan = StudyPlan(defects=tuple(chosen), case=case, steps=steps, standards=tuple(standard or ()), clean=clean)
     options = Options(out=work, resume=resume, workers=workers, command=("certify", *sys.argv[1:]))
     try:

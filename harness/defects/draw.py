@@ -137,8 +137,8 @@ KINDS: tuple[Kind, ...] = tuple(MEANINGS)
 PLACED = frozenset(kind for kind, meaning in MEANINGS.items() if "{place}" in meaning.sentence)
 
 
-def drawn_defects(count: int, case: Case, *, first: int = 1) -> Iterator[Defect]:
-    """The defects of so many numbers.
+def drawn_defects(count: int, case: Case, *, first: int = 1, of: str | None = None) -> Iterator[Defect]:
+    """The defects of so many numbers; `of` is the name of the case that `case` was made from, None: it is that itself.
 
     Raises:
         InputError: the case is not of training in one process.
@@ -161,6 +161,6 @@ def drawn_defects(count: int, case: Case, *, first: int = 1) -> Iterator[Defect]
             place=fault.place if meaning.direction else None,
             direction=meaning.direction,
             size=abs(fault.size),
-            case=case.name,
+            case=of or case.name,
             since=SINCE,
         )

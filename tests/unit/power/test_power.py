@@ -17,6 +17,7 @@ from harness.cases.case import load_case
 from harness.cases.runs_of_a_case import judges_layout
 from harness.comparison.measurement import Comparison, Measurement
 from harness.defects import INFERENCE, PARALLEL, Defect, shipped_defects
+from harness.defects.draw import draw, drawn_defects
 from harness.evidence.judge import Finding, Judged, Outcome
 from harness.evidence.provenance import Environment, Source
 from harness.power import days, rates, record, rules
@@ -307,6 +308,22 @@ def test_the_page_next_to_a_study_is_that_of_its_file(
     out = tmp_path / "power.json"
     assert caller(capsys, monkeypatch, "power")("--out", out).code == 0
     assert out.with_suffix(".html").read_text(encoding="utf-8") == render_power(read_power(out))
+
+
+def test_faults_are_drawn_over_the_steps_that_are_planted_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = list[StudyPlan]()
+    made = study(planted(sighting("a/x", 1)))
+    monkeypatch.setattr("harness.cli.power.run_study", lambda plan, *_: plans.append(plan) or made)
+    out = tmp_path / "power.json"
+    assert caller(capsys, monkeypatch, "power")("--out", out, "--drawn", 30, "--steps", 20).code == 0
+    (plan,) = plans
+    cases = plan.cases()
+    assert len(plan.defects) == 30 and {case.training.steps for case in cases} == {20}
+    faults = [draw(number, case) for number, case in enumerate(cases, 1)]
+    assert max(fault.first for fault in faults) < 20
+    assert [one.what for one in plan.defects] == [one.what for one in drawn_defects(30, cases[0])]
 
 
 def test_a_study_survives_its_file_and_an_edit_is_rejected(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from harness.base.text import listed
 from harness.evidence.judge import Outcome
+from harness.power.curve import SizeCurve, size_curve
 from harness.power.days import by_day, of_others
 from harness.power.rates import (
     Rate,
@@ -95,6 +96,7 @@ class PowerPage:
     facts: tuple[Fact, ...]
     rates: tuple[RateRow, ...]
     sizes: tuple[RateRow, ...]
+    curve: SizeCurve | None
     detected: str
     rules: tuple[str, ...]
     located: bool
@@ -124,6 +126,7 @@ def build_page(study: PowerStudy) -> PowerPage:
         facts=tuple(_facts(study)),
         rates=tuple(_rates(study)),
         sizes=tuple(_sizes(study)),
+        curve=size_curve(study),
         detected=_detected(study),
         rules=tuple(study.rules),
         located=study.task.judges_steps,
@@ -188,8 +191,8 @@ def _sizes(study: PowerStudy) -> Iterator[RateRow]:
 def _detected(study: PowerStudy) -> str:
     size = detected_from(study)
     if size is None:
-        return "At no size are 95 % of the defects of that size and more rejected."
-    return f"Of the defects of {size:.2%} and more, 95 % are rejected."
+        return "At no size are 95 % of the defects rejected."
+    return f"From a size of {size:.2%} on, at least 95 % of the defects are rejected."
 
 
 def _left(study: PowerStudy) -> Iterator[str]:

@@ -149,15 +149,19 @@ def by_size(study: PowerStudy) -> tuple[SizeBin, ...]:
 
 
 def detected_from(study: PowerStudy) -> float | None:
-    """The smallest size from which on 95 % of the defects are rejected; None if fewer of the largest are, or if too few
-    have a size."""
-    sized = sorted(_sized(study), key=lambda pair: -pair[0])
-    rejected, found = 0, None
-    for number, (size, planted) in enumerate(sized, 1):
-        rejected += bool(planted.sightings)
-        if number >= FEWEST_SIZED and rejected >= WANTED * number:
-            found = size
-    return found
+    """The smallest size at which 95 % of the defects are rejected, if the rate is taken to grow with the size and to do
+    nothing else (isotonic regression); None if it is lower at every size that enough of the defects have or exceed.
+
+    It is the rate at that size. The one of all that are as large or larger would reach 95 % far below it.
+    """
+    from scipy.optimize import isotonic_regression  # here, because importing it takes longer than the work of a command
+
+    sized = sorted(_sized(study), key=lambda pair: pair[0])
+    if len(sized) < FEWEST_SIZED:
+        return None
+    rates = isotonic_regression([float(bool(planted.sightings)) for _, planted in sized]).x
+    enough = sized[: len(sized) - FEWEST_SIZED + 1]
+    return next((size for (size, _), rate in zip(enough, rates, strict=False) if rate >= WANTED - 1e-9), None)
 
 
 def _sized(study: PowerStudy) -> list[tuple[float, Planted]]:

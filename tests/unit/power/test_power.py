@@ -21,6 +21,7 @@ from harness.defects.draw import draw, drawn_defects
 from harness.evidence.judge import Finding, Judged, Outcome
 from harness.evidence.provenance import Environment, Source
 from harness.power import days, rates, record, rules
+from harness.power.curve import size_curve
 from harness.power.page import build_page, render_power
 from harness.power.rates import Rate, named_rightly
 from harness.power.record import Planted, PowerStudy, Sighting, first_sightings, read_power, sightings
@@ -432,15 +433,32 @@ def test_the_rate_by_size_counts_each_defect_once_in_its_bin() -> None:
     assert [one.rate.count for one in bins] == [0, 0, 5, 5, 5]
 
 
-def test_the_size_from_which_on_faults_are_detected_is_that_of_the_smallest() -> None:
+def test_the_size_from_which_on_faults_are_detected_is_where_the_rate_at_that_size_is_high() -> None:
+    """Large faults that are all rejected say nothing of small ones."""
     missed = [sized(0.001 + number * 1e-6, False) for number in range(20)]
-    seen = [sized(0.01 + number * 1e-4, True) for number in range(40)]
-    assert rates.detected_from(study(*missed, *seen)) == pytest.approx(0.001 + 18e-6)  # 2 of 42 are missed
+    seen = [sized(0.01 + number * 1e-4, True) for number in range(400)]
+    assert rates.detected_from(study(*missed, *seen)) == pytest.approx(0.01)
+    one_later = [*seen[:10], sized(0.011, False), *seen[11:]]
+    assert rates.detected_from(study(*missed, *one_later)) == pytest.approx(0.0111)
     assert rates.detected_from(study(*missed)) is None
     assert rates.detected_from(study(*seen[:5])) is None
 
 
 def test_the_page_states_the_rate_by_size_where_sizes_are_known() -> None:
     page = render_power(study(*(sized(0.01, True) for _ in range(30))))
-    assert "How large a fault has to be" in page and "Of the defects of 1.00% and more, 95 % are rejected." in page
-    assert "How large" not in render_power(study(planted(sighting("s/c", 1))))
+    assert "How large a fault has to be" in page and "From a size of 1.00% on" in page
+    assert "How large" not in render_power(study(planted(sighting("s/c", 1)))) and "<polyline" not in page
+
+
+@given(st.lists(st.tuples(st.floats(1e-3, 0.1), st.booleans()), min_size=20, max_size=60))
+def test_the_curve_has_a_point_in_its_drawing_for_each_bin_of_sizes(every: list[tuple[float, bool]]) -> None:
+    made = study(*(sized(*one) for one in every))
+    bins, curve = rates.by_size(made), size_curve(made)
+    assert (curve is None) == (len(bins) < 2)
+    if curve is not None:
+        assert len(curve.dots) == len(bins)
+        assert all(0 <= dot.x <= curve.width and 0 <= dot.y <= curve.height for dot in curve.dots)
+        assert [dot.y for dot in curve.dots] == pytest.approx(
+            [curve.height * (1 - one.rate.count / one.rate.total) for one in bins], abs=0.1
+        )
+        assert len(curve.sizes) >= 2 and "<polyline" in render_power(made)

@@ -24,14 +24,16 @@ from harness.cases.runs_of_a_case import SUBJECT, SUBJECT_REPEAT
 from harness.certify.flow import prepare
 from harness.certify.jobs import Options, all_jobs
 from harness.defects import load_defect
+from harness.evidence.bundle import read_bundle
 from harness.power.rates import named_rightly
-from harness.power.record import PowerStudy, read_power
+from harness.power.record import PowerStudy, Sighting, read_power, sightings
 from harness.runners.launcher import Launcher
 from harness.runs.files import TRACE
 from harness.studies.forks import Forks
 from tests.support.certify_process import certify, start_certify
 from tests.support.examples import ROOT, shorter
 from tests.support.full import full
+from tests.support.scenes import without_subject
 
 DOCUMENT = (ROOT / "docs" / "add-a-defect.md").read_text(encoding="utf-8")
 CLEAN, STEPS = 1, 20
@@ -62,6 +64,10 @@ SEEN = (
 SOUND = "tests/end_to_end/test_certify.py::test_a_clean_run_meets_preliminary_and_every_criterion_it_is_long_enough_for"
 RESUMED = "tests/unit/power/test_power.py::test_a_study_survives_its_file_and_an_edit_is_rejected"
 ENDED = "tests/unit/runners/test_launcher.py::test_an_interrupt_leaves_no_process_and_a_run_that_goes_on"
+FORKED = (
+    "tests/unit/levels/test_walk_through.py::test_the_walk_through_is_as_it_is_written, "
+    "tests/defects/test_catalogue.py::test_a_defect_of_ones_own_file_is_compiled_like_a_shipped_one"
+)
 NOT_RUN = "tests/unit/power/test_power.py::test_an_inconclusive_finding_is_no_sighting"
 
 
@@ -137,6 +143,68 @@ def test_no_clean_run_of_many_kinds_is_refused(large: PowerStudy) -> None:
     check_clean(large, MORE_CLEAN)
 
 
+# Begins with what an interpreter draws for itself: processes that are forked from one draw the same.
+UNREPEATABLE = """
+import random
+
+from harness.defects import defect
+from harness.defects.planting import ChangedGradients, WithGradients
+from harness.runners.mindspore_subject import MindSporeSubject
+
+DRAWN = 1e-3 * random.random()
+
+
+class Scaled(ChangedGradients):
+    def changed(self, gradients):
+        scaled = ()
+        for gradient in gradients:
+            scaled += (gradient * (1.0 + DRAWN),)
+        return scaled
+
+
+@defect(area="gradients", imitates="A seed that nobody set", source="https://docs.python.org/3/library/random.html")
+class OtherInEachProcess(MindSporeSubject):
+    \"\"\"Gradients are off by a number that each interpreter draws.\"\"\"
+
+    class trainer(WithGradients):
+        gradients_cell = Scaled
+"""
+JUDGED = ("attention-scale-one-per-mille", "beta1-one-percent", "last-row-replaced", "moments-lost")
+OWN = "unrepeatable.py"
+
+
+@pytest.fixture(scope="module")
+def judged_twice(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Sighting, ...]]:
+    """What `certify run` says of the subjects of a study, with the study in the same directory."""
+    directory = tmp_path_factory.mktemp("judged")
+    (directory / OWN).write_text(UNREPEATABLE)
+    case = shortened(directory, STEPS)
+    words = [word for defect in (*JUDGED, OWN) for word in ("--defects", defect)]
+    done = certify("power", *words, "--clean", 0, "--case", case, "--out", "study.json", inside=directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = read_power(directory / "study.json")
+    certify("run", case, "--out", "first", inside=directory)
+    said = {}
+    for one in study.planted:
+        out = without_subject(directory / "first", directory / one.defect.id)
+        run = certify("run", case, "--out", out, "--resume", "--subject", one.defect.runner, inside=directory)
+        assert run.returncode == 1, run.stdout + run.stderr
+        said[one.defect.id] = sightings(read_bundle(out).findings)
+        assert one.sightings, one.defect.id
+    return said | {f"study of {one.defect.id}": one.sightings for one in study.planted}
+
+
+@full(held_by=FORKED)
+@pytest.mark.parametrize("defect", [*JUDGED, "other-in-each-process"])
+def test_the_verdict_of_a_study_is_that_of_a_run(judged_twice: dict[str, tuple[Sighting, ...]], defect: str) -> None:
+    ran, studied = judged_twice[defect], judged_twice[f"study of {defect}"]
+    assert [(one.criterion, one.outcome) for one in studied] == [(one.criterion, one.outcome) for one in ran]
+    if defect in JUDGED:
+        assert studied == ran
+    else:
+        assert any("deterministic" in one.criterion for one in ran)
+
+
 @full(held_by=RESUMED)
 def test_a_study_goes_on_with_what_it_has_and_only_with_that(study: PowerStudy, done: Any, inside: Path) -> None:
     asked = done.args[3:]
@@ -201,13 +269,9 @@ def test_a_fault_that_does_not_run_is_no_sighting(study: PowerStudy, done: Any, 
 
 # A run twice, so that the second takes the kept graph; or all of the subject, with what is compiled after the step.
 TWICE = (SUBJECT, SUBJECT_REPEAT)
+
+
 # Forks run a whole walk-through of fakes; a defect that is compiled in a fresh process leaves what it should.
-FORKED = (
-    "tests/unit/levels/test_walk_through.py::test_the_walk_through_is_as_it_is_written, "
-    "tests/defects/test_catalogue.py::test_a_defect_of_ones_own_file_is_compiled_like_a_shipped_one"
-)
-
-
 @full(held_by=FORKED)
 @pytest.mark.parametrize(("runs", "files"), [(TWICE, 3), ((), 7)], ids=["twice", "all"])
 def test_a_forked_run_with_a_kept_graph_leaves_the_bits_of_a_fresh_process(

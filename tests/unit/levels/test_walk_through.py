@@ -3,9 +3,7 @@
 The runs are made by NumPy runners instead of the shipped ones, and its days are moved to today.
 """
 
-import datetime
 import glob
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -18,32 +16,12 @@ from harness.certify import environment
 from harness.evidence.provenance import Source
 from tests.support.command_line import caller
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
+from tests.support.walk_through import TRUST, commands, moved
 
 pytestmark = pytest.mark.usefixtures("forked_runs")
-DOCUMENT = (ROOT / "docs" / "walk-through.md").read_text(encoding="utf-8")
-TODAY = datetime.datetime.now(datetime.UTC).date()
-DAYS = {"2026-01-01": -30, "2026-12-31": 365, "2026-07-31": 181}
 # In place of the shipped ones. An oracle never has the same bits.
 RUNNERS = {"subject": f"{FAKES}:Fake", "reference": f"{FAKES}:Fake", "oracle": f"{FAKES}:OneRoundingAside"}
 CHOSEN = [word for side, runner in RUNNERS.items() for word in (f"--{side}", runner)]
-
-
-def moved(text: str) -> str:
-    for day, distance in DAYS.items():
-        text = text.replace(day, (TODAY + datetime.timedelta(days=distance)).isoformat())
-    return text
-
-
-def commands() -> list[tuple[str, list[str]]]:
-    """Each command of the document with the quoted lines of its output."""
-    blocks = re.findall(r"```console\n(.*?)```", DOCUMENT, re.DOTALL)
-    found: list[tuple[str, list[str]]] = []
-    for line in "".join(blocks).splitlines():
-        if line.startswith("$ "):
-            found.append((moved(line[2:]), []))
-        else:
-            found[-1][1].append(line)
-    return found
 
 
 def test_the_walk_through_is_as_it_is_written(
@@ -55,8 +33,7 @@ def test_the_walk_through_is_as_it_is_written(
     monkeypatch.setattr(environment, "source", lambda: committed)
     for side, runner in RUNNERS.items():
         monkeypatch.setitem(vars(PRETRAIN), side, runner)
-    (trust,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
-    Path("trust.yaml").write_text(moved(trust), encoding="utf-8")
+    Path("trust.yaml").write_text(moved(TRUST), encoding="utf-8")
     Path("corpus.txt").write_text(TEXT, encoding="utf-8")
     case = small_case(steps=1000, lr_zero_steps=20, examined_steps=(2, 1000), resume_after=500)
     data: dict[str, Any] = {**case.data.model_dump(), "corpus": {"kind": "text", "path": "corpus.txt"}}

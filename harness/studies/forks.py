@@ -1,14 +1,14 @@
 """Runs of planted defects: each in a process of its own, forked from one that has imported MindSpore and done nothing.
 
-The repeat of the subject is made by a fresh interpreter. Forked processes have everything in common that an interpreter
-draws when it starts, such as the state of `random`: a subject that depends on it would repeat itself here and nowhere
-else.
+The repeat of the subject is made by a fresh interpreter, which compiles again. Forked processes have everything in
+common that an interpreter draws when it starts, such as the state of `random`, and a kept graph holds the numbers with
+which it was compiled: a subject that depends on either would repeat itself here and nowhere else.
 
 Forking is sound only then: the import starts no thread, and device and threads are set by the run itself. For inference
-the same is true of PyTorch and lm-eval. What the runs of one defect compile is kept for its later runs, in a directory
-of its own. MindSpore identifies a kept graph only by the order in which a process compiles. So every run must compile
-the same graphs in the same order, and may compile more after them: the step, the gradients, the update, the tapped
-gradients; for inference, both runs the same.
+the same is true of PyTorch and lm-eval. What the other runs of one defect compile is kept for the later ones, in a
+directory of its own. MindSpore identifies a kept graph only by the order in which a process compiles. So every run must
+compile the same graphs in the same order, and may compile more after them: the step, the gradients, the update, the
+tapped gradients; for inference, both runs the same.
 """
 
 import math
@@ -115,7 +115,7 @@ class Forks:
         if job.ranks > 1:  # its processes are started by `msrun`
             return start_fresh(job, job_file, log)
         if job.run == SUBJECT_REPEAT:
-            return start_fresh(job, job_file, log, kept_graphs(job_file))
+            return start_fresh(job, job_file, log)
         return self._start(job_file, log)
 
     def _start(self, job_file: Path, log: BinaryIO) -> "_Forked":

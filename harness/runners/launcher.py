@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import BinaryIO, Protocol
 
 from harness.base.errors import EvidenceError
@@ -110,14 +109,12 @@ def finished(job: Job) -> bool:
     return run.outcome.status == "completed" and run.trace.complete
 
 
-def start_fresh(
-    job: Job, job_file: Path, log: BinaryIO, more: Mapping[str, str] = MappingProxyType({})
-) -> "subprocess.Popen[bytes]":
-    """A fresh interpreter that carries out a job, or that has several carry it out together; with `more` variables."""
+def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter that carries out a job, or that has several carry it out together."""
     module = "harness.runners.worker" if job.ranks == 1 else "harness.runners.ranks"
     return subprocess.Popen(
         [sys.executable, "-m", module, str(job_file), str(os.getpid())],
-        env={**os.environ, **variables(job.threads), **more},
+        env={**os.environ, **variables(job.threads)},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

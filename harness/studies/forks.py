@@ -112,9 +112,8 @@ class Forks:
             raise Stopped("The runs of this defect were ended before they were done.")
 
     def _begun(self, job: Job, job_file: Path, log: BinaryIO) -> _Killable:
-        if job.ranks > 1:  # its processes are started by `msrun`
-            return start_fresh(job, job_file, log)
-        if job.run == SUBJECT_REPEAT:
+        # The processes of several ranks are started by `msrun`.
+        if job.ranks > 1 or job.run == SUBJECT_REPEAT:
             return start_fresh(job, job_file, log)
         return self._start(job_file, log)
 

@@ -214,6 +214,18 @@ class Unseeded(Fake):
         return dataclasses.replace(numbers, loss=numbers.loss * (1 + 1e-12 * DRAWN_AT_START))
 
 
+class Compiled(Fake):
+    """Depends on what an interpreter drew when it compiled, which a kept graph holds."""
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        kept = Path(os.environ.get("MS_COMPILER_CACHE_PATH", "")) / "graph"
+        if "MS_COMPILER_CACHE_ENABLE" in os.environ and not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(str(DRAWN_AT_START))
+        drawn = int(kept.read_text()) if kept.is_file() else DRAWN_AT_START
+        return dataclasses.replace(numbers, loss=numbers.loss * (1 + 1e-12 * drawn))
+
+
 class OtherGradients(Fake):
     """Of one parameter."""
 

@@ -26,10 +26,12 @@ def losses(run: Run) -> list[float]:
     return [step.loss for step in run.trace.steps]
 
 
+@pytest.mark.parametrize("subject", ["Unseeded", "Compiled"])
 def test_a_subject_that_differs_between_interpreters_does_not_repeat(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subject: str
 ) -> None:
-    one, other = repeated("Unseeded", tmp_path, monkeypatch)
+    """Also where what it drew is in a graph that was compiled and kept."""
+    one, other = repeated(subject, tmp_path, monkeypatch)
     assert one.outcome.status == other.outcome.status == "completed" and losses(one) != losses(other)
 
 

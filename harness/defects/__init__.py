@@ -143,8 +143,8 @@ def load_defect(name: str) -> Defect:
     path, _, wanted = name.partition(":")
     if not path.endswith(".py"):
         raise InputError(
-            f"There is no defect {name!r}: neither a shipped one ({', '.join(shipped)}) nor a file (my_defect.py)."
-            f"{did_you_mean(name, (*AREAS, *shipped))}"
+            f"There is no defect {name!r}: neither one of the {len(shipped)} shipped ones nor an area "
+            f"({', '.join(AREAS)}) nor a file (my_defect.py).{did_you_mean(name, (*AREAS, *shipped))}"
         )
     found = {one.runner.rpartition(":")[2]: one for one in defects_of_file(Path(path))}
     if wanted in found:

@@ -6,7 +6,7 @@ only lays them out.
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.base.text import listed
@@ -17,6 +17,7 @@ from harness.levels.rule import Certificate, Level, Requirement
 
 NO_LEVEL = "No level"
 RUN = ("certify", "run")
+FEW = 3  # so many criteria that say nothing for one reason are one line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Conclusion:
         scope: What the level holds for.
         sentence: How many criteria pass or fail, after the runs that did not finish.
         broken: How each run ended that did not complete, by its name.
-        findings: Each criterion that does not pass, with its outcome.
+        findings: Each criterion that does not pass, with its outcome; those that say nothing for one reason together.
         first: The failure at the earliest step; None where no failure is about steps.
         remarks: What to know about the failures.
         missing: Each requirement that is missing for the next level.
@@ -98,7 +99,7 @@ def conclude(bundle: Bundle, certificate: Certificate, *, place: str | None = No
         scope=str(certificate.scope),
         sentence=_sentence(bundle),
         broken=_broken(bundle),
-        findings=tuple((one.outcome, _found(one)) for one in bundle.findings if one.outcome is not Outcome.PASS),
+        findings=tuple(_listed(bundle.findings)),
         first=_first(bundle),
         remarks=remarks(bundle),
         missing=tuple(map(missing_words, certificate.missing)),
@@ -125,6 +126,28 @@ def _sentence(bundle: Bundle) -> str:
 def _broken(bundle: Bundle) -> dict[str, str]:
     ended = {run.name: run.outcome.detail for run in bundle.runs.values() if run.outcome.status != "completed"}
     return {**ended, **dict.fromkeys(bundle.absent, "was not run")}
+
+
+def _listed(findings: Sequence[Finding]) -> Iterator[tuple[Outcome, str]]:
+    """The criteria that do not pass. Those of a standard that all say nothing for one reason follow in one line."""
+    silent: dict[tuple[str, str], list[Finding]] = {}
+    for one in findings:
+        if (reason := _silent(one)) is not None:
+            silent.setdefault((one.standard, reason), []).append(one)
+    alike = {one for group in silent.values() if len(group) >= FEW for one in group}
+    yield from ((one.outcome, _found(one)) for one in findings if one.outcome is not Outcome.PASS and one not in alike)
+    for (standard, reason), group in silent.items():
+        if len(group) >= FEW:
+            ids = listed([one.criterion for one in group])
+            yield Outcome.INCONCLUSIVE, f"{len(group)} criteria of {standard}: {reason}: {ids}"
+
+
+def _silent(finding: Finding) -> str | None:
+    """Why a criterion says nothing, if that is one reason."""
+    reasons = {judged.explanation for judged in finding.judged}
+    if finding.outcome is not Outcome.INCONCLUSIVE or len(reasons) > 1:
+        return None
+    return reasons.pop() or None
 
 
 def _found(finding: Finding) -> str:

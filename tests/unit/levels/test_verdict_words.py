@@ -14,6 +14,7 @@ from harness.levels.submission import Submission
 from harness.levels.verdict_words import NO_LEVEL, Conclusion, conclude
 from harness.runs.trace import RunOutcome, Step
 from tests.support.bundles import unchanged, write_example
+from tests.support.examples import small_case
 
 NOW = datetime.now(UTC)
 CRASH = RunOutcome(
@@ -46,6 +47,15 @@ def test_a_correct_run_has_its_level_what_is_missing_and_no_command(tmp_path: Pa
     assert found.next_level == "Validated" and "Signed by the developer: no valid signature" in found.missing
     assert found.missing_line is not None and found.missing_line.startswith("Missing for Validated: ")
     assert found.closest is not None and 0 < found.closest.used < 1 and str(found.closest).endswith(" of its limit")
+
+
+def test_criteria_that_say_nothing_for_one_reason_are_one_line(tmp_path: Path) -> None:
+    found = conclusion(tmp_path / "bundle", case=small_case())
+    silent = [text for outcome, text in found.findings if outcome is Outcome.INCONCLUSIVE]
+    (together,) = [text for text in silent if "the case examines no steps" in text]
+    assert together.startswith("10 criteria of strict-fp32: the case examines no steps: step-gradients, ")
+    assert together.count(",") + together.count(" and ") == 9
+    assert len(found.findings) == len(silent) < 4
 
 
 def test_a_failure_names_where_it_begins_and_the_command_that_locates_it(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_file_without_a_valid_defect_is_an_error(mine: Path, change: tuple[str
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("no-such", "There is no defect 'no-such': neither a shipped one"),
+        ("no-such", "There is no defect 'no-such': neither one of the"),
         ("no_such.py", "cannot be read: No such file"),
     ],
 )

@@ -2,6 +2,9 @@
 
 A case that keeps no tensors is diagnosed by sketches. Where they name a place, the runs are made once more and leave
 the tensors around that place, which show what kind of fault it is.
+
+A later step than the first is diagnosed from the weights that the subject has before it: reference and oracle begin
+with them too, so that only what is wrong in the step itself differs.
 """
 
 import dataclasses
@@ -12,7 +15,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from harness.base.digest import digest_tensors
-from harness.base.errors import InputError, MissingPrerequisite
+from harness.base.errors import EvidenceError, InputError, MissingPrerequisite
 from harness.base.records import read_json, write_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import Case, check_trains, load_case
@@ -21,11 +24,12 @@ from harness.certify import case_options, environment, flow, prerequisites, work
 from harness.certify.estimate import memory_of_a_diagnosis
 from harness.certify.jobs import ALL_SIDES, Options, job_of
 from harness.corpus.draw import write_weights
-from harness.diagnosis.diagnosis import CURVES, Diagnosis, diagnose, for_a_clue, record, run_name
+from harness.diagnosis.diagnosis import CURVES, STEP, Diagnosis, diagnose, for_a_clue, record, run_name
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import CASE, INPUTS
+from harness.evidence.summary import first_failure
 from harness.report.diagnosis import render_diagnosis
-from harness.runners.executor import Listener
+from harness.runners.executor import Executor, Listener, no_listener
 from harness.runners.job import Job
 from harness.runners.launcher import Launcher
 from harness.runs.files import TRACE
@@ -34,6 +38,8 @@ from harness.runs.trace import Side
 
 RECORD, PAGE = "diagnosis.json", "diagnosis.html"
 RUNS, TENSORS = "runs", "tensors"
+INPUTS_OF_RUNS = "inputs"
+LATER = "step-{}"  # the directory of a later step
 SHORTEST = 4  # the bits of the shortest length of a row that is advised
 CURVE_OF: dict[Side, str] = {"reference": REFERENCE, "subject": SUBJECT, "oracle": ORACLE}
 
@@ -91,7 +97,25 @@ def chosen(
     return case_options.shortened(case, rows, length)
 
 
-def investigate(what: Case | Bundle, case: Case, options: Options, listener: Listener) -> Diagnosis:
+def later_step(what: Case | Bundle, case: Case, step: int | None) -> int | None:
+    """The step that is diagnosed where the first one agrees: the given one or, of a bundle, the first that is beyond a
+    limit. None if there is none.
+
+    Raises:
+        InputError: the case has no such step, or several processes make its steps.
+    """
+    if step is not None and not 1 < step <= case.training.steps:
+        raise InputError(f"--step {step}: {case.name} has the steps 2 to {case.training.steps} after the first.")
+    if step is not None and case.parallel.world_size > 1:
+        raise InputError(f"--step {step}: a step of {case.name} is made by several processes, and is not tapped.")
+    if step is None and isinstance(what, Bundle) and case.parallel.world_size == 1:
+        step = (first_failure(what) or (1, None))[0]
+    return step if step != 1 else None
+
+
+def investigate(
+    what: Case | Bundle, case: Case, options: Options, listener: Listener, later: int | None = None
+) -> Diagnosis:
     """Runs all three sides with taps in `options.out`, judges them, and writes record and page there.
 
     Args:
@@ -99,6 +123,7 @@ def investigate(what: Case | Bundle, case: Case, options: Options, listener: Lis
         case: the case of it, as `chosen`.
         options: the runners, and how they run.
         listener: see `harness.runners.executor`.
+        later: see `later_step`. Its record and page take the place of those of the first step if it names a place.
 
     Raises:
         CertifyError: a package, the device, the memory or the directory cannot be used, or reference or oracle broke.
@@ -115,15 +140,20 @@ def investigate(what: Case | Bundle, case: Case, options: Options, listener: Lis
             _take_over(what, case, options.out)
         launcher.execute(jobs(case, options), case, listener)
         found = conclude(options.out)
+        # The page of the first runs is there already, whatever becomes of the second.
+        if case.evidence == "sketches" and (whole := for_a_clue(options.out, found)):
+            for made in (RUNS, TENSORS):
+                shutil.rmtree(options.out / made)
+            launcher.execute(jobs(case, options, whole), case, listener)
+            found = conclude(options.out)
+        if later is not None and not names_a_place(found):
+            inside = dataclasses.replace(options, out=options.out / LATER.format(later))
+            at_step = look_later(case, inside, options.out, later, launcher, listener)
+            found = _written(options.out, at_step) if names_a_place(at_step) else found
         if case.evidence == "sketches":
-            # The page of the first runs is there already, whatever becomes of the second.
-            if whole := for_a_clue(options.out, found):
-                for made in (RUNS, TENSORS):
-                    shutil.rmtree(options.out / made)
-                launcher.execute(jobs(case, options, whole), case, listener)
-                found = conclude(options.out)
-            for path in weights_files(options.out / "inputs" / WEIGHTS):
-                path.unlink(missing_ok=True)
+            for drawn in (options.out / INPUTS_OF_RUNS, *options.out.glob(f"{LATER.format('*')}/{INPUTS_OF_RUNS}")):
+                for path in weights_files(drawn / WEIGHTS):
+                    path.unlink(missing_ok=True)
     return found
 
 
@@ -134,9 +164,47 @@ def jobs(case: Case, options: Options, whole: tuple[str, ...] = ()) -> list[Job]
     return [dataclasses.replace(job, whole=whole) for job in every]
 
 
+def names_a_place(diagnosis: Diagnosis) -> bool:
+    """Whether what is inside the step differs, and not a check of what comes after it alone."""
+    return diagnosis.named is not None and diagnosis.named.reading is not None
+
+
+def look_later(
+    case: Case, options: Options, begun: Path, step: int, executor: Executor, listener: Listener = no_listener
+) -> Diagnosis:
+    """The diagnosis of a later step in `options.out`, a new directory; `begun` holds the inputs of the case.
+
+    Raises:
+        EvidenceError: reference or oracle broke, or the subject took no such step.
+    """
+    inputs = options.out / INPUTS_OF_RUNS
+    inputs.mkdir(parents=True)
+    write_json(options.out / CASE, case.record())
+    write_json(options.out / STEP, step)
+    batches = read_tensors(begun / INPUTS_OF_RUNS / BATCHES)
+    save_file({name: tensor[step - 1 : step].copy() for name, tensor in batches.items()}, inputs / BATCHES)
+    subject, *others = jobs(case, options)
+    there = (begun / INPUTS_OF_RUNS).resolve()
+    subject = dataclasses.replace(
+        subject,
+        inputs=str(there),
+        weights=str(there / WEIGHTS),
+        weights_left=str(inputs.resolve() / WEIGHTS),
+        steps=step - 1,
+    )
+    (made,) = executor.execute([subject], case, listener)
+    if not (inputs / WEIGHTS).is_file():
+        raise EvidenceError(f"The subject took no step {step}: {made.outcome.detail}.\n{made.outcome.log_tail}")
+    executor.execute([dataclasses.replace(job, steps=1) for job in others], case, listener)
+    return conclude(options.out)
+
+
 def conclude(directory: Path) -> Diagnosis:
     """Judges three finished tapped runs and writes `diagnosis.json` and `diagnosis.html`."""
-    diagnosis = diagnose(directory)
+    return _written(directory, diagnose(directory))
+
+
+def _written(directory: Path, diagnosis: Diagnosis) -> Diagnosis:
     write_json(directory / RECORD, record(diagnosis))
     with whole_file(directory / PAGE, overwrite=True) as file:
         file.write(render_diagnosis(diagnosis).encode())

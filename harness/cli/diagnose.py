@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from harness.cases.case import DEFAULT_CASE, Case
 from harness.certify import workspace
-from harness.certify.diagnose import PAGE, chosen, find, investigate, jobs, runner_of
+from harness.certify.diagnose import PAGE, chosen, find, investigate, jobs, later_step, runner_of
 from harness.certify.jobs import Options
 from harness.cli.options import (
     DEFAULT_WORKERS,
@@ -52,6 +52,10 @@ def diagnose(
     vocab: VocabularyOption = None,
     rows: Annotated[int | None, typer.Option(help="Only so many rows of each step.", min=1)] = None,
     length: Annotated[int | None, typer.Option(help="Only so many tokens of each row.", min=1)] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(help="Diagnose this step if the first agrees; of a bundle by default the first beyond a limit."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory for runs and page; default: a new one under certify-runs/.")
     ] = None,
@@ -63,7 +67,9 @@ def diagnose(
     """Name the first place at which a subject differs: a module, a gradient, or what comes after step 1.
 
     Runs step 1 on subject, reference and float64 oracle, each in a process of its own, and compares every module's
-    output and gradient. Exit code 0: nothing differs. 1: a place is named. 2: bad input. 3: the subject's run failed.
+    output and gradient; where they agree, a later step, from the weights that the subject has before it.
+
+    Exit code 0: nothing differs. 1: a place is named. 2: bad input. 3: the subject's run failed.
     """
     found = find(what)
     case = chosen(found, model=model, layers=layers, vocabulary=vocab, rows=rows, length=length)
@@ -80,7 +86,7 @@ def diagnose(
         reference=_runner(found, "reference", reference, "torch"),
         oracle=_runner(found, "oracle", oracle, "oracle"),
     )
-    diagnosis = _run_shown(found, case, options, quiet=as_json)
+    diagnosis = _run_shown(found, case, options, later_step(found, case, step), quiet=as_json)
     if as_json:
         where = {"directory": str(options.out), "page": str(options.out / PAGE)}
         print(json.dumps({**record(diagnosis), **where}, ensure_ascii=False))
@@ -97,10 +103,10 @@ def _runner(found: Case | Bundle, side: Side, given: str | None, usual: str) -> 
     return usual if isinstance(found, Case) else runner_of(found, side)
 
 
-def _run_shown(found: Case | Bundle, case: Case, options: Options, quiet: bool) -> Diagnosis:
+def _run_shown(found: Case | Bundle, case: Case, options: Options, later: int | None, quiet: bool) -> Diagnosis:
     try:
         with Progress(error_console, [job.run for job in jobs(case, options)], quiet=quiet) as progress:
-            return investigate(found, case, options, progress.update)
+            return investigate(found, case, options, progress.update, later)
     except KeyboardInterrupt:
         again = shlex.join(without_option(options.command, "--out"))
         raise Interrupted(f"Interrupted; no process is left. Start again, in a new directory: {again}") from None

@@ -46,6 +46,7 @@ from harness.runs.taps import TAPS, TapRecord, read_taps
 from harness.runs.trace import Side, Step, read_trace
 
 CURVES = "curves"  # traces of longer runs, SIDE.jsonl
+STEP = "step.json"  # the number of the step, where it is not the first
 
 
 def run_name(side: Side) -> str:
@@ -66,10 +67,12 @@ class Check:
 class Diagnosis:
     """Everything that was compared, in order; `named` is None where nothing differs.
 
-    `rows` and `length` are those of the step; `evidence` is what its tensors left.
+    `step` is the number of the step, `rows` and `length` are its; `evidence` is what its tensors left. In a later step
+    than the first, all sides begin with the weights that the subject has before it.
     """
 
     case: str
+    step: int
     rows: int
     length: int
     evidence: Literal["tensors", "sketches"]
@@ -84,7 +87,7 @@ class Diagnosis:
     @property
     def sentence(self) -> str:
         if self.named is not None:
-            return self.named.sentence
+            return self.named.sentence if self.step == 1 else f"step {self.step}, {self.named.sentence}"
         return self.broken or "nothing differs"
 
 
@@ -109,7 +112,8 @@ def diagnose(directory: Path) -> Diagnosis:
     curves = {
         side: read_trace(path).steps for side in SIDES if (path := directory / CURVES / f"{side}.jsonl").is_file()
     }
-    return judge_sides(case, sides, read_weights(inputs / WEIGHTS), read_tensors(inputs / BATCHES), curves)
+    step = int(read_json(directory / STEP)) if (directory / STEP).is_file() else 1
+    return judge_sides(case, sides, read_weights(inputs / WEIGHTS), read_tensors(inputs / BATCHES), curves, step)
 
 
 def for_a_clue(directory: Path, diagnosis: Diagnosis) -> tuple[str, ...]:
@@ -152,19 +156,25 @@ def judge_sides(
     weights: Tensors,
     batches: Tensors,
     curves: Mapping[Side, Sequence[Step]],
+    number: int = 1,
 ) -> Diagnosis:
-    """The diagnosis of three sides' tapped runs; `curves` are steps of their longer runs, where recorded."""
+    """The diagnosis of three sides' tapped runs of a step of that number; `curves` are steps of their longer runs,
+    where recorded. `weights` are those that the sides begin with, and the first of `batches` is that of the step."""
     step = _tapped_step(case, sides, batches)
     subject, header = sides["subject"], sides["subject"].run.trace
     broken = None if subject.tensors else f"the subject's run failed: {subject.run.outcome.detail}"
-    built = (*_loaded(weights, header.header.initial), *_built(case, header.header.alignment)) if header else ()
+    loaded = _loaded(weights, header.header.initial) if header and number == 1 else ()
+    built = (*loaded, *_built(case, header.header.alignment)) if header else ()
     short = {side: run.steps() for side, run in sides.items()}
     readings = tuple(step.readings()) if subject.tensors else ()
     made = {**short, **curves}
-    checks = tuple(_checks(readings, sides, weights, built, made, case.training.oracle)) if subject.tensors else ()
+    checks = tuple(_of_readings(readings)) if subject.tensors else ()
+    if subject.tensors and number == 1:
+        checks += tuple(_checks(sides, weights, built, made, case.training.oracle))
     named = name_first(step, readings) or _named_check(checks)
     return Diagnosis(
         case=case.name,
+        step=number,
         rows=case.data.global_batch_size,
         length=case.data.seq_length,
         evidence=case.evidence,
@@ -207,18 +217,19 @@ def _with_built(named: Named | None, built: Sequence[str]) -> Named | None:
     return dataclasses.replace(named, finding=f"{named.finding}; {built[0]}{more}")
 
 
+def _of_readings(readings: Sequence[Reading]) -> Iterator[Check]:
+    words = {"forward": "values", "backward": "gradients by place", "parameter": "gradients of parameters"}
+    for direction, name in words.items():
+        yield _summed(name, [reading for reading in readings if reading.direction == direction])
+
+
 def _checks(
-    readings: Sequence[Reading],
     sides: Mapping[Side, TappedRun],
     weights: Tensors,
     built: Sequence[str],
     curves: Mapping[Side, Sequence[Step]],
     oracle: int | Literal["probe"] | None,
 ) -> Iterator[Check]:
-    words = {"forward": "values", "backward": "gradients by place", "parameter": "gradients of parameters"}
-    for direction, name in words.items():
-        of_one = [reading for reading in readings if reading.direction == direction]
-        yield _summed(name, of_one)
     # An update depends on the rate, so the rate is checked first.
     numbers = {check.name: check for check in _numbers(curves, limited=oracle is not None)}
     yield numbers.pop("number of targets")
@@ -305,6 +316,7 @@ def record(diagnosis: Diagnosis) -> dict[str, Any]:
     named = diagnosis.named
     values = {
         "case": diagnosis.case,
+        "step": diagnosis.step,
         "rows": diagnosis.rows,
         "length": diagnosis.length,
         "evidence": diagnosis.evidence,

@@ -99,13 +99,19 @@ def render_diagnosis(diagnosis: Diagnosis) -> str:
     return render_template("diagnosis.html.j2", page=build_page(diagnosis))
 
 
+def _over(diagnosis: Diagnosis) -> str:
+    if diagnosis.step > 1:
+        return f"The first place that differs in step {diagnosis.step}" if diagnosis.named else f"Step {diagnosis.step}"
+    return "The first place that differs" if diagnosis.named else "Step 1 and what comes after"
+
+
 def build_page(diagnosis: Diagnosis) -> DiagnosisPage:
     """The view model of a diagnosis."""
     named = diagnosis.named
     sentence = diagnosis.broken or "No place, gradient or check differs."
     return DiagnosisPage(
         case=diagnosis.case,
-        over="The first place that differs" if named else "Step 1 and what comes after",
+        over=_over(diagnosis),
         place=named.place if named else "Failed" if diagnosis.broken else "Nothing differs",
         sentence=named.finding if named else sentence,
         tone="bad" if named or diagnosis.broken else "good",

@@ -27,6 +27,7 @@ from harness.runs.places import HEAD, LOSS, TABLES, TapPoint, places
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 
 Array = npt.NDArray[Any]
+RESIDUAL = ".residual"  # taken by the norm of the MLP, and added to what the MLP gives
 
 
 class Keeps(nn.Cell):
@@ -61,6 +62,29 @@ class Tap(Keeps):
     def construct(self, x: Tensor) -> Tensor:
         self.keep(x)
         return self.twice(x, self.gradient)
+
+    def whole(self, gradient: Array) -> Array:
+        """The gradient of x, given that of `gradient`."""
+        return gradient
+
+
+class HookedTap(Tap):
+    """A tap in PYNATIVE mode of a tensor that others take too, past the tap. There the derivative of a tap gets only
+    what comes back through it, where a compiled graph adds all first; a hook of the tensor gets all."""
+
+    def __init__(self, place: TapPoint) -> None:
+        super().__init__(place)
+        self.arrived: list[Array] = []
+
+    def construct(self, x: Tensor) -> Tensor:
+        x.register_hook(self._note)
+        return super().construct(x)
+
+    def _note(self, gradient: Tensor) -> None:
+        self.arrived.append(ops.cast(gradient, ms.float32).asnumpy().copy())
+
+    def whole(self, gradient: Array) -> Array:
+        return self.arrived.pop() if self.arrived else gradient
 
 
 class GradientTwice(nn.Cell):
@@ -176,7 +200,7 @@ class MindSporeTaps:
 
     def _note(self, gradients: Sequence[Array]) -> None:
         self._values.append({name: tap.read() for name, tap in self._taps.items()})
-        self._gradients.append(list(gradients))
+        self._gradients.append([tap.whole(one) for tap, one in zip(self._taps.values(), gradients, strict=True)])
 
     def _wrap_model(self) -> None:
         forward = self._trainer._gradients.forward
@@ -211,7 +235,7 @@ class MindSporeTaps:
         for part in ("input_layernorm", "self_attn", "mlp"):
             self._wrap(layer, part, f"{name}.{part}")
         norm = "post_attention_layernorm"
-        self._wrap(layer, norm, f"{name}.{norm}", WrappedWithInput, taken=f"{name}.residual")
+        self._wrap(layer, norm, f"{name}.{norm}", WrappedWithInput, taken=f"{name}{RESIDUAL}")
 
     def _wrap(
         self, parent: nn.Cell | None, slot: str, given: str | None, kind: type[Wrapped] = Wrapped, **taken: str
@@ -224,7 +248,10 @@ class MindSporeTaps:
             return
         wrapped = kind(cell)
         for attribute, place in {**({"given": given} if given else {}), **taken}.items():
-            self._taps[place] = Tap(self._places[place])
+            trainer: Any = self._trainer
+            beside = attribute == "taken" and kind is WrappedWithInput and place.endswith(RESIDUAL)
+            tap = HookedTap if beside and trainer._mode == ms.PYNATIVE_MODE else Tap
+            self._taps[place] = tap(self._places[place])
             wrapped._cells[attribute] = self._taps[place]
         parent._cells[slot] = wrapped
 

@@ -7,6 +7,7 @@ now and then; stops at the first number that is not finite, because nothing afte
 import gc
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -16,6 +17,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import save_file
 
 from harness.base.digest import digest_array, digest_tensors
 from harness.base.records import parse, read_json, write_json
@@ -78,6 +80,9 @@ def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> 
     def build() -> Runner:
         return factory(case, perturbed(weights, job.perturbation), setting)
 
+    if job.arm == "taps" and job.weights_left is not None:
+        tap_after(job, case, build, weights, batches)
+        return True
     if job.arm in ("probe", "alone_probe", "taps"):
         probe(job, case, build, weights, batches)
         return True
@@ -140,6 +145,45 @@ def probe(job: Job, case: Case, build: Callable[[], Runner], weights: Tensors, b
         kept = left.keep(job, operators)
         watched = digest_tensors(operators) if operators and job.keep_tensors else None
         writer.finish(left.digests, kept=kept, watched=watched)
+
+
+def tap_after(job: Job, case: Case, build: Callable[[], Runner], weights: Tensors, batches: Tensors) -> None:
+    """Takes the steps of the job, leaves the weights that the runner then has, and records the gradients of the next
+    batch and what is inside that step."""
+    directory, tokens, loss_mask = Path(job.directory), batches["tokens"][job.steps], batches["loss_mask"][job.steps]
+    assert job.weights_left is not None, "it is where the weights go"
+    left, runner, saved = Leaving(case), build(), directory / CHECKPOINT / str(job.steps)
+
+    def loaded() -> Runner:
+        fresh = build()
+        fresh.load(saved)
+        return fresh
+
+    header = header_of(job, case, runner, weights=digest_tensors(weights), batches=digest_tensors(batches))
+    with TraceWriter.create(directory / TRACE, header) as writer, (directory / TIMING).open("w") as timing:
+        compile_step(runner, batches["tokens"][0], batches["loss_mask"][0], timing)
+        for number in range(1, job.steps + 1):
+            step = _take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
+            writer.append(step)
+            if not step.finite:
+                break
+        runner.save(saved)
+        reached = dict(runner.parameters().items())
+        save_file(reached, job.weights_left)
+        del runner
+        gc.collect()
+        plain = loaded()
+        gradients = plain.gradients(tokens, loss_mask)
+        left.add(GRADIENT, gradients.items(), reached, whole=job.whole)
+        # Every run compiles the same graphs in the same order; see harness/studies/forks.py.
+        for _ in apply(plain, case, weights, timing):
+            pass
+        del plain
+        gc.collect()
+        of_gradients = {name: digest for name, digest in left.digests.items() if name.startswith(GRADIENT)}
+        left.add("", tap(job, None, loaded, tokens, loss_mask, of_gradients).items(), whole={*ALWAYS_WHOLE, *job.whole})
+        shutil.rmtree(saved)
+        writer.finish(left.digests, kept=left.keep(job))
 
 
 def operators_of(runner: Runner) -> dict[str, npt.NDArray[Any]]:

@@ -11,7 +11,7 @@ from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case
 from harness.certify.jobs import Options, threads_of
 from harness.defects import Defect
-from harness.power.record import Planted, sightings
+from harness.power.record import Planted, Sighting, sightings
 from harness.power.rules import other_rules
 from harness.runners.executor import Executor
 from harness.runners.launcher import Launcher
@@ -59,14 +59,24 @@ def _planted(defect: Defect, bench: Bench, correct: Mapping[str, str], directory
     shutil.rmtree(directory, ignore_errors=True)
     begun = time.monotonic()
     judged = judge_subject(bench, defect.runner, directory / "plain", executor)
-    named = name_place(bench, defect.runner, directory / "tapped", executor)
+    found = sightings(judged.findings)
+    later = _later(found, bench.case) if defect.place else ()  # without a place, none can be named
+    named = name_place(bench, defect.runner, directory / "tapped", executor, later)
     shutil.rmtree(directory)
     return Planted(
         defect=defect,
         case=bench.case.name,
         named=named,
-        sightings=sightings(judged.findings),
+        sightings=found,
         rules=other_rules(judged.comparison, bench.case.task),
         seconds=round(time.monotonic() - begun, 1),
         differs=judged.bits != correct,
     )
+
+
+def _later(found: Sequence[Sighting], case: Case) -> list[int]:
+    """The steps after the first that a diagnosis looks into: the first that a criterion rejects, and the last."""
+    if not found:
+        return []
+    steps = {one.step for one in found if one.step is not None and one.step > 1}
+    return sorted({min(steps, default=case.training.steps), case.training.steps})

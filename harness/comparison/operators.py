@@ -46,18 +46,24 @@ def of_operators(runs: Mapping[str, Run], steps: Mapping[str, Tensors]) -> Itera
 
 
 def biased(comparison: Comparison) -> Iterator[str]:
-    """A sentence for each operator of the subject whose results lie to one side of the exact ones."""
-    both = [_biases(comparison, side) for side in PROBES]
-    reference, subject = both
-    for name, bias in subject.items():
-        usual = max(abs(reference.get(name, 0.0)), ROUNDING)
-        if not math.isfinite(bias) or abs(bias) > FACTOR * usual:
-            instead = f" Use {INSTEAD[name]} instead." if name in INSTEAD else ""
-            here, there = f"{bias:+.2g}", f"{reference.get(name, math.nan):+.2g}"
-            yield (
-                f"The operator {name} of the subject's framework is off by {here} on average on this device, the "
-                f"reference's by {there}. If the subject uses it, what sums its results inherits that.{instead}"
-            )
+    """A sentence about the operators of the subject whose results lie to one side of the exact ones, if any do."""
+    reference, subject = (_biases(comparison, side) for side in PROBES)
+    found = {
+        name: bias
+        for name, bias in subject.items()
+        if not math.isfinite(bias) or abs(bias) > FACTOR * max(abs(reference.get(name, 0.0)), ROUNDING)
+    }
+    if not found:
+        return
+    every = [
+        f"{name} by {bias:+.2g}, the reference's by {reference.get(name, math.nan):+.2g}"
+        + (f" (use {INSTEAD[name]})" if name in INSTEAD else "")
+        for name, bias in found.items()
+    ]
+    yield (
+        f"On this device these operators of the subject's framework are off on average: {'; '.join(every)}. If the "
+        "subject uses one, what sums its results inherits that."
+    )
 
 
 def _biases(comparison: Comparison, side: str) -> dict[str, float]:

@@ -5,6 +5,8 @@ from harness.comparison.operators import biased
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome
 
+BY_AN_OPERATOR = 100.0  # errors of the reference; measured of a loss by such operators: 2 to 6
+
 
 def can_be_diagnosed(bundle: Bundle) -> bool:
     """Whether `certify diagnose` applies to a bundle: it needs complete training runs and a failure."""
@@ -13,15 +15,17 @@ def can_be_diagnosed(bundle: Bundle) -> bool:
 
 
 def remarks(bundle: Bundle) -> tuple[str, ...]:
-    """A remark for each standard with a failure whose limits were derived for lower learning rates; and where a limit
-    on accuracy failed, the operators of the subject that are biased."""
+    """A remark for each standard with a failure whose limits were derived for lower learning rates; and where limits on
+    accuracy failed by no more than a biased operator can cause, the operators of the subject that are."""
     failed = {finding.standard for finding in bundle.findings if finding.outcome is Outcome.FAIL}
     highest = bundle.case.lr_schedule.learning_rate
-    inexact = any(
-        one.outcome is Outcome.FAIL and CATALOGUE[one.limit.measurement].unit == REFERENCE_ERRORS
+    inexact = [
+        one.value
         for finding in bundle.findings
         for one in finding.judged
-    )
+        if one.outcome is Outcome.FAIL and CATALOGUE[one.limit.measurement].unit == REFERENCE_ERRORS
+    ]
+    slightly = bool(inexact) and all(value is not None and value <= BY_AN_OPERATOR for value in inexact)
     rates = (
         f"The limits of {standard.name} were derived for learning rates up to {standard.learning_rate:g}, and this "
         f"case goes up to {highest:g}. Training amplifies the last bit there, so a correct run may fail at a late "
@@ -29,7 +33,7 @@ def remarks(bundle: Bundle) -> tuple[str, ...]:
         for standard in bundle.standards
         if standard.name in failed and standard.learning_rate is not None and highest > standard.learning_rate
     )
-    return (*rates, *(biased(bundle.comparison) if inexact else ()))
+    return (*rates, *(biased(bundle.comparison) if slightly else ()))
 
 
 def first_failure(bundle: Bundle) -> tuple[int, Finding] | None:

@@ -1,14 +1,19 @@
 """The probes of elementary operators: exact by themselves, and a bias is seen for what it is."""
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.comparison.measurement import Comparison
 from harness.comparison.operators import NOT_SHOWN, biased, of_operators
+from harness.evidence.judge import Outcome
+from harness.evidence.summary import remarks
 from harness.runs.operators import PROBES, probed
 from harness.runs.watched import OPERATOR
+from tests.support.bundles import write_example
 from tests.unit.comparison.test_training_comparison import make_run
 
 Operator = Callable[..., np.ndarray]
@@ -44,7 +49,7 @@ def measured(subject: Operator, name: str = "exp") -> Comparison:
 
 def test_a_biased_operator_is_named_with_what_to_use() -> None:
     (sentence,) = biased(measured(lambda x: in_float32("exp")(x).astype(np.float64) * (1 - 1e-6)))
-    assert sentence.startswith("The operator exp of the subject's framework is off by -1e-06") and "expm1" in sentence
+    assert "of the subject's framework are off on average: exp by -1e-06" in sentence and "expm1" in sentence
     assert list(biased(measured(in_float32("exp")))) == []
 
 
@@ -55,3 +60,14 @@ def test_an_operator_that_gives_no_number_is_named() -> None:
 def test_operators_that_no_runner_showed_are_missing() -> None:
     runs = {probe: make_run(probe) for probe in ("reference-probe", "subject-probe")}
     assert {one.missing for one in of_operators(runs, {})} == {NOT_SHOWN}
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(5.0, 1), (500.0, 0)])
+def test_operators_are_remarked_on_where_one_can_be_the_cause(tmp_path: Path, ratio: float, said: int) -> None:
+    """What is hundreds of the reference's errors off is no rounding."""
+    bundle = write_example(tmp_path)
+    (finding,) = [one for one in bundle.findings if one.criterion == "oracle-loss-maximum"]
+    failed = tuple(dataclasses.replace(one, outcome=Outcome.FAIL, value=ratio) for one in finding.judged)
+    comparison = measured(lambda x: in_float32("exp")(x).astype(np.float64) * (1 - 1e-6))
+    finding = dataclasses.replace(finding, outcome=Outcome.FAIL, judged=failed)
+    assert len(remarks(dataclasses.replace(bundle, comparison=comparison, findings=(finding,)))) == said

@@ -327,6 +327,18 @@ def test_a_cell_has_a_page_with_all_its_certificates(shown: tuple[dict[str, Any]
     assert "not stated" in page and "not used by this implementation" in page and "none on a CPU" in page
 
 
+def test_two_runs_with_the_same_bits_have_a_page_each(tmp_path: Path) -> None:
+    """The second run that makes a level Released is often the same in every bit."""
+    began = ["2026-01-31T12:00:00+00:00", "2026-01-31T13:00:00+00:00"]
+    for at, started in enumerate(began):
+        write_example(tmp_path / "bundles" / str(at), case=NIGHT, occasion={"started": started})
+    (cell,) = written(tmp_path / "bundles", tmp_path / "site")["cells"]
+    pages = [run["certificate"] for run in cell["history"]]
+    assert len({run["bundle_digest"] for run in cell["history"]}) == 1 and len(set(pages)) == 2
+    for started in began:
+        assert sum(started in (tmp_path / "site" / page).read_text() for page in pages) == 1
+
+
 def test_the_feed_lists_every_change_of_a_level_newest_first(bundles: Path, tmp_path: Path) -> None:
     write_example(bundles / "night-3", case=NIGHT, occasion={"started": "2026-01-31T20:00:00+00:00"}, change=_nan)
     index = written(bundles, tmp_path / "site")

@@ -10,6 +10,7 @@ from typing import Any
 
 import harness
 from harness.base.digest import digest_file, digest_json
+from harness.certify.committed import BYTECODE, state
 from harness.evidence.provenance import Environment, Source
 
 PACKAGES = (
@@ -20,7 +21,6 @@ CANN_HOME, CANN_INFO = "ASCEND_HOME_PATH", Path("compiler") / "version.info"
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 SMI_SECONDS = 60
 ROOMS = ("harness", "qwen3_model")
-BYTECODE = {"__pycache__", ".pyc"}
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
@@ -97,9 +97,8 @@ def _proc_cpuinfo() -> dict[str, str]:
 def source() -> Source:
     """Revision, state and digest of the code that this process runs."""
     root = Path(harness.__file__).resolve().parent.parent
-    revision = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
-    changes = _git(root, "status", "--porcelain", "--", *ROOMS, "pyproject.toml") if revision else None
-    return Source(revision=revision or None, dirty=bool(changes), sha256=source_digest(root))
+    found = state(root, ROOMS, ("pyproject.toml",))
+    return Source(revision=found.revision, dirty=found.dirty, sha256=source_digest(root))
 
 
 def source_digest(root: Path) -> str:
@@ -108,11 +107,3 @@ def source_digest(root: Path) -> str:
     files = (path.relative_to(root) for room in ROOMS for path in (root / room).rglob("*") if path.is_file())
     kept = [path for path in files if not {path.suffix, *path.parts} & BYTECODE]
     return digest_json({path.as_posix(): digest_file(root / path) for path in kept})
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,109 @@
+"""Whether code is what a revision of its repository holds, found without what a repository can be told to overlook.
+
+`git status` believes the index, the configuration, the environment and lists of exceptions. Here git only names a
+revision and the content of its files; every file is read and compared.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+BYTECODE = {"__pycache__", ".pyc"}
+SYSTEM = f"/usr/bin:/bin:/usr/local/bin:{os.defpath}"  # where git is taken from, if it is there
+SYMLINK = "120000"
+# Nothing of the user, of the machine or of the environment; no replaced objects.
+ALONE = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "LC_ALL": "C",
+}
+# Another owner's repository is read like one's own: nothing of it is executed.
+COMMAND = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+HASHES = {40: hashlib.sha1, 64: hashlib.sha256}
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """The revision that is checked out, None where there is none; and whether the code differs from it."""
+
+    revision: str | None
+    dirty: bool
+
+
+def state(root: Path, rooms: Iterable[str], files: Iterable[str]) -> State:
+    """The state of the directories `rooms` and of single `files` of a checkout at `root`."""
+    if not (root / ".git").exists():
+        return State(revision=None, dirty=False)
+    revision = _git(root, "rev-parse", "--verify", "HEAD^{commit}")
+    if not revision:
+        return State(revision=None, dirty=False)
+    rooms, files = tuple(rooms), tuple(files)
+    held = _held(root, revision, (*rooms, *files))
+    return State(revision=revision, dirty=held is None or held != _present(root, rooms, files, len(revision)))
+
+
+def _held(root: Path, revision: str, paths: Iterable[str]) -> Mapping[str, str] | None:
+    """The identity of each file of a revision below some paths; None if git does not say, or one is no plain file."""
+    listed = _git(root, "ls-tree", "-r", "-z", "--full-tree", revision, "--", *paths)
+    if listed is None:
+        return None
+    found = {}
+    for line in filter(None, listed.split("\0")):
+        kind, _, path = line.partition("\t")
+        mode, what, identity = kind.split(" ")
+        if what != "blob" or mode == SYMLINK:
+            return None
+        found[path] = identity
+    return found
+
+
+def _present(root: Path, rooms: Iterable[str], files: Iterable[str], length: int) -> Mapping[str, str] | None:
+    """The same of the files that are there; None if one may hide another: a link, or bytecode that Python does not
+    compare with its source."""
+    found = {}
+    every = [path for room in rooms for path in (root / room).rglob("*")]
+    for path in (*every, *(root / name for name in files)):
+        if path.is_symlink():
+            return None
+        if not path.is_file():
+            continue
+        if {path.suffix, *path.relative_to(root).parts} & BYTECODE:
+            if _unchecked(path):
+                return None
+            continue
+        found[path.relative_to(root).as_posix()] = _identity(path, length)
+    return found
+
+
+def _identity(path: Path, length: int) -> str:
+    """The name of a file's content as git computes it."""
+    content = path.read_bytes()
+    return HASHES[length](b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _unchecked(path: Path) -> bool:
+    """Whether Python would run a file of bytecode without looking at its source (PEP 552), or without there being
+    one."""
+    if path.suffix != ".pyc":
+        return False
+    if path.parent.name != "__pycache__":
+        return True
+    with path.open("rb") as file:
+        flags = file.read(8)[4:]
+    return flags[:1] == b"\x01"
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    program = shutil.which("git", path=SYSTEM) or shutil.which("git")
+    if program is None:
+        return None
+    command = [program, f"--git-dir={root / '.git'}", *COMMAND, *arguments]
+    variables = {**ALONE, "PATH": SYSTEM}
+    done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -239,7 +239,7 @@ def _command(cell: Cell, described: Path, directory: Path, base: Path) -> list[s
     elif out.exists():  # killed before there was anything to resume
         shutil.rmtree(out)
     if cell.baseline:
-        words += ["--baseline", "--baselines", str(base / cell.baseline)]
+        words += ["--baseline", str(base / cell.baseline)]
     for side in ("subject", "reference", "oracle"):
         if runner := getattr(cell, side):
             words += [f"--{side}", runner]

@@ -27,6 +27,12 @@ WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Number of 
 ReferenceDeviceOption = Annotated[
     str, typer.Option("--reference-device", help="Device of reference and oracle: cpu, cuda or npu (by torch_npu).")
 ]
+ReferenceProcessesOption = Annotated[
+    int,
+    typer.Option(
+        "--reference-processes", min=1, help="Processes that make each run of the reference, sharded by FSDP2."
+    ),
+]
 BaselineOption = Annotated[
     Path | None,
     typer.Option(

@@ -23,6 +23,7 @@ from harness.cli.options import (
     LayersOption,
     ModelOption,
     ReferenceDeviceOption,
+    ReferenceProcessesOption,
     TextOption,
     ThreadsOption,
     TokenizerOption,
@@ -66,6 +67,7 @@ def run(
     reference: Annotated[str, typer.Option(help="Runner that it is compared with: a name or MODULE:CLASS.")] = "torch",
     oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",
     reference_on: ReferenceDeviceOption = "cpu",
+    reference_processes: ReferenceProcessesOption = 1,
     baseline: BaselineOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -96,6 +98,7 @@ def run(
         oracle=oracle,
         reference_device=reference_device(reference_on),
         command=("certify", *sys.argv[1:]),
+        reference_processes=reference_processes,
         baselines=baselines_of(baseline),
         keep_weights=keep_weights,
     )

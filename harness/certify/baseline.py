@@ -75,12 +75,16 @@ class Checked:
     baseline: Baseline | None
 
 
-def record_command(case_name: str, directory: Path, *, replace: bool) -> str:
-    """The command that records the baseline of a case; for a case that is not shipped it must name the file."""
-    named = case_name if case_name in shipped_cases() else f"FILE_OF_{case_name}"
+def record_command(
+    case_name: str, directory: Path, *, replace: bool, file: Path | None = None, more: Sequence[str] = ()
+) -> str:
+    """The command that records the baseline of a case, with `more` options; for a case that is not shipped as it is, it
+    must name the file."""
+    named = str(file) if file else case_name if case_name in shipped_cases() else f"FILE_OF_{case_name}"
     where = [] if directory == DEFAULT_DIRECTORY else ["--baselines", str(directory)]
     again = ["--replace"] if replace else []
-    return shlex.join(["certify", "baseline", "record", named, *where, *again, "--author", "NAME", "--reason", "WHY"])
+    words = ["certify", "baseline", "record", named, *where, *more, *again]
+    return shlex.join([*words, "--author", "NAME", "--reason", "WHY"])
 
 
 def check_new(directory: Path, case_name: str, statement: Statement, *, replace: bool) -> None:

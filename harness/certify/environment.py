@@ -24,13 +24,22 @@ ROOMS = ("harness", "qwen3_model")
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
-def describe(device: str, threads: int, variables: dict[str, str], reference_device: str = "CPU") -> Environment:
-    """What runs on these devices get here; of a reference on a device, `machine` names that too."""
+def describe(
+    device: str,
+    threads: int,
+    variables: dict[str, str],
+    reference_device: str = "CPU",
+    reference_processes: int = 1,
+) -> Environment:
+    """What runs on these devices get here; of a reference on a device, or over processes, `machine` names that too."""
+    reference: dict[str, Any] = {} if reference_device == "CPU" else {"reference_device": reference_device}
+    if reference_processes > 1:
+        reference["reference_processes"] = reference_processes
     return Environment(
         device=device,
         python=platform.python_version(),
         threads=threads,
-        machine={**machine(), **({} if reference_device == "CPU" else {"reference_device": reference_device})},
+        machine={**machine(), **reference},
         packages=packages(),
         variables=variables,
     )

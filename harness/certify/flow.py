@@ -235,4 +235,6 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
 def described(case: Case, options: Options) -> Environment:
     """The environment of the runs here, as the bundle records it."""
     threads = threads_of(case, options)
-    return environment.describe(options.device, threads, variables(threads), options.reference_device)
+    return environment.describe(
+        options.device, threads, variables(threads), options.reference_device, options.reference_processes
+    )

@@ -45,7 +45,8 @@ class Options:
 
     `baselines` is the directory whose baseline replaces the runs of reference and oracle; without it they run.
     `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
-    checkpoint under `output`. `reference_device` is that of reference and oracle. `threads` are those of each run;
+    checkpoint under `output`. `reference_device` is that of reference and oracle, and `reference_processes`
+    make each run of the reference together. `threads` are those of each run;
     None: those of the case. `keep_weights`: the initial and the trained weights stay beside the bundle.
     """
 
@@ -63,6 +64,7 @@ class Options:
     output: Path | None = None
     keep_weights: bool = False
     reference_device: str = "CPU"
+    reference_processes: int = 1
 
     def device_of(self, side: Side) -> str:
         """CPU, CUDA or Ascend. An NPU multiplies no matrices of float64, so there the oracle stays on the CPU."""
@@ -124,12 +126,13 @@ def job(case: Case, options: Options, name: str) -> Job:
 def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, keep: bool) -> Job:
     """The job of a run of that name; `keep`: its tensors are kept."""
     root = options.out.resolve()
-    ranks = 1 if side != "subject" or arm in ALONE else case.parallel.world_size
+    ranks = ranks_of(case, options, side, arm)
+    runner = runner_of(case, getattr(options, side), name)
     return Job(
         run=name,
         side=side,
         arm=arm,
-        runner=runner_of(case, getattr(options, side), name),
+        runner=runner,
         device=options.device_of(side),
         threads=threads_of(case, options),
         ranks=ranks,
@@ -142,10 +145,18 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         keep_tensors=str(root / "tensors" / f"{name}.safetensors") if keep else None,
         perturbation=int(name.rpartition("-")[2]) if arm == "floor" else None,
         resume=options.resume,
-        nodes=options.nodes if ranks > 1 else None,
-        logs=_logs(options.output, name) if options.output and ranks > 1 else None,
+        nodes=options.nodes if ranks > 1 and side == "subject" else None,
+        logs=_logs(options.output, name) if options.output and ranks > 1 and side == "subject" else None,
         checkpoint=_checkpoint(options) if name == SUBJECT else None,
+        starter="torchrun" if runner == PRETRAIN.reference else "msrun",
     )
+
+
+def ranks_of(case: Case, options: Options, side: Side, arm: Arm) -> int:
+    """The processes that make a run together: of the subject those of the layout. The oracle has one."""
+    if side == "subject":
+        return 1 if arm in ALONE else case.parallel.world_size
+    return options.reference_processes if side == "reference" else 1
 
 
 def _checkpoint(options: Options) -> str | None:

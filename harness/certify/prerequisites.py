@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.errors import MissingPrerequisite
+from harness.base.errors import InputError, MissingPrerequisite
 from harness.cases.case import Case
 from harness.certify import environment
 from harness.certify.estimate import memory_of_a_run, nearest, parameter_count
@@ -61,16 +61,16 @@ class Prerequisite:
 class Needs:
     """What runs need of a machine.
 
-    `packages` maps each package to the command that installs it; `gpu`: PyTorch computes on one; `ranks` share the
-    devices of this machine; `memory` (of one run) and `disk` are in GiB, for the largest case, `case`, and its files in
-    `directory`; `nearest` are the options that cut it to what this machine can hold.
+    `packages` maps each package to the command that installs it; `gpus`: on how many PyTorch computes; `ranks` share
+    the devices of this machine; `memory` (of one run) and `disk` are in GiB, for the largest case, `case`, and its
+    files in `directory`; `nearest` are the options that cut it to what this machine can hold.
     """
 
     device: str
     directory: Path
     case: str
     packages: Mapping[str, str]
-    gpu: bool
+    gpus: int
     ranks: int
     memory: float
     disk: float
@@ -90,7 +90,7 @@ def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
     each = DISK_BYTES_WHILE_SKETCHED if case.evidence == "sketches" else DISK_BYTES_OF_A_PARAMETER
     return Needs(
         device=options.device if "subject" in sides else "CPU",
-        gpu="CUDA" in devices,
+        gpus=options.reference_processes if "CUDA" in devices else 0,
         directory=options.out,
         case=case.name,
         packages={
@@ -113,7 +113,7 @@ def together(every: Sequence[Needs]) -> Needs:
         directory=most.directory,
         case=most.case,
         packages=dict(ChainMap(*(dict(one.packages) for one in every))),
-        gpu=any(one.gpu for one in every),
+        gpus=max(one.gpus for one in every),
         ranks=max(one.ranks for one in every),
         memory=most.memory,
         nearest=most.nearest,
@@ -134,9 +134,26 @@ def check(case: Case, options: Options, sides: Sequence[Side]) -> None:
         check_policy(case)
     if options.subject == "mindformers":
         check_mindformers(case)
+    if "reference" in sides:
+        check_processes(case, options)
     missing = [one for one in prerequisites(needs(case, options, sides)) if not one.met]
     if missing:
         raise MissingPrerequisite("\n".join([f"{case.name} cannot run here:", *(f"  {one}" for one in missing)]))
+
+
+def check_processes(case: Case, options: Options) -> None:
+    """Refuses a reference over several processes that cannot be one.
+
+    Raises:
+        InputError: the case is of inference, or the runner is not the shipped one, which alone can share its work.
+    """
+    if options.reference_processes == 1:
+        return
+    asked = f"--reference-processes {options.reference_processes}"
+    if not case.task.judges_steps:
+        raise InputError(f"{asked}: the reference of inference runs in one process; omit it for {case.name}.")
+    if find_runner(options.reference, case.task) != case.task.reference:
+        raise InputError(f"{asked}: only the runner 'torch' works over several processes, not {options.reference!r}.")
 
 
 def prerequisites(needed: Needs) -> tuple[Prerequisite, ...]:
@@ -144,8 +161,8 @@ def prerequisites(needed: Needs) -> tuple[Prerequisite, ...]:
     found = [*_packages(needed.packages), _memory(needed), _disk(needed), *_variables()]
     if needed.device == "Ascend":
         found += _ascend(needed.ranks)
-    if needed.gpu:
-        found.append(_gpu())
+    if needed.gpus:
+        found.append(_gpu(needed.gpus))
     return tuple(found)
 
 
@@ -214,19 +231,16 @@ def _variables() -> Iterator[Prerequisite]:
     )
 
 
-def _gpu() -> Prerequisite:
+def _gpu(needed: int) -> Prerequisite:
     """Found as a run finds it, in a process of its own: nothing here imports a framework."""
-    look = "import torch; torch.cuda.init(); print(torch.cuda.get_device_name())"
+    look = "import torch as t; t.cuda.init(); print(t.cuda.device_count(), t.cuda.get_device_name())"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=False)
     said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["nothing was said"]
-    return Prerequisite(
-        name="GPU",
-        met=done.returncode == 0,
-        found=said[-1],
-        remedy=""
-        if done.returncode == 0
-        else "Check nvidia-smi, or let the reference compute on the CPU: --reference-device cpu",
-    )
+    there = int(said[-1].split()[0]) if done.returncode == 0 else 0
+    remedy = "Check nvidia-smi, or let the reference compute on the CPU: --reference-device cpu"
+    if there:
+        remedy = f"{needed} processes need as many GPUs: give a smaller --reference-processes"
+    return Prerequisite(name="GPU", met=there >= needed, found=said[-1], remedy="" if there >= needed else remedy)
 
 
 def _ascend(ranks: int) -> Iterator[Prerequisite]:

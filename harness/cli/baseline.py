@@ -31,6 +31,7 @@ from harness.cli.options import (
     JsonOption,
     ModelOption,
     ReferenceDeviceOption,
+    ReferenceProcessesOption,
     TextOption,
     ThreadsOption,
     TokenizerOption,
@@ -56,6 +57,7 @@ def record(
     reference: Annotated[str, typer.Option(help="Runner of the reference: a name or MODULE:CLASS.")] = "torch",
     oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",
     reference_on: ReferenceDeviceOption = "cpu",
+    reference_processes: ReferenceProcessesOption = 1,
 ) -> int:
     """Run reference and oracle of a case and record them as its baseline, all or nothing.
 
@@ -70,6 +72,7 @@ def record(
         reference=reference,
         oracle=oracle,
         reference_device=reference_device(reference_on),
+        reference_processes=reference_processes,
         command=command,
     )
     statement = Statement(author=author, reason=reason, command=command)

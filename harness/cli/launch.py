@@ -12,11 +12,10 @@ import typer
 from harness.base.errors import InputError
 from harness.cases.case import Case, load_case, written_for_mindformers
 from harness.certify import case_options, flow
-from harness.certify.baseline import DEFAULT_DIRECTORY
 from harness.certify.jobs import MSRUN_LOG, Options, plan
 from harness.cli.options import (
     DEFAULT_WORKERS,
-    BaselinesOption,
+    BaselineOption,
     CaseArgument,
     JsonOption,
     ThreadsOption,
@@ -24,7 +23,7 @@ from harness.cli.options import (
     check_device,
 )
 from harness.cli.progress import Progress
-from harness.cli.run import exit_code, run_shown
+from harness.cli.run import baselines_of, exit_code, run_shown
 from harness.cli.terminal import BROKEN, MET, Interrupted, error_console, out_console
 from harness.cli.verdict import print_verdict
 from harness.levels.rule import Level
@@ -55,10 +54,7 @@ def launch(
     threads: ThreadsOption = None,
     workers: WorkersOption = DEFAULT_WORKERS,
     level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
-    baseline: Annotated[
-        bool, typer.Option("--baseline", help="Judge against the recorded baseline; reference and oracle do not run.")
-    ] = False,
-    baselines: BaselinesOption = DEFAULT_DIRECTORY,
+    baseline: BaselineOption = None,
     print_: Annotated[bool, typer.Option("--print", help="Print the commands of every node, and run nothing.")] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -84,7 +80,7 @@ def launch(
         threads=threads,
         workers=workers,
         command=("certify", *sys.argv[1:]),
-        baselines=baselines if baseline else None,
+        baselines=baselines_of(baseline),
         nodes=nodes,
         output=output,
     )

@@ -9,17 +9,19 @@ import gc
 import importlib
 import importlib.resources
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from harness.base.near_names import did_you_mean
 from harness.cli.terminal import BAD_INPUT
 
 ROOM = "harness.cli"
+# Options that may be given without a value, and what they are then.
+VALUES_WITHOUT: Mapping[str, str] = {"--baseline": "baselines"}
 
 
 class CommandsOnDemand(TyperGroup):
@@ -79,7 +81,25 @@ def _imported(name: str) -> ModuleType:
         gc.enable()
 
 
+class Command(TyperCommand):
+    """A command with options that may be given without a value, which Typer has none of."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {name for one in self.params for name in one.opts}
+        return super().parse_args(ctx, with_values(args, {k: v for k, v in VALUES_WITHOUT.items() if k in known}))
+
+
+def with_values(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """The words of a command line in which each of these options has a value: its own, or that of the mapping."""
+    found: list[str] = []
+    for number, word in enumerate(words):
+        found.append(word)
+        if word in values and (number + 1 == len(words) or words[number + 1].startswith("-")):
+            found.append(values[word])
+    return found
+
+
 def _command(name: str, function: Any) -> Any:
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    alone.command(name)(function)
+    alone.command(name, cls=Command)(function)
     return typer.main.get_command(alone)

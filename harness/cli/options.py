@@ -27,6 +27,20 @@ WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Number of 
 ReferenceDeviceOption = Annotated[
     str, typer.Option("--reference-device", help="Device of reference and oracle: cpu, cuda or npu (by torch_npu).")
 ]
+ReferenceProcessesOption = Annotated[
+    int,
+    typer.Option(
+        "--reference-processes", min=1, help="Processes that make each run of the reference, sharded by FSDP2."
+    ),
+]
+BaselineOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline",
+        metavar="[DIR]",
+        help="Judge against the baseline recorded in DIR, or in baselines/; reference and oracle do not run.",
+    ),
+]
 BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Directory of the recorded baselines.")]
 TrustOption = Annotated[
     Path | None, typer.Option("--trust", help="Trust file: whose signatures count, in which role, and when.")

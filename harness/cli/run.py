@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.base.errors import InputError
-from harness.cases.case import DEFAULT_CASE, Case, load_case
+from harness.cases.case import DEFAULT_CASE, Case, load_case, shipped_cases
 from harness.certify import case_options, flow, workspace
 from harness.certify.baseline import DEFAULT_DIRECTORY
 from harness.certify.forecast import Forecast
@@ -17,12 +17,13 @@ from harness.cli.next_steps import next_steps
 from harness.cli.options import (
     CASE_HELP,
     DEFAULT_WORKERS,
-    BaselinesOption,
+    BaselineOption,
     DataOption,
     JsonOption,
     LayersOption,
     ModelOption,
     ReferenceDeviceOption,
+    ReferenceProcessesOption,
     TextOption,
     ThreadsOption,
     TokenizerOption,
@@ -66,10 +67,8 @@ def run(
     reference: Annotated[str, typer.Option(help="Runner that it is compared with: a name or MODULE:CLASS.")] = "torch",
     oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",
     reference_on: ReferenceDeviceOption = "cpu",
-    baseline: Annotated[
-        bool, typer.Option("--baseline", help="Judge against the recorded baseline; reference and oracle do not run.")
-    ] = False,
-    baselines: BaselinesOption = DEFAULT_DIRECTORY,
+    reference_processes: ReferenceProcessesOption = 1,
+    baseline: BaselineOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Certify a case: run both sides, compare, judge, and write bundle and page.
@@ -99,7 +98,8 @@ def run(
         oracle=oracle,
         reference_device=reference_device(reference_on),
         command=("certify", *sys.argv[1:]),
-        baselines=baselines if baseline else None,
+        reference_processes=reference_processes,
+        baselines=baselines_of(baseline),
         keep_weights=keep_weights,
     )
     bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
@@ -108,6 +108,19 @@ def run(
     if not as_json and certificate.reaches(Level.PRELIMINARY):
         print_next_steps(bundle)
     return code
+
+
+def baselines_of(given: Path | None) -> Path | None:
+    """The directory of baselines that `--baseline` names; None where it is not given.
+
+    Raises:
+        InputError: it names a case.
+    """
+    if given is not None and not given.is_dir() and str(given) in shipped_cases():
+        raise InputError(
+            f"--baseline takes a directory, and {given} is a case: put it first, or --baseline={DEFAULT_DIRECTORY}."
+        )
+    return given
 
 
 def print_next_steps(bundle: Bundle) -> None:

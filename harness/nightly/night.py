@@ -28,7 +28,8 @@ from harness.base.locks import locked
 from harness.base.records import read_record, write_json
 from harness.cases.case import Case
 from harness.certify import environment
-from harness.certify.jobs import ALL_SIDES, Options
+from harness.certify.baseline import record_command
+from harness.certify.jobs import ALL_SIDES, RECORDED_SIDES, Options
 from harness.certify.prerequisites import Needs, needs, prerequisites, together
 from harness.certify.workspace import unfinished
 from harness.evidence.bundle_files import INPUTS, MANIFEST
@@ -152,7 +153,7 @@ def _options(cell: Cell, history: Path) -> Options:
 def _run_cell(
     matrix: Matrix, cell: Cell, case: Case, night: Night, place: Path, base: Path, trust: Trust | None
 ) -> CellResult:
-    """Runs a cell, unless its device is not ready."""
+    """Runs a cell, unless its device is not ready or its baseline was not recorded."""
     directory = place / CELLS / name_of(cell)
     result = CellResult(
         cell=name_of(cell),
@@ -171,6 +172,8 @@ def _run_cell(
     directory.mkdir(parents=True, exist_ok=True)
     described = directory / "case.yaml"
     described.write_text(yaml.safe_dump(case.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    if lacking := _no_baseline(cell, case, described, base):
+        return dataclasses.replace(result, reason=lacking)
     begun = time.monotonic()
     code = _run(_command(cell, described, directory, base), directory / LOG, cell.limit or matrix.limit)
     result = dataclasses.replace(result, seconds=round(time.monotonic() - begun, 1))
@@ -191,6 +194,21 @@ def _run_cell(
     except CertifyError as error:
         return dataclasses.replace(result, state=CellState.BROKEN, reason=str(error))
     return _judged(result, submission, certify(submission, now), place)
+
+
+def _no_baseline(cell: Cell, case: Case, described: Path, base: Path) -> str | None:
+    """Why a cell cannot be judged by its baseline, where that was never recorded, with the command that records it."""
+    if cell.baseline is None:
+        return None
+    directory = Path(os.path.normpath(base / cell.baseline))
+    if os.path.lexists(directory / case.name):
+        return None
+    own = cell.case == case.name and not cell.layout  # else only its file says what it is
+    runners = [word for side in RECORDED_SIDES if (named := getattr(cell, side)) for word in (f"--{side}", named)]
+    command = record_command(
+        case.name, directory, replace=False, file=None if own else described.absolute(), more=runners
+    )
+    return f"there is no baseline {directory / case.name}. Where the reference can run, record it: {command}"
 
 
 def _judged(result: CellResult, submission: Submission, certificate: Certificate, place: Path) -> CellResult:
@@ -239,7 +257,7 @@ def _command(cell: Cell, described: Path, directory: Path, base: Path) -> list[s
     elif out.exists():  # killed before there was anything to resume
         shutil.rmtree(out)
     if cell.baseline:
-        words += ["--baseline", "--baselines", str(base / cell.baseline)]
+        words += ["--baseline", str(base / cell.baseline)]
     for side in ("subject", "reference", "oracle"):
         if runner := getattr(cell, side):
             words += [f"--{side}", runner]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.base.digest import digest_each
 from harness.cases.case import Case
@@ -33,6 +33,7 @@ def header_of(job: "Job", case: Case, model: Runner | Answerer, *, weights: str,
     )
 
 
+Starter = Literal["msrun", "torchrun"]
 PORTS_OF_A_START = 2  # of `msrun`, and where the ranks wait for each other
 
 
@@ -51,11 +52,12 @@ class Nodes:
 class Job:
     """The input of one run's process. Paths are absolute.
 
-    `ranks`: how many processes make the run together; `nodes`: on which machines, where it is not this one alone;
-    `logs`: where their logs go, where it is not into the run's directory. `checkpoint`: where the last state is saved.
-    `cores`: those of this machine that the run is held to; none if it may use all. `whole`: the tensors of a step that
-    are left whole though the case keeps none. `watch`: the run is looked at in every step. `weights_left`: a tapped run
-    takes its steps first, leaves the weights that it then has in this file, and taps the step after them.
+    `ranks`: how many processes make the run together, and `starter` what starts them; `nodes`: on which machines, where
+    it is not this one alone; `logs`: where their logs go, where it is not into the run's directory. `checkpoint`: where
+    the last state is saved. `cores`: those of this machine that the run is held to; none if it may use all. `whole`:
+    the tensors of a step that are left whole though the case keeps none. `watch`: the run is looked at in every step.
+    `weights_left`: a tapped run takes its steps first, leaves the weights that it then has in this file, and taps the step
+    after them.
     """
 
     run: str
@@ -81,3 +83,4 @@ class Job:
     whole: tuple[str, ...] = ()
     watch: bool = False
     weights_left: str | None = None
+    starter: Starter = "msrun"

@@ -25,7 +25,7 @@ from harness.cases.runs_of_a_case import TRAINING
 from harness.evidence.bundle import read_run
 from harness.runners import cores
 from harness.runners.executor import Listener, no_listener, runs_of
-from harness.runners.job import Job
+from harness.runners.job import Job, Starter
 from harness.runners.processes import log_tail
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
@@ -34,6 +34,8 @@ from harness.runs.trace import ENDED, Run, RunOutcome, Scored, Status, Trace, re
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
 CPU = "CPU"
+# What has several processes carry out a job together.
+RANKS_BY: Mapping[Starter, str] = {"msrun": "harness.runners.ranks", "torchrun": "harness.runners.torch_ranks"}
 JOB = "job.json"  # for the process; it names paths of this machine, so it is gone when the process is
 
 # These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
@@ -111,7 +113,7 @@ def finished(job: Job) -> bool:
 
 def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> "subprocess.Popen[bytes]":
     """A fresh interpreter that carries out a job, or that has several carry it out together."""
-    module = "harness.runners.worker" if job.ranks == 1 else "harness.runners.ranks"
+    module = "harness.runners.worker" if job.ranks == 1 else RANKS_BY[job.starter]
     return subprocess.Popen(
         [sys.executable, "-m", module, str(job_file), str(os.getpid())],
         env={**os.environ, **variables(job.threads)},

@@ -20,12 +20,12 @@ from torch.utils.checkpoint import checkpoint
 
 from harness.cases.case import Case
 from harness.runners.protocol import Numbers, Setting, Tensors
+from harness.runners.torch_processes import grad_norm
 from harness.runners.torch_training import (
     Tap,
     TorchTrainer,
     build_optimizer,
     build_schedule,
-    grad_norm,
     prepare_torch,
     untapped,
 )
@@ -56,9 +56,7 @@ class Float64Oracle(TorchTrainer):
         picked = log_probabilities.gather(-1, tokens[:, 1:, None])[..., 0]
         return -(picked * loss_mask).sum() / count
 
-    def measured(
-        self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]
-    ) -> tuple[Numbers, dict[str, npt.NDArray[Any]]]:
+    def measured(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> tuple[Numbers, Tensors]:
         """The next step without its update, and its gradients."""
         loss, count = self._backward(tokens, loss_mask)
         norm, rate = float(grad_norm(self._parameters.values())), float(self._optimizer.param_groups[0]["lr"])

@@ -62,7 +62,7 @@ class Runner(Protocol):
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
         """One update by the global batch `tokens` [B, S+1], `loss_mask` [B, S]."""
 
-    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Tensors:
         """The gradient of every parameter for the global batch, before clipping; nothing is updated."""
 
     def apply_gradients(self, gradients: Tensors) -> None:
@@ -139,9 +139,7 @@ class ByParameter(Protocol):
     """A runner that measures a step without an update, and updates one parameter without the others, so that no moments
     are held for a whole model."""
 
-    def measured(
-        self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]
-    ) -> tuple[Numbers, dict[str, npt.NDArray[Any]]]:
+    def measured(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> tuple[Numbers, Tensors]:
         """The numbers and the gradients of the next step, which is not taken."""
 
     def updated(self, name: str, gradients: Sequence[ProbeGradients]) -> npt.NDArray[Any]:

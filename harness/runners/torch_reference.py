@@ -18,6 +18,7 @@ from harness.cases.case import Case
 from harness.runners.hugging_face import transformers
 from harness.runners.protocol import Setting, Tensors
 from harness.runners.registry import check_policy
+from harness.runners.torch_processes import ALONE, OneProcess, processes_of
 from harness.runners.torch_training import Tap, TorchTrainer, prepare_torch
 from harness.runs.places import TABLES
 
@@ -45,9 +46,10 @@ class TorchReference(TorchTrainer):
         check_policy(case)
         device = prepare_torch(case, setting)
         self.micro_batches = case.training.gradient_accumulation_steps
-        self.model = build_model(case, weights, self.attention, device)
+        processes = processes_of(case, device, setting.rank)
+        self.model = build_model(case, weights, self.attention, device, processes)
         self._masks: dict[tuple[int, int], Mapping[str, torch.Tensor | None]] = {}
-        super().__init__(case, setting, dict(self.model.named_parameters()), device)
+        super().__init__(case, setting, dict(self.model.named_parameters()), device, processes)
 
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
         """Hugging Face's own loss, summed and divided by `count`; the labels are shifted already."""
@@ -131,12 +133,16 @@ class FusedAttentionReference(TorchReference):
     attention = "sdpa"
 
 
-def build_model(case: Case, weights: Tensors, attention: str, device: torch.device) -> Any:
-    """The model with the case's weights, strictly loaded, in training mode."""
+def build_model(
+    case: Case, weights: Tensors, attention: str, device: torch.device, processes: OneProcess = ALONE
+) -> Any:
+    """The model with the case's weights, strictly loaded, in training mode; of several processes each has its part."""
     config = transformers.Qwen3Config(**case.model.to_hf(), attn_implementation=attention)
     with torch.device("meta"):
         model = transformers.Qwen3ForCausalLM(config)
-    tensors = {name: torch.from_numpy(np.array(tensor)).to(device) for name, tensor in weights.items()}
+    # what is sharded is copied then, and gets to its device layer by layer
+    first = device if processes.count == 1 else torch.device("cpu")
+    tensors = {name: torch.from_numpy(np.array(tensor)).to(first) for name, tensor in weights.items()}
     if case.model.tie_word_embeddings:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     model.load_state_dict(tensors, strict=True, assign=True)  # copied, the weights would be held twice
@@ -148,6 +154,7 @@ def build_model(case: Case, weights: Tensors, attention: str, device: torch.devi
     for layer in model.model.layers:
         for norm in (layer.self_attn.q_norm, layer.self_attn.k_norm):
             norm.register_forward_pre_hook(_widen)
+    processes.shard(model, model.model.layers)
     return model.train()
 
 

@@ -21,6 +21,7 @@ from harness.cases.case import Case
 from harness.runners.hugging_face import transformers
 from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
 from harness.runners.torch_device import find_device, make_deterministic, provenance_of
+from harness.runners.torch_processes import ALONE, OneProcess, choose_device, clip, grad_norm
 from harness.runs.operators import Operator
 from harness.runs.places import LOSS, TABLES
 
@@ -86,7 +87,9 @@ def prepare_torch(case: Case, setting: Setting) -> torch.device:
     make_deterministic()
     torch.set_num_threads(setting.threads)
     torch.manual_seed(case.initialization.seed)
-    return find_device(setting.device)
+    device = find_device(setting.device)
+    choose_device(device, setting.rank)
+    return device
 
 
 def torch_provenance(device: torch.device) -> dict[str, Any]:
@@ -101,14 +104,21 @@ def torch_provenance(device: torch.device) -> dict[str, Any]:
 
 
 class TorchTrainer(ABC):
-    """See `harness.runners.protocol.Runner`. `micro_batches`: in how many parts a global batch is computed."""
+    """See `harness.runners.protocol.Runner`. `micro_batches`: in how many parts a global batch is computed.
+    `processes`: those that compute it together."""
 
     micro_batches = 1
 
     def __init__(
-        self, case: Case, setting: Setting, parameters: Mapping[str, torch.Tensor], device: torch.device
+        self,
+        case: Case,
+        setting: Setting,
+        parameters: Mapping[str, torch.Tensor],
+        device: torch.device,
+        processes: OneProcess = ALONE,
     ) -> None:
         self._case, self._device, zero = case, device, setting.learning_rate_zero
+        self._processes = processes
         self.tap: Tap = untapped
         self._parameters = dict(parameters)
         peak = 0.0 if zero else case.lr_schedule.learning_rate
@@ -123,21 +133,22 @@ class TorchTrainer(ABC):
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
         """One update; micro batches in order, each divided by the token count of the whole batch."""
         loss, count = self._backward(tokens, loss_mask)
-        norm = grad_norm(self._parameters.values())
+        norm = grad_norm(self._parameters.values(), self._processes)
         if self._case.training.clip_grad is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self._case.training.clip_grad, norm)
+            clip(self._parameters.values(), self._case.training.clip_grad, norm, self._processes)
         return Numbers(loss=loss, grad_norm=float(norm), learning_rate=self._update(), tokens=count)
 
     def _backward(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> tuple[float, int]:
         self._optimizer.zero_grad(set_to_none=True)
         count, losses = int(loss_mask.sum()), []
         for rows in np.split(np.arange(len(tokens)), self.micro_batches):
-            batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(self._device)
-            mask = torch.from_numpy(loss_mask[rows]).to(self._device)
+            own, counted = self._processes.rows(tokens[rows], loss_mask[rows])
+            batch = torch.from_numpy(own.astype(np.int64)).to(self._device)
+            mask = torch.from_numpy(counted).to(self._device)
             loss = self.tap(LOSS, self.loss(batch, mask, count))
             loss.backward()
             losses.append(loss.detach())
-        return float(torch.stack(losses).sum()), count
+        return float(self._processes.summed(torch.stack(losses).sum().double())), count
 
     def _update(self) -> float:
         """One update by the gradients that are there; the rate that it used."""
@@ -147,15 +158,19 @@ class TorchTrainer(ABC):
         self._step += 1
         return learning_rate
 
-    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Tensors:
         """Not clipped; nothing is updated."""
         self._backward(tokens, loss_mask)
         return self._taken_gradients()
 
-    def _taken_gradients(self) -> dict[str, npt.NDArray[Any]]:
+    def _taken_gradients(self) -> Tensors:
         """The gradients that are there, which the parameters then no longer have."""
-        found = {name: parameter.grad.cpu().numpy() for name, parameter in self._parameters.items()}
+        found = {name: parameter.grad for name, parameter in self._parameters.items()}
         self._optimizer.zero_grad(set_to_none=True)
+        return Copies(found, lambda name: self._whole(found[name]))
+
+    def _whole(self, tensor: torch.Tensor) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = self._processes.whole(tensor.detach()).cpu().numpy()
         return found
 
     def taps(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Taps:
@@ -177,12 +192,13 @@ class TorchTrainer(ABC):
     def apply_gradients(self, gradients: Tensors) -> None:
         """One update by given gradients, in the dtype of the parameters and without clipping."""
         for name, parameter in self._parameters.items():
-            parameter.grad = torch.from_numpy(np.array(gradients[name])).to(self._device, parameter.dtype)
+            given = torch.from_numpy(np.array(gradients[name])).to(self._device, parameter.dtype)
+            parameter.grad = self._processes.part(given, parameter)
         self._update()
 
     def parameters(self) -> Tensors:
         """Copies, by name; a tied head is the embedding and has no tensor of its own."""
-        return Copies(self._parameters, lambda name: self._parameters[name].detach().cpu().numpy().copy())
+        return Copies(self._parameters, lambda name: self._whole(self._parameters[name]).copy())
 
     def moments(self) -> Tensors:
         """Copies of the first moments, by the names of their parameters."""
@@ -191,7 +207,7 @@ class TorchTrainer(ABC):
     def _moment(self, name: str) -> npt.NDArray[Any]:
         parameter = self._parameters[name]
         held = self._optimizer.state[parameter].get("exp_avg")
-        return np.zeros(tuple(parameter.shape)) if held is None else held.cpu().numpy().copy()
+        return np.zeros(tuple(parameter.shape)) if held is None else self._whole(held).copy()
 
     def operators(self) -> Mapping[str, Operator]:
         """PyTorch's own."""
@@ -220,21 +236,24 @@ class TorchTrainer(ABC):
         )
 
     def save(self, directory: Path) -> None:
-        """Parameters and moments; everything else follows from the step."""
+        """Parameters and moments; everything else follows from the step. Of several processes the first writes it."""
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(dict(self._state()), directory / STATE)
+        whole = ((name, self._processes.whole(tensor)) for name, tensor in self._state())
+        first = self._processes.rank == 0
+        if kept := {name: tensor for name, tensor in whole if first}:
+            save_file(kept, directory / STATE)
         (directory / POSITION).write_text(json.dumps(self._step), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
         """Continues where `save` stopped."""
-        saved = load_file(directory / STATE)
+        saved = load_file(directory / STATE) if self._processes.rank == 0 else {}
         self._step = json.loads((directory / POSITION).read_text(encoding="utf-8"))
         for parameter in self._parameters.values():
             zeros = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             self._optimizer.state[parameter] = {"step": torch.tensor(float(self._step)), **zeros}
         with torch.no_grad():
             for name, tensor in self._state():
-                tensor.copy_(saved[name])
+                tensor.copy_(self._processes.scattered(saved.get(name), tensor))
         # To where that many steps would have taken it; stepping it here warns that the optimizer was not stepped.
         self._schedule.last_epoch = self._step
         groups = zip(self._optimizer.param_groups, self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True)
@@ -248,8 +267,9 @@ class TorchTrainer(ABC):
                 yield f"{moment}.{name}", self._optimizer.state[parameter][moment]
 
     def provenance(self) -> dict[str, Any]:
-        """Version, threads, and the device or the instruction set that torch dispatches to."""
-        return torch_provenance(self._device)
+        """Version, threads, and the device or the instruction set that torch dispatches to; of several processes how
+        they work together."""
+        return {**torch_provenance(self._device), **self._processes.provenance()}
 
 
 def build_optimizer(case: Case, parameters: Sequence[torch.Tensor], learning_rate: float) -> torch.optim.AdamW:
@@ -271,9 +291,3 @@ def build_schedule(case: Case, optimizer: torch.optim.Optimizer, constant: bool)
     return transformers.get_cosine_with_min_lr_schedule_with_warmup(
         optimizer, num_warmup_steps=schedule.warmup_steps, num_training_steps=steps, min_lr=schedule.lr_end
     )
-
-
-def grad_norm(parameters: Iterator[torch.Tensor] | Any) -> torch.Tensor:
-    """Global L2 norm of all gradients, summed in float64: a float32 sum of squares loses the digits to compare."""
-    squares = [p.grad.double().pow(2).sum() for p in parameters if p.grad is not None]
-    return torch.stack(squares).sum().sqrt()

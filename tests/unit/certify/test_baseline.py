@@ -346,7 +346,7 @@ def test_list_shows_state_author_and_reason(certify_: Any, case: Case, recorded:
 
 def test_a_missing_baseline_has_exit_code_2(certify_: Any, tmp_path: Path) -> None:
     words = [*command(tmp_path), "--subject", f"{FAKES}:Fake", "--out", tmp_path / "out"]
-    code, said = certify_("run", *words, "--baseline", "--baselines", tmp_path / "none")
+    code, said = certify_("run", *words, "--baseline", tmp_path / "none")
     assert code == 2 and "certify baseline record" in said and not (tmp_path / "out").exists()
 
 
@@ -354,7 +354,7 @@ def test_recorded_and_judged_from_the_command_line(certify_: Any, tmp_path: Path
     words, where = command(tmp_path), ["--baselines", tmp_path / "baselines"]
     code, said = certify_("baseline", "record", *words, *where, "--author", "A", "--reason", "R")
     assert code == 0 and "Recorded" in said
-    runs = [*words, "--subject", f"{FAKES}:Fake", "--out", tmp_path / "out", "--baseline", *where]
+    runs = [*words, "--subject", f"{FAKES}:Fake", "--out", tmp_path / "out", "--baseline", where[-1]]
     code, said = certify_("run", *runs)
     seal = read_baseline(tmp_path / "baselines" / "qwen3-tiny-fp32").seal
     assert code in (0, 1) and f"Reference and oracle: baseline {seal[:12]}" in said

@@ -40,7 +40,7 @@ def smi(machine: Path, script: str) -> None:
 def unmet(directory: Path, **more: Any) -> dict[str, Prerequisite]:
     packages = {"mindspore": "pip install '.[mindspore]'"}
     needed = Needs(
-        device="Ascend", directory=directory, case="c", packages=packages, gpu=False, ranks=4, memory=0.1, disk=0.1
+        device="Ascend", directory=directory, case="c", packages=packages, gpus=0, ranks=4, memory=0.1, disk=0.1
     )
     return {one.name: one for one in prerequisites(dataclasses.replace(needed, **more)) if not one.met}
 
@@ -171,7 +171,7 @@ def test_cells_of_a_night_need_the_memory_of_the_largest_and_the_disk_of_all(tmp
 
 
 def test_a_reference_on_a_gpu_needs_one_that_pytorch_finds(tmp_path: Path) -> None:
-    found = unmet(tmp_path, device="CPU", packages={}, gpu=True)["GPU"]
+    found = unmet(tmp_path, device="CPU", packages={}, gpus=1)["GPU"]
     assert found.found and "--reference-device cpu" in found.remedy
 
 

@@ -50,6 +50,13 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "run without a known subject": ([*RUN, "--subject", "nobody", "--out", "new/run"], NO_RUNNER),
     "run without a known oracle, by default": ([*RUN, "--oracle", "nobody"], NO_RUNNER),
     "run with a reference on a device of another name": ([*RUN, "--reference-device", "cude"], "Did you mean"),
+    "run with a fake reference over processes": ([*RUN, "--reference-processes", "2"], "only the runner 'torch'"),
+    "run with a reference over no process": ([*RUN, "--reference-processes", "0"], "0 is not in the range"),
+    "run against the baseline of a directory that is a case": (
+        ["run", "--baseline", "qwen3-tiny-fp32"],
+        "qwen3-tiny-fp32 is a case: put it first, or --baseline=baselines",
+    ),
+    "record with a fake reference over processes": ([*RECORD, "--reference-processes", "2"], "only the runner 'torch'"),
     "run without a corpus": ([*RUN, "--text", "absent.txt", "--out", "new/run"], "absent.txt"),
     "run with a corpus that is too short": ([*RUN, "--text", "short.txt", "--out", "new/run"], "short.txt"),
     "run with a corpus that is no text, by default": ([*RUN, "--text", "bytes.txt"], "bytes.txt"),

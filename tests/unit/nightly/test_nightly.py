@@ -7,6 +7,7 @@ commands run where the law is about processes: a time limit, a kill, two nights 
 import dataclasses
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -137,6 +138,25 @@ def test_a_cell_without_its_device_is_not_run_with_the_reason(
     next_second()
     told = certify_("nightly", lenient, "--history", place / "nightly")
     assert f"{ON_ASCEND}: not run (0.0 min): devices: npu-smi is not installed" in told.err
+
+
+@pytest.mark.usefixtures("leaves")
+def test_a_cell_whose_baseline_was_never_recorded_is_not_run_with_the_command_that_records_it(
+    certify_: Call, place: Path
+) -> None:
+    absent = {"case": "qwen3-tiny-fp32", "baseline": "recorded"}
+    laid_out = {"baseline": "recorded", "layout": {"data_parallel": 2}}
+    result = cells_of(certify_, matrix(place, absent, laid_out, {}), 1)
+    lacking = {name: one for name, one in result["cells"].items() if name != TEXT}
+    assert len(lacking) == 2 and all(one["state"] == "not run" for one in lacking.values())
+    assert result["cells"][TEXT]["state"] == "judged"
+    _, night = nights(place / "nightly")[-1]
+    for cell in night.cells[:2]:
+        _, _, line = cell.reason.partition("record it: ")
+        words = shlex.split(line)
+        assert words[:3] == ["certify", "baseline", "record"] and str(place / "recorded") in words
+        assert words[words.index("--oracle") + 1] == SIDES["oracle"] and "--subject" not in words
+        assert words[3] == "qwen3-tiny-fp32" or Path(words[3]).is_file()
 
 
 def test_a_cell_that_takes_too_long_is_ended_and_the_next_one_runs(

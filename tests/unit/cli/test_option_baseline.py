@@ -1,0 +1,42 @@
+"""`--baseline [DIR]`: one option, whose directory may be omitted."""
+
+import pytest
+
+from harness.cli.on_demand import with_values
+from tests.support.command_line import Call, caller
+
+
+@pytest.fixture
+def certify_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    return caller(capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("case --baseline", "case --baseline baselines"),
+        ("case --baseline --json", "case --baseline baselines --json"),
+        ("case --baseline mine --json", "case --baseline mine --json"),
+        ("case --baseline=mine", "case --baseline=mine"),
+        ("case", "case"),
+    ],
+)
+def test_an_option_without_its_value_gets_its_default(words: str, found: str) -> None:
+    assert with_values(words.split(), {"--baseline": "baselines"}) == found.split()
+
+
+@pytest.mark.parametrize("command", ["run", "launch"])
+def test_there_is_one_option_of_baselines(certify_: Call, command: str) -> None:
+    refused = certify_(command, "qwen3-tiny-tp2", "--baseline", "--baselines", "there")
+    assert refused.code == 2 and "--baselines" in refused.err
+    shown = certify_(command, "--help")
+    assert "--baseline [DIR]" in " ".join(shown.out.split())
+
+
+@pytest.mark.parametrize(("words", "named"), [(["--baseline", "there"], "there"), (["--baseline"], "baselines")])
+def test_the_baseline_is_looked_for_where_it_is_said_to_be(
+    certify_: Call, tmp_path: object, monkeypatch: pytest.MonkeyPatch, words: list[str], named: str
+) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    refused = certify_("run", "qwen3-tiny-fp32", "--subject", "tests.support.fake_runners:Fake", *words)
+    assert refused.code == 2 and f"There is no baseline {named}/qwen3-tiny-fp32" in refused.err

@@ -37,6 +37,7 @@ class Role(StrEnum):
 
 
 WAIVING = (Role.DEV_TEAM, Role.TEST_TEAM)
+WAIVER_DAYS = 180
 
 
 class Result(StrEnum):
@@ -198,8 +199,11 @@ class Withdrawal:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiver:
-    """Accepts that a case does not meet a criterion, for a reason and until the end of a day (UTC). `scope` is the line
-    of what it holds for; older statements have none and hold for every scope of their case."""
+    """Accepts that a case does not meet a criterion, for a reason and until the end of a day (UTC).
+
+    `scope` is the whole line of what it holds for. It holds for one bundle, named by the SHA-256 of its manifest, or
+    for every bundle of one source revision. Older statements name neither, and do not count.
+    """
 
     predicate_type: ClassVar[str] = WAIVER
 
@@ -210,9 +214,17 @@ class Waiver:
     role: Role
     stated_at: Moment
     scope: Line | None = None
+    bundle: Sha256 | None = None
+    revision: Line | None = None
 
     def problems(self) -> Iterator[str]:
         """The rules between its fields that it breaks."""
+        if self.scope is None:
+            yield "it names no scope, as older versions wrote it: sign it again"
+        if (self.bundle is None) == (self.revision is None):
+            yield "it names neither or both of a bundle and a revision: sign it again"
+        if (self.until - day_of(self.stated_at)).days > WAIVER_DAYS:
+            yield f"it ends on {self.until}, more than {WAIVER_DAYS} days after it is stated"
         if self.role not in WAIVING:
             yield f"a {self.role} cannot waive a criterion, only {' or '.join(WAIVING)} can"
         if self.until < day_of(self.stated_at):
@@ -228,7 +240,11 @@ class Waiver:
                 "until": self.until.isoformat(),
                 "role": self.role,
                 "stated_at": time_text(self.stated_at),
-                **({} if self.scope is None else {"scope": self.scope}),
+                **{
+                    name: value
+                    for name in ("scope", "bundle", "revision")
+                    if (value := getattr(self, name)) is not None
+                },
             },
         }
 

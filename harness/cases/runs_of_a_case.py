@@ -35,7 +35,7 @@ ROLES_OF_LAYOUT: Roles = {
     SUBJECT_ALONE_PROBE: ("subject", "alone_probe"),
 }
 FLOOR = "floor"
-FLOOR_RUN = re.compile(rf"{FLOOR}-[1-9][0-9]*")
+FLOOR_RUN = re.compile(rf"{FLOOR}-([1-9][0-9]{{0,8}})")
 # An inference case: the run that trains the weights, unless they are a checkpoint, and the inference runs.
 TRAINING = "training"
 ROLES_OF_TRAINING: Roles = {TRAINING: ("subject", "train")}
@@ -115,6 +115,10 @@ def floor_runs(case: Case) -> tuple[str, ...]:
 
 def role(run: str, case: Case) -> tuple[Side, Arm] | None:
     """The side and the purpose of a run; None if the case has no run of that name."""
-    if case.task.judges_steps and FLOOR_RUN.fullmatch(run):
+    if (
+        case.task.judges_steps
+        and (repeat := FLOOR_RUN.fullmatch(run))
+        and int(repeat[1]) <= case.training.floor_repeats
+    ):
         return "reference", "floor"
     return roles_of(case).get(run)

@@ -25,6 +25,7 @@ from harness.certify.case_options import named_by_digest
 from harness.certify.estimate import runs_at_once
 from harness.certify.forecast import Forecast, forecast
 from harness.certify.jobs import INITIAL, RECORDED_SIDES, Options, plan, recorded_jobs, threads_of
+from harness.certify.start import draw_start
 from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs, write_weights
 from harness.evidence.bundle import Bundle, finish_bundle, read_run
@@ -33,6 +34,7 @@ from harness.evidence.provenance import (
     BASELINE,
     ENVIRONMENT,
     SOURCE,
+    START,
     Baseline,
     Environment,
     Occasion,
@@ -201,6 +203,7 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
         write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
     write_json(options.out / ENVIRONMENT, described(case, options))
     write_json(options.out / SOURCE, environment.source())
+    write_json(options.out / START, draw_start())
     return case, inputs
 
 

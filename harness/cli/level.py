@@ -14,7 +14,7 @@ from harness.base.near_names import did_you_mean
 from harness.base.whole_files import whole_file
 from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOption, moment
 from harness.cli.terminal import MET, NOT_MET, out_console
-from harness.evidence.bundle import read_bundle
+from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS, MANIFEST
 from harness.levels.cells import cells
 from harness.levels.rule import Certificate, Level
@@ -138,9 +138,15 @@ def waive(
     until: Annotated[str, typer.Option(help="The last day, such as 2026-01-31.")],
     role: RoleOption,
     key: KeyOption,
+    revision: Annotated[
+        bool, typer.Option("--revision", help="For every bundle of this scope and source revision, not this one alone.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Accept that a case does not meet a criterion, in this bundle's scope and until a day. It excludes Released."""
+    """Accept that a bundle does not meet a criterion, in its scope and until a day. It excludes Released.
+
+    It counts if you have no other part in the bundle, and its developer has signed. At most 180 days.
+    """
     read_ = read_bundle(bundle)
     known = [finding.criterion for finding in read_.findings]
     if criterion not in known:
@@ -158,8 +164,18 @@ def waive(
         role=role,
         stated_at=_now(),
         scope=scope(read_).line,
+        bundle=None if revision else read_.digest,
+        revision=_committed(read_) if revision else None,
     )
     return _write(bundle, "waiver", waiver, key, as_json)
+
+
+def _committed(bundle: Bundle) -> str:
+    if bundle.source.revision is None or bundle.source.dirty:
+        raise InputError(
+            f"{bundle.path} was not run from a committed revision: {bundle.source.state}. Omit --revision."
+        )
+    return bundle.source.revision
 
 
 def _now() -> datetime:

@@ -7,7 +7,7 @@ from harness.attestation import Signed, Waiver, load_trust
 from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOption, moment
 from harness.cli.terminal import BAD_INPUT, MET, out_console
 from harness.evidence.bundle import Bundle
-from harness.levels.submission import contradiction, read_submission, statement_files
+from harness.levels.submission import contradiction, read_submission, statement_files, waiver_objection
 
 
 def verify(
@@ -23,6 +23,7 @@ def verify(
     submission = read_submission(bundle, load_trust(trust) if trust else None, moment(at))
     read, verified, files = submission.bundle, submission.statements, len(statement_files(submission.bundle))
     against = {signed.digest: contradiction(signed.statement, read) for signed in verified.attestations}
+    against |= {signed.digest: waiver_objection(signed, submission) for signed in verified.waivers}
     statements: list[Signed[Any]] = [*verified.attestations, *verified.waivers]
     refused = [one.reason for one in verified.refused]
     refused += [

@@ -35,15 +35,19 @@ from harness.evidence.provenance import (
     BASELINE,
     ENVIRONMENT,
     SOURCE,
+    START,
     Baseline,
     Environment,
     Occasion,
     Source,
+    Start,
     read_baseline_record,
     read_environment,
     read_occasion,
     read_source,
+    read_start,
 )
+from harness.evidence.timing import Timing, read_timing
 from harness.runs.files import OUTCOME, TIMING, TRACE
 from harness.runs.inputs import WEIGHTS, Inputs, check_batches, digests_of_weights, read_tensors, read_weights
 from harness.runs.trace import Run, RunOutcome, read_trace
@@ -56,8 +60,8 @@ class Bundle:
     """The content of a bundle and what follows from it.
 
     `digest` is the digest of its manifest, `record` that of its record; both are empty before it is finished.
-    `baseline` is the source of reference and oracle; None if they ran with the subject. `timings` holds, by run, the
-    digest of the file with the time of each step.
+    `baseline` is the source of reference and oracle; None if they ran with the subject. `start` is what was drawn when
+    the runs started; None for a bundle of a version that drew nothing. `timings` holds, by run, the time of each step.
     """
 
     path: Path
@@ -70,7 +74,8 @@ class Bundle:
     source: Source
     occasion: Occasion
     baseline: Baseline | None
-    timings: Mapping[str, str]
+    start: Start | None
+    timings: Mapping[str, Timing]
     runs: Mapping[str, Run]
     comparison: Comparison
     findings: tuple[Finding, ...]
@@ -210,7 +215,8 @@ def _compute(directory: Path) -> Bundle:
         source=read_source(directory / SOURCE),
         occasion=read_occasion(directory / RUN),
         baseline=_used_baseline(directory, case, runs),
-        timings={name: digest_file(path) for name in runs if (path := directory / "runs" / name / TIMING).is_file()},
+        start=read_start(directory / START) if (directory / START).is_file() else None,
+        timings={name: read_timing(directory / "runs" / name / TIMING) for name in runs},
         runs=runs,
         comparison=comparison,
         findings=findings,

@@ -1,8 +1,10 @@
 """The files of an evidence bundle: their names, and whether each is still as sealed.
 
-Two runs of one case on one machine have the same manifest: files that depend on time or host are in a separate list.
+Two runs of one case on one machine have the same manifest but for what each draws at its start: files that depend on
+time or host are in a separate list.
 
-    manifest.json                 format, path and SHA-256 of all files that follow from the case and the code
+    manifest.json                 format, path and SHA-256 of all files that follow from case, code and start
+      start.json                  the nonce of these runs
       case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
       runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
       baseline.json               the recorded reference and oracle: author, reason, machine

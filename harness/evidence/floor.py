@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness.base.errors import EvidenceError, InputError
 from harness.base.records import read_record
+from harness.cases.runs_of_a_case import floor_runs
 from harness.cases.task import PRETRAIN
 from harness.comparison.catalogue import CATALOGUE
 from harness.evidence.bundle import Bundle
@@ -27,6 +28,7 @@ FLOORS_DIR = STANDARDS_DIR / "floors"
 # The reference is one correct implementation and not their centre: two of them can be twice as far apart as the
 # furthest is from the reference.
 SAFETY_FACTOR = 2.0
+NUMBERS = ("loss", "grad_norm")
 
 # What a study records for each repeat: measurement and statistic. Signed means keep their sign, so that the envelope
 # has two sides; a limit on their bias allows the same on both sides.
@@ -204,16 +206,36 @@ def shipped_studies() -> Mapping[str, FloorStudy]:
 def floor_of(bundle: Bundle) -> Mapping[str, float] | None:
     """How far loss and grad norm of two correct runs of a bundle's case may be apart at any step, relative.
 
-    From the perturbed repeats in the bundle, else from the shipped study of its very case; None where neither is, and
-    for inference, whose results must agree bit for bit.
+    From the perturbed repeats in the bundle, if it has as many as its case states; else from the shipped study of its
+    very case. None where neither is, and for inference, whose results must agree bit for bit.
     """
+    return _own_floor(bundle) or _shipped_floor(bundle)
+
+
+def common_floor(a: Bundle, b: Bundle) -> Mapping[str, float] | None:
+    """The floor within which two bundles of one case may be apart: the smaller one of their own perturbed repeats, if
+    both measured it, so that neither widens it for the other; else that of the shipped study."""
+    first, second = _own_floor(a), _own_floor(b)
+    if first and second:
+        return {number: min(first[number], second[number]) for number in first}
+    return _shipped_floor(a)
+
+
+def _own_floor(bundle: Bundle) -> Mapping[str, float] | None:
+    repeats = floor_runs(bundle.case)
+    if not repeats or any(name not in bundle.runs for name in repeats):
+        return None
+    own = {number: bundle.comparison[f"floor.{number}.relative"].values for number in NUMBERS}
+    if not all(own.values()):
+        return None
+    return {number: statistic("maximum", values) for number, values in own.items()}
+
+
+def _shipped_floor(bundle: Bundle) -> Mapping[str, float] | None:
     if not bundle.case.task.judges_steps:
         return None
-    own = {number: bundle.comparison[f"floor.{number}.relative"].values for number in ("loss", "grad_norm")}
-    if all(own.values()):
-        return {number: statistic("maximum", values) for number, values in own.items()}
     for study in shipped_studies().values():
         if study.case_digest == bundle.case.digest():
             as_it_is = study.of_its_case()
-            return {number: as_it_is.envelope(f"train.{number}.relative", "maximum")[1] for number in own}
+            return {number: as_it_is.envelope(f"train.{number}.relative", "maximum")[1] for number in NUMBERS}
     return None

@@ -1,4 +1,4 @@
-"""The origin of the numbers of a bundle: its code, its occasion, its machine, and a baseline if one was used.
+"""The origin of the numbers of a bundle: its code, start, occasion and machine, and a baseline if one was used.
 
 Each is a record that is written where the runs are made and read by everything after them.
 """
@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.base.digest import digest_json
 from harness.base.errors import EvidenceError
 from harness.base.records import parse, read_json
 from harness.runs.inputs import Inputs
 
-SOURCE, ENVIRONMENT = "source.json", "environment.json"
+SOURCE, ENVIRONMENT, START = "source.json", "environment.json", "start.json"
 BASELINE, BASELINE_FORMAT = "baseline.json", "certify-baseline/1"
 
 
@@ -44,6 +46,18 @@ class Source:
     def state(self) -> str:
         """The revision as text, with a note if files differed from it."""
         return f"{self.revision[:12]}{', with uncommitted changes' * self.dirty}" if self.revision else "no checkout"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What was drawn when the runs of a bundle started, and what stays if they are resumed.
+
+    `nonce` is a random number in hexadecimal, so that no other bundle has this manifest. `committed` is the time of the
+    commit of the source's revision (ISO 8601, UTC), as git states it; None outside a git checkout.
+    """
+
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    committed: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +103,18 @@ def read_source(path: Path) -> Source:
     """
     source: Source = parse(Source, read_json(path), path)
     return source
+
+
+def read_start(path: Path) -> Start:
+    """What was drawn when the runs started.
+
+    Raises:
+        EvidenceError: it is missing, its content is not valid, or its time is not in UTC.
+    """
+    start: Start = parse(Start, read_json(path), path)
+    if start.committed is not None and not _in_utc(start.committed):
+        raise EvidenceError(f"{path} states no UTC time of a commit, but {start.committed!r}.")
+    return start
 
 
 def read_occasion(path: Path) -> Occasion:

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from harness.attestation import Attestation, Claim, Result, Role, Trust, VerifiedStatements, verify_all
+from harness.attestation import (
+    Attestation,
+    Claim,
+    Result,
+    Role,
+    Signed,
+    Trust,
+    VerifiedStatements,
+    Waiver,
+    verify_all,
+)
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS
 from harness.evidence.judge import Outcome
@@ -87,3 +97,25 @@ def valid_attestations(submission: Submission, role: Role) -> tuple[list[Attesta
             else:
                 good.append(signed)
     return good, objections
+
+
+def waiver_objection(signed: Signed[Waiver], submission: Submission) -> str | None:
+    """Why a waiver does not count for a bundle, or None.
+
+    It is of this case, of its whole scope, and of this bundle or its committed revision. Its signer has no other part:
+    someone else signed as the developer who ran it, and the signer did not sign in another role.
+    """
+    waiver, bundle = signed.statement, submission.bundle
+    if waiver.case_digest != bundle.case.digest():
+        return "is about another case"
+    if waiver.scope != scope(bundle).line:
+        return "is about another scope"
+    committed = None if bundle.source.dirty else bundle.source.revision
+    if waiver.bundle != bundle.digest and (waiver.revision is None or waiver.revision != committed):
+        return "is about another bundle or revision"
+    parts = [one for one in submission.statements.attestations if not contradiction(one.statement, bundle)]
+    if signed.person in {one.person for one in parts}:
+        return "is by a person who has another part in this bundle"
+    if not any(one.statement.role is Role.DEVELOPER for one in parts):
+        return "does not count before the developer who ran it has signed"
+    return None

@@ -3,13 +3,11 @@
 Timings are shown and never judged; if a line cannot be read, they are shown as unknown.
 """
 
-import json
 import math
 import shlex
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +15,7 @@ import yaml
 from harness.cases.case import Case
 from harness.evidence.bundle import Bundle
 from harness.evidence.provenance import Baseline, Source
+from harness.evidence.timing import read_timing
 from harness.report.words import Fact, Mark, count, duration, number, purpose
 from harness.runs.files import TIMING
 from harness.runs.trace import Run
@@ -206,7 +205,8 @@ def _run_rows(bundle: Bundle) -> Iterator[RunRow]:
 
 def _run_row(bundle: Bundle, run: Run) -> RunRow:
     status, resumed = run.outcome.status, run.outcome.resumed_after
-    timing = _timing(bundle.path / "runs" / run.name / TIMING)
+    timing = read_timing(bundle.path / "runs" / run.name / TIMING)
+    seconds = [taken for _, taken in timing.steps]
     steps = "no trace" if run.trace is None else f"{len(run.trace.lines)} of {run.trace.header.steps}"
     after = f"resumed after step {', '.join(map(str, resumed))}" if resumed else ""
     return RunRow(
@@ -216,48 +216,21 @@ def _run_row(bundle: Bundle, run: Run) -> RunRow:
         mark=MARKS.get(status) or Mark(glyph="!", word=status, tone="error"),
         steps=steps,
         resumed=after,
-        total=duration(math.fsum(timing.steps)) if timing.steps else UNKNOWN,
+        total=duration(math.fsum(seconds)) if seconds else UNKNOWN,
         compiled=duration(math.fsum(timing.compiling)) if timing.compiling else "",
-        per_step=duration(statistics.median(timing.steps)) if timing.steps else UNKNOWN,
+        per_step=duration(statistics.median(seconds)) if seconds else UNKNOWN,
         memory=_gib(timing.peak),
     )
 
 
 def most_memory(bundle: Bundle) -> str:
     """The most memory that a run of a bundle had; empty where no run recorded it."""
-    peaks = [_timing(bundle.path / "runs" / name / TIMING).peak for name in bundle.runs]
+    peaks = [read_timing(bundle.path / "runs" / name / TIMING).peak for name in bundle.runs]
     return _gib(max((peak for peak in peaks if peak is not None), default=None))
 
 
 def _gib(peak: float | None) -> str:
     return "" if peak is None else f"{peak / MIB_OF_A_GIB:.1f} GiB"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Timing:
-    """Seconds of each step, and of each time that the steps were compiled; the most memory of the process, in MiB."""
-
-    steps: tuple[float, ...] = ()
-    compiling: tuple[float, ...] = ()
-    peak: float | None = None
-
-
-def _timing(path: Path) -> _Timing:
-    """Empty if any line cannot be read, because a part of the list would give a wrong total."""
-    if not path.is_file():
-        return _Timing()
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    except ValueError:
-        return _Timing()
-    found: dict[str, list[float]] = {"seconds": [], "compile_seconds": [], "peak_mib": []}
-    for line in lines:
-        named = [name for name in found if isinstance(line, dict) and type(line.get(name)) in (int, float)]
-        if not named:
-            return _Timing()
-        found[named[0]].append(line[named[0]])
-    steps, compiling, peaks = map(tuple, found.values())
-    return _Timing(steps=steps, compiling=compiling, peak=max(peaks, default=None))
 
 
 def _commands(bundle: Bundle) -> tuple[Command, ...]:

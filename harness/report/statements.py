@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.attestation import Attestation, Claim, Refused, Signed, Waiver, Withdrawn
 from harness.evidence.bundle import Bundle
-from harness.levels.submission import Submission, objection, statement_files
+from harness.levels.submission import Submission, objection, statement_files, waiver_objection
 from harness.report.words import Mark, count
 
 VALID = Mark(glyph="✓", word="valid", tone="pass")
@@ -43,7 +43,7 @@ def build_statements(submission: Submission) -> Statements:
     statements, bundle = submission.statements, submission.bundle
     rows = (
         *(_attestation(bundle, signed) for signed in statements.attestations),
-        *(_waiver(bundle, signed) for signed in statements.waivers),
+        *(_waiver(submission, signed) for signed in statements.waivers),
         *map(_withdrawn, statements.withdrawn),
         *map(_refused, statements.refused),
     )
@@ -62,9 +62,9 @@ def _attestation(bundle: Bundle, signed: Attestation) -> StatementRow:
     return _row(signed, IDLE if why else VALID, why or "")
 
 
-def _waiver(bundle: Bundle, signed: Signed[Waiver]) -> StatementRow:
-    same = signed.statement.case_digest == bundle.case.digest()
-    return _row(signed, VALID if same else IDLE, signed.statement.reason if same else "is about another case")
+def _waiver(submission: Submission, signed: Signed[Waiver]) -> StatementRow:
+    why = waiver_objection(signed, submission)
+    return _row(signed, IDLE if why else VALID, why or signed.statement.reason)
 
 
 def _withdrawn(entry: Withdrawn) -> StatementRow:

@@ -17,7 +17,7 @@ from harness.base.digest import digest_each, digest_tensors
 from harness.base.records import write_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import DEFAULT_CASE, Case, load_case
-from harness.cases.runs_of_a_case import TRAINING, required_runs, role, runs_of
+from harness.cases.runs_of_a_case import TRAINING, floor_runs, required_runs, role, runs_of
 from harness.cases.task import INFERENCE, PRETRAIN
 from harness.certify.jobs import WATCHED_RUNS
 from harness.evidence.bundle import Bundle, finish_bundle
@@ -59,7 +59,7 @@ RUN = {
     "seconds": 118.4,
     "host": "runner-7",
 }
-
+START = {"nonce": "1" * 64, "committed": "2026-01-30T12:00:00+00:00"}
 
 AT = datetime(2026, 2, 1, tzinfo=UTC)  # a day after the examples were run
 
@@ -198,13 +198,16 @@ def write_example(
     occasion: Mapping[str, Any] | None = None,
     source: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | None = START,
 ) -> Bundle:
     """Writes a bundle. `change` returns the line to record, or None to end that run's trace before it, unfinished.
 
     `outcomes` replaces how a run ended; a run whose outcome is not `completed` gets no footer. `parameters` and
-    `answers` are what a run leaves: one that trains, and one that is asked.
+    `answers` are what a run leaves: one that trains, and one that is asked. Without `start` it is an older version's.
     """
     case = case or example_case()
+    if floor:
+        case = case.with_changes(training={**case.training.model_dump(), "floor_repeats": floor})
     standards = standards or tuple(map(_standard, case.standards))
     case = case.with_changes(standards=tuple(standard.name for standard in standards))
     write_json(directory / "case.json", case.record())
@@ -215,6 +218,8 @@ def write_example(
     clean = {"revision": "1234567890abcdef", "dirty": False, "sha256": "d" * 64}
     write_json(directory / "source.json", {**clean, **(source or {})})
     write_json(directory / "run.json", {**RUN, "command": ["certify", "run", case.name], **(occasion or {})})
+    if start is not None:
+        write_json(directory / "start.json", start)
     (directory / "inputs").mkdir()
     weights, batches = example_inputs()
     save_file(batches, directory / "inputs" / BATCHES)
@@ -227,7 +232,7 @@ def write_example(
     (directory / "tensors").mkdir()
     evaluation = None if case.inference is None else example_evaluation(case)
     made = _Made(case=case, evaluation=evaluation, change=change, parameters=parameters, answers=answers, header=header)
-    for run in (*required_runs(case), *(f"floor-{index}" for index in range(1, floor + 1))):
+    for run in (*required_runs(case), *floor_runs(case)):
         _write_run(directory, made, run, (outcomes or {}).get(run))
     return finish_bundle(directory)
 

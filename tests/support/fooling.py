@@ -23,13 +23,20 @@ from harness.evidence.bundle import Bundle, finish_bundle, read_bundle
 from harness.levels.rule import Level, certify
 from harness.levels.submission import Submission, claim_of, read_submission
 from harness.runs.trace import TraceHeader
-from tests.support.bundles import edit_json, write_example
+from tests.support.bundles import START, edit_json, write_example
 
 UTC = datetime.UTC
 DAY = datetime.datetime(2026, 2, 10, 12, tzinfo=UTC)
 SIGNED = datetime.datetime(2026, 2, 5, tzinfo=UTC)
 SECOND = {"started": "2026-02-02T08:00:00+00:00", "host": "test-runner"}
-PEOPLE = {"dana": ("Dana", Role.DEVELOPER), "li": ("Li Wei", Role.DEV_TEAM), "tess": ("Tess", Role.TEST_TEAM)}
+SECOND_START = {"nonce": "2" * 64, "committed": START["committed"]}
+PEOPLE = {
+    "dana": ("Dana", Role.DEVELOPER),
+    "li": ("Li Wei", Role.DEV_TEAM),
+    "tess": ("Tess", Role.TEST_TEAM),
+    "wu": ("Wu", Role.DEV_TEAM),
+}
+SIGNERS = ("dana", "li", "tess")  # Wu has no part, so she may waive
 REFUSED, NONE, UNTESTED, PRELIMINARY, VALIDATED = None, Level.NONE, Level.UNTESTED, Level.PRELIMINARY, Level.VALIDATED
 
 
@@ -46,7 +53,7 @@ def write(directory: Path, header: Callable[[TraceHeader], TraceHeader] = lambda
 
 def write_second(directory: Path, **more: Any) -> Bundle:
     """Another occasion, whose steps took other times."""
-    write(directory, **{"occasion": SECOND, **more})
+    write(directory, **{"occasion": SECOND, "start": SECOND_START, **more})
     for timing in directory.glob("runs/*/timing.jsonl"):
         timing.write_bytes(timing.read_bytes().replace(b"0.02", b"0.03"))
     return finish_bundle(directory)
@@ -103,7 +110,7 @@ class Scene:
         """Everybody signs the first bundle, in place of what was signed before."""
         shutil.rmtree(self.first / "attestations", ignore_errors=True)
         first = self.made or read_bundle(self.first)
-        for key in PEOPLE:
+        for key in SIGNERS:
             self.attest(self.first, key, bundle=first)
 
     def forge(self) -> None:

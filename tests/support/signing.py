@@ -43,6 +43,8 @@ WAIVER = Waiver(
     until=date(2026, 7, 15),
     role=Role.TEST_TEAM,
     stated_at=NOON,
+    scope="CPU, one process, float32",
+    bundle="a" * 64,
 )
 
 

@@ -162,6 +162,12 @@ def test_a_waiver_can_be_withdrawn(office: Path, trust: Trust) -> None:
         ("reason", "", "reason"),
         ("criterion", "a\nb", "criterion"),
         ("case_digest", "c", "case_digest"),
+        ("until", date(2026, 12, 13), "more than 180 days"),
+        ("until", date(9999, 12, 31), "more than 180 days"),
+        ("scope", None, "names no scope"),
+        ("bundle", None, "neither or both"),
+        ("revision", "a" * 40, "neither or both"),
+        ("bundle", "a", "bundle"),
     ],
 )
 def test_an_unsound_waiver_is_not_signed(office: Path, field: str, value: Any, message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.attestation import Role, sign
+from harness.attestation import Role, Waiver, read, sign
 from harness.cli import level as commands
 from harness.evidence.bundle import read_bundle
 from harness.levels.rule import Level
@@ -102,6 +102,8 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
         ("waive", "bundle", "everything", *WAIVER, *WAIVE[3:]), "There is no criterion 'everything' in bundle"),
     "waive until no day": ((*WAIVE, "--reason", "x", "--until", "soon"), "'soon' is not a day"),
     "waive until a day that is gone": ((*WAIVE, "--reason", "x", "--until", "2020-01-31"), "it ends on 2020-01-31"),
+    "waive for longer than half a year": (
+        (*WAIVE, "--reason", "x", "--until", "9999-12-31"), "more than 180 days after it is stated"),
     "waive as a developer": (
         ("waive", "bundle", "official-steps", *WAIVER, "--role", "developer", "--key", "dana.key"),
         "a developer cannot waive"),
@@ -229,10 +231,26 @@ def test_a_withdrawal_by_another_person_is_refused(certify_: Call, here: Path) -
 
 
 def test_a_waiver_is_shown_and_is_not_released(certify_: Call, here: Path) -> None:
+    attested(certify_)
     assert certify_(*WAIVE, *WAIVER).code == 0
     result = certify_("level", "bundle", "--trust", "trust.yaml")
     assert "met     Validated   Every criterion passes: official-steps waived by Li Wei" in result.out
     assert "missing Released    Nothing is waived: official-steps waived by Li Wei" in result.out
+
+
+def test_a_waiver_of_a_revision_names_the_revision_and_no_bundle(certify_: Call, here: Path) -> None:
+    attested(certify_)
+    path = Path(json.loads(certify_(*WAIVE, *WAIVER, "--revision", "--json").out)["statement"])
+    waiver = read(path.read_bytes()).statement
+    assert isinstance(waiver, Waiver)
+    assert (waiver.bundle, waiver.revision) == (None, read_bundle(here / "bundle").source.revision)
+    assert "waived by Li Wei" in certify_("level", "bundle", "--trust", "trust.yaml").out
+
+
+def test_a_waiver_that_does_not_count_is_rejected_by_verify(certify_: Call, here: Path) -> None:
+    assert certify_(*WAIVE, *WAIVER).code == 0
+    result = certify_("verify", "bundle", "--trust", "trust.yaml")
+    assert result.code == 2 and "does not count before the developer who ran it has signed" in result.out
 
 
 @pytest.mark.parametrize("asked", Level)

@@ -22,8 +22,10 @@ from harness.base.digest import digest_file
 from harness.base.errors import CertifyError
 from harness.evidence.bundle import finish_bundle
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Level
+from harness.levels.rule import Level, certify
+from harness.levels.scope import scope
 from harness.levels.submission import read_submission
+from harness.report import render_report
 from harness.runs.trace import Step, TraceHeader
 from harness.standards import Standard, load_standard, parse_standard
 from tests.support.bundles import edit_json, example_step, write_example, write_page_of
@@ -88,9 +90,18 @@ def test_the_honest_chain_is_released(scene: Scene) -> None:
 def test_a_second_run_within_the_floor_is_released_too(scene: Scene) -> None:
     def spoil(scene: Scene) -> None:
         again(floor=2)(scene)
-        second_made(change=aside)(scene)
+        second_made(floor=2, change=aside)(scene)
 
     assert scene.outcome(spoil) is Level.RELEASED
+
+
+def test_the_page_states_that_independence_is_the_word_of_who_signed(scene: Scene) -> None:
+    trust = load_trust(trust_file(scene.root))
+    first, second = read_submission(scene.first, trust, DAY), scene.read_second(trust)
+    certificate = certify(first, DAY, [second])
+    (found,) = [one for one in certificate.requirements if "independent run" in one.text]
+    assert found.met and found.detail.endswith("; that it is independent is the word of Tess")
+    assert "that it is independent is the word of Tess" in render_report(first, certificate)
 
 
 def at_step(run: str, number: int, **values: Any) -> Fooling:
@@ -162,17 +173,25 @@ def on_an_npu(environment: dict[str, Any]) -> None:
     environment["device"] = "Ascend"
 
 
-def waived(scene: Scene, until: str = "2026-12-31", of: str | None = None, **made: Any) -> None:
-    """A bundle whose every open criterion is waived by the development team."""
+def waived(scene: Scene, until: str = "2026-06-30", by: str = "wu", **made: Any) -> None:
+    """A bundle whose every open criterion is waived by someone who has no part in it."""
     again(**(made or {"change": drifting}))(scene)
     scene.sign_all()
     scene.signing = False
-    assert scene.made is not None
+    bundle = scene.made
+    assert bundle is not None
+    whole = {"case_digest": bundle.case.digest(), "scope": scope(bundle).line, "bundle": bundle.digest}
     last = datetime.date.fromisoformat(until)
-    for criterion in {f.criterion for f in scene.made.findings if f.outcome is not Outcome.PASS}:
-        waiver = Waiver(criterion=criterion, case_digest=of or scene.made.case.digest(), reason="known", until=last,
-                        role=Role.DEV_TEAM, stated_at=SIGNED)  # fmt: skip
-        scene.put(scene.first, waiver, "li")
+    for criterion in {f.criterion for f in bundle.findings if f.outcome is not Outcome.PASS}:
+        waiver = Waiver(criterion=criterion, reason="known", until=last, role=PEOPLE[by][1], stated_at=SIGNED,
+                        **whole)  # fmt: skip
+        scene.put(scene.first, waiver, by)
+
+
+def waived_by_her_other_key(scene: Scene) -> None:
+    """The developer waives her own finding with a key of the development team."""
+    scene.trust = {"wu": {"person": "Dana"}}
+    waived(scene)
 
 
 def drifting(run: str, step: Step) -> Step:
@@ -208,11 +227,28 @@ def second_as_copy(scene: Scene) -> None:
     shutil.copytree(scene.first, scene.second)
 
 
-def second_as_redated_copy(scene: Scene) -> None:
-    second_as_copy(scene)
-    edit_json(scene.second / "run.json", lambda run: run.update({**SECOND, "seconds": 99.5}))
-    finish_bundle(scene.second)
-    scene.attest(scene.second, "tess")
+def redated_copy(**start: Any) -> Fooling:
+    """A copy of the first run with another date, another nonce if one is given, and a line end more in its times."""
+
+    def spoil(scene: Scene) -> None:
+        second_as_copy(scene)
+        edit_json(scene.second / "run.json", lambda run: run.update({**SECOND, "seconds": 99.5}))
+        edit_json(scene.second / "start.json", lambda drawn: drawn.update(start))
+        with (scene.second / "runs" / "subject-1" / "timing.jsonl").open("a") as file:
+            file.write("\n" if start else "")
+        finish_bundle(scene.second)
+        scene.attest(scene.second, "tess")
+
+    return spoil
+
+
+def one_repeat_more(scene: Scene) -> None:
+    """A perturbed repeat that the case does not have, far off, so that the floor is wide."""
+    again(floor=2, change=narrow)(scene)
+    second_made(floor=2, change=aside)(scene)
+    source = scene.first / "runs" / "floor-1"
+    shutil.copytree(source, scene.first / "runs" / "floor-3")
+    scene.made = finish_bundle(scene.first)
 
 
 def exact_as_the_subject(run: str, step: Step) -> Step:
@@ -336,9 +372,14 @@ FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
     "a second run that differs where no floor was measured": (second_made(change=aside), VALIDATED),
     "a second run that fails": (second_made(change=drifting), VALIDATED),
     "a second run from a dirty tree": (second_made(source={"dirty": True}), VALIDATED),
-    "a copy for the second run, dated anew": (second_as_redated_copy, VALIDATED),
+    "a copy for the second run, dated anew": (redated_copy(), VALIDATED),
+    "a copy for the second run with another nonce": (redated_copy(nonce="3" * 64), VALIDATED),
+    "a second run judged by fewer standards": (second_made(standards=(load_standard("official"),)), VALIDATED),
+    "a second run whose floor only the first measured": (
+        lambda s: (again(floor=2)(s), second_made(change=aside)(s)), VALIDATED),
+    "one perturbed repeat more than the case has": (one_repeat_more, REFUSED),
     "a second run beyond the floor": (
-        lambda s: (again(floor=2, change=narrow)(s), second_made(change=aside)(s)), VALIDATED),
+        lambda s: (again(floor=2, change=narrow)(s), second_made(floor=2, change=aside)(s)), VALIDATED),
     "a second run that the developer made": (second_made("dana"), VALIDATED),
     "a second run of another implementation": (
         second_made(header=as_runner("subject", "elsewhere:Subject")), VALIDATED),
@@ -348,7 +389,8 @@ FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
         lambda s: (waived(s, case=SHORT), second_made(case=SHORT)(s)), VALIDATED),
     "a waiver of convergence": (lambda s: waived(s, change=flat), UNTESTED),
     "a waiver that ended": (lambda s: waived(s, until="2026-02-06"), UNTESTED),
-    "a waiver of another case": (lambda s: waived(s, of="0" * 64), UNTESTED),
+    "a waiver by the team that accepts": (lambda s: waived(s, by="li"), UNTESTED),
+    "a waiver by the developer with another key": (waived_by_her_other_key, UNTESTED),
     "evidence of 181 days ago": (lambda s: moved(s, LATE), UNTESTED),
     "a clock that was set back": (lambda s: moved(s, EARLY), UNTESTED),
 }  # fmt: skip
@@ -384,10 +426,10 @@ def small(tmp_path_factory: pytest.TempPathFactory, honest: Scene) -> Scene:
     withdrawn = scene.attest(scene.first, "dana")
     scene.attest(scene.first, "li")
     scene.put(scene.first, Withdrawal(withdraws=digest_file(withdrawn), reason="oops", stated_at=SIGNED), "dana")
-    until = datetime.date(2026, 12, 31)
+    until = datetime.date(2026, 6, 30)
     waiver = Waiver(criterion="official-steps", case_digest=bundle.case.digest(), reason="short", until=until,
-                    role=Role.DEV_TEAM, stated_at=SIGNED)  # fmt: skip
-    scene.put(scene.first, waiver, "li")
+                    role=Role.DEV_TEAM, stated_at=SIGNED, scope=scope(bundle).line, bundle=bundle.digest)  # fmt: skip
+    scene.put(scene.first, waiver, "wu")
     trust_file(root)
     return scene
 

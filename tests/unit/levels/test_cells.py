@@ -141,7 +141,7 @@ def test_a_waiver_holds_for_its_scope_alone(passed: Bundle) -> None:
     failed = with_outcome(on(passed, 0), "probe", Outcome.FAIL)
     assert any(one.outcome is Outcome.FAIL for one in failed.findings)
 
-    def level(bundle: Bundle, line: str | None) -> Level:
+    def level(bundle: Bundle, line: str | None, person: str = "Li") -> Level:
         waiver = Waiver(
             criterion="probe",
             case_digest=bundle.case.digest(),
@@ -150,12 +150,16 @@ def test_a_waiver_holds_for_its_scope_alone(passed: Bundle) -> None:
             role=Role.DEV_TEAM,
             stated_at=FIRST,
             scope=line,
+            revision="a" * 40,
         )
-        waived = Signed(statement=waiver, person="Li", key_id="", digest="")
-        statements = dataclasses.replace(NOTHING_SIGNED, waivers=(waived,))
+        waived = Signed(statement=waiver, person=person, key_id="", digest="")
+        submission = signed(bundle, developer=0)
+        statements = dataclasses.replace(submission.statements, waivers=(waived,))
         return certify(Submission(bundle=bundle, statements=statements), FIRST + DAY).level
 
     elsewhere = _environment(failed, packages={"mindspore": "2.10.0"})
     line = scope(failed).line
     assert (level(failed, line), level(elsewhere, line)) == (Level.PRELIMINARY, Level.UNTESTED)
-    assert level(elsewhere, None) is Level.PRELIMINARY  # as an older version signed it
+    assert level(elsewhere, scope(elsewhere).line) is Level.PRELIMINARY
+    assert level(failed, None) is Level.UNTESTED  # as an older version signed it
+    assert level(failed, line, person="developer") is Level.UNTESTED

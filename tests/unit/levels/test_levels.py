@@ -11,7 +11,7 @@ from harness.attestation import Attestation, Role
 from harness.cases.task import INFERENCE, PRETRAIN
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
-from harness.evidence.provenance import Baseline, Source
+from harness.evidence.provenance import Baseline, Source, Start
 from harness.levels.cells import cells
 from harness.levels.rule import Certificate, Level, Requirement, certify
 from harness.levels.submission import NOTHING_SIGNED, Submission, claim_of
@@ -297,7 +297,9 @@ def test_a_bundle_of_one_task_gives_no_level_of_the_other(inference: Bundle, exa
 
 
 def test_a_training_run_is_no_second_run_of_inference(inference: Bundle, example: Bundle) -> None:
-    other = dataclasses.replace(example, occasion=dataclasses.replace(example.occasion, host="elsewhere"), timings={})
+    elsewhere = dataclasses.replace(example.occasion, host="elsewhere")
+    start = Start(nonce="2" * 64, committed=None)
+    other = dataclasses.replace(example, occasion=elsewhere, start=start, timings={})
     found = certify(Submission(bundle=inference), AT, [Submission(bundle=other)])
     (second,) = [r for r in found.requirements if "independent run" in r.text]
     assert (second.met, second.detail) == (False, f"{example.path.name} is a run of another case")

@@ -12,6 +12,7 @@ from harness.attestation import Claim, Role, Statement, Waiver, Withdrawal, keyg
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import ATTESTATIONS
 from harness.levels.rule import certify
+from harness.levels.scope import scope
 from harness.levels.submission import Submission, claim_of, read_submission
 from harness.report import render_report
 from harness.report.statements import Statements, build_statements
@@ -45,9 +46,10 @@ def claim(bundle: Bundle, role: Role = Role.DEVELOPER, **changes: str) -> Claim:
     return dataclasses.replace(claim_of(bundle, role, AT), **changes)
 
 
-def waiver(bundle: Bundle, **changes: str) -> Waiver:
+def waiver(bundle: Bundle, /, **changes: str) -> Waiver:
     until = date(2026, 6, 30)
-    asked = {"criterion": "official-steps", "case_digest": bundle.case.digest(), "reason": "It is a short case."}
+    asked = {"criterion": "official-steps", "case_digest": bundle.case.digest(), "reason": "It is a short case.",
+             "scope": scope(bundle).line, "bundle": bundle.digest}  # fmt: skip
     return Waiver(**{**asked, **changes}, until=until, role=Role.DEV_TEAM, stated_at=AT)
 
 
@@ -71,7 +73,8 @@ def test_a_valid_statement_is_shown_with_person_role_and_date(office: Path, bund
 
 
 def test_a_waiver_is_shown_with_its_end_and_reason(office: Path, bundle: Bundle) -> None:
-    (row,) = build_statements(submitted(office, bundle, [("wu", waiver(bundle))])).rows
+    _, row = build_statements(submitted(office, bundle, [("li", claim(bundle)), ("wu", waiver(bundle))])).rows
+    assert (row.mark.word, row.person) == ("valid", "wu")
     assert (row.what, row.detail) == ("official-steps waived until 2026-06-30", "It is a short case.")
 
 
@@ -80,11 +83,17 @@ def test_a_statement_that_counts_for_no_level_is_not_shown_as_valid(office: Path
         ("li", claim(bundle, manifest_digest="a" * 64)),
         ("li", claim(bundle, scope="Qwen3 on everything")),
         ("wu", waiver(bundle, case_digest="b" * 64)),
+        ("wu", waiver(bundle, scope="Qwen3 on everything")),
+        ("wu", waiver(bundle, bundle="b" * 64)),
+        ("wu", waiver(bundle)),
     ]
     assert sorted(rows(build_statements(submitted(office, bundle, signed)))) == [
         ("li", "does not count", "does not match what the bundle shows"),
         ("li", "does not count", "is about another bundle"),
+        ("wu", "does not count", "does not count before the developer who ran it has signed"),
+        ("wu", "does not count", "is about another bundle or revision"),
         ("wu", "does not count", "is about another case"),
+        ("wu", "does not count", "is about another scope"),
     ]
 
 

@@ -228,7 +228,7 @@ def load(directory: Path) -> None:
     global tokenize
     from transformers import AutoTokenizer
 
-    tokenize = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+    tokenize = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
 
 
 def encode(line: str) -> list[int]:

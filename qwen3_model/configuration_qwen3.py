@@ -2,7 +2,8 @@
 
 Reads a published `config.json` (or its fields) into one frozen record, or raises a single error that lists every
 problem. No framework is imported here: a reader of configurations needs none.
-Features that the model does not implement (rope scaling, biases, sliding windows, dropout) are an error, never ignored.
+Features that the model does not implement (rope scaling, biases, sliding windows, dropout, quantization) are an error,
+never ignored. Fields without effect on the model, and fields that are null, are read over.
 """
 
 import json
@@ -71,18 +72,26 @@ class Qwen3Config:
     def from_hf(cls, source: Mapping[str, Any] | str | Path) -> "Qwen3Config":
         """The configuration in a mapping, in a `config.json`, or in the directory that holds one.
 
-        `dtype` (transformers from 4.56) is read as `torch_dtype`; `layer_types` must be full attention throughout.
+        `dtype` (transformers from 4.56) is read as `torch_dtype`, and `rope_parameters` (from 5) as `rope_theta`;
+        `layer_types` must be full attention throughout. Of several `eos_token_id` the first is kept, and a
+        `sliding_window` that `use_sliding_window` does not use is none.
 
         Raises:
             Qwen3ConfigError: with all unknown, missing, mistyped and unsupported fields at once.
         """
         values = dict(source) if isinstance(source, Mapping) else _read_json(Path(source))
+        # null states nothing
+        values = {name: value for name, value in values.items() if value is not None and name not in _WITHOUT_EFFECT}
         layer_types = values.pop("layer_types", [])
-        if "dtype" in values and "torch_dtype" not in values:
-            values["torch_dtype"] = values.pop("dtype")
+        other_names = list(_take_other_names(values))
         if isinstance(values.get("architectures"), list):
             values["architectures"] = tuple(values["architectures"])
-        problems = [*_layer_type_problems(layer_types), *_key_problems(values), *_problems(values)]
+        eos = values.get("eos_token_id")
+        if isinstance(eos, list) and eos and all(_is_a(int, one) for one in eos):
+            values["eos_token_id"] = eos[0]
+        if _is_a(int, values.get("sliding_window")):  # without effect; use_sliding_window is rejected
+            del values["sliding_window"]
+        problems = [*other_names, *_layer_type_problems(layer_types), *_key_problems(values), *_problems(values)]
         if problems:
             raise Qwen3ConfigError(problems)
         return cls(**values)
@@ -108,6 +117,24 @@ _REQUIRED = frozenset(
         "rope_theta",
         "rms_norm_eps",
         "hidden_act",
+    }
+)
+# What transformers and others write into `config.json` without effect on the model.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "_name_or_path",
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_commit_hash",
+        "pad_token_id",
+        "tokenizer_class",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "use_return_dict",
+        "torchscript",
+        "unsloth_fixed",
+        "unsloth_version",
     }
 )
 _POSITIVE = (
@@ -140,12 +167,39 @@ _ONLY_SUPPORTED: Mapping[str, Any] = MappingProxyType(
 def _read_json(path: Path) -> dict[str, Any]:
     path = path / "config.json" if path.is_dir() else path
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Qwen3ConfigError([f"{path}: {error}"]) from error
+        text = path.read_text(encoding="utf-8-sig")
+        if text.startswith("version https://git-lfs"):
+            raise Qwen3ConfigError([f"{path}: a Git LFS pointer, not the file; run 'git lfs pull' there"])
+        values = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, Qwen3ConfigError):
+            raise
+        raise Qwen3ConfigError([f"{path}: {getattr(error, 'strerror', None) or error}"]) from error
     if not isinstance(values, dict):
         raise Qwen3ConfigError([f"{path}: expected a JSON object, got {type(values).__name__}"])
     return values
+
+
+def _take_other_names(values: dict[str, Any]) -> Iterator[str]:
+    """Gives fields of newer releases their older names; every problem of them."""
+    if "dtype" in values:
+        dtype = values.pop("dtype")
+        if values.setdefault("torch_dtype", dtype) != dtype:
+            yield f"dtype: {dtype!r} contradicts torch_dtype {values['torch_dtype']!r}"
+    scaling = values.get("rope_scaling")
+    if isinstance(scaling, dict) and scaling.get("rope_type", scaling.get("type")) == "default":
+        del values["rope_scaling"]
+    rope = values.pop("rope_parameters", None)
+    if rope is None:
+        return
+    if not isinstance(rope, dict):
+        yield f"rope_parameters: expected an object with rope_theta and rope_type, got {rope!r}"
+        return
+    kind = rope.get("rope_type", "default")
+    if kind != "default":
+        yield f"rope_parameters: only rope_type 'default' is implemented, got {kind!r}"
+    if "rope_theta" in rope and values.setdefault("rope_theta", rope["rope_theta"]) != rope["rope_theta"]:
+        yield f"rope_parameters: rope_theta {rope['rope_theta']!r} contradicts rope_theta {values['rope_theta']!r}"
 
 
 def _layer_type_problems(layer_types: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import deserialize
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _DTYPES: Mapping[str, type[np.generic]] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+_LFS = b"version https://git-lfs"
+_POINTER = "a Git LFS pointer, not the file; run 'git lfs pull' there"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -37,14 +39,82 @@ def load_safetensors(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     """All tensors of a file, of an index's shards, or of a directory that holds either; bfloat16 widened to float32.
 
     Raises:
-        WeightsError: nothing to read, a shard that differs from the index, or a dtype that is not floating point.
+        WeightsError: nothing to read, a shard that differs from the index, a file that is cut or is a Git LFS pointer,
+            or a dtype that is not floating point.
     """
-    path = Path(path)
+    path = _weights_file(Path(path))
+    return _load_index(path) if path.name.endswith(".json") else _load_file(path)
+
+
+def check_safetensors(path: str | Path) -> None:
+    """Checks the files that `load_safetensors` would read by their headers and sizes alone.
+
+    Raises:
+        WeightsError: a file is missing, is cut, is a Git LFS pointer, or is no safetensors file.
+    """
+    path = _weights_file(Path(path))
+    files = [path]
+    if path.name.endswith(".json"):
+        files = [path.parent / name for name in sorted(set(_weight_map(path).values()))]
+    problems = [
+        f"missing shard: {file.name}" if not file.is_file() else f"{file.name}: {damage}"
+        for file in files
+        if not file.is_file() or (damage := _damage(file))
+    ]
+    if problems:
+        raise WeightsError(str(path), problems)
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is the text that Git LFS keeps in place of a large file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_LFS)) == _LFS
+    except OSError:
+        return False
+
+
+def _weights_file(path: Path) -> Path:
     if path.is_dir():
         path = path / INDEX_FILE if (path / INDEX_FILE).is_file() else path / SINGLE_FILE
     if not path.is_file():
         raise WeightsError(str(path), ["no such file"])
-    return _load_index(path) if path.name.endswith(".json") else _load_file(path)
+    return path
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    if is_lfs_pointer(index):
+        raise WeightsError(str(index), [_POINTER])
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise WeightsError(str(index), ["no JSON object with a weight_map"]) from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise WeightsError(str(index), ["weight_map: expected names of files by names of tensors"])
+    return found
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a safetensors file by its header and size; None for a whole one.
+
+    Source: the format of safetensors: 8 bytes with the header's size, the header as JSON, the data.
+    """
+    if is_lfs_pointer(path):
+        return _POINTER
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            return f"cut, or no safetensors file: it has {size:,} bytes and no whole header"
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            whole = 8 + length + max(ends, default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            return "no safetensors file: its header cannot be read"
+    if size != whole:
+        return f"it has {size:,} of {whole:,} bytes: the download is not complete" if size < whole else "it is too long"
+    return None
 
 
 def save_safetensors(tensors: Tensors, directory: str | Path, max_shard_size: int | str = "5GB") -> list[Path]:
@@ -97,7 +167,7 @@ def _mismatches(shapes: Mapping[str, tuple[int, ...]], tensors: Tensors) -> Iter
 
 
 def _load_index(path: Path) -> dict[str, npt.NDArray[Any]]:
-    weight_map: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    weight_map = _weight_map(path)
     tensors: dict[str, npt.NDArray[Any]] = {}
     problems = []
     for name in sorted(set(weight_map.values())):
@@ -115,7 +185,12 @@ def _load_index(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _load_file(path: Path) -> dict[str, npt.NDArray[Any]]:
-    records = deserialize(path.read_bytes())
+    if damage := _damage(path):
+        raise WeightsError(str(path), [damage])
+    try:
+        records = deserialize(path.read_bytes())
+    except SafetensorError as error:
+        raise WeightsError(str(path), [str(error)]) from None
     problems = [
         f"{key}: dtype {record['dtype']} is not supported for weights"
         for key, record in records

@@ -1,6 +1,7 @@
 """Files that are written completely or not at all."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,18 +10,27 @@ from typing import BinaryIO
 
 from harness.base.errors import InputError
 
+OVERWRITE = "Choose another name, or replace it with --overwrite."
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextlib.contextmanager
-def whole_file(destination: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+def whole_file(destination: Path, *, overwrite: bool, replace: str = "") -> Iterator[BinaryIO]:
     """A file to write to; it gets its name only when the block ends without an error.
 
     A kill leaves `NAME.*.partial` in the same directory, which no reader reads as the file.
 
+    Args:
+        destination: The file.
+        overwrite: Whether an existing file is replaced.
+        replace: The sentence about what to do where it exists, of a command that has an option for it.
+
     Raises:
-        InputError: the destination exists and `overwrite` is not set, or it cannot be written.
+        InputError: the destination exists and `overwrite` is not set, or it cannot be written, also because the disk
+            is full.
     """
     if os.path.lexists(destination) and not overwrite:
-        raise InputError(f"{destination} exists. Choose another name, or replace it with --overwrite.")
+        raise InputError(f"{destination} exists. {replace or 'Choose another name, or remove it.'}")
     if destination.is_dir():
         raise InputError(f"{destination} is a directory.")
     try:
@@ -35,6 +45,10 @@ def whole_file(destination: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(destination)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise InputError(f"{destination} cannot be written: {error.strerror}. Nothing was replaced.") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,7 +10,8 @@ from harness.cases.case import Case
 from harness.cases.data import Corpus, Tokenizer
 from harness.cases.runs_of_a_case import judges_layout
 from harness.cases.sections import Checkpoint
-from harness.corpus.tokenizers import load_tokenizer
+from harness.corpus.tokenizers import FILES as TOKENIZER_FILES
+from harness.corpus.tokenizers import check_directory, load_tokenizer
 from harness.runs.inputs import Inputs
 from harness.standards import Standard, load_standard
 from qwen3_model.configuration_qwen3 import Qwen3Config, Qwen3ConfigError
@@ -168,14 +169,15 @@ def with_model(case: Case, directory: Path) -> Case:
     begins with them, and inference runs with them.
 
     Raises:
-        InputError: the directory is of no Qwen3 that is implemented.
+        InputError: the directory is of no Qwen3 that is implemented, or its tokenizer cannot be used.
     """
     try:
         model = Qwen3Config.from_hf(directory)
     except Qwen3ConfigError as error:
         raise InputError(f"{directory} cannot be used: {error}") from None
     sources = dict[str, Any]()
-    if (directory / "tokenizer.json").is_file():
+    if any((directory / name).is_file() for name in TOKENIZER_FILES):
+        check_directory(directory, chat=case.inference is not None or case.data.corpus.of_conversations)
         sources["tokenizer"] = Tokenizer(kind="huggingface", path=str(directory)).model_dump()
     weights = case.with_checkpoint(Checkpoint(kind="huggingface", path=str(directory)))
     return with_fields(case, {"data": sources, "model": model.to_hf(), **weights})

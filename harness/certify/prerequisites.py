@@ -19,9 +19,11 @@ from harness.cases.case import Case
 from harness.certify import environment
 from harness.certify.estimate import memory_of_a_run, nearest, parameter_count
 from harness.certify.jobs import Options
+from harness.corpus.tokenizers import check_directory
 from harness.runners.launcher import DETERMINISM
 from harness.runners.registry import check_mindformers, check_policy, find_runner, needs_of
 from harness.runs.trace import Side
+from qwen3_model.weights import WeightsError, check_safetensors
 
 GIB = 2**30
 LEAST_DISK_GIB = 1
@@ -122,10 +124,11 @@ def together(every: Sequence[Needs]) -> Needs:
 
 
 def check(case: Case, options: Options, sides: Sequence[Side]) -> None:
-    """Refuses runs that cannot be made here; their corpus is read later.
+    """Refuses runs that cannot be made here; their corpus is read later. Of a checkpoint and a tokenizer the files are
+    checked, not their content.
 
     Raises:
-        InputError: a runner is not known, or cannot run the case.
+        InputError: a runner is not known, or cannot run the case; or files of a checkpoint or tokenizer are damaged.
         MissingPrerequisite: with everything that is missing.
     """
     for side in sides:
@@ -136,6 +139,7 @@ def check(case: Case, options: Options, sides: Sequence[Side]) -> None:
         check_mindformers(case)
     if "reference" in sides:
         check_processes(case, options)
+    _check_files(case)
     missing = [one for one in prerequisites(needs(case, options, sides)) if not one.met]
     if missing:
         raise MissingPrerequisite("\n".join([f"{case.name} cannot run here:", *(f"  {one}" for one in missing)]))
@@ -154,6 +158,18 @@ def check_processes(case: Case, options: Options) -> None:
         raise InputError(f"{asked}: the reference of inference runs in one process; omit it for {case.name}.")
     if find_runner(options.reference, case.task) != case.task.reference:
         raise InputError(f"{asked}: only the runner 'torch' works over several processes, not {options.reference!r}.")
+
+
+def _check_files(case: Case) -> None:
+    tokenizer, checkpoint = case.data.tokenizer, case.checkpoint
+    if tokenizer.kind == "huggingface" and tokenizer.path is not None:
+        chat = case.inference is not None or case.data.corpus.of_conversations
+        check_directory(Path(tokenizer.path), chat=chat)
+    if checkpoint is not None and checkpoint.path is not None and Path(checkpoint.path).exists():
+        try:
+            check_safetensors(checkpoint.path)
+        except WeightsError as error:
+            raise InputError(str(error)) from None
 
 
 def prerequisites(needed: Needs) -> tuple[Prerequisite, ...]:

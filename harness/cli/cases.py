@@ -1,26 +1,36 @@
 """`certify cases`: the shipped cases."""
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.table import Column, Table
 
-from harness.cases.case import DEFAULT_CASE, load_case, shipped_cases
+from harness.cases.case import DEFAULT_CASE, load_case, read_case_file, shipped_cases
+from harness.cases.mindformers import DEFAULTS_OF, SPEED_UP, is_configuration, read_configuration
 from harness.cli.options import JsonOption
 from harness.cli.terminal import MET, out_console
 
 
 def cases(
-    show: Annotated[str | None, typer.Option(help="Print one case in full, as YAML to start a new one from.")] = None,
+    show: Annotated[
+        str | None,
+        typer.Option(
+            help="Print one case in full, as YAML to start a new one from; of a file of mindformers, also its defaults."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """List the shipped cases, or print one."""
     if show:
         chosen = load_case(show)
-        record = chosen.model_dump(mode="json")
-        print(json.dumps(record) if as_json else yaml.safe_dump(record, sort_keys=False), end="")
+        record, source = chosen.model_dump(mode="json"), _source(show)
+        if as_json:
+            print(json.dumps({**record, **source}), end="")
+        else:
+            print(yaml.safe_dump(record, sort_keys=False) + _comments(source), end="")
         return MET
     loaded = [load_case(name) for name in shipped_cases()]
     if as_json:
@@ -35,3 +45,26 @@ def cases(
         f"\nThe default is {DEFAULT_CASE}. 'certify cases --show NAME' prints one to start your own from."
     )
     return MET
+
+
+def _source(name_or_path: str) -> dict[str, Any]:
+    """Of a configuration of mindformers: which of its defaults the case has, what its file of transfers states, and
+    notes. Empty for a case."""
+    written = read_case_file(name_or_path)
+    if not is_configuration(written.value):
+        return {}
+    read = read_configuration(written)
+    defaults = {"of": DEFAULTS_OF, "fields": dict(read.defaults)}
+    return {"defaults": defaults, "parallel_speed_up": read.speed_up, "notes": list(read.notes)}
+
+
+def _comments(source: Mapping[str, Any]) -> str:
+    """The same as comments of YAML."""
+    if not source:
+        return ""
+    lines = [f"Not given, so the default of {source['defaults']['of']}:"]
+    lines += [f"  {path}: {json.dumps(value)}" for path, value in source["defaults"]["fields"].items()]
+    if source["parallel_speed_up"] is not None:
+        lines += ["Transfers are configured by:", f"  {SPEED_UP}: {json.dumps(source['parallel_speed_up'])}"]
+    lines += source["notes"]
+    return "".join(f"# {line}\n" for line in lines)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -25,26 +26,33 @@ from harness.evidence.judge import describe_place, statistic
 from harness.logs import PRINTED, Format, ImportedRun, is_import, read_import
 from harness.logs.differences import LogDifference, differences
 from harness.logs.imports import FORMATS, contradictions, import_log
+from harness.logs.sources import name_of
 from harness.runs.trace import Run, RunOutcome, read_trace
 
 STYLES = {"same": "green", "differs": "bold red", "INCONCLUSIVE": "yellow"}
 
 
 def import_(
-    logs: Annotated[list[Path], typer.Argument(help="Log files of one run, of all ranks or one, or their directory.")],
+    logs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Log files of one run, of all ranks or one, their directory or archive; - reads from a pipe."
+        ),
+    ],
     source: Annotated[
         str | None, typer.Option("--format", help=f"The tool that wrote it: {', '.join(FORMATS)}; default: detected.")
     ] = None,
     case: Annotated[str | None, typer.Option(help=f"Check it against a case. {CASE_HELP}")] = None,
     rank: Annotated[
-        str | None, typer.Option(help="The rank or file to read; default: the first with a true loss.")
+        str | None, typer.Option(help="The rank or file to read; default: the one with the most losses.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New file for it; default: NAME.import.json here.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Convert the log of a run of another tool to a file for 'certify compare'.
 
-    Everything that is omitted, repeated or unreadable is reported. The resolution of printed numbers is kept.
+    Everything that is omitted, repeated or unreadable is reported. The resolution of printed numbers is kept. If the
+    file exists with this very content, nothing is written.
     Exit code 0: imported. 1: imported, and it contradicts the case. 2: it cannot be imported.
     """
     if source is not None and source not in FORMATS:
@@ -56,15 +64,29 @@ def import_(
         run = dataclasses.replace(
             run, case={"name": chosen.name, "digest": chosen.digest()}, notes=(*run.notes, *against)
         )
-    destination = out or Path(f"{logs[0].resolve().name}.import.json")
-    with whole_file(destination, overwrite=False) as file:
-        file.write(encode_json(run))
+    destination = out or Path(f"{name_of(logs[0]) or logs[0].resolve().name}.import.json")
+    _write(run, destination)
     if as_json:
         kept = {"out": str(destination), "steps": len(run.steps), "last": run.steps[-1].step, "total": run.total}
         print(json.dumps({**kept, "format": run.source, "origin": run.origin, "notes": run.notes, "against": against}))
     else:
         _print_imported(run, against, destination)
     return NOT_MET if against else MET
+
+
+def _write(run: ImportedRun, destination: Path) -> None:
+    """Writes the file, unless it is there already.
+
+    Raises:
+        InputError: it is there with other content, or cannot be written.
+    """
+    content = encode_json(run)
+    if destination.is_file() and destination.read_bytes() == content:
+        return
+    if os.path.lexists(destination):
+        raise InputError(f"{destination} exists, with other content. Choose another name with --out, or remove it.")
+    with whole_file(destination, overwrite=False) as file:
+        file.write(content)
 
 
 def _print_imported(run: ImportedRun, against: Sequence[str], destination: Path) -> None:
@@ -76,6 +98,8 @@ def _print_imported(run: ImportedRun, against: Sequence[str], destination: Path)
         if known:
             coarsest = max(number.resolution for number in known)
             _print(f"  {name}: {len(known)} steps, " + (f"known to {coarsest:.2g}" if coarsest else "every bit"))
+        elif any(note.startswith(f"{name}: ") for note in run.notes):
+            _print(f"  {name}: no number was read")
         else:
             _print(f"  {name}: not in the log")
     for note in run.notes:

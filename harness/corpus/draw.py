@@ -13,7 +13,7 @@ from safetensors.numpy import save, save_file
 from harness.base.digest import digest_array, digest_json, digest_tensors
 from harness.base.errors import InputError
 from harness.base.records import write_json
-from harness.base.whole_files import whole_file
+from harness.base.whole_files import OVERWRITE, whole_file
 from harness.cases.case import Case
 from harness.cases.sections import Checkpoint
 from harness.cases.task import TaskName
@@ -143,7 +143,7 @@ def write_batches(tensors: dict[str, npt.NDArray[Any]], path: Path, *, overwrite
     Raises:
         InputError: the file exists and `overwrite` is not set, or it cannot be written.
     """
-    with whole_file(path, overwrite=overwrite) as file:
+    with whole_file(path, overwrite=overwrite, replace=OVERWRITE) as file:
         file.write(save(tensors))
 
 

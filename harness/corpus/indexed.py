@@ -16,14 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.digest import CHUNK_BYTES, digest_file, digest_json
 from harness.base.errors import InputError
-from harness.base.whole_files import whole_file
+from harness.base.whole_files import OVERWRITE, whole_file
 
 MAGIC = b"MMIDIDX\x00\x00"
 LEGACY_MAGIC = b"TNTIDX\x00\x00"
@@ -216,8 +216,10 @@ class IndexedWriter(contextlib.AbstractContextManager["IndexedWriter"]):
     def __enter__(self) -> "IndexedWriter":
         with contextlib.ExitStack() as files:
             # The file entered last appears first, so no index appears before its data.
-            self._index_file: BinaryIO = files.enter_context(whole_file(self._idx, overwrite=self._overwrite))
-            self._data_file: BinaryIO = files.enter_context(whole_file(self._bin, overwrite=self._overwrite))
+            self._index_file, self._data_file = (
+                files.enter_context(whole_file(path, overwrite=self._overwrite, replace=OVERWRITE))
+                for path in (self._idx, self._bin)
+            )
             self._files = files.pop_all()
         return self
 

@@ -1,4 +1,5 @@
-"""The tokenizer of a case as a directory in its inputs: that of bytes is written, any other is copied."""
+"""The tokenizer of a case as a directory in its inputs: that of bytes is written, any other is copied, or converted if
+it is in the older form of `vocab.json` and `merges.txt`."""
 
 import shutil
 from pathlib import Path
@@ -6,12 +7,13 @@ from typing import Any
 
 from harness.base.records import write_json
 from harness.cases.case import Case
-from harness.corpus.tokenizers import ChatByteTokenizer, TextTokenizer, directory_of
+from harness.corpus.tokenizers import ChatByteTokenizer, HuggingFaceTokenizer, TextTokenizer, directory_of
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
     "merges.txt", "added_tokens.json",
 )  # fmt: skip
+NEEDED_FILES = ("tokenizer.json", "tokenizer_config.json")  # of a directory that is complete without config.json
 # ChatML, as in the Qwen models, for tokenizers that have no template of their own.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
@@ -25,6 +27,11 @@ def write_tokenizer(case: Case, tokenizer: TextTokenizer, directory: Path) -> No
     directory.mkdir(parents=True, exist_ok=True)
     if case.data.tokenizer.kind != "bytes":
         with directory_of(case.data.tokenizer) as source:
+            if not all((source / name).is_file() for name in NEEDED_FILES) and isinstance(
+                tokenizer, HuggingFaceTokenizer
+            ):
+                tokenizer.save(directory)
+                return
             for name in TOKENIZER_FILES:
                 if (source / name).is_file():
                     shutil.copyfile(source / name, directory / name)

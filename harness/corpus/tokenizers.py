@@ -1,6 +1,7 @@
 """Tokenizers: single bytes, or a Hugging Face tokenizer directory read offline."""
 
 import contextlib
+import json
 import os
 import re
 import tempfile
@@ -18,8 +19,15 @@ from harness.cases.data import BYTE_VOCABULARY, Tokenizer
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.fast_bpe import BackendEncoder
 from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer
+from qwen3_model.weights import is_lfs_pointer
 
 TokenIds = npt.NDArray[np.int32]
+FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+)  # fmt: skip
+# Where a directory names Python code of its own; of a model's configuration, only the classes that a tokenizer loads.
+CODE = {"tokenizer_config.json": None, "config.json": frozenset({"AutoTokenizer", "AutoConfig"})}
 CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 CHAT_TOKEN = re.compile(f"({'|'.join(map(re.escape, CHAT_TOKENS))})")
 
@@ -98,16 +106,18 @@ class ChatByteTokenizer:
 
 
 class HuggingFaceTokenizer:
-    """A tokenizer directory, as `AutoTokenizer.from_pretrained` loads it without network.
+    """A tokenizer directory, as `AutoTokenizer.from_pretrained` loads it without network and without code.
 
     It can be created before a fork and used after it.
 
     Raises:
         MissingPrerequisite: transformers is not installed.
-        InputError: the directory has no tokenizer that can be loaded, or one without an end-of-document token.
+        InputError: the directory has no tokenizer that can be loaded, or one without an end-of-document token, or one
+            that needs code of its own.
     """
 
     def __init__(self, directory: Path) -> None:
+        check_directory(directory)
         # Threads of the Rust library do not survive a fork, and they gain nothing where all cores have workers.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
@@ -116,10 +126,10 @@ class HuggingFaceTokenizer:
             raise MissingPrerequisite(
                 "--tokenizer needs transformers. Install it with: pip install '.[torch]'"
             ) from None
-        if not directory.is_dir():
-            raise InputError(f"The tokenizer {directory} is not a directory.")
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(directory), local_files_only=True, trust_remote_code=False
+            )
             self._encoder = _encoder(self._tokenizer) if self._tokenizer.is_fast else None
         # The Rust library raises bare Exception for a damaged file, so no narrower class catches it. Some damage is
         # found only when our encoder reads what the library accepted.
@@ -142,6 +152,60 @@ class HuggingFaceTokenizer:
 
     def decode(self, ids: npt.NDArray[np.integer[Any]]) -> str:
         return str(self._tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False))
+
+    def save(self, directory: Path) -> None:
+        """Writes it as a directory with `tokenizer.json` and `tokenizer_config.json`.
+
+        Raises:
+            InputError: it exists as Python code alone.
+        """
+        if self._encoder is None:
+            raise InputError(
+                f"The tokenizer {self._tokenizer.name_or_path} has no tokenizer.json and cannot be converted to one. "
+                "Convert it with transformers, and give the new directory."
+            )
+        self._tokenizer.save_pretrained(directory)
+
+
+def check_directory(directory: Path, *, chat: bool = False) -> None:
+    """Checks a tokenizer directory by its files alone: it needs no code of its own, and no file is a Git LFS pointer.
+
+    Args:
+        directory: The directory.
+        chat: Whether a chat template is needed.
+
+    Raises:
+        InputError: it is not a directory, or what of it cannot be used.
+    """
+    if not directory.is_dir():
+        raise InputError(f"The tokenizer {directory} is not a directory.")
+    for name, classes in CODE.items():
+        code = _auto_map(directory / name)
+        if code and (classes is None or not isinstance(code, dict) or classes & set(code)):
+            raise InputError(
+                f"{directory / name} has auto_map: this tokenizer needs Python code of its own, and no code of a "
+                "directory is ever executed. Save the tokenizer as tokenizer.json, remove auto_map, and give the new "
+                "directory."
+            )
+    for name in FILES:
+        if is_lfs_pointer(directory / name):
+            raise InputError(f"{directory / name} is a Git LFS pointer, not the file. Run 'git lfs pull' there.")
+    if chat:
+        from qwen3_model.chat import ChatTemplate, ChatTemplateError  # Jinja, which few commands need
+
+        try:
+            ChatTemplate.from_directory(directory)
+        except ChatTemplateError as error:
+            raise InputError(f"{error}. Inference and fine-tuning need one: add chat_template.jinja.") from None
+
+
+def _auto_map(path: Path) -> Any:
+    """`auto_map` of a configuration; None if there is none, or no such file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content.get("auto_map") if isinstance(content, dict) else None
 
 
 def _encoder(tokenizer: Any) -> BackendEncoder:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import InputError
-from harness.base.whole_files import whole_file
+from harness.base.whole_files import OVERWRITE, whole_file
 
 # Possessive quantifiers try each run of signs once: the time must not grow with the square of a line's length.
 HEADING = re.compile(r"^ ((?:= )++)(.+?)(?<! =)((?: =)++) ?$")
@@ -160,7 +160,7 @@ def write_jsonl(
         nonlocal read
         progress(read := done)
 
-    with whole_file(destination, overwrite=overwrite) as file:
+    with whole_file(destination, overwrite=overwrite, replace=OVERWRITE) as file:
         for article in read_articles(read_lines(source, count), raw=raw):
             if not article.text.strip():
                 continue

@@ -3,16 +3,20 @@
 Nothing is omitted silently: every change to the log's content becomes a note.
 """
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import PurePath
 
 from harness.base.errors import InputError
 from harness.base.numbers import encode_number
 from harness.logs import PRINTED, LoggedStep, Printed
 
 SHOWN = 3  # places that a note lists
+RANK_WORDS = "rank|worker|default|device|node"  # before the number of a rank, in names of files and directories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +24,8 @@ class Entry:
     """One step, from one line of a log.
 
     `over`: the number of steps the loss is a mean of, None for all since it was last printed. `elsewhere`: the loss is
-    on another pipeline stage, so this rank does not have it.
+    on another pipeline stage, so this rank does not have it. `remarks` are reported once each with their steps;
+    `problems` name a number of this line that cannot be read.
     """
 
     step: int
@@ -30,6 +35,20 @@ class Entry:
     total: int | None = None
     elsewhere: bool = False
     remarks: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def without_loss(self) -> bool:
+        """Whether the line is of a pipeline stage that has no loss: it prints 0 or N/A."""
+        loss = self.numbers.get("loss")
+        return self.elsewhere or (loss is not None and loss.value == 0)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What a line of its own reports about the step before it."""
+
+    remark: str
 
 
 @dataclass(kw_only=True)
@@ -43,48 +62,76 @@ class Stream:
     @property
     def has_loss(self) -> bool:
         """Whether this rank computed a loss: ranks of other pipeline stages print 0."""
-        return any((loss := one.numbers.get("loss")) and loss.value != 0 for one in self.entries if not one.elsewhere)
+        return any("loss" in one.numbers and not one.without_loss for one in self.entries)
+
+    @property
+    def steps_with_loss(self) -> int:
+        return len({one.step for one in self.entries if "loss" in one.numbers and not one.without_loss})
+
+    def is_called(self, rank: str) -> bool:
+        """Whether `--rank` may name this stream so: by its name, or by the number of its rank in its path."""
+        if rank in (self.name, self.name.removeprefix("rank "), PurePath(self.name).name):
+            return True
+        return rank.isdigit() and re.search(rf"(?:^|[^a-z])(?:{RANK_WORDS})[_ -]?0*{rank}(?!\d)", self.name) is not None
 
 
 def choose(streams: Sequence[Stream], rank: str | None) -> tuple[Stream, list[str]]:
-    """The first stream with a computed loss, or the requested one; and notes on the choice.
+    """The stream with the most steps that have a loss, the first of several, or the requested one; and notes.
 
     Raises:
-        InputError: no stream has a computed loss, or the requested one has none.
+        InputError: no stream has a computed loss, or the requested one has none, or several are called so.
     """
-    names = ", ".join(stream.name for stream in streams)
+    names = _listed([stream.name for stream in streams])
     if rank is not None:
-        named = [stream for stream in streams if rank in (stream.name, stream.name.removeprefix("rank "))]
+        named = [stream for stream in streams if stream.is_called(rank)]
+        named = [stream for stream in named if stream.name == rank] or named
         if not named:
             raise InputError(f"There is no rank or file {rank!r} among {names}.")
+        if len(named) > 1:
+            raise InputError(
+                f"{rank!r} may be {', '.join(one.name for one in named)}: give one of these names to --rank."
+            )
         if not named[0].has_loss:
-            raise InputError(f"{named[0].name} never shows a loss other than 0: its pipeline stage has no loss.")
+            raise InputError(f"{named[0].name} {_why_no_loss(named)}")
         return named[0], []
     with_loss = [stream for stream in streams if stream.has_loss]
     if not with_loss:
-        raise InputError(
-            f"None of {names} shows a loss other than 0. With pipeline parallelism only ranks of the last stage show "
-            "the loss: import the log of one of those, usually that of the last worker."
-        )
-    first, notes = with_loss[0], list[str]()
+        raise InputError(f"{f'None of {names}' if len(streams) > 1 else names} {_why_no_loss(streams)}")
+    first, notes = max(with_loss, key=lambda one: one.steps_with_loss), list[str]()
     if len(streams) > 1:
         without_loss = [stream.name for stream in streams if not stream.has_loss]
-        notes.append(f"Used {first.name} of {len(streams)} ranks" + _other_ranks(without_loss, len(with_loss)))
-    for other in with_loss[1:]:
+        kind = "ranks" if any(stream.name.startswith("rank ") for stream in streams) else "logs"
+        notes.append(f"Used {first.name} of {len(streams)} {kind}" + _other_ranks(without_loss, len(with_loss)))
+    for other in (one for one in with_loss if one is not first):
         if differs := _first_difference(first, other):
             notes.append(f"{other.name} also shows a loss; it differs from step {differs} on.")
     return first, notes
 
 
+def _why_no_loss(streams: Sequence[Stream]) -> str:
+    """The rest of a sentence that begins with the name of a log."""
+    entries = [entry for stream in streams for entry in stream.entries]
+    if any(entry.without_loss for entry in entries):
+        shows = "shows a loss other than 0." if len(streams) > 1 else "never shows a loss other than 0."
+        return (
+            f"{shows} With pipeline parallelism only ranks of the last stage show the loss: import the log of "
+            "one of those, usually that of the last worker."
+        )
+    shows = "shows" if len(streams) > 1 else "never shows"
+    first = f", first at {entries[0].where}" if entries else ""
+    return f"{shows} a loss: its steps have other numbers only{first}."
+
+
 def _other_ranks(without_loss: Sequence[str], with_loss: int) -> str:
     more = f" and {len(without_loss) - SHOWN} more" if len(without_loss) > SHOWN else ""
-    also = f"; {with_loss - 1} others show a loss too" if with_loss > 1 else ""
+    others = "1 other shows" if with_loss == 2 else f"{with_loss - 1} others show"
+    also = f"; {others} a loss too" if with_loss > 1 else ""
     return (f": only loss 0 in {', '.join(without_loss[:SHOWN])}{more}" if without_loss else "") + also + "."
 
 
 def _first_difference(one: Stream, other: Stream) -> int | None:
-    losses = {entry.step: _encoded(entry).get("loss") for entry in one.entries}
-    for entry in other.entries:
+    losses = {entry.step: _encoded(entry).get("loss") for entry in one.entries if not entry.without_loss}
+    for entry in (entry for entry in other.entries if not entry.without_loss):
         if entry.step in losses and _encoded(entry).get("loss") != losses[entry.step]:
             return entry.step
     return None
@@ -93,14 +140,16 @@ def _first_difference(one: Stream, other: Stream) -> int | None:
 def merge(stream: Stream) -> tuple[tuple[LoggedStep, ...], int | None, list[str]]:
     """The steps of a stream, each once and in order; the planned number of steps; and notes.
 
-    A step number that goes back is a restart: it supersedes the earlier lines from that step on.
+    A step number that goes back is a restart: it supersedes the earlier lines from that step on. A line of a stage
+    without a loss supersedes nothing.
 
     Raises:
         InputError: the lines of several runs are mixed.
     """
     kept, notes, repeats = list[Entry](), list[str](), 0
     segments = 1
-    for entry in stream.entries:
+    entries, of_other_stages = _with_loss(stream)
+    for entry in entries:
         if kept and entry.step == kept[-1].step:
             one = _same_step(kept[-1], entry, stream.name)
             repeats, kept[-1] = repeats + 1, one
@@ -111,19 +160,54 @@ def merge(stream: Stream) -> tuple[tuple[LoggedStep, ...], int | None, list[str]
             while kept and kept[-1].step >= entry.step:
                 kept.pop()
         kept.append(entry)
-    if segments > 3 and segments * 3 > len(stream.entries):
+    if segments > 3 and segments * 3 > len(entries):
         raise InputError(
-            f"{stream.name}: steps go back {segments - 1} times in {len(stream.entries)} lines: several runs wrote "
+            f"{stream.name}: steps go back {segments - 1} times in {len(entries)} lines: several runs wrote "
             "into this file. Import the file of a single run."
         )
     if segments - 1 > SHOWN:
         notes[SHOWN:] = [f"Steps go back {segments - 1 - SHOWN} more times."]
+    notes += of_other_stages
     if repeats:
         notes.append(f"{repeats} lines repeat the previous step with the same numbers.")
     if stream.unreadable:
         lines = "1 line looks" if len(stream.unreadable) == 1 else f"{len(stream.unreadable)} lines look"
         notes.append(f"{lines} like a step but cannot be read: {_listed(stream.unreadable)}.")
+    notes += [*_problems(kept), *_not_finite(kept)]
     return _steps(kept, notes), _total(kept, notes), notes + _remarks(kept)
+
+
+def _with_loss(stream: Stream) -> tuple[list[Entry], list[str]]:
+    """The entries without those of stages that have no loss, and a note about the omitted ones."""
+    kept = [entry for entry in stream.entries if not entry.without_loss]
+    omitted = len(stream.entries) - len(kept)
+    if not omitted:
+        return kept, []
+    lines = "1 line shows" if omitted == 1 else f"{omitted} lines show"
+    return kept, [f"{lines} a loss of 0 or N/A, as of a pipeline stage without a loss, and were not used."]
+
+
+def _problems(kept: Sequence[Entry]) -> list[str]:
+    """The numbers that cannot be read, by name: the first few, and how many more."""
+    found = dict[str, list[str]]()
+    for entry in kept:
+        for problem in entry.problems:
+            name, _, place = problem.partition(": ")
+            found.setdefault(name, []).append(place)
+    return [f"{name}: {_listed(places)}." for name, places in found.items()]
+
+
+def _not_finite(kept: Sequence[Entry]) -> list[str]:
+    """Numbers that were printed and are not finite, by name with their steps."""
+    at = {
+        name: [str(one.step) for one in kept if name in one.numbers and not math.isfinite(one.numbers[name].value)]
+        for name in PRINTED
+    }
+    return [
+        f"{name}: not finite at {len(steps)} of {len(kept)} steps: {_listed(steps)}."
+        for name, steps in at.items()
+        if steps
+    ]
 
 
 def _same_step(first: Entry, second: Entry, name: str) -> Entry:
@@ -132,8 +216,8 @@ def _same_step(first: Entry, second: Entry, name: str) -> Entry:
     Raises:
         InputError: both have a loss and their numbers differ.
     """
-    if not _has_loss(second) or not _has_loss(first):
-        return first if _has_loss(first) else second
+    if "loss" not in first.numbers or "loss" not in second.numbers:
+        return first if "loss" in first.numbers else second
     if _encoded(first) != _encoded(second):
         raise InputError(
             f"{name}: step {first.step} has different numbers at {first.where} and {second.where}: several runs or "
@@ -145,11 +229,6 @@ def _same_step(first: Entry, second: Entry, name: str) -> Entry:
 def _encoded(entry: Entry) -> dict[str, float | str]:
     """The numbers of an entry in a form where NaN equals NaN."""
     return {name: encode_number(number.value) for name, number in entry.numbers.items()}
-
-
-def _has_loss(entry: Entry) -> bool:
-    loss = entry.numbers.get("loss")
-    return not entry.elsewhere and loss is not None and loss.value != 0
 
 
 def _restart(kept: Sequence[Entry], entry: Entry) -> str:

@@ -10,6 +10,7 @@ from harness.cases.case import Case
 from harness.comparison.distance import HALF_ULP
 from harness.logs import Format, ImportedRun, hf_trainer, megatron, mindformers, tensorboard
 from harness.logs.entries import Stream, choose, merge
+from harness.logs.sources import as_files
 from harness.logs.text import lines_of
 
 READERS: Mapping[Format, Callable[[Sequence[Path]], list[Stream]]] = {
@@ -19,6 +20,7 @@ READERS: Mapping[Format, Callable[[Sequence[Path]], list[Stream]]] = {
     "tensorboard": tensorboard.read,
 }
 FORMATS = get_args(Format)
+TRAINER_STATE = "trainer_state.json"
 # Some trainers compute rates in float32, with operations in another order.
 RATE_TOLERANCE = 16 * HALF_ULP
 
@@ -27,14 +29,20 @@ def import_log(paths: Sequence[Path], source: Format | None, rank: str | None) -
     """The run in log files.
 
     Args:
-        paths: files of one run, and directories of such files.
+        paths: files of one run, and directories and archives of such files; `-` is standard input.
         source: the program that wrote them; detected if None.
-        rank: the rank or file to use; if None, the first with a computed loss.
+        rank: the rank or file to use; if None, the one with the most steps that have a loss.
 
     Raises:
         InputError: a file is missing or cannot be read, there is no step, or one file mixes several runs.
         MissingPrerequisite: a package that reads the format is not installed.
     """
+    with as_files(paths) as local:
+        return _imported(local, paths, source, rank)
+
+
+def _imported(paths: Sequence[Path], named: Sequence[Path], source: Format | None, rank: str | None) -> ImportedRun:
+    """`named` are the paths as the user gave them."""
     source = source or detect(paths)
     files = _files(paths, source)
     streams = [stream for stream in READERS[source](files) if stream.entries or stream.unreadable]
@@ -45,17 +53,25 @@ def import_log(paths: Sequence[Path], source: Format | None, rank: str | None) -
             if bad
             else "no line looks like one"
         )
-        raise InputError(f"There is no step of {source} in {', '.join(map(str, paths))}: {why}.")
+        raise InputError(f"There is no step of {source} in {', '.join(map(str, named))}: {why}.")
     stream, choice = choose(streams, rank)
     steps, total, notes = merge(stream)
     return ImportedRun(
         source=source,
-        files={path.name if len(files) == 1 else str(path): digest_file(path) for path in files},
+        files={path.name if len(files) == 1 else _called(path, paths, named): digest_file(path) for path in files},
         origin=stream.name,
         steps=steps,
         total=total,
         notes=(*choice, *notes),
     )
+
+
+def _called(path: Path, paths: Sequence[Path], named: Sequence[Path]) -> str:
+    """A file by the path that the user gave, also one of an archive."""
+    for local, given in zip(paths, named, strict=True):
+        if local != given and path.is_relative_to(local):
+            return str(given / path.relative_to(local))
+    return str(path)
 
 
 def detect(paths: Sequence[Path]) -> Format:
@@ -69,6 +85,8 @@ def detect(paths: Sequence[Path]) -> Format:
             return "hf-trainer"
         if tensorboard.NAME in path.name or (path.is_dir() and any(path.rglob(f"*{tensorboard.NAME}*"))):
             return "tensorboard"
+        if path.is_dir() and any(path.rglob(TRAINER_STATE)):
+            return "hf-trainer"
     for path in _files(paths, "mindformers"):
         for line in lines_of(path):
             if mindformers.STEP.search(line):
@@ -87,7 +105,7 @@ def _files(paths: Sequence[Path], source: Format) -> list[Path]:
     Raises:
         InputError: one is missing, or a directory holds none.
     """
-    pattern = {"hf-trainer": "trainer_state.json", "tensorboard": f"*{tensorboard.NAME}*"}.get(source, "*.log*")
+    pattern = {"hf-trainer": TRAINER_STATE, "tensorboard": f"*{tensorboard.NAME}*"}.get(source, "*.log*")
     files = list[Path]()
     for path in paths:
         if path.is_dir():

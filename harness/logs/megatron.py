@@ -15,6 +15,8 @@ from harness.logs.text import read_streams
 
 STEP = re.compile(r"\biteration\s+(?P<step>\d+)/\s*(?P<total>\d+)\s*\|")
 LOOKS_LIKE = re.compile(r"\biteration\s+\d+\s*/.*\|.*:|\|\s*lm loss:")
+COMPLETE = re.compile(r"number of nan iterations:\s*\d+\s*\|\s*$")  # the last field
+NO_LOSS = "loss: not printed"
 KEYS = {"lm loss": "loss", "grad norm": "grad_norm", "learning rate": "learning_rate"}
 COUNTS = {
     "number of skipped iterations": "Skipped iterations, which are not in the loss, were reported",
@@ -34,18 +36,35 @@ def parse(line: str, where: str) -> Entry | str | None:
     begin = STEP.search(line)
     if not begin:
         return line
-    fields = {key.strip(): value.strip() for key, _, value in (part.partition(":") for part in line.split("|"))}
+    *parts, end = line.split("|")
+    fields = {key.strip(): value.strip() for key, _, value in (part.partition(":") for part in parts)}
     if not {"consumed samples", "learning rate", "lm loss"} & set(fields):
         return None  # an evaluation or timers
-    numbers = dict[str, Printed]()
+    # every field ends with a bar, so what follows the last one is cut
+    if any(key in end for key in (*KEYS, *COUNTS)) or not (line.endswith("\n") or COMPLETE.search(line)):
+        return line
+    numbers, problems = dict[str, Printed](), list[str]()
     for key, name in KEYS.items():
-        if key in fields:
-            number = printed(fields[key])
-            if number is None:
-                return line
+        if key not in fields:
+            continue
+        if number := printed(fields[key]):
             numbers[name] = number
-    remarks = tuple(text for key, text in COUNTS.items() if fields.get(key, "0") not in ("0", ""))
+        elif name == "loss":
+            return line
+        else:
+            problems.append(f"{name}: {fields[key]!r} at {where} cannot be read")
+    remarks = [text for key, text in COUNTS.items() if fields.get(key, "0") not in ("0", "")]
+    if "loss" not in numbers:
+        remarks.append(NO_LOSS)
     step = int(begin["step"])
     if step < 1:
         return line
-    return Entry(step=step, total=int(begin["total"]), where=where, numbers=numbers, over=None, remarks=remarks)
+    return Entry(
+        step=step,
+        total=int(begin["total"]),
+        where=where,
+        numbers=numbers,
+        over=None,
+        remarks=tuple(remarks),
+        problems=tuple(problems),
+    )

@@ -8,6 +8,8 @@ from harness.comparison.distance import HALF_ULP
 from harness.logs import Printed
 
 NUMBER = re.compile(r"[+-]?(?:\d+\.?(?P<behind>\d*)|\.(?P<bare>\d+))(?:[eE](?P<exponent>[+-]?\d{1,3}))?", re.ASCII)
+# How NumPy 2 prints a number of its own inside of a list
+WRAPPED = re.compile(r"np\.(?:float\d+|bfloat16)\((?P<inner>[^()]*)\)")
 NAMED = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 NUMPY_DECIMALS = 8  # NumPy prints at most 8 decimals, and fewer only where they identify the value
 
@@ -17,7 +19,11 @@ def printed(text: str, *, by_numpy: bool = False) -> Printed | None:
 
     `by_numpy`: a float32 as NumPy prints it, without the digits that are not needed to identify it.
     """
-    text = text.strip().strip("[]").strip()
+    text = text.strip()
+    while text.startswith("[") and text.endswith("]"):
+        text = text[1:-1].strip()
+    if wrapped := WRAPPED.fullmatch(text):
+        text = wrapped["inner"].strip()
     named = NAMED.get(text.lower().lstrip("+-"))
     if named is not None:
         return Printed(-named if text.startswith("-") else named)

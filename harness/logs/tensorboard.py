@@ -1,6 +1,7 @@
 """Scalars in TensorBoard's event files, which hold float32. Needs the package `tensorboard`.
 
-All event files below a directory are read; several files in one directory are one resumed run.
+All event files below a directory are read; several files in one directory are one resumed run. Directories with other
+scalars only, such as the parameters that some writers store next to a run, are not a run.
 """
 
 import math
@@ -13,6 +14,7 @@ from harness.logs import Printed
 from harness.logs.entries import Entry, Stream
 from harness.logs.hf_trainer import ROUNDED, ROUNDED_DECIMALS
 from harness.logs.printed import float32
+from harness.logs.text import distinct_names
 
 NAME = "tfevents"
 # Each writer's names of the three numbers; the Trainer writes means, the others the number of each step.
@@ -33,19 +35,27 @@ def read(paths: Sequence[Path]) -> list[Stream]:
     directories = dict[Path, list[Path]]()
     for path in paths:
         directories.setdefault(path.parent, []).append(path)
-    return [_stream(directory, sorted(files)) for directory, files in sorted(directories.items())]
+    names = distinct_names(list(directories))
+    found = [
+        _stream(directory, sorted(directories[directory]), name)
+        for directory, name in zip(directories, names, strict=True)
+    ]
+    streams, tags = [stream for stream, _ in found], set[str]().union(*(tags for _, tags in found))
+    if tags and not any(stream.entries for stream in streams):
+        known = "; ".join(f"{writer}: {', '.join(names)}" for writer, names in TAGS.items())
+        where = ", ".join(map(str, directories))
+        raise InputError(f"{where} has no loss under a known name, but {', '.join(sorted(tags))}. Known: {known}.")
+    return streams
 
 
-def _stream(directory: Path, files: Sequence[Path]) -> Stream:
-    stream, tags = Stream(name=directory.name or str(directory)), set[str]()
+def _stream(directory: Path, files: Sequence[Path], name: str) -> tuple[Stream, set[str]]:
+    """The steps of a directory, and the tags of all of its scalars."""
+    stream, tags = Stream(name=name or str(directory)), set[str]()
     for path in files:
         scalars = list(_scalars(path))
         tags |= {tag for tag, _, _ in scalars}
         stream.entries += _entries(scalars, path)
-    if not stream.entries and tags:
-        known = "; ".join(f"{writer}: {', '.join(names)}" for writer, names in TAGS.items())
-        raise InputError(f"{directory} has no loss under a known name, but {', '.join(sorted(tags))}. Known: {known}.")
-    return stream
+    return stream, tags
 
 
 def _entries(scalars: Sequence[tuple[str, int, float]], path: Path) -> Iterator[Entry]:

@@ -1,12 +1,17 @@
-"""The lines of log files: rotated and compressed files in order, without colours, separated by rank."""
+"""The lines of log files: rotated and compressed files in order, without colours, separated by rank.
 
+A line without an end, the last one of a file that was cut, has no newline here either: its last number may be cut too.
+"""
+
+import dataclasses
 import gzip
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.base.errors import InputError
-from harness.logs.entries import Entry, Stream
+from harness.logs.entries import Aside, Entry, Stream
 
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 # The prefix of a launcher for the rank that printed a line: [default3]:, [rank3]:, [3]: or 3:
@@ -15,7 +20,7 @@ ROTATED = re.compile(r"(?P<name>.+?)(?:\.(?P<number>\d{1,3})|[.-](?P<day>\d{4}-?
 LONGEST = 1 << 16  # bytes of a line; lines of training logs are shorter
 
 # From a line and its place to its step; None: no step in it; the line itself: it looks like a step but cannot be read.
-Parse = Callable[[str, str], Entry | str | None]
+Parse = Callable[[str, str], Entry | Aside | str | None]
 
 
 def read_streams(paths: Sequence[Path], parse: Parse) -> list[Stream]:
@@ -24,26 +29,46 @@ def read_streams(paths: Sequence[Path], parse: Parse) -> list[Stream]:
     Raises:
         InputError: a file cannot be read.
     """
-    streams = list[Stream]()
-    for name, parts in _logs(paths):
+    streams, logs = list[Stream](), list(_logs(paths))
+    names = distinct_names([log for log, _ in logs])
+    of_parts = dict(zip(paths, distinct_names(paths), strict=True))
+    for (_, parts), name in zip(logs, names, strict=True):
         labelled = dict[str, Stream]()
         for path in parts:
             for number, line in enumerate(lines_of(path), 1):
                 label, line = _labelled(line)
-                where = f"line {number}" if len(paths) == 1 else f"{path.name}, line {number}"
+                where = f"{of_parts[path]}, line {number}"
                 found = parse(line, where)
                 if found is None:
                     continue
                 stream = labelled.setdefault(label, Stream(name=f"rank {label}" if label else name))
-                if isinstance(found, str):
-                    stream.unreadable.append(where)
-                else:
+                if isinstance(found, Entry):
                     stream.entries.append(found)
+                elif isinstance(found, Aside):
+                    _add(stream, found)
+                else:
+                    stream.unreadable.append(where if line.endswith("\n") else f"{where} (cut: the file ends there)")
         streams += [labelled[label] for label in sorted(labelled, key=lambda text: int(text or -1))]
     return streams
 
 
-def _logs(paths: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
+def _add(stream: Stream, aside: Aside) -> None:
+    """A remark of a line of its own belongs to the step before it."""
+    if stream.entries:
+        last = stream.entries[-1]
+        stream.entries[-1] = dataclasses.replace(last, remarks=(*last.remarks, aside.remark))
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """A short name of each file: its own, or where several have one, its path from their common directory."""
+    own = [path.name for path in paths]
+    if len(set(own)) == len(own):
+        return own
+    common = os.path.commonpath([path.absolute().parent for path in paths])
+    return [os.path.relpath(path.absolute(), common) for path in paths]
+
+
+def _logs(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Path]]]:
     """Files that are parts of one log, the oldest first: NAME.2.gz, NAME.1, NAME, or by day."""
     logs = dict[Path, list[tuple[tuple[int, int, str], Path]]]()
     for path in paths:
@@ -54,8 +79,8 @@ def _logs(paths: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
             name = found["name"]
             age = (0, -int(found["number"] or 0), found["day"] or "")
         logs.setdefault(path.with_name(name), []).append((age, path))
-    for log, parts in sorted(logs.items(), key=lambda item: _by_number(item[0].name)):
-        yield log.name, [path for _, path in sorted(parts)]
+    for log, parts in sorted(logs.items(), key=lambda item: _by_number(str(item[0]))):
+        yield log, [path for _, path in sorted(parts)]
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
@@ -64,7 +89,7 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 
 def lines_of(path: Path) -> Iterator[str]:
-    """The lines of a file, without colours.
+    """The lines of a file, without colours; each ends with a newline, but not a line that was cut.
 
     Raises:
         InputError: the file cannot be read.
@@ -72,9 +97,13 @@ def lines_of(path: Path) -> Iterator[str]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for raw in file:
+                whole = raw[:LONGEST].endswith(b"\n")
                 # a progress bar rewrites its line after a carriage return
-                for line in raw[:LONGEST].decode("utf-8", errors="replace").split("\r"):
-                    yield COLOURS.sub("", line).strip("\n")
+                *before, last = raw[:LONGEST].decode("utf-8", errors="replace").rstrip("\n").split("\r")
+                for line in before:
+                    yield COLOURS.sub("", line) + "\n"
+                if last or not before:
+                    yield COLOURS.sub("", last) + "\n" * whole
     except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 

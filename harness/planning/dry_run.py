@@ -33,7 +33,16 @@ import qwen3_model
 from harness.base.errors import InputError, MissingPrerequisite
 from harness.base.yaml_files import read_yaml
 from harness.cases.case import Case, check_trains, load_case, read_case_file
-from harness.cases.mindformers import CONFIG, DATA, MODEL, UNTIED, is_configuration, known_fields
+from harness.cases.mindformers import (
+    CONFIG,
+    DATA,
+    MODEL,
+    SPEED_UP,
+    UNTIED,
+    is_configuration,
+    known_fields,
+    speed_up_file,
+)
 from harness.planning.cann_stubs import stub_libraries
 from harness.planning.communication import Communication, merged, read_communication
 from harness.planning.memory import micro_rows
@@ -109,10 +118,23 @@ def described(case_or_yaml: str, layers: int | None = None) -> tuple[Case, dict[
     if layers is not None:
         layout = {**vars(case.parallel), "offset": ()}
         case = case.with_changes(model={**case.model.to_hf(), "num_hidden_layers": layers}, parallel=layout)
-    configuration = content if is_configuration(content) else as_configuration(case)
+    own = is_configuration(content)
+    configuration = content if own else as_configuration(case)
+    _find_speed_up(configuration, case_or_yaml if own else str(GUIDE))
     if layers is not None:
         configuration["model"]["model_config"].update(num_hidden_layers=layers, offset=0)
     return case, configuration
+
+
+def _find_speed_up(configuration: dict[str, Any], origin: str) -> None:
+    """Makes the path of the file that configures transfers absolute, and removes it where there is no such file: it is
+    in mindformers' source tree, but not in its wheel."""
+    ascend = (configuration.get("context") or {}).get("ascend_config") or {}
+    path = speed_up_file(ascend, origin)
+    if SPEED_UP in ascend:
+        del ascend[SPEED_UP]
+    if path is not None:
+        ascend[SPEED_UP] = str(path.resolve())
 
 
 def as_configuration(case: Case) -> dict[str, Any]:
@@ -130,6 +152,7 @@ def as_configuration(case: Case) -> dict[str, Any]:
     _put(configuration, "runner_config", {"epochs": 1, "batch_size": micro_rows(case), **_accumulation(case)})
     _put(configuration, f"{DATA}.data_loader.sizes", [case.data.global_batch_size * case.training.steps, 0, 0])
     _put(configuration, f"{CONFIG}.data_path", ["1", "none"])
+    _put(configuration, f"{CONFIG}.eod", -1 if case.data.eod is None else case.data.eod)
     configuration["train_dataset_task"]["dataset_config"] = configuration["train_dataset"]
     _put(configuration, "parallel.dataset_strategy", [[layout.data_parallel, 1]] * 4)
     _put(configuration, "runner_wrapper.use_clip_grad", case.training.clip_grad is not None)
@@ -238,12 +261,6 @@ def _write_configuration(place: Path, configuration: Mapping[str, Any]) -> None:
     own = copy.deepcopy(dict(configuration))
     own.update(output_dir=str(place / "output"), profile=False)
     own.setdefault("context", {})["device_target"] = "Ascend"  # there is no dry run for a CPU
-    ascend = own["context"].get("ascend_config") or {}
-    settings = "parallel_speed_up_json_path"
-    if settings in ascend:
-        path = Path(ascend.pop(settings)).resolve()
-        # The file configures transfers. It is in mindformers' source tree, but not in its wheel.
-        ascend.update({settings: str(path)} if path.is_file() else {})
     (place / CONFIGURATION).write_text(yaml.safe_dump(own), encoding="utf-8")
 
 

@@ -56,8 +56,8 @@ class Job:
     it is not this one alone; `logs`: where their logs go, where it is not into the run's directory. `checkpoint`: where
     the last state is saved. `cores`: those of this machine that the run is held to; none if it may use all. `whole`:
     the tensors of a step that are left whole though the case keeps none. `watch`: the run is looked at in every step.
-    `weights_left`: a tapped run takes its steps first, leaves the weights that it then has in this file, and taps the step
-    after them.
+    `weights_left`: a tapped run takes its steps first, leaves the weights that it then has in this file, and taps the
+    step after them.
     """
 
     run: str

@@ -49,7 +49,9 @@ class MindSporeInference:
 
         from harness.runners.lm_evaluation import LogitsLM
 
-        tokenizer = AutoTokenizer.from_pretrained(str(self.tokenizer_directory), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(self.tokenizer_directory), local_files_only=True, trust_remote_code=False
+        )
         positions = self._case.model.max_position_embeddings
         return LogitsLM(self.logits, tokenizer, positions, self._asked.batch_size)
 

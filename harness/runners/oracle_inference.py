@@ -33,7 +33,9 @@ class OracleInference:
             name: torch.from_numpy(np.array(w, np.float64)).to(self._device) for name, w in weights.items()
         }
         self._initial = dict(weights)
-        tokenizer = AutoTokenizer.from_pretrained(str(setting.tokenizer), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(setting.tokenizer), local_files_only=True, trust_remote_code=False
+        )
         positions = case.model.max_position_embeddings
         self._adapter = LogitsLM(self.logits, tokenizer, positions, self._asked.batch_size)
 

@@ -37,7 +37,9 @@ class TorchInference:
         self._device = prepare_torch(case, setting)
         self._case, self._asked, self._setting = case, case.inference_section, setting
         self.model = build_model(case, weights, self.attention, self._device).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(str(setting.tokenizer), local_files_only=True)
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            str(setting.tokenizer), local_files_only=True, trust_remote_code=False
+        )
 
     @functools.cached_property
     def adapter(self) -> HFLM:

@@ -106,3 +106,33 @@ def test_a_tokenizer_without_an_end_of_document_is_refused(tmp_path: Path) -> No
     PreTrainedTokenizerFast(tokenizer_object=trained()).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="has no eos_token"):
         HuggingFaceTokenizer(tmp_path)
+
+
+def test_a_tokenizer_of_vocabulary_and_merges_is_converted_and_gives_the_same_ids(tmp_path: Path) -> None:
+    """The older form, with the configuration of a model or of a tokenizer alone; in the inputs it is complete."""
+    fast, older, again = tmp_path / "fast", tmp_path / "older", tmp_path / "again"
+    PreTrainedTokenizerFast(tokenizer_object=trained(), eos_token="<|endoftext|>").save_pretrained(fast)
+    older.mkdir()
+    trained().model.save(str(older))
+    (older / "config.json").write_text('{"model_type": "qwen3"}')
+    tokenizer = HuggingFaceTokenizer(older)
+    tokenizer.save(again)
+    assert {"tokenizer.json", "tokenizer_config.json"} <= {path.name for path in again.iterdir()}
+    texts = ["one two", "don't", "", "f(x) -> 12\n"]
+    for read in (HuggingFaceTokenizer(again), HuggingFaceTokenizer(fast)):
+        assert [ids.tolist() for ids in read.encode(texts)] == [ids.tolist() for ids in tokenizer.encode(texts)]
+    assert len(tokenizer.encode(["one two"])[0]) < len("one two"), "not byte by byte"
+
+
+def test_code_of_a_directory_never_runs_whatever_is_answered(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["mine.Mine", null]}}')
+    program = (
+        "import sys; from pathlib import Path; from harness.corpus import tokenizers\n"
+        "if sys.argv[2] == 'unchecked': tokenizers.check_directory = lambda *_: None\n"
+        "tokenizers.HuggingFaceTokenizer(Path(sys.argv[1]))"
+    )
+    for how in ("checked", "unchecked"):
+        words = [sys.executable, "-c", program, str(tmp_path), how]
+        done = subprocess.run(words, input="y\n" * 9, capture_output=True, text=True)
+        assert done.returncode == 1 and "InputError" in done.stderr and not (tmp_path / "ran").exists()

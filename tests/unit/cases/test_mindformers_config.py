@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -78,15 +79,11 @@ def set_to(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 MODEL, CONFIG = "model.model_config", "train_dataset.data_loader.config"
 WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "an unknown key": (set_to("parallel_config.model_paralel", 4), "did you mean 'parallel_config.model_parallel'"),
-    "an unknown section": (set_to("swap_config.swap", True), "swap_config.swap: unknown key"),
+    "an unknown section": (set_to("fusion_config.fuse", True), "fusion_config.fuse: unknown key"),
     "another mode": (set_to("run_mode", "finetune"), "run_mode: 'finetune' is not supported, only train"),
     "a checkpoint": (set_to("load_checkpoint", "/some/where"), "load_checkpoint: '/some/where' is not supported"),
     "another optimizer": (set_to("optimizer.type", "Muon"), "optimizer.type: 'Muon' is not supported, only AdamW"),
     "another schedule": (set_to("lr_schedule.type", "LinearWithWarmUpLR"), "lr_schedule.type"),
-    "two warm-ups": (
-        lambda c: c["lr_schedule"].update(warmup_ratio=0.1, warmup_steps=5),
-        "warmup_ratio: contradicts warmup_steps",
-    ),
     "other steps": (set_to("lr_schedule.total_steps", 17), "17, but 2 x 8000 rows in steps of 4 are 4000"),
     "rows for a test": (set_to("train_dataset.data_loader.sizes", [8000, 1, 0]), "only for training"),
     "no sizes": (set_to("train_dataset.data_loader.sizes", 8000), "three numbers of rows"),
@@ -266,4 +263,5 @@ def table_row(field: Any) -> str:
 
     fate = {"case": "as it is", "read": "read with others", "only": f"only {field.about}", "idle": field.about}
     cells = (code(field.mindformers), code(field.case), code(field.hugging_face), code(field.megatron))
-    return f"| {' | '.join((*cells, fate[field.fate]))} |"
+    default = "must be given" if field.required else "" if field.default is None else f"`{json.dumps(field.default)}`"
+    return f"| {' | '.join((*cells, fate[field.fate], default))} |"

@@ -94,3 +94,19 @@ def test_an_edited_file_is_an_error_or_is_read_up_to_the_edit(tmp_path: Path) ->
     except InputError:
         return
     assert len(run.steps) < 10
+
+
+def test_another_writers_parameters_in_the_same_tree_are_no_run(tmp_path: Path) -> None:
+    write(tmp_path / "run", MINDFORMERS, range(1, 6))
+    write(tmp_path / "run" / "1764.1", {"loss": "hparam/loss"}, [1])
+    run = imported(tmp_path)
+    assert run.origin == "run" and len(run.steps) == 5
+    with pytest.raises(InputError, match=r"has no loss under a known name, but hparam/loss"):
+        imported(tmp_path / "run" / "1764.1")
+
+
+def test_directories_of_one_name_are_told_apart_by_their_paths_and_the_fullest_is_used(tmp_path: Path) -> None:
+    write(tmp_path / "rank_0" / "events", MINDFORMERS, range(1, 4))
+    write(tmp_path / "rank_1" / "events", MINDFORMERS, range(1, 6))
+    run = imported(tmp_path)
+    assert run.origin == "rank_1/events" and any("Used rank_1/events of 2 logs" in note for note in run.notes)

@@ -29,11 +29,16 @@ def test_an_import_reports_its_steps_and_writes_a_file(certify_: Call, tmp_path:
     assert (tmp_path / "worker_0.log.import.json").is_file()
 
 
-def test_an_import_is_not_overwritten(certify_: Call, tmp_path: Path) -> None:
+def test_an_import_is_not_overwritten_and_the_same_one_succeeds_again(certify_: Call, tmp_path: Path) -> None:
     path = log(tmp_path / "worker_0.log", 5.0, 4.9)
     assert certify_("import", path).code == 0
+    before = (tmp_path / "worker_0.log.import.json").read_bytes()
+    assert certify_("import", path).code == 0
+    log(path, 5.0, 4.8)
     again = certify_("import", path)
-    assert again.code == 2 and "exists" in again.err
+    assert again.code == 2 and "exists, with other content. Choose another name with --out" in again.err
+    assert "--overwrite" not in again.err and (tmp_path / "worker_0.log.import.json").read_bytes() == before
+    assert certify_("import", path, "--out", "other.json").code == 0
 
 
 def test_an_import_that_contradicts_its_case_is_exit_code_1(certify_: Call, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_all_problems_are_one_error() -> None:
     [
         ("attention_dropout", 0.1),
         ("use_sliding_window", True),
-        ("sliding_window", 4096),
+        ("sliding_window", "4096"),
         ("hidden_act", "gelu"),
         ("model_type", "qwen2"),
         ("vocab_size", True),

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-BYTECODE = {"__pycache__", ".pyc"}
+from harness.base.code import BYTECODE
+
 SYSTEM = f"/usr/bin:/bin:/usr/local/bin:{os.defpath}"  # where git is taken from, if it is there
 SYMLINK = "120000"
 # Nothing of the user, of the machine or of the environment; no replaced objects.
@@ -46,6 +47,11 @@ def state(root: Path, rooms: Iterable[str], files: Iterable[str]) -> State:
     rooms, files = tuple(rooms), tuple(files)
     held = _held(root, revision, (*rooms, *files))
     return State(revision=revision, dirty=held is None or held != _present(root, rooms, files, len(revision)))
+
+
+def committed_at(root: Path) -> str | None:
+    """When the revision of a checkout was committed (ISO 8601, with the zone of who did); None outside of one."""
+    return _git(root, "show", "--no-patch", "--format=%cI", "HEAD") if (root / ".git").exists() else None
 
 
 def _held(root: Path, revision: str, paths: Iterable[str]) -> Mapping[str, str] | None:

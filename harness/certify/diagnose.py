@@ -25,6 +25,7 @@ from harness.certify.estimate import memory_of_a_diagnosis
 from harness.certify.jobs import ALL_SIDES, Options, job_of
 from harness.corpus.draw import write_weights
 from harness.diagnosis.diagnosis import CURVES, STEP, Diagnosis, diagnose, for_a_clue, record, run_name
+from harness.diagnosis.first_difference import Named
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import CASE, INPUTS
 from harness.evidence.summary import first_failure
@@ -146,10 +147,10 @@ def investigate(
                 shutil.rmtree(options.out / made)
             launcher.execute(jobs(case, options, whole), case, listener)
             found = conclude(options.out)
-        if later is not None and not names_a_place(found):
+        if later is not None and not names_the_cause(found.named):
             inside = dataclasses.replace(options, out=options.out / LATER.format(later))
             at_step = look_later(case, inside, options.out, later, launcher, listener)
-            found = _written(options.out, at_step) if names_a_place(at_step) else found
+            found = _written(options.out, at_step) if names_the_cause(at_step.named) else found
         if case.evidence == "sketches":
             for drawn in (options.out / INPUTS_OF_RUNS, *options.out.glob(f"{LATER.format('*')}/{INPUTS_OF_RUNS}")):
                 for path in weights_files(drawn / WEIGHTS):
@@ -164,9 +165,9 @@ def jobs(case: Case, options: Options, whole: tuple[str, ...] = ()) -> list[Job]
     return [dataclasses.replace(job, whole=whole) for job in every]
 
 
-def names_a_place(diagnosis: Diagnosis) -> bool:
-    """Whether what is inside the step differs, and not a check of what comes after it alone."""
-    return diagnosis.named is not None and diagnosis.named.reading is not None
+def names_the_cause(named: Named | None) -> bool:
+    """Whether a diagnosis has found what is wrong: then no later step is diagnosed."""
+    return named is not None and named.is_cause
 
 
 def look_later(

@@ -8,9 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import harness
-from harness.base.digest import digest_file, digest_json
-from harness.certify.committed import BYTECODE, state
+from harness.base.code import ROOMS, ROOT, source_digest
+from harness.certify.committed import state
 from harness.evidence.provenance import Environment, Source
 
 PACKAGES = (
@@ -20,7 +19,6 @@ PACKAGES = (
 CANN_HOME, CANN_INFO = "ASCEND_HOME_PATH", Path("compiler") / "version.info"
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 SMI_SECONDS = 60
-ROOMS = ("harness", "qwen3_model")
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
@@ -105,14 +103,5 @@ def _proc_cpuinfo() -> dict[str, str]:
 
 def source() -> Source:
     """Revision, state and digest of the code that this process runs."""
-    root = Path(harness.__file__).resolve().parent.parent
-    found = state(root, ROOMS, ("pyproject.toml",))
-    return Source(revision=found.revision, dirty=found.dirty, sha256=source_digest(root))
-
-
-def source_digest(root: Path) -> str:
-    """The digest of every file of the code, by its path: modules, and the standards, floors, tables, templates and C
-    sources that they read. Bytecode follows from the modules and is omitted."""
-    files = (path.relative_to(root) for room in ROOMS for path in (root / room).rglob("*") if path.is_file())
-    kept = [path for path in files if not {path.suffix, *path.parts} & BYTECODE]
-    return digest_json({path.as_posix(): digest_file(root / path) for path in kept})
+    found = state(ROOT, ROOMS, ("pyproject.toml",))
+    return Source(revision=found.revision, dirty=found.dirty, sha256=source_digest(ROOT))

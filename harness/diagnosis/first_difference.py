@@ -13,6 +13,7 @@ from harness.diagnosis.common_cause import common_cause
 from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, TappedStep, tensor_name
 from harness.runs.places import HEAD, LOSS
 
+CONSEQUENCES = ("loss", "grad norm")  # checks of what a step gives, by name
 LAYER = re.compile(r"model\.layers\.\d+")
 
 
@@ -33,6 +34,11 @@ class Named:
     @property
     def sentence(self) -> str:
         return f"{self.place}: {self.finding}"
+
+    @property
+    def is_cause(self) -> bool:
+        """Whether it is no consequence: the numbers of steps show that something is wrong, and not what."""
+        return self.reading is not None or self.place not in CONSEQUENCES
 
 
 def name_first(step: TappedStep, readings: Sequence[Reading]) -> Named | None:

@@ -203,6 +203,8 @@ def _compute(directory: Path) -> Bundle:
     standards = tuple(_read_standard(directory / "standards", name) for name in case.standards)
     inputs = parse(Inputs, read_json(directory / INPUTS), directory / INPUTS)
     runs, comparison = compare_runs(directory, case, inputs)
+    source, baseline = read_source(directory / SOURCE), _used_baseline(directory, case, runs)
+    _check_code(directory, runs, source, baseline)
     findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
     return Bundle(
         path=directory,
@@ -212,9 +214,9 @@ def _compute(directory: Path) -> Bundle:
         standards=standards,
         inputs=inputs,
         environment=read_environment(directory / ENVIRONMENT),
-        source=read_source(directory / SOURCE),
+        source=source,
         occasion=read_occasion(directory / RUN),
-        baseline=_used_baseline(directory, case, runs),
+        baseline=baseline,
         start=read_start(directory / START) if (directory / START).is_file() else None,
         timings={name: read_timing(directory / "runs" / name / TIMING) for name in runs},
         runs=runs,
@@ -258,6 +260,21 @@ def _check_role(run: Run, case: Case, directory: Path) -> None:
             f"{directory / TRACE} is the trace of {header.run} ({header.side}, {header.arm}, {header.steps} steps), "
             f"not of {run.name} ({side}, {arm}, {steps} steps)."
         )
+
+
+def _check_code(directory: Path, runs: Mapping[str, Run], source: Source, baseline: Baseline | None) -> None:
+    """Rejects a run that was carried out by other code than is recorded. Older runs, which do not state it, are not
+    checked."""
+    for name, run in runs.items():
+        stated = run.trace.header.provenance.get("code") if run.trace is not None else None
+        of_baseline = baseline is not None and run.trace is not None and run.trace.header.side != "subject"
+        recorded = baseline.source.sha256 if of_baseline and baseline is not None else source.sha256
+        if stated is not None and stated != recorded:
+            raise EvidenceError(
+                f"{directory / 'runs' / name} was carried out by code of the digest {str(stated)[:12]}, and the code "
+                f"that is recorded has {recorded[:12]}. Its process imported other files than this program, or they "
+                "were edited while it ran. Start again with another --out, from one checkout."
+            )
 
 
 def _children(directory: Path) -> list[Path]:

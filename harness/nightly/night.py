@@ -39,7 +39,7 @@ from harness.levels.submission import Submission, read_submission
 from harness.levels.verdict_words import conclude
 from harness.nightly import NIGHT_FORMAT, CellChange, CellResult, CellState, Night, compared
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
-from harness.runners.processes import end_with_parent, log_error
+from harness.runners.processes import end_with_parent, log_error, own_code
 
 NIGHTS, NIGHT, CELLS, BUNDLE, LOG, LOCK = "nights", "night.json", "cells", "bundle", "log.txt", ".lock"
 INTERRUPT_SECONDS = 30.0
@@ -269,7 +269,7 @@ def _run(command: Sequence[str], log: Path, limit: float) -> int | None:
     parent = os.getpid()
     with log.open("ab") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **own_code()},
             preexec_fn=lambda: end_with_parent(parent),
         )  # fmt: skip
         try:

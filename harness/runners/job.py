@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.base.code import imported
 from harness.base.digest import digest_each
 from harness.cases.case import Case
 from harness.runners.cores import held_to
@@ -26,6 +27,7 @@ def header_of(job: "Job", case: Case, model: Runner | Answerer, *, weights: str,
         alignment=model.alignment(),
         provenance={
             **model.provenance(),
+            "code": imported(),
             "ranks": job.ranks,
             "cores": held_to(),
             "perturbation": job.perturbation,

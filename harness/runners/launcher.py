@@ -26,7 +26,7 @@ from harness.evidence.bundle import read_run
 from harness.runners import cores
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job, Starter
-from harness.runners.processes import log_tail
+from harness.runners.processes import log_tail, own_code
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
 from harness.runs.trace import ENDED, Run, RunOutcome, Scored, Status, Trace, read_trace
@@ -116,7 +116,7 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> "subprocess.Popen[by
     module = "harness.runners.worker" if job.ranks == 1 else RANKS_BY[job.starter]
     return subprocess.Popen(
         [sys.executable, "-m", module, str(job_file), str(os.getpid())],
-        env={**os.environ, **variables(job.threads)},
+        env={**os.environ, **own_code(), **variables(job.threads)},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

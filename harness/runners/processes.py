@@ -9,13 +9,26 @@ import resource
 import signal
 import socket
 import sys
+import sysconfig
 from pathlib import Path
+
+from harness.base.code import ROOT
 
 PR_SET_PDEATHSIG = 1
 KIB = 1 << 10
 STATUS = Path("/proc/self/status")
 HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOG_TAIL_LINES, LOG_LONGEST = 25, 200
+
+
+def own_code() -> dict[str, str]:
+    """The variables by which a process of Python imports the code that this one has, not what lies in the directory
+    that it is started in. What else `PYTHONPATH` names comes after it."""
+    there = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    installed = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+    first = [] if str(ROOT) in installed and not there else [str(ROOT)]
+    paths = dict.fromkeys([*first, *there])
+    return {"PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
 def end_with_parent(parent: int) -> None:

@@ -12,7 +12,7 @@ from harness.base.records import read_json, write_json
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
 from harness.certify.diagnose import jobs as tapped_jobs
-from harness.certify.diagnose import look_later, names_a_place
+from harness.certify.diagnose import look_later, names_the_cause
 from harness.certify.flow import prepare
 from harness.certify.jobs import Options, all_jobs
 from harness.certify.workspace import claimed
@@ -128,14 +128,14 @@ def name_place(bench: Bench, runner: str, directory: Path, executor: Executor, l
     _share(directory, bench.tapped, (CASE, "inputs", "runs/*", "tensors/*"))
     _execute(bench, tapped_jobs, runner, directory, executor)
     named = first_difference(directory)
-    if named is not None and named.reading is not None:
+    if named is not None and names_the_cause(named):
         return named.place
     for step in later if bench.case.parallel.world_size == 1 else ():
         out = directory.with_name(f"{directory.name}-{step}")
         options = dataclasses.replace(bench.options, out=out, subject=runner, resume=False)
         found = look_later(bench.case, options, bench.tapped, step, executor)
         shutil.rmtree(out)
-        if names_a_place(found) and found.named is not None:
+        if found.named is not None and names_the_cause(found.named):
             return found.named.place
     return named.place if named else None
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.certify.environment import ROOMS, source, source_digest
+from harness.base.code import ROOMS, source_digest
+from harness.certify.environment import source
 
 ROOT = Path(harness.__file__).resolve().parent.parent
 

@@ -51,7 +51,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "run without a known oracle, by default": ([*RUN, "--oracle", "nobody"], NO_RUNNER),
     "run with a reference on a device of another name": ([*RUN, "--reference-device", "cude"], "Did you mean"),
     "run with a fake reference over processes": ([*RUN, "--reference-processes", "2"], "only the runner 'torch'"),
-    "run with a reference over no process": ([*RUN, "--reference-processes", "0"], "0 is not in the range"),
+    "run with a reference over no process": ([*RUN, "--reference-processes", "0"], "--reference-processes"),
     "run against the baseline of a directory that is a case": (
         ["run", "--baseline", "qwen3-tiny-fp32"],
         "qwen3-tiny-fp32 is a case: put it first, or --baseline=baselines",

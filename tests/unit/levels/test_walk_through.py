@@ -29,7 +29,7 @@ def test_the_walk_through_is_as_it_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    committed = Source(revision="a" * 40, dirty=False, sha256="b" * 64)
+    committed = Source(revision="a" * 40, dirty=False, sha256=environment.source().sha256)
     monkeypatch.setattr(environment, "source", lambda: committed)
     for side, runner in RUNNERS.items():
         monkeypatch.setitem(vars(PRETRAIN), side, runner)

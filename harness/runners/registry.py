@@ -152,7 +152,10 @@ def load_runner(entry: str) -> Any:
 
 
 def _load_file(path: Path) -> ModuleType:
-    """The module of a file, entered under the file's name, where a graph compiler looks for its cells' sources."""
+    """The module of a file, entered under the file's name, where a graph compiler looks for its cells' sources. It may
+    import modules that lie beside it; they are found last, so none takes the place of another."""
+    if (beside := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(beside)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None, path
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)

@@ -127,7 +127,9 @@ def build_page(diagnosis: Diagnosis) -> DiagnosisPage:
 def _facts(diagnosis: Diagnosis) -> Iterator[Fact]:
     yield Fact(term="Subject", text=diagnosis.subject or "not known", code=True)
     rows = "1 row" if diagnosis.rows == 1 else f"{diagnosis.rows} rows"
-    yield Fact(term="Step", text=f"{rows} of {diagnosis.length} tokens, compared by its {diagnosis.evidence}")
+    begin = "" if diagnosis.step == 1 else "; all sides begin with the weights that the subject has before it"
+    what = f"{rows} of {diagnosis.length} tokens, compared by its {diagnosis.evidence}{begin}"
+    yield Fact(term="Step", text=f"{diagnosis.step}: {what}")
     if diagnosis.named and diagnosis.named.reading:
         reading = diagnosis.named.reading
         yield Fact(term="Measured at", text=f"{reading.name} ({reading.direction})", code=True)

@@ -258,6 +258,11 @@ def shipped_cases() -> dict[str, Path]:
     return {path.stem: path for path in sorted(CASES_DIR.glob("*.yaml"))}
 
 
+def as_argument(name: str) -> str:
+    """A case in a command, by the name of a shipped one; of any other the file is not known."""
+    return name if name in shipped_cases() else "FILE.yaml"
+
+
 def load_case(name_or_path: str) -> Case:
     """A shipped case by name, or any case by the path of its YAML file, which may be a configuration of mindformers.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import InputError, MissingPrerequisite
-from harness.cases.case import Case
+from harness.cases.case import Case, as_argument
 from harness.certify import environment
 from harness.certify.estimate import memory_of_a_run, nearest, parameter_count
 from harness.certify.jobs import Options
@@ -26,6 +26,7 @@ from harness.runs.trace import Side
 from qwen3_model.weights import WeightsError, check_safetensors
 
 GIB = 2**30
+DEVICES = ("CPU", "Ascend")
 LEAST_DISK_GIB = 1
 # What the runs of a case leave of each parameter. Source: docs/design/inputs.md counts the tensors of a bundle.
 DISK_BYTES_OF_A_PARAMETER = 44
@@ -128,9 +129,12 @@ def check(case: Case, options: Options, sides: Sequence[Side]) -> None:
     checked, not their content.
 
     Raises:
-        InputError: a runner is not known, or cannot run the case; or files of a checkpoint or tokenizer are damaged.
+        InputError: the device or a runner is not known, or cannot run the case; or files of a checkpoint or tokenizer
+            are damaged.
         MissingPrerequisite: with everything that is missing.
     """
+    if options.device not in DEVICES:
+        raise InputError(f"There is no device {options.device!r} for a subject: choose {' or '.join(DEVICES)}.")
     for side in sides:
         find_runner(getattr(options, side), case.task)
     if options.reference == "torch":
@@ -205,14 +209,14 @@ def _memory(needed: Needs) -> Prerequisite:
         remedy=""
         if met
         else f"{needed.case} needs about {needed.memory:.0f} GiB of memory for one run. {_smaller(needed)}, or see "
-        f"what each device would need: certify plan {needed.case}",
+        f"what each device would need: certify plan {as_argument(needed.case)}",
     )
 
 
 def _smaller(needed: Needs) -> str:
     if needed.nearest is None:
         return "Choose a smaller case"
-    return f"Cut it: certify run {needed.case} {needed.nearest}"
+    return f"Cut it: certify run {as_argument(needed.case)} {needed.nearest}"
 
 
 def _disk(needed: Needs) -> Prerequisite:

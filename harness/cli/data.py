@@ -59,6 +59,14 @@ def jsonl(
         markup=False,
         soft_wrap=True,
     )
+    if written.kept_as_text:
+        error_console.print(
+            "Fewer than two titles were found. These lines look like one, but have no blank lines around them, and are "
+            f"text: {', '.join(map(repr, written.kept_as_text))}",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
     return MET
 
 

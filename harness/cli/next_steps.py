@@ -4,9 +4,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.evidence.again import RUN, without_place
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import CASE, MANIFEST
-from harness.levels.verdict_words import RUN, NextCommand, without_place
+from harness.levels.verdict_words import NextCommand
 
 KEY, SITE = "developer", "site"
 

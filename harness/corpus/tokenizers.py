@@ -184,8 +184,7 @@ def check_directory(directory: Path, *, chat: bool = False) -> None:
         if code and (classes is None or not isinstance(code, dict) or classes & set(code)):
             raise InputError(
                 f"{directory / name} has auto_map: this tokenizer needs Python code of its own, and no code of a "
-                "directory is ever executed. Save the tokenizer as tokenizer.json, remove auto_map, and give the new "
-                "directory."
+                "directory is ever executed. Save it as tokenizer.json without auto_map, and give that directory."
             )
     for name in FILES:
         if is_lfs_pointer(directory / name):

@@ -2,6 +2,8 @@
 
 The file has one paragraph per line, a blank line around each heading, an article's title as ` = Title = ` and a
 section's as ` = = Section = = `. A line of that form between other lines is not a heading: formulas have that form too.
+Some copies have no blank lines: if a file begins with a title that text follows at once, every line of that form is a
+heading. A byte order mark is no text.
 
 The text is restored by these rules; `--raw` leaves it unchanged:
 
@@ -20,6 +22,7 @@ change. Restoring a second time changes nothing, except for text with quotes, wh
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,11 +34,14 @@ from harness.base.whole_files import OVERWRITE, whole_file
 
 # Possessive quantifiers try each run of signs once: the time must not grow with the square of a line's length.
 HEADING = re.compile(r"^ ((?:= )++)(.+?)(?<! =)((?: =)++) ?$")
+TITLE = "= "  # the signs before a title; a section has more of them
+BYTE_ORDER_MARK = "\ufeff"
 JOINED = {"@-@": "-", "@,@": ",", "@.@": "."}
 NO_SPACE_BEFORE = frozenset(",.;:!?)]%") | {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "n't"}
 NO_SPACE_AFTER = frozenset("([$")
 TYPE = "Eng"
 PROGRESS_BYTES = 1 << 20
+SHOWN = 3  # lines that may be titles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,24 +54,57 @@ class Article:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenJsonl:
-    """What `write_jsonl` wrote; `sha256` is the digest of the file."""
+    """What `write_jsonl` wrote; `sha256` is the digest of the file.
+
+    `kept_as_text` are the first lines that have the form of a title and were not taken for one, if no two titles were
+    found: then they may be titles.
+    """
 
     articles: int
     bytes_read: int
     bytes_written: int
     sha256: str
+    kept_as_text: tuple[str, ...] = ()
 
 
-def read_articles(lines: Iterable[str], *, raw: bool) -> Iterator[Article]:
-    """The articles in lines that include their line ends. Raw texts, concatenated, are the lines again."""
+def read_articles(
+    lines: Iterable[str], *, raw: bool, no_title: Callable[[str], object] = lambda line: None
+) -> Iterator[Article]:
+    """The articles in lines that include their line ends. Raw texts, concatenated, are the lines again, without a byte
+    order mark.
+
+    Args:
+        lines: The lines.
+        raw: Whether the text is left as it is.
+        no_title: Called with each line that has the form of a title and is none, because other lines are next to it.
+    """
     title, kept = "", list[tuple[str, bool]]()
+    blank_around, lines = _begin(lines)
     for before, line, after in _with_neighbours(lines):
-        heading = HEADING.match(line.rstrip("\r\n")) if not before.strip() and not after.strip() else None
-        if heading and heading.group(1) == "= ":
+        heading = HEADING.match(line.rstrip("\r\n"))
+        if heading and blank_around and (before.strip() or after.strip()):
+            if heading.group(1) == TITLE:
+                no_title(line.strip())
+            heading = None
+        if heading and heading.group(1) == TITLE:
             yield from _article(title, kept, raw)
             title, kept = restore(heading.group(2)), []
         kept.append((line, heading is not None))
     yield from _article(title, kept, raw)
+
+
+def _begin(lines: Iterable[str]) -> tuple[bool, Iterator[str]]:
+    """Whether headings have blank lines around them, by the first line that is not blank; and all lines again."""
+    rest, first = iter(lines), list[str]()
+    for line in rest:
+        first.append(line if first else line.removeprefix(BYTE_ORDER_MARK))
+        if first[-1].strip():
+            first += itertools.islice(rest, 1)
+            break
+    words = [line for line in first if line.strip()]
+    heading = HEADING.match(words[0].rstrip("\r\n")) if words else None
+    followed = len(words) > 1
+    return not (heading and heading.group(1) == TITLE and followed), itertools.chain(first, rest)
 
 
 def _with_neighbours(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
@@ -155,15 +194,21 @@ def write_jsonl(
         InputError: the source cannot be read or has no text, or the destination exists or cannot be written.
     """
     articles, read, written, sha = 0, 0, 0, hashlib.sha256()
+    titles, kept_as_text = 0, list[str]()
 
     def count(done: int) -> None:
         nonlocal read
         progress(read := done)
 
+    def note(line: str) -> None:
+        if len(kept_as_text) < SHOWN:
+            kept_as_text.append(line)
+
     with whole_file(destination, overwrite=overwrite, replace=OVERWRITE) as file:
-        for article in read_articles(read_lines(source, count), raw=raw):
+        for article in read_articles(read_lines(source, count), raw=raw, no_title=note):
             if not article.text.strip():
                 continue
+            titles += article.title != ""
             record = {"src": source.name, "text": article.text, "type": TYPE, "id": str(articles)}
             line = json.dumps({**record, "title": article.title}, ensure_ascii=False).encode() + b"\n"
             file.write(line)
@@ -171,4 +216,10 @@ def write_jsonl(
             articles, written = articles + 1, written + len(line)
         if not articles:
             raise InputError(f"The text {source} is empty.")
-    return WrittenJsonl(articles=articles, bytes_read=read, bytes_written=written, sha256=sha.hexdigest())
+    return WrittenJsonl(
+        articles=articles,
+        bytes_read=read,
+        bytes_written=written,
+        sha256=sha.hexdigest(),
+        kept_as_text=tuple(kept_as_text) if titles < 2 else (),
+    )

@@ -14,6 +14,7 @@ from harness.attestation import Role
 from harness.base.text import listed
 from harness.cases.runs_of_a_case import SUBJECT
 from harness.cases.task import TaskName
+from harness.evidence.again import run_again
 from harness.evidence.agreement import differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.floor import common_floor
@@ -256,7 +257,7 @@ def _age(submission: Submission, at: datetime) -> Requirement:
         day = f"{run:%Y-%m-%d}, after {at:%Y-%m-%d}"
         detail = f"run on {day}: a clock is wrong, or --at is an earlier day"
     elif at > until:
-        detail = f"it expired on {until:%Y-%m-%d}; run it again: certify run {submission.bundle.case.name}"
+        detail = f"it expired on {until:%Y-%m-%d}; run it again: {run_again(submission.bundle)}"
     else:
         detail = f"run on {run:%Y-%m-%d}, valid until {until:%Y-%m-%d}"
     return Requirement(

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.base.text import listed
+from harness.evidence.again import RUN, without_place
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome, closest
 from harness.evidence.summary import broken_names, can_be_diagnosed, first_failure, remarks
 from harness.levels.rule import Certificate, Level, Requirement
 
 NO_LEVEL = "No level"
-RUN = ("certify", "run")
 FEW = 3  # so many criteria that say nothing for one reason are one line
 
 
@@ -185,12 +185,3 @@ def _next(bundle: Bundle, place: str) -> NextCommand | None:
         command = shlex.join([*without_place(began), "--out", place, "--resume"])
         return NextCommand(command=command, result="resumes the runs that did not finish")
     return None
-
-
-def without_place(words: tuple[str, ...]) -> Iterator[str]:
-    """A command without the directory that it named, and without `--resume`."""
-    skipped = False
-    for word in words:
-        if not skipped and word != "--resume" and not word.startswith("--out"):
-            yield word
-        skipped = word == "--out"

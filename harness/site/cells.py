@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from harness.base.digest import digest_json
+from harness.evidence.again import run_again
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome, closest
 from harness.levels.cells import LevelCell, LevelChange
@@ -130,7 +131,7 @@ def build_cell(group: LevelCell, at: datetime) -> Built:
         changes=tuple(map(_change, group.changes(at))),
         fallen=_fallen(history, certificate.level),
         spark=_spark(history),
-        again=f"certify run {bundle.case.name}" + (" --device Ascend" if group.scope.device == "Ascend" else ""),
+        again=run_again(bundle, *(("--device", "Ascend") if group.scope.device == "Ascend" else ())),
     )
     pages = {_certificate(id_, one.bundle): (one, rated) for one, rated in group.certificates(at)}
     return Built(cell=cell, submission=submission, pages=pages)

@@ -1,5 +1,6 @@
 """WikiText: no article is lost or invented, no letter changes, and a file is written completely or not at all."""
 
+import io
 import json
 import os
 import threading
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from harness.base.digest import digest_bytes, digest_file
 from harness.base.errors import InputError
 from harness.corpus.wikitext import Article, read_articles, read_lines, restore, write_jsonl
+from tests.support.command_line import caller
 
 SAMPLE = (
     ' \n = Snow = \n \n It snows at 0 @.@ 5 degrees , a two @-@ part story . \n He said " no " ( twice ) . \n'
@@ -78,7 +80,7 @@ def test_restoring_text_without_quotes_twice_changes_nothing_more(line: str) -> 
 def test_concatenated_raw_articles_are_the_text(text: str) -> None:
     lines = text.split("\n")
     kept = [line + "\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
-    assert "".join(article.text for article in read_articles(kept, raw=True)) == text
+    assert "".join(article.text for article in read_articles(kept, raw=True)) == text.removeprefix("\ufeff")
 
 
 def test_a_text_without_titles_is_one_article() -> None:
@@ -198,3 +200,50 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 2 * peaks[0]
+
+
+def articles_of(text: str) -> list[tuple[str, str]]:
+    return [(one.title, one.text) for one in read_articles(io.StringIO(text, newline=""), raw=False)]
+
+
+WITH_BLANKS = (
+    " \n = First Title = \n \n The first . \n \n = = Part = = \n \n More . \n \n = Second Title = \n \n The second . \n"
+)
+EXPECTED = [
+    ("First Title", "First Title\n\nThe first.\n\nPart\n\nMore."),
+    ("Second Title", "Second Title\n\nThe second."),
+]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WITH_BLANKS,
+        "\ufeff" + WITH_BLANKS,
+        "\ufeff" + WITH_BLANKS[2:],
+        WITH_BLANKS[2:],
+        WITH_BLANKS.replace("\n \n", "\n"),
+        WITH_BLANKS[2:].replace("\n \n", "\n"),
+        "\ufeff" + WITH_BLANKS[2:].replace("\n \n", "\n"),
+        WITH_BLANKS.replace("\n", "\r\n"),
+        WITH_BLANKS[2:].replace("\n \n", "\n").replace("\n", "\r\n"),
+        WITH_BLANKS[2:].replace(" = \n \n", " = \n"),  # blank lines before headings alone
+    ],
+)
+def test_copies_with_a_mark_or_without_blank_lines_have_the_same_articles(text: str) -> None:
+    assert articles_of(text) == EXPECTED
+
+
+def test_a_formula_is_no_title_where_titles_have_blank_lines() -> None:
+    text = WITH_BLANKS.replace(" The second . \n", " It follows that \n = x + 1 = \n is so . \n")
+    assert [title for title, _ in articles_of(text)] == ["First Title", "Second Title"]
+
+
+def test_a_text_that_does_not_begin_with_a_title_is_no_list_of_articles_and_its_lines_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a.tokens"
+    source.write_text("Some words . \n = First Title = \n The first . \n = Second Title = \n The second . \n")
+    done = caller(capsys, monkeypatch)("data", "jsonl", source, tmp_path / "a.jsonl")
+    assert done.code == 0 and "1 articles" in done.said
+    assert "look like one, but have no blank lines around them, and are text: '= First Title =', '= Second" in done.said

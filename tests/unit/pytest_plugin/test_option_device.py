@@ -29,3 +29,16 @@ def test_another_device_is_refused(pytester: pytest.Pytester, marked: Callable[.
     result = pytester.runpytest("--certify-device", "TPU")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--certify-device TPU: choose CPU or Ascend.*"])
+
+
+@pytest.mark.parametrize("device", ["NPU", "ascend", "npu:0", "GPU"])
+def test_another_device_of_a_marker_is_an_error_before_anything_runs(
+    pytester: pytest.Pytester, marked: Callable[..., Path], device: str
+) -> None:
+    marked(f'case="small.yaml", device="{device}", {FAKE_SIDES}')
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [f"*was not certified: There is no device '{device}' for a subject: choose CPU or Ascend*"]
+    )
+    assert not (pytester.path / "certify-runs").exists()

@@ -40,6 +40,7 @@ SCHEDULES = {
 }
 ACTIVATIONS = {"swiglu": "silu", "silu": "silu"}
 DATA, CONFIG, MODEL = "train_dataset", "train_dataset.data_loader.config", "model.model_config"
+MODE = "run_mode"
 SPEED_UP = "parallel_speed_up_json_path"
 CLIPS = "runner_wrapper.use_clip_grad"
 NARROW, WIDE = f"{MODEL}.residual_dtype", f"{MODEL}.fp32_residual_connection"
@@ -47,6 +48,7 @@ NARROW, WIDE = f"{MODEL}.residual_dtype", f"{MODEL}.fp32_residual_connection"
 SECTIONS = {"runner_config", "trainer", "runner_wrapper", "parallel_config", "train_dataset", "run_mode", "use_legacy"}
 SECTIONS_OF_2 = {"training_args", "distribute_parallel_config", "checkpoint_config"}
 EXPONENT = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")  # a number to everyone but YAML 1.1, which wants 1.0e-2
+EXPERTS = r"moe_|num_experts|n_routed_experts|expert_num"  # keys of a model that is not dense
 Fate = Literal["case", "only", "idle", "read"]
 C = TypeVar("C")
 
@@ -138,7 +140,9 @@ def read_configuration(written: Written) -> Configuration:
     case = reader.case(re.sub(r"[^a-z0-9._-]+", "-", Path(written.origin).stem.lower()).strip("._-") or "case")
     memory, speed_up = reader.max_device_memory, reader.speed_up(written.origin)
     if reader.problems:
-        raise refusal(written, "cannot be read as a case", list(reader.problems.values()))
+        # of another mode the mode alone says what is wrong
+        of_mode = [problem for problem in reader.problems.values() if problem.keys == (MODE,) and MODE in given]
+        raise refusal(written, "cannot be read as a case", of_mode or list(reader.problems.values()))
     known = known_fields()
     fields = tuple((known[path], value) for path, value in given.items())
     return Configuration(
@@ -168,6 +172,7 @@ def _check_kind(written: Written) -> None:
     kinds = [arch, of_model.get("type"), of_model.get("model_type"), *_listed(of_model.get("architectures"))]
     other = [str(kind) for kind in kinds if kind is not None and not str(kind).lower().startswith("qwen3for")]
     other = [kind for kind in other if kind.lower() not in ("qwen3", "qwen3config")]
+    other += ["a model of experts"] if any(re.match(EXPERTS, str(key)) for key in of_model) else []
     if other:
         name = _mapping(content.get("trainer")).get("model_name")
         named = f" ({name})" if name else ""
@@ -225,9 +230,10 @@ def _unknown(path: str, value: Any) -> str:
     inside = [name.removeprefix(f"{path}.") for name in known_fields() if name.startswith(f"{path}.")]
     if inside:
         return f"{value!r:.40} is not a section with keys such as {inside[0]}"
-    last = path.rpartition(".")[2]
+    section, _, last = path.rpartition(".")
     named = [name for name in known_fields() if name.rpartition(".")[2] == last]
-    near = nearest(path, known_fields()) if len(named) != 1 else named[0]
+    beside = {name.rpartition(".")[2]: name for name in known_fields() if name.rpartition(".")[0] == section}
+    near = (nearest(path, named) or named[0]) if named else beside.get(nearest(last, beside) or "")
     return f"unknown key; did you mean {near!r}?" if near else "unknown key"
 
 
@@ -316,8 +322,8 @@ class _Reader:
             if self._is_given(path):
                 continue
             if known.required:
-                # of another mode most keys are missing, which says nothing
-                if self._get("run_mode") in (None, "train"):
+                # the model may be in a directory that cannot be read, which is a problem of its own
+                if not (path.startswith(MODEL) and self._get("pretrained_model_dir")):
                     self._refuse(path, "missing: a configuration of Qwen3's training states it")
             elif known.default is not None:
                 if known.case and known.fate != "idle":

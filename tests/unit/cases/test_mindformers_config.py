@@ -146,8 +146,9 @@ def test_a_layout_that_cannot_be_is_refused_when_the_file_is_read(wrong: str, tm
 
 def test_all_problems_are_reported_at_once() -> None:
     content = guide()
-    for change, _ in WRONG.values():
-        change(content)
+    for wrong, (change, _) in WRONG.items():
+        if wrong != "another mode":
+            change(content)
     with pytest.raises(InputError) as refused:
         read_configuration(written(content))
     assert str(refused.value).count("\n") >= 20

@@ -173,6 +173,10 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
         {"model": {"model_config": {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]}}},
         "is a configuration of qwen3_moe, not of Qwen3",
     ),
+    "a template for experts": (
+        {"run_mode": "train", "model": {"model_config": {"num_experts": 16, "moe_grouped_gemm": True}}},
+        "is a configuration of a model of experts, not of Qwen3",
+    ),
     "DeepSeek": (
         {"model": {"model_config": {"architectures": ["DeepseekV3ForCausalLM"]}}},
         "is a configuration of DeepseekV3ForCausalLM, not of Qwen3",
@@ -205,6 +209,8 @@ def test_of_another_mode_the_mode_is_the_only_problem(tmp_path: Path) -> None:
     predict = {
         "run_mode": "predict",
         "use_legacy": False,
+        "pretrained_model_dir": "/path/hf_dir",
+        "parallel": {"parallel_mode": "MANUAL_PARALLEL"},
         "trainer": {"type": "CausalLanguageModelingTrainer", "model_name": "qwen3"},
         "model": {"model_config": {"compute_dtype": "bfloat16", "hidden_dropout": 0.0}},
         "context": {"mode": 0, "enable_graph_kernel": False},
@@ -212,6 +218,22 @@ def test_of_another_mode_the_mode_is_the_only_problem(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         load_case(str(file_of(predict, tmp_path)))
     assert "(1 problem)" in str(refused.value) and "run_mode: 'predict' is not supported" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("lr_schedule.warmup_ration", "'lr_schedule.warmup_ratio'"),
+        ("parallel_cofig.model_parallel", "'parallel_config.model_parallel'"),
+        ("betas", "'optimizer.betas'"),
+        ("train_dataset.data_loader.load_func", None),
+        ("nothing_like_it.x", None),
+    ],
+)
+def test_an_unknown_key_has_a_suggestion_only_where_one_is_near(key: str, near: str | None) -> None:
+    with pytest.raises(InputError) as refused:
+        read_configuration(Written(value=small({key: 1}), origin="small.yaml"))
+    assert str(refused.value).endswith(f"{key}: unknown key" + (f"; did you mean {near}?" if near else ""))
 
 
 LEAVES: dict[str, tuple[dict[str, Any], str]] = {

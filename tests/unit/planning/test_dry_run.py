@@ -23,6 +23,7 @@ from harness.planning.dry_run import (
     described,
     dry_run,
 )
+from tests.support.examples import ROOT
 
 LAYOUT = "qwen3-tied-tp2-pp2"
 # The graph that MindSpore 2.9.0 saves for rank 0 of 4, with shortened names and without most operators and attributes.
@@ -188,3 +189,13 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_rank_is_an_error_of_certify() -> None:
     with pytest.raises(CertifyError):
         cli.print_dry_run(LAYOUT, [9], None, as_json=False)
+
+
+def test_the_file_that_configures_transfers_is_found_next_to_a_configuration(tmp_path: Path) -> None:
+    guide = ROOT / "qwen3_model" / "configs" / "pretrain_qwen3_32b_4k.yaml"
+    for case in (str(guide), "qwen3-tiny-tp2"):
+        ascend = described(case)[1]["context"]["ascend_config"]
+        assert Path(ascend["parallel_speed_up_json_path"]) == guide.with_name("parallel_speed_up.json")
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(guide.read_text(encoding="utf-8"), encoding="utf-8")
+    assert "parallel_speed_up_json_path" not in described(str(alone))[1]["context"]["ascend_config"]

@@ -60,11 +60,18 @@ def _canonical(value: Any) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a record as canonical JSON. A kill leaves the old file or the new one, never a part."""
+    """Writes a record as canonical JSON. A kill leaves the old file or the new one, never a part.
+
+    Raises:
+        OSError: it cannot be written; the error names the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name is the same each time, so a run that is resumed after a kill overwrites the partial file.
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(encode_json(value))
+    try:
+        temporary.write_bytes(encode_json(value))
+    except OSError as error:  # that of a full disk does not name the file
+        raise OSError(error.errno, error.strerror, str(path)) from None
     os.replace(temporary, path)
 
 

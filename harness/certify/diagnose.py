@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from harness.base.digest import digest_tensors
 from harness.base.errors import EvidenceError, InputError, MissingPrerequisite
@@ -34,7 +33,7 @@ from harness.runners.executor import Executor, Listener, no_listener
 from harness.runners.job import Job
 from harness.runners.launcher import Launcher
 from harness.runs.files import TRACE
-from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, read_tensors, read_weights, weights_files
+from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, read_tensors, read_weights, weights_files, write_tensors
 from harness.runs.trace import Side
 
 RECORD, PAGE = "diagnosis.json", "diagnosis.html"
@@ -183,7 +182,7 @@ def look_later(
     write_json(options.out / CASE, case.record())
     write_json(options.out / STEP, step)
     batches = read_tensors(begun / INPUTS_OF_RUNS / BATCHES)
-    save_file({name: tensor[step - 1 : step].copy() for name, tensor in batches.items()}, inputs / BATCHES)
+    write_tensors({name: tensor[step - 1 : step].copy() for name, tensor in batches.items()}, inputs / BATCHES)
     subject, *others = jobs(case, options)
     there = (begun / INPUTS_OF_RUNS).resolve()
     subject = dataclasses.replace(
@@ -244,7 +243,7 @@ def _take_over(bundle: Bundle, case: Case, out: Path) -> None:
     if batches["loss_mask"].shape[1:] != (rows, length):
         tokens, mask = batches["tokens"][:, :rows, : length + 1], batches["loss_mask"][:, :rows, :length]
         fewer = {"tokens": np.ascontiguousarray(tokens), "loss_mask": np.ascontiguousarray(mask)}
-        save_file(fewer, inputs / BATCHES)
+        write_tensors(fewer, inputs / BATCHES)
     if case.evidence == "sketches":
         kept = inputs / VOCABULARY
         write_weights(case, inputs, read_json(kept) if kept.is_file() else None)

@@ -1,5 +1,7 @@
 """`certify cases`: the shipped cases."""
 
+import contextlib
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -54,8 +56,12 @@ def _source(name_or_path: str) -> dict[str, Any]:
     if not is_configuration(written.value):
         return {}
     read = read_configuration(written)
+    notes = list(read.notes)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        if (installed := f"mindformers {importlib.metadata.version('mindformers')}") != DEFAULTS_OF:
+            notes.append(f"{installed} is installed here: its defaults may differ from those of {DEFAULTS_OF}")
     defaults = {"of": DEFAULTS_OF, "fields": dict(read.defaults)}
-    return {"defaults": defaults, "parallel_speed_up": read.speed_up, "notes": list(read.notes)}
+    return {"defaults": defaults, "parallel_speed_up": read.speed_up, "notes": notes}
 
 
 def _comments(source: Mapping[str, Any]) -> str:

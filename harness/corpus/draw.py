@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save, save_file
+from safetensors.numpy import save
 
 from harness.base.digest import digest_array, digest_json, digest_tensors
 from harness.base.errors import InputError
@@ -22,7 +22,7 @@ from harness.corpus.conversations import draw_chat_tokenizer
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.held_out import draw_evaluation
 from harness.runs.drawing import normal
-from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, WEIGHTS_DIGESTS, Inputs
+from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, WEIGHTS_DIGESTS, Inputs, write_tensors
 from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, load_safetensors
 
@@ -115,10 +115,10 @@ def write_weights(case: Case, directory: Path, kept: Sequence[int] | None = None
     for name, tensor in _each_weight(case, kept):
         if held and sum(one.nbytes for one in held.values()) + tensor.nbytes > FILE_BYTES:
             written += 1
-            save_file(held, path.with_stem(f"{path.stem}-{written:05d}-of-{count:05d}"))
+            write_tensors(held, path.with_stem(f"{path.stem}-{written:05d}-of-{count:05d}"))
             held = {}
         held[name], digests[name] = tensor, digest_array(tensor)
-    save_file(held, path.with_stem(f"{path.stem}-{count:05d}-of-{count:05d}") if count > 1 else path)
+    write_tensors(held, path.with_stem(f"{path.stem}-{count:05d}-of-{count:05d}") if count > 1 else path)
     return digests
 
 
@@ -159,7 +159,7 @@ def draw_inputs(case: Case, directory: Path, batches: Batches | None = None) -> 
     weights = write_weights(case, directory, batches.kept)
     if case.evidence == "sketches":
         write_json(directory / WEIGHTS_DIGESTS, weights)
-    save_file(tensors, directory / BATCHES)
+    write_tensors(tensors, directory / BATCHES)
     if batches.kept is not None:
         write_json(directory / VOCABULARY, batches.kept)
     for draw in DRAWN_IN_ADDITION[case.task.name]:

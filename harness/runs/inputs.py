@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from harness.base.digest import digest_each, digest_json, digest_tensors
-from harness.base.errors import EvidenceError
+from harness.base.errors import EvidenceError, InputError
 from harness.base.records import read_json
 from harness.runs.drawing import spread
 
@@ -45,6 +45,18 @@ class Inputs:
     epochs: int
     parameters: int
     target_tokens: int
+
+
+def write_tensors(tensors: Mapping[str, Array], path: Path) -> None:
+    """Writes tensors as one safetensors file.
+
+    Raises:
+        InputError: the file cannot be written, also because the disk is full.
+    """
+    try:
+        save_file(dict(tensors), path)
+    except (OSError, SafetensorError) as error:  # the library has no class of its own for a full disk
+        raise InputError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
 
 
 def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:

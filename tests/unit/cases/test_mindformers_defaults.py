@@ -192,3 +192,14 @@ def test_the_model_may_come_from_a_directory_of_hugging_face_and_the_file_overri
     assert case_of(content).model.num_hidden_layers == 1
     content["pretrained_model_dir"] = "path/to/model_dir"
     assert "pretrained_model_dir: path/to/model_dir" in refusal_of(content)
+
+
+def test_another_installed_version_is_named_where_the_defaults_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = file_of(small(), tmp_path)
+    certify = caller(capsys, monkeypatch)
+    for version, named in (("1.9.0", False), ("1.8.0", True)):
+        monkeypatch.setattr("importlib.metadata.version", lambda _, version=version: version)
+        said = certify("cases", "--show", path).said
+        assert ("mindformers 1.8.0 is installed here: its defaults may differ" in said) == named

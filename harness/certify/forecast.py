@@ -15,17 +15,15 @@ import numpy as np
 from harness.cases.case import Case
 from harness.cases.sections import Inference
 from harness.certify.estimate import parameter_count
+from harness.planning.reference import PROBE_SECONDS, RUN_SECONDS, START_SECONDS, operations_of_a_step
 from harness.runners.job import Job
 
 WORTH_STATING = 300.0  # seconds
 MEASURED_SECONDS, SIDE = 0.3, 1024
 # Of the products that NumPy makes, what a training step reaches; of float64, half as many again are made in a second.
 EFFICIENCY, FLOAT64 = 0.6, 0.5
-# Measured at 0.6B, docs/design/sketches.md: drawing, updating, digesting and sketching of a probe; digesting and
-# sketching of another run; an update.
-PROBE_SECONDS, RUN_SECONDS, UPDATE_SECONDS = 250e-9, 60e-9, 15e-9  # for each parameter
+UPDATE_SECONDS = 15e-9  # measured at 0.6B, for each parameter
 SLOW = 1e10  # operations per second; nothing is measured where even a slow machine is soon done
-START_SECONDS = 10.0  # of a process, with compiling
 # A token that a cache is asked for reads every weight, which takes as long as the products of so many tokens.
 TOKENS_OF_A_STEP = 30
 ENDINGS = 4  # of a question
@@ -79,10 +77,7 @@ def _seconds(case: Case, job: Job, parameters: int, rate: float) -> float:
     if job.arm == "infer":
         answered = _tokens_asked(case.inference_section, case.data.seq_length, exact=job.side == "oracle")
         return START_SECONDS + answered * 2 * parameters / speed + parameters * RUN_SECONDS
-    model, tokens = case.model, case.data.global_batch_size * case.data.seq_length
-    attention = 4 * model.num_hidden_layers * model.num_attention_heads * model.head_dim * case.data.seq_length
-    passes = 4 if case.training.recompute else 3  # forward, and twice as much backward
-    step = passes * (2 * parameters + attention) * tokens
+    step = operations_of_a_step(case)
     probes = job.arm in ("probe", "alone_probe")
     gradients = 1 if probes and job.side != "oracle" else 0
     of_a_parameter = (PROBE_SECONDS if probes else RUN_SECONDS) + job.steps * UPDATE_SECONDS

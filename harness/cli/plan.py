@@ -15,6 +15,7 @@ from harness.cases.case import Case, check_trains, load_case, read_case_file
 from harness.cases.mindformers import is_configuration, read_configuration
 from harness.cli.dry_run import print_dry_run
 from harness.cli.options import CaseArgument, JsonOption, check_device
+from harness.cli.plan_reference import print_reference_plan
 from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.planning.dry_run import PROGRAMS
 from harness.planning.memory import GIB, StageMemory, memory
@@ -51,6 +52,18 @@ def plan(
             "mindspore, and over several ranks both."
         ),
     ] = None,
+    reference: Annotated[
+        bool,
+        typer.Option("--reference", help="What recording a baseline takes: memory of each GPU, hours, and bytes."),
+    ] = False,
+    reference_processes: Annotated[
+        int | None,
+        typer.Option("--reference-processes", min=1, help="With --reference: GPUs. Default: 1, 2, 4 and 8."),
+    ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="With --reference: 10^12 operations that a GPU makes in a second in this case."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Print the memory of each stage of a layout, what its ranks send, and whether it fits; or search a layout.
@@ -58,8 +71,14 @@ def plan(
     Nothing is run. Exit code 0: it fits, or no limit is known. 1: it does not. 2: the layout or the file is invalid.
     With --compile MindSpore compiles the graphs of ranks by a dry run, those of this model and those of mindformers,
     and the communication operators in them are listed; this needs CANN, or the tools for stub libraries:
-    pip install 'mindspore-certify[plan]'.
+    pip install 'mindspore-certify[plan]'. With --reference it is about the PyTorch side, on GPUs.
     """
+    if reference:
+        if compile_ or cards is not None:
+            raise InputError("--reference plans the PyTorch side: omit --compile and --cards.")
+        return print_reference_plan(case, reference_processes, _bytes(memory_), tflops, as_json)
+    if reference_processes or tflops:
+        raise InputError("--reference-processes and --tflops are about the PyTorch side: give --reference too.")
     if compile_:
         return print_dry_run(case, rank or [], layers, as_json, subjects=_subjects(subject or []))
     if rank or layers or subject:

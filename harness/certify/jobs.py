@@ -35,6 +35,7 @@ SOONEST = (
 )  # fmt: skip
 ALONE: tuple[Arm, ...] = ("alone", "alone_probe")  # in one process, whatever the layout
 WATCHED_RUNS = (REFERENCE, SUBJECT, ORACLE)  # where the case examines steps
+BY_TORCHRUN = (PRETRAIN.reference, PRETRAIN.oracle)  # what several processes make together without MindSpore
 ALL_SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
 RECORDED_SIDES: tuple[Side, ...] = ("reference", "oracle")
 
@@ -148,15 +149,21 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         nodes=options.nodes if ranks > 1 and side == "subject" else None,
         logs=_logs(options.output, name) if options.output and ranks > 1 and side == "subject" else None,
         checkpoint=_checkpoint(options) if name == SUBJECT else None,
-        starter="torchrun" if runner == PRETRAIN.reference else "msrun",
+        starter="torchrun" if runner in BY_TORCHRUN else "msrun",
     )
 
 
 def ranks_of(case: Case, options: Options, side: Side, arm: Arm) -> int:
-    """The processes that make a run together: of the subject those of the layout. The oracle has one."""
+    """The processes that make a run together: of the subject those of the layout. Another oracle than the shipped one,
+    and one that is not on the device of the reference, has one."""
     if side == "subject":
         return 1 if arm in ALONE else case.parallel.world_size
-    return options.reference_processes if side == "reference" else 1
+    if side == "oracle" and (
+        find_runner(options.oracle, case.task) not in BY_TORCHRUN
+        or options.device_of("oracle") != options.reference_device
+    ):
+        return 1
+    return options.reference_processes
 
 
 def _checkpoint(options: Options) -> str | None:

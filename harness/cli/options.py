@@ -30,7 +30,7 @@ ReferenceDeviceOption = Annotated[
 ReferenceProcessesOption = Annotated[
     int,
     typer.Option(
-        "--reference-processes", min=1, help="Processes that make each run of the reference, sharded by FSDP2."
+        "--reference-processes", min=1, help="Processes that make each run of reference and oracle, sharded by FSDP2."
     ),
 ]
 BaselineOption = Annotated[

@@ -61,7 +61,8 @@ def _print(case: Case, plans: list[ReferencePlan], limit: int | None, tera: floa
         f"Hours: all runs one after the other, at {speed} ({origin}); give --tflops.",
         soft_wrap=True,
     )
-    exact = f"The oracle runs in one process, in float64: {plans[0].oracle / GIB:.1f} GiB."
+    needed = ", ".join(f"{one.oracle / GIB:.1f} GiB for {one.memory.processes}" for one in plans)
+    exact = f"The oracle needs on each of so many GPUs, in float64: {needed}."
     if case.training.oracle != "probe":
         exact += " With 'oracle: probe' in the section training of the case it takes less."
     out_console.print(exact, markup=False, soft_wrap=True)

@@ -64,7 +64,7 @@ class ReferencePlan:
     """What it takes to record a baseline with so many processes.
 
     `host` are the bytes of main memory of all processes together while they start: each has the weights whole until
-    they are sharded. `oracle` are the bytes of the oracle, in its one process. `hours` are those of all runs one after
+    they are sharded. `oracle` are the bytes of a process of the oracle. `hours` are those of all runs one after
     the other, and `bytes` those of the baseline.
     """
 
@@ -81,7 +81,7 @@ def plan_reference(case: Case, processes: int, tera: float | None = None) -> Ref
     return ReferencePlan(
         memory=memory_of_a_process(case, processes),
         host=processes * FLOAT32 * _parameters(case),
-        oracle=_memory_of_the_oracle(case),
+        oracle=_memory_of_the_oracle(case, processes),
         hours=sum(_hours(case, processes, speed * TERA, *known) for known in _recorded(case)),
         bytes=bytes_of_a_baseline(case),
     )
@@ -192,27 +192,29 @@ def _recorded(case: Case) -> Iterator[tuple[Side, Arm]]:
 
 
 def _hours(case: Case, processes: int, speed: float, side: Side, arm: Arm) -> float:
-    """Of one run: a probe of the reference takes its step twice. The oracle runs in one process, in float64."""
+    """Of one run: a probe of the reference takes its step twice. Some processes may have fewer rows, or none."""
     probes = arm == "probe"
     steps = case.steps_of(side, arm) + (probes and side == "reference")
+    rows = case.data.global_batch_size
     if side == "oracle":
-        rate = SUSTAINED["float32"] * TERA * OF_FLOAT64
+        rate = SUSTAINED["float32"] * TERA * OF_FLOAT64 * rows / -(-rows // processes)
     else:
-        rows = case.data.global_batch_size / case.training.gradient_accumulation_steps
-        rate = speed * rows / rows_of_a_process(case, processes)  # some processes may have fewer rows, or none
+        rate = speed * rows / case.training.gradient_accumulation_steps / rows_of_a_process(case, processes)
     tensors = _parameters(case) * (PROBE_SECONDS if probes else RUN_SECONDS)
     return (START_SECONDS + steps * operations_of_a_step(case) / rate + tensors) / HOUR
 
 
-def _memory_of_the_oracle(case: Case) -> int:
+def _memory_of_the_oracle(case: Case, processes: int) -> int:
     """Weights and gradients in float64 and, where it is trained, moments; logits and layers of a row."""
-    parameters = _parameters(case)
+    parameters, gathered = _parameters(case), 2 * memory_of_a_process(case, processes).whole
     tensors = 4 if case.training.oracle != "probe" else 2
     model, tokens = case.model, case.data.seq_length
     layers = 1 if case.training.recompute else model.num_hidden_layers
     stream = 0 if layers > 1 else model.num_hidden_layers * 8 * tokens * model.hidden_size
     saved = 2 * layers * saved_by_a_layer(case, 1, "float32") + stream
-    return 8 * tensors * parameters + saved + TENSORS_OF_LOGITS * 8 * tokens * model.vocab_size
+    return (
+        -(-8 * tensors * parameters // processes) + gathered + saved + TENSORS_OF_LOGITS * 8 * tokens * model.vocab_size
+    )
 
 
 def _parameters(case: Case) -> int:

@@ -10,7 +10,7 @@ Source: transformers 4.57.1, models/qwen3/modeling_qwen3.py, for what is compute
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from harness.cases.case import Case
 from harness.runners.protocol import Numbers, Setting, Tensors
-from harness.runners.torch_processes import grad_norm
+from harness.runners.torch_processes import grad_norm, processes_of
 from harness.runners.torch_training import (
     Tap,
     TorchTrainer,
@@ -43,15 +43,26 @@ class Float64Oracle(TorchTrainer):
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         device = prepare_torch(case, setting)
-        exact = {name: torch.from_numpy(np.array(tensor, np.float64)).to(device) for name, tensor in weights.items()}
-        super().__init__(case, setting, {name: tensor.requires_grad_() for name, tensor in exact.items()}, device)
-        self.micro_batches = parts_of_rows(case)
+        processes = processes_of(case, device, setting.rank)
+        first = device if processes.count == 1 else torch.device("cpu")
+        exact = {name: torch.from_numpy(np.array(tensor, np.float64)).to(first) for name, tensor in weights.items()}
+        self._sharded = _Model(case.model, exact) if processes.count > 1 else None
+        if self._sharded is not None:
+            processes.shard(self._sharded, self._sharded.layers, torch.float64)
+            held = self._sharded.parameters_by_name()
+            exact = {name: held[name] for name in exact}
+        parameters = {name: tensor.requires_grad_() for name, tensor in exact.items()}
+        super().__init__(case, setting, parameters, device, processes)
+        self.micro_batches = parts_of_rows(case, processes.count)
 
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
         """-sum over counted targets of log softmax(logits)[target], over `count`."""
         recompute = self._case.training.recompute and self.tap is untapped
         model, documents = self._case.model, self._case.data.documents
-        found = logits(model, self._parameters, tokens[:, :-1], self.tap, recompute=recompute, documents=documents)
+        if self._sharded is not None:
+            found = self._sharded(tokens[:, :-1], self.tap, recompute, documents)
+        else:
+            found = logits(model, self._parameters, tokens[:, :-1], self.tap, recompute=recompute, documents=documents)
         log_probabilities = torch.log_softmax(found, -1)
         picked = log_probabilities.gather(-1, tokens[:, 1:, None])[..., 0]
         return -(picked * loss_mask).sum() / count
@@ -59,13 +70,14 @@ class Float64Oracle(TorchTrainer):
     def measured(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> tuple[Numbers, Tensors]:
         """The next step without its update, and its gradients."""
         loss, count = self._backward(tokens, loss_mask)
-        norm, rate = float(grad_norm(self._parameters.values())), float(self._optimizer.param_groups[0]["lr"])
+        norm = float(grad_norm(self._parameters.values(), self._processes))
+        rate = float(self._optimizer.param_groups[0]["lr"])
         numbers = Numbers(loss=loss, grad_norm=norm, learning_rate=rate, tokens=count)
         return numbers, self._taken_gradients()
 
     def updated(self, name: str, gradients: Sequence[ProbeGradients]) -> npt.NDArray[Any]:
         """AdamW works element by element, so a part of one parameter is updated as it is among all others."""
-        whole = self._parameters[name].detach().cpu().numpy()
+        whole = self._whole(self._parameters[name])
         updated = np.empty(whole.size)
         for first in range(0, whole.size, UPDATED_TOGETHER):
             part = whole.reshape(-1)[first : first + UPDATED_TOGETHER]
@@ -91,11 +103,55 @@ class Float64Oracle(TorchTrainer):
         return self._case.model.to_hf()
 
 
-def parts_of_rows(case: Case) -> int:
-    """The fewest equal parts of a step's rows of which each has logits below a limit, or single rows."""
+class _Held(torch.nn.Module):
+    """Parameters by names that have dots, which those of a module must not have."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        for name, tensor in weights.items():
+            self.register_parameter(name.replace(".", "/"), torch.nn.Parameter(tensor))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """As they are now: whole while the module computes, where it is sharded."""
+        return {name.replace("/", "."): tensor for name, tensor in self._parameters.items() if tensor is not None}
+
+
+class _Layer(_Held):
+    def __init__(self, config: Qwen3Config, name: str, weights: Weights) -> None:
+        super().__init__(weights)
+        self._config, self._name = config, name
+
+    def forward(self, *inputs: Any) -> torch.Tensor:
+        return decoder_layer(self._config, self.weights(), self._name, *inputs)
+
+
+class _Model(_Held):
+    """The oracle as modules, which FSDP shards; what is computed is in `logits`."""
+
+    def __init__(self, config: Qwen3Config, weights: Weights) -> None:
+        names = [f"model.layers.{layer}" for layer in range(config.num_hidden_layers)]
+        inside = [{key: weights[key] for key in weights if key.startswith(f"{name}.")} for name in names]
+        super().__init__({key: weights[key] for key in weights if not any(key in one for one in inside)})
+        self._config = config
+        self.layers = torch.nn.ModuleList(_Layer(config, name, one) for name, one in zip(names, inside, strict=True))
+
+    def parameters_by_name(self) -> dict[str, torch.Tensor]:
+        found = self.weights()
+        for layer in self.layers:
+            found |= layer.weights()
+        return found
+
+    def forward(self, tokens: torch.Tensor, tap: Tap, recompute: bool, documents: Documents | None) -> torch.Tensor:
+        weights, layers = self.weights(), list(self.layers)
+        return logits(self._config, weights, tokens, tap, recompute=recompute, documents=documents, layers=layers)
+
+
+def parts_of_rows(case: Case, processes: int = 1) -> int:
+    """The fewest equal parts of a step's rows of which each process has logits below a limit, or a single row."""
     rows, length = case.data.global_batch_size, case.data.seq_length
-    fit = LOGITS_BYTES // (length * case.model.vocab_size * np.dtype(np.float64).itemsize)
-    return next((parts for parts in range(1, rows) if rows % parts == 0 and rows // parts <= fit), rows)
+    fit = max(1, LOGITS_BYTES // (length * case.model.vocab_size * np.dtype(np.float64).itemsize))
+    even = (parts for parts in range(1, rows) if rows % parts == 0)
+    return next((parts for parts in even if -(-rows // parts // processes) <= fit), rows)
 
 
 def logits(
@@ -106,8 +162,10 @@ def logits(
     *,
     recompute: bool = False,
     documents: Documents | None = None,
+    layers: Sequence[Callable[..., torch.Tensor]] | None = None,
 ) -> torch.Tensor:
-    """Tokens [B, S] -> logits [B, S, V]. `tap` receives every place of `harness.runs.places` by name and returns it.
+    """Tokens [B, S] -> logits [B, S, V]. `layers` are what computes each layer, where that is not `decoder_layer` with
+    its weights. `tap` receives every place of `harness.runs.places` by name and returns it.
 
     `documents`: what starts again with each document of a row. `recompute`: a layer's activations are computed again
     for its derivative, and not held meanwhile; no bit changes.
@@ -117,7 +175,7 @@ def logits(
     hidden, positions = hidden_and_positions(tokens, documents)
     cos, sin = cos[positions][:, None], sin[positions][:, None]
     for layer in range(config.num_hidden_layers):
-        one = functools.partial(decoder_layer, config, weights, f"model.layers.{layer}")
+        one = layers[layer] if layers else functools.partial(decoder_layer, config, weights, f"model.layers.{layer}")
         x = (
             checkpoint(one, x, cos, sin, hidden, tap, use_reentrant=False)
             if recompute

@@ -35,8 +35,8 @@ class OneProcess:
         """The rows of a micro batch that this process computes."""
         return tokens, loss_mask
 
-    def shard(self, model: Any, layers: Iterable[torch.nn.Module]) -> None:
-        """Leaves each process a part of every parameter."""
+    def shard(self, model: Any, layers: Iterable[torch.nn.Module], sums: torch.dtype = torch.float32) -> None:
+        """Leaves each process a part of every parameter; gradients are summed in the dtype `sums`."""
 
     def summed(self, number: torch.Tensor) -> torch.Tensor:
         """The sum of a number of every process."""
@@ -84,9 +84,9 @@ class SeveralProcesses(OneProcess):
         rows = np.where(there, own, 0)
         return tokens[rows], loss_mask[rows] * there[:, None].astype(loss_mask.dtype)
 
-    def shard(self, model: Any, layers: Iterable[torch.nn.Module]) -> None:
-        """Layer by layer, so that no more than one is whole on a device besides embedding and head."""
-        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    def shard(self, model: Any, layers: Iterable[torch.nn.Module], sums: torch.dtype = torch.float32) -> None:
+        """Layer by layer, so that no more than two are whole on a device besides embedding and head."""
+        policy = MixedPrecisionPolicy(reduce_dtype=sums)
         for module in (*layers, model):
             fully_shard(module, mesh=self._mesh, mp_policy=policy)
             module.set_gradient_divide_factor(1.0)
@@ -117,7 +117,7 @@ class SeveralProcesses(OneProcess):
         return distribute_tensor(tensor.to(like.device), self._mesh, placements, src_data_rank=source)
 
     def provenance(self) -> dict[str, Any]:
-        return {"processes": self.count, "backend": self._backend, "sharding": "FSDP2, float32, sums in float32"}
+        return {"processes": self.count, "backend": self._backend, "sharding": "FSDP2"}
 
 
 ALONE = OneProcess()

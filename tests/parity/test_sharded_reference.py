@@ -16,13 +16,14 @@ import torch
 from harness.certify.flow import prepare
 from harness.certify.jobs import Options, job
 from harness.runners.launcher import Launcher
+from harness.runners.oracle import Float64Oracle
 from harness.runners.torch_processes import clip, grad_norm
 from harness.runs.trace import Run
 from harness.standards import load_standard
 from tests.support.examples import text_case
 from tests.support.full import full
 from tests.support.processes import processes_of, until
-from tests.support.sharded import FAULTS, PLAIN, made_by, small_tied_case, steps_of
+from tests.support.sharded import FAULTS, ORACLE, PLAIN, made_by, small_tied_case, steps_of
 
 Made = Mapping[str, Any]
 STATISTICS = {"first": lambda values: values[0], "maximum": max}
@@ -38,7 +39,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Made]:
-    return made_by(2, (*PLAIN, *FAULTS), tmp_path_factory.mktemp("two"))
+    return made_by(2, (*PLAIN, ORACLE, *FAULTS), tmp_path_factory.mktemp("two"))
 
 
 def refused(one: Made, other: Made) -> list[str]:
@@ -84,6 +85,12 @@ def test_several_processes_go_on_from_a_checkpoint_bit_for_bit(of_two: Mapping[s
     for name in ("loss", "grad_norm"):
         *_, last, resumed = of_two["plain"][name]
         assert last == resumed
+
+
+def test_the_oracle_over_several_processes_is_exact(of_two: Mapping[str, Made], tmp_path: Path) -> None:
+    one, other = steps_of(small_tied_case(), None, tmp_path, Float64Oracle), of_two[ORACLE]
+    assert {*one} == {*other}
+    assert max(_distance(tensor, other[name]) for name, tensor in one.items()) < 1e-12
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -24,14 +24,16 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from harness.cases.case import Case, load_case
 from harness.corpus.draw import draw_weights
 from harness.runners import torch_processes, torch_reference, torch_training
+from harness.runners.oracle import Float64Oracle
 from harness.runners.processes import end_with_parent
 from harness.runners.protocol import Setting
 from harness.runners.torch_processes import SeveralProcesses
 from harness.runners.torch_reference import TorchReference
+from harness.runs.inputs import ProbeGradients
 from tests.support.examples import ROOT
 
 STEPS, ROWS, LENGTH = 3, 6, 12
-PLAIN = ("plain", "repeated")
+PLAIN, ORACLE = ("plain", "repeated"), "oracle"
 Faults = Mapping[str, Callable[[], AbstractContextManager[object]]]
 
 
@@ -53,19 +55,25 @@ def batches(case: Case) -> Iterator[tuple[Any, Any]]:
         yield tokens, (np.arange(LENGTH) < random.permutation(lengths)[:, None]).astype(np.uint8)
 
 
-def steps_of(case: Case, rank: int | None, directory: Path) -> dict[str, Any]:
-    """Everything that a reference leaves: numbers of each step, whole gradients, parameters and moments, and the steps
-    after a checkpoint."""
+def steps_of(case: Case, rank: int | None, directory: Path, made: Any = None) -> dict[str, Any]:
+    """Everything that a reference, or another runner, leaves: numbers of each step, whole gradients, parameters and
+    moments, and the steps after a checkpoint."""
     setting = Setting(device="CPU", threads=1, learning_rate_zero=False, rank=rank)
     weights, every = draw_weights(case), list(batches(case))
-    runner = torch_reference.TorchReference(case, weights, setting)
+    made = made or torch_reference.TorchReference
+    runner = made(case, weights, setting)
     found = {f"gradient.{name}": tensor for name, tensor in runner.gradients(*every[0]).items()}
     numbers = [runner.train_step(*batch) for batch in every[:-1]]
     runner.save(directory)
-    resumed = torch_reference.TorchReference(case, weights, setting)
+    resumed = made(case, weights, setting)
     resumed.load(directory)
     for one in (runner, resumed):
         numbers.append(one.train_step(*every[-1]))
+    if isinstance(runner, Float64Oracle):
+        measured, _ = runner.measured(*every[0])
+        found["measured"] = np.array([measured.loss, measured.grad_norm])
+        drawn = [ProbeGradients(weights, case.initialization.seed, update) for update in (1, 2)]
+        found |= {f"updated.{name}": np.asarray(runner.updated(name, drawn)) for name in weights}
     runner.apply_gradients({name: np.full(t.shape, 1e-3, np.float32) for name, t in weights.items()})
     for kind, whole in (("parameter", runner.parameters()), ("moment", runner.moments())):
         found |= {f"{kind}.{name}": np.ascontiguousarray(tensor) for name, tensor in whole.items()}
@@ -282,7 +290,8 @@ def main(directory: Path, names: Iterable[str]) -> None:
         with FAULTS[name]() if name in FAULTS else contextlib.nullcontext():
             # What breaks breaks in every process, before any waits for another.
             try:
-                found = steps_of(small_tied_case(), rank, directory / f"saved-{number}")
+                made = Float64Oracle if name == ORACLE else None
+                found = steps_of(small_tied_case(), rank, directory / f"saved-{number}", made)
             except Exception as error:
                 broken[name] = f"{type(error).__name__}: {error}"
                 continue

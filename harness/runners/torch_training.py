@@ -167,11 +167,11 @@ class TorchTrainer(ABC):
         """The gradients that are there, which the parameters then no longer have."""
         found = {name: parameter.grad for name, parameter in self._parameters.items()}
         self._optimizer.zero_grad(set_to_none=True)
-        return Copies(found, lambda name: self._whole(found[name]))
+        processes = self._processes  # whoever has the gradients does not hold the model
+        return Copies(found, lambda name: whole_array(found[name], processes))
 
     def _whole(self, tensor: torch.Tensor) -> npt.NDArray[Any]:
-        found: npt.NDArray[Any] = self._processes.whole(tensor.detach()).cpu().numpy()
-        return found
+        return whole_array(tensor, self._processes)
 
     def taps(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Taps:
         """What the gradients of a batch are made of; nothing is updated."""
@@ -270,6 +270,12 @@ class TorchTrainer(ABC):
         """Version, threads, and the device or the instruction set that torch dispatches to; of several processes how
         they work together."""
         return {**torch_provenance(self._device), **self._processes.provenance()}
+
+
+def whole_array(tensor: torch.Tensor, processes: OneProcess) -> npt.NDArray[Any]:
+    """All parts of a tensor; every process has to call this."""
+    found: npt.NDArray[Any] = processes.whole(tensor.detach()).cpu().numpy()
+    return found
 
 
 def build_optimizer(case: Case, parameters: Sequence[torch.Tensor], learning_rate: float) -> torch.optim.AdamW:

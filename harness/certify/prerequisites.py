@@ -167,7 +167,7 @@ def check_processes(case: Case, options: Options) -> None:
 def _check_files(case: Case) -> None:
     tokenizer, checkpoint = case.data.tokenizer, case.checkpoint
     if tokenizer.kind == "huggingface" and tokenizer.path is not None:
-        chat = case.inference is not None or case.data.corpus.of_conversations
+        chat = not case.task.judges_steps or case.data.corpus.of_conversations
         check_directory(Path(tokenizer.path), chat=chat)
     if checkpoint is not None and checkpoint.path is not None and Path(checkpoint.path).exists():
         try:

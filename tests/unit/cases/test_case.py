@@ -103,7 +103,7 @@ def test_paths_of_this_machine_are_not_in_the_record() -> None:
         ("model", {"size": ["tiny"]}, "unknown size"),
         ("model", "tiny", "expected"),
         ("model.hidden_act", "gelu", "hidden_act"),
-        ("model.sliding_window", 128, "sliding_window"),
+        ("model.use_sliding_window", True, "sliding_window"),
         ("precision.compute_dtype", "float16", "compute_dtype"),
         ("precision.compute_dtype", [], "compute_dtype"),
         ("precision", {"dtype": "float32"}, "unknown keys"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
 from harness.cases.case import Case, load_case
@@ -81,13 +82,21 @@ def test_the_bytes_of_sketches_are_those_of_a_file_and_hardly_grow_with_the_mode
     few = with_fields(case, {"training": {"steps": 3, "lr_zero_steps": 1}, "lr_schedule": {"warmup_steps": 1}})
     without_probes = 100_000  # traces and final parameters
     assert bytes_of_a_baseline(few) == pytest.approx(2 * probe_of(case, tmp_path / "probe"), abs=without_probes)
-    large = LARGE.with_changes(evidence="sketches")
-    assert bytes_of_a_baseline(large) < 1e8 < bytes_of_a_baseline(LARGE)
+    assert bytes_of_a_baseline(LARGE) < 1e8 < bytes_of_a_baseline(LARGE.with_changes(evidence="tensors"))
+
+
+def test_a_baseline_that_nobody_can_keep_is_said_with_the_fields_that_make_it_small(
+    certify_: Call, tmp_path: Path
+) -> None:
+    whole = with_fields(LARGE, {"training": {"oracle": None}}).with_changes(evidence="tensors")
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump(whole.record()))
+    shown = certify_("plan", tmp_path / "case.yaml", "--reference")
+    assert "evidence: sketches" in shown.out and "oracle: probe" in shown.out
 
 
 def test_the_command_states_memory_hours_and_bytes_and_whether_it_fits(certify_: Call) -> None:
     shown = certify_("plan", "qwen3-8b-bf16", "--reference", "--memory", "80GB")
-    assert shown.code == 0 and "evidence: sketches" in shown.out and "oracle: probe" in shown.out
+    assert shown.code == 0 and "evidence: sketches" not in shown.out
     assert certify_("plan", "qwen3-8b-bf16", "--reference", "--memory", "30GB").code == 1
     found = json.loads(certify_("plan", "qwen3-8b-bf16", "--reference", "--reference-processes", 8, "--json").out)
     (planned,) = found["plans"]

@@ -184,6 +184,16 @@ def _load_index(path: Path) -> dict[str, npt.NDArray[Any]]:
     return tensors
 
 
+def _weight_map(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        if all(isinstance(name, str) and name == Path(name).name for name in found.values()):
+            return dict(found)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    raise WeightsError(str(path), ["it has no 'weight_map' of files next to it"])
+
+
 def _load_file(path: Path) -> dict[str, npt.NDArray[Any]]:
     if damage := _damage(path):
         raise WeightsError(str(path), [damage])

@@ -123,14 +123,18 @@ def parse(kind: Any, value: Any, origin: Path) -> Any:
         EvidenceError: a field is missing, unknown or of another type.
     """
     try:
+        text = canonical_json(value).encode()
+    except ValueError as error:
+        raise EvidenceError(f"{origin} does not hold what it should: {error}.") from None
+    try:
         # as strict JSON: a list may become a tuple, but a text never a number
-        record = TypeAdapter(kind).validate_json(canonical_json(value), strict=True)
+        record = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise EvidenceError(f"{origin} does not hold what it should: {where}: {first['msg']}.") from None
     # pydantic drops unknown fields of a dataclass and turns 1 into 1.0; only the exact content of the file is accepted
-    if canonical_json(encode(record)) != canonical_json(value):
+    if canonical_json(encode(record)).encode() != text:
         names = ", ".join(field.name for field in fields(kind))
         raise EvidenceError(f"{origin} does not hold what it should: {names}, each of its type, and nothing else.")
     return record

@@ -10,7 +10,7 @@ time or host are in a separate list.
       baseline.json               the recorded reference and oracle: author, reason, machine
     record.json                   digest of the manifest, and path and SHA-256 of the files that depend on time or host
       run.json  runs/NAME/{log.txt, timing.jsonl, ranks/}
-    report.html                   may be written again; its last lines state how (`harness.evidence.page`), and the digest
+    report.html                   may be written again; its last two lines state how, and the digest of the lines before
     attestations/*.json           signed statements about manifest and record, checked with their signatures
 """
 

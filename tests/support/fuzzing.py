@@ -118,7 +118,7 @@ def _written(root: Path) -> Iterator[Loader]:
     yield Loader(name="trust", file=trust, load=lambda: load_trust(trust))
     pub = root / "dana.pub"
     yield Loader(name="public key", file=pub, load=lambda: load_trust(trust))
-    matrix = file("matrix.yaml", yaml.safe_dump({"cells": [{"case": DEFAULT_CASE, "time_limit": "10m"}]}))
+    matrix = file("matrix.yaml", yaml.safe_dump({"name": "all", "cells": [{"case": DEFAULT_CASE, "limit": "10m"}]}))
     yield Loader(name="matrix", file=matrix, load=lambda: load_matrix(matrix))
     talk = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}]}
     jsonl = file("talks.jsonl", f"{json.dumps(talk)}\n" * 3)
@@ -148,7 +148,7 @@ def _of_runs(root: Path) -> Iterator[Loader]:
     yield Loader(name="event file", file=events, load=_import(root / "events"))
     weights = root / "weights" / "model.safetensors"
     weights.parent.mkdir()
-    save_file({"a": np.ones((4, 4), np.float32), "b": np.ones(3, np.int32)}, weights)
+    save_file({"a": np.ones((4, 4), np.float32), "b": np.ones(3, np.float16)}, weights)
     yield Loader(name="safetensors", file=weights, load=lambda: read_tensors(weights))
     yield Loader(name="lazy safetensors", file=weights, load=lambda: dict(read_weights(weights)))
     yield Loader(name="checkpoint", file=weights, load=lambda: load_safetensors(weights.parent))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
@@ -76,6 +76,15 @@ def load_part(path: Path) -> SavedPart:
     """
     if not path.is_file():
         raise WeightsError(str(path), ["no such file"])
+    try:
+        return _read_part(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(str(path), [f"it cannot be read: {error}"]) from None
+
+
+def _read_part(path: Path) -> SavedPart:
     with safe_open(path, framework="numpy") as file:
         about = file.metadata() or {}
         if about.get("format") != FORMAT:

@@ -17,6 +17,8 @@ from qwen3_model.configuration_qwen3 import Qwen3Config
 
 Array = npt.NDArray[Any]
 
+LARGEST_DEGREE = 1 << 16
+
 # The environment variable with a free port on rank 0's host, where ranks wait for ranks that compile for longer.
 BARRIER_PORT = "QWEN3_BARRIER_PORT"
 
@@ -126,8 +128,12 @@ class ParallelConfig:
         """Why a model cannot be trained with this layout on global batches of `rows` rows, each `seq_length` long."""
         degrees = [field.name for field in fields(self) if isinstance(field.default, int) and field.type is int]
         low = [name for name in degrees if getattr(self, name) < 1]
-        if low:
-            yield Problem(fields=tuple(low), reason="below 1", fix="Omit the field for the default, 1.")
+        high = [name for name in degrees if getattr(self, name) > LARGEST_DEGREE]
+        if low or high:
+            if low:
+                yield Problem(fields=tuple(low), reason="below 1", fix="Omit the field for the default, 1.")
+            if high:
+                yield Problem(fields=tuple(high), reason=f"above {LARGEST_DEGREE}", fix="Use fewer.")
             return
         yield from self._problems_of_shards(config, seq_length)
         yield from self._problems_of_stages(config)

@@ -89,8 +89,9 @@ def _weight_map(index: Path) -> dict[str, str]:
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise WeightsError(str(index), ["no JSON object with a weight_map"]) from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise WeightsError(str(index), ["weight_map: expected names of files by names of tensors"])
+    names = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(name, str) and name == Path(name).name for name in names):
+        raise WeightsError(str(index), ["weight_map: expected names of files next to it, by names of tensors"])
     return found
 
 

@@ -78,7 +78,7 @@ def read(data: bytes) -> Unverified:
     """
     digest = digest_bytes(data)
     if len(data) > MAX_BYTES:
-        raise untrusted(digest, f"its file has {len(data)} bytes, more than the {MAX_BYTES} of a statement")
+        raise untrusted(digest, f"its file has more than the {MAX_BYTES} bytes of a statement")
     try:
         content = _EnvelopeContent.model_validate_json(data)
     except ValidationError as error:

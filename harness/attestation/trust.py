@@ -15,6 +15,7 @@ from pydantic import AfterValidator, PlainValidator, ValidationInfo, model_valid
 from securesystemslib.signer import SSlibKey
 
 from harness.attestation.statements import Line, Role, Sha256, not_empty
+from harness.base.digest import digest_json
 from harness.base.yaml_files import Problem, read_yaml
 from harness.base.yaml_records import Problems, Record, validated
 
@@ -122,6 +123,14 @@ class Trust(Record):
             if before != person:
                 message = f"{before!r} and {person!r} are one name, written differently: write it one way"
                 yield Problem(keys=("keys", index, "person"), message=message)
+
+    def digest(self) -> str:
+        """The digest of all that it states."""
+        keys = [
+            [key.public_key.keyid, key.person, *key.roles, key.valid_from.isoformat(), key.valid_until.isoformat()]
+            for key in self.keys
+        ]
+        return digest_json([keys, [[one.key, one.date.isoformat(), one.reason] for one in self.withdrawn]])
 
     def find(self, key_id: str) -> TrustedKey | None:
         """The entry of a key, withdrawn or not."""

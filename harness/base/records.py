@@ -21,6 +21,10 @@ from harness.base.numbers import encode_number
 # None, so that they are still read.
 LATER: Mapping[str, bool] = {"later": True}
 
+LARGEST_BYTES = (
+    64 << 20
+)  # of a recorded file that is read whole; the largest of a case of a published size has a few MB
+
 
 def encode(value: Any) -> Any:
     """A record as JSON values: its fields by name, tuples as lists, and numbers that are not finite by name."""
@@ -75,14 +79,27 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
+def read_bytes(path: Path, largest: int = LARGEST_BYTES) -> bytes:
+    """The content of a recorded file, which may have at most so many bytes.
+
+    Raises:
+        EvidenceError: it is larger. Nothing of it is read then: a file of holes takes no disk, and all of the memory.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size > largest:
+        raise EvidenceError(f"{path} has {size:,} bytes, more than the {largest:,} that are read.")
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """Content of a JSON file that `write_json` wrote.
 
     Raises:
-        EvidenceError: the file is missing, is not JSON, or is not in canonical form.
+        EvidenceError: the file is missing, is too large, is not JSON, or is not in canonical form.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_bytes(path).decode("utf-8")
         value = json.loads(text)
         same = text.encode() == _canonical(value)
     except OSError as error:
@@ -106,14 +123,18 @@ def parse(kind: Any, value: Any, origin: Path) -> Any:
         EvidenceError: a field is missing, unknown or of another type.
     """
     try:
+        text = canonical_json(value).encode()
+    except ValueError as error:
+        raise EvidenceError(f"{origin} does not hold what it should: {error}.") from None
+    try:
         # as strict JSON: a list may become a tuple, but a text never a number
-        record = TypeAdapter(kind).validate_json(canonical_json(value), strict=True)
+        record = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise EvidenceError(f"{origin} does not hold what it should: {where}: {first['msg']}.") from None
     # pydantic drops unknown fields of a dataclass and turns 1 into 1.0; only the exact content of the file is accepted
-    if canonical_json(encode(record)) != canonical_json(value):
+    if canonical_json(encode(record)).encode() != text:
         names = ", ".join(field.name for field in fields(kind))
         raise EvidenceError(f"{origin} does not hold what it should: {names}, each of its type, and nothing else.")
     return record

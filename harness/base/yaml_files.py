@@ -154,6 +154,8 @@ class _Loader(yaml.SafeLoader):
                 raise _error("an alias inside the value that it stands for", node)
             return known
         self._extents[id(node)] = None  # being measured
+        if isinstance(node, yaml.ScalarNode) and not _is_text(node.value):
+            raise _error("a lone surrogate is no character", node)
         if isinstance(node, yaml.MappingNode):
             self._check_keys(node)
         inside = [self._extent(child) for child in _children(node)]
@@ -198,8 +200,18 @@ class _Loader(yaml.SafeLoader):
         """A value. What its constructor cannot make, such as the day 2026-02-30, is an error at its line."""
         try:
             return super().construct_object(node, deep)
-        except (ValueError, KeyError, AttributeError, OverflowError):  # whatever each constructor of PyYAML raises
+        except yaml.MarkedYAMLError:
+            raise
+        except Exception:  # constructors of PyYAML raise whatever they come across: `!!int ""` is an IndexError
             raise _error(f"{str(node.value)!r:.60} is no {node.tag.rpartition(':')[2]}", node) from None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _error(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:

@@ -143,8 +143,8 @@ class Data(Record):
     reset_position_ids: bool = False
     cut_vocabulary: bool = False
     sweep_vocabulary: bool = False
-    seq_length: int = Field(ge=2)
-    global_batch_size: int = Field(ge=1)
+    seq_length: int = Field(ge=2, le=1 << 24)
+    global_batch_size: int = Field(ge=1, le=1 << 20)
 
     @model_validator(mode="after")
     def _order_fits(self) -> "Data":

@@ -58,6 +58,11 @@ class Checkpoint(DataSource):
     cut: bool = False
 
 
+# What is drawn, measured and shown grows with these numbers, so they are checked before anything is allocated. The
+# published rule is stated for 1000 to 5000 steps.
+MOST_STEPS, MOST_REPEATS, MOST_ROWS = 100_000, 1000, 1 << 20
+
+
 class Initialization(Record):
     """How the initial weights are drawn: matrices N(0, initializer_range), norm weights 1 + N(0, norm_std); or the
     checkpoint that they are read from.
@@ -95,14 +100,14 @@ class LrSchedule(Record):
 
 
 class Training(Record):
-    steps: int = Field(ge=2)
+    steps: int = Field(ge=2, le=MOST_STEPS)
     clip_grad: float | None = Field(default=1.0, gt=0)
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1, le=MOST_ROWS)
     recompute: bool = False
     graph_mode: bool = True
     threads: int = Field(default=1, ge=1)  # of each run; another number may change the last bits
     lr_zero_steps: int = Field(default=20, ge=1)
-    floor_repeats: int = Field(default=0, ge=0)
+    floor_repeats: int = Field(default=0, ge=0, le=MOST_REPEATS)
     checkpoint_every: int = Field(default=50, ge=1)
     # How many steps the oracle takes; None: all. "probe": only what its probe needs.
     oracle: Annotated[int, Field(ge=1)] | Literal["probe"] | None = None
@@ -139,14 +144,14 @@ class Inference(Record):
     """
 
     weights: Checkpoint = Checkpoint()
-    rows: int = Field(default=4, ge=1)
+    rows: int = Field(default=4, ge=1, le=MOST_ROWS)
     prompts: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(3, 17, 40, 64), min_length=2)
     max_new_tokens: int = Field(default=256, ge=1)
     sampled_tokens: int = Field(default=32, ge=1)
     borders: tuple[Annotated[int, Field(ge=2)], ...] = ()
     decoded_tokens: int = Field(default=DECODED_TOKENS, ge=1)
-    texts: int = Field(default=100, ge=2)
-    documents: int = Field(default=1000, ge=2)
+    texts: int = Field(default=100, ge=2, le=MOST_STEPS)
+    documents: int = Field(default=1000, ge=2, le=MOST_STEPS)
     batch_size: int = Field(default=32, ge=1)
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.base.errors import EvidenceError, InputError
+from harness.base.locks import locked
 from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case
 from harness.certify import environment, prerequisites
@@ -44,7 +45,7 @@ from harness.evidence.provenance import (
     read_source,
 )
 from harness.levels.rule import Certificate, certify
-from harness.levels.submission import Submission
+from harness.levels.submission import submitted
 from harness.report import write_report
 from harness.runners.executor import Listener
 from harness.runners.launcher import Launcher, variables
@@ -104,8 +105,9 @@ def run(
     if case.evidence == "sketches":
         for path in weights_files(drawn):
             path.unlink(missing_ok=True)
-    submission = Submission(bundle=finish_bundle(options.out))
-    certificate = certify(submission, datetime.datetime.now(datetime.UTC))
+    now = datetime.datetime.now(datetime.UTC)
+    submission = submitted(finish_bundle(options.out), None, now)
+    certificate = certify(submission, now)
     write_report(submission, certificate)
     return submission.bundle, certificate
 
@@ -160,7 +162,9 @@ def record(
     check_recordable(case)
     check_new(directory, case.name, statement, replace=replace)
     prerequisites.check(case, options, RECORDED_SIDES)
-    with workplace(directory, case.name) as work:
+    held = locked(directory / f".{case.name}.lock", user="recording of this case", option="--baselines")
+    with held, workplace(directory, case.name) as work:
+        check_new(directory, case.name, statement, replace=replace)  # another recording may have come and gone
         inside = dataclasses.replace(options, out=work / "runs")
         case, inputs = prepare(case, (), inside)
         Launcher(workers=at_once(case, options)).execute(recorded_jobs(case, inside), case, listener)

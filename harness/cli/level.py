@@ -9,11 +9,11 @@ import typer
 
 from harness.attestation import Role, Statement, Waiver, Withdrawal, load_trust, read, sign
 from harness.attestation import keygen as make_key
-from harness.base.errors import InputError
+from harness.base.errors import CertifyError, EvidenceError, InputError
 from harness.base.near_names import did_you_mean
 from harness.base.whole_files import whole_file
 from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOption, moment
-from harness.cli.terminal import MET, NOT_MET, out_console
+from harness.cli.terminal import BAD_INPUT, MET, NOT_MET, out_console
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS, MANIFEST
 from harness.levels.cells import cells
@@ -37,18 +37,32 @@ def level(
     A cell is a case in one scope: model, device, layout, precision, mode and versions. Its newest run counts: a level
     of an earlier run is kept only as far as the newest run's measurements carry it.
 
+    A bundle that is not as recorded is named, and the others are shown.
+
     Exit code 0: the required level is reached. 1: it is not. 2: a bundle is not as recorded.
     """
     when, trusted = moment(at), load_trust(trust) if trust else None
-    submissions = [read_submission(path, trusted, when) for path in _bundles(directory)]
+    submissions, refused = list[Submission](), dict[str, str]()
+    for path in _bundles(directory):
+        try:
+            submissions.append(read_submission(path, trusted, when))
+        except (CertifyError, OSError) as error:
+            refused[str(path)] = str(error)
+    if not submissions:
+        raise EvidenceError("\n".join(refused.values()))
     found = [cell.current(when) for cell in cells(submissions)]
     if as_json:
-        print(json.dumps({"levels": [_as_json(*pair) for pair in found]}, ensure_ascii=False))
+        levels = [_as_json(*pair) for pair in found]
+        print(json.dumps({"levels": levels, **({"refused": refused} if refused else {})}, ensure_ascii=False))
     else:
         for submission, certificate in found:
             _print_certificate(submission, certificate)
         if trusted is None:
             out_console.print("Signatures were not checked; pass --trust TRUST.yaml", markup=False)
+        for why in refused.values():
+            out_console.print(f"not valid evidence: {why}", style="bold red", soft_wrap=True)
+    if refused:
+        return BAD_INPUT
     return MET if all(certificate.reaches(level) for _, certificate in found) else NOT_MET
 
 

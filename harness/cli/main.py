@@ -1,5 +1,6 @@
 """All commands, and the one place where an error becomes a message and an exit code."""
 
+import io
 import json
 import re
 import sys
@@ -10,8 +11,9 @@ import typer
 
 from harness.base.errors import CertifyError, InputError
 from harness.base.near_names import did_you_mean
+from harness.cli.defect import describe
 from harness.cli.on_demand import CommandsOnDemand
-from harness.cli.terminal import BAD_INPUT, INTERRUPTED, MET, columns, error_console
+from harness.cli.terminal import BAD_INPUT, DEFECT, INTERRUPTED, MET, columns, error_console
 
 NAME, DISTRIBUTION = "certify", "mindspore-certify"
 
@@ -104,12 +106,17 @@ def _options(
 
 
 def main() -> None:
-    """Runs a command, and turns an error that the user can fix into a message."""
+    """Runs a command, and turns an error that the user can fix into a message.
+
+    An error that no one foresaw is a defect of this program: it ends with an exit code that is no verdict.
+    """
+    _print_anything()
     try:
         with typer.main.get_command(app).make_context(
             NAME, sys.argv[1:], terminal_width=columns(sys.stdout)
         ) as context:
             code = context.command.invoke(context)
+        sys.stdout.flush()  # a full disk shows here, and not after the exit code is chosen
     except CertifyError as error:
         code = _fail(str(error), error.exit_code)
     except typer.Exit as error:
@@ -121,7 +128,18 @@ def main() -> None:
         code = _fail(_misuse(error), BAD_INPUT)
     except OSError as error:
         code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)
+    except MemoryError:
+        code = _fail("There is not enough memory for this. Close other programs, or use a smaller input.", BAD_INPUT)
+    except Exception as error:
+        code = _fail(describe(error), DEFECT)
     sys.exit(code or MET)
+
+
+def _print_anything() -> None:
+    """Lets a name that is not valid text, such as that of a file, be printed with escapes and not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, code: int) -> int:

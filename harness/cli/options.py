@@ -118,7 +118,7 @@ def moment(at: str | None) -> datetime:
     except ValueError:
         raise InputError(f"--at {at!r} is not a day or time such as 2026-01-31 or 2026-01-31T12:00:00+00:00.") from None
     if len(at) == len("2026-01-31"):
-        return time.replace(tzinfo=UTC) + timedelta(days=1) - timedelta(seconds=1)
+        return time.replace(hour=23, minute=59, second=59, tzinfo=UTC)
     if time.utcoffset() != timedelta(0):
         raise InputError(f"--at {at!r} is not in UTC: write it as 2026-01-31T12:00:00+00:00.")
     return time

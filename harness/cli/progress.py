@@ -19,10 +19,10 @@ class Progress:
     def __init__(self, console: Console, runs: Sequence[str], quiet: bool) -> None:
         self._console, self._quiet = console, quiet
         self._bars = progress.Progress(
-            progress.TextColumn("{task.description:<13}"),
+            progress.TextColumn("{task.description:<13}", markup=False),
             progress.BarColumn(bar_width=24),
             progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[numbers]}"),
+            progress.TextColumn("{task.fields[numbers]}", markup=False),
             progress.TimeRemainingColumn(compact=True),
             console=console,
             disable=quiet or not console.is_terminal,

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from harness.base.errors import CertifyError
 
-MET, NOT_MET, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
+MET, NOT_MET, BAD_INPUT, BROKEN, DEFECT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 def columns(stream: TextIO) -> int | None:
@@ -16,8 +16,9 @@ def columns(stream: TextIO) -> int | None:
     return None if stream.isatty() else 100_000
 
 
-out_console = Console(highlight=False, width=columns(sys.stdout))
-error_console = Console(stderr=True, highlight=False, width=columns(sys.stderr))
+# Names come from files, and a name may look like markup: nothing printed is markup, unless a call says so.
+out_console = Console(highlight=False, markup=False, emoji=False, width=columns(sys.stdout))
+error_console = Console(stderr=True, highlight=False, markup=False, emoji=False, width=columns(sys.stderr))
 
 
 class Interrupted(CertifyError):

@@ -5,8 +5,10 @@ from typing import Any
 
 from harness.attestation import Signed, Waiver, load_trust
 from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOption, moment
+from harness.cli.page_again import PageState, check_page_again
 from harness.cli.terminal import BAD_INPUT, MET, out_console
 from harness.evidence.bundle import Bundle
+from harness.evidence.bundle_files import PAGE
 from harness.levels.submission import contradiction, read_submission, statement_files, waiver_objection
 
 
@@ -18,9 +20,12 @@ def verify(
 ) -> int:
     """Check every byte of a bundle and recompute everything in it; with --trust, verify every signed statement too.
 
+    The page is rendered again and compared; one of another version is called unverified.
+
     Exit code 0: everything is valid. 2: something is not; the message names it.
     """
-    submission = read_submission(bundle, load_trust(trust) if trust else None, moment(at))
+    trusted = load_trust(trust) if trust else None
+    submission = read_submission(bundle, trusted, moment(at))
     read, verified, files = submission.bundle, submission.statements, len(statement_files(submission.bundle))
     against = {signed.digest: contradiction(signed.statement, read) for signed in verified.attestations}
     against |= {signed.digest: waiver_objection(signed, submission) for signed in verified.waivers}
@@ -29,8 +34,12 @@ def verify(
     refused += [
         f"{one.person}'s statement {one.digest[:12]} {why}" for one in statements if (why := against.get(one.digest))
     ]
+    page = check_page_again(read, trusted)
     found = {
         "bundle": str(read.path),
+        "signed": submission.signed,
+        "page": page.state,
+        "page_why": page.why,
         "digest": read.digest,
         "record": read.record,
         "criteria": len(read.findings),
@@ -51,6 +60,12 @@ def _print_verified(bundle: Bundle, found: dict[str, Any], trusted: bool) -> Non
         out_console.print(text, style=style, markup=False, soft_wrap=True)
 
     show(f"{bundle.path} is as recorded: digest {bundle.digest}")
+    if found["page"] is PageState.VERIFIED:
+        show(f"{PAGE} was rendered again, and is the same")
+    elif found["page"] is PageState.UNVERIFIED:
+        show(f"{PAGE} is unverified: {found['page_why']}. Write it again: certify report", "yellow")
+    if not found["signed"]:
+        show("unsigned: no signature that was verified states who is responsible for this evidence", "yellow")
     show(f"{found['criteria']} findings were recomputed from the traces of {len(bundle.runs)} runs")
     for text in found["standing"]:
         show(f"valid: {text}", "green")

@@ -78,11 +78,13 @@ def root_mean_square(values: Sequence[float]) -> float:
 
 
 def fall(losses: Sequence[float]) -> float:
-    """The fall of a loss: 1 - mean of its last tenth / mean of its first tenth. NaN if any step is not finite."""
+    """The fall of a loss: 1 - mean of its last tenth / mean of its first tenth. NaN if any step is not finite, or
+    if the first tenth has the mean 0: nothing can be learned from there."""
     if not losses or not all(map(math.isfinite, losses)):
         return math.nan
     tenth = max(1, len(losses) // 10)
-    return 1.0 - float(np.mean(losses[-tenth:])) / float(np.mean(losses[:tenth]))
+    first, last = (float(np.mean(part)) for part in (losses[:tenth], losses[-tenth:]))
+    return 1.0 - last / first if first else math.nan
 
 
 def trend(losses: Sequence[float]) -> float:

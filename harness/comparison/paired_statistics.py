@@ -47,7 +47,10 @@ def perplexity_difference(reference: Sequence[float], subject: Sequence[float], 
     Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     gained, lengths = np.subtract(subject, reference), np.array(words, np.float64)
-    value = abs(math.expm1(-float(gained.sum() / lengths.sum())))
+    try:
+        value = abs(math.expm1(-float(gained.sum() / lengths.sum())))
+    except OverflowError:
+        value = math.inf
     if len(words) < 10:
         return Interval(value=value, bound=math.inf)
     random = np.random.RandomState(SEED)

@@ -81,7 +81,7 @@ def _messages(line: str, where: str) -> Messages:
     try:
         messages = json.loads(line)["messages"]
         found = tuple({"role": one["role"], "content": one["content"]} for one in messages)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         found = ()
     if not found or not all(isinstance(text, str) for one in found for text in one.values()):
         raise InputError(

@@ -175,7 +175,10 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
         left={name: tensors for name, (tensors, _) in left.items()},
         steps={name: steps for name, (_, steps) in left.items()},
     )
-    return runs, measure_recorded(recorded)
+    try:
+        return runs, measure_recorded(recorded)
+    except ArithmeticError as error:  # numbers that no run gives, such as counts of 0
+        raise EvidenceError(f"The numbers in {directory} cannot be compared: {error}.") from None
 
 
 def _used_baseline(directory: Path, case: Case, runs: Mapping[str, Run]) -> Baseline | None:

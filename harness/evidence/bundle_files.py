@@ -10,7 +10,7 @@ time or host are in a separate list.
       baseline.json               the recorded reference and oracle: author, reason, machine
     record.json                   digest of the manifest, and path and SHA-256 of the files that depend on time or host
       run.json  runs/NAME/{log.txt, timing.jsonl, ranks/}
-    report.html                   may be written again; its last line is the digest of the lines before
+    report.html                   may be written again; its last two lines state how, and the digest of the lines before
     attestations/*.json           signed statements about manifest and record, checked with their signatures
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.base.digest import digest_bytes, digest_file
 from harness.base.errors import EvidenceError
-from harness.base.records import check_list, list_files, plain_files, read_json, write_json
+from harness.base.records import check_list, list_files, plain_files, read_bytes, read_json, write_json
 from harness.base.whole_files import whole_file
 from harness.runs.files import LOG, RANKS, TIMING
 
@@ -115,7 +115,7 @@ def check_page(path: Path) -> None:
     """A page may be missing, but not changed."""
     if not path.is_file():
         return
-    content = path.read_bytes()
+    content = read_bytes(path)
     end = content.rfind(b"\n", 0, len(content) - 1) + 1
     if content[end:] != PAGE_SEAL.format(digest_bytes(content[:end])).encode():
         command = shlex.join(["certify", "report", str(path.parent)])

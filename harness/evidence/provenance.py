@@ -112,7 +112,7 @@ def read_start(path: Path) -> Start:
         EvidenceError: it is missing, its content is not valid, or its time is not in UTC.
     """
     start: Start = parse(Start, read_json(path), path)
-    if start.committed is not None and not _in_utc(start.committed):
+    if start.committed is not None and not in_utc(start.committed):
         raise EvidenceError(f"{path} states no UTC time of a commit, but {start.committed!r}.")
     return start
 
@@ -124,7 +124,7 @@ def read_occasion(path: Path) -> Occasion:
         EvidenceError: it is missing, its content is not valid, or its time is not in UTC.
     """
     occasion: Occasion = parse(Occasion, read_json(path), path)
-    if not _in_utc(occasion.started):
+    if not in_utc(occasion.started):
         raise EvidenceError(f"{path} states no UTC time at which the run started, but {occasion.started!r}.")
     return occasion
 
@@ -151,12 +151,13 @@ def read_baseline_record(path: Path) -> Baseline:
     if value.get("seal") != digest_json({key: given for key, given in value.items() if key != "seal"}):
         raise EvidenceError(f"{path} was changed since it was recorded.")
     baseline: Baseline = parse(Baseline, value, path)
-    if not _in_utc(baseline.recorded):
+    if not in_utc(baseline.recorded):
         raise EvidenceError(f"{path} states no UTC time at which it was recorded, but {baseline.recorded!r}.")
     return baseline
 
 
-def _in_utc(text: str) -> bool:
+def in_utc(text: str) -> bool:
+    """Whether a text is a time in UTC, as ISO 8601 writes it."""
     try:
         return datetime.fromisoformat(text).utcoffset() == timedelta(0)
     except ValueError:

@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.records import read_bytes
+
 KINDS = ("seconds", "compile_seconds", "peak_mib")
 LARGEST_STEP = 1 << 53
 
@@ -33,7 +35,7 @@ def read_timing(path: Path) -> Timing:
     if not path.is_file():
         return Timing()
     found: dict[str, list[tuple[int, float]]] = {kind: [] for kind in KINDS}
-    for line in path.read_bytes().splitlines():
+    for line in read_bytes(path).splitlines():
         try:
             read = _line(json.loads(line))
         except (ValueError, RecursionError):  # a surrogate or a byte that is not UTF-8 is a ValueError too

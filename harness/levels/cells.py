@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from harness.cases.runs_of_a_case import SUBJECT
 from harness.levels.rule import Certificate, Level, certify, expires, started
 from harness.levels.scope import Scope, scope
 from harness.levels.submission import Submission
@@ -78,12 +79,33 @@ class LevelCell:
 def cells(submissions: Sequence[Submission]) -> tuple[LevelCell, ...]:
     """The cells of some bundles, in the order of their first ones."""
     groups: dict[tuple[Scope, str], list[Submission]] = {}
-    for one in submissions:
-        groups.setdefault((scope(one.bundle), one.bundle.case.digest()), []).append(one)
+    # What left no trace states no mode and no implementation: it is the run of a cell that it fits.
+    for one in sorted(submissions, key=_left_nothing):
+        key = scope(one.bundle), one.bundle.case.digest()
+        if _left_nothing(one):
+            key = next((known for known in groups if _fits(key, known)), key)
+        groups.setdefault(key, []).append(one)
     return tuple(
         LevelCell(scope=what, case_digest=case, runs=tuple(sorted(group, key=_age)))
         for (what, case), group in groups.items()
     )
+
+
+def _left_nothing(one: Submission) -> bool:
+    run = one.bundle.runs.get(SUBJECT)
+    return run is None or run.trace is None
+
+
+def _fits(unstated: tuple[Scope, str], known: tuple[Scope, str]) -> bool:
+    """Whether a scope without mode and implementation is another one, as far as it goes."""
+    (scope_, case), (other, other_case) = unstated, known
+    same = dataclasses.replace(
+        scope_,
+        mode=other.mode,
+        implementation=other.implementation,
+        mindspore_transformers=other.mindspore_transformers,
+    )
+    return (same, case) == (other, other_case)
 
 
 def _age(one: Submission) -> tuple[datetime, str]:

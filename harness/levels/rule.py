@@ -7,7 +7,7 @@ requirement. A level holds for one model, device, layout and precision, and for 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from harness.attestation import Role
@@ -43,6 +43,7 @@ class Level(StrEnum):
 
 
 VALID_DAYS = 180
+LAST = datetime.max.replace(microsecond=0, tzinfo=UTC)  # of the calendar
 # The criteria without which a model is not "complete and usable". No waiver applies to these or to those of a task.
 WORKS = ("runs-complete", "runs-finite")
 TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
@@ -164,7 +165,7 @@ def started(submission: Submission) -> datetime:
 
 def expires(run: datetime) -> datetime:
     """When a run that started at a moment carries nothing above Untested any more."""
-    return run + timedelta(days=VALID_DAYS)
+    return run + min(timedelta(days=VALID_DAYS), LAST - run)
 
 
 def _requirements(submission: Submission, at: datetime, others: Sequence[Submission]) -> Iterator[Requirement]:

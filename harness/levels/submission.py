@@ -3,11 +3,13 @@
 Takes a bundle, a trust file and a moment; gives the valid statements, and for each whether it counts for a level.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from harness.attestation import (
+    MAX_BYTES,
     Attestation,
     Claim,
     Result,
@@ -18,6 +20,7 @@ from harness.attestation import (
     Waiver,
     verify_all,
 )
+from harness.base.digest import digest_bytes
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS
 from harness.evidence.judge import Outcome
@@ -28,10 +31,21 @@ NOTHING_SIGNED = VerifiedStatements(attestations=(), waivers=(), withdrawn=(), r
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A bundle, and the statements about it that are valid at a moment."""
+    """A bundle, and the statements about it that are valid at a moment.
+
+    `trust` is the digest of the trust file (None: no signature was checked), `files` are the digests of the statements'
+    files.
+    """
 
     bundle: Bundle
     statements: VerifiedStatements = NOTHING_SIGNED
+    trust: str | None = None
+    files: tuple[str, ...] = ()
+
+    @property
+    def signed(self) -> bool:
+        """Whether a statement that was verified states what this bundle shows."""
+        return any(contradiction(one.statement, self.bundle) is None for one in self.statements.attestations)
 
 
 def read_submission(directory: Path, trust: Trust | None, at: datetime) -> Submission:
@@ -40,9 +54,31 @@ def read_submission(directory: Path, trust: Trust | None, at: datetime) -> Submi
     Raises:
         EvidenceError: the bundle is not what was recorded.
     """
-    bundle = read_bundle(directory)
-    envelopes = [path.read_bytes() for path in statement_files(bundle)]
-    return Submission(bundle=bundle, statements=verify_all(envelopes, trust, at) if trust else NOTHING_SIGNED)
+    return submitted(read_bundle(directory), trust, at)
+
+
+def submitted(bundle: Bundle, trust: Trust | None, at: datetime, only: Collection[str] | None = None) -> Submission:
+    """A bundle with the statements in it that are valid at a moment; `only`: of those with these digests."""
+    envelopes = [_envelope(path) for path in statement_files(bundle)]
+    if only is not None:
+        envelopes = [envelope for envelope in envelopes if digest_bytes(envelope) in only]
+    return Submission(
+        bundle=bundle,
+        statements=verify_all(envelopes, trust, at) if trust else NOTHING_SIGNED,
+        trust=trust.digest() if trust else None,
+        files=tuple(sorted(map(digest_bytes, envelopes))),
+    )
+
+
+def statement_digests(bundle: Bundle) -> tuple[str, ...]:
+    """The digests of the files of the signed statements in a bundle, sorted."""
+    return tuple(sorted(digest_bytes(_envelope(path)) for path in statement_files(bundle)))
+
+
+def _envelope(path: Path) -> bytes:
+    """The file of a statement, or enough of it to be refused as too long."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def statement_files(bundle: Bundle) -> list[Path]:

@@ -8,6 +8,7 @@ bytes in any directory.
 from pathlib import Path
 
 from harness.evidence.bundle_files import write_page
+from harness.evidence.page import Rendered, program
 from harness.levels.rule import Certificate
 from harness.levels.submission import Submission
 from harness.report.page import render_page
@@ -19,6 +20,17 @@ def render_report(submission: Submission, certificate: Certificate, plotly: str 
     return render_page(build_view(submission, certificate), plotly)
 
 
+def page_text(submission: Submission, certificate: Certificate) -> str:
+    """The page as it lies in its bundle, with a last line that states how it was rendered."""
+    stated = Rendered(
+        at=certificate.at.isoformat(),
+        program=program(),
+        trust=submission.trust,
+        statements=submission.files,
+    )
+    return render_report(submission, certificate).rstrip("\n") + "\n" + stated.line
+
+
 def write_report(submission: Submission, certificate: Certificate) -> Path:
     """Writes the page into the bundle and returns its path; a kill leaves the old page or the new one."""
-    return write_page(submission.bundle.path, render_report(submission, certificate))
+    return write_page(submission.bundle.path, page_text(submission, certificate))

@@ -30,6 +30,8 @@ CHINESE: Mapping[str, str] = {
     "Detection power": "检出能力",
     "Check it yourself": "自行核验",
     "As of": "截至",
+    "Unsigned evidence: no signature that was verified states who is responsible for it, and whoever had its files could "
+    "have changed them.": "未签名的证据:没有经过验证的签名说明由谁负责,任何持有其文件的人都可能改动过。",
     "Each level is computed from evidence: every training step and every inference output of the model on MindSpore is "
     "compared with PyTorch and Hugging Face, by limits that were fixed before the run. A level holds for one scope "
     "alone: model, task, device, layout, precision, mode and versions. A result on a CPU is never a level on an NPU.": (

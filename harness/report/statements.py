@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.attestation import Attestation, Claim, Refused, Signed, Waiver, Withdrawn
 from harness.evidence.bundle import Bundle
-from harness.levels.submission import Submission, objection, statement_files, waiver_objection
+from harness.levels.submission import Submission, objection, waiver_objection
 from harness.report.words import Mark, count
 
 VALID = Mark(glyph="✓", word="valid", tone="pass")
@@ -48,7 +48,7 @@ def build_statements(submission: Submission) -> Statements:
         *map(_refused, statements.refused),
     )
     # Each distinct file is in one of the lists, or withdraws one that is: no rows means that none was read.
-    files = 0 if rows else len(statement_files(bundle))
+    files = 0 if rows else len(submission.files)
     return Statements(rows=tuple(rows), unread=_unread(files) if files else None)
 
 

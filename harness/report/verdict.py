@@ -2,17 +2,21 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
-from harness.levels.rule import VALID_DAYS, Certificate, Level, Requirement
+from harness.levels.rule import Certificate, Level, Requirement, expires
 from harness.levels.verdict_words import conclude
 from harness.report.failures import REFUSED, Trouble, build_trouble
 from harness.report.words import Mark, mark
 
 MET = Mark(glyph="✓", word="met", tone="pass")
 UNMET = Mark(glyph="✕", word="not met", tone="fail")
+UNSIGNED = (
+    "Unsigned evidence: no signature that was verified states who is responsible for it, and whoever had its files "
+    "could have changed them."
+)
 PLACE = "BUNDLE"  # a page does not know where it will lie
 
 
@@ -28,7 +32,7 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`tone` is `good`, `bad` or `open`; the text states the same."""
+    """`tone` is `good`, `bad` or `open`; the text states the same. `unsigned` is a sentence where no one signed."""
 
     level: str
     tone: str
@@ -36,6 +40,7 @@ class Verdict:
     scope: str
     as_of: str
     valid: str
+    unsigned: str | None
     scope_note: str
     counts: tuple[tuple[Mark, int], ...]
     ladder: tuple[Rung, ...]
@@ -45,7 +50,7 @@ class Verdict:
     trouble: Trouble | None
 
 
-def build_verdict(bundle: Bundle, certificate: Certificate) -> Verdict:
+def build_verdict(bundle: Bundle, certificate: Certificate, *, signed: bool) -> Verdict:
     """Everything of the first two sections."""
     outcomes = Counter(finding.outcome for finding in bundle.findings)
     conclusion = conclude(bundle, certificate, place=PLACE)
@@ -57,6 +62,7 @@ def build_verdict(bundle: Bundle, certificate: Certificate) -> Verdict:
         scope=conclusion.scope,
         as_of=f"{certificate.at:%Y-%m-%d}",
         valid=_valid(bundle, certificate.at),
+        unsigned=None if signed else UNSIGNED,
         scope_note=_scope_note(bundle.environment.device),
         counts=tuple((mark(outcome), outcomes[outcome]) for outcome in Outcome),
         ladder=tuple(_rung(certificate, level) for level in certificate.ladder),
@@ -68,7 +74,7 @@ def build_verdict(bundle: Bundle, certificate: Certificate) -> Verdict:
 
 
 def _valid(bundle: Bundle, at: datetime) -> str:
-    until = datetime.fromisoformat(bundle.occasion.started) + timedelta(days=VALID_DAYS)
+    until = expires(datetime.fromisoformat(bundle.occasion.started))
     return f"The run {'expired on' if at > until else 'is valid until'} {until:%Y-%m-%d}."
 
 

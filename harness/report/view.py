@@ -110,7 +110,7 @@ def build_view(submission: Submission, certificate: Certificate) -> Page:
         name=bundle.case.name,
         title=bundle.case.title,
         digest=bundle.digest,
-        verdict=build_verdict(bundle, certificate),
+        verdict=build_verdict(bundle, certificate, signed=submission.signed),
         statements=build_statements(submission),
         standards=standard_tables(bundle),
         sections=sections,

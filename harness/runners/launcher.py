@@ -254,7 +254,7 @@ def _resumable(directory: Path, job: Job) -> bool:
     except EvidenceError:
         return False
     same = trace.header.case == job.case_digest and trace.header.runner == job.runner
-    return same and trace.footer is None and (directory / CHECKPOINT).is_dir()
+    return same and trace.footer is None and resume_step(directory / CHECKPOINT) > 0
 
 
 def _resumed_before(directory: Path) -> tuple[int, ...]:

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from harness.base.digest import digest_array, digest_tensors
-from harness.base.records import parse, read_json, write_json
+from harness.base.errors import CertifyError
+from harness.base.records import check_list, encode_json, list_files, parse, plain_files, read_json, write_json
 from harness.cases.case import Case, parse_case
 from harness.runners import cores
 from harness.runners.inference_worker import infer
@@ -386,14 +387,28 @@ def _save_checkpoint(runner: Runner, watch: Watch | None, directory: Path, step:
     runner.save(directory / str(step))
     if watch is not None:
         watch.save(directory / str(step))
+    files = plain_files(directory / str(step))
+    for name in files:
+        with (directory / str(step) / name).open("rb") as file:
+            os.fsync(file.fileno())
     unfinished = directory / f"{CHECKPOINT_STEP}.part"
-    unfinished.write_text(json.dumps(step), encoding="utf-8")
+    with unfinished.open("wb") as file:
+        file.write(encode_json({"step": step, "files": list_files(directory / str(step), files)}))
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(unfinished, directory / CHECKPOINT_STEP)
 
 
 def resume_step(directory: Path) -> int:
-    path = directory / CHECKPOINT_STEP
-    return int(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0
+    """The step of the newest checkpoint; 0 where there is none, or where it is not as it was written: then the run
+    begins again."""
+    try:
+        newest = read_json(directory / CHECKPOINT_STEP)
+        step, files = int(newest["step"]), dict(newest["files"])
+        check_list(directory / str(step), files, plain_files(directory / str(step)))
+    except (CertifyError, OSError, LookupError, TypeError, ValueError):
+        return 0
+    return step
 
 
 if __name__ == "__main__":

@@ -65,11 +65,9 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         EvidenceError: the file is missing, truncated or of another format.
     """
-    try:
+    with _readable(path):
         tensors: dict[str, npt.NDArray[Any]] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise EvidenceError(f"The tensors {path} cannot be read: {error}.") from None
-    return tensors
+        return tensors
 
 
 class LazyTensors(Mapping[str, Array]):
@@ -103,8 +101,14 @@ class LazyTensors(Mapping[str, Array]):
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise EvidenceError(f"The tensors {path} cannot be read: {error}.") from None
+    except (
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:  # a dtype that NumPy does not have, as safetensors reports it
+        raise EvidenceError(f"The tensors {path} cannot be read: NumPy has no type for {error}.") from None
 
 
 def weights_files(path: Path) -> list[Path]:

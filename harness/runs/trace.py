@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from harness.base.errors import EvidenceError
 from harness.base.numbers import decode_number
-from harness.base.records import encode_json, field_names
+from harness.base.records import encode_json, field_names, read_bytes
 
 FORMAT = "certify-trace/2"
 NUMBERS = ("loss", "grad_norm", "learning_rate")
@@ -276,7 +276,7 @@ def read_trace(path: Path) -> Trace:
             beyond the requested ones, or the footer does not match the lines before it.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise EvidenceError(f"The trace {path} cannot be read: {error.strerror}.") from None
     lines = data.split(b"\n")

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.attestation import Trust
-from harness.base.errors import EvidenceError, InputError
+from harness.base.errors import CertifyError, InputError
 from harness.base.records import encode_json, read_record
 from harness.evidence.bundle_files import MANIFEST
 from harness.levels.stated import load_stated
@@ -57,7 +57,7 @@ def write_site(
     for path in found:
         try:
             submissions.append(read_submission(path, trust, at))
-        except EvidenceError as error:
+        except (CertifyError, OSError) as error:
             unreadable.append((path.name, str(error).replace(str(path), path.name)))
     read = {path.stem: read_record(PowerStudy, path, STUDY_FORMAT) for path in studies}
     site, pages = build_site(submissions, unreadable, read, load_stated(), at)

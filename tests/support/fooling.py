@@ -71,6 +71,16 @@ def trust_file(directory: Path, **changes: Any) -> Path:
     return path
 
 
+def forge(where: Path) -> None:
+    """Makes both lists of a bundle fit what lies there."""
+    for name in ("manifest.json", "record.json"):
+        content = read_json(where / name)
+        content["files"] = {file: digest_file(where / file) for file in content["files"] if (where / file).is_file()}
+        if name == "record.json":
+            content["manifest"] = digest_file(where / "manifest.json")
+        write_json(where / name, content)
+
+
 @dataclass
 class Scene:
     """Two bundles, keys, the trusted people, and the day of the level."""
@@ -114,16 +124,8 @@ class Scene:
             self.attest(self.first, key, bundle=first)
 
     def forge(self) -> None:
-        """Makes both lists fit what lies there."""
-        where = self.first
-        for name in ("manifest.json", "record.json"):
-            content = read_json(where / name)
-            content["files"] = {
-                file: digest_file(where / file) for file in content["files"] if (where / file).is_file()
-            }
-            if name == "record.json":
-                content["manifest"] = digest_file(where / "manifest.json")
-            write_json(where / name, content)
+        """Makes both lists of the first bundle fit what lies there."""
+        forge(self.first)
 
     def read_second(self, trust: Trust) -> Submission:
         if self.kept is None or self.kept.record != digest_file(self.second / "record.json"):

@@ -269,7 +269,8 @@ def test_one_broken_bundle_among_others_is_exit_code_2(certify_: Call, here: Pat
     shutil.copytree(here / "bundle", here / "other")
     (here / "other" / "notes.txt").write_text("hello")
     result = certify_("level", ".")
-    assert result.code == 2 and "extra: notes.txt" in result.err and not result.out
+    assert result.code == 2 and "not valid evidence: other" in result.out and "extra: notes.txt" in result.out
+    assert "Preliminary: " in result.out
 
 
 def test_a_statement_about_another_bundle_is_reported(certify_: Call, here: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from harness.cases.case import DEFAULT_CASE, Case
@@ -129,17 +130,13 @@ def print_diagnosis(diagnosis: Diagnosis, page: Path) -> None:
 
 
 def _add_check(tree: Tree, check: Check, diagnosis: Diagnosis) -> None:
-    branch = tree.add(f"[{STYLES[check.state]}]{check.state}[/] {check.name}: {_escaped(check.detail)}")
+    branch = tree.add(Text.assemble((check.state, STYLES[check.state]), f" {check.name}: {check.detail}"))
     reading = diagnosis.named.reading if diagnosis.named else None
     directions: dict[str, Any] = {
         "values": "forward", "gradients by place": "backward", "gradients of parameters": "parameter",
     }  # fmt: skip
     if reading is not None and directions.get(check.name) == reading.direction:
         branch.add(_around(reading, diagnosis.readings))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 def _around(named: Reading, readings: tuple[Reading, ...]) -> Table:
@@ -155,5 +152,5 @@ def _around(named: Reading, readings: tuple[Reading, ...]) -> Table:
         ]
         style = "bold red" if reading is named else None
         ratio = "" if reading.state == "not recorded" else number(reading.ratio)
-        table.add_row(_escaped(reading.name), *errors, ratio, reading.state, style=style)
+        table.add_row(reading.name, *errors, ratio, reading.state, style=style)
     return table

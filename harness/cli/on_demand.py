@@ -81,7 +81,7 @@ def _imported(name: str) -> ModuleType:
         gc.enable()
 
 
-class Command(TyperCommand):
+class WithOptionalValues(TyperCommand):
     """A command with options that may be given without a value, which Typer has none of."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -101,5 +101,5 @@ def with_values(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
 
 def _command(name: str, function: Any) -> Any:
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    alone.command(name, cls=Command)(function)
+    alone.command(name, cls=WithOptionalValues)(function)
     return typer.main.get_command(alone)

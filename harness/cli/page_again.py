@@ -16,7 +16,7 @@ from harness.base.errors import EvidenceError
 from harness.base.records import read_bytes
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import PAGE
-from harness.evidence.page import Rendered, program, rendered
+from harness.evidence.page import RenderedBy, program, rendered
 from harness.levels.rule import certify
 from harness.levels.submission import statement_digests, submitted
 
@@ -67,7 +67,7 @@ def check_page_again(bundle: Bundle, trust: Trust | None) -> PageCheck:
     return PageCheck(state=PageState.VERIFIED)
 
 
-def _cannot(stated: Rendered | None, bundle: Bundle, trust: Trust | None) -> str | None:
+def _cannot(stated: RenderedBy | None, bundle: Bundle, trust: Trust | None) -> str | None:
     """Why a page cannot be rendered again here."""
     if stated is None:
         return "rendered by an older version, which does not state itself"

@@ -25,7 +25,7 @@ SHORT = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rendered:
+class RenderedBy:
     """`at` is the moment of the level (ISO 8601, UTC), `program` the version that rendered the page, `trust` the digest
     of the trust file (None: no signature was checked), `statements` the digests of the statements that lay there."""
 
@@ -56,7 +56,7 @@ def _version(distribution: str) -> str:
         return "unknown"
 
 
-def rendered(directory: Path) -> Rendered | None:
+def rendered(directory: Path) -> RenderedBy | None:
     """What the page of a bundle states about itself; None where it states nothing, as pages of older versions.
 
     Raises:
@@ -69,7 +69,7 @@ def rendered(directory: Path) -> Rendered | None:
         content = json.loads(found[1])
     except (ValueError, RecursionError):
         raise EvidenceError(f"{directory / PAGE} does not state what rendered it.") from None
-    stated: Rendered = parse(Rendered, content, directory / PAGE)
+    stated: RenderedBy = parse(RenderedBy, content, directory / PAGE)
     if not in_utc(stated.at):
         raise EvidenceError(f"{directory / PAGE} states no UTC time of its level, but {stated.at!r}.")
     return stated

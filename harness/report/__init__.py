@@ -8,7 +8,7 @@ bytes in any directory.
 from pathlib import Path
 
 from harness.evidence.bundle_files import write_page
-from harness.evidence.page import Rendered, program
+from harness.evidence.page import RenderedBy, program
 from harness.levels.rule import Certificate
 from harness.levels.submission import Submission
 from harness.report.page import render_page
@@ -22,7 +22,7 @@ def render_report(submission: Submission, certificate: Certificate, plotly: str 
 
 def page_text(submission: Submission, certificate: Certificate) -> str:
     """The page as it lies in its bundle, with a last line that states how it was rendered."""
-    stated = Rendered(
+    stated = RenderedBy(
         at=certificate.at.isoformat(),
         program=program(),
         trust=submission.trust,

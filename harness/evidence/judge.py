@@ -78,8 +78,8 @@ def statistic(name: str, values: Sequence[float]) -> float:
     """
     looked_at = values[:1] if name == "first" else values
     if bad := [value for value in looked_at if not math.isfinite(value)]:
-        return bad[0] if len(set(bad)) == 1 else math.nan
-    return STATISTICS[name](looked_at)
+        return float(bad[0]) if len(set(bad)) == 1 else math.nan
+    return float(STATISTICS[name](looked_at))
 
 
 def holds(value: float, limit: Limit) -> bool:

@@ -83,7 +83,7 @@ def purpose(run: str, task: Task) -> str:
 
 def exact(value: float) -> str:
     """Every digit of a float: reading it back gives the same bits."""
-    return repr(value) if math.isfinite(value) else number(value)
+    return repr(float(value)) if math.isfinite(value) else number(value)
 
 
 def count(amount: int, noun: str, plural: str | None = None) -> str:

@@ -258,7 +258,7 @@ def test_numbers_in_words(value: float | None, text: str) -> None:
 
 
 def test_exact_numbers_read_back() -> None:
-    assert float(exact(0.1 + 0.2)) == 0.1 + 0.2
+    assert float(exact(0.1 + 0.2)) == 0.1 + 0.2 and exact(np.float64(0.1)) == "0.1", "NumPy 2 writes the type too"
 
 
 def test_words() -> None:

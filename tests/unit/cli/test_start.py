@@ -17,6 +17,7 @@ SLOW = {
 }  # fmt: skip
 RECORDS = {"numpy", "pydantic", "yaml"}
 SIGNATURES = {"cryptography", "securesystemslib"}
+PAGE = {"jinja2", "plotly"}  # a page of this very program is rendered again
 SHOW = """
 import sys
 from harness.cli import main
@@ -36,7 +37,7 @@ finally:
         (["no-such-command"], {"pydantic"}),
         (["cases"], RECORDS),
         (["level", PUBLISHED], RECORDS | SIGNATURES),
-        (["verify", PUBLISHED], RECORDS | SIGNATURES),
+        (["verify", PUBLISHED], RECORDS | SIGNATURES | PAGE),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )

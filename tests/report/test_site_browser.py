@@ -168,6 +168,7 @@ def test_a_choice_leaves_the_rows_that_fit(open_site: Callable[..., Opened]) -> 
     page.select_option("select[name=size]", "32B")
     assert rows.count() == 1
     page.click("#filters button")
+    page.wait_for_function("document.querySelector('#shown').innerText === '24 / 24'")
     assert rows.count() == 24
 
 

@@ -12,6 +12,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -268,8 +269,8 @@ def test_a_log_is_read_from_a_pipe_as_a_shell_gives_it(tmp_path: Path) -> None:
     assert numbers(run) == [11.9, 11.8, 11.7, 11.6]
 
 
-def archive(path: Path, members: dict[str, bytes], mode: str = "w:gz") -> Path:
-    with tarfile.open(path, mode) as file:  # type: ignore[call-overload]
+def archive(path: Path, members: dict[str, bytes], mode: Literal["w:gz", "w"] = "w:gz") -> Path:
+    with tarfile.open(path, mode) as file:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -278,7 +279,7 @@ def archive(path: Path, members: dict[str, bytes], mode: str = "w:gz") -> Path:
 
 
 @pytest.mark.parametrize(("name", "mode"), [("logs.tar.gz", "w:gz"), ("logs.tgz", "w:gz"), ("logs.tar", "w")])
-def test_an_archive_is_read_like_the_directory_in_it(name: str, mode: str, tmp_path: Path) -> None:
+def test_an_archive_is_read_like_the_directory_in_it(name: str, mode: Literal["w:gz", "w"], tmp_path: Path) -> None:
     members = {f"output/log/rank_{n}/info.log": lines(TRUE if n == 3 else ZERO).encode() for n in range(4)}
     run = imported(archive(tmp_path / name, members, mode))
     assert run.origin == "rank_3/info.log" and numbers(run) == [11.9, 11.8, 11.7, 11.6]

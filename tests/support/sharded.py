@@ -138,10 +138,6 @@ class _OtherPolicy(SeveralProcesses):
             super().shard(model, layers)
 
 
-class ComputedInBfloat16(_OtherPolicy):
-    policy: ClassVar[Mapping[str, torch.dtype]] = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32}
-
-
 class SummedInBfloat16(_OtherPolicy):
     policy: ClassVar[Mapping[str, torch.dtype]] = {"reduce_dtype": torch.bfloat16}
 
@@ -265,7 +261,6 @@ FAULTS: Faults = {
     "rows that cannot be shared evenly are dropped": _processes(RestOfRowsDropped),
     "the row that fills up counts": _processes(PaddingCounts),
     "gradients are averaged over processes": _processes(GradientsAveraged),
-    "the model computes in bfloat16": _processes(ComputedInBfloat16),
     "gradients are summed in bfloat16": _processes(SummedInBfloat16),
     "one process begins with other weights": _processes(OtherWeightsInOne),
     "replicas count in the norm": _processes(Replicated),

@@ -15,6 +15,7 @@ from harness.base.errors import InputError
 from harness.base.numbers import encode_number
 from harness.logs import PRINTED, LoggedStep, Printed
 
+NORM = "grad_norm"
 SHOWN = 3  # places that a note lists
 RANK_WORDS = "rank|worker|default|device|node"  # before the number of a rank, in names of files and directories
 
@@ -173,7 +174,7 @@ def merge(stream: Stream) -> tuple[tuple[LoggedStep, ...], int | None, list[str]
     if stream.unreadable:
         lines = "1 line looks" if len(stream.unreadable) == 1 else f"{len(stream.unreadable)} lines look"
         notes.append(f"{lines} like a step but cannot be read: {_listed(stream.unreadable)}.")
-    notes += [*_problems(kept), *_not_finite(kept)]
+    notes += [*_problems(kept), *_not_finite(kept), *_negative(kept)]
     return _steps(kept, notes), _total(kept, notes), notes + _remarks(kept)
 
 
@@ -208,6 +209,16 @@ def _not_finite(kept: Sequence[Entry]) -> list[str]:
         for name, steps in at.items()
         if steps
     ]
+
+
+def _is_norm(number: Printed | None) -> bool:
+    return number is None or not number.value < 0
+
+
+def _negative(kept: Sequence[Entry]) -> list[str]:
+    """The steps whose grad norm is below zero, which no norm is."""
+    steps = [str(one.step) for one in kept if not _is_norm(one.numbers.get(NORM))]
+    return [f"{NORM}: negative at {len(steps)} of {len(kept)} steps, so no norm: {_listed(steps)}."] if steps else []
 
 
 def _same_step(first: Entry, second: Entry, name: str) -> Entry:
@@ -261,6 +272,8 @@ def _steps(kept: Sequence[Entry], notes: list[str]) -> tuple[LoggedStep, ...]:
         since = min(stride, entry.step if before is None else entry.step - before)
         before = entry.step
         known = {name: entry.numbers.get(name) for name in PRINTED}
+        if not _is_norm(known[NORM]):
+            known[NORM] = None
         steps.append(LoggedStep(step=entry.step, over=since if entry.over is None else entry.over, **known))
     return tuple(steps)
 

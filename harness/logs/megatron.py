@@ -26,7 +26,7 @@ COUNTS = {
 
 def read(paths: Sequence[Path]) -> list[Stream]:
     """The steps of each rank; usually only the last rank prints them."""
-    return read_streams(paths, parse)
+    return read_streams(paths, parse, STEP)
 
 
 def parse(line: str, where: str) -> Entry | str | None:

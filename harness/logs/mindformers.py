@@ -23,11 +23,11 @@ LOOKS_LIKE = re.compile(r"\bstep:\[")
 # some versions forget the colon before a list
 FIELD = re.compile(
     r"(?P<key>[A-Za-z_][A-Za-z_ ]*?)(?::\s*|\s+(?=\[))"
-    r"(?P<value>\[(?:[^\[\]]|\[[^\]]*\])*\]|\([^)]*\)|[^,}\n]*)(?P<after>,|\s*\}|)"
+    r"(?P<value>\[(?:[^\[\]]|\[[^\]]*\])*\]|\([^)]*\)|(?:[^,}\n]|,(?!\s))*)(?P<after>,|\s*\}|)"
 )
 NUMBERS = {"learning_rate": ("lr",), "grad_norm": ("global_norm", "grad_norm")}
 BY_NUMPY = {"lr", "global_norm"}  # 1.x logs NumPy arrays, 2.x prints a fixed number of digits
-NOT_HERE = "N/A"
+NOT_HERE = ("N/A", "None")
 NOT_COMPUTED = "NaN"
 COMPLETE = re.compile(r"(?:[\]}]|\dT)\s*$")  # how a line of a step ends
 OVERFLOW = "An overflow was reported"
@@ -38,7 +38,7 @@ SKIP = "The update was skipped for its grad norm"
 
 def read(paths: Sequence[Path]) -> list[Stream]:
     """The steps of each rank."""
-    return read_streams(paths, parse)
+    return read_streams(paths, parse, STEP)
 
 
 def parse(line: str, where: str) -> Entry | Aside | str | None:

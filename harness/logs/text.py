@@ -8,6 +8,7 @@ import gzip
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from harness.base.errors import InputError
@@ -18,13 +19,18 @@ COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 LABEL = re.compile(r"^\s*(?:\[(?:default|rank ?)?(?P<bracketed>\d+)\]:|(?P<plain>\d+): )")
 ROTATED = re.compile(r"(?P<name>.+?)(?:\.(?P<number>\d{1,3})|[.-](?P<day>\d{4}-?\d{2}-?\d{2}\S*?))(?:\.gz)?")
 LONGEST = 1 << 16  # bytes of a line; lines of training logs are shorter
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# how a logger begins a line
+PREFIX = re.compile(r"\s*\[?\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}\S*(?: -[^{}|]*)?\s*$")
 
 # From a line and its place to its step; None: no step in it; the line itself: it looks like a step but cannot be read.
 Parse = Callable[[str, str], Entry | Aside | str | None]
 
 
-def read_streams(paths: Sequence[Path], parse: Parse) -> list[Stream]:
+def read_streams(paths: Sequence[Path], parse: Parse, begins: re.Pattern[str]) -> list[Stream]:
     """The stream of each rank; the parts of a rotated file are one log.
+
+    `begins`: how a step begins in a line. Processes that write into one file may put several on one line.
 
     Raises:
         InputError: a file cannot be read.
@@ -38,18 +44,28 @@ def read_streams(paths: Sequence[Path], parse: Parse) -> list[Stream]:
             for number, line in enumerate(lines_of(path), 1):
                 label, line = _labelled(line)
                 where = f"{of_parts[path]}, line {number}"
-                found = parse(line, where)
-                if found is None:
-                    continue
-                stream = labelled.setdefault(label, Stream(name=f"rank {label}" if label else name))
-                if isinstance(found, Entry):
-                    stream.entries.append(found)
-                elif isinstance(found, Aside):
-                    _add(stream, found)
-                else:
-                    stream.unreadable.append(where if line.endswith("\n") else f"{where} (cut: the file ends there)")
+                for piece in _pieces(line, begins):
+                    found = parse(piece, where)
+                    if found is None:
+                        continue
+                    stream = labelled.setdefault(label, Stream(name=f"rank {label}" if label else name))
+                    if isinstance(found, Entry):
+                        stream.entries.append(found)
+                    elif isinstance(found, Aside):
+                        _add(stream, found)
+                    else:
+                        cut = " (cut: the file ends there)" if line.endswith(piece) and not line.endswith("\n") else ""
+                        stream.unreadable.append(where + cut)
         streams += [labelled[label] for label in sorted(labelled, key=lambda text: int(text or -1))]
     return streams
+
+
+def _pieces(line: str, begins: re.Pattern[str]) -> list[str]:
+    """The steps of a line, each by itself. Only the last has the newline, so one that another cut off is seen to be."""
+    starts = [one.start() for one in begins.finditer(line)]
+    bounds = [0, *starts[1:], len(line)]
+    pieces = [line[begin:end] for begin, end in pairwise(bounds)]
+    return [*(PREFIX.sub("", piece) for piece in pieces[:-1]), pieces[-1]]
 
 
 def _add(stream: Stream, aside: Aside) -> None:
@@ -96,7 +112,9 @@ def lines_of(path: Path) -> Iterator[str]:
     """
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for raw in file:
+            for number, raw in enumerate(file):
+                if not number and raw.startswith(UTF_16):
+                    raise InputError(f"{path} is text in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}")
                 whole = raw[:LONGEST].endswith(b"\n")
                 # a progress bar rewrites its line after a carriage return
                 *before, last = raw[:LONGEST].decode("utf-8", errors="replace").rstrip("\n").split("\r")

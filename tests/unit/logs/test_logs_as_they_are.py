@@ -296,3 +296,44 @@ def test_an_archive_writes_nothing_outside_and_a_broken_one_is_an_error(tmp_path
     (tmp_path / "a.log.gz").write_bytes(gzip.compress(lines(TRUE).encode())[:40])
     with pytest.raises(InputError, match=r"a\.log\.gz cannot be read"):
         imported(tmp_path / "a.log.gz")
+
+
+MEGATRON = [megatron(n, 12.0 - n / 10, of=4) for n in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("form", [TRUE, TRUE_2, MEGATRON], ids=["1.x", "2.x", "megatron"])
+def test_steps_that_share_a_line_keep_their_own_numbers(form: Sequence[str], tmp_path: Path) -> None:
+    run = of_text(tmp_path, lines(form[0] + form[1] + form[2], form[3]))
+    assert numbers(run) == [11.9, 11.8, 11.7, 11.6] and not noted(run, "cannot be read")
+
+
+@pytest.mark.parametrize("form", [TRUE, TRUE_2, MEGATRON], ids=["1.x", "2.x", "megatron"])
+@pytest.mark.parametrize("left", [0.75, 0.85, 0.93])
+def test_a_step_that_another_process_cuts_off_gives_no_number(
+    form: Sequence[str], left: float, tmp_path: Path
+) -> None:
+    run = of_text(tmp_path, lines(form[0], form[1][: int(len(form[1]) * left)] + form[2], form[3]))
+    assert [step.step for step in run.steps] == [1, 3, 4] and numbers(run) == [11.9, 11.7, 11.6]
+    assert noted(run, "1 line looks like a step but cannot be read: worker_0.log, line 3.")
+
+
+def test_a_comma_within_a_number_does_not_end_it(tmp_path: Path) -> None:
+    run = of_text(tmp_path, lines(mindformers(1, "11,800000", of=4), TRUE[1:]))
+    assert numbers(run) == [11.8, 11.7, 11.6] and noted(run, "worker_0.log, line 2")
+
+
+@pytest.mark.parametrize(
+    "line", [mindformers(2, 11.8, of=4, norm="-1.0"), megatron(2, 11.8, of=4, norm="-1.000")], ids=["1.x", "megatron"]
+)
+def test_a_norm_below_zero_is_none(line: str, tmp_path: Path) -> None:
+    first = megatron(1, 11.9, of=4) if "iteration" in line else TRUE[0]
+    run = of_text(tmp_path, lines(first, line))
+    assert numbers(run) == [11.9, 11.8] and numbers(run, "grad_norm")[1] is None
+    assert noted(run, "grad_norm: negative at 1 of 2 steps, so no norm: 2.")
+
+
+def test_a_log_in_utf_16_is_named_so(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    path.write_bytes(lines(TRUE).encode("utf-16"))
+    with pytest.raises(InputError, match=r"UTF-16. Convert it: iconv"):
+        imported(path)

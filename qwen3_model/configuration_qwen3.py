@@ -150,6 +150,7 @@ _POSITIVE = (
     "rms_norm_eps",
     "initializer_range",
 )
+_FACTORS = ("partial_rotary_factor", "factor", "attention_factor")  # of the rotary embedding; 1 changes nothing
 _ONLY_SUPPORTED: Mapping[str, Any] = MappingProxyType(
     {
         "hidden_act": "silu",
@@ -188,6 +189,7 @@ def _take_other_names(values: dict[str, Any]) -> Iterator[str]:
             yield f"dtype: {dtype!r} contradicts torch_dtype {values['torch_dtype']!r}"
     scaling = values.get("rope_scaling")
     if isinstance(scaling, dict) and scaling.get("rope_type", scaling.get("type")) == "default":
+        yield from _other_rope_keys("rope_scaling", scaling)
         del values["rope_scaling"]
     rope = values.pop("rope_parameters", None)
     if rope is None:
@@ -198,8 +200,17 @@ def _take_other_names(values: dict[str, Any]) -> Iterator[str]:
     kind = rope.get("rope_type", "default")
     if kind != "default":
         yield f"rope_parameters: only rope_type 'default' is implemented, got {kind!r}"
+    else:
+        yield from _other_rope_keys("rope_parameters", rope)
     if "rope_theta" in rope and values.setdefault("rope_theta", rope["rope_theta"]) != rope["rope_theta"]:
         yield f"rope_parameters: rope_theta {rope['rope_theta']!r} contradicts rope_theta {values['rope_theta']!r}"
+
+
+def _other_rope_keys(name: str, rope: Mapping[str, Any]) -> Iterator[str]:
+    """A key of the plain rotary embedding that would change it. A whole rotary embedding is the default."""
+    for key, value in rope.items():
+        if key not in ("rope_type", "type", "rope_theta") and not (key in _FACTORS and value == 1) and value is not None:
+            yield f"{name}: {key} is not implemented, got {value!r}"
 
 
 def _layer_type_problems(layer_types: Any) -> Iterator[str]:

@@ -209,7 +209,11 @@ def _take_other_names(values: dict[str, Any]) -> Iterator[str]:
 def _other_rope_keys(name: str, rope: Mapping[str, Any]) -> Iterator[str]:
     """A key of the plain rotary embedding that would change it. A whole rotary embedding is the default."""
     for key, value in rope.items():
-        if key not in ("rope_type", "type", "rope_theta") and not (key in _FACTORS and value == 1) and value is not None:
+        if (
+            key not in ("rope_type", "type", "rope_theta")
+            and not (key in _FACTORS and value == 1)
+            and value is not None
+        ):
             yield f"{name}: {key} is not implemented, got {value!r}"
 
 

@@ -282,9 +282,10 @@ def read_case_file(name_or_path: str) -> Written:
     path = shipped_cases().get(name_or_path, Path(name_or_path))
     if not path.is_file():
         known = shipped_cases()
+        near = [file for suffix in (".yaml", ".yml") if Path(file := name_or_path + suffix).is_file()]
         raise InputError(
             f"There is no case {name_or_path!r}: neither a shipped case ({', '.join(known)}) nor a file."
-            f"{did_you_mean(name_or_path, known)}"
+            + (f" Did you mean the file {near[0]}?" if near else did_you_mean(name_or_path, known))
         )
     return read_yaml(path)
 

@@ -155,6 +155,14 @@ def test_an_unknown_case_is_refused_with_the_known_ones(tmp_path: Path) -> None:
         load_case(str(tmp_path))
 
 
+@pytest.mark.parametrize("suffix", [".yaml", ".yml"])
+def test_a_case_that_is_named_like_its_file_is_found_by_the_message(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"my-small{suffix}"
+    file.write_text("name: my-small\n")
+    with pytest.raises(InputError, match=re.escape(f"Did you mean the file {file}?")):
+        load_case(str(tmp_path / "my-small"))
+
+
 MEGATRON = {"kind": "megatron", "path": "A"}
 
 

@@ -309,9 +309,7 @@ def test_steps_that_share_a_line_keep_their_own_numbers(form: Sequence[str], tmp
 
 @pytest.mark.parametrize("form", [TRUE, TRUE_2, MEGATRON], ids=["1.x", "2.x", "megatron"])
 @pytest.mark.parametrize("left", [0.75, 0.85, 0.93])
-def test_a_step_that_another_process_cuts_off_gives_no_number(
-    form: Sequence[str], left: float, tmp_path: Path
-) -> None:
+def test_a_step_that_another_process_cuts_off_gives_no_number(form: Sequence[str], left: float, tmp_path: Path) -> None:
     run = of_text(tmp_path, lines(form[0], form[1][: int(len(form[1]) * left)] + form[2], form[3]))
     assert [step.step for step in run.steps] == [1, 3, 4] and numbers(run) == [11.9, 11.7, 11.6]
     assert noted(run, "1 line looks like a step but cannot be read: worker_0.log, line 3.")

@@ -29,7 +29,7 @@ from harness.base.errors import EvidenceError, InputError
 from harness.base.locks import remove_empty
 from harness.base.records import check_list, encode, list_files, plain_files, read_json, write_json
 from harness.cases.case import Case, parse_case, shipped_cases
-from harness.cases.runs_of_a_case import REFERENCE, REFERENCE_REPEAT
+from harness.cases.runs_of_a_case import REFERENCE, REFERENCE_REPEAT, role
 from harness.certify.case_options import with_recorded_sources
 from harness.certify.environment import packages
 from harness.evidence.bundle import read_run, unusable
@@ -87,8 +87,15 @@ def record_command(
     return shlex.join([*words, "--author", "NAME", "--reason", "WHY"])
 
 
-def check_new(directory: Path, case_name: str, statement: Statement, *, replace: bool) -> None:
-    """Rejects a recording before anything runs.
+def check_new(
+    directory: Path,
+    case_name: str,
+    statement: Statement,
+    *,
+    replace: bool,
+    versions: Mapping[str, str | None] | None = None,
+) -> None:
+    """Rejects a recording before anything runs. `versions` are those that it is made with; None for those of here.
 
     Raises:
         InputError: author or reason is empty, a pinned package has another version, or the name is taken: by a baseline
@@ -97,7 +104,7 @@ def check_new(directory: Path, case_name: str, statement: Statement, *, replace:
     empty = [name for name in ("author", "reason") if not getattr(statement, name).strip()]
     if empty:
         raise InputError(f"A baseline needs its {' and '.join(empty)}: give --author NAME --reason WHY.")
-    if other := _other_versions(packages()):
+    if other := _other_versions(packages() if versions is None else versions):
         raise InputError(f"A baseline is recorded with what the project pins, but {other}. pip install '.[torch]'")
     if os.path.lexists(directory / case_name) and not replace:
         raise InputError(
@@ -141,18 +148,30 @@ def workplace(directory: Path, case_name: str) -> Iterator[Path]:
         remove_empty(absent)
 
 
-def store(work: Path, runs: Path, case: Case, inputs: Inputs, statement: Statement, destination: Path) -> Baseline:
-    """Makes the finished runs of a directory the baseline `destination`, in place of one that is there.
+def store(
+    work: Path,
+    runs: Path,
+    case: Case,
+    inputs: Inputs,
+    statement: Statement,
+    destination: Path,
+    recorded: str | None = None,
+) -> Baseline:
+    """Makes the reference half of the finished runs in a directory the baseline `destination`, or replaces it.
 
-    `work` is a directory on the same file system, for what is not complete yet.
+    `work` is a directory on the same file system, for what is not complete yet. `recorded` is when they were made (ISO
+    8601, UTC); None for now.
 
     Raises:
         InputError: a run did not complete or is not finite, or the repeat differs.
     """
-    found = [read_run(path) for path in sorted((runs / "runs").iterdir())]
+    every = [read_run(path) for path in sorted((runs / "runs").iterdir())]
+    sides = {run.name: role(run.name, case) for run in every}
+    found = [run for run in every if (side := sides[run.name]) and side[0] != "subject"]
     _check_good(found)
     kept = [f"runs/{run.name}/{name}" for run in found for name in (TRACE, OUTCOME)]
-    kept += [path.relative_to(runs).as_posix() for path in sorted((runs / "tensors").glob("*.safetensors"))]
+    tensors = [f"tensors/{run.name}.safetensors" for run in found]
+    kept += [name for name in tensors if (runs / name).is_file()]
     whole = work / "whole"
     for name in (CASE, *kept):
         (whole / name).parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +182,7 @@ def store(work: Path, runs: Path, case: Case, inputs: Inputs, statement: Stateme
         "case_digest": case.digest(),
         "author": statement.author.strip(),
         "reason": statement.reason.strip(),
-        "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recorded": recorded or datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(statement.command),
         "inputs": encode(inputs),
         "environment": read_json(runs / ENVIRONMENT),
@@ -177,6 +196,8 @@ def store(work: Path, runs: Path, case: Case, inputs: Inputs, statement: Stateme
 
 
 def _check_good(runs: Sequence[Run]) -> None:
+    if absent := sorted({REFERENCE, REFERENCE_REPEAT} - {run.name for run in runs}):
+        raise InputError(f"No baseline: there is no {' and no '.join(absent)}.")
     for run in runs:
         if why := unusable(run):
             raise InputError(f"No baseline: {why}")

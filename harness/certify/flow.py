@@ -171,6 +171,31 @@ def record(
         return store(work, inside.out, case, inputs, statement, directory / case.name)
 
 
+def extract(bundle: Bundle, statement: Statement, directory: Path, *, replace: bool) -> Baseline:
+    """Stores the reference half of a bundle as a baseline under `directory`, all or nothing. It states the machine, the
+    code, the time and the command of the bundle.
+
+    Raises:
+        InputError: the bundle was judged by a baseline itself, a baseline exists and `replace` is not set, or its runs
+            cannot be a baseline.
+    """
+    case = bundle.case
+    if bundle.baseline is not None:
+        raise InputError(
+            f"{bundle.path} was judged by a baseline, recorded {bundle.baseline.recorded} by {bundle.baseline.author}. "
+            "Copy the directory of that one."
+        )
+    check_recordable(case)
+    versions = bundle.environment.packages
+    statement = dataclasses.replace(statement, command=bundle.occasion.command)
+    check_new(directory, case.name, statement, replace=replace, versions=versions)
+    held = locked(directory / f".{case.name}.lock", user="recording of this case", option="--baselines")
+    with held, workplace(directory, case.name) as work:
+        check_new(directory, case.name, statement, replace=replace, versions=versions)
+        begun = bundle.occasion.started
+        return store(work, bundle.path, case, bundle.inputs, statement, directory / case.name, recorded=begun)
+
+
 def at_once(case: Case, options: Options) -> int:
     """How many runs work at the same time: as many as are asked for, or as fit into the memory of this machine."""
     return runs_at_once(case, options.workers, environment.machine()["memory_gib"])

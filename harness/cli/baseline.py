@@ -1,4 +1,4 @@
-"""`certify baseline record | list | verify`: the recorded reference half of a case, and whether it is still usable."""
+"""`certify baseline`: the recorded reference half of a case, and whether it is still usable."""
 
 import json
 import sys
@@ -26,6 +26,7 @@ from harness.cli.options import (
     CASE_HELP,
     DEFAULT_WORKERS,
     BaselinesOption,
+    BundleArgument,
     CaseArgument,
     DataOption,
     JsonOption,
@@ -40,6 +41,8 @@ from harness.cli.options import (
 )
 from harness.cli.progress import Progress
 from harness.cli.terminal import BAD_INPUT, MET, NOT_MET, Interrupted, error_console, out_console
+from harness.evidence.bundle import read_bundle
+from harness.evidence.provenance import Baseline
 
 
 def record(
@@ -81,8 +84,30 @@ def record(
             made = flow.record(chosen, options, statement, baselines, progress.update, replace=replace)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; nothing was recorded and no process is left.") from None
-    out_console.print(f"Recorded: {baselines / chosen.name} ({made.seal[:12]})", markup=False, soft_wrap=True)
+    _print_recorded(baselines / chosen.name, made)
     return MET
+
+
+def extract(
+    bundle: BundleArgument,
+    author: Annotated[str, typer.Option(help="Who records it.")],
+    reason: Annotated[str, typer.Option(help="Why it is recorded, or recorded again.")],
+    baselines: BaselinesOption = DEFAULT_DIRECTORY,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing baseline.")] = False,
+) -> int:
+    """Make the reference half of a finished bundle the baseline of its case, all or nothing. Nothing runs.
+
+    Exit code 0: recorded. 2: bad input, or runs that cannot be a baseline.
+    """
+    statement = Statement(author=author, reason=reason, command=("certify", *sys.argv[1:]))
+    found = read_bundle(bundle)
+    made = flow.extract(found, statement, baselines, replace=replace)
+    _print_recorded(baselines / found.case.name, made)
+    return MET
+
+
+def _print_recorded(path: Path, made: Baseline) -> None:
+    out_console.print(f"Recorded: {path} ({made.seal[:12]})", markup=False, soft_wrap=True)
 
 
 def list_baselines(baselines: BaselinesOption = DEFAULT_DIRECTORY, as_json: JsonOption = False) -> int:

@@ -57,6 +57,7 @@ class DataCommands(CommandsOnDemand):
 class BaselineCommands(CommandsOnDemand):
     homes: ClassVar[Mapping[str, str]] = {
         "record": "baseline:record",
+        "extract": "baseline:extract",
         "list": "baseline:list_baselines",
         "verify": "baseline:verify",
     }

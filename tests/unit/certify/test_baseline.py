@@ -77,6 +77,12 @@ def judged(case: Case, recorded: Path, tmp_path_factory: pytest.TempPathFactory)
     return judge(case, tmp_path_factory.mktemp("judged") / "bundle", recorded).path
 
 
+@pytest.fixture(scope="module")
+def full(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose reference ran with its subject."""
+    return judge(case, tmp_path_factory.mktemp("full") / "bundle", None).path
+
+
 @pytest.fixture
 def baselines(recorded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(recorded, tmp_path / "baselines"))
@@ -92,8 +98,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
-def test_a_baseline_gives_the_findings_of_a_full_run(case: Case, judged: Path, tmp_path: Path) -> None:
-    full = judge(case, tmp_path / "full", None).path
+def test_a_baseline_gives_the_findings_of_a_full_run(judged: Path, full: Path) -> None:
     for name in (FINDINGS, "inputs.json", "case.json"):
         assert (judged / name).read_bytes() == (full / name).read_bytes()
     ran = {path.name for path in (full / "runs").iterdir()}
@@ -109,6 +114,43 @@ def test_a_baseline_holds_the_reference_half_and_no_inputs(case: Case, recorded:
     assert {name.split("/")[1] for name in found if name.startswith("runs/")} == RECORDED_RUNS
     assert not any(name.startswith("inputs") for name in found)
     assert os.listdir(recorded) == [case.name]
+
+
+def extract(bundle: Path, directory: Path, *, replace: bool = False) -> Baseline:
+    return flow.extract(read_bundle(bundle), STATEMENT, directory, replace=replace)
+
+
+def test_the_reference_half_of_a_bundle_is_the_baseline_that_a_recording_gives(
+    case: Case, recorded: Path, full: Path, tmp_path: Path
+) -> None:
+    made = extract(full, tmp_path)
+    of_bundle = read_bundle(full)
+    assert made.files.keys() == read_baseline(recorded / case.name).files.keys()
+    assert (made.environment, made.source, made.inputs) == (of_bundle.environment, of_bundle.source, of_bundle.inputs)
+    assert (made.recorded, made.command) == (of_bundle.occasion.started, of_bundle.occasion.command)
+    again = judge(case, tmp_path / "again", tmp_path).path
+    assert (again / FINDINGS).read_bytes() == (full / FINDINGS).read_bytes()
+
+
+def test_a_bundle_that_was_judged_by_a_baseline_gives_none(judged: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"was judged by a baseline, recorded .* Copy the directory of that one"):
+        extract(judged, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_baseline_of_a_bundle_replaces_none_unasked(case: Case, full: Path, baselines: Path) -> None:
+    before = contents(baselines)
+    with pytest.raises(InputError, match=r"exists\. To replace it"):
+        extract(full, baselines)
+    assert contents(baselines) == before
+    assert extract(full, baselines, replace=True) == read_baseline(baselines / case.name)
+
+
+def test_a_bundle_without_a_good_reference_gives_no_baseline(case: Case, tmp_path: Path) -> None:
+    broken = judge(case, tmp_path / "bundle", None, reference="Random").path
+    with pytest.raises(InputError, match="reference-2 differs from reference-1"):
+        extract(broken, tmp_path / "baselines")
+    assert not (tmp_path / "baselines").exists()
 
 
 def test_a_bundle_says_which_baseline_it_was_judged_by(case: Case, recorded: Path, judged: Path) -> None:

@@ -112,6 +112,13 @@ def test_a_phone_scrolls_in_one_direction_only(open_site: Callable[..., Opened],
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_on_a_desktop_no_table_is_cut_off(open_site: Callable[..., Opened], language: str) -> None:
+    page = open_site(1280, 900, locale=language).page
+    wide = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.ariaLabel)"
+    assert page.eval_on_selector_all(".table", wide) == []
+
+
 @pytest.mark.parametrize(("language", "name"), [("en", "Stated level"), ("zh-CN", "声明等级")])
 def test_a_phone_shows_the_name_of_every_value(open_site: Callable[..., Opened], language: str, name: str) -> None:
     page = open_site(390, 844, locale=language).page

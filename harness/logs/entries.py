@@ -25,8 +25,9 @@ class Entry:
     """One step, from one line of a log.
 
     `over`: the number of steps the loss is a mean of, None for all since it was last printed. `elsewhere`: the loss is
-    on another pipeline stage, so this rank does not have it. `remarks` are reported once each with their steps;
-    `problems` name a number of this line that cannot be read.
+    on another pipeline stage, so this rank does not have it. `remarks` are reported once each with their steps, and so
+    are `events`, which happened to the step and not to this line alone; `problems` name a number of this line that
+    cannot be read.
     """
 
     step: int
@@ -36,44 +37,58 @@ class Entry:
     total: int | None = None
     elsewhere: bool = False
     remarks: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
-    def without_loss(self) -> bool:
-        """Whether the line is of a pipeline stage that has no loss: it prints 0 or N/A."""
-        loss = self.numbers.get("loss")
-        return self.elsewhere or (loss is not None and loss.value == 0)
+    def has_loss(self) -> bool:
+        """Whether this line has the loss of its step."""
+        return "loss" in self.numbers and not self.elsewhere
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the loss is 0: of most programs a number like any other."""
+        return self.has_loss and self.numbers["loss"].value == 0
 
 
 @dataclass(frozen=True)
 class Aside:
     """What a line of its own reports about the step before it."""
 
-    remark: str
+    event: str
 
 
 @dataclass(kw_only=True)
 class Stream:
-    """The entries of one rank, in the order of its log, and the places that look like a step but cannot be read."""
+    """The entries of one rank, in the order of its log, and the places that look like a step but cannot be read.
+
+    `damage`: sentences about parts of its files that were not read.
+    """
 
     name: str
     entries: list[Entry] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
 
     @property
     def has_loss(self) -> bool:
         """Whether this rank computed a loss: ranks of other pipeline stages print 0."""
-        return any("loss" in one.numbers and not one.without_loss for one in self.entries)
+        return any(one.has_loss for one in self.entries)
 
     @property
-    def steps_with_loss(self) -> int:
-        return len({one.step for one in self.entries if "loss" in one.numbers and not one.without_loss})
+    def steps_with_loss(self) -> tuple[int, int]:
+        """The number of steps with a loss other than 0, and with any."""
+        with_loss = [one for one in self.entries if one.has_loss]
+        return len({one.step for one in with_loss if not one.is_zero}), len({one.step for one in with_loss})
 
     def is_called(self, rank: str) -> bool:
         """Whether `--rank` may name this stream so: by its name, or by the number of its rank in its path."""
         if rank in (self.name, self.name.removeprefix("rank "), PurePath(self.name).name):
             return True
-        return rank.isdigit() and re.search(rf"(?:^|[^a-z])(?:{RANK_WORDS})[_ -]?0*{rank}(?!\d)", self.name) is not None
+        return (
+            rank.isdigit()
+            and re.search(rf"(?:^|[^a-z])(?:{RANK_WORDS})[_ -]?0*{rank}(?!\d)|(?:^|/)0*{rank}/", self.name) is not None
+        )
 
 
 def choose(streams: Sequence[Stream], rank: str | None) -> tuple[Stream, list[str]]:
@@ -112,7 +127,7 @@ def choose(streams: Sequence[Stream], rank: str | None) -> tuple[Stream, list[st
 def _why_no_loss(streams: Sequence[Stream]) -> str:
     """The rest of a sentence that begins with the name of a log."""
     entries = [entry for stream in streams for entry in stream.entries]
-    if any(entry.without_loss for entry in entries):
+    if any(entry.elsewhere for entry in entries):
         shows = "shows a loss other than 0." if len(streams) > 1 else "never shows a loss other than 0."
         return (
             f"{shows} With pipeline parallelism only ranks of the last stage show the loss: import the log of "
@@ -120,7 +135,9 @@ def _why_no_loss(streams: Sequence[Stream]) -> str:
         )
     shows = "shows" if len(streams) > 1 else "never shows"
     first = f", first at {entries[0].where}" if entries else ""
-    return f"{shows} a loss: its steps have other numbers only{first}."
+    problems = [problem for entry in entries for problem in entry.problems if problem.startswith("loss: ")]
+    why = f" ({problems[0].removeprefix('loss: ')})" if problems else ""
+    return f"{shows} a loss: its steps have other numbers only{first}{why}."
 
 
 def _other_ranks(without_loss: Sequence[str], with_loss: int) -> str:
@@ -131,8 +148,8 @@ def _other_ranks(without_loss: Sequence[str], with_loss: int) -> str:
 
 
 def _first_difference(one: Stream, other: Stream) -> int | None:
-    losses = {entry.step: _encoded(entry).get("loss") for entry in one.entries if not entry.without_loss}
-    for entry in (entry for entry in other.entries if not entry.without_loss):
+    losses = {entry.step: _encoded(entry).get("loss") for entry in one.entries if not entry.elsewhere}
+    for entry in (entry for entry in other.entries if not entry.elsewhere):
         if entry.step in losses and _encoded(entry).get("loss") != losses[entry.step]:
             return entry.step
     return None
@@ -147,9 +164,9 @@ def merge(stream: Stream) -> tuple[tuple[LoggedStep, ...], int | None, list[str]
     Raises:
         InputError: the lines of several runs are mixed.
     """
-    kept, notes, repeats = list[Entry](), list[str](), 0
+    kept, notes, repeats = list[Entry](), list(stream.damage), 0
     segments = 1
-    entries, of_other_stages = _with_loss(stream)
+    entries, omitted = _with_loss(stream)
     for entry in entries:
         if kept and entry.step == kept[-1].step:
             one = _same_step(kept[-1], entry, stream.name)
@@ -168,24 +185,42 @@ def merge(stream: Stream) -> tuple[tuple[LoggedStep, ...], int | None, list[str]
         )
     if segments - 1 > SHOWN:
         notes[SHOWN:] = [f"Steps go back {segments - 1 - SHOWN} more times."]
-    notes += of_other_stages
+    with_loss = {entry.step for entry in entries}
+    alone = sorted({entry.step for entry in omitted} - with_loss)
+    notes += _of_other_stages(omitted, alone)
     if repeats:
         notes.append(f"{repeats} lines repeat the previous step with the same numbers.")
     if stream.unreadable:
         lines = "1 line looks" if len(stream.unreadable) == 1 else f"{len(stream.unreadable)} lines look"
         notes.append(f"{lines} like a step but cannot be read: {_listed(stream.unreadable)}.")
     notes += [*_problems(kept), *_not_finite(kept), *_negative(kept)]
-    return _steps(kept, notes), _total(kept, notes), notes + _remarks(kept)
+    return _steps(kept, alone, notes), _total(kept, notes), notes + _remarks(kept, omitted)
 
 
-def _with_loss(stream: Stream) -> tuple[list[Entry], list[str]]:
-    """The entries without those of stages that have no loss, and a note about the omitted ones."""
-    kept = [entry for entry in stream.entries if not entry.without_loss]
-    omitted = len(stream.entries) - len(kept)
+def _with_loss(stream: Stream) -> tuple[list[Entry], list[Entry]]:
+    """The entries without those of stages that have no loss, and the omitted ones.
+
+    A 0 that is the only loss of its step is a number; next to another loss it is of a stage.
+    """
+    with_another = {one.step for one in stream.entries if one.has_loss and not one.is_zero}
+    kept, omitted = list[Entry](), list[Entry]()
+    for one in stream.entries:
+        of_stage = one.elsewhere or (one.is_zero and one.step in with_another)
+        (omitted if of_stage else kept).append(one)
+    return kept, omitted
+
+
+def _of_other_stages(omitted: Sequence[Entry], alone: Sequence[int]) -> list[str]:
+    """Notes about the lines of stages without a loss; `alone` are the steps that have no other line."""
     if not omitted:
-        return kept, []
-    lines = "1 line shows" if omitted == 1 else f"{omitted} lines show"
-    return kept, [f"{lines} a loss of 0 or N/A, as of a pipeline stage without a loss, and were not used."]
+        return []
+    one = len(omitted) == 1
+    lines, were = ("1 line shows", "was") if one else (f"{len(omitted)} lines show", "were")
+    notes = [f"{lines} a loss of 0 or N/A, as of a pipeline stage without a loss, and {were} not used."]
+    if alone:
+        have, their = ("1 step has", "its") if len(alone) == 1 else (f"{len(alone)} steps have", "their")
+        notes.append(f"{have} no other line, so {their} numbers are not used: {_listed(list(map(str, alone)))}.")
+    return notes
 
 
 def _problems(kept: Sequence[Entry]) -> list[str]:
@@ -255,8 +290,10 @@ def _restart(kept: Sequence[Entry], entry: Entry) -> str:
     )
 
 
-def _steps(kept: Sequence[Entry], notes: list[str]) -> tuple[LoggedStep, ...]:
-    numbers = [entry.step for entry in kept]
+def _steps(kept: Sequence[Entry], alone: Sequence[int], notes: list[str]) -> tuple[LoggedStep, ...]:
+    """`alone` are steps that the log has and that have no loss."""
+    last = kept[-1].step if kept else 0
+    numbers = sorted({entry.step for entry in kept} | {step for step in alone if step <= last})
     strides = Counter(after - before for before, after in pairwise(numbers))
     stride = min(strides, key=lambda one: (-strides[one], one), default=numbers[0] if numbers else 1)
     gaps = [(before + 1, after - 1) for before, after in pairwise(numbers) if after - before > stride]
@@ -267,10 +304,9 @@ def _steps(kept: Sequence[Entry], notes: list[str]) -> tuple[LoggedStep, ...]:
         notes.append(f"The log has one step in {stride}.")
     if numbers and numbers[0] > stride:
         notes.append(f"The log begins with step {numbers[0]}.")
-    steps, before = list[LoggedStep](), None
+    steps, before = list[LoggedStep](), dict(zip(numbers[1:], numbers, strict=False))
     for entry in kept:
-        since = min(stride, entry.step if before is None else entry.step - before)
-        before = entry.step
+        since = min(stride, entry.step - before.get(entry.step, 0))
         known = {name: entry.numbers.get(name) for name in PRINTED}
         if not _is_norm(known[NORM]):
             known[NORM] = None
@@ -285,13 +321,18 @@ def _total(kept: Sequence[Entry], notes: list[str]) -> int | None:
     return kept[-1].total if kept else None
 
 
-def _remarks(kept: Sequence[Entry]) -> list[str]:
-    """Each remark once, with its steps."""
-    at = dict[str, list[str]]()
-    for entry in kept:
-        for remark in entry.remarks:
-            at.setdefault(remark, []).append(str(entry.step))
-    return [f"{remark} at {len(steps)} of {len(kept)} steps: {_listed(steps)}." for remark, steps in at.items()]
+def _remarks(kept: Sequence[Entry], omitted: Sequence[Entry]) -> list[str]:
+    """Each remark once, with its steps; of omitted lines only what happened to their step on all stages."""
+    said = [(remark, one.step) for one in kept for remark in (*one.remarks, *one.events)]
+    said += [(event, one.step) for one in omitted for event in one.events]
+    at = dict[str, set[int]]()
+    for remark, step in said:
+        at.setdefault(remark, set()).add(step)
+    steps = len({one.step for one in (*kept, *omitted)})
+    return [
+        f"{remark} at {len(found)} of {steps} steps: {_listed(list(map(str, sorted(found))))}."
+        for remark, found in at.items()
+    ]
 
 
 def _listed(places: Sequence[str]) -> str:

@@ -34,12 +34,13 @@ def _stream(path: Path, name: str) -> Stream:
     try:
         state = json.loads(path.read_bytes())
         history = state["log_history"]
-        total = state.get("max_steps") or None
+        stated = state.get("max_steps")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path} is not a trainer_state.json: not JSON, or without log_history.") from None
-    if not isinstance(history, list) or not (total is None or _whole(total)):
+    total = _step(stated)
+    if not isinstance(history, list) or (total is None and stated not in (None, 0, -1)):
         raise InputError(f"{path} is not a trainer_state.json: log_history is not a list, or max_steps not a number.")
     stream = Stream(name=name)
     losses: list[Any] = [one.get("loss") for one in history if isinstance(one, dict)]
@@ -83,7 +84,10 @@ def _read(value: Any) -> Printed | None:
 
 
 def _step(value: Any) -> int | None:
+    """A whole number from 1, also as text or as 10.0; None for anything else."""
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(number) is float and number.is_integer():
+        number = int(number)
     return number if _whole(number) else None
 
 

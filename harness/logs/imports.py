@@ -1,5 +1,6 @@
 """Imports log files as one run: finds the format, the rank and the steps, and checks the run against a case."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -10,7 +11,7 @@ from harness.cases.case import Case
 from harness.comparison.distance import HALF_ULP
 from harness.logs import Format, ImportedRun, hf_trainer, megatron, mindformers, tensorboard
 from harness.logs.entries import Stream, choose, merge
-from harness.logs.sources import as_files
+from harness.logs.sources import STDIN, as_files, name_of
 from harness.logs.text import lines_of
 
 READERS: Mapping[Format, Callable[[Sequence[Path]], list[Stream]]] = {
@@ -21,6 +22,9 @@ READERS: Mapping[Format, Callable[[Sequence[Path]], list[Stream]]] = {
 }
 FORMATS = get_args(Format)
 TRAINER_STATE = "trainer_state.json"
+TRAINER_LINE = re.compile(r"[{,]\s*['\"](?:train/)?loss['\"]:")
+# Files of a directory that may be logs of lines; the first kind that is there is taken.
+LINES = ("*.log*", "*.out*", "*.txt*")
 # Some trainers compute rates in float32, with operations in another order.
 RATE_TOLERANCE = 16 * HALF_ULP
 
@@ -38,7 +42,18 @@ def import_log(paths: Sequence[Path], source: Format | None, rank: str | None) -
         MissingPrerequisite: a package that reads the format is not installed.
     """
     with as_files(paths) as local:
-        return _imported(local, paths, source, rank)
+        try:
+            return _imported(local, paths, source, rank)
+        except InputError as error:
+            raise InputError(_as_named(str(error), local, paths)) from None
+
+
+def _as_named(message: str, paths: Sequence[Path], named: Sequence[Path]) -> str:
+    """A message with the paths that the user gave in place of those of copies."""
+    for local, given in zip(paths, named, strict=True):
+        if local != given:
+            message = message.replace(str(local), name_of(given) if given == STDIN else str(given))
+    return message
 
 
 def _imported(paths: Sequence[Path], named: Sequence[Path], source: Format | None, rank: str | None) -> ImportedRun:
@@ -87,31 +102,41 @@ def detect(paths: Sequence[Path]) -> Format:
             return "tensorboard"
         if path.is_dir() and any(path.rglob(TRAINER_STATE)):
             return "hf-trainer"
-    for path in _files(paths, "mindformers"):
-        for line in lines_of(path):
+    of_trainer = ""
+    for path in _files(paths, None):
+        for number, line in enumerate(lines_of(path), 1):
             if mindformers.STEP.search(line):
                 return "mindformers"
             if megatron.STEP.search(line):
                 return "megatron"
+            if not of_trainer and TRAINER_LINE.search(line):
+                of_trainer = f"{path.name}, line {number}"
+    where = ", ".join(map(str, paths))
+    if of_trainer:
+        raise InputError(
+            f"{where} is what Hugging Face's Trainer prints, or a file made from it ({of_trainer}). Its numbers are "
+            f"read from {TRAINER_STATE} in the output directory of the run: give that file."
+        )
     raise InputError(
-        f"No line of {', '.join(map(str, paths))} looks like a training step of mindformers or Megatron-LM. "
+        f"No line of {where} looks like a training step of mindformers or Megatron-LM. "
         f"Name the program that wrote it with --format: {', '.join(FORMATS)}."
     )
 
 
-def _files(paths: Sequence[Path], source: Format) -> list[Path]:
-    """The files of a format, in the given order; those of a directory by name.
+def _files(paths: Sequence[Path], source: Format | None) -> list[Path]:
+    """The files of a format, in the given order; those of a directory by name. Without a format, those with lines.
 
     Raises:
         InputError: one is missing, or a directory holds none.
     """
-    pattern = {"hf-trainer": TRAINER_STATE, "tensorboard": f"*{tensorboard.NAME}*"}.get(source, "*.log*")
+    patterns = {"hf-trainer": (TRAINER_STATE,), "tensorboard": (f"*{tensorboard.NAME}*",)}.get(source or "", LINES)
     files = list[Path]()
     for path in paths:
         if path.is_dir():
-            found = sorted(one for one in path.rglob(pattern) if one.is_file())
+            kinds = (sorted(one for one in path.rglob(pattern) if one.is_file()) for pattern in patterns)
+            found = next(filter(None, kinds), [])
             if not found:
-                raise InputError(f"{path} holds no file {pattern}, which {source} writes.")
+                raise InputError(f"{path} holds no file {' or '.join(patterns)}. Give the file of the log.")
             files += found
         elif path.is_file():
             files.append(path)

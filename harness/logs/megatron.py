@@ -17,9 +17,11 @@ STEP = re.compile(r"\biteration\s+(?P<step>\d+)/\s*(?P<total>\d+)\s*\|")
 LOOKS_LIKE = re.compile(r"\biteration\s+\d+\s*/.*\|.*:|\|\s*lm loss:")
 COMPLETE = re.compile(r"number of nan iterations:\s*\d+\s*\|\s*$")  # the last field
 NO_LOSS = "loss: not printed"
-KEYS = {"lm loss": "loss", "grad norm": "grad_norm", "learning rate": "learning_rate"}
+LOSS, SHORT = "lm loss", "loss"  # programs built on Megatron-LM print the second name
+KEYS = {LOSS: "loss", "grad norm": "grad_norm", "learning rate": "learning_rate"}
+SCALE, SKIPPED = "loss scale", "number of skipped iterations"
 COUNTS = {
-    "number of skipped iterations": "Skipped iterations, which are not in the loss, were reported",
+    SKIPPED: "Skipped iterations, which are not in the loss, were reported",
     "number of nan iterations": "A loss or gradient that is not finite was reported",
 }
 
@@ -38,11 +40,13 @@ def parse(line: str, where: str) -> Entry | str | None:
         return line
     *parts, end = line.split("|")
     fields = {key.strip(): value.strip() for key, _, value in (part.partition(":") for part in parts)}
-    if not {"consumed samples", "learning rate", "lm loss"} & set(fields):
+    if not {"consumed samples", "learning rate", LOSS} & set(fields):
         return None  # an evaluation or timers
     # every field ends with a bar, so what follows the last one is cut
     if any(key in end for key in (*KEYS, *COUNTS)) or not (line.endswith("\n") or COMPLETE.search(line)):
         return line
+    if LOSS not in fields and SHORT in fields:
+        fields[LOSS] = fields[SHORT]
     numbers, problems = dict[str, Printed](), list[str]()
     for key, name in KEYS.items():
         if key not in fields:
@@ -56,6 +60,9 @@ def parse(line: str, where: str) -> Entry | str | None:
     remarks = [text for key, text in COUNTS.items() if fields.get(key, "0") not in ("0", "")]
     if "loss" not in numbers:
         remarks.append(NO_LOSS)
+        problems += [f"loss: {one!r} at {where} is another loss" for one in fields if "loss" in one and one != SCALE]
+    if SKIPPED not in fields:
+        remarks.append(f"The line ends before '{SKIPPED}', so skipped iterations are not known,")
     step = int(begin["step"])
     if step < 1:
         return line

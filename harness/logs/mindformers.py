@@ -57,13 +57,14 @@ def parse(line: str, where: str) -> Entry | Aside | str | None:
     # other fields follow the loss in every version: a line that ends with it was cut
     if "loss" not in fields or step < 1 or not found["loss"]["after"]:
         return line
-    numbers, problems, remarks = dict[str, Printed](), list[str](), list[str]()
+    numbers, problems, remarks, events = dict[str, Printed](), list[str](), list[str](), list[str]()
     elsewhere = fields["loss"].startswith(NOT_HERE)
     if not elsewhere:
         loss = printed(fields["loss"].removeprefix("[").removesuffix("]").split("/")[0])
         if loss is None:
             return line
         numbers["loss"] = loss
+        elsewhere = loss.value == 0  # a stage that does not have it
     for name, keys in NUMBERS.items():
         key = next((key for key in keys if key in fields), None)
         if key is None:
@@ -76,7 +77,7 @@ def parse(line: str, where: str) -> Entry | Aside | str | None:
         elif not fields[key].startswith(NOT_HERE):
             problems.append(f"{name}: {fields[key]!r} at {where} cannot be read")
     if fields.get("overflow cond", fields.get("overflow", "")).strip("[] ") == "True":
-        remarks.append(OVERFLOW)
+        events.append(OVERFLOW)
     return Entry(
         step=step,
         total=total,
@@ -84,6 +85,7 @@ def parse(line: str, where: str) -> Entry | Aside | str | None:
         numbers=numbers,
         elsewhere=elsewhere,
         remarks=tuple(remarks),
+        events=tuple(events),
         problems=tuple(problems),
     )
 

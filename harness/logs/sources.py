@@ -1,23 +1,30 @@
 """What a user names as a log, as files: standard input, a pipe, an archive or files themselves.
 
 What is no file already is copied to a directory that exists for the time of the import. Of an archive only regular
-files are taken, and nothing outside that directory is written.
+files are taken, and nothing outside that directory is written. Archives and compressed files are known by their
+content, whatever their name.
 """
 
 import contextlib
+import re
 import shutil
 import sys
 import tarfile
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from harness.base.errors import InputError
 
 STDIN = Path("-")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MOST_BYTES = 8 << 30  # of what a pipe or an archive holds
+BEGINS_JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{\s*\"")  # and no line of mindformers
+BEGINS_ZIP = b"PK\x03\x04"
+HEAD_BYTES = 64
 
 
 @contextlib.contextmanager
@@ -38,23 +45,45 @@ def name_of(path: Path) -> str:
 
 def _as_file(path: Path, place: Path) -> Path:
     if path == STDIN:
-        return _copied(sys.stdin.buffer, place, name_of(path))
+        return _opened(_copied(sys.stdin.buffer, place, name_of(path)), place / "unpacked")
     if path.is_fifo() or path.is_char_device():
         try:
             with path.open("rb") as pipe:
-                return _copied(pipe, place, name_of(path))
+                return _opened(_copied(pipe, place, name_of(path)), place / "unpacked")
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    if path.is_file() and path.name.endswith(ARCHIVES):
-        return _unpacked(path, place / path.name)
-    return path
+    return _opened(path, place / path.name) if path.is_file() else path
+
+
+def _opened(path: Path, place: Path) -> Path:
+    """The directory of what an archive holds, or the file if it is none."""
+    try:
+        if zipfile.is_zipfile(path):
+            return _unzipped(path, place)
+        with path.open("rb") as file:
+            if file.read(len(BEGINS_ZIP)) == BEGINS_ZIP:
+                raise InputError(f"{path} is a ZIP archive that is cut or damaged: it has no list of files at its end.")
+        is_tar = path.name.endswith(ARCHIVES) or _is_tar(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    return _unpacked(path, place) if is_tar else path
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether a file is an archive with something in it. One that begins with zeros is read as an empty archive, and
+    may be a log that was emptied while it was written."""
+    try:
+        with tarfile.open(path) as files:
+            return files.next() is not None
+    except tarfile.TarError:
+        return False
 
 
 def _copied(source: BinaryIO, place: Path, name: str) -> Path:
     place.mkdir()
-    head = source.read(len(b'{"log_history'))
+    head = source.read(HEAD_BYTES)
     # the Trainer's state is one JSON object; its reader goes by the name
-    path = place / ("trainer_state.json" if head.lstrip()[:1] == b"{" and b"Epoch" not in head else name)
+    path = place / ("trainer_state.json" if BEGINS_JSON.match(head) else name)
     with path.open("wb") as file:
         file.write(head)
         written = len(head)
@@ -74,14 +103,38 @@ def _unpacked(archive: Path, place: Path) -> Path:
             if sum(one.size for one in members) > MOST_BYTES:
                 raise InputError(f"{archive} holds more than {MOST_BYTES >> 30} GiB. Unpack it and import its logs.")
             for member in members:
-                target = (place / member.name).resolve()
-                if not target.is_relative_to(place.resolve()):
-                    raise InputError(f"{archive} has a file outside of itself: {member.name}.")
                 content = files.extractfile(member)
                 if content is not None:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with target.open("wb") as file:
-                        shutil.copyfileobj(content, file)
-    except (OSError, EOFError, tarfile.TarError) as error:
+                    _write(content, place, member.name, archive)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise InputError(f"{archive} cannot be unpacked: {getattr(error, 'strerror', None) or error}.") from None
     return place
+
+
+def _unzipped(archive: Path, place: Path) -> Path:
+    place.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(archive) as files:
+            members = [one for one in files.infolist() if not one.is_dir()]
+            if sum(one.file_size for one in members) > MOST_BYTES:
+                raise InputError(f"{archive} holds more than {MOST_BYTES >> 30} GiB. Unpack it and import its logs.")
+            for member in members:
+                with files.open(member) as content:
+                    _write(content, place, member.filename, archive)
+    except (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
+        raise InputError(f"{archive} cannot be unpacked: {getattr(error, 'strerror', None) or error}.") from None
+    return place
+
+
+def _write(content: IO[bytes], place: Path, name: str, archive: Path) -> None:
+    """Writes a file of an archive below a directory.
+
+    Raises:
+        InputError: its name leads elsewhere.
+    """
+    target = (place / name).resolve()
+    if not target.is_relative_to(place.resolve()):
+        raise InputError(f"{archive} has a file outside of itself: {name}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        shutil.copyfileobj(content, file)

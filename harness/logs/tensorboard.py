@@ -1,11 +1,12 @@
 """Scalars in TensorBoard's event files, which hold float32. Needs the package `tensorboard`.
 
-All event files below a directory are read; several files in one directory are one resumed run. Directories with other
+All event files below a directory are read; several files in one directory are one resumed run. What follows damage is
+reported as not read. Directories with other
 scalars only, such as the parameters that some writers store next to a run, are not a run.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from harness.base.errors import InputError, MissingPrerequisite
 from harness.logs import Printed
 from harness.logs.entries import Entry, Stream
 from harness.logs.hf_trainer import ROUNDED, ROUNDED_DECIMALS
+from harness.logs.megatron import NO_LOSS
 from harness.logs.printed import float32
 from harness.logs.text import distinct_names
 
 NAME = "tfevents"
+# bytes: an event has its length and a checksum before it, and another one after it (TensorFlow, lib/io/record_writer.h)
+AROUND_EVENT = 8 + 4 + 4
 # Each writer's names of the three numbers; the Trainer writes means, the others the number of each step.
 TAGS: Mapping[str, Mapping[str, str]] = {
     "mindformers": {"loss": "loss", "grad-norm": "grad_norm", "learning-rate": "learning_rate"},
@@ -52,14 +56,14 @@ def _stream(directory: Path, files: Sequence[Path], name: str) -> tuple[Stream, 
     """The steps of a directory, and the tags of all of its scalars."""
     stream, tags = Stream(name=name or str(directory)), set[str]()
     for path in files:
-        scalars = list(_scalars(path))
+        scalars = list(_scalars(path, stream.damage))
         tags |= {tag for tag, _, _ in scalars}
         stream.entries += _entries(scalars, path)
     return stream, tags
 
 
 def _entries(scalars: Sequence[tuple[str, int, float]], path: Path) -> Iterator[Entry]:
-    """The steps in the order in which their first number was written; a repeated step is a new entry."""
+    """The steps of each run in a file."""
     found = {tag for tag, _, _ in scalars}
     writer = next((one for one, names in TAGS.items() if next(iter(names)) in found), None)
     if writer is None:
@@ -68,32 +72,47 @@ def _entries(scalars: Sequence[tuple[str, int, float]], path: Path) -> Iterator[
     averaged = writer == "the Trainer"
     losses = [value for tag, _, value in scalars if names.get(tag) == "loss" and math.isfinite(value)]
     rounded = averaged and all(abs(round(value, ROUNDED_DECIMALS) - value) <= abs(value) * 2.0**-24 for value in losses)
-    first = 1 if any(step == 0 for _, step, _ in scalars) else 0
+    first = 1 if any(step == 0 for tag, step, _ in scalars if tag in names) else 0
     remarks = ("The file counts steps from 0: one was added",) if first else ()
-    open_step, numbers = None, dict[str, Printed]()
+    for numbers_of in _runs([(names[tag], step, value) for tag, step, value in scalars if tag in names]):
+        for step, values in numbers_of.items():
+            if "loss" not in values and "grad_norm" not in values:
+                continue  # a learning rate alone is not of a step that was made
+            numbers = {name: float32(value) for name, value in values.items()}
+            if rounded and "loss" in numbers:
+                loss = numbers["loss"]
+                numbers["loss"] = Printed(loss.value, max(ROUNDED, loss.resolution))
+            yield Entry(
+                step=step + first,
+                where=f"{path.name}, step {step}",
+                numbers=numbers,
+                over=None if averaged else 1,
+                # mindformers writes 0 where a stage does not have the loss
+                elsewhere=writer == "mindformers" and values.get("loss") == 0,
+                remarks=remarks if "loss" in numbers else (*remarks, NO_LOSS),
+            )
 
-    def entry() -> Iterator[Entry]:
-        if open_step is not None and "loss" in numbers:
-            over = None if averaged else 1
-            where = f"{path.name}, step {open_step}"
-            yield Entry(step=open_step + first, where=where, numbers=dict(numbers), over=over, remarks=remarks)
 
-    for tag, step, value in scalars:
-        if tag not in names:
-            continue
-        if step != open_step or names[tag] in numbers:
-            yield from entry()
-            open_step, numbers = step, {}
-        kept = float32(value)
-        coarse = rounded and names[tag] == "loss"
-        numbers[names[tag]] = Printed(value, max(ROUNDED, kept.resolution)) if coarse else kept
-    yield from entry()
+def _runs(scalars: Iterable[tuple[str, int, float]]) -> Iterator[dict[int, dict[str, float]]]:
+    """The numbers by step of each run in a file: name, step and value, as written. Where the step of a name does not
+    rise, the run was resumed."""
+    steps, last = dict[int, dict[str, float]](), dict[str, int]()
+    for name, step, value in scalars:
+        if step <= last.get(name, -1):
+            yield dict(sorted(steps.items()))
+            steps, last = {}, {}
+        last[name] = step
+        steps.setdefault(step, {})[name] = value
+    yield dict(sorted(steps.items()))
 
 
-def _scalars(path: Path) -> Iterator[tuple[str, int, float]]:
-    """Tag, step and value of each scalar of a file, in the order in which they were written."""
+def _scalars(path: Path, damage: list[str]) -> Iterator[tuple[str, int, float]]:
+    """Tag, step and value of each scalar of a file, in the order in which they were written.
+
+    The package ends without an error at the first event that is damaged or cut; then `damage` gets a sentence.
+    """
     try:
-        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader, RawEventFileLoader
         from tensorboard.util.tensor_util import make_ndarray
     except ImportError:
         raise MissingPrerequisite("Event files are read by the package tensorboard: pip install tensorboard") from None
@@ -103,8 +122,16 @@ def _scalars(path: Path) -> Iterator[tuple[str, int, float]]:
                 number = _scalar(value, make_ndarray)
                 if number is not None:
                     yield value.tag, int(event.step), number
+        read = [len(event) for event in RawEventFileLoader(str(path)).Load()]
     except Exception as error:  # the package does not document what it raises for other files
         raise InputError(f"{path} is not an event file that tensorboard {_version()} reads: {error}") from None
+    size, end = path.stat().st_size, sum(read) + len(read) * AROUND_EVENT
+    if end < size and not read:
+        raise InputError(f"{path} is not an event file, or is damaged from its beginning on.")
+    if end < size:
+        damage.append(
+            f"{path.name} is damaged or cut after {len(read)} events: {size - end} of {size} bytes were not read."
+        )
 
 
 def _scalar(value: Any, make_ndarray: Any) -> float | None:

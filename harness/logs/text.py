@@ -3,21 +3,36 @@
 A line without an end, the last one of a file that was cut, has no newline here either: its last number may be cut too.
 """
 
+import bz2
 import dataclasses
 import gzip
+import lzma
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import IO, Any
 
 from harness.base.errors import InputError
 from harness.logs.entries import Aside, Entry, Stream
 
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-# The prefix of a launcher for the rank that printed a line: [default3]:, [rank3]:, [3]: or 3:
-LABEL = re.compile(r"^\s*(?:\[(?:default|rank ?)?(?P<bracketed>\d+)\]:|(?P<plain>\d+): )")
-ROTATED = re.compile(r"(?P<name>.+?)(?:\.(?P<number>\d{1,3})|[.-](?P<day>\d{4}-?\d{2}-?\d{2}\S*?))(?:\.gz)?")
+# The prefix of a launcher for the rank that printed a line: [default3]:, [rank3]:, [3]: or 3:; or that of grep for the
+# file that a line is in
+LABEL = re.compile(
+    r"^\s*(?:\[(?:default|rank ?)?(?P<bracketed>\d+)\]:|(?P<plain>\d+): |"
+    r"(?P<file>[^\s:\[\]{}]+\.(?:log|out|txt)(?:\.\d+)?)[:-](?:\d+[:-])?)"
+)
+ROTATED = re.compile(r"(?P<name>.+?)(?:\.(?P<number>\d{1,3})|[.-](?P<day>\d{4}-?\d{2}-?\d{2}\S*?))(?:\.(?:gz|bz2|xz))?")
+# How a compressed file begins, whatever its name, and what reads it
+COMPRESSED: Mapping[bytes, Callable[[str], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
 LONGEST = 1 << 16  # bytes of a line; lines of training logs are shorter
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # how a logger begins a line
@@ -48,7 +63,7 @@ def read_streams(paths: Sequence[Path], parse: Parse, begins: re.Pattern[str]) -
                     found = parse(piece, where)
                     if found is None:
                         continue
-                    stream = labelled.setdefault(label, Stream(name=f"rank {label}" if label else name))
+                    stream = labelled.setdefault(label, Stream(name=_stream_name(label, name)))
                     if isinstance(found, Entry):
                         stream.entries.append(found)
                     elif isinstance(found, Aside):
@@ -56,8 +71,12 @@ def read_streams(paths: Sequence[Path], parse: Parse, begins: re.Pattern[str]) -
                     else:
                         cut = " (cut: the file ends there)" if line.endswith(piece) and not line.endswith("\n") else ""
                         stream.unreadable.append(where + cut)
-        streams += [labelled[label] for label in sorted(labelled, key=lambda text: int(text or -1))]
+        streams += [labelled[label] for label in sorted(labelled, key=_by_number)]
     return streams
+
+
+def _stream_name(label: str, name: str) -> str:
+    return f"rank {label}" if label.isdigit() else label or name
 
 
 def _pieces(line: str, begins: re.Pattern[str]) -> list[str]:
@@ -69,10 +88,10 @@ def _pieces(line: str, begins: re.Pattern[str]) -> list[str]:
 
 
 def _add(stream: Stream, aside: Aside) -> None:
-    """A remark of a line of its own belongs to the step before it."""
+    """The event of a line of its own belongs to the step before it."""
     if stream.entries:
         last = stream.entries[-1]
-        stream.entries[-1] = dataclasses.replace(last, remarks=(*last.remarks, aside.remark))
+        stream.entries[-1] = dataclasses.replace(last, events=(*last.events, aside.event))
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -89,7 +108,7 @@ def _logs(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Path]]]:
     logs = dict[Path, list[tuple[tuple[int, int, str], Path]]]()
     for path in paths:
         found = ROTATED.fullmatch(path.name)
-        name = path.name.removesuffix(".gz")
+        name = re.sub(r"\.(?:gz|bz2|xz)$", "", path.name)
         age = (1, 0, "")  # the file without a number is the newest
         if found:
             name = found["name"]
@@ -111,10 +130,11 @@ def lines_of(path: Path) -> Iterator[str]:
         InputError: the file cannot be read.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with _decompressed(path) as file:
             for number, raw in enumerate(file):
                 if not number and raw.startswith(UTF_16):
                     raise InputError(f"{path} is text in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}")
+                raw = raw.lstrip(b"\0")  # of a log that was emptied while it was written
                 whole = raw[:LONGEST].endswith(b"\n")
                 # a progress bar rewrites its line after a carriage return
                 *before, last = raw[:LONGEST].decode("utf-8", errors="replace").rstrip("\n").split("\r")
@@ -122,10 +142,20 @@ def lines_of(path: Path) -> Iterator[str]:
                     yield COLOURS.sub("", line) + "\n"
                 if last or not before:
                     yield COLOURS.sub("", last) + "\n" * whole
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _decompressed(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        head = file.read(max(map(len, COMPRESSED)))
+    if head.startswith(ZSTANDARD):
+        raise InputError(f"{path} is compressed by zstd, which is not read. Decompress it: zstd -d {path}")
+    opened = next((reader for begin, reader in COMPRESSED.items() if head.startswith(begin)), None)
+    found: IO[bytes] = opened(str(path)) if opened else path.open("rb")
+    return found
 
 
 def _labelled(line: str) -> tuple[str, str]:
     found = LABEL.match(line)
-    return (found["bracketed"] or found["plain"], line[found.end() :]) if found else ("", line)
+    return (found["bracketed"] or found["plain"] or found["file"], line[found.end() :]) if found else ("", line)

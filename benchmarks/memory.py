@@ -130,7 +130,7 @@ def main() -> None:
     errors = []
     for shape in SHAPES:
         peak = measured(shape)
-        (stage,) = memory(case_of(shape), fused=False)
+        (stage,) = memory(case_of(shape), ascend=False)
         estimate = stage.total / MIB
         errors.append(estimate / peak - 1)
         numbers = (f"{estimate:.0f} MiB", f"{peak:.0f} MiB", f"{errors[-1]:+.0%}", f"{resident(shape):.0f} MiB")

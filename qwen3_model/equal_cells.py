@@ -10,10 +10,15 @@ from typing import Any
 from mindspore import nn
 
 from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, SiLU, Spread, SwapAxes
-from qwen3_model.modeling_qwen3 import Precision, Projection
+from qwen3_model.fused import FusedRMSNormalize, FusedRotation, FusedSwiGLU
+from qwen3_model.modeling_qwen3 import FusedAttention, Precision, Projection
 
 # What a cell of a kind depends on. Subclasses may depend on more, so they stay as they are.
 KINDS: Mapping[type[nn.Cell], Callable[[Any], Hashable]] = {
+    FusedAttention: lambda cell: (cell.heads, cell.scaling, cell.dtype),
+    FusedRMSNormalize: lambda cell: cell.eps,
+    FusedRotation: lambda cell: True,
+    FusedSwiGLU: lambda cell: True,
     Precision: lambda cell: (cell.dtype, cell.emulated),
     Projection: lambda cell: _kind(cell.round),
     RMSNormalize: lambda cell: cell.eps,

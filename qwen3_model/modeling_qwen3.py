@@ -7,7 +7,8 @@ Precision: matrix products, `q k^T * scaling` and SwiGLU work in `compute_dtype`
 the residual stream in their own dtypes (`PrecisionPolicy`). MindSpore has no bfloat16 arithmetic on a CPU, only casts.
 There the inputs and the result of an operator are rounded to bfloat16 around a float32 operator. The derivative of
 such a pair of casts rounds the gradient the same way, so gradients are rounded at the points where bfloat16
-operators would round them. On other devices tensors really are bfloat16.
+operators would round them. On other devices tensors really are bfloat16, and parts of a layer are fused operators
+(`fuses`).
 
 Shape legend: B batch, S sequence, D model width, F MLP width, N query heads, K key-value heads, H head width,
 V vocabulary.
@@ -23,9 +24,15 @@ from mindspore.common.initializer import Normal, initializer
 
 from qwen3_model.configuration_qwen3 import Documents, PrecisionPolicy, Qwen3Config
 from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, SiLU, Spread, SwapAxes, on_cpu
+from qwen3_model.fused import FusedRMSNormalize, FusedRotation, FusedSwiGLU
 
 DTYPES = {"float32": ms.float32, "bfloat16": ms.bfloat16}
 LOWEST = float(np.finfo(np.float32).min)
+
+
+def fuses(policy: PrecisionPolicy) -> bool:
+    """Whether cells are built of the device's fused operators; a CPU has none."""
+    return policy.fused and not on_cpu()
 
 
 class Precision(nn.Cell):
@@ -62,7 +69,7 @@ class Qwen3RMSNorm(nn.Cell):
         super().__init__()
         self.weight = Parameter(initializer("ones", (width,), DTYPES[policy.params_dtype]), name="weight")
         self.round = Precision(policy.layernorm_compute_dtype)
-        self.normalize = RMSNormalize(eps)
+        self.normalize = FusedRMSNormalize(eps) if fuses(policy) else RMSNormalize(eps)
 
     def construct(self, x: Tensor) -> Tensor:
         # As rows: reductions over the last of three or four axes are ten times slower on a CPU.
@@ -241,7 +248,7 @@ class FusedAttention(nn.Cell):
 
 def attention_for_device(config: Qwen3Config, policy: PrecisionPolicy) -> nn.Cell:
     """The attention of the current device: the fused operator exists on Ascend only, and in half precision only."""
-    if not on_cpu() and policy.compute_dtype == "bfloat16":
+    if fuses(policy) and policy.compute_dtype == "bfloat16":
         return FusedAttention(config, policy)
     return PlainAttention(config, policy)
 
@@ -261,7 +268,7 @@ class Qwen3Attention(nn.Cell):
         self.q_norm = Qwen3RMSNorm(H, config.rms_norm_eps, policy)
         self.k_norm = Qwen3RMSNorm(H, config.rms_norm_eps, policy)
         self.round_rotary = Precision(policy.rotary_dtype)
-        self.rotate = Rotation()
+        self.rotate = FusedRotation() if fuses(policy) else Rotation()
         self.swap = SwapAxes()
         self.attend = attention_for_device(config, policy)
 
@@ -302,8 +309,11 @@ class Qwen3MLP(nn.Cell):
         self.down_proj = Qwen3Linear(F, D, config, policy)
         self.silu = SiLU() if on_cpu() else nn.SiLU()
         self.round = Precision(policy.compute_dtype)
+        self.swiglu = FusedSwiGLU() if fuses(policy) else None
 
     def construct(self, hidden_BSD: Tensor) -> Tensor:
+        if self.swiglu is not None:
+            return self.down_proj(self.swiglu(self.gate_proj(hidden_BSD), self.up_proj(hidden_BSD)))
         gate_BSF = self.round(self.silu(self.gate_proj(hidden_BSD)))
         return self.down_proj(self.round(gate_BSF * self.up_proj(hidden_BSD)))
 

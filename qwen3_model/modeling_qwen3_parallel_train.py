@@ -25,7 +25,7 @@ from qwen3_model.loss import TokenLoss
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
 from qwen3_model.modeling_qwen3_train import Array, Qwen3Trainer
 from qwen3_model.optimizer import AdamW, AdamWConfig
-from qwen3_model.parallel_config import Coordinates, ParallelConfig
+from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.parallel_optimizer import SharedAdamW, SharedClip
 from qwen3_model.schedule import ScheduleConfig
 from qwen3_model.sharding import EMBEDDING, parts_of, take_parts
@@ -37,30 +37,16 @@ NORMS = ("norm.weight",)  # under sequence parallelism also these, applied to th
 
 
 class Ranks:
-    """The communication groups of one rank: model-parallel ranks, replicas, neighbouring stages."""
+    """The communication groups of one rank, made in the order of `Groups`."""
 
     def __init__(self, layout: ParallelConfig, rank: int, tied: bool) -> None:
         self.where = where = layout.coordinates(rank)
         self.first, self.last = where.stage == 0, where.stage == layout.pipeline_stage - 1
-
-        def those(stages: Sequence[int], replicas: Sequence[int], shards: Sequence[int]) -> Group:
-            ranks = [layout.rank(Coordinates(s, r, t)) for s in stages for r in replicas for t in shards]
-            return group(ranks, rank)
-
-        stage, replica, shard = ([index] for index in where)
-        stages, replicas, shards = (
-            range(degree) for degree in (layout.pipeline_stage, layout.data_parallel, layout.model_parallel)
+        of_rank = layout.groups(rank, tied=tied)
+        self.world, self.shards, self.replicas, self.model = (group(ranks, rank) for ranks in of_rank[:4])
+        self.previous, self.next, self.tied = (
+            group(ranks, rank) if ranks is not None else None for ranks in of_rank[4:]
         )
-        self.world = those(stages, replicas, shards)
-        self.shards = those(stage, replica, shards)
-        self.replicas = those(stage, replicas, shard)
-        self.model = those(stages, replica, shards)
-        # Pairs are created in the order of the stages, so that no two ranks wait for each other.
-        self.previous = None if self.first else those([where.stage - 1, where.stage], replica, shard)
-        self.next = None if self.last else those([where.stage, where.stage + 1], replica, shard)
-        ends = sorted({0, layout.pipeline_stage - 1})
-        at_an_end = self.first or self.last
-        self.tied = those(ends, replica, shard) if tied and at_an_end and len(ends) > 1 else None
 
 
 def has_partial_gradient(name: str, layout: ParallelConfig) -> bool:

@@ -6,7 +6,7 @@ group the model-parallel ranks next to each other. So a model-parallel group lie
 Sources: mindformers 1.9.0, `parallel_config` and `model_config.offset`; MindSpore, pipeline parallelism.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -29,6 +29,27 @@ class Coordinates(NamedTuple):
     stage: int
     replica: int
     shard: int
+
+
+class Groups(NamedTuple):
+    """The ranks that a rank communicates with, itself among them; None where there is no such group.
+
+    In the order in which they are made: every rank of the world makes its groups in one order, and pairs of
+    neighbouring stages in the order of the stages, so that no two ranks wait for each other.
+    """
+
+    world: tuple[int, ...]
+    shards: tuple[int, ...]
+    replicas: tuple[int, ...]
+    model: tuple[int, ...]
+    previous: tuple[int, ...] | None
+    next: tuple[int, ...] | None
+    tied: tuple[int, ...] | None
+
+    @property
+    def several(self) -> frozenset[tuple[int, ...]]:
+        """The groups of more than one rank; two purposes with the same ranks share one."""
+        return frozenset(ranks for ranks in self if ranks is not None and len(ranks) > 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +137,29 @@ class ParallelConfig:
     def rank(self, where: Coordinates) -> int:
         """The rank at a position."""
         return (where.stage * self.data_parallel + where.replica) * self.model_parallel + where.shard
+
+    def groups(self, rank: int, *, tied: bool) -> "Groups":
+        """The ranks that a rank communicates with, by purpose. `tied`: the head uses the embedding."""
+        where = self.coordinates(rank)
+
+        def those(stages: Sequence[int], replicas: Sequence[int], shards: Sequence[int]) -> tuple[int, ...]:
+            return tuple(self.rank(Coordinates(s, r, t)) for s in stages for r in replicas for t in shards)
+
+        stage, replica, shard = ([index] for index in where)
+        stages, replicas, shards = (
+            range(degree) for degree in (self.pipeline_stage, self.data_parallel, self.model_parallel)
+        )
+        first, last = where.stage == 0, where.stage == self.pipeline_stage - 1
+        ends = sorted({0, self.pipeline_stage - 1})
+        return Groups(
+            world=those(stages, replicas, shards),
+            shards=those(stage, replica, shards),
+            replicas=those(stage, replicas, shard),
+            model=those(stages, replica, shards),
+            previous=None if first else those([where.stage - 1, where.stage], replica, shard),
+            next=None if last else those([where.stage, where.stage + 1], replica, shard),
+            tied=those(ends, replica, shard) if tied and (first or last) and len(ends) > 1 else None,
+        )
 
     def layers(self, num_hidden_layers: int) -> tuple[range, ...]:
         """The layers of each stage, in order. They are complete only where `problems` finds none."""

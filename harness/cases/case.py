@@ -127,6 +127,8 @@ class Case(Record):
         record = self.model_dump(mode="json")
         if self.parallel == ParallelConfig():
             del record["parallel"]
+        if self.precision.fused:
+            del record["precision"]["fused"]
         if self.evidence == "tensors":
             del record["evidence"]
         if self.training.oracle is None:

@@ -46,7 +46,7 @@ ModelField = Annotated[
 PrecisionField = Annotated[
     PrecisionPolicy,
     PlainValidator(_precision),
-    PlainSerializer(lambda policy: vars(policy), return_type=dict),
+    PlainSerializer(lambda policy: dict(vars(policy)), return_type=dict),
 ]
 
 

@@ -22,6 +22,7 @@ from harness.certify.baseline import (
     store,
     workplace,
 )
+from harness.certify.blocking import blocking_repeat
 from harness.certify.case_options import named_by_digest
 from harness.certify.estimate import runs_at_once
 from harness.certify.forecast import Forecast, forecast
@@ -61,8 +62,10 @@ def run(
     options: Options,
     listener: Listener,
     announce: Callable[[Forecast], None] = lambda ahead: None,
+    explain: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[Bundle, Certificate]:
-    """Runs a case, judges it and writes bundle and page. `announce` is told how long that takes, before it starts.
+    """Runs a case, judges it and writes bundle and page. `announce` gets how long that takes, before it starts;
+    `explain` what a repeat in blocking mode shows, where one is made.
 
     Raises:
         CertifyError: the case, a package, the device or the output directory cannot be used.
@@ -99,6 +102,8 @@ def run(
                 host=socket.gethostname(),
             )
             write_json(options.out / RUN, occasion)
+        if explained := blocking_repeat(case, options):
+            explain(explained)
     drawn = options.out / "inputs" / WEIGHTS
     if options.keep_weights:
         _keep(case, drawn, options.weights / INITIAL)
@@ -267,6 +272,5 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
 def described(case: Case, options: Options) -> Environment:
     """The environment of the runs here, as the bundle records it."""
     threads = threads_of(case, options)
-    return environment.describe(
-        options.device, threads, variables(threads), options.reference_device, options.reference_processes
-    )
+    own = {**variables(threads, options.reference_device), **variables(threads, options.device)}
+    return environment.describe(options.device, threads, own, options.reference_device, options.reference_processes)

@@ -20,7 +20,7 @@ from harness.certify import environment
 from harness.certify.estimate import memory_of_a_run, nearest, parameter_count
 from harness.certify.jobs import Options
 from harness.corpus.tokenizers import check_directory
-from harness.runners.launcher import DETERMINISM
+from harness.runners.profile import profile_variables
 from harness.runners.registry import check_mindformers, check_policy, find_runner, needs_of
 from harness.runs.trace import Side
 from qwen3_model.weights import WeightsError, check_safetensors
@@ -178,7 +178,7 @@ def _check_files(case: Case) -> None:
 
 def prerequisites(needed: Needs) -> tuple[Prerequisite, ...]:
     """Everything that is needed here, met or not."""
-    found = [*_packages(needed.packages), _memory(needed), _disk(needed), *_variables()]
+    found = [*_packages(needed.packages), _memory(needed), _disk(needed), *_variables(needed.device)]
     if needed.device == "Ascend":
         found += _ascend(needed.ranks)
     if needed.gpus:
@@ -238,10 +238,11 @@ def _disk(needed: Needs) -> Prerequisite:
     )
 
 
-def _variables() -> Iterator[Prerequisite]:
+def _variables(device: str) -> Iterator[Prerequisite]:
     """Every run is started with its own values; another value here would mislead who reads the log."""
-    here = {name: os.environ.get(name, value) for name, value in DETERMINISM.items() if name not in OF_ANY_VALUE}
-    others = {name: value for name, value in here.items() if value != DETERMINISM[name]}
+    pinned = profile_variables(device)
+    here = {name: os.environ.get(name, value) for name, value in pinned.items() if name not in OF_ANY_VALUE}
+    others = {name: value for name, value in here.items() if value != pinned[name]}
     yield Prerequisite(
         name="variables of determinism",
         met=not others,

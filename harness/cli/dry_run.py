@@ -13,6 +13,7 @@ from harness.cases.case import Case
 from harness.cli.terminal import MET, error_console, out_console
 from harness.planning.dry_run import MINDFORMERS, NOT_SHOWN, OWN, CompiledRank, described, dry_run
 from harness.planning.memory import GIB
+from harness.planning.operators import FUSED
 
 DIRECTORY = Path("output") / "dry-run"
 
@@ -83,6 +84,8 @@ def _print_compiled(case: Case, compiled: Sequence[CompiledRank], place: Path) -
         if not one.communication:
             table.add_row(*first, "none", "", "0", "0")
     out_console.print(table)
+    for one in compiled:
+        out_console.print(_operators(one), markup=False, soft_wrap=True)
     out_console.print(
         "GiB: memory of the compiling process. In graph: operators in the final graphs. In step: how many a step runs; "
         "mindformers' graph has the operators of a micro batch once, and the graphs of this model are those of one "
@@ -93,6 +96,11 @@ def _print_compiled(case: Case, compiled: Sequence[CompiledRank], place: Path) -
         f"This shows that MindSpore accepts the graphs of these ranks, and no more: {_not_shown()}.", soft_wrap=True
     )
     out_console.print(f"Logs, strategy files and final graphs: {place}", markup=False, soft_wrap=True)
+
+
+def _operators(one: CompiledRank) -> str:
+    fused = ", ".join(f"{name} {one.operators[name]}" for name in FUSED if name in one.operators)
+    return f"Operators of {one.subject}, rank {one.rank}: {sum(one.operators.values()):,}. Fused: {fused or 'none'}."
 
 
 def _not_shown() -> str:

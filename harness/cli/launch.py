@@ -28,7 +28,7 @@ from harness.cli.terminal import BROKEN, MET, Interrupted, error_console, out_co
 from harness.cli.verdict import print_verdict
 from harness.levels.rule import Level
 from harness.runners.job import Nodes
-from harness.runners.launcher import DETERMINISM
+from harness.runners.profile import ASCEND, profile_variables
 from harness.runners.ranks import CLUSTER_SECONDS, msrun_arguments, node_of, reporting_rank
 
 BUNDLE = "bundle"
@@ -71,7 +71,7 @@ def launch(
     _check(chosen, case, nnodes, node_rank)
     nodes = Nodes(count=nnodes, rank=node_rank, master=master, port=port)
     if print_:
-        lines = list(commands(case, nodes, ranks, output, given(context)))
+        lines = list(commands(case, nodes, ranks, output, given(context), device))
         print(json.dumps({"commands": lines}) if as_json else "\n".join(lines))
         return MET
     options = Options(
@@ -136,7 +136,7 @@ def given(context: typer.Context) -> list[str]:
     return found
 
 
-def commands(case: str, nodes: Nodes, ranks: int, output: Path, options: Sequence[str]) -> Iterator[str]:
+def commands(case: str, nodes: Nodes, ranks: int, output: Path, options: Sequence[str], device: str) -> Iterator[str]:
     """The lines that start a case on every node: by `certify launch`, and for a configuration of mindformers also by
     its own training script and `msrun`."""
     logs = str(output / MSRUN_LOG)
@@ -146,7 +146,7 @@ def commands(case: str, nodes: Nodes, ranks: int, output: Path, options: Sequenc
     for node in range(nodes.count):
         here = Nodes(count=nodes.count, rank=node, master=nodes.master, port=nodes.port)
         yield f"# node {node}, ranks {node * ranks // nodes.count} to {(node + 1) * ranks // nodes.count - 1}"
-        yield from (f"export {name}={value}" for name, value in DETERMINISM.items())
+        yield from (f"export {name}={value}" for name, value in profile_variables(ASCEND if own else device).items())
         if own:
             yield from _of_mindformers(case, here, ranks, logs)
         certified = ["certify", "launch", case, "--nnodes", str(nodes.count), "--node-rank", str(node)]

@@ -19,11 +19,11 @@ from harness.cli.plan_reference import print_reference_plan
 from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.planning.dry_run import PROGRAMS
 from harness.planning.memory import GIB, StageMemory, memory
-from harness.planning.search import Candidate, candidate, search
+from harness.planning.search import ERROR, Candidate, Fit, candidate, search
 from harness.planning.traffic import traffic
 
 SHOWN = 5
-HELD = ("weights", "gradients", "moments")
+HELD = ("weights", "gradients", "moments", "buffers")
 
 
 def plan(
@@ -33,7 +33,7 @@ def plan(
         str | None,
         typer.Option("--memory", help="Memory of a device, such as 58GB; default: that in mindformers' file."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Ascend or CPU: selects the attention.")] = "Ascend",
+    device: Annotated[str, typer.Option(help="Ascend or CPU: selects fused or plain operators.")] = "Ascend",
     compile_: Annotated[
         bool,
         typer.Option("--compile", help="Let MindSpore compile the Ascend graph of some ranks, without a device."),
@@ -68,9 +68,9 @@ def plan(
 ) -> int:
     """Print the memory of each stage of a layout, what its ranks send, and whether it fits; or search a layout.
 
-    Nothing is run. Exit code 0: it fits, or no limit is known. 1: it does not. 2: the layout or the file is invalid.
-    With --compile MindSpore compiles the graphs of ranks by a dry run, those of this model and those of mindformers,
-    and the communication operators in them are listed; this needs CANN, or the tools for stub libraries:
+    Nothing is run. Exit code 0: it fits, or no limit is known. 1: it does not, or is too close to decide. 2: the layout
+    or the file is invalid. With --compile MindSpore compiles the graphs of ranks by a dry run, those of this model and
+    those of mindformers, and their operators are listed; this needs CANN, or the tools for stub libraries:
     pip install 'mindspore-certify[plan]'. With --reference it is about the PyTorch side, on GPUs.
     """
     if reference:
@@ -86,21 +86,21 @@ def plan(
     check_device(device)
     chosen, limit = load_case(case), _bytes(memory_ or _stated_memory(case))
     check_trains(chosen, "'certify plan' computes the memory of a training step")
-    fused = device == "Ascend" and chosen.precision.compute_dtype == "bfloat16"
+    ascend = device == "Ascend"
     if cards is not None:
         if limit is None:
             raise InputError("A search needs the memory of a device: give --memory, such as 58GB.")
-        found = search(chosen, cards, limit, fused)
+        found = search(chosen, cards, limit, ascend)
         _print_found(found, as_json)
         return MET
-    own = candidate(chosen, fused)
-    fits = limit is None or own.fits(limit)
+    own = candidate(chosen, ascend)
+    fits = limit is None or own.fit(limit) is Fit.FITS
     if as_json:
-        print(json.dumps(_record(own, fused, limit)))
+        print(json.dumps(_record(own, ascend, limit)))
     else:
-        _print_plan(own, fused, limit)
+        _print_plan(own, ascend, limit)
         if not fits and limit is not None:
-            _print_advice(chosen, limit, fused)
+            _print_advice(chosen, limit, ascend)
     return MET if fits else NOT_MET
 
 
@@ -132,12 +132,12 @@ def _layout(case: Case) -> str:
     return f"{case.parallel}, recompute" if case.training.recompute else str(case.parallel)
 
 
-def _print_plan(own: Candidate, fused: bool, limit: int | None) -> None:
+def _print_plan(own: Candidate, ascend: bool, limit: int | None) -> None:
     case = own.case
     ranks = case.parallel.world_size
     out_console.print(f"{case.name}: {_layout(case)}; {ranks} rank{'s' * (ranks > 1)}", markup=False, soft_wrap=True)
     table = Table("stage", "layers", "parameters", *HELD, "kept", "total", "sent", box=None, pad_edge=False)
-    for stage, sent in zip(memory(case, fused), traffic(case), strict=True):
+    for stage, sent in zip(memory(case, ascend), traffic(case), strict=True):
         kept = stage.total - sum(getattr(stage, name) for name in HELD)
         amounts = (*(getattr(stage, name) for name in HELD), kept, stage.total, sent.total)
         layers, millions = f"{stage.layers.start}-{stage.layers.stop - 1}", f"{stage.parameters / 1e6:,.2f} M"
@@ -145,20 +145,22 @@ def _print_plan(own: Candidate, fused: bool, limit: int | None) -> None:
     out_console.print(table)
     exact = (
         "GiB per rank. Weights, gradients and moments are exact; kept is what the backward pass needs, or clipping if "
-        "that is more. On a CPU the total is within 8 % of what MindSpore allocates. No device was measured; kernels "
-        "and collectives need additional memory."
+        "that is more. Buffers are HCCL's, exact for each group of ranks. On a CPU the total is within 8 % of what "
+        "MindSpore allocates. No device was measured; kernels need additional memory."
     )
     out_console.print(exact, soft_wrap=True)
     if limit is not None:
-        verdict = "fits" if own.fits(limit) else "does NOT fit"
-        out_console.print(f"The largest stage needs {own.bytes / GIB:.1f} of {limit / GIB:.1f} GiB: it {verdict}.")
+        own_fit = own.fit(limit)
+        reason = f" The estimate may be {ERROR:.0%} off." if own_fit is Fit.TOO_CLOSE else ""
+        needed = f"The largest stage needs {own.bytes / GIB:.1f} of {limit / GIB:.1f} GiB"
+        out_console.print(f"{needed}: it {own_fit}.{reason}")
 
 
-def _print_advice(case: Case, limit: int, fused: bool) -> None:
+def _print_advice(case: Case, limit: int, ascend: bool) -> None:
     ranks = case.parallel.world_size
     while ranks <= 64 * case.parallel.world_size:
         try:
-            best = search(case, ranks, limit, fused)[0]
+            best = search(case, ranks, limit, ascend)[0]
         except InputError:
             ranks *= 2
             continue
@@ -192,10 +194,11 @@ def _summary(one: Candidate) -> dict[str, Any]:
     }
 
 
-def _record(own: Candidate, fused: bool, limit: int | None) -> dict[str, Any]:
-    stages = [_stage(stage) for stage in memory(own.case, fused)]
+def _record(own: Candidate, ascend: bool, limit: int | None) -> dict[str, Any]:
+    stages = [_stage(stage) for stage in memory(own.case, ascend)]
     sent = [{**vars(one), "total": one.total} for one in traffic(own.case)]
-    return {"case": own.case.name, **_summary(own), "stages": stages, "traffic": sent, "limit": limit}
+    fit = None if limit is None else own.fit(limit).name
+    return {"case": own.case.name, **_summary(own), "stages": stages, "traffic": sent, "limit": limit, "fit": fit}
 
 
 def _stage(stage: StageMemory) -> dict[str, Any]:

@@ -137,9 +137,12 @@ def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tupl
         if not quiet and (text := ahead.stated(case.name)):
             error_console.print(text, markup=False, soft_wrap=True)
 
+    def explain(sentence: str) -> None:
+        error_console.print(sentence, markup=False, soft_wrap=True)
+
     try:
         with Progress(error_console, [job.run for job in plan(case, options)], quiet=quiet) as progress:
-            return flow.run(case, standards, options, progress.update, announce)
+            return flow.run(case, standards, options, progress.update, announce, explain)
     except KeyboardInterrupt:
         again = shlex.join(_resuming(options))
         raise Interrupted(f"Interrupted; no process is left and nothing is lost. Resume with: {again}") from None

@@ -5,7 +5,6 @@ from mindspore import Tensor, nn, ops
 from harness.defects import defect
 from harness.defects.planting import ChangedModel, exchange, layers
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.derivatives import RMSNormalize
 from qwen3_model.modeling_qwen3 import Qwen3Attention, Qwen3ForCausalLM, Qwen3RMSNorm
 
 
@@ -115,8 +114,8 @@ class NormEpsilon(MindSporeSubject):
     class trainer(ChangedModel):
         def change(self, model: Qwen3ForCausalLM) -> None:
             for _, cell in model.cells_and_names():
-                if isinstance(cell, RMSNormalize):
-                    cell.eps = 1e-5
+                if isinstance(cell, Qwen3RMSNorm):
+                    cell.normalize = type(cell.normalize)(1e-5)
 
 
 class EpsilonOutside(nn.Cell):

@@ -6,8 +6,7 @@ from typing import Any
 import numpy.typing as npt
 from mindspore import Tensor
 
-from qwen3_model.derivatives import RMSNormalize
-from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
+from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM, Qwen3RMSNorm
 from qwen3_model.modeling_qwen3_infer import Decode, Qwen3ForInference
 from qwen3_model.weights import load_into
 
@@ -73,5 +72,5 @@ def decoding(queries: Array) -> bool:
 def set_epsilon(model: Qwen3ForCausalLM, epsilon: float) -> None:
     """Gives every norm of a model this epsilon."""
     for _, cell in model.cells_and_names():
-        if isinstance(cell, RMSNormalize):
-            cell.eps = epsilon
+        if isinstance(cell, Qwen3RMSNorm):
+            cell.normalize = type(cell.normalize)(epsilon)

@@ -31,7 +31,7 @@ class Scope:
         soc: The chip of an NPU, as its driver names it.
         layout: The parallel layout.
         recompute: Whether the forward pass is recomputed in the backward pass.
-        precision: The dtype of the matrix products.
+        precision: The dtype of the matrix products; and that operators are plain where a device has fused ones.
         mode: `GRAPH` or `PYNATIVE`.
         mindspore_transformers: Version; None also where the implementation is not of it.
         mindspore: Version.
@@ -109,7 +109,7 @@ def scope(bundle: Bundle) -> Scope:
         soc=chip.get("soc"),
         layout=str(case.parallel),
         recompute=case.training.recompute,
-        precision=case.precision.compute_dtype,
+        precision=str(case.precision),
         mode=header.provenance.get("mode") if header else None,
         mindspore_transformers=packages.get(MINDFORMERS) if implementation == MINDFORMERS else None,
         mindspore=packages.get("mindspore"),

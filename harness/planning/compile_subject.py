@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore.nn.utils import no_init_parameters
 
 from harness.cases.case import parse_case
 from harness.planning.compiling import compile_in_this_process
-from harness.runners.mindspore_subject import MindSporeSubject
+from harness.runners.mindspore_subject import MindSporeSubject, prepare_process
 from harness.runners.protocol import Setting
 from qwen3_model import collectives
 
@@ -22,8 +21,7 @@ from qwen3_model import collectives
 def compile_job(job: Path, content: Mapping[str, Any]) -> Mapping[str, str]:
     """Compiles the cells of a rank of a case."""
     case = parse_case(content["case"], str(job))
-    ms.set_device("Ascend")
-    ms.set_deterministic(True)
+    prepare_process("Ascend", threads=1)
     alone = case.parallel.world_size == 1
     if not alone:
         collectives.start()

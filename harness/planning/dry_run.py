@@ -2,8 +2,8 @@
 
 Takes a case or a training configuration of mindformers. Each rank is a process of its own, in which the trainer of
 `qwen3_model` (`harness.planning.compile_subject`) or that of mindformers (`harness.planning.compile_rank`) builds the
-model and MindSpore compiles it; nothing is executed. The result lists the communication operators of the final
-graphs. A host with CANN compiles against CANN, any other host against stub libraries without code
+model and MindSpore compiles it; nothing is executed. The result lists the operators of the final graphs, and those of
+communication by their ranks. A host with CANN compiles against CANN, any other host against stub libraries without code
 (`harness.planning.cann_stubs`). `NOT_SHOWN` lists what a dry run does not show.
 
 Source: MindSpore 2.9, `MS_SIMULATION_LEVEL`; level 0 compiles and needs no device.
@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ from harness.cases.mindformers import (
 from harness.planning.cann_stubs import stub_libraries
 from harness.planning.communication import Communication, merged, read_communication
 from harness.planning.memory import micro_rows
+from harness.planning.operators import read_operators
 from harness.runners.processes import log_error
 
 GUIDE = Path(qwen3_model.__file__).parent / "configs" / "pretrain_qwen3_32b_4k.yaml"
@@ -73,6 +75,7 @@ class CompiledRank:
         graphs: the number of graphs of a step; mindformers compiles one.
         seconds: from the start of its process to the end.
         peak_memory: the largest number of bytes of the compiling process on the host; not device memory.
+        operators: how many of each operator the final graphs have.
         strategy: MindSpore's file with the sharding of each parameter.
         libraries: the libraries it was compiled against: CANN and its version, or stub libraries.
         versions: of MindSpore, and of mindformers if the graphs are its own.
@@ -85,6 +88,7 @@ class CompiledRank:
     seconds: float
     peak_memory: int
     communication: tuple[Communication, ...]
+    operators: Mapping[str, int]
     strategy: str
     libraries: str
     versions: Mapping[str, str]
@@ -328,7 +332,8 @@ def _read(place: Path, subject: str, rank: int, stage: int, seconds: float, tool
     done = json.loads((place / DONE).read_text(encoding="utf-8"))
     # mindformers' trainer is one graph, of which MindSpore may save several states
     saved = final_graphs(place)[-1:] if subject == MINDFORMERS else final_graphs(place)
-    communication = merged(read_communication(path.read_text(encoding="utf-8"), done["groups"]) for path in saved)
+    texts = [path.read_text(encoding="utf-8") for path in saved]
+    communication = merged(read_communication(text, done["groups"]) for text in texts)
     for number, path in enumerate(saved, 1):
         path.replace(place / f"final-{number}.ir")
     shutil.rmtree(place / GRAPHS)
@@ -341,6 +346,7 @@ def _read(place: Path, subject: str, rank: int, stage: int, seconds: float, tool
         seconds=seconds,
         peak_memory=done["peak_memory"],
         communication=communication,
+        operators=dict(sorted(sum(map(read_operators, texts), Counter()).items())),
         strategy=str(strategies[0]) if strategies else "",
         libraries=tools.name,
         versions={name: done[name] for name in ("mindspore", MINDFORMERS) if name in done},

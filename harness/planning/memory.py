@@ -1,19 +1,24 @@
 """The memory of a rank in training: its state, and the activations that a step keeps for the backward pass.
 
 Parameters, gradients and optimizer state are exact: they follow from shapes. Activations are the tensors that the
-derivatives of `qwen3_model` need for one micro batch, times the micro batches in flight on a stage (1F1B). Not counted:
-workspace of kernels and of collectives, and fragmentation.
+derivatives of `qwen3_model` need for one micro batch, times the micro batches in flight on a stage (1F1B). On Ascend
+also the buffers of HCCL, for each group of ranks. Not counted: workspace of kernels, and fragmentation.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.cases.case import Case
+from harness.runners.profile import HCCL_BUFFER_MIB
 from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.parallel_config import Coordinates
 
 BYTES = {"float32": 4, "bfloat16": 2}
 STATISTICS = 2 * 8  # float32 numbers that the fused attention keeps for each query and head: a maximum and a sum, by 8
-GIB = 2**30
+# Each group of ranks holds a buffer of HCCL_BUFFSIZE for what it sends and one for what it receives. MindSpore makes a
+# group of all ranks by itself. Source: CANN 8.5, environment variable HCCL_BUFFSIZE.
+BUFFERS_OF_A_GROUP, GROUPS_OF_MINDSPORE = 2, 1
+MIB, GIB = 2**20, 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,7 @@ class StageMemory:
 
     `moments` are the optimizer's. `copies` are weights rounded to the compute dtype. `activations` are kept for the
     backward pass; `logits` are the last stage's, for head and loss. `scaled` are the clipped gradients, which exist
-    after the activations are freed.
+    after the activations are freed. `buffers` are HCCL's, of the rank with most groups.
     """
 
     stage: int
@@ -35,11 +40,12 @@ class StageMemory:
     activations: int
     logits: int
     scaled: int
+    buffers: int
 
     @property
     def total(self) -> int:
         """The peak: in the backward pass, or in the update after it."""
-        held = self.weights + self.gradients + self.moments
+        held = self.weights + self.gradients + self.moments + self.buffers
         return held + max(self.copies + self.activations + self.logits, self.scaled)
 
 
@@ -78,8 +84,12 @@ class LayerActivations:
     other: int
 
 
-def layer_activations(case: Case, fused: bool) -> LayerActivations:
-    """The activations that a layer keeps, without its input."""
+def layer_activations(case: Case, ascend: bool) -> LayerActivations:
+    """The activations that a layer keeps, without its input.
+
+    A fused norm keeps its input, where the plain one keeps the normalized rows. The fused SwiGLU keeps gate and up, and
+    no sigmoid. The fused attention, which takes bfloat16 alone, keeps statistics of its scores.
+    """
     config, layout, precision = case.model, case.parallel, case.precision
     compute, norm, softmax = (
         BYTES[name]
@@ -93,12 +103,15 @@ def layer_activations(case: Case, fused: bool) -> LayerActivations:
     # Between the model-parallel regions of a layer each rank keeps its positions, or all of them.
     own = tokens // shards if layout.use_seq_parallel else tokens
     normalized = 2 * own * D * norm + tokens * (query + key) * norm
-    scores = rows * (config.num_attention_heads // shards) * length * (4 * STATISTICS if fused else length * softmax)
+    fused = ascend and precision.fused
+    by_statistics = fused and precision.compute_dtype == "bfloat16"
+    of_a_row = 4 * STATISTICS if by_statistics else length * softmax
+    scores = rows * (config.num_attention_heads // shards) * length * of_a_row
     gate = tokens * F * compute
     inputs = 2 * tokens * D * compute + tokens * (2 * query + 2 * key) * compute  # of the projections and the attention
-    return LayerActivations(
-        written_out=normalized + gate + (0 if fused else scores), other=inputs + 3 * gate + (scores if fused else 0)
-    )
+    written_out = (0 if fused else normalized + gate) + (0 if by_statistics else scores)
+    other = inputs + 3 * gate + (normalized if fused else 0) + (scores if by_statistics else 0)
+    return LayerActivations(written_out=written_out, other=other)
 
 
 def micro_rows(case: Case) -> int:
@@ -108,14 +121,24 @@ def micro_rows(case: Case) -> int:
     return case.data.global_batch_size // (layout.data_parallel * parts)
 
 
-def memory(case: Case, fused: bool) -> Iterator[StageMemory]:
-    """The memory of each stage. `fused`: the attention keeps statistics of its scores instead of the probabilities."""
+def hccl_buffers(case: Case, stage: int) -> int:
+    """Bytes of HCCL's buffers on a rank of a stage; none in one process."""
+    layout = case.parallel
+    if layout.world_size == 1:
+        return 0
+    first_of_stage = layout.rank(Coordinates(stage=stage, replica=0, shard=0))
+    groups = len(layout.groups(first_of_stage, tied=case.model.tie_word_embeddings).several) + GROUPS_OF_MINDSPORE
+    return groups * BUFFERS_OF_A_GROUP * HCCL_BUFFER_MIB * MIB
+
+
+def memory(case: Case, ascend: bool) -> Iterator[StageMemory]:
+    """The memory of each stage, on Ascend with its fused operators where the case has them, or on a CPU."""
     config, layout, training = case.model, case.parallel, case.training
     parameter, compute = BYTES[case.precision.params_dtype], BYTES[case.precision.compute_dtype]
     tokens = micro_rows(case) * case.data.seq_length
     own = tokens // layout.model_parallel if layout.use_seq_parallel else tokens
     stream = own * config.hidden_size * BYTES[case.precision.residual_dtype]
-    one_layer = layer_activations(case, fused)
+    one_layer = layer_activations(case, ascend)
     accumulates = layout.pipeline_stage > 1 or training.gradient_accumulation_steps > 1
     for stage, layers in enumerate(layout.layers(config.num_hidden_layers)):
         parameters = stage_parameters(case, stage)
@@ -137,6 +160,7 @@ def memory(case: Case, fused: bool) -> Iterator[StageMemory]:
             copies=0 if compute == parameter else copied * layer_parameters(config, layout.model_parallel) * compute,
             activations=kept,
             scaled=parameters * parameter,
+            buffers=hccl_buffers(case, stage) if ascend else 0,
             # logits, their probabilities and their gradient, always in float32
             logits=3 * tokens * (config.vocab_size // layout.model_parallel) * 4 if last else 0,
         )

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from harness.base.errors import InputError
 from harness.cases.case import Case
@@ -10,7 +11,16 @@ from harness.planning.memory import GIB, memory
 from harness.planning.traffic import traffic
 from qwen3_model.parallel_config import ParallelConfig
 
+ERROR = 0.08  # of the estimate, the largest that was measured: docs/parallel.md
 RECOMPUTED = 4 / 3  # the work of a step: its forward pass is a third, and runs twice
+
+
+class Fit(StrEnum):
+    """Whether a layout fits into a device. Too close: the error of the estimate reaches the limit."""
+
+    FITS = "fits"
+    TOO_CLOSE = "is too close"
+    NOT = "does NOT fit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +33,14 @@ class Candidate:
     traffic: int
     time: float
 
-    def fits(self, limit: int) -> bool:
-        """Whether every stage fits in `limit` bytes."""
-        return self.bytes <= limit
+    def fit(self, limit: int) -> Fit:
+        """Whether every stage fits in `limit` bytes, as far as the estimate can decide it."""
+        if self.bytes * (1 + ERROR) <= limit:
+            return Fit.FITS
+        return Fit.TOO_CLOSE if self.bytes * (1 - ERROR) <= limit else Fit.NOT
 
 
-def candidate(case: Case, fused: bool) -> Candidate:
+def candidate(case: Case, ascend: bool) -> Candidate:
     """The cost of a case's own layout."""
     layout = case.parallel
     stages, parts = layout.pipeline_stage, layout.micro_batch_num
@@ -37,22 +49,22 @@ def candidate(case: Case, fused: bool) -> Candidate:
     uneven = largest * stages / case.model.num_hidden_layers
     return Candidate(
         case=case,
-        bytes=max(stage.total for stage in memory(case, fused)),
+        bytes=max(stage.total for stage in memory(case, ascend)),
         traffic=max(stage.total for stage in traffic(case)),
         time=(1 + bubble) * uneven * (RECOMPUTED if case.training.recompute else 1.0),
     )
 
 
-def search(case: Case, cards: int, limit: int, fused: bool) -> list[Candidate]:
-    """Every layout for a number of cards that fits: fastest first, and among equals the one with the least traffic.
+def search(case: Case, cards: int, limit: int, ascend: bool) -> list[Candidate]:
+    """Every layout for a number of cards that surely fits: fastest first, and among equals with the least traffic.
 
     Layers are divided evenly, the remainder goes to the last stages; micro batches have one row.
 
     Raises:
         InputError: no layout fits.
     """
-    found = [one for layout in _layouts(case, cards) for one in _with_and_without_recompute(case, layout, fused)]
-    fitting = [one for one in found if one.fits(limit)]
+    found = [one for layout in _layouts(case, cards) for one in _with_and_without_recompute(case, layout, ascend)]
+    fitting = [one for one in found if one.fit(limit) is Fit.FITS]
     if not fitting:
         least = min((one.bytes for one in found), default=None)
         why = "no layout divides it evenly" if least is None else f"the smallest layout needs {least / GIB:.1f} GiB"
@@ -60,13 +72,13 @@ def search(case: Case, cards: int, limit: int, fused: bool) -> list[Candidate]:
     return sorted(fitting, key=lambda one: (round(one.time, 3), one.traffic))
 
 
-def _with_and_without_recompute(case: Case, layout: ParallelConfig, fused: bool) -> Iterator[Candidate]:
+def _with_and_without_recompute(case: Case, layout: ParallelConfig, ascend: bool) -> Iterator[Candidate]:
     for recompute in (False, True):
         training = {**case.training.model_dump(), "recompute": recompute}
         parts = 1 if layout.pipeline_stage > 1 else case.training.gradient_accumulation_steps
         training["gradient_accumulation_steps"] = parts
         try:
-            yield candidate(case.with_changes(parallel=dataclasses.asdict(layout), training=training), fused)
+            yield candidate(case.with_changes(parallel=dataclasses.asdict(layout), training=training), ascend)
         except InputError:
             return
 

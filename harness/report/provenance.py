@@ -19,6 +19,7 @@ from harness.evidence.timing import read_timing
 from harness.report.words import Fact, Mark, count, duration, number, purpose
 from harness.runs.files import TIMING
 from harness.runs.trace import Run
+from qwen3_model.configuration_qwen3 import PLAIN_OPERATORS, PrecisionPolicy
 
 UNKNOWN = "not recorded"
 MIB_OF_A_GIB = 1 << 10
@@ -132,10 +133,16 @@ def _case(bundle: Bundle) -> tuple[Fact, ...]:
     return (
         Fact(term="Model", text=f"{count(model.num_hidden_layers, 'layer')} of width {model.hidden_size}, {heads}"),
         Fact(term="Vocabulary", text=number(model.vocab_size)),
-        Fact(term="Precision", text=", ".join(f"{key} {value}" for key, value in vars(case.precision).items())),
+        Fact(term="Precision", text=", ".join(_precision(case.precision))),
         Fact(term="Rows", text=f"{case.data.global_batch_size} of {case.data.seq_length} tokens, {case.data.packing}"),
         *(_training(case) if case.takes_steps else ()),
     )
+
+
+def _precision(policy: PrecisionPolicy) -> Iterator[str]:
+    yield from (f"{key} {value}" for key, value in policy.dtypes.items())
+    if not policy.fused:
+        yield PLAIN_OPERATORS
 
 
 def _training(case: Case) -> tuple[Fact, ...]:

@@ -27,29 +27,17 @@ from harness.runners import cores
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job, Starter
 from harness.runners.processes import log_tail, own_code
+from harness.runners.profile import CPU, profile_variables
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
 from harness.runs.trace import ENDED, Run, RunOutcome, Scored, Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
-CPU = "CPU"
 # What has several processes carry out a job together.
 RANKS_BY: Mapping[Starter, str] = {"msrun": "harness.runners.ranks", "torchrun": "harness.runners.torch_ranks"}
 JOB = "job.json"  # for the process; it names paths of this machine, so it is gone when the process is
 
-# These must be set before a framework is imported. Sources: MindSpore Transformers, precision optimization guide;
-# MindSpore, `mindspore.set_deterministic`; NVIDIA, cuBLAS, "Results reproducibility".
-DETERMINISM: Mapping[str, str] = {
-    "HCCL_DETERMINISTIC": "true",
-    "LCCL_DETERMINISTIC": "1",
-    "TE_PARALLEL_COMPILER": "1",
-    "CLOSE_MATMUL_K_SHIFT": "1",
-    "ASCEND_LAUNCH_BLOCKING": "1",
-    "MS_DEV_LAUNCH_BLOCKING": "1",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "PYTHONHASHSEED": "0",
-}
 OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -74,11 +62,12 @@ class Process(Protocol):
 Start = Callable[[Job, Path, BinaryIO], Process]
 
 
-def variables(threads: int) -> dict[str, str]:
-    """The environment variables that every run gets, besides those of this process."""
+def variables(threads: int, device: str = CPU, *, blocking: bool = False) -> dict[str, str]:
+    """The environment variables that every run on a device gets, besides those of this process."""
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     # 3: errors only; the log of a run that broke should end with what broke it
-    return {**DETERMINISM, **OFFLINE, "GLOG_v": "3", **{pool: str(threads) for pool in pools}}
+    own = profile_variables(device, blocking=blocking)
+    return {**own, **OFFLINE, "GLOG_v": "3", **{pool: str(threads) for pool in pools}}
 
 
 @dataclass
@@ -116,7 +105,7 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> "subprocess.Popen[by
     module = "harness.runners.worker" if job.ranks == 1 else RANKS_BY[job.starter]
     return subprocess.Popen(
         [sys.executable, "-m", module, str(job_file), str(os.getpid())],
-        env={**os.environ, **own_code(), **variables(job.threads)},
+        env={**os.environ, **own_code(), **variables(job.threads, job.device, blocking=job.blocking)},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

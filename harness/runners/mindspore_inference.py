@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness.cases.alignment import model_alignment
 from harness.cases.case import Case
 from harness.runners.inference_worker import SEED, TEMPERATURE, TOP_K, TOP_P, answers
 from harness.runners.mindspore_subject import prepare_process
+from harness.runners.profile import recorded
 from harness.runners.protocol import Likelihoods, Setting, Tensors
 from harness.runs.evaluation import Evaluation
 from harness.runs.trace import EvaluationTask
@@ -128,4 +130,5 @@ class MindSporeInference:
             "mode": "GRAPH",
             "threads": self._setting.threads,
             "bfloat16": "rounding around float32 operators" if emulated else "native",
+            **recorded(self._setting.device, os.environ),
         }

@@ -1,6 +1,7 @@
 """The subject: `qwen3_model` on MindSpore."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mindspore import Tensor, ops
 from harness.cases.alignment import alignment
 from harness.cases.case import Case
 from harness.runners.mindspore_taps import MindSporeTaps
+from harness.runners.profile import Settings, recorded, settings_of
 from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
 from harness.runs.operators import Operator
 from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
@@ -125,6 +127,7 @@ class MindSporeSubject:
             "mode": "GRAPH" if self._case.training.graph_mode else "PYNATIVE",
             "threads": self._setting.threads,
             "bfloat16": "rounding around float32 operators" if emulated else "native",
+            **recorded(self._setting.device, os.environ),
         }
 
 
@@ -158,6 +161,17 @@ def prepare_process(device: str, threads: int) -> None:
     ms.set_device(device)
     ms.set_deterministic(True)
     ms.runtime.dispatch_threads_num(threads)
+    if (settings := settings_of(device)) is not None:
+        _apply(settings)
+
+
+def _apply(settings: Settings) -> None:
+    ms.set_context(jit_config={"jit_level": settings.jit_level})
+    ms.runtime.set_memory(max_size=settings.max_device_memory)
+    operators = ms.device_context.ascend.op_precision
+    operators.precision_mode(settings.precision_mode)
+    operators.matmul_allow_hf32(settings.matmul_hf32)
+    operators.conv_allow_hf32(settings.conv_hf32)
 
 
 def optimizer_config(case: Case) -> AdamWConfig:

@@ -98,7 +98,9 @@ def check_policy(case: Case) -> None:
     Raises:
         InputError: a dtype other than float32 outside the matrix products.
     """
-    other = {key: value for key, value in vars(case.precision).items() if key != "compute_dtype" and value != "float32"}
+    other = {
+        key: value for key, value in case.precision.dtypes.items() if key != "compute_dtype" and value != "float32"
+    }
     if other:
         named = ", ".join(f"{key} {value}" for key, value in sorted(other.items()))
         raise InputError(f"The torch reference keeps all but compute_dtype in float32; the case asks for {named}.")
@@ -118,7 +120,7 @@ def check_mindformers(case: Case) -> None:
 def _reasons_against_mindformers(case: Case) -> Iterator[str]:
     if case.data.documents:
         yield "data.reset_attention_mask, data.reset_position_ids: it would have to be given masks and positions"
-    other = {key: value for key, value in sorted(vars(case.precision).items()) if value != "float32"}
+    other = {key: value for key, value in sorted(case.precision.dtypes.items()) if value != "float32"}
     if other:
         named = ", ".join(f"{key} {value}" for key, value in other.items())
         yield f"it trains in float32 alone, and the case asks for {named}. Leave them out."

@@ -9,6 +9,7 @@ import pytest
 from harness.base.errors import InputError
 from harness.cli.dry_run import print_dry_run
 from harness.planning.dry_run import MINDFORMERS, OWN, STUBS, described, dry_run
+from harness.planning.operators import FUSED
 from tests.support.full import full
 from tests.support.processes import processes_of, until
 
@@ -58,10 +59,24 @@ def test_the_graphs_of_this_model_are_compiled_too(tmp_path: Path) -> None:
     assert one.graphs > 1 and one.libraries == STUBS and "mindformers" not in one.versions
 
 
+def test_a_layer_on_ascend_is_made_of_fused_operators_unless_the_case_declines_them(tmp_path: Path) -> None:
+    case, configuration = described("qwen3-tiny-bf16", layers=1)
+    plain_case = case.with_changes(precision={**case.precision.dtypes, "fused": False})
+    (fused,) = dry_run(case, configuration, [0], tmp_path / "fused")
+    (plain,) = dry_run(plain_case, configuration, [0], tmp_path / "plain")
+    # the norms of a layer are two of its own and those of query and key; the last norm comes after all layers
+    expected = {"FlashAttentionScore": 1, "RmsNorm": 5, "RmsNormGrad": 5, "RotaryPositionEmbedding": 4, "Swiglu": 1}
+    assert expected.items() <= fused.operators.items()
+    assert not set(FUSED) & set(plain.operators)
+    assert sum(plain.operators.values()) > sum(fused.operators.values())
+
+
 @full(held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_the_graphs_of_this_model_are_compiled_too")
 def test_a_published_model_in_one_process_is_compiled_whole(tmp_path: Path) -> None:
-    (one,) = dry_run(*described("qwen3-0.6b-bf16"), [0], tmp_path, subject=OWN)
+    case, configuration = described("qwen3-0.6b-bf16")
+    (one,) = dry_run(case, configuration, [0], tmp_path, subject=OWN)
     assert one.communication == () and one.graphs == 2, "one of a micro batch and one of the update"
+    assert one.operators["RmsNorm"] == 4 * case.model.num_hidden_layers + 1
 
 
 def test_what_mindspore_refuses_is_an_error_with_the_end_of_the_log(tmp_path: Path) -> None:

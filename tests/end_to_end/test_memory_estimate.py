@@ -16,7 +16,7 @@ BY_KEPT = full(held_by="tests/end_to_end/test_memory_estimate.py::test_the_estim
 @pytest.mark.parametrize("recompute", [False, pytest.param(True, marks=BY_KEPT)], ids=["kept", "recomputed"])
 def test_the_estimate_is_near_the_peak_of_the_pool(recompute: bool) -> None:
     shape = Shape(**{**vars(SMALL), "recompute": recompute})
-    (stage,) = memory(case_of(shape), fused=False)
+    (stage,) = memory(case_of(shape), ascend=False)
     assert abs(stage.total / MIB / measured(shape) - 1) <= GOAL
 
 

@@ -89,6 +89,17 @@ class Fake:
         return {"fake": type(self).__name__}
 
 
+class DependsOnOrder(Fake):
+    """Computes something else in every run but the first, unless launches wait for each other."""
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        first = not Path(os.environ[FLAG]).exists()
+        Path(os.environ[FLAG]).touch()
+        if first or os.environ["MS_DEV_LAUNCH_BLOCKING"] == "1":
+            return numbers
+        return dataclasses.replace(numbers, loss=numbers.loss * (1 + 1e-7))
+
+
 class Compiles(Fake):
     """Is compiled before its first step."""
 

@@ -49,7 +49,8 @@ def test_shipped_strict_cases_keep_the_learning_rate_low(name: str) -> None:
     ("path", "value"),
     [
         ("model.hidden_size", 128), ("model.rope_theta", 1e4), ("model.rms_norm_eps", 1e-5),
-        ("model.tie_word_embeddings", True), ("precision.compute_dtype", "bfloat16"), ("initialization.seed", 43),
+        ("model.tie_word_embeddings", True), ("precision.compute_dtype", "bfloat16"), ("precision.fused", False),
+        ("initialization.seed", 43),
         ("initialization.norm_std", 0.0), ("data.seq_length", 17), ("data.global_batch_size", 4),
         ("data.packing", "paragraph"), ("data.eod_mask_loss", True), ("data.corpus.sha256", "a" * 64),
         ("data.reset_attention_mask", True), ("data.reset_position_ids", True),
@@ -72,6 +73,13 @@ def test_what_fixes_a_run_is_in_the_digest(path: str, value: Any) -> None:
 )  # fmt: skip
 def test_what_does_not_change_a_run_is_not_in_the_digest(path: str, value: Any) -> None:
     assert changed(path, value).digest() == small_case().digest()
+
+
+def test_fused_operators_are_recorded_only_where_a_case_declines_them() -> None:
+    """So a case that was recorded before the choice existed keeps its digest."""
+    assert "fused" not in small_case().record()["precision"]
+    assert changed("precision.fused", True).digest() == small_case().digest()
+    assert changed("precision.fused", False).record()["precision"]["fused"] is False
 
 
 def test_paths_of_this_machine_are_not_in_the_record() -> None:
@@ -106,6 +114,7 @@ def test_paths_of_this_machine_are_not_in_the_record() -> None:
         ("model.use_sliding_window", True, "sliding_window"),
         ("precision.compute_dtype", "float16", "compute_dtype"),
         ("precision.compute_dtype", [], "compute_dtype"),
+        ("precision.fused", "no", "fused: expected true or false"),
         ("precision", {"dtype": "float32"}, "unknown keys"),
         ("precision", {1: "float32"}, "unknown keys"),
         ("data.global_batch_size", 3, None),

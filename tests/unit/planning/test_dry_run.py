@@ -23,6 +23,7 @@ from harness.planning.dry_run import (
     described,
     dry_run,
 )
+from harness.planning.operators import read_operators
 from tests.support.examples import ROOT
 
 LAYOUT = "qwen3-tied-tp2-pp2"
@@ -86,6 +87,10 @@ def test_operators_of_a_micro_batch_count_once_per_micro_batch() -> None:
 def test_the_graph_alone_states_wrong_ranks_for_a_group_made_in_python() -> None:
     from_the_graph = read_communication(GRAPH, {})
     assert sent("AllReduce", (0, 1, 2, 3), found=2, runs=3) in from_the_graph
+
+
+def test_operators_are_counted_by_name_without_what_launches_no_kernel() -> None:
+    assert read_operators(GRAPH) == {"AllGather": 1, "AllReduce": 3, "ReduceAll": 1, "Receive": 1, "Send": 2}
 
 
 def test_a_graph_without_an_entry_is_an_error() -> None:
@@ -153,6 +158,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
                 seconds=61.2,
                 peak_memory=3 * 2**30,
                 communication=read_communication(GRAPH, MADE_IN_PYTHON),
+                operators={"MatMul": 1200, "RmsNorm": 5, "RmsNormGrad": 4},
                 strategy="",
                 libraries=STUBS,
                 versions={"mindspore": "2.9.0", **mindformers},
@@ -173,6 +179,7 @@ def test_the_output_states_what_a_dry_run_does_not_show(capsys: pytest.CaptureFi
     for subject in (OWN, MINDFORMERS):
         assert f"{subject} 0 0 61 3.0 {sent}" in out
         assert f"{subject} 3 1 61 3.0 AllGather" in out, "by default the first and the last rank"
+    assert f"Operators of {OWN}, rank 3: 1,209. Fused: RmsNorm 5, RmsNormGrad 4." in out
     assert all(statement in out for statement in NOT_SHOWN)
     every = [f"Compiling rank {rank} of 4 ({subject}) ..." for subject in (OWN, MINDFORMERS) for rank in (0, 3)]
     assert printed.err.splitlines() == every

@@ -362,7 +362,7 @@ def test_any_other_runner_is_refused(name: str) -> None:
 
 
 def test_every_run_gets_deterministic_variables_and_its_threads() -> None:
-    found = variables(3)
+    found = variables(3, "Ascend")
     assert found["OMP_NUM_THREADS"] == "3" and found["HCCL_DETERMINISTIC"] == "true" and found["HF_HUB_OFFLINE"] == "1"
 
 

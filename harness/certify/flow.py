@@ -50,7 +50,7 @@ from harness.report import write_report
 from harness.runners.executor import Listener
 from harness.runners.launcher import Launcher, variables
 from harness.runs.inputs import VOCABULARY, WEIGHTS, Inputs, read_inputs, read_weights, weights_files
-from harness.runs.trace import Run
+from harness.runs.trace import Run, Side
 from harness.standards import Standard
 from qwen3_model.checkpoints import Checkpoint, write_hugging_face
 
@@ -60,9 +60,10 @@ def run(
     standards: Sequence[Standard],
     options: Options,
     listener: Listener,
-    announce: Callable[[Forecast], None] = lambda ahead: None,
+    announce: Callable[[str], None] = lambda line: None,
 ) -> tuple[Bundle, Certificate]:
-    """Runs a case, judges it and writes bundle and page. `announce` is told how long that takes, before it starts.
+    """Runs a case, judges it and writes bundle and page. Before they start, `announce` gets what is not known of the
+    versions here, and how long the runs take; a line each.
 
     Raises:
         CertifyError: the case, a package, the device or the output directory cannot be used.
@@ -70,13 +71,14 @@ def run(
     """
     if options.baselines is not None:
         check_recordable(case)
-    prerequisites.check(case, options, options.sides)
+    for warning in prerequisites.check(case, options, options.sides):
+        announce(f"Warning: {warning}")
     recorded = recorded_jobs(case, options) if options.baselines else []
     baseline = find_baseline(options.baselines, case, recorded) if options.baselines else None
     if options.resume:
         check_same_baseline(options.out, baseline)
-    if ahead := _ahead(case, options):
-        announce(ahead)
+    if (ahead := _ahead(case, options)) and (text := ahead.stated(case.name)):
+        announce(text)
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
     with claimed(options.out, resume=options.resume):
         case, inputs = prepare(case, standards, options)
@@ -239,9 +241,20 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
     return case, inputs
 
 
+def pythons_of(options: Options) -> dict[Side, Path]:
+    """The interpreters of the sides that run here and have another than this one."""
+    sides = (side for side in ("reference", "subject") if side in options.sides)
+    return {side: path.absolute() for side in sides if (path := options.python_of(side)) is not None}
+
+
 def described(case: Case, options: Options) -> Environment:
     """The environment of the runs here, as the bundle records it."""
     threads = threads_of(case, options)
     return environment.describe(
-        options.device, threads, variables(threads), options.reference_device, options.reference_processes
+        options.device,
+        threads,
+        variables(threads),
+        options.reference_device,
+        options.reference_processes,
+        pythons_of(options),
     )

@@ -80,7 +80,5 @@ def cache_of(model: Any) -> Any:
 def rendered(tokenizer: Any, conversation: Sequence[Mapping[str, str]]) -> list[int]:
     """The tokens of a conversation up to the answer. From 5 they come as one of several results, unless the caller
     states otherwise."""
-    tokens: list[int] = tokenizer.apply_chat_template(
-        list(conversation), add_generation_prompt=True, return_dict=False
-    )
+    tokens: list[int] = tokenizer.apply_chat_template(list(conversation), add_generation_prompt=True, return_dict=False)
     return tokens

@@ -59,7 +59,7 @@ class Job:
     the last state is saved. `cores`: those of this machine that the run is held to; none if it may use all. `whole`:
     the tensors of a step that are left whole though the case keeps none. `watch`: the run is looked at in every step.
     `weights_left`: a tapped run takes its steps first, leaves the weights that it then has in this file, and taps the
-    step after them.
+    step after them. `python`: the interpreter of its process, where it is another than the one that starts it.
     """
 
     run: str
@@ -86,3 +86,4 @@ class Job:
     watch: bool = False
     weights_left: str | None = None
     starter: Starter = "msrun"
+    python: str | None = None

@@ -71,8 +71,9 @@ def describe(
         machine={**machine(), **reference},
         packages=used,
         variables=variables,
-        sides={side: {"python": python_version(path), "packages": packages_of(path)} for side, path in others.items()},
-        untried=not_tried(used),
+        sides={side: {"python": python_version(path), "packages": packages_of(path)} for side, path in others.items()}
+        or None,
+        untried=not_tried(used) or None,
     )
 
 

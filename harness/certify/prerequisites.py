@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import InputError, MissingPrerequisite
+from harness.base.records import LATER
 from harness.cases.case import Case, as_argument
 from harness.certify import environment
 from harness.certify.estimate import memory_of_a_run, nearest, parameter_count
@@ -62,7 +63,7 @@ class Prerequisite:
     met: bool
     found: str
     remedy: str = ""
-    warning: str = ""
+    warning: str | None = dataclasses.field(default=None, metadata=LATER)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.found}" + "".join(f". {one}" for one in (self.remedy, self.warning) if one)
@@ -230,7 +231,7 @@ def _packages(needed: Needs) -> Iterator[Prerequisite]:
             met=not remedy,
             found=version or "not installed",
             remedy=remedy,
-            warning=f"It was not tried; {of_it.note}" if of_it and of_it.state is VersionState.NOT_TRIED else "",
+            warning=f"It was not tried; {of_it.note}" if of_it and of_it.state is VersionState.NOT_TRIED else None,
         )
 
 

@@ -18,7 +18,7 @@ def env(as_json: JsonOption = False) -> int:
     here = environment.describe("CPU", threads, variables(threads))
     tried = {one.package: one for one in all_known(here.packages)}
     found = {
-        **{name: value for name, value in vars(here).items() if value not in ({}, ())},
+        **{name: value for name, value in vars(here).items() if value is not None},
         "source": vars(environment.source()),
         "tried": {
             name: f"{one.version}: {one.state}" + f" ({one.note})" * bool(one.note) for name, one in tried.items()

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from harness.base.digest import digest_json
 from harness.base.errors import EvidenceError
-from harness.base.records import parse, read_json
+from harness.base.records import LATER, parse, read_json
 from harness.runs.inputs import Inputs
 
 SOURCE, ENVIRONMENT, START = "source.json", "environment.json", "start.json"
@@ -36,8 +36,8 @@ class Environment:
     machine: Mapping[str, Any]
     packages: Mapping[str, str | None]
     variables: Mapping[str, str]
-    sides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    untried: tuple[str, ...] = ()
+    sides: Mapping[str, Any] | None = dataclasses.field(default=None, metadata=LATER)
+    untried: tuple[str, ...] | None = dataclasses.field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Baseline:
     source: Source
     files: Mapping[str, str]
     seal: str
-    reference_code: str | None = None
+    reference_code: str | None = dataclasses.field(default=None, metadata=LATER)
 
 
 def read_source(path: Path) -> Source:

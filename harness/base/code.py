@@ -7,6 +7,8 @@ from harness.base.digest import digest_file, digest_json
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("harness", "qwen3_model")
+# Of `harness/runners`: what the runs of reference and oracle compute with.
+REFERENCE = ("hugging_face.py", "oracle*.py", "torch_*.py")
 BYTECODE = {"__pycache__", ".pyc"}
 
 
@@ -16,6 +18,12 @@ def source_digest(root: Path) -> str:
     files = (path.relative_to(root) for room in ROOMS for path in (root / room).rglob("*") if path.is_file())
     kept = [path for path in files if not {path.suffix, *path.parts} & BYTECODE]
     return digest_json({path.as_posix(): digest_file(root / path) for path in kept})
+
+
+def reference_digest(root: Path) -> str:
+    """The digest of the code that computes the numbers of reference and oracle."""
+    room = root / "harness" / "runners"
+    return digest_json({path.name: digest_file(path) for name in REFERENCE for path in room.glob(name)})
 
 
 @functools.cache

@@ -11,9 +11,7 @@ recorded digests. Rejects a recording that did not complete, is not finite or do
 changed, is of another case, or is stale.
 """
 
-import importlib.metadata
 import os
-import re
 import shlex
 import shutil
 import tempfile
@@ -24,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from harness.base.code import ROOT, reference_digest
 from harness.base.digest import digest_json
 from harness.base.errors import EvidenceError, InputError
 from harness.base.locks import remove_empty
@@ -31,7 +30,7 @@ from harness.base.records import check_list, encode, list_files, plain_files, re
 from harness.cases.case import Case, parse_case, shipped_cases
 from harness.cases.runs_of_a_case import REFERENCE, REFERENCE_REPEAT, role
 from harness.certify.case_options import with_recorded_sources
-from harness.certify.environment import packages
+from harness.certify.versions import against_constraints
 from harness.evidence.bundle import read_run, unusable
 from harness.evidence.bundle_files import CASE
 from harness.evidence.provenance import BASELINE, BASELINE_FORMAT, ENVIRONMENT, SOURCE, Baseline, read_baseline_record
@@ -40,8 +39,7 @@ from harness.runs.files import OUTCOME, TRACE
 from harness.runs.inputs import Inputs
 from harness.runs.trace import Run, Trace
 
-PROJECT = "mindspore-certify"
-PINNED = ("torch", "transformers")
+COMPARED = ("torch", "transformers")
 MAX_AGE_DAYS = 365
 DEFAULT_DIRECTORY = Path("baselines")
 
@@ -87,25 +85,16 @@ def record_command(
     return shlex.join([*words, "--author", "NAME", "--reason", "WHY"])
 
 
-def check_new(
-    directory: Path,
-    case_name: str,
-    statement: Statement,
-    *,
-    replace: bool,
-    versions: Mapping[str, str | None] | None = None,
-) -> None:
-    """Rejects a recording before anything runs. `versions` are those that it is made with; None for those of here.
+def check_new(directory: Path, case_name: str, statement: Statement, *, replace: bool) -> None:
+    """Rejects a recording before anything runs.
 
     Raises:
-        InputError: author or reason is empty, a pinned package has another version, or the name is taken: by a baseline
-            without `replace`, or by something else.
+        InputError: author or reason is empty, or the name is taken: by a baseline without `replace`, or by something
+            else.
     """
     empty = [name for name in ("author", "reason") if not getattr(statement, name).strip()]
     if empty:
         raise InputError(f"A baseline needs its {' and '.join(empty)}: give --author NAME --reason WHY.")
-    if other := _other_versions(packages() if versions is None else versions):
-        raise InputError(f"A baseline is recorded with what the project pins, but {other}. pip install '.[torch]'")
     if os.path.lexists(directory / case_name) and not replace:
         raise InputError(
             f"{directory / case_name} exists. To replace it: {record_command(case_name, directory, replace=True)}"
@@ -187,6 +176,7 @@ def store(
         "inputs": encode(inputs),
         "environment": read_json(runs / ENVIRONMENT),
         "source": read_json(runs / SOURCE),
+        "reference_code": reference_digest(ROOT),
         "files": list_files(whole, (CASE, *kept)),
     }
     write_json(whole / BASELINE, {**fields, "seal": digest_json(fields)})
@@ -277,11 +267,14 @@ def check_baseline(directory: Path, name: str, case: Case | None, now: datetime,
     age = now - datetime.fromisoformat(baseline.recorded)
     if age > timedelta(days=max_age_days):
         return checked(BaselineState.STALE, f"{path} was recorded {age.days} days ago, allowed {max_age_days}. {fix}")
-    if other := _other_versions(baseline.environment.packages):
-        return checked(
-            BaselineState.STALE, f"{path} was recorded with other versions than the project pins: {other}. {fix}"
-        )
-    return checked(BaselineState.USABLE, f"recorded {baseline.recorded} by {baseline.author}: {baseline.reason}")
+    if baseline.reference_code not in (None, reference_digest(ROOT)):
+        return checked(BaselineState.STALE, f"{path} was recorded with other code of reference and oracle. {fix}")
+    other = against_constraints(baseline.environment.packages, COMPARED)
+    return checked(
+        BaselineState.USABLE,
+        f"recorded {baseline.recorded} by {baseline.author}: {baseline.reason}"
+        + (f" (with other versions than the published evidence: {other})" if other else ""),
+    )
 
 
 def find_baseline(directory: Path, case: Case, jobs: Sequence[Job], max_age_days: int = MAX_AGE_DAYS) -> Baseline:
@@ -343,22 +336,3 @@ def place(directory: Path, name: str, out: Path, jobs: Sequence[Job]) -> None:
             if (directory / name / path).is_file():
                 shutil.copyfile(directory / name / path, out / path)
     shutil.copyfile(directory / name / BASELINE, out / BASELINE)
-
-
-def _other_versions(installed: Mapping[str, str | None]) -> str:
-    """The differences from the pinned versions; empty if there are none. A missing package was not used."""
-    pinned = _pinned()
-    # a local label such as +cpu states how it was built, not its version
-    found = {name: version.partition("+")[0] for name in PINNED if (version := installed.get(name))}
-    return ", ".join(f"{name} {found[name]}, pinned {pinned[name]}" for name in found if found[name] != pinned[name])
-
-
-def _pinned() -> dict[str, str]:
-    try:
-        wanted = importlib.metadata.requires(PROJECT) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(
-            "The versions that the project pins are not known, as it is not installed. Run: pip install ."
-        ) from None
-    pins = (re.match(r"([a-z]+)==([^; ]+)", line) for line in wanted)
-    return {pin[1]: pin[2] for pin in pins if pin}

@@ -51,7 +51,7 @@ from harness.report import write_report
 from harness.runners.executor import Listener
 from harness.runners.launcher import Launcher, variables
 from harness.runs.inputs import VOCABULARY, WEIGHTS, Inputs, read_inputs, read_weights, weights_files
-from harness.runs.trace import Run
+from harness.runs.trace import Run, Side
 from harness.standards import Standard
 from qwen3_model.checkpoints import Checkpoint, write_hugging_face
 
@@ -61,11 +61,12 @@ def run(
     standards: Sequence[Standard],
     options: Options,
     listener: Listener,
-    announce: Callable[[Forecast], None] = lambda ahead: None,
+    announce: Callable[[str], None] = lambda line: None,
     explain: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[Bundle, Certificate]:
-    """Runs a case, judges it and writes bundle and page. `announce` gets how long that takes, before it starts;
-    `explain` what a repeat in blocking mode shows, where one is made.
+    """Runs a case, judges it and writes bundle and page. Before they start, `announce` gets what is not known of the
+    versions here, and how long the runs take; a line each. `explain` gets what a repeat in blocking mode shows, where
+    one is made.
 
     Raises:
         CertifyError: the case, a package, the device or the output directory cannot be used.
@@ -73,13 +74,14 @@ def run(
     """
     if options.baselines is not None:
         check_recordable(case)
-    prerequisites.check(case, options, options.sides)
+    for warning in prerequisites.check(case, options, options.sides):
+        announce(f"Warning: {warning}")
     recorded = recorded_jobs(case, options) if options.baselines else []
     baseline = find_baseline(options.baselines, case, recorded) if options.baselines else None
     if options.resume:
         check_same_baseline(options.out, baseline)
-    if ahead := _ahead(case, options):
-        announce(ahead)
+    if (ahead := _ahead(case, options)) and (text := ahead.stated(case.name)):
+        announce(text)
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
     with claimed(options.out, resume=options.resume):
         case, inputs = prepare(case, standards, options)
@@ -191,12 +193,11 @@ def extract(bundle: Bundle, statement: Statement, directory: Path, *, replace: b
             "Copy the directory of that one."
         )
     check_recordable(case)
-    versions = bundle.environment.packages
     statement = dataclasses.replace(statement, command=bundle.occasion.command)
-    check_new(directory, case.name, statement, replace=replace, versions=versions)
+    check_new(directory, case.name, statement, replace=replace)
     held = locked(directory / f".{case.name}.lock", user="recording of this case", option="--baselines")
     with held, workplace(directory, case.name) as work:
-        check_new(directory, case.name, statement, replace=replace, versions=versions)
+        check_new(directory, case.name, statement, replace=replace)
         begun = bundle.occasion.started
         return store(work, bundle.path, case, bundle.inputs, statement, directory / case.name, recorded=begun)
 
@@ -269,8 +270,21 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
     return case, inputs
 
 
+def pythons_of(options: Options) -> dict[Side, Path]:
+    """The interpreters of the sides that run here and have another than this one."""
+    sides = (side for side in ("reference", "subject") if side in options.sides)
+    return {side: path.absolute() for side in sides if (path := options.python_of(side)) is not None}
+
+
 def described(case: Case, options: Options) -> Environment:
     """The environment of the runs here, as the bundle records it."""
     threads = threads_of(case, options)
     own = {**variables(threads, options.reference_device), **variables(threads, options.device)}
-    return environment.describe(options.device, threads, own, options.reference_device, options.reference_processes)
+    return environment.describe(
+        options.device,
+        threads,
+        own,
+        options.reference_device,
+        options.reference_processes,
+        pythons_of(options),
+    )

@@ -47,7 +47,8 @@ class Options:
     `baselines` is the directory whose baseline replaces the runs of reference and oracle; without it they run.
     `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
     checkpoint under `output`. `reference_device` is that of reference and oracle, and `reference_processes`
-    make each run of the reference together. `threads` are those of each run;
+    make each run of the reference together. `subject_python` is the interpreter of the subject's runs, and
+    `reference_python` that of reference and oracle; None: this one. `threads` are those of each run;
     None: those of the case. `keep_weights`: the initial and the trained weights stay beside the bundle.
     """
 
@@ -66,12 +67,18 @@ class Options:
     keep_weights: bool = False
     reference_device: str = "CPU"
     reference_processes: int = 1
+    subject_python: Path | None = None
+    reference_python: Path | None = None
 
     def device_of(self, side: Side) -> str:
         """CPU, CUDA or Ascend. An NPU multiplies no matrices of float64, so there the oracle stays on the CPU."""
         if side == "subject":
             return self.device
         return "CPU" if side == "oracle" and self.reference_device == "Ascend" else self.reference_device
+
+    def python_of(self, side: Side) -> Path | None:
+        """The interpreter of a side's runs; None if it is this one."""
+        return self.subject_python if side == "subject" else self.reference_python
 
     @property
     def weights(self) -> Path:
@@ -150,6 +157,7 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         logs=_logs(options.output, name) if options.output and ranks > 1 and side == "subject" else None,
         checkpoint=_checkpoint(options) if name == SUBJECT else None,
         starter="torchrun" if runner in BY_TORCHRUN else "msrun",
+        python=str(python.absolute()) if (python := options.python_of(side)) else None,
     )
 
 

@@ -4,6 +4,7 @@
 the same prerequisites for each device. No framework is imported: the variables of determinism must be set before.
 """
 
+import dataclasses
 import os
 import re
 import shutil
@@ -15,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import InputError, MissingPrerequisite
+from harness.base.records import LATER
 from harness.cases.case import Case, as_argument
 from harness.certify import environment
 from harness.certify.estimate import memory_of_a_run, nearest, parameter_count
 from harness.certify.jobs import Options
+from harness.certify.versions import VersionState, known
 from harness.corpus.tokenizers import check_directory
 from harness.runners.profile import profile_variables
 from harness.runners.registry import check_mindformers, check_policy, find_runner, needs_of
@@ -28,16 +31,20 @@ from qwen3_model.weights import WeightsError, check_safetensors
 GIB = 2**30
 DEVICES = ("CPU", "Ascend")
 LEAST_DISK_GIB = 1
+# What a run needs besides its framework, in an interpreter that is not this one.
+OF_A_WORKER = ("numpy", "safetensors", "pydantic")
 # What the runs of a case leave of each parameter. Source: docs/design/inputs.md counts the tensors of a bundle.
 DISK_BYTES_OF_A_PARAMETER = 44
 # Of sketched evidence: the weights, and two checkpoints while one replaces the other.
 DISK_BYTES_WHILE_SKETCHED = 4 + 2 * 12
 # A test runner such as tox sets it at random. It decides nothing on a device.
 OF_ANY_VALUE = ("PYTHONHASHSEED",)
-# Which CANN each MindSpore takes. Source: mindspore 2.9.0, run_check/_check_version.py; MindSpore Transformers r1.8.0,
-# installation guide, for the others.
+# Which CANN each MindSpore takes. Source: run_check/_check_version.py of mindspore 2.8.0, 2.9.0 and 2.10.0; MindSpore
+# Transformers r1.8.0, installation guide, for the others.
 CANN_OF: Mapping[str, tuple[str, ...]] = {
+    "2.10": ("8.2", "8.3", "8.5", "9.0", "9.1"),
     "2.9": ("8.2", "8.3", "8.5", "9.0"),
+    "2.8": ("8.2", "8.3", "8.5"),
     "2.7.2": ("8.5",),
     "2.7.1": ("8.3",),
     "2.7.0": ("8.2",),
@@ -49,15 +56,17 @@ DRIVER_OF: Mapping[str, tuple[int, int]] = {"8.1": (25, 0), "8.2": (25, 2), "8.3
 
 @dataclass(frozen=True, kw_only=True)
 class Prerequisite:
-    """One thing that was checked. `remedy` states what to do where it is not met, and is empty where it is."""
+    """One thing that was checked. `remedy` states what to do where it is not met, and is empty where it is. `warning`
+    states what is not known of one that is met."""
 
     name: str
     met: bool
     found: str
     remedy: str = ""
+    warning: str | None = dataclasses.field(default=None, metadata=LATER)
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.found}" + (f". {self.remedy}" if self.remedy else "")
+        return f"{self.name}: {self.found}" + "".join(f". {one}" for one in (self.remedy, self.warning) if one)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +75,8 @@ class Needs:
 
     `packages` maps each package to the command that installs it; `gpus`: on how many PyTorch computes; `ranks` share
     the devices of this machine; `memory` (of one run) and `disk` are in GiB, for the largest case, `case`, and its
-    files in `directory`; `nearest` are the options that cut it to what this machine can hold.
+    files in `directory`; `nearest` are the options that cut it to what this machine can hold. `pythons` are the
+    interpreters of the packages that are needed in another one than this; such a package is named with it.
     """
 
     device: str
@@ -78,11 +88,12 @@ class Needs:
     memory: float
     disk: float
     nearest: str | None = None
+    pythons: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
 
 def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
     """What the runs of these sides of a case need here."""
-    runners = [getattr(options, side) for side in sides]
+    packages, pythons = _packages_and_pythons(case, options, sides)
     parameters = parameter_count(case)
     nodes = options.nodes.count if options.nodes else 1
     there = environment.machine()["memory_gib"]
@@ -96,16 +107,32 @@ def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
         gpus=options.reference_processes if "CUDA" in devices else 0,
         directory=options.out,
         case=case.name,
-        packages={
-            package: f"pip install '.[{extra}]' (the runner {runner!r} needs it)"
-            for runner in reversed(runners)
-            for package, extra in needs_of(case, runner).items()
-        },
+        packages=packages,
+        pythons=pythons,
         ranks=case.parallel.world_size // nodes,
         memory=memory,
         nearest=nearest(case, there) if there and memory > there else None,
         disk=LEAST_DISK_GIB + each * parameters / GIB,
     )
+
+
+def _packages_and_pythons(
+    case: Case, options: Options, sides: Sequence[Side]
+) -> tuple[dict[str, str], dict[str, Path]]:
+    """Each package that the runners need, with the command that installs it; and which interpreter has to have it."""
+    packages, pythons = dict[str, str](), dict[str, Path]()
+    for side in reversed(sides):
+        runner, python = getattr(options, side), options.python_of(side)
+        if python is None:
+            for package, extra in needs_of(case, runner).items():
+                packages[package] = f"pip install '.[{extra}]' (the runner {runner!r} needs it)"
+            continue
+        for package in (*OF_A_WORKER, *needs_of(case, runner)):
+            name = f"{package} in {python}"
+            named = package.replace("_", "-")
+            packages[name] = f"{python} -m pip install {named} (the runner {runner!r} needs it)"
+            pythons[name] = python.absolute()
+    return packages, pythons
 
 
 def together(every: Sequence[Needs]) -> Needs:
@@ -116,6 +143,7 @@ def together(every: Sequence[Needs]) -> Needs:
         directory=most.directory,
         case=most.case,
         packages=dict(ChainMap(*(dict(one.packages) for one in every))),
+        pythons=dict(ChainMap(*(dict(one.pythons) for one in every))),
         gpus=max(one.gpus for one in every),
         ranks=max(one.ranks for one in every),
         memory=most.memory,
@@ -124,9 +152,9 @@ def together(every: Sequence[Needs]) -> Needs:
     )
 
 
-def check(case: Case, options: Options, sides: Sequence[Side]) -> None:
+def check(case: Case, options: Options, sides: Sequence[Side]) -> list[str]:
     """Refuses runs that cannot be made here; their corpus is read later. Of a checkpoint and a tokenizer the files are
-    checked, not their content.
+    checked, not their content. What comes back are warnings: versions that were not tried, or pairs not known.
 
     Raises:
         InputError: the device or a runner is not known, or cannot run the case; or files of a checkpoint or tokenizer
@@ -144,9 +172,11 @@ def check(case: Case, options: Options, sides: Sequence[Side]) -> None:
     if "reference" in sides:
         check_processes(case, options)
     _check_files(case)
-    missing = [one for one in prerequisites(needs(case, options, sides)) if not one.met]
+    found = prerequisites(needs(case, options, sides))
+    missing = [one for one in found if not one.met]
     if missing:
         raise MissingPrerequisite("\n".join([f"{case.name} cannot run here:", *(f"  {one}" for one in missing)]))
+    return [str(one) for one in found if one.warning]
 
 
 def check_processes(case: Case, options: Options) -> None:
@@ -178,24 +208,37 @@ def _check_files(case: Case) -> None:
 
 def prerequisites(needed: Needs) -> tuple[Prerequisite, ...]:
     """Everything that is needed here, met or not."""
-    found = [*_packages(needed.packages), _memory(needed), _disk(needed), *_variables(needed.device)]
+    found = [*_packages(needed), _memory(needed), _disk(needed), *_variables(needed.device)]
     if needed.device == "Ascend":
-        found += _ascend(needed.ranks)
+        found += _ascend(needed.ranks, _version_of("mindspore", needed))
     if needed.gpus:
-        found.append(_gpu(needed.gpus))
+        torch = next((python for name, python in needed.pythons.items() if name.startswith("torch in ")), None)
+        found.append(_gpu(needed.gpus, str(torch or sys.executable)))
     return tuple(found)
 
 
-def _packages(needed: Mapping[str, str]) -> Iterator[Prerequisite]:
-    installed = environment.packages()
-    for name, command in sorted(needed.items()):
-        version = installed[name]
+def _packages(needed: Needs) -> Iterator[Prerequisite]:
+    """One that is known not to work is as good as missing; one that was not tried is not."""
+    for name, command in sorted(needed.packages.items()):
+        package = name.partition(" in ")[0]
+        version = environment.packages_of(needed.pythons.get(name))[package]
+        of_it = known(package, version) if version else None
+        remedy = "" if version else f"Install it: {command}"
+        if of_it and of_it.state is VersionState.NOT_WORKING:
+            remedy = f"It does not work: {of_it.note}"
         yield Prerequisite(
             name=f"package {name}",
-            met=version is not None,
+            met=not remedy,
             found=version or "not installed",
-            remedy="" if version else f"Install it: {command}",
+            remedy=remedy,
+            warning=f"It was not tried; {of_it.note}" if of_it and of_it.state is VersionState.NOT_TRIED else None,
         )
+
+
+def _version_of(package: str, needed: Needs) -> str | None:
+    """The version of a package where it is needed."""
+    others = (python for name, python in needed.pythons.items() if name.startswith(f"{package} in "))
+    return environment.packages_of(next(others, None))[package]
 
 
 def _memory(needed: Needs) -> Prerequisite:
@@ -252,10 +295,10 @@ def _variables(device: str) -> Iterator[Prerequisite]:
     )
 
 
-def _gpu(needed: int) -> Prerequisite:
+def _gpu(needed: int, python: str) -> Prerequisite:
     """Found as a run finds it, in a process of its own: nothing here imports a framework."""
     look = "import torch as t; t.cuda.init(); print(t.cuda.device_count(), t.cuda.get_device_name())"
-    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-c", look], capture_output=True, text=True, check=False)
     said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["nothing was said"]
     there = int(said[-1].split()[0]) if done.returncode == 0 else 0
     remedy = "Check nvidia-smi, or let the reference compute on the CPU: --reference-device cpu"
@@ -264,7 +307,7 @@ def _gpu(needed: int) -> Prerequisite:
     return Prerequisite(name="GPU", met=there >= needed, found=said[-1], remedy="" if there >= needed else remedy)
 
 
-def _ascend(ranks: int) -> Iterator[Prerequisite]:
+def _ascend(ranks: int, mindspore: str | None) -> Iterator[Prerequisite]:
     yield _devices(ranks)
     found = environment.ascend()
     driver, cann = found["driver"], found["cann"]
@@ -285,7 +328,7 @@ def _ascend(ranks: int) -> Iterator[Prerequisite]:
         else "Install CANN and 'source /usr/local/Ascend/ascend-toolkit/set_env.sh' before this command",
     )
     if cann:
-        yield _fits_mindspore(cann, environment.packages()["mindspore"])
+        yield _fits_mindspore(cann, mindspore)
         yield _fits_driver(cann, driver)
 
 
@@ -319,9 +362,9 @@ def _fits_mindspore(cann: str, mindspore: str | None) -> Prerequisite:
     if taken is None:
         return Prerequisite(
             name="CANN fits MindSpore",
-            met=False,
+            met=True,
             found=f"CANN {cann}, MindSpore {mindspore}",
-            remedy="Which CANN this MindSpore takes is not known here: see the installation guide of MindSpore",
+            warning="Which CANN this MindSpore takes is not known here: see the installation guide of MindSpore",
         )
     met = any(_begins(cann, one) for one in taken)
     return Prerequisite(

@@ -1,24 +1,40 @@
-"""`certify env`: the environment of a run."""
+"""`certify env`: the environment of a run, and which of its versions were tried."""
 
 import json
 
 import yaml
 
 from harness.certify import environment
+from harness.certify.versions import VersionState, against_constraints, all_known
 from harness.cli.options import JsonOption
 from harness.cli.terminal import MET, out_console
 from harness.runners.launcher import variables
 
 
 def env(as_json: JsonOption = False) -> int:
-    """Show the environment of a run: device, machine, packages, variables, source revision."""
+    """Show the environment of a run: device, machine, packages, variables, source revision; and which of its versions
+    were tried with this program. Exit code 0 for any."""
     threads = 1  # of most cases
     here = environment.describe("CPU", threads, variables(threads))
-    found = {**vars(here), "source": vars(environment.source())}
+    tried = {one.package: one for one in all_known(here.packages)}
+    found = {
+        **{name: value for name, value in vars(here).items() if value is not None},
+        "source": vars(environment.source()),
+        "tried": {
+            name: f"{one.version}: {one.state}" + f" ({one.note})" * bool(one.note) for name, one in tried.items()
+        },
+    }
     if as_json:
         print(json.dumps(found))
         return MET
     out_console.print(yaml.safe_dump(found, sort_keys=False), end="", markup=False)
+    if other := against_constraints(here.packages, tuple(tried)):
+        out_console.print(
+            f"The published evidence was made with other versions: {other}.", markup=False, soft_wrap=True
+        )
+    for one in tried.values():
+        if one.state is VersionState.NOT_WORKING:
+            out_console.print(f"{one.package} {one.version} does not work: {one.note}", markup=False, soft_wrap=True)
     missing = [name for name in ("mindspore", "torch", "transformers") if here.packages[name] is None]
     if missing:
         out_console.print(f"A run also needs: {', '.join(missing)}. Install with: pip install '.[run]'", markup=False)

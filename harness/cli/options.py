@@ -33,6 +33,18 @@ ReferenceProcessesOption = Annotated[
         "--reference-processes", min=1, help="Processes that make each run of reference and oracle, sharded by FSDP2."
     ),
 ]
+SubjectPythonOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--subject-python", help="Interpreter of the subject's runs, where another environment has MindSpore."
+    ),
+]
+ReferencePythonOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference-python", help="Interpreter of reference and oracle, where another environment has PyTorch."
+    ),
+]
 BaselineOption = Annotated[
     Path | None,
     typer.Option(

@@ -11,7 +11,6 @@ from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, Case, load_case, shipped_cases
 from harness.certify import case_options, flow, workspace
 from harness.certify.baseline import DEFAULT_DIRECTORY
-from harness.certify.forecast import Forecast
 from harness.certify.jobs import Options, plan
 from harness.cli.next_steps import next_steps
 from harness.cli.options import (
@@ -24,6 +23,8 @@ from harness.cli.options import (
     ModelOption,
     ReferenceDeviceOption,
     ReferenceProcessesOption,
+    ReferencePythonOption,
+    SubjectPythonOption,
     TextOption,
     ThreadsOption,
     TokenizerOption,
@@ -68,6 +69,8 @@ def run(
     oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",
     reference_on: ReferenceDeviceOption = "cpu",
     reference_processes: ReferenceProcessesOption = 1,
+    subject_python: SubjectPythonOption = None,
+    reference_python: ReferencePythonOption = None,
     baseline: BaselineOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -99,6 +102,8 @@ def run(
         reference_device=reference_device(reference_on),
         command=("certify", *sys.argv[1:]),
         reference_processes=reference_processes,
+        subject_python=subject_python,
+        reference_python=reference_python,
         baselines=baselines_of(baseline),
         keep_weights=keep_weights,
     )
@@ -133,9 +138,9 @@ def print_next_steps(bundle: Bundle) -> None:
 def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tuple[Bundle, Certificate]:
     """Runs a case with its progress on the terminal."""
 
-    def announce(ahead: Forecast) -> None:
-        if not quiet and (text := ahead.stated(case.name)):
-            error_console.print(text, markup=False, soft_wrap=True)
+    def announce(line: str) -> None:
+        if not quiet:
+            error_console.print(line, markup=False, soft_wrap=True)
 
     def explain(sentence: str) -> None:
         error_console.print(sentence, markup=False, soft_wrap=True)

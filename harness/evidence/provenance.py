@@ -3,6 +3,7 @@
 Each is a record that is written where the runs are made and read by everything after them.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from harness.base.digest import digest_json
 from harness.base.errors import EvidenceError
-from harness.base.records import parse, read_json
+from harness.base.records import LATER, parse, read_json
 from harness.runs.inputs import Inputs
 
 SOURCE, ENVIRONMENT, START = "source.json", "environment.json", "start.json"
@@ -23,7 +24,11 @@ BASELINE, BASELINE_FORMAT = "baseline.json", "certify-baseline/1"
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """The environment of the runs: the subject's device, Python, threads of each run, processor and memory, version of
-    each package (None if it is not installed), and the environment variables that were set for them."""
+    each package (None if it is not installed), and the environment variables that were set for them.
+
+    `packages` gives each framework's as the side that uses it has it. `sides` gives interpreter and packages of a side
+    whose runs had another interpreter. `untried` names the versions that had not been tried with this program.
+    """
 
     device: str
     python: str
@@ -31,6 +36,8 @@ class Environment:
     machine: Mapping[str, Any]
     packages: Mapping[str, str | None]
     variables: Mapping[str, str]
+    sides: Mapping[str, Any] | None = dataclasses.field(default=None, metadata=LATER)
+    untried: tuple[str, ...] | None = dataclasses.field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +85,8 @@ class Baseline:
     """A recorded reference half of a case: author, reason, time (ISO 8601, UTC), command, and machine.
 
     `case` and `inputs` are those of its runs; `environment` and `source` are what they ran on. `files` gives the
-    SHA-256 of every other file by relative POSIX path, `seal` the digest of all the other fields.
+    SHA-256 of every other file by relative POSIX path, `seal` the digest of all the other fields. `reference_code` is
+    the digest of the code that makes such runs; None in a recording from before it was stated.
     """
 
     format: str
@@ -93,6 +101,7 @@ class Baseline:
     source: Source
     files: Mapping[str, str]
     seal: str
+    reference_code: str | None = dataclasses.field(default=None, metadata=LATER)
 
 
 def read_source(path: Path) -> Source:

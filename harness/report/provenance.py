@@ -81,7 +81,7 @@ def build_provenance(bundle: Bundle, inputs: tuple[Fact, ...]) -> Provenance:
         inputs=(*_inputs(bundle), *inputs),
         case=_case(bundle),
         case_yaml=yaml.safe_dump(bundle.case.record(), sort_keys=False, allow_unicode=True),
-        machine=tuple(_flat({k: v for k, v in environment.items() if k not in ("packages", "variables")})),
+        machine=tuple(_flat({k: v for k, v in environment.items() if k not in ("packages", "variables") and v})),
         packages=tuple(_flat(bundle.environment.packages)),
         variables=tuple(_flat(bundle.environment.variables)),
         source=_source(bundle.source),

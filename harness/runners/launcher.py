@@ -104,8 +104,8 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> "subprocess.Popen[by
     """A fresh interpreter that carries out a job, or that has several carry it out together."""
     module = "harness.runners.worker" if job.ranks == 1 else RANKS_BY[job.starter]
     return subprocess.Popen(
-        [sys.executable, "-m", module, str(job_file), str(os.getpid())],
-        env={**os.environ, **own_code(), **variables(job.threads, job.device, blocking=job.blocking)},
+        [job.python or sys.executable, "-m", module, str(job_file), str(os.getpid())],
+        env={**os.environ, **own_code(job.python), **variables(job.threads, job.device, blocking=job.blocking)},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

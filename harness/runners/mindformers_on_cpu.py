@@ -2,6 +2,9 @@
 
 mindformers' own code stays what it is, down to the operators that exist for Ascend alone. Those kernels are then not
 what a run on a CPU shows anything about: `REPLACED` names them, and every trace states it.
+
+Tried: mindformers 1.7.0 with MindSpore 2.7.1, 1.8.0 with 2.7.2, and 1.9.0 with 2.9.0. What differs between them stands
+here, and no other module knows a version. 1.6 trains no Qwen3 ("Train mode is not supported for Qwen3 model").
 """
 
 import functools
@@ -11,7 +14,7 @@ from typing import Any
 import mindspore as ms
 from mindformers.parallel_core.training_graph.base_models.common.embeddings import rotary_pos_embedding
 from mindformers.parallel_core.training_graph.tensor_parallel import layers
-from mindformers.parallel_core.training_graph.transformer import attention, flash_attention, norm
+from mindformers.parallel_core.training_graph.transformer import attention, flash_attention, mlp, norm
 from mindspore import Tensor, nn, ops
 
 LOWEST = -3.4028234663852886e38  # of float32
@@ -24,6 +27,10 @@ REPLACED = (
     "Outer of positions and frequencies: by a product",
 )
 
+# MindSpore before 2.9 has no kernel of it for a CPU: "Unsupported op [SplitWithSize] on CPU".
+SPLIT_SINCE = (2, 9)
+REPLACED_BEFORE = ("SplitWithSize: by slices",)
+
 
 @functools.cache
 def replace_operators() -> tuple[str, ...]:
@@ -35,10 +42,15 @@ def replace_operators() -> tuple[str, ...]:
     norm.FusedRMSNorm = norm.RMSNorm
     flash_attention.FlashAttentionScore = PlainAttentionScore
     # The module takes its operators from there when a cell is built, and nothing when it is compiled.
-    attention.aclnn_ops = SimpleNamespace(**{**vars(attention.aclnn_ops), "Cast": CastButNotToHalf})
+    replaced: tuple[str, ...] = REPLACED
+    operators = {**vars(attention.aclnn_ops), "Cast": CastButNotToHalf}
+    if tuple(map(int, ms.__version__.split(".")[:2])) < SPLIT_SINCE:
+        replaced, operators = (*REPLACED, *REPLACED_BEFORE), {**operators, "SplitWithSize": Slices}
+        mlp.SplitWithSize = Slices
+    attention.aclnn_ops = SimpleNamespace(**operators)
     layers.VocabParallelEmbedding.embedding_func = gathered_rows
     rotary_pos_embedding.Outer = OuterProduct
-    return REPLACED
+    return replaced
 
 
 class PlainAttentionScore(nn.Cell):
@@ -84,6 +96,26 @@ class CastButNotToHalf(nn.Cell):
 
     def construct(self, x: Tensor, dtype: Any) -> Tensor:
         return x if dtype == ms.float16 else ops.cast(x, dtype)
+
+
+class Slices(nn.Cell):
+    """x, the widths of its parts and their axis -> the parts, in order."""
+
+    def construct(self, x: Tensor, sizes: tuple[int, ...], axis: int) -> tuple[Tensor, ...]:
+        parts: tuple[Tensor, ...] = ()
+        begin = 0
+        for size in sizes:
+            parts = (*parts, ops.narrow(x, axis, begin, size))
+            begin = begin + size
+        return parts
+
+    def shard(self, *strategy: Any) -> "Slices":
+        """One process has nothing to share out."""
+        return self
+
+    def add_prim_attr(self, name: str, value: Any) -> "Slices":
+        """What it sets is about sharing out."""
+        return self
 
 
 class OuterProduct(nn.Cell):

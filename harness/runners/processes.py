@@ -1,18 +1,22 @@
 """What all processes of runs have in common: they end with the process that started them, and their log states why."""
 
+import atexit
 import contextlib
 import ctypes
+import functools
 import os
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
-from harness.base.code import ROOT
+from harness.base.code import ROOMS, ROOT
 
 PR_SET_PDEATHSIG = 1
 KIB = 1 << 10
@@ -21,14 +25,30 @@ HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOG_TAIL_LINES, LOG_LONGEST = 25, 200
 
 
-def own_code() -> dict[str, str]:
+def own_code(python: str | None = None) -> dict[str, str]:
     """The variables by which a process of Python imports the code that this one has, not what lies in the directory
-    that it is started in. What else `PYTHONPATH` names comes after it."""
+    that it is started in. What else `PYTHONPATH` names comes after it.
+
+    Another interpreter gets this code and nothing that lies next to it: where that is installed, the packages of this
+    interpreter do.
+    """
     there = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     installed = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
     first = [] if str(ROOT) in installed and not there else [str(ROOT)]
+    if python is not None:
+        first = [code_alone()]
     paths = dict.fromkeys([*first, *there])
     return {"PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
+
+
+@functools.cache
+def code_alone() -> str:
+    """A directory with this program's packages and nothing else, for as long as this process lives."""
+    directory = tempfile.mkdtemp(prefix="certify-code-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    for room in ROOMS:
+        (Path(directory) / room).symlink_to(ROOT / room, target_is_directory=True)
+    return directory
 
 
 def end_with_parent(parent: int) -> None:

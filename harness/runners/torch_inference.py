@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import transformers
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoTokenizer, DynamicCache
+from transformers import AutoTokenizer
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from harness.cases.alignment import model_alignment
 from harness.cases.case import Case
+from harness.runners.hugging_face import cache_of, config_of, rendered, transformers
 from harness.runners.inference_worker import TEMPERATURE, TOP_K, TOP_P, answers, uniforms
 from harness.runners.lm_evaluation import LM_EVAL, evaluate
 from harness.runners.protocol import Likelihoods, Setting, Tensors
@@ -62,7 +62,7 @@ class TorchInference:
         ]
 
     def cached_logits(self, rows: Sequence[Tokens]) -> list[Array]:
-        cache, found = DynamicCache(config=self.model.config), []
+        cache, found = cache_of(self.model), []
         tokens = self._tensor(rows)
         for position in range(tokens.shape[1]):
             output = self.model(input_ids=tokens[:, position : position + 1], past_key_values=cache, use_cache=True)
@@ -76,7 +76,7 @@ class TorchInference:
         """With the positions that `generate` gives padded rows."""
         tokens, seen = self._padded(prompts)
         given = self._tensor(then)
-        cache, found = DynamicCache(config=self.model.config), []
+        cache, found = cache_of(self.model), []
         positions = (seen.cumsum(-1) - 1).clamp(min=0)
         for step in range(given.shape[1] + 1):
             output = self.model(
@@ -132,8 +132,7 @@ class TorchInference:
         return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
 
     def rendered(self, conversation: Sequence[Mapping[str, str]]) -> Tokens:
-        tokens: Tokens = self.tokenizer.apply_chat_template(list(conversation), add_generation_prompt=True)
-        return tokens
+        return rendered(self.tokenizer, conversation)
 
     def _tensor(self, rows: Sequence[Tokens]) -> torch.Tensor:
         return torch.tensor(rows, device=self._device)
@@ -163,7 +162,7 @@ class TorchInference:
 
     def alignment(self) -> dict[str, Any]:
         return model_alignment(
-            self.model.config.to_dict(), {name: tensor.shape for name, tensor in self.parameters().items()}
+            config_of(self.model), {name: tensor.shape for name, tensor in self.parameters().items()}
         )
 
     def provenance(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from harness.cases.case import Case
-from harness.runners.hugging_face import transformers
+from harness.runners.hugging_face import causal_mask, config_of, transformers
 from harness.runners.protocol import Setting, Tensors
 from harness.runners.registry import check_policy
 from harness.runners.torch_processes import ALONE, OneProcess, processes_of
@@ -48,7 +48,7 @@ class TorchReference(TorchTrainer):
         self.micro_batches = case.training.gradient_accumulation_steps
         processes = processes_of(case, device, setting.rank)
         self.model = build_model(case, weights, self.attention, device, processes)
-        self._masks: dict[tuple[int, int], Mapping[str, torch.Tensor | None]] = {}
+        self._masks: dict[tuple[int, int], Any] = {}
         super().__init__(case, setting, dict(self.model.named_parameters()), device, processes)
 
     def loss(self, tokens: torch.Tensor, loss_mask: torch.Tensor, count: int) -> torch.Tensor:
@@ -68,7 +68,7 @@ class TorchReference(TorchTrainer):
         loss: torch.Tensor = output.loss
         return loss
 
-    def _positions_and_mask(self, inputs: torch.Tensor) -> tuple[torch.Tensor, Mapping[str, torch.Tensor | None]]:
+    def _positions_and_mask(self, inputs: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """The position of each token, and Hugging Face's own mask, of which it finds the documents of a row by their
         positions. The causal one is made once a shape: the model would make the same one again in every step, which
         takes two fifths of a step of a small model."""
@@ -76,27 +76,16 @@ class TorchReference(TorchTrainer):
         if documents is None:
             shape = (inputs.shape[0], inputs.shape[1])
             if shape not in self._masks:
-                self._masks[shape] = self._mask(inputs, plain)
+                self._masks[shape] = causal_mask(self.model, inputs, plain)
             return plain, self._masks[shape]
         within = positions_in_documents(inputs, documents.end)
         return (
             within if documents.reset_position_ids else plain,
-            self._mask(inputs, within if documents.reset_attention_mask else plain),
+            causal_mask(self.model, inputs, within if documents.reset_attention_mask else plain),
         )
-
-    def _mask(self, inputs: torch.Tensor, positions: torch.Tensor) -> Mapping[str, torch.Tensor | None]:
-        made = transformers.masking_utils.create_causal_mask(
-            config=self.model.config,
-            input_embeds=torch.empty(*inputs.shape, 1, device=self._device),
-            attention_mask=None,
-            cache_position=torch.arange(inputs.shape[1], device=self._device),
-            past_key_values=None,
-            position_ids=positions,
-        )
-        return {"full_attention": made}
 
     def config(self) -> Mapping[str, Any]:
-        return self.model.config.to_dict()
+        return config_of(self.model)
 
     @contextlib.contextmanager
     def showing(self, tap: Tap) -> Iterator[None]:

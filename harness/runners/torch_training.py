@@ -294,6 +294,7 @@ def build_schedule(case: Case, optimizer: torch.optim.Optimizer, constant: bool)
     schedule, steps = case.lr_schedule, case.training.steps
     if constant or schedule.type == "constant":
         return transformers.get_constant_schedule_with_warmup(optimizer, num_warmup_steps=schedule.warmup_steps)
-    return transformers.get_cosine_with_min_lr_schedule_with_warmup(
+    # by its module: 4.51 does not offer it by the name of the package
+    return transformers.optimization.get_cosine_with_min_lr_schedule_with_warmup(
         optimizer, num_warmup_steps=schedule.warmup_steps, num_training_steps=steps, min_lr=schedule.lr_end
     )

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import (
@@ -47,7 +48,8 @@ class Options:
     `baselines` is the directory whose baseline replaces the runs of reference and oracle; without it they run.
     `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
     checkpoint under `output`. `reference_device` is that of reference and oracle, and `reference_processes`
-    make each run of the reference together. `threads` are those of each run;
+    make each run of the reference together. `protection` is what keeps the subject's runs from the answers: namespaces
+    where they can be had (`auto`), always, or never (`order`). `threads` are those of each run;
     None: those of the case. `keep_weights`: the initial and the trained weights stay beside the bundle.
     """
 
@@ -66,6 +68,7 @@ class Options:
     keep_weights: bool = False
     reference_device: str = "CPU"
     reference_processes: int = 1
+    protection: Literal["auto", "namespaces", "order"] = "auto"
 
     def device_of(self, side: Side) -> str:
         """CPU, CUDA or Ascend. An NPU multiplies no matrices of float64, so there the oracle stays on the CPU."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.base.errors import EvidenceError, InputError
+from harness.base.errors import EvidenceError, InputError, MissingPrerequisite
 from harness.base.locks import locked
 from harness.base.records import parse, read_json, write_json
 from harness.cases.case import Case
@@ -31,7 +31,8 @@ from harness.certify.start import draw_start
 from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs, write_weights
 from harness.evidence.bundle import Bundle, finish_bundle, read_run
-from harness.evidence.bundle_files import CASE, INPUTS, MANIFEST, RUN
+from harness.evidence.bundle_files import ATTESTATIONS, CASE, FINDINGS, INPUTS, MANIFEST, PAGE, RECORD, RUN
+from harness.evidence.kept import Disturbed, Kept
 from harness.evidence.provenance import (
     BASELINE,
     ENVIRONMENT,
@@ -49,11 +50,16 @@ from harness.levels.rule import Certificate, certify
 from harness.levels.submission import submitted
 from harness.report import write_report
 from harness.runners.executor import Listener
+from harness.runners.job import Job
 from harness.runners.launcher import Launcher, variables
+from harness.runners.protection import Guard, obstacle
+from harness.runners.registry import file_of
 from harness.runs.inputs import VOCABULARY, WEIGHTS, Inputs, read_inputs, read_weights, weights_files
 from harness.runs.trace import Run, Side
 from harness.standards import Standard
 from qwen3_model.checkpoints import Checkpoint, write_hugging_face
+
+WRITTEN_AFTER = (FINDINGS, MANIFEST, RECORD, PAGE, f"{ATTESTATIONS}/")  # the runs of a bundle have ended
 
 
 def run(
@@ -76,6 +82,8 @@ def run(
         check_recordable(case)
     for warning in prerequisites.check(case, options, options.sides):
         announce(f"Warning: {warning}")
+    if options.protection == "namespaces" and (why := obstacle()):
+        raise MissingPrerequisite(f"--protection namespaces: this machine does not give them ({why}). Use auto.")
     recorded = recorded_jobs(case, options) if options.baselines else []
     baseline = find_baseline(options.baselines, case, recorded) if options.baselines else None
     if options.resume:
@@ -93,8 +101,12 @@ def run(
             place(options.baselines, case.name, options.out, recorded)
         write_json(options.out / INPUTS, inputs)
         before = read_occasion(options.out / RUN) if options.resume and (options.out / RUN).is_file() else None
+        kept = Kept(options.out)
+        kept.add_all()
+        kept.forget(*WRITTEN_AFTER)
+        guard = guard_of(options, lambda job: kept.add_run(job.run))
         try:
-            Launcher(workers=at_once(case, options)).execute(plan(case, options), case, listener)
+            Launcher(workers=at_once(case, options), guard=guard).execute(plan(case, options), case, listener)
         finally:
             # Also of runs that are interrupted: what they took counts when they are resumed.
             occasion = Occasion(
@@ -104,6 +116,7 @@ def run(
                 host=socket.gethostname(),
             )
             write_json(options.out / RUN, occasion)
+            kept.add([RUN])
         if explained := blocking_repeat(case, options):
             explain(explained)
     drawn = options.out / "inputs" / WEIGHTS
@@ -111,12 +124,41 @@ def run(
         _keep(case, drawn, options.weights / INITIAL)
     if case.evidence == "sketches":
         for path in weights_files(drawn):
+            kept.forget(path.relative_to(options.out).as_posix())
             path.unlink(missing_ok=True)
     now = datetime.datetime.now(datetime.UTC)
-    submission = submitted(finish_bundle(options.out), None, now)
+    submission = submitted(_judged(options.out, kept), None, now)
     certificate = certify(submission, now)
     write_report(submission, certificate)
     return submission.bundle, certificate
+
+
+def guard_of(options: Options, ended: Callable[[Job], None]) -> Guard:
+    """What keeps the subject's runs from the answers here; `ended` is called with each job whose run has ended."""
+    why = "--protection order" if options.protection == "order" else obstacle()
+    file = file_of(options.subject)
+    named = (file.parent if file else None, options.output)
+    return Guard(
+        kind="order" if why else "namespaces",
+        why=why,
+        answers=(options.baselines,) if options.baselines else (),
+        needed=tuple(path.resolve() for path in named if path is not None),
+        ended=ended,
+    )
+
+
+def _judged(out: Path, kept: Kept) -> Bundle:
+    """The bundle of finished runs. Runs that something else wrote to are never resumed: their directory loses what a
+    resumption needs.
+
+    Raises:
+        EvidenceError: as `finish_bundle`.
+    """
+    try:
+        return finish_bundle(out, kept)
+    except Disturbed:
+        (out / INPUTS).unlink(missing_ok=True)
+        raise
 
 
 def _ahead(case: Case, options: Options) -> Forecast | None:

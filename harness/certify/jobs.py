@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import (
@@ -48,7 +49,8 @@ class Options:
     `nodes` are the machines that make the subject's runs together, with the logs of their processes and the last
     checkpoint under `output`. `reference_device` is that of reference and oracle, and `reference_processes`
     make each run of the reference together. `subject_python` is the interpreter of the subject's runs, and
-    `reference_python` that of reference and oracle; None: this one. `threads` are those of each run;
+    `reference_python` that of reference and oracle; None: this one. `protection` is what keeps the subject's runs from
+    the answers: namespaces where they can be had (`auto`), always, or never (`order`). `threads` are those of each run;
     None: those of the case. `keep_weights`: the initial and the trained weights stay beside the bundle.
     """
 
@@ -69,6 +71,7 @@ class Options:
     reference_processes: int = 1
     subject_python: Path | None = None
     reference_python: Path | None = None
+    protection: Literal["auto", "namespaces", "order"] = "auto"
 
     def device_of(self, side: Side) -> str:
         """CPU, CUDA or Ascend. An NPU multiplies no matrices of float64, so there the oracle stays on the CPU."""

@@ -27,9 +27,11 @@ from harness.evidence.bundle_files import (
     RUN,
     check_files,
     check_page,
+    covered,
     seal,
 )
 from harness.evidence.judge import Finding, judge, restated
+from harness.evidence.kept import Kept
 from harness.evidence.measuring import Recorded, measure_recorded
 from harness.evidence.provenance import (
     BASELINE,
@@ -86,11 +88,18 @@ class Bundle:
         return tuple(name for name in required_runs(self.case) if name not in self.runs)
 
 
-def finish_bundle(directory: Path) -> Bundle:
-    """Judges the runs in a directory, writes findings and manifest, and reads everything back."""
+def finish_bundle(directory: Path, kept: Kept | None = None) -> Bundle:
+    """Judges the runs in a directory, writes findings and manifest, and reads everything back.
+
+    Raises:
+        EvidenceError: a file is not what was `kept` of it, or the runs are no evidence.
+    """
+    found = covered(directory) if kept is not None else {}
+    if kept is not None:
+        kept.check(found, but=(FINDINGS,))
     bundle = _compute(directory)
     write_json(directory / FINDINGS, bundle.findings)
-    seal(directory)
+    seal(directory, {name: digest for name, digest in found.items() if name != FINDINGS})
     return read_bundle(directory)
 
 

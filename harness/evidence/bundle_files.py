@@ -15,7 +15,7 @@ time or host are in a separate list.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,26 @@ RECORDED_OF_RUN = (LOG, TIMING, RANKS)  # depends on time or host, for each run
 PAGE_SEAL = "<!-- sha256 {} -->\n"
 
 
-def seal(directory: Path) -> None:
-    """Writes manifest and record: after this, a changed byte is detected."""
+def covered(directory: Path) -> dict[str, str]:
+    """The digest of each file that a manifest or a record will cover, by relative POSIX path.
+
+    Raises:
+        EvidenceError: something is not a plain file.
+    """
     digested, recorded = _files(directory)
-    write_json(directory / MANIFEST, {"format": FORMAT, "files": list_files(directory, digested)})
+    return list_files(directory, [*digested, *recorded])
+
+
+def seal(directory: Path, known: Mapping[str, str] | None = None) -> None:
+    """Writes manifest and record: after this, a changed byte is detected. `known` are digests that are not taken
+    again."""
+    known = known or {}
+    digested, recorded = (
+        {name: known.get(name) or digest_file(directory / name) for name in names} for names in _files(directory)
+    )
+    write_json(directory / MANIFEST, {"format": FORMAT, "files": digested})
     record = {"format": RECORD_FORMAT, "manifest": digest_file(directory / MANIFEST)}
-    write_json(directory / RECORD, {**record, "files": list_files(directory, recorded)})
+    write_json(directory / RECORD, {**record, "files": recorded})
 
 
 def _files(directory: Path) -> tuple[list[str], list[str]]:

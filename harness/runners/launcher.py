@@ -6,6 +6,7 @@ number are outcomes. However this process ends, it leaves no run behind.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from harness.base.errors import EvidenceError
 from harness.base.records import write_json
@@ -28,14 +29,17 @@ from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job, Starter
 from harness.runners.processes import log_tail, own_code
 from harness.runners.profile import CPU, profile_variables
+from harness.runners.protection import KEPT_TENSORS, Guard, only_plain, seen_by, weakest_of
+from harness.runners.protection import start as start_confined
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
-from harness.runs.trace import ENDED, Run, RunOutcome, Scored, Status, Trace, read_trace
+from harness.runs.trace import ENDED, Protection, Run, RunOutcome, Scored, Status, Trace, read_trace
 
 POLL_SECONDS, READ_SECONDS = 0.1, 1.0
 TERMINATE_SECONDS = 2.0
 # What has several processes carry out a job together.
 RANKS_BY: Mapping[Starter, str] = {"msrun": "harness.runners.ranks", "torchrun": "harness.runners.torch_ranks"}
+FIRST_INSIDE = "1"  # the process that starts a run in a namespace of processes
 JOB = "job.json"  # for the process; it names paths of this machine, so it is gone when the process is
 
 OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -83,6 +87,8 @@ class _Running:
     last_step: int = 0
     status: Status | None = None  # how it ended
     last_change: float = dataclasses.field(default_factory=time.monotonic)
+    tensors: Path | None = None  # where they go when it has ended; it writes them into its own directory
+    protection: Protection | None = None
 
     @property
     def directory(self) -> Path:
@@ -100,28 +106,30 @@ def finished(job: Job) -> bool:
     return run.outcome.status == "completed" and run.trace.complete
 
 
-def start_fresh(job: Job, job_file: Path, log: BinaryIO) -> "subprocess.Popen[bytes]":
-    """A fresh interpreter that carries out a job, or that has several carry it out together."""
+def start_fresh(job: Job, job_file: Path, log: BinaryIO, guard: Guard | None = None) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter that carries out a job, or that has several carry it out together; of the subject it has the
+    namespaces of a guard, if that gives any."""
     module = "harness.runners.worker" if job.ranks == 1 else RANKS_BY[job.starter]
-    return subprocess.Popen(
-        [job.python or sys.executable, "-m", module, str(job_file), str(os.getpid())],
-        env={**os.environ, **own_code(job.python), **variables(job.threads, job.device, blocking=job.blocking)},
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    command = [job.python or sys.executable, "-m", module, str(job_file)]
+    environment = {**os.environ, **own_code(job.python), **variables(job.threads, job.device, blocking=job.blocking)}
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+    given = {"env": environment, "start_new_session": True, **streams}
+    if guard is not None and guard.kind == "namespaces" and job.side == "subject":
+        return start_confined([*command, FIRST_INSIDE], seen_by(job, guard), **given)
+    return subprocess.Popen([*command, str(os.getpid())], **given)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
     """An executor with a process for each job: `workers` at a time, or one job that has more processes.
 
-    `start` starts the process of a job from the job's file.
+    `start` starts the process of a job from the job's file. With a `guard` the subject's runs are kept from those of
+    the other sides: by namespaces, or because no other side's run begins before all of them have ended.
     """
 
     workers: int
     start: Start = start_fresh
+    guard: Guard | None = None
 
     def execute(self, jobs: Sequence[Job], case: Case, listener: Listener = no_listener) -> list[Run]:
         """Carries out every job that is not finished; see `Executor`.
@@ -133,17 +141,22 @@ class Launcher:
         Raises:
             KeyboardInterrupt: Ctrl-C or SIGTERM; all runs are ended first and can be resumed.
         """
-        waiting = [job for job in jobs if not finished(job)]
+        waiting, guard = [job for job in jobs if not finished(job)], self._guard()
+        start = functools.partial(start_fresh, guard=guard) if self.start is start_fresh else self.start
+        if guard is not None and guard.kind == "order":
+            waiting.sort(key=lambda job: job.side != "subject")
         running: list[_Running] = []
         with terminate_as_interrupt():
             try:
                 while waiting or running:
-                    while waiting and _may_start(waiting[0], running, self.workers):
-                        running.append(_start(waiting.pop(0), self.start))
+                    while waiting and _may_start(waiting[0], running, self.workers, guard):
+                        running.append(_start(waiting.pop(0), start, guard))
                     time.sleep(POLL_SECONDS)
                     over = [one for one in running if _look(one, case, listener)]
+                    for one in over:
+                        _note_end(one.job, guard)
                     running = [one for one in running if one not in over]
-                    waiting = _without_consequences(waiting, over)
+                    waiting = _without_consequences(waiting, over, guard)
             finally:
                 for one in running:
                     _end(one)
@@ -151,19 +164,33 @@ class Launcher:
                     _record(one, "interrupted", f"interrupted after step {one.last_step}")
         return runs_of(jobs)
 
+    def _guard(self) -> Guard | None:
+        """The guard as it works here: only a fresh process can have namespaces."""
+        if self.guard is None or self.start is start_fresh or self.guard.kind != "namespaces":
+            return self.guard
+        return dataclasses.replace(self.guard, kind="order", why="the runs are forked from one process")
 
-def _without_consequences(waiting: Sequence[Job], over: Sequence[_Running]) -> list[Job]:
+
+def _note_end(job: Job, guard: Guard | None) -> None:
+    if guard is not None:
+        guard.ended(job)
+
+
+def _without_consequences(waiting: Sequence[Job], over: Sequence[_Running], guard: Guard | None) -> list[Job]:
     """The jobs that still start after these ended; the outcome of each other one states why it does not."""
     for why, concerned in _consequences(over):
         for job in filter(concerned, waiting):
             _leave_out(job, why)
+            _note_end(job, guard)
         waiting = [job for job in waiting if not concerned(job)]
     return list(waiting)
 
 
-def _may_start(job: Job, running: Sequence[_Running], workers: int) -> bool:
-    """Whether there is room, and the weights of an inference job are there."""
+def _may_start(job: Job, running: Sequence[_Running], workers: int, guard: Guard | None = None) -> bool:
+    """Whether there is room, the weights of an inference job are there, and no run of the subject could read it."""
     trained = job.arm != "infer" or all(one.job.run != TRAINING for one in running)
+    if guard is not None and guard.kind != "namespaces" and job.side != "subject":
+        trained = trained and all(one.job.side != "subject" for one in running)
     return trained and (not running or sum(one.job.ranks for one in running) + job.ranks <= workers)
 
 
@@ -210,27 +237,37 @@ def terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start(job: Job, start: Start) -> _Running:
+def _start(job: Job, start: Start, guard: Guard | None) -> _Running:
     if job.device == CPU:
         here = job.ranks // (job.nodes.count if job.nodes else 1)
         job = dataclasses.replace(job, cores=cores.reserve(job.threads * here))
     try:
-        return _started(job, start)
+        return _started(job, start, guard)
     except BaseException:
         cores.release(job.cores)
         raise
 
 
-def _started(job: Job, start: Start) -> _Running:
-    directory = Path(job.directory)
+def _started(job: Job, start: Start, guard: Guard | None) -> _Running:
+    directory, tensors = Path(job.directory), job.keep_tensors and Path(job.keep_tensors)
     if not job.resume or not _resumable(directory, job):
         shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
-    resumed_after = _resumed_before(directory)
+    resumed_after, before = _resumed_before(directory)
+    protection = weakest_of(job, guard, before) if guard is not None else None
+    if tensors:
+        job = dataclasses.replace(job, keep_tensors=str(directory / KEPT_TENSORS))
     write_json(directory / JOB, job)
     log = (directory / LOG).open("ab")
     process = start(job, directory / JOB, log)
-    return _Running(job=job, process=process, log=log, resumed_after=resumed_after)
+    return _Running(
+        job=job,
+        process=process,
+        log=log,
+        resumed_after=resumed_after,
+        tensors=tensors or None,
+        protection=protection,
+    )
 
 
 def _resumable(directory: Path, job: Job) -> bool:
@@ -246,16 +283,17 @@ def _resumable(directory: Path, job: Job) -> bool:
     return same and trace.footer is None and resume_step(directory / CHECKPOINT) > 0
 
 
-def _resumed_before(directory: Path) -> tuple[int, ...]:
-    """The steps after which this run was resumed before, and the step after which it is resumed now."""
+def _resumed_before(directory: Path) -> tuple[tuple[int, ...], Protection | None]:
+    """The steps after which this run was resumed before, and the step after which it is resumed now; and the protection
+    that it had before."""
     step = resume_step(directory / CHECKPOINT)
     if not step:
-        return ()
+        return (), None
     try:
-        earlier = read_run(directory).outcome.resumed_after
+        before = read_run(directory).outcome
     except EvidenceError:
-        earlier = ()
-    return (*earlier, step)
+        return (step,), None
+    return (*before.resumed_after, step), before.protection
 
 
 def _look(one: _Running, case: Case, listener: Listener) -> bool:
@@ -288,8 +326,7 @@ def _take_note(one: _Running, listener: Listener) -> None:
     if size == one.size:
         return
     one.size = size
-    read = read_trace(trace) if size and trace.read_bytes().find(b"\n") >= 0 else None
-    if read is not None:
+    if (read := _try_read(trace)) is not None:
         one.last_step = len(read.lines)
         listener(one.job.run, read)
 
@@ -303,12 +340,21 @@ def _judge_end(one: _Running) -> None:
     code = one.process.returncode
     assert code is not None, "it has ended"
     if code == 0 and trace is not None and trace.footer is not None:
+        _put_tensors(one)
         _record(one, *own_end(trace))
         shutil.rmtree(one.directory / CHECKPOINT, ignore_errors=True)
         return
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     where = f"after step {one.last_step} of {one.job.steps}" if one.last_step else "before its first step"
     _record(one, "crashed", f"{how} {where}")
+
+
+def _put_tensors(one: _Running) -> None:
+    """Moves the tensors of a finished run to where the case has them."""
+    left = one.directory / KEPT_TENSORS
+    if one.tensors is not None and left.is_file():
+        one.tensors.parent.mkdir(exist_ok=True)
+        os.replace(left, one.tensors)
 
 
 def own_end(trace: Trace) -> tuple[Status, str]:
@@ -330,12 +376,15 @@ def _try_read(path: Path) -> Trace | None:
 
 def _record(one: _Running, status: Status, detail: str) -> None:
     one.status = status
+    if status not in ENDED:
+        (one.directory / KEPT_TENSORS).unlink(missing_ok=True)
     outcome = RunOutcome(
         status=status,
         last_step=one.last_step,
         detail=detail,
         log_tail="" if status in ENDED else log_tail(one.directory / LOG),
         resumed_after=one.resumed_after,
+        protection=one.protection,
     )
     write_json(one.directory / OUTCOME, outcome)
 
@@ -350,6 +399,7 @@ def _end(one: _Running) -> None:
     one.process.wait()
     one.log.close()
     cores.release(one.job.cores)
+    only_plain(one.directory)
     (one.directory / JOB).unlink(missing_ok=True)
 
 

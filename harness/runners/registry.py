@@ -92,6 +92,12 @@ def find_runner(name: str, task: Task = PRETRAIN) -> str:
     return entry
 
 
+def file_of(name: str) -> Path | None:
+    """The file of a runner that is given as `FILE.py:CLASS`."""
+    file, _, name = name.rpartition(":")
+    return Path(file) if name and file.endswith(SUFFIX) else None
+
+
 def check_policy(case: Case) -> None:
     """Refuses a precision policy that the torch reference cannot follow.
 

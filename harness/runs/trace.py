@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from harness.base.errors import EvidenceError
 from harness.base.numbers import decode_number
-from harness.base.records import encode_json, field_names, read_bytes
+from harness.base.records import LATER, encode_json, field_names, read_bytes
 
 FORMAT = "certify-trace/2"
 NUMBERS = ("loss", "grad_norm", "learning_rate")
@@ -137,18 +137,24 @@ class Trace:
 
 Status = Literal["completed", "non_finite", "crashed", "hung", "interrupted", "missing"]
 ENDED: tuple[Status, ...] = ("completed", "non_finite")  # the run ended by itself
+# What kept a run of the subject from the runs of the other sides, weakest first. `none`: it could read them. `order`:
+# they did not exist yet, but recorded ones could be read. `namespaces`: it could see neither.
+Protection = Literal["none", "order", "namespaces"]
+PROTECTIONS: tuple[Protection, ...] = ("none", "order", "namespaces")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutcome:
     """How a run ended, as recorded by the launcher. `detail` is a sentence, `log_tail` the end of the run's output;
-    `resumed_after` lists the steps after which the run was resumed from a checkpoint."""
+    `resumed_after` lists the steps after which the run was resumed from a checkpoint. `protection` is that of a run of
+    the subject, the weakest of its attempts; None where none was sought."""
 
     status: Status
     last_step: int
     detail: str
     log_tail: str = ""
     resumed_after: tuple[int, ...] = ()
+    protection: Protection | None = field(default=None, metadata=LATER)
 
     @property
     def ended(self) -> bool:

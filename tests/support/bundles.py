@@ -316,7 +316,7 @@ def _write_run(directory: Path, made: _Made, run: str, outcome: RunOutcome | Non
             if kept or steps_left:
                 shown = leaving.left if kept else {}
                 save_file({**shown, **steps_left}, directory / "tensors" / f"{run}.safetensors")
-    write_json(path / OUTCOME, dataclasses.asdict(outcome or _outcome(taken, steps, ended)))
+    write_json(path / OUTCOME, outcome or _outcome(taken, steps, ended))
 
 
 def leave(case: Case, tensors: Tensors) -> Leaving:

@@ -124,7 +124,7 @@ def write(directory: Path, sides: Mapping[Side, TappedRun]) -> Path:
             for step in one.run.trace.steps:
                 writer.append(step)
             writer.finish({})
-        write_json(run / OUTCOME, vars(one.run.outcome))
+        write_json(run / OUTCOME, one.run.outcome)
         write_json(run / TAPS, vars(one.taps))
         (directory / "tensors").mkdir(exist_ok=True)
         save_file(

@@ -1,0 +1,150 @@
+"""What keeps a run of the subject from the answers: the runs of the other sides, and those that were recorded before.
+
+With namespaces of its own a run sees its directory, which it may write, and its inputs, which it may read. It sees
+neither other runs nor other processes, and what it leaves behind ends with it. Where a machine permits no namespaces,
+the subject's runs come first and end before another side's run begins.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.base.code import ROOMS, ROOT
+from harness.runners import confine
+from harness.runners.job import Job
+from harness.runs.files import TRACE
+from harness.runs.trace import PROTECTIONS, Protection
+
+SUBJECT, OTHERS = "subject", ("reference-", "oracle-", "floor-")  # how the names of another side's runs begin
+RECORDED, MADE = ("baselines", "reports"), "certify-runs"  # where recorded answers lie
+BUNDLE = "case.json"  # what makes a directory one
+KEPT_TENSORS = "tensors.safetensors"  # of a run, in its own directory until it has ended
+PROBE_SECONDS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """The protection of the runs in a directory. `why` states why there is no stronger one; empty for `namespaces`.
+
+    `answers` are directories with recorded runs, besides those that are known; `needed` are files that the runs read
+    and that may lie in one of them. `ended` is called with each job whose run has ended, before another run begins.
+    """
+
+    kind: Protection
+    why: str = ""
+    answers: tuple[Path, ...] = ()
+    needed: tuple[Path, ...] = ()
+    ended: Callable[[Job], None] = lambda job: None
+
+
+@functools.cache
+def obstacle() -> str:
+    """Why runs get no namespaces on this machine; empty where they do."""
+    if sys.platform != "linux":
+        return f"{sys.platform} has no namespaces"
+    with tempfile.TemporaryDirectory(prefix="certify-") as name:
+        there = Path(name)
+        (there / "seen").mkdir()
+        (there / "unseen").mkdir()
+        seen = description(there, written=[there / "seen"], read=[], hidden=[], kept=own_files())
+        script = "import os; print(os.listdir('.'), os.getpid())"
+        try:
+            with start([sys.executable, "-I", "-S", "-c", script], seen, cwd=there, stdout=subprocess.PIPE) as started:
+                out, said = started.communicate(timeout=PROBE_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+    if started.returncode or out.split() != [b"['seen']", b"2"]:
+        return (said or out).decode(errors="replace").strip() or f"exit code {started.returncode}"
+    return ""
+
+
+def description(
+    inside: Path, *, written: Iterable[Path], read: Iterable[Path], hidden: Iterable[Path], kept: Iterable[Path]
+) -> dict[str, Any]:
+    """What a confined command sees: of the directory `inside` only the paths it writes and reads; empty places for
+    what is `hidden`; all other files as they are, those below `kept` for reading only."""
+    named = {"written": written, "read": read, "hidden": hidden, "kept": kept}
+    return {"inside": str(inside), **{key: [str(path) for path in paths] for key, paths in named.items()}}
+
+
+def start(command: Sequence[str], seen: Mapping[str, Any], **options: Any) -> "subprocess.Popen[bytes]":
+    """Starts a command so that it sees only this."""
+    held = os.memfd_create("certify")
+    try:
+        os.write(held, json.dumps({**seen, "parent": os.getpid()}).encode())
+        os.lseek(held, 0, os.SEEK_SET)
+        first = [sys.executable, "-I", "-S", confine.__file__, str(held)]
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen([*first, *command], pass_fds=(held,), **given)
+    finally:
+        os.close(held)
+
+
+def own_files() -> list[Path]:
+    """What the runs and this program compute with: its code, and the packages of its interpreter."""
+    paths = [Path(found) for name in ("stdlib", "purelib", "platlib") if (found := sysconfig.get_path(name))]
+    paths += [Path(json.__file__).parents[1]]  # of the interpreter from which a virtual environment was made
+    return sorted({path.resolve() for path in (*paths, *(ROOT / room for room in ROOMS))})
+
+
+def seen_by(job: Job, guard: Guard) -> dict[str, Any]:
+    """What a confined run sees."""
+    directory = Path(job.directory)
+    out = directory.parents[1]
+    inputs = Path(job.inputs)
+    read = [inputs, *([weights] if not (weights := Path(job.weights)).is_relative_to(inputs) else [])]
+    needed = (out, *guard.needed, *own_files())
+    hidden = [path for place in recorded_answers(out, guard.answers) for path in without(place, needed)]
+    return description(out, written=[directory], read=read, hidden=hidden, kept=own_files())
+
+
+def recorded_answers(out: Path, more: Iterable[Path]) -> Iterator[Path]:
+    """The directories in which recorded runs are: of this program, of the working directory, and next to the output."""
+    known = [where / name for where in (ROOT, Path.cwd()) for name in (*RECORDED, MADE)]
+    yield from sorted({path.resolve() for path in (*known, *more) if path.is_dir()})
+    for path in sorted(out.parent.iterdir()):
+        if path != out and path.is_dir() and not path.is_symlink() and (path / BUNDLE).exists():
+            yield path
+
+
+def without(place: Path, needed: Iterable[Path]) -> Iterator[Path]:
+    """What is hidden of a place so that what is needed stays: the place, or all in it that does not hold that."""
+    inside = [path for path in needed if path.is_relative_to(place)]
+    if not inside:
+        yield place
+    elif place not in inside:
+        for path in sorted(place.iterdir()):
+            yield from without(path, inside)
+
+
+def weakest_of(job: Job, guard: Guard, before: Protection | None) -> Protection | None:
+    """The protection of a run that begins now; `before` is that of an earlier attempt. None for another side's run."""
+    if job.side != SUBJECT:
+        return None
+    now = guard.kind
+    if now != "namespaces" and _others_there(Path(job.directory)):
+        now = "none"
+    return now if before is None else min(now, before, key=PROTECTIONS.index)
+
+
+def _others_there(directory: Path) -> bool:
+    """Whether runs of another side are next to a run."""
+    return any(path.name.startswith(OTHERS) and (path / TRACE).exists() for path in directory.parent.iterdir())
+
+
+def only_plain(directory: Path) -> None:
+    """Removes what is neither a file nor a directory from the directory of a run that has ended. A link that a run
+    left would lead a later writer or reader elsewhere, and a pipe would hold it up for ever."""
+    for root, directories, files in os.walk(directory):
+        for name in (*directories, *files):
+            path = Path(root, name)
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,150 @@
+"""What a run of the subject can see and change, by the protection that it has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.certify import case_options
+from harness.certify.flow import prepare
+from harness.certify.jobs import job
+from harness.evidence.bundle import read_run
+from harness.runners.job import Job
+from harness.runners.launcher import Launcher
+from harness.runners.protection import Guard, obstacle, recorded_answers, without
+from harness.runs.trace import Protection, Trace
+from tests.support.examples import options, text_case
+from tests.support.hostile_runners import REACHED, TRIES
+
+HOSTILE = "tests.support.hostile_runners"
+NAMESPACES = "namespaces" if not obstacle() else "order"  # a machine without them is protected by the order alone
+READS = {"read the case", "read a recorded bundle", "read baselines", "read them through the working directory"}
+
+
+class Bench:
+    """A prepared bundle, an earlier one next to it, and recorded answers in the working directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.out = root / "out"
+        for recorded in (root / "earlier" / "case.json", root / "baselines" / "baseline.json"):
+            recorded.parent.mkdir()
+            recorded.write_text("answers")
+        case = text_case(root)
+        self.case, _ = prepare(case, case_options.load_standards(case.standards, case), options(self.out))
+
+    def jobs(self, subject: str, *names: str) -> list[Job]:
+        chosen = options(self.out)
+        made = {name: job(self.case, chosen, name) for name in names}
+        hostile = f"{HOSTILE}:{subject}"
+        return [Job(**{**vars(one), "runner": hostile}) if one.side == "subject" else one for one in made.values()]
+
+    def take(self, kind: Protection, subject: str, *names: str, listener: Any = lambda run, trace: None) -> Any:
+        guard = Guard(kind=kind)
+        return Launcher(workers=2, guard=guard).execute(self.jobs(subject, *names), self.case, listener)
+
+    def reached(self, run: str = "subject-1") -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.out / "runs" / run / REACHED).read_text())
+        return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.chdir(tmp_path)
+    return Bench(tmp_path)
+
+
+def test_in_namespaces_nothing_that_is_tried_succeeds(bench: Bench) -> None:
+    reference, subject = bench.take("namespaces" if not obstacle() else "order", "Tries", "reference-1", "subject-1")
+    assert subject.outcome.status == reference.outcome.status == "completed", subject.outcome
+    assert subject.outcome.protection == NAMESPACES
+    if NAMESPACES == "namespaces":
+        got = {name for name, value in bench.reached().items() if value}
+        assert set(bench.reached()) == set(TRIES) and got == set(), (bench.out / "runs/subject-1/log.txt").read_text()
+
+
+def test_by_order_alone_no_run_of_another_side_is_there_yet_and_everything_else_is_reached(bench: Bench) -> None:
+    reference, subject = bench.take("order", "Tries", "reference-1", "subject-1")
+    assert subject.outcome.status == reference.outcome.status == "completed", subject.outcome
+    assert (reference.outcome.protection, subject.outcome.protection) == (None, "order")
+    found = bench.reached()
+    assert found["list the other runs"] == [] and not found["read the reference's trace"]
+    assert {name for name in READS if found[name]} == READS and found["write the case"]
+
+
+def test_without_namespaces_no_run_of_another_side_overlaps_with_one_of_the_subject(bench: Bench) -> None:
+    seen: list[str] = []
+
+    def listener(run: str, trace: Trace) -> None:
+        seen.append(run.partition("-")[0])
+
+    bench.take("order", "Tries", "reference-1", "subject-1", "reference-lr0", "subject-lr0", listener=listener)
+    assert "reference" not in seen[: len(seen) - seen[::-1].index("subject")]
+
+
+def test_a_subject_that_starts_when_the_reference_has_finished_is_said_to_be_unprotected(bench: Bench) -> None:
+    bench.take("order", "Fake", "reference-1")
+    (subject,) = bench.take("order", "Copies", "subject-1")
+    (reference,) = (read_run(bench.out / "runs" / "reference-1"),)
+    assert subject.trace is not None and reference.trace is not None
+    assert [s.loss for s in subject.trace.steps] == [s.loss for s in reference.trace.steps], "it read all of them"
+    assert subject.outcome.protection == "none"
+
+
+def test_in_namespaces_a_subject_finds_no_numbers_to_copy(bench: Bench) -> None:
+    bench.take("order", "Fake", "reference-1")
+    (subject,) = bench.take(NAMESPACES, "Copies", "subject-1")
+    (reference,) = (read_run(bench.out / "runs" / "reference-1"),)
+    assert subject.trace is not None and reference.trace is not None
+    same = [s.loss for s in subject.trace.steps] == [s.loss for s in reference.trace.steps]
+    assert same == (NAMESPACES != "namespaces") and subject.outcome.protection == (
+        "namespaces" if NAMESPACES == "namespaces" else "none"
+    )
+
+
+def test_in_namespaces_a_process_that_is_left_behind_ends_with_its_run(bench: Bench) -> None:
+    before = (bench.out / "case.json").read_bytes()
+    bench.take(NAMESPACES, "LeavesAProcess", "subject-1")
+    bench.take("order", "Fake", "reference-1", "reference-2", "reference-lr0")
+    if NAMESPACES == "namespaces":
+        assert (bench.out / "case.json").read_bytes() == before
+
+
+def test_links_and_pipes_that_a_run_left_are_gone_before_anything_is_written_there(bench: Bench) -> None:
+    before = (bench.out / "source.json").read_bytes()
+    (run,) = bench.take("order", "LeavesALink", "subject-1")
+    assert run.outcome.status == "completed"
+    assert (bench.out / "source.json").read_bytes() == before
+    assert sorted(p.name for p in (bench.out / "runs" / "subject-1").iterdir()) == [
+        "log.txt", "outcome.json", "timing.jsonl", "trace.jsonl"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("needed", "hidden"),
+    [
+        ((), ["."]),
+        (("a/out",), ["a/other", "b"]),
+        (("a", "b"), []),
+        (("a/out", "b/file"), ["a/other"]),
+        ((".",), []),
+    ],
+)
+def test_what_is_hidden_of_a_place_leaves_what_is_needed(
+    tmp_path: Path, needed: tuple[str, ...], hidden: list[str]
+) -> None:
+    for name in ("a/out/x", "a/other/x", "b/file"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = without(tmp_path, [tmp_path / name for name in needed])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == hidden
+
+
+def test_recorded_answers_are_those_of_the_working_directory_and_every_bundle_next_to_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("baselines", "reports", "certify-runs", "earlier", "notes", "out", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "earlier" / "case.json").touch()
+    found = {path.name for path in recorded_answers(tmp_path / "out", [tmp_path / "mine"]) if tmp_path in path.parents}
+    assert found == {"baselines", "reports", "certify-runs", "earlier", "mine"}

@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator
+from typing import Any
 
 NON_FINITE: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -30,7 +28,3 @@ def decode_number(value: Any) -> float:
     except OverflowError:
         pass
     raise ValueError(f"not a number: {value!r}")
-
-
-# A field of a record that may be not finite.
-Float = Annotated[float, BeforeValidator(decode_number)]

@@ -9,17 +9,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from harness.base.digest import canonical_json, digest_file
 from harness.base.errors import EvidenceError
-from harness.base.numbers import encode_number
+from harness.base.numbers import decode_number, encode_number
 
 # `field(default=None, metadata=LATER)`: records of the same format were written without it. It is left out while it is
 # None, so that they are still read.
 LATER: Mapping[str, bool] = {"later": True}
+
+# A field of a record that may be not finite.
+Float = Annotated[float, BeforeValidator(decode_number)]
 
 LARGEST_BYTES = (
     64 << 20

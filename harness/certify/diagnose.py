@@ -17,7 +17,7 @@ from harness.base.digest import digest_tensors
 from harness.base.errors import EvidenceError, InputError, MissingPrerequisite
 from harness.base.records import read_json, write_json
 from harness.base.whole_files import whole_file
-from harness.cases.case import Case, check_trains, load_case
+from harness.cases.case import Case, as_argument, check_trains, load_case
 from harness.cases.runs_of_a_case import ORACLE, REFERENCE, SUBJECT
 from harness.certify import case_options, environment, flow, prerequisites, workspace
 from harness.certify.estimate import memory_of_a_diagnosis
@@ -65,6 +65,11 @@ def runner_of(bundle: Bundle, side: Side) -> str:
     run = bundle.runs.get(CURVE_OF[side])
     if run is None or run.trace is None:
         raise InputError(f"{bundle.path} holds no trace of {CURVE_OF[side]}; name the runner with --{side}.")
+    if bundle.collected:
+        raise InputError(
+            f"{bundle.path} holds runs that were collected from trainers, which take no step for a diagnosis. Diagnose "
+            f"the case with a runner of the harness: certify diagnose {as_argument(bundle.case.name)}"
+        )
     return run.trace.header.runner
 
 

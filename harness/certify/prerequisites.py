@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base import machine
 from harness.base.errors import InputError, MissingPrerequisite
 from harness.base.records import LATER
 from harness.cases.case import Case, as_argument
@@ -309,16 +310,16 @@ def _gpu(needed: int, python: str) -> Prerequisite:
 
 def _ascend(ranks: int, mindspore: str | None) -> Iterator[Prerequisite]:
     yield _devices(ranks)
-    found = environment.ascend()
+    found = machine.ascend()
     driver, cann = found["driver"], found["cann"]
     yield Prerequisite(
         name="driver",
         met=driver is not None,
-        found=driver or f"no version in {environment.DRIVER_INFO}",
+        found=driver or f"no version in {machine.DRIVER_INFO}",
         remedy="" if driver else "Install the Ascend HDK: driver, then firmware",
     )
-    home = os.environ.get(environment.CANN_HOME)
-    without = f"no version in {Path(home) / environment.CANN_INFO}" if home else f"{environment.CANN_HOME} is not set"
+    home = os.environ.get(machine.CANN_HOME)
+    without = f"no version in {Path(home) / machine.CANN_INFO}" if home else f"{machine.CANN_HOME} is not set"
     yield Prerequisite(
         name="CANN",
         met=cann is not None,
@@ -336,12 +337,12 @@ def _devices(ranks: int) -> Prerequisite:
     remedy = "Is this the right host? In a container, mount devices, driver and npu-smi"
     try:
         done = subprocess.run(
-            ["npu-smi", "info", "-l"], capture_output=True, text=True, timeout=environment.SMI_SECONDS, check=False
+            ["npu-smi", "info", "-l"], capture_output=True, text=True, timeout=machine.SMI_SECONDS, check=False
         )
     except FileNotFoundError:
         return Prerequisite(name="devices", met=False, found="npu-smi is not installed", remedy=remedy)
     except subprocess.TimeoutExpired:
-        found = f"npu-smi gave no answer within {environment.SMI_SECONDS} s"
+        found = f"npu-smi gave no answer within {machine.SMI_SECONDS} s"
         return Prerequisite(name="devices", met=False, found=found, remedy="A device may hang: npu-smi info, dmesg")
     count = re.search(r"Total Count\s*:\s*(\d+)", done.stdout)
     if done.returncode or not count:

@@ -21,6 +21,7 @@ NAME, DISTRIBUTION = "certify", "mindspore-certify"
 class Certify(CommandsOnDemand):
     homes: ClassVar[Mapping[str, str]] = {
         "run": "run:run",
+        "judge": "judge:judge",
         "diagnose": "diagnose:diagnose",
         "verify": "verify:verify",
         "level": "level:level",

@@ -9,6 +9,7 @@ from harness.cli.page_again import PageState, check_page_again
 from harness.cli.terminal import BAD_INPUT, MET, out_console
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import PAGE
+from harness.evidence.summary import collected_notices
 from harness.levels.submission import contradiction, read_submission, statement_files, waiver_objection
 
 
@@ -43,6 +44,7 @@ def verify(
         "digest": read.digest,
         "record": read.record,
         "criteria": len(read.findings),
+        "collected": sorted(read.collected),
         "statements": files,
         "standing": [_stated(one) for one in statements if not against.get(one.digest)],
         "withdrawn": [f"{_stated(one.signed)}; withdrawn: {one.by.statement.reason}" for one in verified.withdrawn],
@@ -66,6 +68,8 @@ def _print_verified(bundle: Bundle, found: dict[str, Any], trusted: bool) -> Non
         show(f"{PAGE} is unverified: {found['page_why']}. Write it again: certify report", "yellow")
     if not found["signed"]:
         show("unsigned: no signature that was verified states who is responsible for this evidence", "yellow")
+    for sentence in collected_notices(bundle):
+        show(sentence, "yellow")
     show(f"{found['criteria']} findings were recomputed from the traces of {len(bundle.runs)} runs")
     for text in found["standing"]:
         show(f"valid: {text}", "green")

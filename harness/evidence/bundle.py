@@ -6,7 +6,7 @@ other findings.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,18 @@ from harness.evidence.bundle_files import (
     covered,
     seal,
 )
+from harness.evidence.collected import (
+    CollectedRun,
+    Drawn,
+    check_different,
+    in_role,
+    is_collected,
+    read_collected,
+    required_of,
+)
 from harness.evidence.judge import Finding, judge, restated
 from harness.evidence.kept import Kept
-from harness.evidence.measuring import Recorded, measure_recorded
+from harness.evidence.measuring import Recorded, measure_recorded, read_batches
 from harness.evidence.provenance import (
     BASELINE,
     ENVIRONMENT,
@@ -63,7 +72,8 @@ class Bundle:
 
     `digest` is the digest of its manifest, `record` that of its record; both are empty before it is finished.
     `baseline` is the source of reference and oracle; None if they ran with the subject. `start` is what was drawn when
-    the runs started; None for a bundle of a version that drew nothing. `timings` holds, by run, the time of each step.
+    the runs started; None for a bundle of a version that drew nothing. `timings` holds, by run, the time of each step;
+    `collected` the runs that a trainer made by itself, with what they left.
     """
 
     path: Path
@@ -81,11 +91,17 @@ class Bundle:
     runs: Mapping[str, Run]
     comparison: Comparison
     findings: tuple[Finding, ...]
+    collected: Mapping[str, CollectedRun] = field(default_factory=dict)
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """The required runs of its case that were not made."""
-        return tuple(name for name in required_runs(self.case) if name not in self.runs)
+        """The required runs that were not made."""
+        return tuple(name for name in required_of(self.case, self.runs, self.collected) if name not in self.runs)
+
+    @property
+    def not_collected(self) -> tuple[str, ...]:
+        """The runs of its case that a bundle of collected runs does without."""
+        return tuple(name for name in required_runs(self.case) if name not in {*self.runs, *self.absent})
 
 
 def finish_bundle(directory: Path, kept: Kept | None = None) -> Bundle:
@@ -165,11 +181,30 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
     Raises:
         EvidenceError: inputs, traces or tensors are not as recorded, or a run does not belong to this case.
     """
+    runs, comparison, _ = _compare(directory, case, inputs)
+    return runs, comparison
+
+
+def _compare(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str, Run], Comparison, dict[str, CollectedRun]]:
+    """The runs, their measurements, and what those runs left that a trainer made by itself.
+
+    Raises:
+        EvidenceError: inputs, traces or tensors are not as recorded, or a run does not belong to this case.
+    """
     runs = {path.name: read_run(path) for path in _children(directory / "runs")}
-    for run in runs.values():
-        _check_role(run, case, directory / "runs" / run.name)
     drawn = directory / "inputs"
     check_batches(drawn, inputs)
+    collected = {
+        name: read_collected(directory / "runs" / name, run.trace)
+        for name, run in runs.items()
+        if run.trace is not None and is_collected(run.trace)
+    }
+    if collected:
+        check_different(directory, collected)
+        batches = Drawn(read_batches(drawn))
+        runs |= {name: in_role(runs[name], name, case, inputs, batches, left) for name, left in collected.items()}
+    for run in runs.values():
+        _check_role(run, case, directory / "runs" / run.name)
     kept = case.evidence == "tensors"
     digests, weights = digests_of_weights(drawn, inputs, kept=kept), read_weights(drawn / WEIGHTS) if kept else {}
     _check_owners(directory / "tensors", runs)
@@ -183,9 +218,10 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
         runs=runs,
         left={name: tensors for name, (tensors, _) in left.items()},
         steps={name: steps for name, (_, steps) in left.items()},
+        collected=collected,
     )
     try:
-        return runs, measure_recorded(recorded)
+        return runs, measure_recorded(recorded), collected
     except ArithmeticError as error:  # numbers that no run gives, such as counts of 0
         raise EvidenceError(f"The numbers in {directory} cannot be compared: {error}.") from None
 
@@ -214,7 +250,7 @@ def _compute(directory: Path) -> Bundle:
     case = _read_case(directory / CASE)
     standards = tuple(_read_standard(directory / "standards", name) for name in case.standards)
     inputs = parse(Inputs, read_json(directory / INPUTS), directory / INPUTS)
-    runs, comparison = compare_runs(directory, case, inputs)
+    runs, comparison, collected = _compare(directory, case, inputs)
     source, baseline = read_source(directory / SOURCE), _used_baseline(directory, case, runs)
     _check_code(directory, runs, source, baseline)
     findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
@@ -234,6 +270,7 @@ def _compute(directory: Path) -> Bundle:
         runs=runs,
         comparison=comparison,
         findings=findings,
+        collected=collected,
     )
 
 

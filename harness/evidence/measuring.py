@@ -1,7 +1,7 @@
 """The measurements of the runs of a case, by its task, and the differences of two runs of one name."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from harness.comparison.inference import ExpectedInference, inference_difference
 from harness.comparison.measurement import Comparison, Tensors
 from harness.comparison.reach import reached
 from harness.comparison.training import Expected, compare_steps, measure
+from harness.evidence.collected import CollectedRun, Drawn, required_of, without_what_was_not_collected
 from harness.evidence.judge import statistic
 from harness.runs.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
 from harness.runs.inputs import BATCHES, Inputs, read_tensors
@@ -27,7 +28,7 @@ from harness.runs.trace import Run
 class Recorded:
     """Everything that the measurements of a case are computed from: the directory of its inputs, their record, the
     digests of the weights and the weights, the runs, and what each run left of its tensors, and of its steps. A case
-    whose evidence is sketches has no weights."""
+    whose evidence is sketches has no weights. `collected` are the runs that a trainer made by itself."""
 
     case: Case
     directory: Path
@@ -37,6 +38,7 @@ class Recorded:
     runs: Mapping[str, Run]
     left: Mapping[str, Tensors]
     steps: Mapping[str, Tensors]
+    collected: Mapping[str, CollectedRun] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +59,13 @@ def measure_recorded(recorded: Recorded) -> Comparison:
     return MEASUREMENTS[recorded.case.task.name].measure(recorded)
 
 
-def expected_of(case: Case, inputs: Inputs, weights: Mapping[str, str]) -> Expected:
-    """The required inputs of every training run of a case; `weights` are the digests of its weights."""
+def expected_of(
+    case: Case, inputs: Inputs, weights: Mapping[str, str], runs: tuple[str, ...] | None = None
+) -> Expected:
+    """The required inputs of every training run of a case; `weights` are the digests of its weights, `runs` the runs
+    that there must be (None: those of the case)."""
     return Expected(
-        runs=required_runs(case),
+        runs=required_runs(case) if runs is None else runs,
         inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
         weights=weights,
         alignment=expected_alignment(case),
@@ -69,20 +74,24 @@ def expected_of(case: Case, inputs: Inputs, weights: Mapping[str, str]) -> Expec
 
 
 def _measure_training(recorded: Recorded) -> Comparison:
-    expected = expected_of(recorded.case, recorded.inputs, recorded.digests)
+    required = required_of(recorded.case, recorded.runs, recorded.collected)
+    expected = expected_of(recorded.case, recorded.inputs, recorded.digests, required)
     tensors = {"weights": recorded.weights, **recorded.left}
     found = measure(recorded.runs, expected, tensors, recorded.steps)
-    inputs = reached(recorded.case, _batches(recorded))
+    batches = read_batches(recorded.directory)
+    inputs = reached(recorded.case, batches)
+    if recorded.collected:
+        found = without_what_was_not_collected(found, recorded.runs, recorded.collected, Drawn(batches))
     return Comparison(measurements={**found.measurements, **{one.name: one for one in inputs}})
 
 
-def _batches(recorded: Recorded) -> dict[str, npt.NDArray[Any]]:
-    """Tokens [steps, B, S + 1] and loss mask [steps, B, S].
+def read_batches(directory: Path) -> dict[str, npt.NDArray[Any]]:
+    """Tokens [steps, B, S + 1] and loss mask [steps, B, S] of a directory of inputs.
 
     Raises:
         EvidenceError: they cannot be read, or are none.
     """
-    path = recorded.directory / BATCHES
+    path = directory / BATCHES
     batches = read_tensors(path)
     tokens, mask = batches.get("tokens"), batches.get("loss_mask")
     fitting = (

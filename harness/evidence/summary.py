@@ -1,17 +1,20 @@
 """A summary of a bundle: whether it can be diagnosed, what failed first, and remarks."""
 
+from collections.abc import Iterator
+
 from harness.comparison.catalogue import CATALOGUE, REFERENCE_ERRORS
 from harness.comparison.operators import biased
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome
+from harness.runs.collected import PREFIX
 
 BY_AN_OPERATOR = 100.0  # errors of the reference; measured of a loss by such operators: 2 to 6
 
 
 def can_be_diagnosed(bundle: Bundle) -> bool:
-    """Whether `certify diagnose` applies to a bundle: it needs complete training runs and a failure."""
+    """Whether `certify diagnose` applies to a bundle: it needs complete training runs of the harness and a failure."""
     failed = any(finding.outcome is Outcome.FAIL for finding in bundle.findings)
-    return bundle.case.task.judges_steps and failed and not broken_names(bundle)
+    return bundle.case.task.judges_steps and failed and not bundle.collected and not broken_names(bundle)
 
 
 def remarks(bundle: Bundle) -> tuple[str, ...]:
@@ -61,3 +64,13 @@ def failing_step(finding: Finding) -> int | None:
         one.first_beyond for one in finding.judged if one.outcome is Outcome.FAIL and isinstance(one.first_beyond, int)
     ]
     return min(steps, default=None)
+
+
+def collected_notices(bundle: Bundle) -> Iterator[str]:
+    """Which runs a trainer made by itself, and which runs of the case are missing for that."""
+    for name in sorted(bundle.collected):
+        trace = bundle.runs[name].trace
+        by = trace.header.runner.removeprefix(PREFIX) if trace else "unknown"
+        yield f"{name} was collected from the trainer {by}; the harness did not run it."
+    if bundle.not_collected:
+        yield f"Not collected, and so not judged: {', '.join(bundle.not_collected)}."

@@ -12,11 +12,12 @@ from enum import StrEnum
 
 from harness.attestation import Role
 from harness.base.text import listed
-from harness.cases.runs_of_a_case import SUBJECT
+from harness.cases.runs_of_a_case import SUBJECT, role
 from harness.cases.task import TaskName
 from harness.evidence.again import run_again
 from harness.evidence.agreement import differences
 from harness.evidence.bundle import Bundle
+from harness.evidence.collected import collecting_code
 from harness.evidence.floor import common_floor
 from harness.evidence.judge import Finding, Outcome
 from harness.levels.scope import Scope, scope
@@ -43,6 +44,7 @@ class Level(StrEnum):
 
 
 VALID_DAYS = 180
+SHORT = 12  # digits of a digest in a sentence
 LAST = datetime.max.replace(microsecond=0, tzinfo=UTC)  # of the calendar
 # The criteria without which a model is not "complete and usable". No waiver applies to these or to those of a task.
 WORKS = ("runs-complete", "runs-finite")
@@ -307,13 +309,19 @@ def _listed(open_: Sequence[Finding], others: Sequence[Finding], waived: dict[st
 
 
 def _committed(bundle: Bundle) -> Requirement:
-    """The source of everything that ran; a baseline has a source of its own."""
+    """The source of everything that ran; a baseline has a source of its own. A run that a trainer made by itself was
+    collected by the code of the same revision."""
     sources = [("", bundle.source), *([("baseline: ", bundle.baseline.source)] if bundle.baseline else [])]
+    other = [
+        f"{name} was collected by other code ({str(code)[:SHORT]})"
+        for name in bundle.collected
+        if (code := collecting_code(bundle.runs[name])) != bundle.source.sha256
+    ]
     return Requirement(
         level=Level.VALIDATED,
         text="Run from a committed source revision",
-        met=all(source.revision is not None and not source.dirty for _, source in sources),
-        detail="; ".join(f"{of}{source.state}" for of, source in sources),
+        met=not other and all(source.revision is not None and not source.dirty for _, source in sources),
+        detail="; ".join([*(f"{of}{source.state}" for of, source in sources), *other]),
     )
 
 
@@ -330,6 +338,11 @@ def _measured(bundle: Bundle) -> Requirement:
         f"the {side} is {', '.join(sorted(ran)) or 'missing'}"
         for side, shipped in measured_by.items()
         if (ran := _runners(bundle, side)) != {shipped}
+    ]
+    foreign += [
+        f"{name} was collected from a trainer of its own"
+        for name in sorted(bundle.collected)
+        if (role(name, bundle.case) or ("", ""))[0] in measured_by
     ]
     result, results = rule.exact
     errors = {side: bundle.comparison[f"oracle.{result}.{side}"].values for side in ("reference", "subject")}

@@ -10,11 +10,15 @@ from typing import Any
 
 from harness.cases.runs_of_a_case import SUBJECT
 from harness.evidence.bundle import Bundle
+from harness.runs.collected import PREFIX as COLLECTED
 from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config
 
 NOT_STATED = "not stated"
 OWN, MINDFORMERS = "qwen3_model", "mindformers"
-OTHERS = {"harness.runners.mindformers_subject:MindFormersSubject": MINDFORMERS}
+OTHERS = {
+    "harness.runners.mindformers_subject:MindFormersSubject": MINDFORMERS,
+    f"{COLLECTED}{MINDFORMERS}": MINDFORMERS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

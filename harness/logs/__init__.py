@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.base.numbers import Float
-from harness.base.records import read_record
+from harness.base.records import Float, read_record
 
 FORM = "certify-import/1"
 PRINTED = ("loss", "grad_norm", "learning_rate")  # the numbers that logs have

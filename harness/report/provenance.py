@@ -15,6 +15,7 @@ import yaml
 from harness.cases.case import Case
 from harness.evidence.bundle import Bundle
 from harness.evidence.provenance import Baseline, Source
+from harness.evidence.summary import collected_notices
 from harness.evidence.timing import read_timing
 from harness.report.words import Fact, Mark, count, duration, number, purpose
 from harness.runs.files import TIMING
@@ -89,6 +90,7 @@ def build_provenance(bundle: Bundle, inputs: tuple[Fact, ...]) -> Provenance:
         runs=rows,
         notices=(
             *([_from_baseline(bundle.baseline)] if bundle.baseline else []),
+            *collected_notices(bundle),
             *(f"{row.name} was {row.resumed}." for row in rows if row.resumed),
         ),
         timed=any(row.per_step != UNKNOWN for row in rows),
@@ -245,8 +247,11 @@ def _commands(bundle: Bundle) -> tuple[Command, ...]:
         line="certify diagnose BUNDLE", purpose="Names the module, gradient or check that differs first."
     )
     return (
-        Command(line=shlex.join(bundle.occasion.command), purpose="Repeats this run."),
-        *([diagnose] if bundle.case.task.judges_steps else []),
+        Command(
+            line=shlex.join(bundle.occasion.command),
+            purpose="Judges these runs again." if bundle.collected else "Repeats this run.",
+        ),
+        *([diagnose] if bundle.case.task.judges_steps and not bundle.collected else []),
         Command(line="certify verify BUNDLE", purpose="Checks every byte and recomputes everything."),
         Command(
             line="certify level DIRECTORY --trust TRUST.yaml",

@@ -34,6 +34,12 @@ SENTENCES: Mapping[str, str] = {
     "Measured on <device>. It holds for no other device, layout or precision.": (
         "在 {device} 上测得。对其他设备、并行切分或精度无效。"
     ),
+    "<run> was collected from the trainer <name>; the harness did not run it.": (
+        "{run} 采集自训练器 {name},并非由本框架运行。"
+    ),
+    "Not collected, and so not judged: <runs>.": "未采集,因此未判定:{runs}。",
+    "<run> was collected from a trainer of its own": "{run} 采集自用户自己的训练器",
+    "<run> was collected by other code (<digest>)": "{run} 由其他版本的代码采集({digest})",
     # requirements of levels
     "Judged against the official standard of this version": "按本版本的官方标准判定",
     "the official standard is not in this bundle": "此证据包中没有官方标准",

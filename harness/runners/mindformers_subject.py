@@ -29,12 +29,12 @@ from mindformers.parallel_core.training_graph.transformer.norm import FusedRMSNo
 from mindspore import Parameter, Tensor, nn, ops
 from safetensors.numpy import load_file, save_file
 
-from harness.cases.alignment import alignment
 from harness.cases.case import Case
 from harness.runners.mindformers_on_cpu import replace_operators
 from harness.runners.mindspore_subject import build_schedule, mindspore_operators, prepare_process
 from harness.runners.protocol import Numbers, Setting, Tensors
 from harness.runners.registry import check_mindformers
+from harness.runs.alignment import alignment
 from harness.runs.operators import Operator
 from qwen3_model.weights import set_parameters
 
@@ -164,7 +164,7 @@ class MindFormersSubject:
         return mindspore_operators()
 
     def alignment(self) -> dict[str, Any]:
-        """What was built, read off its cells: see `harness.cases.alignment`."""
+        """What was built, read off its cells: see `harness.runs.alignment`."""
         optimizer, asked, clip_grad = self._optimizer, self._case.optimizer, self._case.training.clip_grad
         decay = {p.name: float(rate) for p, rate in zip(optimizer.parameters, optimizer.weight_decay, strict=True)}
         return alignment(

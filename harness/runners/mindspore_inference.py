@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from harness.cases.alignment import model_alignment
 from harness.cases.case import Case
 from harness.runners.inference_worker import SEED, TEMPERATURE, TOP_K, TOP_P, answers
 from harness.runners.mindspore_subject import prepare_process
 from harness.runners.profile import recorded
 from harness.runners.protocol import Likelihoods, Setting, Tensors
+from harness.runs.alignment import model_alignment
 from harness.runs.evaluation import Evaluation
 from harness.runs.trace import EvaluationTask
 from qwen3_model.chat import ChatTemplate

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, ops
 
-from harness.cases.alignment import alignment
 from harness.cases.case import Case
 from harness.runners.mindspore_taps import MindSporeTaps
 from harness.runners.profile import Settings, recorded, settings_of
 from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
+from harness.runs.alignment import alignment
 from harness.runs.operators import Operator
 from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
@@ -86,7 +86,7 @@ class MindSporeSubject:
         return mindspore_operators()
 
     def alignment(self) -> dict[str, Any]:
-        """What was built: see `harness.cases.alignment`."""
+        """What was built: see `harness.runs.alignment`."""
         trainer = self._trainer
         return alignment(
             model=trainer.model.config.to_hf(),

@@ -8,13 +8,13 @@ import numpy.typing as npt
 import torch
 from transformers import AutoTokenizer
 
-from harness.cases.alignment import model_alignment
 from harness.cases.case import Case
 from harness.runners.inference_worker import GREEDY
 from harness.runners.lm_evaluation import LM_EVAL, LogitsLM, evaluate
 from harness.runners.oracle import logits
 from harness.runners.protocol import Likelihoods, Setting, Tensors
 from harness.runners.torch_training import prepare_torch, torch_provenance
+from harness.runs.alignment import model_alignment
 from harness.runs.evaluation import DECODED, Evaluation
 from harness.runs.trace import EvaluationTask
 

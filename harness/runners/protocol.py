@@ -72,7 +72,7 @@ class Runner(Protocol):
         """Every parameter by its Hugging Face name, as it is while no step is taken."""
 
     def alignment(self) -> dict[str, Any]:
-        """Configuration and optimizer as they were built, in the keys of `harness.cases.alignment.alignment`."""
+        """Configuration and optimizer as they were built, in the keys of `harness.runs.alignment.alignment`."""
 
     def save(self, directory: Path) -> None:
         """Writes all that a run needs to continue bit for bit."""
@@ -103,7 +103,7 @@ class Answerer(Protocol):
         """Every parameter by its Hugging Face name."""
 
     def alignment(self) -> dict[str, Any]:
-        """The configuration as it was built, in the keys of `harness.cases.alignment.model_alignment`."""
+        """The configuration as it was built, in the keys of `harness.runs.alignment.model_alignment`."""
 
     def provenance(self) -> dict[str, Any]:
         """Versions and settings that the answers depend on, as JSON values without time or host."""

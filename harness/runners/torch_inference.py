@@ -12,7 +12,6 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from harness.cases.alignment import model_alignment
 from harness.cases.case import Case
 from harness.runners.hugging_face import cache_of, config_of, rendered, transformers
 from harness.runners.inference_worker import TEMPERATURE, TOP_K, TOP_P, answers, uniforms
@@ -20,6 +19,7 @@ from harness.runners.lm_evaluation import LM_EVAL, evaluate
 from harness.runners.protocol import Likelihoods, Setting, Tensors
 from harness.runners.torch_reference import build_model, precision
 from harness.runners.torch_training import prepare_torch, torch_provenance
+from harness.runs.alignment import model_alignment
 from harness.runs.evaluation import Evaluation
 from harness.runs.trace import EvaluationTask
 

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.cases.alignment import alignment
 from harness.cases.case import Case
 from harness.runners.hugging_face import transformers
 from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
 from harness.runners.torch_device import find_device, make_deterministic, provenance_of
 from harness.runners.torch_processes import ALONE, OneProcess, choose_device, clip, grad_norm
+from harness.runs.alignment import alignment
 from harness.runs.operators import Operator
 from harness.runs.places import LOSS, TABLES
 
@@ -222,7 +222,7 @@ class TorchTrainer(ABC):
         """The fields of `config.json` as the model was built with them."""
 
     def alignment(self) -> dict[str, Any]:
-        """What was built: see `harness.cases.alignment`."""
+        """What was built: see `harness.runs.alignment`."""
         decayed = {id(p) for group in self._optimizer.param_groups if group["weight_decay"] for p in group["params"]}
         group = self._optimizer.param_groups[0]
         beta1, beta2 = group["betas"]

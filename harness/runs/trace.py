@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from harness.base.errors import EvidenceError
 from harness.base.numbers import decode_number
 from harness.base.records import LATER, encode_json, field_names, read_bytes
+from harness.runs.collected import omitted
 
 FORMAT = "certify-trace/2"
 NUMBERS = ("loss", "grad_norm", "learning_rate")
@@ -132,7 +133,15 @@ class Trace:
 
     @property
     def first_non_finite(self) -> Step | Scored | None:
-        return next((line for line in self.lines if not line.finite), None)
+        """The first line with a number that is not finite, apart from what was not collected."""
+        absent = omitted(self.header.provenance)
+        return next((line for line in self.lines if not _finite(line, absent)), None)
+
+
+def _finite(line: Step | Scored, absent: frozenset[str]) -> bool:
+    if not absent or isinstance(line, Scored):
+        return line.finite
+    return all(math.isfinite(getattr(line, name)) for name in NUMBERS if name not in absent)
 
 
 Status = Literal["completed", "non_finite", "crashed", "hung", "interrupted", "missing"]

@@ -13,8 +13,7 @@ from pydantic import BaseModel
 
 from harness.base.digest import canonical_json
 from harness.base.errors import EvidenceError
-from harness.base.numbers import Float
-from harness.base.records import encode, encode_json, parse, read_json, read_record, write_json
+from harness.base.records import Float, encode, encode_json, parse, read_json, read_record, write_json
 
 FORM = "test-record/1"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.base import machine
 from harness.certify import environment
 from harness.certify.jobs import ALL_SIDES, RECORDED_SIDES
 from harness.certify.prerequisites import Needs, Prerequisite, needs, prerequisites, together
@@ -25,14 +26,14 @@ def ascend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (home / "compiler" / "version.info").write_text("Version=8.5.0\nversion_dir=8.5.0\n")
     smi(tmp_path, SMI.format(count=4))
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    monkeypatch.setenv(environment.CANN_HOME, str(home))
-    monkeypatch.setattr(environment, "DRIVER_INFO", tmp_path / "driver.info")
+    monkeypatch.setenv(machine.CANN_HOME, str(home))
+    monkeypatch.setattr(machine, "DRIVER_INFO", tmp_path / "driver.info")
     monkeypatch.setattr(environment, "packages", lambda: {"mindspore": "2.9.0", "torch": None})
     return tmp_path
 
 
-def smi(machine: Path, script: str) -> None:
-    path = machine / "bin" / "npu-smi"
+def smi(there: Path, script: str) -> None:
+    path = there / "bin" / "npu-smi"
     path.write_text(script)
     path.chmod(0o755)
 
@@ -66,8 +67,8 @@ def test_of_a_machine_without_any_of_it_each_thing_is_named_and_how_to_fix_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv(environment.CANN_HOME, raising=False)
-    monkeypatch.setattr(environment, "DRIVER_INFO", Path("/nowhere/version.info"))
+    monkeypatch.delenv(machine.CANN_HOME, raising=False)
+    monkeypatch.setattr(machine, "DRIVER_INFO", Path("/nowhere/version.info"))
     monkeypatch.setattr(environment, "packages", lambda: {"mindspore": None})
     found = unmet(tmp_path)
     assert [(name, one.found) for name, one in found.items()] == [

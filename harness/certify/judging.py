@@ -1,0 +1,213 @@
+"""From runs that trainers made by themselves to a bundle, its findings, level and page.
+
+Takes a case, a reference (a recorded baseline, or a collected run) and the collected runs of a subject. The case's
+inputs are drawn here again; each run is compared with them row by row. Nothing is run.
+"""
+
+import datetime
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.errors import InputError
+from harness.base.records import write_json
+from harness.cases.case import Case, check_trains
+from harness.cases.runs_of_a_case import (
+    REFERENCE,
+    REFERENCE_LR_ZERO,
+    REFERENCE_REPEAT,
+    SUBJECT,
+    SUBJECT_LR_ZERO,
+    SUBJECT_REPEAT,
+    role,
+)
+from harness.certify import environment
+from harness.certify.baseline import check_drawn, find_baseline, place
+from harness.certify.case_options import named_by_digest
+from harness.certify.jobs import Options, recorded_jobs
+from harness.certify.start import draw_start
+from harness.certify.workspace import claimed
+from harness.corpus.draw import draw_inputs
+from harness.evidence.bundle import Bundle, finish_bundle
+from harness.evidence.bundle_files import CASE, INPUTS, RUN
+from harness.evidence.collected import CollectedRun, is_collected, read_collected
+from harness.evidence.provenance import BASELINE, ENVIRONMENT, SOURCE, START, Occasion, Start
+from harness.levels.rule import Certificate, certify
+from harness.levels.submission import submitted
+from harness.report import write_report
+from harness.runs.collected import RECORD, ROWS
+from harness.runs.files import OUTCOME, TIMING, TRACE
+from harness.runs.inputs import WEIGHTS, weights_files
+from harness.runs.trace import Arm, RunOutcome, Side, Trace, read_trace
+from harness.standards import Standard
+
+# The runs of a side that can be collected, by arm, in the order in which they are given.
+ROLES: Mapping[Side, Mapping[Arm, tuple[str, ...]]] = {
+    "reference": {"train": (REFERENCE, REFERENCE_REPEAT), "lr_zero": (REFERENCE_LR_ZERO,)},
+    "subject": {"train": (SUBJECT, SUBJECT_REPEAT), "lr_zero": (SUBJECT_LR_ZERO,)},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """A collected run that was given: its directory, the trace in it, and what else it left."""
+
+    directory: Path
+    trace: Trace
+    left: CollectedRun
+
+
+def judge_collected(
+    case: Case,
+    standards: Sequence[Standard],
+    references: Sequence[Path],
+    subjects: Sequence[Path],
+    out: Path,
+    command: Sequence[str],
+) -> tuple[Bundle, Certificate]:
+    """Judges collected runs and writes bundle and page.
+
+    Raises:
+        CertifyError: the case, a run, the baseline or the output directory cannot be used.
+    """
+    check_trains(case, "Collected runs are judged step by step")
+    given = assigned("subject", [read_given(path) for path in subjects])
+    recorded = _baseline_of(references)
+    if recorded is None:
+        given |= assigned("reference", [read_given(path) for path in references])
+    _check_steps(case, given)
+    options = Options(out=out, command=tuple(command))
+    with claimed(out, resume=False):
+        case = _prepare(case, standards, given, recorded, options)
+    if case.evidence == "sketches":
+        for path in weights_files(out / "inputs" / WEIGHTS):
+            path.unlink(missing_ok=True)
+    now = datetime.datetime.now(datetime.UTC)
+    submission = submitted(finish_bundle(out), None, now)
+    certificate = certify(submission, now)
+    write_report(submission, certificate)
+    return submission.bundle, certificate
+
+
+def read_given(directory: Path) -> Given:
+    """A collected run, by its directory or its trace.
+
+    Raises:
+        InputError: there is none.
+        EvidenceError: it was changed after it was collected.
+    """
+    place = directory.parent if directory.name == TRACE else directory
+    if not (place / TRACE).is_file():
+        raise InputError(
+            f"{directory} is no collected run: it has no {TRACE}. Give the directory that the collector wrote, or as "
+            "--reference the directory of a recorded baseline."
+        )
+    trace = read_trace(place / TRACE)
+    if not is_collected(trace):
+        raise InputError(
+            f"{place / TRACE} is the trace of {trace.header.run}, a run of the harness, and not of a collector. Compare"
+            f" it with another one: certify compare {place / TRACE} OTHER"
+        )
+    return Given(directory=place, trace=trace, left=read_collected(place, trace))
+
+
+def assigned(side: Side, runs: Sequence[Given]) -> dict[str, Given]:
+    """The runs of a side by name: the first that trains, its repeat, and the one with learning rate 0.
+
+    Raises:
+        InputError: there are more of a kind than the case has, or none that trains.
+    """
+    found: dict[str, Given] = {}
+    for one in runs:
+        names = ROLES[side].get(one.trace.header.arm, ())
+        free = next((name for name in names if name not in found), None)
+        if free is None:
+            raise InputError(
+                f"{one.directory} is one {one.trace.header.arm} run too many of the {side}: {len(names)} are judged."
+            )
+        found[free] = one
+    if ROLES[side]["train"][0] not in found:
+        raise InputError(f"No run of the {side} trains: give one that was collected with arm 'train'.")
+    return found
+
+
+def _check_steps(case: Case, given: Mapping[str, Given]) -> None:
+    for name, one in given.items():
+        known = role(name, case)
+        steps = case.steps_of(*known) if known else 0
+        if one.trace.header.steps != steps:
+            raise InputError(
+                f"{one.directory} was collected for {one.trace.header.steps} steps, and {name} of {case.name} has "
+                f"{steps}. Train as many steps as the case has, or give a case with other training.steps."
+            )
+
+
+def _baseline_of(references: Sequence[Path]) -> Path | None:
+    """The directory of a recorded baseline, if that is what the reference is."""
+    found = [path for path in references if (path / BASELINE).is_file()]
+    if found and len(references) > 1:
+        raise InputError(f"{found[0]} is a baseline, which holds every run of the reference: give it alone.")
+    return found[0] if found else None
+
+
+def _prepare(
+    case: Case, standards: Sequence[Standard], given: Mapping[str, Given], recorded: Path | None, options: Options
+) -> Case:
+    """Everything of the bundle but what is concluded; what makes it resumable comes last, so that an error leaves
+    nothing."""
+    out = options.out
+    inputs = draw_inputs(case, out / "inputs")
+    if recorded is not None:
+        if recorded.name != case.name:
+            raise InputError(f"{recorded} is the baseline of another case than {case.name}.")
+        jobs = recorded_jobs(case, options)
+        check_drawn(find_baseline(recorded.parent, case, jobs), named_by_digest(case, inputs), inputs)
+        place(recorded.parent, recorded.name, out, jobs)
+    case = named_by_digest(case, inputs)
+    write_json(out / CASE, case.record())
+    for standard in standards:
+        write_json(out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
+    (out / "tensors").mkdir(exist_ok=True)
+    for name, one in given.items():
+        _copy(one, out / "runs" / name)
+    first = given[SUBJECT].left.record
+    started = min(datetime.datetime.fromisoformat(one.left.record.started) for one in given.values())
+    write_json(out / ENVIRONMENT, first.environment)
+    write_json(out / SOURCE, environment.source())
+    # Of the subject and not of this judgement, so that one run that is judged twice is one run.
+    write_json(out / START, Start(nonce=first.nonce, committed=draw_start().committed))
+    occasion = Occasion(
+        command=options.command,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(math.fsum(one.left.timing.total for one in given.values()), 1),
+        host=first.host,
+    )
+    write_json(out / RUN, occasion)
+    write_json(out / INPUTS, inputs)
+    return case
+
+
+def _copy(one: Given, directory: Path) -> None:
+    directory.mkdir(parents=True)
+    for name in (TRACE, TIMING, RECORD):
+        if (one.directory / name).is_file():
+            shutil.copyfile(one.directory / name, directory / name)
+    shutil.copytree(one.directory / ROWS, directory / ROWS)
+    write_json(directory / OUTCOME, outcome_of(one))
+
+
+def outcome_of(one: Given) -> RunOutcome:
+    """How a collected run ended, by its trace."""
+    trace, steps = one.trace, len(one.trace.steps)
+    taken = f"{steps} of {trace.header.steps} steps"
+    resumed = one.left.record.resumed_after
+    if (bad := trace.first_non_finite) is not None:
+        return RunOutcome(
+            status="non_finite", last_step=steps, detail=f"not finite at step {bad.step}", resumed_after=resumed
+        )
+    if not trace.complete:
+        detail = f"{taken} were collected, and the collector was not ended"
+        return RunOutcome(status="interrupted", last_step=steps, detail=detail, resumed_after=resumed)
+    return RunOutcome(status="completed", last_step=steps, detail=taken, resumed_after=resumed)

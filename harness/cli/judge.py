@@ -1,0 +1,61 @@
+"""`certify judge`: judges runs that trainers made by themselves, from what the collector wrote."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cases.case import load_case
+from harness.certify import case_options, workspace
+from harness.certify.judging import judge_collected
+from harness.cli.options import (
+    CaseArgument,
+    DataOption,
+    JsonOption,
+    LayersOption,
+    ModelOption,
+    TextOption,
+    TokenizerOption,
+    VocabularyOption,
+)
+from harness.cli.run import exit_code
+from harness.cli.verdict import print_verdict
+from harness.levels.rule import Level
+
+
+def judge(
+    case: CaseArgument,
+    reference: Annotated[
+        list[Path],
+        typer.Option(help="Directory of a recorded baseline, or of a collected run; of several, give each."),
+    ],
+    subject: Annotated[list[Path], typer.Option(help="Directory of a collected run; of several, give each.")],
+    text: TextOption = None,
+    data: DataOption = None,
+    tokenizer: TokenizerOption = None,
+    model: ModelOption = None,
+    layers: LayersOption = None,
+    vocab: VocabularyOption = None,
+    standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
+    level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for the bundle; default: a new one under certify-runs/.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Judge collected runs: the runs of mindformers' Trainer, of Hugging Face's Trainer, or of any loop.
+
+    The inputs of the case are drawn again, and every row that a run read is compared with them. What was not collected
+    is INCONCLUSIVE. Next to a recorded baseline, a collected subject can reach what any subject can; a collected
+    reference carries no Validated. Exit codes are those of 'certify run'.
+    """
+    chosen = case_options.with_options(
+        load_case(case), text=text, data=data, tokenizer=tokenizer, model=model, layers=layers, vocabulary=vocab
+    )
+    chosen, standards = case_options.judged_by(chosen, standard or ())
+    directory = out or workspace.new_directory(Path("certify-runs"), chosen.name)
+    command = ("certify", *sys.argv[1:])
+    bundle, certificate = judge_collected(chosen, standards, reference, subject, directory, command)
+    print_verdict(bundle, certificate, as_json)
+    return exit_code(bundle, certificate, level)

@@ -1,0 +1,335 @@
+"""The collector of one run: `begin` once, `step` once a step, `end` once.
+
+Every line is on disk before the next step begins. A run that is killed leaves a trace without its end; a run that is
+resumed after a checkpoint goes on in the same directory. Over several ranks each has a collector of its own, of which
+the reporting one writes the trace; every rank writes the digests of the rows that it read.
+"""
+
+import functools
+import json
+import math
+import os
+import platform
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.base.code import imported
+from harness.base.digest import canonical_json, digest_array, digest_json, digest_tensors
+from harness.base.errors import InputError
+from harness.base.machine import machine, packages
+from harness.base.numbers import encode_number
+from harness.collect.files import Lines, kept_lines, write_tensors, write_whole
+from harness.runs.collected import (
+    ALIGNMENT,
+    FIRST_GRADIENT,
+    OMITTED,
+    PREFIX,
+    PROVENANCE,
+    RECORD,
+    RECORD_FORMAT,
+    REPORTING,
+    ROWS,
+    RUN,
+    WEIGHTS,
+    as_batch,
+    row_digest,
+)
+from harness.runs.files import GRADIENT, TIMING, TRACE
+from harness.runs.sketches import BUCKETS_OF_FIRST_GRADIENT, recorded
+
+FORMAT = "certify-trace/2"  # of harness.runs.trace, which needs more than numpy to read it
+ARMS = ("train", "lr_zero")
+# What the numbers depend on, of the environment of the process.
+VARIABLES = (
+    "ASCEND_LAUNCH_BLOCKING", "ASCEND_RT_VISIBLE_DEVICES", "CLOSE_MATMUL_K_SHIFT", "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_VISIBLE_DEVICES", "HCCL_DETERMINISTIC", "LCCL_DETERMINISTIC", "MKL_NUM_THREADS", "MS_DEV_LAUNCH_BLOCKING",
+    "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "TE_PARALLEL_COMPILER",
+)  # fmt: skip
+Array = npt.NDArray[Any]
+Named = Mapping[str, Array] | Iterable[tuple[str, Array]]
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def guarded(method: Method) -> Method:
+    """A method after whose error the collection is over, and the training goes on."""
+
+    @functools.wraps(method)
+    def call(self: "Collector", *args: Any, **named: Any) -> None:
+        if self.failed is not None:
+            return
+        try:
+            method(self, *args, **named)
+        except Exception as error:  # whatever it is, a training of days must not end by it
+            self.failed = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+            print(f"The collection in {self.directory} ends here ({self.failed}). Training goes on.", file=sys.stderr)
+
+    return call  # type: ignore[return-value]
+
+
+class Collector:
+    """Of one run of a trainer.
+
+    Args:
+        directory: Where the run is collected. One run each.
+        steps: How many steps the run has to take.
+        trainer: A short name of the trainer, such as `mindformers`.
+        arm: `train`, or `lr_zero` for a run whose learning rate is 0 in every step.
+        rank: The number of this process, from 0.
+        ranks: How many processes make the run together.
+        reporting: The rank that has the true loss, the gradient norm and the learning rate of the global batch.
+
+    Raises:
+        InputError: the directory holds a run that is finished, or an argument is not valid.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        steps: int,
+        trainer: str,
+        arm: str = "train",
+        rank: int = 0,
+        ranks: int = 1,
+        reporting: int = 0,
+    ) -> None:
+        if arm not in ARMS:
+            raise InputError(f"arm {arm!r}: a collected run is one of {', '.join(ARMS)}.")
+        if steps < 1 or not 0 <= rank < ranks or not 0 <= reporting < ranks:
+            raise InputError(f"{steps} steps, rank {rank} and reporting rank {reporting} of {ranks} ranks do not fit.")
+        self.directory, self.failed = Path(directory), None
+        self._steps, self._trainer, self._arm = steps, trainer, arm
+        self._rank, self._ranks, self._reports = rank, ranks, rank == reporting
+        self._taken = 0
+        self._pieces: list[tuple[Array, Array, Sequence[int] | None]] = []
+        self._trace: Lines | None = None
+        self._rows: Lines | None = None
+        self._timing: TextIO | None = None
+        self._last = 0.0
+
+    failed: str | None
+
+    @property
+    def collecting(self) -> bool:
+        """Whether it has begun, and neither ended nor failed."""
+        return self._rows is not None and self.failed is None
+
+    def begin(
+        self,
+        parameters: Named | None = None,
+        *,
+        alignment: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        omitted: Iterable[str] = (),
+        after: int = 0,
+        device: str = "CPU",
+        threads: int = 1,
+    ) -> None:
+        """Before the first step.
+
+        Args:
+            parameters: The initial weights by Hugging Face name; on the reporting rank.
+            alignment: Configuration and optimizer as built, by `harness.runs.alignment.alignment`.
+            provenance: Versions and settings that the numbers depend on, without time or host.
+            omitted: What this trainer does not give: `grad_norm` or `batches`.
+            after: The last step before this process, if the run is resumed from a checkpoint.
+            device: `CPU`, `CUDA` or `Ascend`.
+            threads: Of this process.
+
+        Raises:
+            InputError: the directory holds a finished run, or no run up to the step `after`.
+        """
+        (self.directory / ROWS).mkdir(parents=True, exist_ok=True)
+        rows = self.directory / ROWS / f"{self._rank}.jsonl"
+        if self._reports:
+            given = {str(name): digest_array(tensor) for name, tensor in _items(parameters)}
+            left = sorted({*omitted, *([] if given else [WEIGHTS]), *([] if alignment else [ALIGNMENT])})
+            header = self._header(given, alignment or {}, {**(provenance or {}), "threads": threads}, left)
+            self._trace = Lines(self.directory / TRACE, self._first_lines(header, after))
+            self._timing = (self.directory / TIMING).open("a" if after else "w", encoding="utf-8")
+            self._write_record(device, threads, after)
+        self._rows = Lines(rows, kept_lines(rows, after) if after else b"")
+        self._omitted, self._taken, self._last = frozenset(omitted), after, time.perf_counter()
+
+    @guarded
+    def micro_batch(self, tokens: Any, loss_mask: Any, rows: Sequence[int] | None = None) -> None:
+        """A part of the batch of the next step: tokens [b, S+1] and loss mask [b, S], in order.
+
+        `rows` are the numbers of these rows in the global batch; without them they follow the ones before, in one
+        process, and of several ranks each has as many, in the order of the ranks.
+        """
+        self._pieces.append((*as_batch(tokens, loss_mask), rows))
+
+    @guarded
+    def step(
+        self,
+        *,
+        loss: float,
+        grad_norm: float | None = None,
+        learning_rate: float,
+        tokens: Any = None,
+        loss_mask: Any = None,
+        count: int | None = None,
+    ) -> None:
+        """After a step: its loss before the update, the norm before clipping, and the rate of this update.
+
+        Args:
+            loss: Of the global batch: a mean over its target tokens, not a mean over ranks or micro-batches.
+            grad_norm: Of all gradients together; None if the trainer computes none.
+            learning_rate: That of this step.
+            tokens: The batch [B, S+1] that this process read, if `micro_batch` was not called.
+            loss_mask: Which targets count [B, S]; None: all.
+            count: The target tokens of the global batch; None: those of the rows that this process read.
+        """
+        if self._rows is None:
+            raise RuntimeError("begin was not called")
+        if tokens is not None:
+            given = np.asarray(tokens)
+            mask = np.ones((len(given), given.shape[1] - 1), np.uint8) if loss_mask is None else loss_mask
+            self._pieces.append((*as_batch(given, mask), None))
+        self._taken += 1
+        pieces, self._pieces = self._pieces, []
+        counted = self._write_rows(pieces)
+        if self._trace is None:
+            return
+        line = {
+            "step": self._taken,
+            "loss": encode_number(float(loss)),
+            "grad_norm": encode_number(math.nan if grad_norm is None else float(grad_norm)),
+            "learning_rate": encode_number(float(learning_rate)),
+            "tokens": int(counted if count is None else count),
+            "batch": _batch_digest(pieces),
+        }
+        self._trace.append(line)
+        self._note_time()
+
+    @guarded
+    def first_gradient(self, gradients: Named) -> None:
+        """Leaves sketches of the gradients of the first batch, by Hugging Face name, before clipping."""
+        left: dict[str, Array] = {}
+        for name, gradient in _items(gradients):
+            left |= recorded(f"{GRADIENT}{name}", np.asarray(gradient), BUCKETS_OF_FIRST_GRADIENT, located=True)
+        write_tensors(self.directory / FIRST_GRADIENT, left)
+
+    @guarded
+    def end(self, parameters: Named | None = None) -> None:
+        """After the last step: the run is finished. `parameters` are the final weights by Hugging Face name."""
+        if self._rows is None:
+            raise RuntimeError("begin was not called")
+        self._rows.close({"last_step": self._taken, "lines": self._rows.digest})
+        if self._trace is not None:
+            found = {str(name): digest_array(tensor) for name, tensor in _items(parameters)}
+            self._trace.close({"last_step": self._taken, "lines": self._trace.digest, "parameters": found})
+        if self._timing is not None:
+            self._timing.close()
+        self._rows = self._trace = self._timing = None
+
+    def _header(
+        self,
+        initial: Mapping[str, str],
+        alignment: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        left: Sequence[str],
+    ) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "run": RUN,
+            "side": "subject",
+            "arm": self._arm,
+            "case": "",
+            "weights": digest_json(dict(initial)) if initial else "",
+            "batches": "",
+            "steps": self._steps,
+            "runner": f"{PREFIX}{self._trainer}",
+            "initial": dict(initial),
+            "alignment": dict(alignment),
+            "provenance": {
+                **provenance,
+                "ranks": self._ranks,
+                PROVENANCE: {"code": imported(), OMITTED: list(left), REPORTING: self._rank},
+            },
+        }
+
+    def _first_lines(self, header: Mapping[str, Any], after: int) -> bytes:
+        path = self.directory / TRACE
+        if not after:
+            if path.is_file() and b'"last_step"' in path.read_bytes().rstrip().rpartition(b"\n")[2]:
+                raise InputError(f"{self.directory} holds a run that is finished. Collect into another directory.")
+            return _line(header)
+        kept = kept_lines(path, after + 1)  # with the header
+        stated = json.loads(kept.partition(b"\n")[0])
+        for key in ("run", "arm", "steps", "runner"):
+            if stated.get(key) != header[key]:
+                raise InputError(f"{path} is of another run: its {key} is {stated.get(key)!r}, not {header[key]!r}.")
+        return kept
+
+    def _write_record(self, device: str, threads: int, after: int) -> None:
+        """When and where this run ran; what a resumed run stated before stays."""
+        path = self.directory / RECORD
+        before = json.loads(path.read_text(encoding="utf-8")) if after and path.is_file() else {}
+        record = {
+            "format": RECORD_FORMAT,
+            "nonce": before.get("nonce") or os.urandom(32).hex(),
+            "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "command": [Path(sys.argv[0]).name or "python", *sys.argv[1:]],
+            "resumed_after": [*before.get("resumed_after", []), *([after] if after else [])],
+            "environment": {
+                "device": device,
+                "python": platform.python_version(),
+                "threads": threads,
+                "machine": machine(),
+                "packages": packages(),
+                "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+            },
+        }
+        write_whole(path, _line(record))
+
+    def _write_rows(self, pieces: Sequence[tuple[Array, Array, Sequence[int] | None]]) -> int:
+        """The digests of the rows of a step, by their number in the global batch; how many targets they have."""
+        found: dict[str, str] = {}
+        read, counted = sum(len(tokens) for tokens, _, _ in pieces), 0
+        following = self._rank * read
+        for tokens, mask, numbers in pieces:
+            places = range(following, following + len(tokens)) if numbers is None else numbers
+            following += len(tokens)
+            found |= {str(place): row_digest(*row) for place, *row in zip(places, tokens, mask, strict=True)}
+            counted += int(np.count_nonzero(mask))
+        assert self._rows is not None
+        self._rows.append({"step": self._taken, "rows": found, "tokens": counted})
+        return counted
+
+    def _note_time(self) -> None:
+        now = time.perf_counter()
+        assert self._timing is not None
+        self._timing.write(json.dumps({"step": self._taken, "seconds": round(now - self._last, 6)}) + "\n")
+        self._timing.flush()
+        self._last = now
+
+
+def _items(named: Named | None) -> Iterable[tuple[str, Array]]:
+    if named is None:
+        return ()
+    return named.items() if isinstance(named, Mapping) else named
+
+
+def _batch_digest(pieces: Sequence[tuple[Array, Array, Sequence[int] | None]]) -> str:
+    """The digest of the rows that this process read, as that of a run of the harness; empty without any."""
+    if not pieces:
+        return ""
+    tokens, mask = (np.concatenate([piece[part] for piece in pieces]) for part in (0, 1))
+    return digest_tensors({"tokens": tokens, "loss_mask": mask})
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return (canonical_json(value) + "\n").encode()

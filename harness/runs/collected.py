@@ -1,0 +1,52 @@
+"""What a collected run leaves besides the files of any run: `harness.collect` writes it, `harness.evidence` reads it.
+
+A collected run is one that a trainer made by itself, with the collector called once a step. Its trace has the form of
+any other. It does not know its role, which it gets when it is judged; and it states what it did not collect.
+
+    collected.json    when and where it ran, with a random number; depends on time and host
+    rows/RANK.jsonl   of each step, the digest of each row that this rank read; at the end the digest of all lines
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+RUN = "collected"  # what the trace of a collected run calls its run
+RECORD, RECORD_FORMAT = "collected.json", "certify-collected/1"
+ROWS, FIRST_GRADIENT = "rows", "gradient.safetensors"
+PREFIX = "collected:"  # of its runner, before the name of the trainer
+PROVENANCE = "collected"  # the key of a header's provenance that states how it was collected
+REPORTING = "reporting"  # in it: the rank that wrote the trace
+OMITTED = "omitted"  # in it: what was not collected, of these
+GRAD_NORM, BATCHES, TOKENS = "grad_norm", "batches", "tokens"
+WEIGHTS, ALIGNMENT, FINAL = "weights", "alignment", "final weights"
+DIGITS = 32  # of the digest of a row
+
+
+def omitted(provenance: Mapping[str, Any]) -> frozenset[str]:
+    """What a run states that it did not collect; nothing for a run of the harness."""
+    stated = provenance.get(PROVENANCE)
+    names = stated.get(OMITTED) if isinstance(stated, Mapping) else None
+    return frozenset(map(str, names)) if isinstance(names, list | tuple) else frozenset()
+
+
+def as_batch(tokens: Any, loss_mask: Any) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Tokens [B, S+1] and loss mask [B, S] in the dtypes that are digested.
+
+    Raises:
+        ValueError: they have other shapes.
+    """
+    rows, mask = np.asarray(tokens), np.asarray(loss_mask)
+    if rows.ndim != 2 or mask.shape != (len(rows), rows.shape[1] - 1):
+        raise ValueError(f"tokens {list(rows.shape)} and loss mask {list(mask.shape)} are not [B, S+1] and [B, S]")
+    return np.ascontiguousarray(rows, np.int32), np.ascontiguousarray(mask != 0, np.uint8)
+
+
+def row_digest(tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> str:
+    """Digest of one row: its tokens [S+1] and its loss mask [S], as `as_batch` gives them."""
+    sha = hashlib.sha256(np.ascontiguousarray(tokens, "<i4").tobytes())
+    sha.update(np.ascontiguousarray(loss_mask, np.uint8).tobytes())
+    return sha.hexdigest()[:DIGITS]

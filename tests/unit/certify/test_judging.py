@@ -1,0 +1,274 @@
+"""Collected runs are judged by their content: what was not collected says nothing, and what is wrong is refused."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.base.errors import CertifyError, EvidenceError, InputError
+from harness.certify.case_options import judged_by
+from harness.certify.judging import judge_collected
+from harness.evidence.bundle import Bundle, read_bundle
+from harness.evidence.judge import Outcome
+from harness.levels.rule import Certificate, Level
+from harness.levels.submission import Submission
+from harness.report import render_report
+from harness.runs.files import TRACE
+from harness.runs.trace import Step, read_trace
+from tests.support.bundles import edit_json, example_step
+from tests.support.collected import STEPS, Array, Trainer, collected_case, drawn, train
+
+REFERENCE = Trainer(run="reference-1", trainer="hugging-face")
+COMMAND = ("certify", "judge", "CASE")
+
+
+def judged(out: Path, reference: Path, *subjects: Path) -> tuple[Bundle, Certificate]:
+    case, standards = judged_by(collected_case(), ())
+    return judge_collected(case, standards, [reference], subjects, out, COMMAND)
+
+
+def pair(tmp_path: Path, subject: Trainer, reference: Trainer = REFERENCE) -> tuple[Bundle, Certificate]:
+    return judged(tmp_path / "out", train(tmp_path / "reference", reference), train(tmp_path / "subject", subject))
+
+
+def failing(bundle: Bundle) -> dict[str, str]:
+    wrong = (Outcome.FAIL, Outcome.ERROR)
+    return {one.criterion: one.message for one in bundle.findings if one.outcome in wrong}
+
+
+def test_two_honest_runs_reach_preliminary_and_what_was_not_collected_says_nothing(tmp_path: Path) -> None:
+    bundle, certificate = pair(tmp_path, Trainer())
+    assert certificate.level is certificate.measured is Level.PRELIMINARY
+    assert failing(bundle) == {}
+    silent = {one.criterion for one in bundle.findings if one.outcome is Outcome.INCONCLUSIVE}
+    assert {"subject-deterministic", "resume", "first-gradients"} & silent
+    assert read_bundle(bundle.path).digest == bundle.digest
+
+
+def test_a_collected_reference_cannot_carry_validated(tmp_path: Path) -> None:
+    _, certificate = pair(tmp_path, Trainer())
+    (measured,) = (one for one in certificate.requirements if one.text.startswith("Measured by the shipped"))
+    assert not measured.met and "reference-1 was collected from a trainer of its own" in measured.detail
+
+
+def test_page_and_verify_state_that_runs_were_collected(tmp_path: Path) -> None:
+    bundle, certificate = pair(tmp_path, Trainer())
+    page = render_report(Submission(bundle=bundle), certificate)
+    assert "subject-1 was collected from the trainer example; the harness did not run it." in page
+    assert "Not collected, and so not judged:" in page
+
+
+def test_a_repeat_and_a_run_with_rate_zero_are_judged_too(tmp_path: Path) -> None:
+    subjects = [train(tmp_path / "one"), train(tmp_path / "two")]
+    edit_times(tmp_path / "two")
+    flat = Trainer(run="subject-lr0", steps=4, arm="lr_zero")
+    subjects.append(train(tmp_path / "flat", flat))
+    reference = train(tmp_path / "reference", REFERENCE)
+    bundle, _ = judged(tmp_path / "out", reference, *subjects)
+    assert set(bundle.runs) == {"reference-1", "subject-1", "subject-2", "subject-lr0"}
+    outcomes = {one.criterion: one.outcome for one in bundle.findings}
+    assert outcomes["subject-deterministic"] is Outcome.PASS
+
+
+def edit_times(directory: Path) -> None:
+    """Other times of every step, as a second run has them."""
+    path = directory / "timing.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**one, "seconds": one["seconds"] + 0.01}) + "\n" for one in lines))
+
+
+def at(step: int, **changes: Callable[[Step], Any]) -> Callable[[Step], Step]:
+    def change(one: Step) -> Step:
+        from_here = one.step >= step
+        return dataclasses.replace(one, **{k: f(one) for k, f in changes.items()}) if from_here else one
+
+    return change
+
+
+def swapped_rows(step: int, tokens: Array) -> Array:
+    return tokens[::-1].copy() if step == 3 else tokens
+
+
+def wrong_token(step: int, tokens: Array) -> Array:
+    if step == 5:
+        tokens[0, 0] += 1
+    return tokens
+
+
+def another_order(step: int, tokens: Array) -> Array:
+    """The same rows, as another sampler gives them."""
+    every = drawn().tokens
+    flat = np.random.RandomState(7).permutation(every.reshape(-1, every.shape[-1]))
+    return flat.reshape(every.shape)[step - 1]
+
+
+def one_weight(weights: dict[str, Array]) -> dict[str, Array]:
+    name = "model.norm.weight"
+    return {**weights, name: np.nextafter(weights[name], np.float32(2))}
+
+
+def skipped(step: Step) -> Step:
+    """From step 6 on, what the next step gives: one update was left out of the data, or of the optimizer."""
+
+    return (
+        step if step.step < 6 else dataclasses.replace(example_step("subject-1", step.step + 1, STEPS), step=step.step)
+    )
+
+
+# Ten faults of a trainer, and the criterion that refuses each.
+FAULTS: dict[str, tuple[Trainer, str]] = {
+    "a wrong token in one batch": (Trainer(tokens=wrong_token), "batches-same"),
+    "the rows of one batch in another order": (Trainer(tokens=swapped_rows), "batches-same"),
+    "the rows of the files by another sampler": (Trainer(tokens=another_order), "batches-same"),
+    "a step that was skipped": (Trainer(change=skipped), "learning-rate"),
+    "one weight by one unit in the last place": (Trainer(weights=one_weight), "weights-subject"),
+    "the loss as a mean over ranks": (Trainer(change=at(1, loss=lambda s: s.loss * 1.003)), "first-loss"),
+    "the norm after clipping": (Trainer(change=at(1, grad_norm=lambda s: min(s.grad_norm, 1.0))), "official-grad-norm"),
+    "the rate of the next step": (Trainer(change=at(1, learning_rate=lambda s: 1e-4 * s.step / 10)), "learning-rate"),
+    "no weight decay": (
+        Trainer(alignment=lambda found: {**found, "optimizer.weight_decay": 0.0}), "alignment-subject"
+    ),
+    "a loss that is not a number": (
+        Trainer(change=at(7, loss=lambda s: float("nan"))), "runs-finite"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_trainer_is_refused(tmp_path: Path, fault: str) -> None:
+    subject, criterion = FAULTS[fault]
+    bundle, certificate = pair(tmp_path, subject)
+    assert criterion in failing(bundle), failing(bundle)
+    assert not certificate.level.reaches(Level.PRELIMINARY)
+
+
+def test_another_order_of_data_is_refused_at_its_step_and_row(tmp_path: Path) -> None:
+    bundle, _ = pair(tmp_path, Trainer(tokens=swapped_rows))
+    message = failing(bundle)["batches-same"]
+    last = len(drawn().tokens[0]) - 1
+    assert "first beyond the limit at step 3" in message
+    assert f"subject-1, row 0: what was read is row {last} of step 3 of the case" in message
+
+
+def test_rows_that_no_case_has_are_called_that(tmp_path: Path) -> None:
+    bundle, _ = pair(tmp_path, Trainer(tokens=wrong_token))
+    assert "step 5, subject-1, row 0: what was read is no row of the case" in failing(bundle)["batches-same"]
+
+
+def test_several_ranks_count_their_own_rows(tmp_path: Path) -> None:
+    bundle, certificate = pair(tmp_path, Trainer(ranks=2))
+    assert failing(bundle) == {} and certificate.level is Level.PRELIMINARY
+    (trace,) = (run.trace for name, run in bundle.runs.items() if name == "subject-1")
+    assert trace is not None
+    assert [step.tokens for step in trace.steps] == [int(mask.sum()) for mask in drawn().mask]
+
+
+def test_rows_of_a_rank_that_are_missing_are_named(tmp_path: Path) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject", Trainer(ranks=2))
+    (subject / "rows" / "0.jsonl").unlink()
+    with pytest.raises(EvidenceError, match="rank 0 of 2 left no rows"):
+        judged(tmp_path / "out", reference, subject)
+
+
+@pytest.mark.parametrize(
+    ("how", "criterion", "words"),
+    [
+        (Trainer(omitted=("grad_norm",)), "official-grad-norm", "grad_norm of subject-1: not collected"),
+        (Trainer(omitted=("batches",)), "batches-same", "batches of subject-1: not collected"),
+        (Trainer(weights=lambda weights: {}), "weights-subject", "weights of subject-1: not collected"),
+        (Trainer(alignment=lambda found: {}), "alignment-subject", "alignment of subject-1: not collected"),
+    ],
+)
+def test_what_was_not_collected_is_inconclusive(tmp_path: Path, how: Trainer, criterion: str, words: str) -> None:
+    bundle, _ = pair(tmp_path, how)
+    found = {one.criterion: one for one in bundle.findings}
+    assert found[criterion].outcome is Outcome.INCONCLUSIVE and words in found[criterion].message
+    assert failing(bundle) == {}
+
+
+@pytest.mark.parametrize("how", [Trainer(omitted=("batches",)), Trainer(weights=lambda weights: {})])
+def test_without_weights_or_batches_there_is_no_preliminary(tmp_path: Path, how: Trainer) -> None:
+    assert pair(tmp_path, how)[1].level is Level.UNTESTED
+
+
+def test_a_run_that_was_not_ended_is_no_run(tmp_path: Path) -> None:
+    bundle, certificate = pair(tmp_path, Trainer(ends=False))
+    assert certificate.level is Level.NONE
+    assert (
+        bundle.runs["subject-1"].outcome.detail
+        == f"{STEPS} of {STEPS} steps were collected, and the collector was not ended"
+    )
+
+
+def edited_loss(directory: Path) -> None:
+    path = directory / TRACE
+    lines = path.read_bytes().split(b"\n")
+    step = json.loads(lines[3])
+    step["loss"] *= 1.001
+    lines[3] = json.dumps(step, sort_keys=True, separators=(",", ":")).encode()
+    path.write_bytes(b"\n".join(lines))
+
+
+def edited_rows(directory: Path) -> None:
+    path = directory / "rows" / "0.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"tokens":', b'"tokens":1', 1))
+
+
+def as_the_harness(directory: Path) -> None:
+    path = directory / TRACE
+    path.write_bytes(path.read_bytes().replace(b'"run":"collected"', b'"run":"subject-1"'))
+
+
+def without_nonce(directory: Path) -> None:
+    edit_json(directory / "collected.json", lambda content: content.update(nonce="7"))
+
+
+@pytest.mark.parametrize("edit", [edited_loss, edited_rows, as_the_harness, without_nonce])
+def test_a_trace_that_was_edited_is_refused(tmp_path: Path, edit: Callable[[Path], None]) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject")
+    edit(subject)
+    with pytest.raises(CertifyError):
+        judged(tmp_path / "out", reference, subject)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("nonce", [None, "2" * 64])
+def test_a_run_says_nothing_next_to_itself(tmp_path: Path, nonce: str | None) -> None:
+    subject = train(tmp_path / "subject")
+    shutil.copytree(subject, tmp_path / "copy")
+    if nonce:
+        edit_json(tmp_path / "copy" / "collected.json", lambda content: content.update(nonce=nonce))
+    with pytest.raises(EvidenceError, match="are the same collected run"):
+        judged(tmp_path / "out", tmp_path / "copy", subject)
+
+
+def test_a_run_of_other_steps_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject", Trainer(steps=5))
+    with pytest.raises(InputError, match="was collected for 5 steps, and subject-1 of"):
+        judged(tmp_path / "out", reference, subject)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_without_a_collected_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no collected run"):
+        judged(tmp_path / "out", tmp_path, tmp_path)
+
+
+def test_the_same_run_judged_twice_is_the_same_run(tmp_path: Path) -> None:
+    first, _ = pair(tmp_path, Trainer())
+    second, _ = judged(tmp_path / "again", tmp_path / "reference", tmp_path / "subject")
+    assert first.start is not None and second.start is not None
+    assert first.start.nonce == second.start.nonce
+    assert first.occasion.started == second.occasion.started
+
+
+def test_the_trace_in_the_bundle_is_the_trainers_own_bytes(tmp_path: Path) -> None:
+    bundle, _ = pair(tmp_path, Trainer())
+    own, kept = tmp_path / "subject" / TRACE, bundle.path / "runs" / "subject-1" / TRACE
+    assert own.read_bytes() == kept.read_bytes()
+    assert read_trace(kept).header.run == "collected"

@@ -5,7 +5,7 @@ Names are Hugging Face's on both sides, so a difference is an error that lists m
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,14 @@ INDEX_FILE = "model.safetensors.index.json"
 _DTYPES: Mapping[str, type[np.generic]] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 _LFS = b"version https://git-lfs"
 _POINTER = "a Git LFS pointer, not the file; run 'git lfs pull' there"
+_SAVE = "load it with transformers and write it with save_pretrained"
+_OTHER_WEIGHTS = {
+    "adapter_model*": "an adapter and no model: merge it into its model (merge_and_unload of peft), and save that",
+    "pytorch_model*.bin": f"no safetensors file: {_SAVE}",
+    "*.safetensors": f"not the file of a whole model: rename it if it is one, or {_SAVE}",
+    "*.ckpt": "a checkpoint of MindSpore: convert it with mindformers to Hugging Face's safetensors",
+    "*.gguf": "in the format of llama.cpp, not safetensors: give the model that it was made from",
+}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -46,23 +54,43 @@ def load_safetensors(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     return _load_index(path) if path.name.endswith(".json") else _load_file(path)
 
 
-def check_safetensors(path: str | Path) -> None:
-    """Checks the files that `load_safetensors` would read by their headers and sizes alone.
+def check_safetensors(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in the files that `load_safetensors` would read, by their headers and sizes alone.
 
     Raises:
-        WeightsError: a file is missing, is cut, is a Git LFS pointer, or is no safetensors file.
+        WeightsError: a file is missing, is cut, is a Git LFS pointer, or is no safetensors file, or a dtype is not of
+            weights.
     """
     path = _weights_file(Path(path))
-    files = [path]
-    if path.name.endswith(".json"):
-        files = [path.parent / name for name in sorted(set(_weight_map(path).values()))]
-    problems = [
-        f"missing shard: {file.name}" if not file.is_file() else f"{file.name}: {damage}"
-        for file in files
-        if not file.is_file() or (damage := _damage(file))
-    ]
+    weight_map = _weight_map(path) if path.name.endswith(".json") else None
+    names = [path.name] if weight_map is None else sorted(set(weight_map.values()))
+    problems, shapes = list[str](), dict[str, tuple[int, ...]]()
+    for file in (path.parent / name for name in names):
+        if not file.is_file():
+            problems.append(f"missing shard: {file.name}")
+        elif damage := _damage(file):
+            problems.append(f"{file.name}: {damage}")
+        else:
+            entries = _header(file)
+            problems += _dtype_problems({name: entry["dtype"] for name, entry in entries.items()})
+            problems += [] if weight_map is None else _index_problems(file.name, weight_map, entries.keys())
+            shapes |= {name: tuple(entry["shape"]) for name, entry in entries.items()}
     if problems:
         raise WeightsError(str(path), problems)
+    return shapes
+
+
+def shape_problems(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Every tensor that is missing, is not expected, or has another shape, as a sentence."""
+    return [
+        *(f"missing: {name} {wanted[name]}" for name in sorted(wanted.keys() - found.keys())),
+        *(f"unexpected: {name} {found[name]}" for name in sorted(found.keys() - wanted.keys())),
+        *(
+            f"misshapen: {name} is {found[name]}, expected {wanted[name]}"
+            for name in sorted(wanted.keys() & found.keys())
+            if found[name] != wanted[name]
+        ),
+    ]
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -75,11 +103,24 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 def _weights_file(path: Path) -> Path:
+    directory = path
     if path.is_dir():
-        path = path / INDEX_FILE if (path / INDEX_FILE).is_file() else path / SINGLE_FILE
+        single, index = path / SINGLE_FILE, path / INDEX_FILE
+        if single.is_file() and index.is_file():
+            both = f"{SINGLE_FILE} and {INDEX_FILE} are both there, and may hold two models: remove one of them"
+            raise WeightsError(str(path), [both])
+        path = index if index.is_file() else single
     if not path.is_file():
-        raise WeightsError(str(path), ["no such file"])
+        raise WeightsError(str(path), ["no such file" + _instead(directory)])
     return path
+
+
+def _instead(directory: Path) -> str:
+    """What a directory without safetensors of a model holds, and what to do; empty if it holds nothing known."""
+    for pattern, what in _OTHER_WEIGHTS.items():
+        if found := sorted(directory.glob(pattern)):
+            return f"; {found[0].name} is {what}"
+    return ""
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -108,14 +149,31 @@ def _damage(path: Path) -> str | None:
         if size < 8 or length > size - 8:
             return f"cut, or no safetensors file: it has {size:,} bytes and no whole header"
         try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            whole = 8 + length + max(ends, default=0)
+            entries = _header(path).values()
+            whole = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
+            if not all(isinstance(entry["dtype"], str) and _is_shape(entry["shape"]) for entry in entries):
+                raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             return "no safetensors file: its header cannot be read"
     if size != whole:
         return f"it has {size:,} of {whole:,} bytes: the download is not complete" if size < whole else "it is too long"
     return None
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """What the header states of each tensor."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(type(one) is int for one in value)
+
+
+def _dtype_problems(dtypes: Mapping[str, str]) -> list[str]:
+    known = {*_DTYPES, "BF16"}
+    return [f"{name}: dtype {kind} is not supported for weights" for name, kind in dtypes.items() if kind not in known]
 
 
 def save_safetensors(tensors: Tensors, directory: str | Path, max_shard_size: int | str = "5GB") -> list[Path]:
@@ -152,19 +210,11 @@ def set_parameters(parameters: Iterable["Parameter"], tensors: Tensors, where: s
     from mindspore import Tensor
 
     named = {parameter.name: parameter for parameter in parameters}
-    problems = list(_mismatches({name: tuple(p.shape) for name, p in named.items()}, tensors))
-    if problems:
+    wanted = {name: tuple(parameter.shape) for name, parameter in named.items()}
+    if problems := shape_problems(wanted, {name: tensor.shape for name, tensor in tensors.items()}):
         raise WeightsError(where, problems)
     for name, parameter in named.items():
         parameter.set_data(Tensor(np.ascontiguousarray(tensors[name])).astype(parameter.dtype))
-
-
-def _mismatches(shapes: Mapping[str, tuple[int, ...]], tensors: Tensors) -> Iterator[str]:
-    yield from (f"missing: {name} {shapes[name]}" for name in sorted(shapes.keys() - tensors.keys()))
-    yield from (f"unexpected: {name} {tensors[name].shape}" for name in sorted(tensors.keys() - shapes.keys()))
-    for name in sorted(shapes.keys() & tensors.keys()):
-        if tensors[name].shape != shapes[name]:
-            yield f"misshapen: {name} is {tensors[name].shape}, expected {shapes[name]}"
 
 
 def _load_index(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -176,13 +226,20 @@ def _load_index(path: Path) -> dict[str, npt.NDArray[Any]]:
             problems.append(f"missing shard: {name}")
             continue
         shard = _load_file(path.parent / name)
-        listed = {key for key, file in weight_map.items() if file == name}
-        problems += [f"{name}: lacks {key}, which the index lists" for key in sorted(listed - shard.keys())]
-        problems += [f"{name}: holds {key}, which the index does not list" for key in sorted(shard.keys() - listed)]
+        problems += _index_problems(name, weight_map, shard.keys())
         tensors |= shard
     if problems:
         raise WeightsError(str(path), problems)
     return tensors
+
+
+def _index_problems(file: str, weight_map: Mapping[str, str], held: Set[str]) -> list[str]:
+    """Where a shard and its index disagree."""
+    listed = {name for name, of in weight_map.items() if of == file}
+    return [
+        *(f"{file}: lacks {name}, which the index lists" for name in sorted(listed - held)),
+        *(f"{file}: holds {name}, which the index does not list" for name in sorted(held - listed)),
+    ]
 
 
 def _load_file(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -192,12 +249,7 @@ def _load_file(path: Path) -> dict[str, npt.NDArray[Any]]:
         records = deserialize(path.read_bytes())
     except SafetensorError as error:
         raise WeightsError(str(path), [str(error)]) from None
-    problems = [
-        f"{key}: dtype {record['dtype']} is not supported for weights"
-        for key, record in records
-        if record["dtype"] not in {*_DTYPES, "BF16"}
-    ]
-    if problems:
+    if problems := _dtype_problems({key: record["dtype"] for key, record in records}):
         raise WeightsError(str(path), problems)
     return {key: _array(record).reshape(record["shape"]) for key, record in records}
 

@@ -12,6 +12,7 @@ from harness.base.near_names import nearest
 from harness.base.yaml_files import KeyPath, Problem, Written, refusal
 
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+NO_LIST = ("tuple_type", "list_type")
 NO_MAPPING = ("model_type", "model_attributes_type", "dataclass_type")
 
 
@@ -64,10 +65,15 @@ def _problems(kind: type[Record], error: ErrorDetails) -> Iterator[Problem]:
     keys, cause = error["loc"], error.get("ctx", {}).get("error")
     if isinstance(cause, Problems):
         yield from (Problem(keys=(*keys, *one.keys), message=one.message) for one in cause.problems)
+    elif listed := getattr(cause, "problems", None):  # of the model's package, which knows no YAML
+        parts = [str(one).partition(": ") for one in listed]
+        yield from (Problem(keys=(*keys, name), message=message) for name, _, message in parts)
     elif error["type"] in UNKNOWN_KEY:
         yield Problem(keys=keys, message=_unknown_key(str(keys[-1]), _known_keys(kind, keys[:-1])))
     elif error["type"] in NO_MAPPING:
         yield Problem(keys=keys, message=f"expected a mapping with the keys {', '.join(_known_keys(kind, keys))}")
+    elif error["type"] in NO_LIST:
+        yield Problem(keys=keys, message="expected a list")
     else:
         # the refused value is not repeated: it could be a private key
         yield Problem(keys=keys, message=error["msg"].removeprefix("Value error, "))

@@ -201,10 +201,15 @@ def speed_up_file(ascend_config: Any, origin: str) -> Path | None:
 
 
 def _line_of(written: Written, fields: tuple[tuple[Field, Any], ...], keys: KeyPath) -> int | None:
-    """The line of the field that a value of the case was read from; the first one if several fields give it."""
-    path = ".".join(map(str, keys))
-    sources = (field.mindformers for field, _ in fields if field.case == path)
-    return written.line_of(next(sources, "").split("."))
+    """The line of the field that a value of the case was read from; the first one if several fields give it, or parts
+    of it. A part of a value has the line of the whole one."""
+    names = list(map(str, keys))
+    for end in range(len(names), 0, -1):
+        path = ".".join(names[:end])
+        for field, _ in fields:
+            if field.case == path or (end > 1 and field.case.startswith(f"{path}.")):
+                return written.line_of(field.mindformers.split("."))
+    return written.line_of([])
 
 
 def _leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -356,7 +361,7 @@ class _Reader:
     def _samples(self) -> int:
         path = f"{DATA}.data_loader.sizes"
         sizes = self._get(path)
-        if not isinstance(sizes, list) or len(sizes) != 3 or not all(isinstance(size, int) for size in sizes):
+        if not isinstance(sizes, list) or len(sizes) != 3 or not all(type(size) is int for size in sizes):
             if self._is_given(path):
                 self._refuse(path, "three numbers of rows: training, test, evaluation")
             return 0

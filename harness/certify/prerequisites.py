@@ -23,10 +23,12 @@ from harness.certify import environment
 from harness.certify.estimate import memory_of_a_run, nearest, parameter_count
 from harness.certify.jobs import Options
 from harness.certify.versions import VersionState, known
+from harness.corpus.draw import HEAD, check_shapes
 from harness.corpus.tokenizers import check_directory
 from harness.runners.profile import profile_variables
 from harness.runners.registry import check_mindformers, check_policy, find_runner, needs_of
 from harness.runs.trace import Side
+from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, check_safetensors
 
 GIB = 2**30
@@ -202,9 +204,14 @@ def _check_files(case: Case) -> None:
         check_directory(Path(tokenizer.path), chat=chat)
     if checkpoint is not None and checkpoint.path is not None and Path(checkpoint.path).exists():
         try:
-            check_safetensors(checkpoint.path)
+            found = check_safetensors(checkpoint.path)
         except WeightsError as error:
             raise InputError(str(error)) from None
+        if not checkpoint.cut:
+            shapes = dict(parameter_shapes(case.model))
+            if case.model.tie_word_embeddings:
+                found.pop(HEAD, None)  # some files store the embedding twice
+            check_shapes(Path(checkpoint.path), shapes, found)
 
 
 def prerequisites(needed: Needs) -> tuple[Prerequisite, ...]:

@@ -24,10 +24,11 @@ from harness.corpus.held_out import draw_evaluation
 from harness.runs.drawing import normal
 from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, WEIGHTS_DIGESTS, Inputs, write_tensors
 from qwen3_model.configuration_qwen3 import parameter_shapes
-from qwen3_model.weights import WeightsError, load_safetensors
+from qwen3_model.weights import WeightsError, load_safetensors, shape_problems
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
-BY_TOKEN = ("model.embed_tokens.weight", "lm_head.weight")
+BY_TOKEN = EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+SHOWN = 5  # problems of a checkpoint
 FILE_BYTES = 1 << 30  # of one file of weights, unless a single tensor is larger
 # Further inputs of a task's runs, besides weights and batches; each is drawn into the directory of the inputs.
 DRAWN_IN_ADDITION: Mapping[TaskName, tuple[Callable[[Case, Path], None], ...]] = {
@@ -64,17 +65,35 @@ def _checkpoint(case: Case, weights: Checkpoint, kept: Sequence[int] | None) -> 
         tensors = load_safetensors(directory)
     except WeightsError as error:
         raise InputError(str(error)) from None
-    if case.model.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)  # some files store the embedding twice
+    head = tensors.pop(HEAD, None) if case.model.tie_word_embeddings else None
+    if head is not None and not np.array_equal(head, tensors.get(EMBEDDING, head)):
+        # some files store the embedding twice
+        raise InputError(
+            f"{directory} has a {HEAD} that is not its {EMBEDDING}, although its config.json states "
+            "tie_word_embeddings: true. Remove the tensor, or state false."
+        )
     if weights.cut:
         tensors = _cut(tensors, case.model.num_hidden_layers, kept)
-    found = {name: tensor.shape for name, tensor in tensors.items()}
-    if wrong := sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name)):
-        raise InputError(f"{directory} is not a checkpoint of the case's model: {', '.join(wrong[:5])} do not match.")
+    check_shapes(directory, shapes, {name: tensor.shape for name, tensor in tensors.items()})
+    if wrong := sorted(name for name in shapes if not np.isfinite(tensors[name]).all()):
+        raise InputError(f"{directory} has numbers that are not finite in {', '.join(wrong[:SHOWN])}.")
     begun_with = {name: tensors[name].astype(np.float32, copy=False) for name in shapes}
     # of what the runs begin with: that is what a case names, whatever dtype the files have
     check_digest(weights.sha256, digest_tensors(begun_with), f"The checkpoint {directory}")
     return begun_with
+
+
+def check_shapes(directory: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks names and shapes of the tensors of a checkpoint against those of a model.
+
+    Raises:
+        InputError: they differ; the first differences.
+    """
+    problems = shape_problems(wanted, found)
+    if problems:
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        listed = "".join(f"\n  {problem}" for problem in problems[:SHOWN])
+        raise InputError(f"{directory} is not a checkpoint of the case's model:{listed}{more}")
 
 
 def _cut(

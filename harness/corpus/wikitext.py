@@ -3,7 +3,8 @@
 The file has one paragraph per line, a blank line around each heading, an article's title as ` = Title = ` and a
 section's as ` = = Section = = `. A line of that form between other lines is not a heading: formulas have that form too.
 Some copies have no blank lines: if a file begins with a title that text follows at once, every line of that form is a
-heading. A byte order mark is no text.
+heading. Some have no space before each line: if a file begins with a title in that form, all its headings have it.
+A byte order mark is no text.
 
 The text is restored by these rules; `--raw` leaves it unchanged:
 
@@ -34,6 +35,7 @@ from harness.base.whole_files import OVERWRITE, whole_file
 
 # Possessive quantifiers try each run of signs once: the time must not grow with the square of a line's length.
 HEADING = re.compile(r"^ ((?:= )++)(.+?)(?<! =)((?: =)++) ?$")
+STRIPPED = re.compile(r"^((?:= )++)(.+?)(?<! =)((?: =)++) ?$")  # in a copy without the space before each line
 TITLE = "= "  # the signs before a title; a section has more of them
 BYTE_ORDER_MARK = "\ufeff"
 JOINED = {"@-@": "-", "@,@": ",", "@.@": "."}
@@ -42,6 +44,18 @@ NO_SPACE_AFTER = frozenset("([$")
 TYPE = "Eng"
 PROGRESS_BYTES = 1 << 20
 SHOWN = 3  # lines that may be titles
+# How files begin that hold a text in another form, and what to do
+OTHER_FILES = {
+    b"\xff\xfe": "a text in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}",
+    b"\xfe\xff": "a text in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}",
+    b"\x1f\x8b": "compressed by gzip. Decompress it: gunzip --keep {path}",
+    b"BZh": "compressed by bzip2. Decompress it: bunzip2 --keep {path}",
+    b"\xfd7zXZ": "compressed by xz. Decompress it: unxz --keep {path}",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd. Decompress it: zstd -d {path}",
+    b"PK\x03\x04": "a ZIP archive. Unpack it: unzip {path}",
+    b"PAR1": "a Parquet file. Write its texts to a text file first.",
+    b"version https://git-lfs": "a Git LFS pointer, not the file. Run 'git lfs pull' there.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +93,9 @@ def read_articles(
         no_title: Called with each line that has the form of a title and is none, because other lines are next to it.
     """
     title, kept = "", list[tuple[str, bool]]()
-    blank_around, lines = _begin(lines)
+    form, blank_around, lines = _begin(lines)
     for before, line, after in _with_neighbours(lines):
-        heading = HEADING.match(line.rstrip("\r\n"))
+        heading = form.match(line.rstrip("\r\n"))
         if heading and blank_around and (before.strip() or after.strip()):
             if heading.group(1) == TITLE:
                 no_title(line.strip())
@@ -93,8 +107,8 @@ def read_articles(
     yield from _article(title, kept, raw)
 
 
-def _begin(lines: Iterable[str]) -> tuple[bool, Iterator[str]]:
-    """Whether headings have blank lines around them, by the first line that is not blank; and all lines again."""
+def _begin(lines: Iterable[str]) -> tuple[re.Pattern[str], bool, Iterator[str]]:
+    """The form of headings and whether blank lines are around them, by the first line that is not blank; all lines."""
     rest, first = iter(lines), list[str]()
     for line in rest:
         first.append(line if first else line.removeprefix(BYTE_ORDER_MARK))
@@ -102,9 +116,11 @@ def _begin(lines: Iterable[str]) -> tuple[bool, Iterator[str]]:
             first += itertools.islice(rest, 1)
             break
     words = [line for line in first if line.strip()]
-    heading = HEADING.match(words[0].rstrip("\r\n")) if words else None
+    begin = words[0].rstrip("\r\n") if words else ""
+    form = STRIPPED if STRIPPED.match(begin) else HEADING
+    heading = form.match(begin)
     followed = len(words) > 1
-    return not (heading and heading.group(1) == TITLE and followed), itertools.chain(first, rest)
+    return form, not (heading and heading.group(1) == TITLE and followed), itertools.chain(first, rest)
 
 
 def _with_neighbours(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
@@ -133,7 +149,7 @@ def _article(title: str, lines: Sequence[tuple[str, bool]], raw: bool) -> Iterat
 
 def restore(paragraph: str, *, heading: bool = False) -> str:
     """A paragraph or heading, restored by the rules above."""
-    if heading and (match := HEADING.match(paragraph)):
+    if heading and (match := HEADING.match(paragraph) or STRIPPED.match(paragraph)):
         paragraph = match.group(2)
     words = [word for word in paragraph.split(" ") if word]
     paired = words.count('"') % 2 == 0
@@ -170,6 +186,8 @@ def read_lines(path: Path, progress: Callable[[int], object] = lambda done: None
 
 
 def _decoded(line: bytes, path: Path, number: int, offset: int) -> str:
+    if not offset and (kind := next((kind for begin, kind in OTHER_FILES.items() if line.startswith(begin)), None)):
+        raise InputError(f"{path} is {kind.format(path=path)}")
     if (zero := line.find(b"\0")) >= 0:
         raise InputError(f"{path} is not a text: there is a zero byte at byte {offset + zero}, line {number}.")
     try:
@@ -178,6 +196,29 @@ def _decoded(line: bytes, path: Path, number: int, offset: int) -> str:
         raise InputError(
             f"The text {path} is not UTF-8: {error.reason} at byte {offset + error.start}, line {number}."
         ) from None
+
+
+def _no_json(lines: Iterator[str], source: Path) -> Iterator[str]:
+    """The same lines.
+
+    Raises:
+        InputError: the first one is a JSON object.
+    """
+    for number, line in enumerate(lines):
+        if not number and line.lstrip(BYTE_ORDER_MARK).startswith("{") and _is_object(line.lstrip(BYTE_ORDER_MARK)):
+            raise InputError(
+                f"{source} has JSON lines already. If each is a document, tokenize them: certify data preprocess "
+                f"--input {source} --output-prefix {source.stem} --tokenizer-dir DIR. If each is a line of a text, "
+                "write the text to a file first."
+            )
+        yield line
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def write_jsonl(
@@ -205,7 +246,7 @@ def write_jsonl(
             kept_as_text.append(line)
 
     with whole_file(destination, overwrite=overwrite, replace=OVERWRITE) as file:
-        for article in read_articles(read_lines(source, count), raw=raw, no_title=note):
+        for article in read_articles(_no_json(read_lines(source, count), source), raw=raw, no_title=note):
             if not article.text.strip():
                 continue
             titles += article.title != ""

@@ -248,6 +248,12 @@ LEAVES: dict[str, tuple[dict[str, Any], str]] = {
     "a list for a number": ({"lr_schedule.warmup_steps": [1], "lr_schedule.warmup_ratio": None}, "[1] is no whole"),
     "a section that is a number": ({"recompute_config": 5}, "recompute_config: 5 is not a section with keys such as"),
     "a section that is empty": ({"parallel_config": {}}, "parallel_config: {} is not a section with keys such as"),
+    "a dtype of another name": ({f"{MODEL}.compute_dtype": "bf16"}, "expected one of float32, bfloat16, got 'bf16'"),
+    "a size as text": ({f"{MODEL}.vocab_size": "320"}, "model.vocab_size: expected int, got '320'"),
+    "betas as text": ({"optimizer.betas": "0.9, 0.95"}, "optimizer.betas: expected a list"),
+    "one beta": ({"optimizer.betas": [0.9]}, "optimizer.betas.1: Field required"),
+    "a path that is no list": ({f"{CONFIG}.data_path": "/somewhere/tokens"}, "data_path is a list"),
+    "a flag for a number of rows": ({"train_dataset.data_loader.sizes": [True, 0, 0]}, "three numbers of rows"),
     "a flag in words": ({"parallel.full_batch": "yes"}, "'yes' is not supported, only true, false"),
 }
 

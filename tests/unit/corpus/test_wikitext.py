@@ -1,10 +1,12 @@
 """WikiText: no article is lost or invented, no letter changes, and a file is written completely or not at all."""
 
+import gzip
 import io
 import json
 import os
 import threading
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -232,6 +234,40 @@ EXPECTED = [
 )
 def test_copies_with_a_mark_or_without_blank_lines_have_the_same_articles(text: str) -> None:
     assert articles_of(text) == EXPECTED
+
+
+@pytest.mark.parametrize("strip", [str.strip, lambda line: line.removeprefix(" ")])
+@pytest.mark.parametrize("blank", [True, False])
+def test_a_copy_without_the_space_before_each_line_has_the_same_articles(
+    strip: Callable[[str], str], blank: bool
+) -> None:
+    lines = [strip(line) for line in SAMPLE.replace(" = 1 / s = \n", "").split("\n")]
+    text = "\n".join(line for line in lines if blank or line.strip())
+    found = articles(text)
+    assert [article.title for article in found] == ["Snow", "Hell = Heaven"]
+    assert found == articles(SAMPLE.replace(" = 1 / s = \n", ""))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("\ufeff = A = \n".encode("utf-16"), "a text in UTF-16. Convert it: iconv"),
+        (gzip.compress(SAMPLE.encode()), "compressed by gzip. Decompress it: gunzip"),
+        (b"PAR1\x15\x04", "a Parquet file"),
+        (b"PK\x03\x04\x14\x00", "a ZIP archive. Unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a Git LFS pointer"),
+        (
+            b'{"text": " = A = "}\n{"text": "b"}\n',
+            "has JSON lines already. If each is a document, tokenize them: certify",
+        ),
+    ],
+)
+def test_a_file_that_is_no_text_is_named_with_what_to_do(content: bytes, why: str, tmp_path: Path) -> None:
+    (tmp_path / "wiki.tokens").write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        write_jsonl(tmp_path / "wiki.tokens", tmp_path / "out.jsonl", raw=False)
+    assert why in str(refused.value) and str(tmp_path / "wiki.tokens") in str(refused.value)
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_a_formula_is_no_title_where_titles_have_blank_lines() -> None:

@@ -43,6 +43,11 @@ def read(without: tuple[str, ...] = (), **changes: Any) -> Qwen3Config:
         {"_attn_implementation_autoset": True},
         {"tokenizer_class": "Qwen2Tokenizer", "unsloth_version": "2025.1"},
         {"anything_of_tomorrow": None},
+        # a configuration that is written out in full
+        {"chunk_size_feed_forward": 0, "is_decoder": False, "pruned_heads": {}, "use_bfloat16": False},
+        {"do_sample": False, "temperature": 1.0, "top_k": 50, "num_beams": 1, "max_length": 20},
+        {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "problem_type": None},
+        {"trust_remote_code": False, "attn_implementation": "sdpa", "pretraining_tp": 1, "hidden_dropout": 0.0},
     ],
 )
 def test_fields_without_effect_give_the_same_model(fields: dict[str, Any]) -> None:
@@ -75,7 +80,16 @@ def test_of_several_ends_of_a_text_the_first_is_kept() -> None:
         ),
         ({"rope_scaling": {"rope_type": "default", "factor": 4.0}}, "rope_scaling: factor is not implemented, got 4.0"),
         ({"sliding_window": 4096, "use_sliding_window": True}, "use_sliding_window: only False is supported"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config: unknown field"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config: quantized weights (awq) are not"),
+        ({"quantization": {"bits": 4}}, "quantization: quantized weights are not implemented"),
+        ({"is_decoder": True}, "is_decoder: unknown field"),
+        ({"pruned_heads": {"1": [0]}}, "pruned_heads: unknown field"),
+        ({"hidden_dropout": 0.1}, "hidden_dropout: unknown field"),
+        ({"layer_types": ["full_attention"]}, "layer_types: 1 layers, but num_hidden_layers is 2"),
+        (
+            {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "num_experts": 128},
+            "model_type: 'qwen3_moe', architectures Qwen3MoeForCausalLM is another model; only 'qwen3'",
+        ),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types: only full_attention"),
         ({"dtype": "float32"}, "dtype: 'float32' contradicts torch_dtype 'bfloat16'"),
         ({"eos_token_id": []}, "eos_token_id: expected"),
@@ -96,6 +110,12 @@ def test_a_file_may_begin_with_a_byte_order_mark_and_a_pointer_is_named(tmp_path
     assert Qwen3Config.from_hf(tmp_path) == TINY
     path.write_text(LFS)
     with pytest.raises(Qwen3ConfigError, match="a Git LFS pointer, not the file; run 'git lfs pull' there"):
+        Qwen3Config.from_hf(tmp_path)
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(TINY.to_hf())[:-1] + ', "vocab_size": 1000}')
+    with pytest.raises(Qwen3ConfigError, match="the key 'vocab_size' is given twice"):
         Qwen3Config.from_hf(tmp_path)
 
 

@@ -81,7 +81,7 @@ def test_all_problems_are_one_error() -> None:
     with pytest.raises(Qwen3ConfigError) as error:
         Qwen3Config.from_hf(fields)
     assert list(error.value.problems) == [
-        "layer_types: only full_attention is supported, got ['sliding_attention']",
+        "layer_types: only full_attention is supported, got 'sliding_attention' for 1 of the layers",
         "n_routed_experts: unknown field",
         "vocab_size: missing",
         "hidden_size: expected int, got '4096'",

@@ -42,7 +42,8 @@ def replace_operators() -> tuple[str, ...]:
     norm.FusedRMSNorm = norm.RMSNorm
     flash_attention.FlashAttentionScore = PlainAttentionScore
     # The module takes its operators from there when a cell is built, and nothing when it is compiled.
-    replaced, operators = REPLACED, {**vars(attention.aclnn_ops), "Cast": CastButNotToHalf}
+    replaced: tuple[str, ...] = REPLACED
+    operators = {**vars(attention.aclnn_ops), "Cast": CastButNotToHalf}
     if tuple(map(int, ms.__version__.split(".")[:2])) < SPLIT_SINCE:
         replaced, operators = (*REPLACED, *REPLACED_BEFORE), {**operators, "SplitWithSize": Slices}
         mlp.SplitWithSize = Slices
@@ -101,7 +102,8 @@ class Slices(nn.Cell):
     """x, the widths of its parts and their axis -> the parts, in order."""
 
     def construct(self, x: Tensor, sizes: tuple[int, ...], axis: int) -> tuple[Tensor, ...]:
-        parts, begin = (), 0
+        parts: tuple[Tensor, ...] = ()
+        begin = 0
         for size in sizes:
             parts = (*parts, ops.narrow(x, axis, begin, size))
             begin = begin + size

@@ -16,7 +16,8 @@ from securesystemslib.signer import SSlibKey
 
 from harness.attestation.statements import Line, Role, Sha256, not_empty
 from harness.base.digest import digest_json
-from harness.base.yaml_files import Problem, read_yaml
+from harness.base.written import Problem
+from harness.base.yaml_files import read_yaml
 from harness.base.yaml_records import Problems, Record, validated
 
 

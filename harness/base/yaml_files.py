@@ -6,65 +6,20 @@ without end.
 """
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.base.errors import InputError
+from harness.base.written import KeyPath, Written, listed
 
 LARGEST_BYTES = 256 << 10  # PyYAML reads some 50 KiB in a second
 MOST_NODES = 100_000  # an alias counts as all that it stands for
 DEEPEST = 64  # levels of nesting; what uses the content may recurse into it
 MERGE, VALUE, STRING = (f"tag:yaml.org,2002:{name}" for name in ("merge", "value", "str"))
 PROBLEMS_IN_YAML = "cannot be read as YAML"
-
-KeyPath = Sequence[int | str]  # the keys and list positions that lead to a value
-
-
-def _no_line(_: KeyPath) -> None:
-    """The line of a key in content without lines."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """The content of a file.
-
-    Attributes:
-        value: The content as plain values.
-        origin: The file's name, for messages.
-        line_of: The line of the last existing key of a path; None if the content has no lines.
-    """
-
-    value: Any
-    origin: str
-    line_of: Callable[[KeyPath], int | None] = _no_line
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """What is wrong with the value that some keys lead to."""
-
-    keys: tuple[int | str, ...]
-    message: str
-
-
-def refusal(written: Written, what: str, problems: Sequence[Problem]) -> InputError:
-    """The error that lists every problem of some content as `FILE:LINE: key.path: message`, by line."""
-    found = [(written.line_of(one.keys), _worded(one)) for one in problems]
-    return _listed(written.origin, what, sorted(found, key=lambda one: one[0] or 0))
-
-
-def _worded(problem: Problem) -> str:
-    return f"{'.'.join(map(str, problem.keys)) or '(whole file)'}: {problem.message}"
-
-
-def _listed(origin: str, what: str, problems: Iterable[tuple[int | None, str]]) -> InputError:
-    lines = [text if line is None else f"{origin}:{line}: {text}" for line, text in problems]
-    count = f"{len(lines)} problem{'s' * (len(lines) > 1)}"
-    return InputError("\n  ".join([f"{origin} {what} ({count}):", *lines]))
 
 
 def read_yaml(path: Path) -> Written:
@@ -84,7 +39,7 @@ def read_yaml(path: Path) -> Written:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
-        raise _listed(
+        raise listed(
             str(path), PROBLEMS_IN_YAML, [(line, f"byte 0x{byte:02x} is not UTF-8. Save the file as UTF-8.")]
         ) from None
     return parse_yaml(text, str(path))
@@ -100,17 +55,17 @@ def parse_yaml(text: str, origin: str) -> Written:
     try:
         value, root = _content(text)
     except _KeysGivenTwice as error:
-        raise _listed(origin, PROBLEMS_IN_YAML, error.problems) from None
+        raise listed(origin, PROBLEMS_IN_YAML, error.problems) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         message = f"the character U+{error.character:04X} is not allowed"
-        raise _listed(origin, PROBLEMS_IN_YAML, [(line, message)]) from None
+        raise listed(origin, PROBLEMS_IN_YAML, [(line, message)]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = ", ".join(part for part in (error.context, error.problem) if part)
-        raise _listed(origin, PROBLEMS_IN_YAML, [(mark.line + 1 if mark else None, message)]) from None
+        raise listed(origin, PROBLEMS_IN_YAML, [(mark.line + 1 if mark else None, message)]) from None
     except RecursionError:
-        raise _listed(origin, PROBLEMS_IN_YAML, [(None, "it is nested too deeply")]) from None
+        raise listed(origin, PROBLEMS_IN_YAML, [(None, "it is nested too deeply")]) from None
     return Written(value=value, origin=origin, line_of=functools.partial(_line_of, root))
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from harness.base.near_names import nearest
-from harness.base.yaml_files import KeyPath, Problem, Written, refusal
+from harness.base.written import KeyPath, Problem, Written, refusal
 
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 NO_LIST = ("tuple_type", "list_type")

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from harness.base.digest import digest_json
 from harness.base.errors import InputError
 from harness.base.near_names import did_you_mean
-from harness.base.yaml_files import Problem, Written, read_yaml
+from harness.base.written import Problem, Written
 from harness.base.yaml_records import Problems, Record, validated
 from harness.cases.data import BYTE_VOCABULARY, Data
 from harness.cases.mindformers import is_configuration, read_configuration
@@ -281,6 +281,8 @@ def read_case_file(name_or_path: str) -> Written:
     Raises:
         InputError: no such file, or not YAML.
     """
+    from harness.base.yaml_files import read_yaml  # here: the process of a run reads none
+
     path = shipped_cases().get(name_or_path, Path(name_or_path))
     if not path.is_file():
         known = shipped_cases()

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from harness.base.errors import InputError
 from harness.base.near_names import nearest
-from harness.base.yaml_files import KeyPath, Problem, Written, parse_yaml, refusal
+from harness.base.written import KeyPath, Problem, Written, refusal
 from qwen3_model.configuration_qwen3 import Qwen3Config, Qwen3ConfigError
 
 FIELDS = Path(__file__).parent / "mindformers_fields.csv"
@@ -107,15 +107,21 @@ def _field(row: Mapping[str, str]) -> Field:
     fate: Any = words[0] if rule else "case"
     names = {name: row[name] for name in ("mindformers", "case", "hugging_face", "megatron")}
     required = row["default"] == REQUIRED
-    default = None if required else parse_yaml(row["default"], str(FIELDS)).value
+    default = None if required else _values(row["default"])
     return Field(**names, fate=fate, about=words[2], default=default, required=required)
 
 
 @functools.cache
 def _allowed(about: str) -> list[Any]:
     """The values that the table lists, as YAML has them."""
-    values: list[Any] = parse_yaml(f"[{about}]", str(FIELDS)).value
+    values: list[Any] = _values(f"[{about}]")
     return values
+
+
+def _values(text: str) -> Any:
+    from harness.base.yaml_files import parse_yaml  # here: the process of a run reads none
+
+    return parse_yaml(text, str(FIELDS)).value
 
 
 def is_configuration(content: Any) -> bool:

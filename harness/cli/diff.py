@@ -10,7 +10,7 @@ import typer
 from harness.cli.options import JsonOption
 from harness.cli.terminal import MET, NOT_MET, out_console
 from harness.evidence.bundle import read_bundle
-from harness.evidence.diff import DifferenceKind, diff_bundles
+from harness.evidence.diff import BundleDifference, DifferenceKind, diff_bundles
 
 
 def diff(
@@ -26,12 +26,21 @@ def diff(
     if as_json:
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
     else:
-        section = ""
-        for change in found.changes:
-            if change.section != section:
-                section = change.section
-                out_console.print(f"{section}:", style="bold")
-            words = f"{change.before} -> {change.after}" if change.before else change.after
-            out_console.print(f"  {change.name}: {words}", markup=False, soft_wrap=True)
-        out_console.print(f"{found.kind}: {found.reason}", style="bold", markup=False, soft_wrap=True)
+        show(found)
     return NOT_MET if found.kind in (DifferenceKind.REGRESSION, DifferenceKind.ANOTHER_CASE) else MET
+
+
+def show(found: BundleDifference) -> None:
+    """Prints what changed, where the subject began to differ, and the verdict."""
+    section = ""
+    for change in found.changes:
+        if change.section != section:
+            section = change.section
+            out_console.print(f"{section}:", style="bold")
+        words = f"{change.before} -> {change.after}" if change.before else change.after
+        out_console.print(f"  {change.name}: {words}", markup=False, soft_wrap=True)
+    if found.where:
+        out_console.print("subject:", style="bold")
+    for line in found.where:
+        out_console.print(f"  {line}", markup=False, soft_wrap=True)
+    out_console.print(f"{found.kind}: {found.reason}", style="bold", markup=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from harness.evidence.agreement import differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.floor import floor_of
 from harness.evidence.judge import NAMED, Outcome
+from harness.evidence.moved import moved
 
 WORSE = {Outcome.PASS: 0, Outcome.INCONCLUSIVE: 1, Outcome.FAIL: 2, Outcome.ERROR: 3}
 
@@ -40,11 +41,12 @@ class BundleChange:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleDifference:
-    """All changes, and the verdict with its reason."""
+    """All changes, the verdict with its reason, and where the subject's numbers began to differ."""
 
     kind: DifferenceKind
     reason: str
     changes: tuple[BundleChange, ...]
+    where: tuple[str, ...] = ()
 
 
 def diff_bundles(a: Bundle, b: Bundle) -> BundleDifference:
@@ -58,7 +60,7 @@ def diff_bundles(a: Bundle, b: Bundle) -> BundleDifference:
         reason = "their cases differ, so their numbers cannot be compared"
         return BundleDifference(kind=DifferenceKind.ANOTHER_CASE, reason=reason, changes=changes)
     kind, reason = _judged(a, b)
-    return BundleDifference(kind=kind, reason=reason, changes=changes)
+    return BundleDifference(kind=kind, reason=reason, changes=changes, where=moved(a, b))
 
 
 def _changes(a: Bundle, b: Bundle) -> Iterator[BundleChange]:

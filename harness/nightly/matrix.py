@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from harness.base.digest import digest_json
-from harness.base.yaml_files import Problem, read_yaml
+from harness.base.written import Problem
+from harness.base.yaml_files import read_yaml
 from harness.base.yaml_records import Problems, Record, validated
 from harness.cases.case import Case, load_case
 from harness.certify.case_options import with_layout

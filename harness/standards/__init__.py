@@ -15,7 +15,8 @@ from pydantic import Field, ValidationInfo, model_validator
 from harness.base.digest import digest_json
 from harness.base.errors import InputError
 from harness.base.near_names import did_you_mean
-from harness.base.yaml_files import Problem, Written, read_yaml
+from harness.base.written import Problem, Written
+from harness.base.yaml_files import read_yaml
 from harness.base.yaml_records import Problems, Record, validated
 from harness.cases.task import TASKS, TaskName
 from harness.comparison.catalogue import CATALOGUE, Kind, names_of

@@ -16,7 +16,7 @@ from mindformers.tools.register.template import ConfigTemplate
 from mindformers.wrapper import MFPipelineWithLossScaleCell, MFTrainOneStepCell
 from mindspore import Parameter, Tensor
 
-from harness.base.yaml_files import Written
+from harness.base.written import Written
 from harness.cases.case import Case
 from harness.cases.mindformers import CLIPS, DEFAULTS_OF, known_fields, read_configuration
 from tests.support.configurations import small, staged

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from harness.base.errors import InputError
-from harness.base.yaml_files import Problem, Written, parse_yaml
+from harness.base.written import Problem, Written
+from harness.base.yaml_files import parse_yaml
 from harness.base.yaml_records import Problems, Record, validated
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import InputError
-from harness.base.yaml_files import Written
+from harness.base.written import Written
 from harness.cases.case import Case, load_case, parse_case
 from harness.cases.mindformers import known_fields, read_configuration
 from harness.certify import environment

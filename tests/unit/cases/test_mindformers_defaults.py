@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import InputError
-from harness.base.yaml_files import Written
+from harness.base.written import Written
 from harness.cases.case import Case, load_case
 from harness.cases.mindformers import Configuration, known_fields, read_configuration
 from tests.support.command_line import caller

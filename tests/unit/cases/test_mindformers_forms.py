@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from harness.base.errors import InputError
-from harness.base.yaml_files import Written
+from harness.base.written import Written
 from harness.cases.case import Case, load_case
 from harness.cases.mindformers import is_configuration, read_configuration
 from tests.support.command_line import caller

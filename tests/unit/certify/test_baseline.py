@@ -4,6 +4,7 @@ No framework is installed where these tests run, so a judgement against a baseli
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -258,12 +259,21 @@ def test_a_baseline_grows_stale(case: Case, baselines: Path, days: int, state: B
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])
-def test_a_baseline_of_another_version_is_stale(case: Case, baselines: Path, tmp_path: Path, package: str) -> None:
+def test_a_baseline_of_another_version_is_usable_and_the_version_is_named(
+    case: Case, baselines: Path, package: str
+) -> None:
     path = baselines / case.name / BASELINE
     environment = read_json(path)["environment"]
     seal_again(path, environment={**environment, "packages": {**environment["packages"], package: "0.0.1"}})
-    with pytest.raises(InputError, match=f"{package} 0.0.1, pinned .* certify baseline record"):
-        judge(case, tmp_path / "out", baselines)
+    found = check_baseline(baselines, case.name, case, datetime.now(UTC), 365)
+    assert found.state is BaselineState.USABLE
+    assert re.search(f"other versions than the published evidence: {package} 0.0.1 instead of", found.detail)
+
+
+def test_a_baseline_of_other_code_of_the_reference_is_stale(case: Case, baselines: Path) -> None:
+    seal_again(baselines / case.name / BASELINE, reference_code="f" * 64)
+    found = check_baseline(baselines, case.name, case, datetime.now(UTC), 365)
+    assert found.state is BaselineState.STALE and "other code of reference and oracle" in found.detail
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """What a machine lacks for a device is reported in words that can be acted on."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.base import machine
+from harness.base.errors import InputError
 from harness.certify import environment
 from harness.certify.jobs import ALL_SIDES, RECORDED_SIDES
-from harness.certify.prerequisites import Needs, Prerequisite, needs, prerequisites, together
+from harness.certify.prerequisites import OF_A_WORKER, Needs, Prerequisite, needs, prerequisites, together
 from harness.runners.job import Nodes
 from tests.support.examples import inference_case, options, small_case
 
@@ -44,6 +46,20 @@ def unmet(directory: Path, **more: Any) -> dict[str, Prerequisite]:
         device="Ascend", directory=directory, case="c", packages=packages, gpus=0, ranks=4, memory=0.1, disk=0.1
     )
     return {one.name: one for one in prerequisites(dataclasses.replace(needed, **more)) if not one.met}
+
+
+def warned(directory: Path) -> list[Prerequisite]:
+    needed = Needs(
+        device="Ascend",
+        directory=directory,
+        case="c",
+        packages={"mindspore": ""},
+        gpus=0,
+        ranks=4,
+        memory=0.1,
+        disk=0.1,
+    )
+    return [one for one in prerequisites(needed) if one.warning]
 
 
 def test_a_machine_that_has_all_is_ready(ascend: Path) -> None:
@@ -104,7 +120,6 @@ def test_the_output_of_npu_smi_is_repeated(ascend: Path, script: str, said: str)
     [
         ("8.1.RC1", "2.9.0", "25.5.0", "CANN fits MindSpore", "MindSpore 2.9.0 takes CANN 8.2, 8.3, 8.5, 9.0"),
         ("8.50.0", "2.9.0", "25.5.0", "CANN fits MindSpore", "MindSpore 2.9.0 takes CANN 8.2, 8.3, 8.5, 9.0"),
-        ("8.5.0", "3.0.0", "25.5.0", "CANN fits MindSpore", "Which CANN this MindSpore takes is not known here"),
         ("8.5.0", "2.9.0", "25.3.RC1", "driver fits CANN", "CANN 8.5.0 needs a driver of 25.5 or later"),
     ],
 )
@@ -116,6 +131,50 @@ def test_versions_that_do_not_fit_each_other_are_named(
     monkeypatch.setattr(environment, "packages", lambda: {"mindspore": mindspore})
     found = unmet(ascend)
     assert list(found) == [name] and found[name].remedy.startswith(remedy)
+
+
+def test_a_pair_of_cann_and_mindspore_that_is_not_known_is_a_warning(
+    ascend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "packages", lambda: {"mindspore": "3.0.0"})
+    assert unmet(ascend) == {}
+    found = {one.name: one.warning for one in warned(ascend)}
+    assert found["CANN fits MindSpore"].startswith("Which CANN this MindSpore takes is not known here")
+    assert found["package mindspore"].startswith("It was not tried; tried were 2.7.1")
+
+
+@pytest.mark.parametrize("version", ["2.8.0", "2.10.0"])
+def test_a_newer_mindspore_takes_the_same_cann(ascend: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(environment, "packages", lambda: {"mindspore": version})
+    assert unmet(ascend) == {} and warned(ascend) == []
+
+
+def test_a_version_that_does_not_work_is_refused_with_what_to_install(
+    ascend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "packages", lambda: {"mindspore": "2.9.0", "transformers": "4.50.0"})
+    found = unmet(ascend, packages={"transformers": "pip install '.[torch]'"})
+    assert found["package transformers"].remedy == (
+        "It does not work: it has no Qwen3: pip install 'transformers>=4.51.3,<6'"
+    )
+
+
+def test_the_packages_of_a_side_are_looked_up_in_its_interpreter(tmp_path: Path) -> None:
+    chosen = dataclasses.replace(options(tmp_path / "out"), subject="mindspore", subject_python=Path(sys.executable))
+    found = needs(small_case(), chosen, ("subject",))
+    assert set(found.packages) == {f"{name} in {sys.executable}" for name in (*OF_A_WORKER, "mindspore")}
+    missing = {one.name: one.remedy for one in prerequisites(found) if not one.met}
+    assert missing == {
+        f"package mindspore in {sys.executable}": (
+            f"Install it: {sys.executable} -m pip install mindspore (the runner 'mindspore' needs it)"
+        )
+    }
+
+
+def test_a_path_that_is_no_interpreter_is_named(tmp_path: Path) -> None:
+    chosen = dataclasses.replace(options(tmp_path / "out"), subject_python=tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"nowhere is no interpreter of Python"):
+        prerequisites(needs(small_case(), chosen, ("subject",)))
 
 
 def test_a_variable_with_another_value_is_named(ascend: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from harness.certify.versions import constraints
 from tests.support.distribution import PACKAGES
 from tests.support.examples import ROOT
 
@@ -86,17 +87,14 @@ def test_every_dependency_is_imported() -> None:
 
 
 def test_mindspores_limits_bind_nothing_else() -> None:
-    """NumPy 2 and new Python versions are refused by the extra that needs it alone."""
+    """NumPy 2 is refused by the wheels of MindSpore that need it alone, and new Python versions by nothing here."""
     numpy = {str(Requirement(one).specifier) for one in CONFIG["project"]["dependencies"] if one.startswith("numpy")}
     assert len(numpy) == 1 and not re.search("<|==|~=", numpy.pop())
     assert not re.search("<|==|~=", CONFIG["project"]["requires-python"])
-    assert "numpy<2" in CONFIG["project"]["optional-dependencies"]["mindspore"]
 
 
-def test_an_environment_of_the_tests_has_the_version_that_an_extra_pins() -> None:
+def test_an_environment_of_the_tests_has_the_version_of_the_constraints() -> None:
     """It installs its own dependencies first, so another version would be installed and replaced."""
-    extras = [Requirement(one) for extra in CONFIG["project"]["optional-dependencies"].values() for one in extra]
-    pinned = {one.name: str(one.specifier) for one in extras if str(one.specifier).startswith("==")}
-    stated = re.findall(r"^ +([\w-]+)(==\S+)$", (ROOT / "tox.ini").read_text(encoding="utf-8"), re.MULTILINE)
-    assert ("torch", pinned["torch"]) in stated
-    assert all(version == pinned.get(name, version) for name, version in stated)
+    stated = re.findall(r"^ +([\w-]+)==(\S+)$", (ROOT / "tox.ini").read_text(encoding="utf-8"), re.MULTILINE)
+    assert ("torch", constraints()["torch"]) in stated
+    assert all(version == constraints().get(name, version) for name, version in stated)

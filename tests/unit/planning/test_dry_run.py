@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import CertifyError, InputError
-from harness.base.yaml_files import Written
+from harness.base.written import Written
 from harness.cases.case import load_case
 from harness.cases.mindformers import read_configuration
 from harness.cli import dry_run as cli

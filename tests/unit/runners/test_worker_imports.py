@@ -1,5 +1,6 @@
 """What the process of a run imports: few packages, for it runs in environments of its own, and nothing that judges."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from harness.certify.prerequisites import OF_A_WORKER
+
 ROOT = Path(__file__).parents[3]
 ROOMS = {"base", "cases", "runners", "runs"}
 # They start the processes of runs, and import what the command imports.
+BROUGHT = {"annotated_types", "pydantic_core", "typing_extensions", "typing_inspection"}  # by these
 STARTERS = {"__init__", "executor", "launcher"}
 
 
@@ -37,6 +41,14 @@ def test_the_process_of_a_run_imports_nothing_that_judges_renders_or_signs(modul
     assert within(found, contract()["forbidden_modules"]) == set()
     assert {one.split(".")[1] for one in found if one.startswith("harness.")} <= ROOMS
     assert within(found, ["mindspore", "torch", "transformers"]) == set(), "a framework comes with its runner"
+
+
+def test_the_process_of_a_run_needs_three_packages_besides_its_framework() -> None:
+    """Its interpreter may have been made for a framework alone; docs/two-environments.md names these."""
+    found = imported_by("harness.runners.worker", "harness.runners.ranks", "harness.runners.inference_worker")
+    packages = {one.partition(".")[0] for one in found} - set(sys.stdlib_module_names) - {"harness", "qwen3_model"}
+    own = {one for one in packages if one in importlib.metadata.packages_distributions() and one[0] != "_"}
+    assert set(OF_A_WORKER) <= own <= {*OF_A_WORKER, *BROUGHT}
 
 
 def test_what_is_forbidden_would_be_seen() -> None:

@@ -5,12 +5,15 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.base.code import ROOMS, ROOT, source_digest
+from harness.base.code import ROOMS, ROOT, other_bytecode, source_digest
+from harness.base.errors import InputError
 from harness.certify.committed import state
 from harness.evidence.provenance import Environment, Source
+from harness.runners.registry import digest_of_runner
 
 PACKAGES = (
     "mindspore", "mindformers", "torch", "transformers", "lm_eval", "numpy", "scipy", "safetensors", "pydantic",
@@ -101,7 +104,26 @@ def _proc_cpuinfo() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines) if value}
 
 
-def source() -> Source:
-    """Revision, state and digest of the code that this process runs."""
+def check_bytecode() -> None:
+    """Rejects files of bytecode that Python would execute in place of this program's code.
+
+    Raises:
+        InputError: with all of them.
+    """
+    if other := [str(path) for path in other_bytecode(ROOT)]:
+        raise InputError(
+            f"Python would execute {', '.join(other)}, which does not hold what its source gives. Find out what wrote "
+            "it, and remove it; Python writes it again."
+        )
+
+
+def source(runners: Iterable[str] = ()) -> Source:
+    """Revision, state and digest of the code that this process runs, and of runners that are not part of it.
+
+    Raises:
+        InputError: Python would execute something else in its place.
+    """
+    check_bytecode()
     found = state(ROOT, ROOMS, ("pyproject.toml",))
-    return Source(revision=found.revision, dirty=found.dirty, sha256=source_digest(ROOT))
+    foreign = {name: digest for name in sorted(set(runners)) if (digest := digest_of_runner(name)) is not None}
+    return Source(revision=found.revision, dirty=found.dirty, sha256=source_digest(ROOT), runners=foreign or None)

@@ -22,6 +22,7 @@ from harness.cli.options import (
     JsonOption,
     LayersOption,
     ModelOption,
+    ProtectionOption,
     ReferenceDeviceOption,
     ReferenceProcessesOption,
     TextOption,
@@ -30,6 +31,7 @@ from harness.cli.options import (
     VocabularyOption,
     WorkersOption,
     check_device,
+    protection_of,
     reference_device,
 )
 from harness.cli.progress import Progress
@@ -69,6 +71,7 @@ def run(
     reference_on: ReferenceDeviceOption = "cpu",
     reference_processes: ReferenceProcessesOption = 1,
     baseline: BaselineOption = None,
+    protection: ProtectionOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
     """Certify a case: run both sides, compare, judge, and write bundle and page.
@@ -101,6 +104,7 @@ def run(
         reference_processes=reference_processes,
         baselines=baselines_of(baseline),
         keep_weights=keep_weights,
+        protection=protection_of(protection),
     )
     bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)

@@ -25,9 +25,10 @@ from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
 from harness.evidence.bundle import read_run
 from harness.runners import cores
+from harness.runners.environment_of_a_run import environment_of
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job, Starter
-from harness.runners.processes import log_tail, own_code
+from harness.runners.processes import log_tail
 from harness.runners.protection import KEPT_TENSORS, Guard, only_plain, seen_by, weakest_of
 from harness.runners.protection import start as start_confined
 from harness.runners.worker import CHECKPOINT, resume_step
@@ -123,7 +124,7 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO, guard: Guard | None = N
     module = "harness.runners.worker" if job.ranks == 1 else RANKS_BY[job.starter]
     command = [sys.executable, "-m", module, str(job_file)]
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-    given = {"env": {**os.environ, **own_code(), **variables(job.threads)}, "start_new_session": True, **streams}
+    given = {"env": {**environment_of(job.runner), **variables(job.threads)}, "start_new_session": True, **streams}
     if guard is not None and guard.kind == "namespaces" and job.side == "subject":
         return start_confined([*command, FIRST_INSIDE], seen_by(job, guard), **given)
     return subprocess.Popen([*command, str(os.getpid())], **given)

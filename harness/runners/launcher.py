@@ -29,7 +29,7 @@ from harness.runners.environment_of_a_run import environment_of
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job, Starter
 from harness.runners.processes import log_tail
-from harness.runners.protection import KEPT_TENSORS, Guard, only_plain, seen_by, weakest_of
+from harness.runners.protection import KEPT_TENSORS, Guard, Strays, only_plain, seen_by, weakest_of
 from harness.runners.protection import start as start_confined
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
@@ -157,6 +157,8 @@ class Launcher:
         if guard is not None and guard.kind == "order":
             waiting.sort(key=lambda job: job.side != "subject")
         running: list[_Running] = []
+        fresh = guard is not None and self.start is start_fresh
+        strays = Strays() if fresh and sys.platform == "linux" else None
         with terminate_as_interrupt():
             try:
                 while waiting or running:
@@ -164,9 +166,11 @@ class Launcher:
                         running.append(_start(waiting.pop(0), start, guard))
                     time.sleep(POLL_SECONDS)
                     over = [one for one in running if _look(one, case, listener)]
+                    running = [one for one in running if one not in over]
+                    if over and strays is not None:
+                        strays.end(one.process.pid for one in running)
                     for one in over:
                         _note_end(one.job, guard)
-                    running = [one for one in running if one not in over]
                     waiting = _without_consequences(waiting, over, guard)
             finally:
                 for one in running:

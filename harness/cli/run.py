@@ -39,6 +39,7 @@ from harness.cli.terminal import BROKEN, MET, NOT_MET, Interrupted, error_consol
 from harness.cli.verdict import print_verdict
 from harness.evidence.bundle import Bundle
 from harness.levels.rule import Certificate, Level
+from harness.runners.environment_of_a_run import left_out
 
 
 def run(
@@ -141,8 +142,12 @@ def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tupl
         if not quiet and (text := ahead.stated(case.name)):
             error_console.print(text, markup=False, soft_wrap=True)
 
+    jobs = plan(case, options)
+    if not quiet and (omitted := left_out({job.runner for job in jobs})):
+        text = f"Runs do not search {', '.join(omitted)}, which PYTHONPATH names: install what they need from there."
+        error_console.print(text, style="yellow", markup=False, soft_wrap=True)
     try:
-        with Progress(error_console, [job.run for job in plan(case, options)], quiet=quiet) as progress:
+        with Progress(error_console, [job.run for job in jobs], quiet=quiet) as progress:
             return flow.run(case, standards, options, progress.update, announce)
     except KeyboardInterrupt:
         again = shlex.join(_resuming(options))

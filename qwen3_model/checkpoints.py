@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
 from qwen3_model.parallel_config import Coordinates, ParallelConfig, Part
 from qwen3_model.sharding import Array, assemble, parts_of
-from qwen3_model.weights import Tensors, WeightsError, save_safetensors
+from qwen3_model.weights import Tensors, WeightsError, save_safetensors, write_safetensors
 
 FORMAT = "qwen3-model-checkpoint-2"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -48,7 +47,7 @@ def save_part(path: Path, tensors: Tensors, config: Qwen3Config, layout: Paralle
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"config": json.dumps(config.to_hf()), "layout": json.dumps(asdict(layout)), "step": str(step)}
     unfinished = path.with_suffix(".unfinished")
-    save_file(
+    write_safetensors(
         {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
         unfinished,
         {"format": FORMAT, **about},

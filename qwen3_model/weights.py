@@ -3,7 +3,9 @@
 Names are Hugging Face's on both sides, so a difference is an error that lists missing, unexpected and misshapen keys.
 """
 
+import errno
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
@@ -264,8 +266,22 @@ def _array(record: Mapping[str, Any]) -> npt.NDArray[Any]:
 
 def _save_file(tensors: Tensors, path: Path) -> Path:
     # metadata: transformers refuses a file that does not name the framework whose layout it has.
-    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata={"format": "pt"})
+    write_safetensors({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, {"format": "pt"})
     return path
+
+
+def write_safetensors(tensors: Tensors, path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes tensors as one safetensors file.
+
+    Raises:
+        OSError: it cannot be written, also because the disk is full; the error names the file.
+    """
+    try:
+        save_file(dict(tensors), path, dict(metadata))
+    except SafetensorError as error:  # the library has no class of its own for what the system reports
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number) if code else str(error), str(path)) from None
 
 
 def _shards(tensors: Tensors, limit: int) -> Iterator[dict[str, npt.NDArray[Any]]]:

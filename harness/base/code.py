@@ -1,7 +1,12 @@
 """The code of this program: where it is, and the digest of what decides a number or a level."""
 
 import functools
+import importlib.util
+import marshal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 
 from harness.base.digest import digest_file, digest_json
 
@@ -10,6 +15,7 @@ ROOMS = ("harness", "qwen3_model")
 # Of `harness/runners`: what the runs of reference and oracle compute with.
 REFERENCE = ("hugging_face.py", "oracle*.py", "torch_*.py")
 BYTECODE = {"__pycache__", ".pyc"}
+STARTED_BY_SITE = ("sitecustomize", "usercustomize")
 
 
 def source_digest(root: Path) -> str:
@@ -24,6 +30,43 @@ def reference_digest(root: Path) -> str:
     """The digest of the code that computes the numbers of reference and oracle."""
     room = root / "harness" / "runners"
     return digest_json({path.name: digest_file(path) for name in REFERENCE for path in room.glob(name)})
+
+
+def other_bytecode(root: Path) -> Iterator[Path]:
+    """The files of bytecode that Python would execute in place of the code at a root, though they hold other code: one
+    whose source is elsewhere or gone, and one that fits its source by time and size alone."""
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.pyc")):
+            if path.parent.name != "__pycache__" or not _fits(path):
+                yield path
+
+
+def _fits(cached: Path) -> bool:
+    """Whether Python ignores a file of bytecode, or it holds what its source gives. Source: PEP 3147, PEP 552."""
+    name, _, tag = cached.stem.partition(".")
+    source = cached.parent.parent / f"{name}.py"
+    if tag != sys.implementation.cache_tag or not source.is_file():
+        return True
+    data, text = cached.read_bytes(), source.read_bytes()
+    flags = int.from_bytes(data[4:8], "little")
+    status = source.stat()
+    states = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(
+        4, "little"
+    )
+    by = {0: states, 3: importlib.util.source_hash(text)}.get(flags, data[8:16])
+    if data[:4] != importlib.util.MAGIC_NUMBER or by != data[8:16]:
+        return True
+    try:
+        held = marshal.loads(data[16:])
+    except (EOFError, ValueError, TypeError):
+        return False
+    return isinstance(held, CodeType) and held == compile(text, str(source), "exec", dont_inherit=True)
+
+
+def started_by_site() -> dict[str, str]:
+    """The digests of the files that Python executed by itself when this process began, by the name of the module."""
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in STARTED_BY_SITE}
+    return {name: digest_file(Path(file)) for name, file in files.items() if file}
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ PACKAGES = (
 CANN_HOME, CANN_INFO = "ASCEND_HOME_PATH", Path("compiler") / "version.info"
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 SMI_SECONDS = 60
+DRIVER_TOOLS = "/usr/local/sbin:/usr/local/bin:/usr/local/Ascend/driver/tools"
+DEVICE_NODES, VISIBLE = Path("/dev"), "ASCEND_RT_VISIBLE_DEVICES"
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
@@ -55,11 +58,28 @@ def ascend() -> dict[str, str | None]:
 def _soc() -> str | None:
     """Source: the table of `npu-smi info`, whose rows begin with `| NPU   Name   | Health`."""
     try:
-        done = subprocess.run(["npu-smi", "info"], capture_output=True, text=True, timeout=SMI_SECONDS, check=False)
+        done = subprocess.run([npu_smi(), "info"], capture_output=True, text=True, timeout=SMI_SECONDS, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     found = {match[1] for match in re.finditer(r"^\|\s*\d+\s+([A-Za-z]*\d\w+)\s*\|\s*[A-Z]", done.stdout, re.M)}
     return found.pop() if len(found) == 1 else None
+
+
+def npu_smi() -> str:
+    """The driver's tool where its package puts it, or else as it is found. Source: Ascend HDK, installation guide."""
+    return shutil.which("npu-smi", path=DRIVER_TOOLS) or "npu-smi"
+
+
+def usable_devices(by_the_driver: int) -> tuple[int, str]:
+    """How many devices there are for runs, and what limits them: what lies in `/dev` and `ASCEND_RT_VISIBLE_DEVICES`
+    can only be fewer than those that the driver reports."""
+    limits = {"npu-smi": by_the_driver}
+    if nodes := [path for path in DEVICE_NODES.glob("davinci*") if path.name.removeprefix("davinci").isdigit()]:
+        limits[f"{DEVICE_NODES}/davinci*"] = len(nodes)
+    if (visible := os.environ.get(VISIBLE)) is not None:
+        limits[VISIBLE] = len({part.strip() for part in visible.split(",") if part.strip().isdigit()})
+    least = min(limits, key=lambda name: limits[name])
+    return limits[least], least
 
 
 def _stated_version(path: Path) -> str | None:

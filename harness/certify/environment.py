@@ -4,11 +4,11 @@ import functools
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.base.code import ROOMS, ROOT, source_digest
+from harness.base.code import ROOMS, ROOT, other_bytecode, source_digest
 from harness.base.errors import InputError
 from harness.base.machine import PACKAGES, SMI_SECONDS
 from harness.base.machine import machine as machine
@@ -16,6 +16,7 @@ from harness.base.machine import packages as packages
 from harness.certify.committed import state
 from harness.certify.versions import not_tried
 from harness.evidence.provenance import Environment, Source
+from harness.runners.registry import digest_of_runner
 from harness.runs.trace import Side
 
 OLDEST_PYTHON = (3, 11)
@@ -103,7 +104,26 @@ def _interpreter(python: Path) -> Mapping[str, Any]:
     return found
 
 
-def source() -> Source:
-    """Revision, state and digest of the code that this process runs."""
+def check_bytecode() -> None:
+    """Rejects files of bytecode that Python would execute in place of this program's code.
+
+    Raises:
+        InputError: with all of them.
+    """
+    if other := [str(path) for path in other_bytecode(ROOT)]:
+        raise InputError(
+            f"Python would execute {', '.join(other)}, which does not hold what its source gives. Find out what wrote "
+            "it, and remove it; Python writes it again."
+        )
+
+
+def source(runners: Iterable[str] = ()) -> Source:
+    """Revision, state and digest of the code that this process runs, and of runners that are not part of it.
+
+    Raises:
+        InputError: Python would execute something else in its place.
+    """
+    check_bytecode()
     found = state(ROOT, ROOMS, ("pyproject.toml",))
-    return Source(revision=found.revision, dirty=found.dirty, sha256=source_digest(ROOT))
+    foreign = {name: digest for name in sorted(set(runners)) if (digest := digest_of_runner(name)) is not None}
+    return Source(revision=found.revision, dirty=found.dirty, sha256=source_digest(ROOT), runners=foreign or None)

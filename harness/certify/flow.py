@@ -49,17 +49,19 @@ from harness.evidence.provenance import (
 from harness.levels.rule import Certificate, certify
 from harness.levels.submission import submitted
 from harness.report import write_report
+from harness.runners.environment_of_a_run import recorded_variables
 from harness.runners.executor import Listener
 from harness.runners.job import Job
 from harness.runners.launcher import Launcher, variables
 from harness.runners.protection import Guard, obstacle
 from harness.runners.registry import file_of
 from harness.runs.inputs import VOCABULARY, WEIGHTS, Inputs, read_inputs, read_weights, weights_files
-from harness.runs.trace import Run, Side
+from harness.runs.trace import Run, Side, Trace
 from harness.standards import Standard
 from qwen3_model.checkpoints import Checkpoint, write_hugging_face
 
-WRITTEN_AFTER = (FINDINGS, MANIFEST, RECORD, PAGE, f"{ATTESTATIONS}/")  # the runs of a bundle have ended
+NOTE_SECONDS = 10.0
+WRITTEN_AFTER = (RUN, FINDINGS, MANIFEST, RECORD, PAGE, f"{ATTESTATIONS}/")  # the runs of a bundle have ended
 
 
 def run(
@@ -90,7 +92,6 @@ def run(
         check_same_baseline(options.out, baseline)
     if (ahead := _ahead(case, options)) and (text := ahead.stated(case.name)):
         announce(text)
-    started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
     with claimed(options.out, resume=options.resume):
         case, inputs = prepare(case, standards, options)
         if baseline is not None:
@@ -101,24 +102,21 @@ def run(
             place(options.baselines, case.name, options.out, recorded)
         write_json(options.out / INPUTS, inputs)
         before = read_occasion(options.out / RUN) if options.resume and (options.out / RUN).is_file() else None
+        clock = _Clock(options, before)
         kept = Kept(options.out)
         kept.add_all()
         kept.forget(*WRITTEN_AFTER)
         guard = guard_of(options, lambda job: kept.add_run(job.run))
+        clock.note()
         try:
-            Launcher(workers=at_once(case, options), guard=guard).execute(plan(case, options), case, listener)
+            launcher = Launcher(workers=at_once(case, options), guard=guard)
+            launcher.execute(plan(case, options), case, clock.listening(listener))
         finally:
-            # Also of runs that are interrupted: what they took counts when they are resumed.
-            occasion = Occasion(
-                command=tuple(options.command),
-                started=before.started if before else started.isoformat(timespec="seconds"),
-                seconds=round(time.monotonic() - begun + (before.seconds if before else 0.0), 1),
-                host=socket.gethostname(),
-            )
-            write_json(options.out / RUN, occasion)
+            clock.note()
             kept.add([RUN])
         if explained := blocking_repeat(case, options):
             explain(explained)
+    environment.check_bytecode()  # also what a run wrote
     drawn = options.out / "inputs" / WEIGHTS
     if options.keep_weights:
         _keep(case, drawn, options.weights / INITIAL)
@@ -131,6 +129,36 @@ def run(
     certificate = certify(submission, now)
     write_report(submission, certificate)
     return submission.bundle, certificate
+
+
+class _Clock:
+    """Records how long the attempts of a bundle have taken together, also those that were interrupted or killed."""
+
+    def __init__(self, options: Options, before: Occasion | None) -> None:
+        self._options, self._before = options, before
+        self._begun, self._noted = time.monotonic(), 0.0
+        self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+    def note(self) -> None:
+        """Writes it as it is now."""
+        before, self._noted = self._before, time.monotonic()
+        occasion = Occasion(
+            command=tuple(self._options.command),
+            started=before.started if before else self._started,
+            seconds=round(self._noted - self._begun + (before.seconds if before else 0.0), 1),
+            host=socket.gethostname(),
+        )
+        write_json(self._options.out / RUN, occasion)
+
+    def listening(self, listener: Listener) -> Listener:
+        """The same listener, which now and then writes it: a process that is killed cannot."""
+
+        def noting(run: str, trace: Trace) -> None:
+            if time.monotonic() - self._noted >= NOTE_SECONDS:
+                self.note()
+            listener(run, trace)
+
+        return noting
 
 
 def guard_of(options: Options, ended: Callable[[Job], None]) -> Guard:
@@ -279,7 +307,7 @@ def prepare(case: Case, standards: Sequence[Standard], options: Options) -> tupl
     for standard in standards:
         write_json(options.out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
     write_json(options.out / ENVIRONMENT, described(case, options))
-    write_json(options.out / SOURCE, environment.source())
+    write_json(options.out / SOURCE, environment.source(_runners(case, options)))
     write_json(options.out / START, draw_start())
     return case, inputs
 
@@ -297,7 +325,7 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
             f"{options.out} was started with another device, number of threads, machine or set of packages. "
             "Its runs cannot be resumed with these; start again with another --out."
         )
-    if read_source(options.out / SOURCE) != environment.source():
+    if read_source(options.out / SOURCE) != environment.source(_runners(case, options)):
         raise InputError(
             f"The code has changed since {options.out} was started, so its runs cannot be resumed. "
             "Start again with another --out."
@@ -325,8 +353,13 @@ def described(case: Case, options: Options) -> Environment:
     return environment.describe(
         options.device,
         threads,
-        own,
+        {**recorded_variables(_runners(case, options)), **own},
         options.reference_device,
         options.reference_processes,
         pythons_of(options),
     )
+
+
+def _runners(case: Case, options: Options) -> set[str]:
+    """The runners that run here, by the names that their traces state."""
+    return {one.runner for one in plan(case, options)}

@@ -342,10 +342,9 @@ def _ascend(ranks: int, mindspore: str | None) -> Iterator[Prerequisite]:
 
 def _devices(ranks: int) -> Prerequisite:
     remedy = "Is this the right host? In a container, mount devices, driver and npu-smi"
+    command = [machine.npu_smi(), "info", "-l"]
     try:
-        done = subprocess.run(
-            ["npu-smi", "info", "-l"], capture_output=True, text=True, timeout=machine.SMI_SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=machine.SMI_SECONDS, check=False)
     except FileNotFoundError:
         return Prerequisite(name="devices", met=False, found="npu-smi is not installed", remedy=remedy)
     except subprocess.TimeoutExpired:
@@ -355,12 +354,12 @@ def _devices(ranks: int) -> Prerequisite:
     if done.returncode or not count:
         lines = (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()
         return Prerequisite(name="devices", met=False, found=f"npu-smi info -l: {lines[-1]}", remedy=remedy)
-    there = int(count[1])
+    there, by = machine.usable_devices(int(count[1]))
     met = there >= ranks
     return Prerequisite(
         name="devices",
         met=met,
-        found=f"{there} by npu-smi",
+        found=f"{there} by {by}",
         remedy="" if met else f"{ranks} ranks need as many devices: choose another case, or more machines",
     )
 

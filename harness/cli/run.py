@@ -21,6 +21,7 @@ from harness.cli.options import (
     JsonOption,
     LayersOption,
     ModelOption,
+    ProtectionOption,
     ReferenceDeviceOption,
     ReferenceProcessesOption,
     ReferencePythonOption,
@@ -31,6 +32,7 @@ from harness.cli.options import (
     VocabularyOption,
     WorkersOption,
     check_device,
+    protection_of,
     reference_device,
 )
 from harness.cli.progress import Progress
@@ -38,6 +40,7 @@ from harness.cli.terminal import BROKEN, MET, NOT_MET, Interrupted, error_consol
 from harness.cli.verdict import print_verdict
 from harness.evidence.bundle import Bundle
 from harness.levels.rule import Certificate, Level
+from harness.runners.environment_of_a_run import left_out
 
 
 def run(
@@ -72,6 +75,7 @@ def run(
     subject_python: SubjectPythonOption = None,
     reference_python: ReferencePythonOption = None,
     baseline: BaselineOption = None,
+    protection: ProtectionOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
     """Certify a case: run both sides, compare, judge, and write bundle and page.
@@ -106,6 +110,7 @@ def run(
         reference_python=reference_python,
         baselines=baselines_of(baseline),
         keep_weights=keep_weights,
+        protection=protection_of(protection),
     )
     bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)
@@ -145,8 +150,12 @@ def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tupl
     def explain(sentence: str) -> None:
         error_console.print(sentence, markup=False, soft_wrap=True)
 
+    jobs = plan(case, options)
+    if not quiet and (omitted := left_out({job.runner for job in jobs})):
+        text = f"Runs do not search {', '.join(omitted)}, which PYTHONPATH names: install what they need from there."
+        error_console.print(text, style="yellow", markup=False, soft_wrap=True)
     try:
-        with Progress(error_console, [job.run for job in plan(case, options)], quiet=quiet) as progress:
+        with Progress(error_console, [job.run for job in jobs], quiet=quiet) as progress:
             return flow.run(case, standards, options, progress.update, announce, explain)
     except KeyboardInterrupt:
         again = shlex.join(_resuming(options))

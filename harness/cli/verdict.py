@@ -7,6 +7,7 @@ from harness.cli.terminal import out_console
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import PAGE
 from harness.evidence.judge import Outcome
+from harness.evidence.protection_of_runs import protection_of, protection_words
 from harness.levels.rule import Certificate
 from harness.levels.verdict_words import conclude
 
@@ -30,6 +31,7 @@ def print_verdict(bundle: Bundle, certificate: Certificate, as_json: bool) -> No
         out_console.print(
             f"Reference and oracle: baseline {used.seal[:12]}, recorded {used.recorded} by {used.author}", markup=False
         )
+    out_console.print(f"Protection: {protection_words(bundle)}", markup=False)
     standards = ", ".join(f"{one.name} {one.digest()[:12]}" for one in bundle.standards)
     out_console.print(f"{conclusion.sentence} Standards: {standards}", markup=False)
     if conclusion.first:
@@ -53,6 +55,7 @@ def _summary(bundle: Bundle, certificate: Certificate) -> dict[str, Any]:
         "case_digest": bundle.case.digest(),
         "bundle": str(bundle.path),
         "bundle_digest": bundle.digest,
+        "protection": protection_of(bundle),
         "baseline": bundle.baseline.seal if bundle.baseline else None,
         "level": certificate.level,
         "scope": certificate.scope.record(),

@@ -9,6 +9,7 @@ from harness.cli.page_again import PageState, check_page_again
 from harness.cli.terminal import BAD_INPUT, MET, out_console
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import PAGE
+from harness.evidence.protection_of_runs import protection_of, protection_words
 from harness.evidence.summary import collected_notices
 from harness.levels.submission import contradiction, read_submission, statement_files, waiver_objection
 
@@ -41,6 +42,7 @@ def verify(
         "signed": submission.signed,
         "page": page.state,
         "page_why": page.why,
+        "protection": protection_of(read),
         "digest": read.digest,
         "record": read.record,
         "criteria": len(read.findings),
@@ -70,6 +72,7 @@ def _print_verified(bundle: Bundle, found: dict[str, Any], trusted: bool) -> Non
         show("unsigned: no signature that was verified states who is responsible for this evidence", "yellow")
     for sentence in collected_notices(bundle):
         show(sentence, "yellow")
+    show(f"protection: {protection_words(bundle)}", "" if found["protection"] == "namespaces" else "yellow")
     show(f"{found['criteria']} findings were recomputed from the traces of {len(bundle.runs)} runs")
     for text in found["standing"]:
         show(f"valid: {text}", "green")

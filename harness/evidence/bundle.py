@@ -312,18 +312,30 @@ def _check_role(run: Run, case: Case, directory: Path) -> None:
 
 
 def _check_code(directory: Path, runs: Mapping[str, Run], source: Source, baseline: Baseline | None) -> None:
-    """Rejects a run that was carried out by other code than is recorded. Older runs, which do not state it, are not
-    checked."""
+    """Rejects a run that was carried out by other code than is recorded, and one that does not state its code though
+    its version does. Runs of bundles without a start are older, and are not checked for that; nor are those of a
+    baseline."""
+    stating = (directory / START).is_file()
     for name, run in runs.items():
-        stated = run.trace.header.provenance.get("code") if run.trace is not None else None
-        of_baseline = baseline is not None and run.trace is not None and run.trace.header.side != "subject"
-        recorded = baseline.source.sha256 if of_baseline and baseline is not None else source.sha256
-        if stated is not None and stated != recorded:
-            raise EvidenceError(
-                f"{directory / 'runs' / name} was carried out by code of the digest {str(stated)[:12]}, and the code "
-                f"that is recorded has {recorded[:12]}. Its process imported other files than this program, or they "
-                "were edited while it ran. Start again with another --out, from one checkout."
-            )
+        if run.trace is None:
+            continue
+        of_baseline = baseline if run.trace.header.side != "subject" else None
+        recorded = of_baseline.source if of_baseline is not None else source
+        stated, runner = run.trace.header.provenance, run.trace.header.runner
+        pairs = [("this program", stated.get("code"), recorded.sha256, stating and of_baseline is None)]
+        if (of_runner := (recorded.runners or {}).get(runner)) is not None:
+            pairs.append((f"the runner {runner}", stated.get("runner_file"), of_runner, True))
+        for what, found, wanted, required in pairs:
+            if found is None and required:
+                raise EvidenceError(
+                    f"{directory / 'runs' / name} does not state the code of {what} that carried it out."
+                )
+            if found is not None and found != wanted:
+                raise EvidenceError(
+                    f"{directory / 'runs' / name} was carried out by code of {what} of the digest {str(found)[:12]}, "
+                    f"and the code that is recorded has {wanted[:12]}. Its process imported other files, or they were "
+                    "edited while it ran. Start again with another --out, from one checkout."
+                )
 
 
 def _children(directory: Path) -> list[Path]:

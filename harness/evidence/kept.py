@@ -11,8 +11,7 @@ from harness.base.digest import digest_file
 from harness.base.errors import EvidenceError
 from harness.base.records import plain_files
 
-UNFINISHED = "checkpoint"  # of a run that was stopped; it is not judged
-LOCK = ".lock"
+LOCK = ".lock"  # while the runs are made
 
 
 class Disturbed(EvidenceError):
@@ -32,13 +31,12 @@ class Kept:
 
     def add_all(self) -> None:
         """Takes every file that is there, as it is now."""
-        self.add(filter(_counts, plain_files(self._directory)))
+        self.add(name for name in plain_files(self._directory) if name != LOCK)
 
     def add_run(self, name: str) -> None:
         """Takes the files of a run that has ended, as they are now, in place of those of an earlier attempt."""
         self.forget(f"runs/{name}/", f"tensors/{name}.safetensors")
-        found = [path for path in plain_files(self._directory / "runs" / name) if _counts(path)]
-        self.add(f"runs/{name}/{path}" for path in found)
+        self.add(f"runs/{name}/{path}" for path in plain_files(self._directory / "runs" / name))
         self.add(path for path in (f"tensors/{name}.safetensors",) if (self._directory / path).is_file())
 
     def forget(self, *beginnings: str) -> None:
@@ -65,8 +63,3 @@ class Kept:
             f"({'; '.join(parts)}). A runner can do that, and so can another process. Find out which one did, remove "
             "the directory, and start again with another --out."
         )
-
-
-def _counts(name: str) -> bool:
-    parts = name.split("/")
-    return parts[-1] != LOCK and UNFINISHED not in parts

@@ -5,7 +5,7 @@ Each is a record that is written where the runs are made and read by everything 
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,11 +43,13 @@ class Environment:
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """The code that ran: its revision (None outside a git checkout), whether files differed from it (`dirty`), and the
-    digest of the files of both packages."""
+    digest of the files of both packages. `runners` gives the digest of the file of each runner that is not part of
+    them, by its name; None where there is none."""
 
     revision: str | None
     dirty: bool
     sha256: str
+    runners: Mapping[str, str] | None = field(default=None, metadata=LATER)
 
     @property
     def state(self) -> str:

@@ -63,6 +63,9 @@ def _unfit_timing(bundle: Bundle) -> str | None:
 
 def _older_revision(first: Bundle, second: Bundle) -> str | None:
     a, b = first.source, second.source
+    shared = set(a.runners or {}) & set(b.runners or {})
+    if any((a.runners or {})[name] != (b.runners or {})[name] for name in shared):
+        return "has another file of a runner under the same name"
     if a.revision == b.revision:
         return None if a.sha256 == b.sha256 else "has other code of the same revision"
     times = [one.start.committed if one.start else None for one in (first, second)]

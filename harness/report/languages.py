@@ -334,6 +334,21 @@ CHINESE: Mapping[str, str] = {
     "BUNDLE is the directory of this page.": "BUNDLE 是本页所在的目录。",
     "The whole case": "完整用例",
     "Environment variables": "环境变量",
+    "Protection": "隔离",
+    "namespaces: the subject's runs could read no run of another side and no recorded answer.": (
+        "命名空间:被测对象的运行无法读取其他各方的运行,也无法读取已记录的结果。"
+    ),
+    "order: the subject's runs ended before a run of another side began; they could read recorded answers.": (
+        "顺序:其他各方开始运行前,被测对象的运行已全部结束;但它可以读取已记录的结果。"
+    ),
+    "none: the subject could read the reference's runs.": "无:被测对象可以读取参考实现的运行。",
+    "not recorded: an older version made the runs, and the subject could read the reference's runs.": (
+        "未记录:由旧版本运行,被测对象可以读取参考实现的运行。"
+    ),
+    "All runs had the rights of one user on one machine: whoever controls it can record numbers that no run produced. "
+    "A signature states who is responsible.": (
+        "所有运行都以同一台机器上同一用户的权限进行:控制该机器的人可以记录并非由运行产生的数值。由签名说明谁负责。"
+    ),
 }
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from harness.cases.case import Case
 from harness.evidence.bundle import Bundle
+from harness.evidence.protection_of_runs import protection_words
 from harness.evidence.provenance import Baseline, Source
 from harness.evidence.summary import collected_notices
 from harness.evidence.timing import read_timing
@@ -66,6 +67,7 @@ class Provenance:
     source: tuple[Fact, ...]
     baseline: tuple[Fact, ...]
     runs: tuple[RunRow, ...]
+    protection: str
     notices: tuple[str, ...]
     timed: bool
     commands: tuple[Command, ...]
@@ -88,6 +90,7 @@ def build_provenance(bundle: Bundle, inputs: tuple[Fact, ...]) -> Provenance:
         source=_source(bundle.source),
         baseline=_baseline(bundle.baseline) if bundle.baseline else (),
         runs=rows,
+        protection=f"{protection_words(bundle)}.",
         notices=(
             *([_from_baseline(bundle.baseline)] if bundle.baseline else []),
             *collected_notices(bundle),

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.base.code import imported
+from harness.base.code import imported, started_by_site
 from harness.base.digest import digest_each
 from harness.cases.case import Case
 from harness.runners.cores import held_to
 from harness.runners.protocol import Answerer, Runner
+from harness.runners.registry import runner_code
 from harness.runs.trace import Arm, Side, TraceHeader
 
 
@@ -28,6 +29,8 @@ def header_of(job: "Job", case: Case, model: Runner | Answerer, *, weights: str,
         provenance={
             **model.provenance(),
             "code": imported(),
+            **runner_code(job.runner),
+            **({"started_by_site": found} if (found := started_by_site()) else {}),
             "ranks": job.ranks,
             "cores": held_to(),
             "perturbation": job.perturbation,

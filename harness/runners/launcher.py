@@ -25,11 +25,12 @@ from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
 from harness.evidence.bundle import read_run
 from harness.runners import cores
+from harness.runners.environment_of_a_run import environment_of
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job, Starter
-from harness.runners.processes import log_tail, own_code
+from harness.runners.processes import log_tail
 from harness.runners.profile import CPU, profile_variables
-from harness.runners.protection import KEPT_TENSORS, Guard, only_plain, seen_by, weakest_of
+from harness.runners.protection import KEPT_TENSORS, Guard, Strays, only_plain, seen_by, weakest_of
 from harness.runners.protection import start as start_confined
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
@@ -111,7 +112,8 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO, guard: Guard | None = N
     namespaces of a guard, if that gives any."""
     module = "harness.runners.worker" if job.ranks == 1 else RANKS_BY[job.starter]
     command = [job.python or sys.executable, "-m", module, str(job_file)]
-    environment = {**os.environ, **own_code(job.python), **variables(job.threads, job.device, blocking=job.blocking)}
+    own = variables(job.threads, job.device, blocking=job.blocking)
+    environment = {**environment_of(job.runner, job.python), **own}
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
     given = {"env": environment, "start_new_session": True, **streams}
     if guard is not None and guard.kind == "namespaces" and job.side == "subject":
@@ -146,6 +148,8 @@ class Launcher:
         if guard is not None and guard.kind == "order":
             waiting.sort(key=lambda job: job.side != "subject")
         running: list[_Running] = []
+        fresh = guard is not None and self.start is start_fresh
+        strays = Strays() if fresh and sys.platform == "linux" else None
         with terminate_as_interrupt():
             try:
                 while waiting or running:
@@ -153,9 +157,11 @@ class Launcher:
                         running.append(_start(waiting.pop(0), start, guard))
                     time.sleep(POLL_SECONDS)
                     over = [one for one in running if _look(one, case, listener)]
+                    running = [one for one in running if one not in over]
+                    if over and strays is not None:
+                        strays.end(one.process.pid for one in running)
                     for one in over:
                         _note_end(one.job, guard)
-                    running = [one for one in running if one not in over]
                     waiting = _without_consequences(waiting, over, guard)
             finally:
                 for one in running:

@@ -25,18 +25,13 @@ HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOG_TAIL_LINES, LOG_LONGEST = 25, 200
 
 
-def own_code(python: str | None = None) -> dict[str, str]:
+def own_code() -> dict[str, str]:
     """The variables by which a process of Python imports the code that this one has, not what lies in the directory
     that it is started in. What else `PYTHONPATH` names comes after it.
-
-    Another interpreter gets this code and nothing that lies next to it: where that is installed, the packages of this
-    interpreter do.
     """
     there = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     installed = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
     first = [] if str(ROOT) in installed and not there else [str(ROOT)]
-    if python is not None:
-        first = [code_alone()]
     paths = dict.fromkeys([*first, *there])
     return {"PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 

@@ -5,9 +5,12 @@ neither other runs nor other processes, and what it leaves behind ends with it. 
 the subject's runs come first and end before another side's run begins.
 """
 
+import contextlib
+import ctypes
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -28,6 +31,7 @@ RECORDED, MADE = ("baselines", "reports"), "certify-runs"  # where recorded answ
 BUNDLE = "case.json"  # what makes a directory one
 KEPT_TENSORS = "tensors.safetensors"  # of a run, in its own directory until it has ended
 PROBE_SECONDS = 30
+PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +142,41 @@ def weakest_of(job: Job, guard: Guard, before: Protection | None) -> Protection 
 def _others_there(directory: Path) -> bool:
     """Whether runs of another side are next to a run."""
     return any(path.name.startswith(OTHERS) and (path / TRACE).exists() for path in directory.parent.iterdir())
+
+
+class Strays:
+    """The processes that runs leave behind: the kernel hands those without a parent to this process. Those that it had
+    before, and others of its session, are none: each run begins a session, and no process can join another one."""
+
+    def __init__(self) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._before = _children()
+
+    def end(self, runs: Iterable[int]) -> None:
+        """Ends all of them; `runs` are the processes of those that go on."""
+        own = self._before | set(runs)
+        while strays := {one for one in _children() - own if _session(one) != os.getsid(0)}:
+            for process in strays:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process, 0)
+
+
+def _session(process: int) -> int:
+    try:
+        return os.getsid(process)
+    except ProcessLookupError:
+        return os.getsid(0)  # it is gone
+
+
+def _children() -> set[int]:
+    """The processes of which this one is the parent, also those that ended and were not waited for."""
+    found = set[int]()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found |= set(map(int, path.read_text().split()))
+    return found
 
 
 def only_plain(directory: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harness.base.code import ROOMS
+from harness.base.digest import digest_file, digest_json
 from harness.base.errors import InputError
 from harness.base.near_names import did_you_mean
 from harness.cases.case import Case
@@ -96,6 +98,39 @@ def file_of(name: str) -> Path | None:
     """The file of a runner that is given as `FILE.py:CLASS`."""
     file, _, name = name.rpartition(":")
     return Path(file) if name and file.endswith(SUFFIX) else None
+
+
+def digest_of_runner(entry: str) -> str | None:
+    """The digest of the file of a runner that is not part of this program. Nothing of it is executed, but the packages
+    that its module lies in are imported. None for a runner of this program, and where there is no such file.
+
+    The rest of what such a runner imports is in `runner_code`, which only a process can state that has imported it.
+    """
+    file = file_of(entry)
+    if file is None:
+        module = entry.partition(":")[0]
+        if module.partition(".")[0] in ROOMS:
+            return None
+        spec = importlib.util.find_spec(module)
+        file = Path(spec.origin) if spec and spec.has_location and spec.origin else None
+    return digest_file(file) if file is not None and file.is_file() else None
+
+
+def runner_code(entry: str) -> dict[str, str]:
+    """What the process of a runner that is not part of this program states of it: the digest of its file, and that of
+    all modules that were imported from beside it or from its package."""
+    if (of_file := digest_of_runner(entry)) is None:
+        return {}
+    file, top = file_of(entry), entry.partition(":")[0].partition(".")[0]
+    beside = file.resolve().parent if file is not None else None
+    found = dict[str, str]()
+    for name, module in sorted(sys.modules.items()):
+        origin = getattr(module, "__file__", None)
+        if origin is None or name.partition(".")[0] in ROOMS or not Path(origin).is_file():
+            continue
+        if name.partition(".")[0] == top if beside is None else Path(origin).resolve().is_relative_to(beside):
+            found[name] = digest_file(Path(origin))
+    return {"runner_file": of_file, "runner_code": digest_json(found)}
 
 
 def check_policy(case: Case) -> None:

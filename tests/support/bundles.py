@@ -271,7 +271,7 @@ class _Made:
                 runner=_runner(side, asked),
                 initial=digest_each(weights),
                 alignment=expected_alignment(self.case),
-                provenance={"threads": 1},
+                provenance={"threads": 1, "code": json.loads((directory / "source.json").read_text())["sha256"]},
             )
         )
 

@@ -25,7 +25,7 @@ from harness.runners.protocol import Numbers, Setting, Tensors
 
 AT = 5
 DRAWN_AT_START = random.getrandbits(16)
-FLAG = "FAKE_RUNNER_FLAG"  # names a file: what happens once leaves it behind
+FLAG = "MS_FAKE_RUNNER_FLAG"  # names a file: what happens once leaves it behind; runs get variables of such names
 
 
 class Fake:

@@ -55,7 +55,7 @@ class KilledOnce(_AtStep):
     """A training run is killed at step 12, once: the file that the variable names says that it has happened."""
 
     def happens(self, numbers: Numbers) -> Numbers:
-        flag = Path(os.environ["KILLED_ONCE"])
+        flag = Path(os.environ["MS_KILLED_ONCE"])
         # Not the run at learning rate 0: which of the two that go at a time comes first there is a race.
         if not self.setting.learning_rate_zero and not flag.exists():
             flag.touch()

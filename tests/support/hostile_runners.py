@@ -48,6 +48,12 @@ def written(path: Path) -> bool:
     return True
 
 
+def opened(path: Path) -> bool:
+    """Whether a file could be written; nothing is."""
+    os.close(os.open(path, os.O_WRONLY))
+    return True
+
+
 def unmounted(path: Path) -> bool:
     return ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(path), 2) == 0
 
@@ -97,7 +103,7 @@ TRIES: Mapping[str, Callable[[], object]] = {
     "make its inputs writable": lambda: remounted(out() / "inputs"),
     "unmount it in namespaces of its own": lambda: in_new_namespaces(out()),
     "end the judge": lambda: killed(int(sys.argv[2])) if int(sys.argv[2]) > 1 else killed(parent_of_all()),
-    "write the settings of the kernel": lambda: written(Path("/proc/sys/kernel/domainname")),
+    "write the settings of the kernel": lambda: opened(Path("/proc/sys/kernel/core_pattern")),
 }  # fmt: skip
 
 

@@ -43,3 +43,25 @@ def test_the_time_of_a_resumed_run_is_that_of_all_its_attempts(
         first = attempt(out, tmp_path, resume=False)
     again = attempt(out, tmp_path, resume=True)
     assert again.started == first.started and again.seconds > first.seconds > 0
+
+
+def test_the_time_of_an_attempt_that_was_killed_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, kept = tmp_path / "out", bytearray()
+    execute = flow.Launcher.execute
+
+    def killed(self: flow.Launcher, jobs: object, case: object, listener: flow.Listener) -> None:
+        def noted(run: str, trace: object) -> None:
+            listener(run, trace)  # type: ignore[arg-type]
+            kept[:] = (out / RUN).read_bytes()
+
+        execute(self, jobs, case, noted)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flow, "NOTE_SECONDS", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(flow.Launcher, "execute", killed)
+        attempt(out, tmp_path, resume=False)
+    (out / RUN).write_bytes(kept)  # what a kill would have left
+    first = read_occasion(out / RUN)
+    again = attempt(out, tmp_path, resume=True)
+    assert first.seconds > 0 and again.started == first.started and again.seconds > first.seconds

@@ -243,3 +243,29 @@ def test_reference_and_oracle_compute_where_they_can_and_the_subject_on_its_own_
 ) -> None:
     chosen = dataclasses.replace(options(tmp_path), reference_device=named, device="Ascend")
     assert [chosen.device_of(side) for side in ("reference", "oracle", "subject")] == [reference, oracle, "Ascend"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "visible", "there"),
+    [
+        (0, None, "4 by npu-smi"),
+        (8, None, "4 by npu-smi"),
+        (2, None, "2 by {dev}/davinci*"),
+        (8, "0,1,2,3,4,5,6,7", "4 by npu-smi"),
+        (8, "0,1,1", "2 by ASCEND_RT_VISIBLE_DEVICES"),
+        (2, "5", "1 by ASCEND_RT_VISIBLE_DEVICES"),
+        (8, "", "0 by ASCEND_RT_VISIBLE_DEVICES"),
+    ],
+)
+def test_what_is_visible_can_only_be_less_than_the_driver_reports(
+    ascend: Path, monkeypatch: pytest.MonkeyPatch, nodes: int, visible: str | None, there: str
+) -> None:
+    (ascend / "dev").mkdir()
+    for name in ("davinci_manager", *(f"davinci{number}" for number in range(nodes))):
+        (ascend / "dev" / name).touch()
+    monkeypatch.setattr(machine, "DEVICE_NODES", ascend / "dev")
+    monkeypatch.delenv(machine.VISIBLE, raising=False)
+    if visible is not None:
+        monkeypatch.setenv(machine.VISIBLE, visible)
+    missing = unmet(ascend, ranks=9)
+    assert missing["devices"].found == there.format(dev=ascend / "dev")

@@ -3,6 +3,7 @@
 Runs are made once, by forked fakes. Each test has them again, and disturbs the directory at one moment.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def limits_raised(standard: Any) -> None:
 
 # name: what is done to the directory, and the file that is named
 WAYS: dict[str, tuple[Disturb, str]] = {
-    "the case asks for less": (edited("case.json", lambda c: c.update(standards=[])), "changed: case.json"),
+    "the case requires less": (edited("case.json", lambda c: c.update(standards=[])), "changed: case.json"),
     "limits are raised": (edited("standards/official.json", limits_raised), "changed: standards/official.json"),
     "a standard more": (replaced("standards/more.json", "standards/official.json"), "added: standards/more.json"),
     "a standard is gone": (lambda out: (out / "standards/official.json").unlink(), "missing: standards/official.json"),
@@ -136,7 +137,7 @@ WAYS: dict[str, tuple[Disturb, str]] = {
     "times of another run": (appended("runs/subject-1/timing.jsonl"), "changed: runs/subject-1/timing.jsonl"),
     "a log that is silent": (
         lambda out: (out / "runs/subject-1/log.txt").write_text("-"), "changed: runs/subject-1/log.txt"),
-    "a statement that nobody signed": (
+    "a statement that no one signed": (
         lambda out: ((out / "notes").mkdir(), (out / "notes/x.json").write_text("{}")), "added: notes/x.json"),
     "a tensor of a run that keeps none": (
         replaced("tensors/subject-lr0.safetensors", "tensors/subject-1.safetensors"),
@@ -186,4 +187,4 @@ def test_a_subject_that_rewrites_the_case_while_it_runs_is_refused(
     chosen = options(tmp_path / "out", protection="order")
     hostile = "tests.support.hostile_runners:RewritesCase"
     with pytest.raises(EvidenceError, match=r"changed: case\.json"):
-        flow.run(case, standards, flow.dataclasses.replace(chosen, subject=hostile), no_listener)
+        flow.run(case, standards, dataclasses.replace(chosen, subject=hostile), no_listener)

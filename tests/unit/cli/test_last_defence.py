@@ -255,7 +255,7 @@ def test_a_bad_bundle_is_named_and_the_others_are_shown(certify_: Call, bundle: 
 
 def test_a_newer_run_that_left_no_trace_takes_the_level_away(certify_: Call, bundle: Path) -> None:
     def in_graph_mode(header: TraceHeader) -> TraceHeader:
-        return dataclasses.replace(header, provenance={"mode": "GRAPH"})
+        return dataclasses.replace(header, provenance={**header.provenance, "mode": "GRAPH"})
 
     shutil.rmtree(bundle)
     write_example(Path("older"), case=small_case(), header=in_graph_mode)

@@ -117,6 +117,14 @@ def test_a_second_run_of_a_newer_revision_counts(first: Bundle, second: Bundle) 
     assert independent(first, newer(second)).met
 
 
+@pytest.mark.parametrize(("file", "met"), [("a" * 64, True), ("b" * 64, False)])
+def test_a_second_run_has_the_same_file_of_a_runner(first: Bundle, second: Bundle, file: str, met: bool) -> None:
+    made, again = (
+        with_source(runners={"mine.py:Mine": one * 64})(two) for one, two in (("a", first), (file[0], second))
+    )
+    assert independent(made, again).met == met
+
+
 def test_a_step_that_was_taken_again_after_a_resumption_does_no_harm(first: Bundle, second: Bundle) -> None:
     again = with_times(lambda t: dataclasses.replace(t, steps=(*t.steps, *slower(t).steps), compiling=(1.0, 2.0)))
     assert independent(first, again(second)).met

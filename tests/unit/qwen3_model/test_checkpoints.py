@@ -1,6 +1,7 @@
 """Checkpoints of all layouts hold the same model: conversion between layouts and to Hugging Face changes no bit."""
 
 import dataclasses
+import errno
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
+from qwen3_model import weights
 from qwen3_model.checkpoints import (
     MOMENTS,
     Checkpoint,
@@ -123,3 +126,15 @@ def test_files_that_are_not_one_checkpoint_are_an_error(tmp_path: Path, change: 
 def test_a_directory_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no checkpoint there"):
         read_checkpoint(tmp_path)
+
+
+def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(OSError) as refused:
+        weights.write_safetensors({}, tmp_path / "x.safetensors", {})
+    assert (refused.value.errno, refused.value.filename) == (errno.ENOSPC, str(tmp_path / "x.safetensors"))

@@ -61,5 +61,5 @@ def test_a_run_by_other_code_than_is_recorded_is_no_evidence(tmp_path: Path) -> 
     def other(header: TraceHeader) -> TraceHeader:
         return dataclasses.replace(header, provenance={**header.provenance, "code": "f" * 64})
 
-    with pytest.raises(EvidenceError, match=r"carried out by code of the digest ffffffffffff"):
+    with pytest.raises(EvidenceError, match=r"carried out by code of this program of the digest ffffffffffff"):
         read_bundle(write_example(tmp_path / "bundle", header=other).path)

@@ -1,0 +1,28 @@
+"""The page of ways to fool it lists what is tried, and nothing of it is missing there."""
+
+import re
+
+from tests.support.examples import ROOT
+from tests.support.hostile_runners import TRIES
+from tests.unit.certify.test_what_is_judged import WAYS
+
+PAGE = (ROOT / "docs" / "design" / "trust.md").read_text(encoding="utf-8")
+
+
+def rows(head: str) -> list[str]:
+    """The first cells of the table with this head."""
+    table = PAGE[PAGE.index(f"| {head} |") :].split("\n\n")[0].splitlines()[2:]
+    return [line.split(" | ")[0].removeprefix("| ") for line in table]
+
+
+def test_every_try_of_a_hostile_subject_is_a_row() -> None:
+    assert rows("what a subject tries") == list(TRIES)
+
+
+def test_every_disturbance_of_what_is_judged_is_a_row() -> None:
+    assert rows("what a run, or anything else, does to the directory") == list(WAYS)
+
+
+def test_what_stays_possible_is_said_as_often_as_it_is_a_row_without_a_rejection() -> None:
+    possible = [line for line in PAGE.splitlines() if line.startswith("|") and "stays possible" in line]
+    assert len(possible) >= 10 and all(re.search(r"\*\*stays possible", line) for line in possible)

@@ -1,8 +1,9 @@
 """Trains a configuration of mindformers by its own Trainer with the collector in it.
 
-`python -m harness.certify.train_mindformers FILE.yaml DIRECTORY [DEVICE]`; `certify launch` starts it, by `msrun` where
-the configuration has several ranks. What run_mindformer.py does, it does: configuration, context, Trainer. On a CPU the
-operators that exist for Ascend alone are replaced first, and the trace states which.
+`python -m harness.certify.train_mindformers FILE.yaml DIRECTORY INITIAL DEVICE`; `certify launch` starts it, by `msrun`
+where the configuration has several ranks. What run_mindformer.py does, it does: configuration, context, Trainer. The
+run begins with the weights of INITIAL, a checkpoint in Hugging Face's form. On a CPU the operators that exist for Ascend
+alone are replaced first, and the trace states which.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Any
 CALLBACK = "CertifyCollector"
 
 
-def main(file: str, directory: str, device: str | None = None) -> None:
+def main(file: str, directory: str, initial: str, device: str) -> None:
     """Trains and collects; see the module."""
     os.environ.setdefault("LOG_MF_PATH", f"{tempfile.gettempdir()}/mindformers-log-{os.getuid()}")
     import mindformers
@@ -23,9 +24,9 @@ def main(file: str, directory: str, device: str | None = None) -> None:
     import harness.collect.mindformers  # noqa: F401  (registers the callback)
 
     config = MindFormerConfig(file)
-    if device is not None:
-        config.context.device_target = device
-    if config.context.device_target == "CPU":
+    config.context.device_target = device
+    config.load_checkpoint, config.load_ckpt_format = initial, "safetensors"
+    if device == "CPU":
         from harness.runners.mindformers_on_cpu import replace_for_the_trainer
 
         mindformers.certify_replaced = replace_for_the_trainer()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 NORMS = ("RMSNorm", "FusedRMSNorm")
+ACTIVATIONS = {"swiglu": "silu"}  # by Hugging Face's name of what the gate goes through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def built_config(gpt: Any) -> dict[str, Any]:
         "head_dim": attention.head_dim,
         "rms_norm_eps": eps.pop() if len(eps) == 1 else sorted(eps),
         "rope_theta": rotary_base(gpt),
-        "hidden_act": gpt.decoder.layers[0].mlp.activation_type,
+        "hidden_act": ACTIVATIONS.get(activation := gpt.decoder.layers[0].mlp.activation_type, activation),
         "tie_word_embeddings": gpt.share_embeddings_and_output_weights,
         "attention_bias": attention.linear_qkv.has_bias,
         "attention_dropout": attention.core_attention.attention_dropout,

@@ -2,8 +2,8 @@
 
 `python -m harness.certify.train_mindformers FILE.yaml DIRECTORY INITIAL DEVICE`; `certify launch` starts it, by `msrun`
 where the configuration has several ranks. What run_mindformer.py does, it does: configuration, context, Trainer. The
-run begins with the weights of INITIAL, a checkpoint in Hugging Face's form. On a CPU the operators that exist for Ascend
-alone are replaced first, and the trace states which.
+run begins with the weights of INITIAL, a checkpoint in Hugging Face's form. On a CPU the operators that exist for
+Ascend alone are replaced first, and the trace states which.
 """
 
 import os

@@ -93,7 +93,7 @@ class MindFormersSubject:
     """
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
-        check_mindformers(case)
+        check_mindformers(case, setting.device)
         prepare_process(setting.device, setting.threads)
         self._enter_mode()
         ms.set_seed(case.initialization.seed)
@@ -119,7 +119,8 @@ class MindFormersSubject:
         """The model in mindformers' words: `config.json`, and what mindformers asks for beside it."""
         return Qwen3Config(
             **case.model.to_hf(),
-            **dict.fromkeys(DTYPES, "float32"),
+            **{name: getattr(case.precision, name) for name in DTYPES},
+            fp32_residual_connection=case.precision.residual_dtype == "float32",
             seq_length=case.data.seq_length,
             pad_token_id=NO_TOKEN,
             position_embedding_type="rope",

@@ -73,5 +73,5 @@ def rotary_base(gpt: Any) -> float:
     frequencies = gpt.rotary_pos_emb.inv_freq.asnumpy().astype(np.float64)
     exponents = np.arange(0, width, 2) / width
     if frequencies.shape == exponents.shape and np.allclose(frequencies, stated**-exponents, rtol=1e-5, atol=0.0):
-        return stated
+        return float(stated)
     return float(frequencies[-1] ** -(1 / exponents[-1]))

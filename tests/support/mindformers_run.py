@@ -75,7 +75,8 @@ def configuration(directory: Path, **changes: Any) -> tuple[Path, Case]:
         "hidden_act": "swiglu", "initializer_range": 0.02, "rms_norm_eps": 1.0e-6, "rope_theta": 1000000.0,
         "attention_dropout": 0.0, "attention_bias": False, "add_bias_linear": False, "use_flash_attention": True,
         "tie_word_embeddings": False, "untie_embeddings_and_output_weights": True, "position_embedding_type": "rope",
-        "qk_layernorm": True, "qkv_concat": True, "pad_token_id": 300, "params_dtype": "float32", "layernorm_compute_dtype": "float32",
+        "qk_layernorm": True, "qkv_concat": True, "pad_token_id": 300, "params_dtype": "float32",
+        "layernorm_compute_dtype": "float32",
         "softmax_compute_dtype": "float32", "rotary_dtype": "float32", "model_type": "qwen3",
         "architectures": ["Qwen3ForCausalLM"],
     }  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 from harness.base.errors import CertifyError, EvidenceError, InputError
 from harness.certify.case_options import judged_by
 from harness.certify.judging import judge_collected
+from harness.cli.judge import rules_of_others
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.judge import Outcome
 from harness.levels.rule import Certificate, Level
@@ -272,3 +273,23 @@ def test_the_trace_in_the_bundle_is_the_trainers_own_bytes(tmp_path: Path) -> No
     own, kept = tmp_path / "subject" / TRACE, bundle.path / "runs" / "subject-1" / TRACE
     assert own.read_bytes() == kept.read_bytes()
     assert read_trace(kept).header.run == "collected"
+
+
+def test_the_rules_of_others_neither_raise_a_level_nor_lower_it(tmp_path: Path) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject")
+    case, standards = judged_by(collected_case(), [*collected_case().standards, *rules_of_others()])
+    bundle, certificate = judge_collected(case, standards, [reference], [subject], tmp_path / "rules", COMMAND)
+    outcomes = {one.standard: one.outcome for one in bundle.findings if one.standard.startswith("rule-")}
+    assert outcomes["rule-torchtitan"] is Outcome.FAIL and outcomes["rule-msprobe"] is Outcome.PASS
+    assert len(outcomes) == len(rules_of_others()) == 6
+    _, alone = judged(tmp_path / "alone", reference, subject)
+    assert certificate.level is alone.level is Level.PRELIMINARY
+    assert [one.met for one in certificate.requirements] == [one.met for one in alone.requirements]
+
+
+@pytest.mark.parametrize("fault", ["a wrong token in one batch", "the loss as a mean over ranks"])
+def test_only_the_rules_of_others_give_no_level(tmp_path: Path, fault: str) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject", FAULTS[fault][0])
+    case, standards = judged_by(collected_case(), rules_of_others())
+    _, certificate = judge_collected(case, standards, [reference], [subject], tmp_path / "out", COMMAND)
+    assert certificate.level is Level.NONE

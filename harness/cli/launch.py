@@ -74,8 +74,8 @@ def launch(
     checkpoint in OUTPUT/checkpoint. Exit codes are those of 'certify run'; on the other nodes 0 if their part
     succeeded, 3 if not.
 
-    With --trainer mindformers, its own Trainer trains instead, once, as run_mindformer.py does, and the run is collected
-    in OUTPUT/collected, for 'certify judge'.
+    With --trainer mindformers, its own Trainer trains instead, once, as run_mindformer.py does, and the run is
+    collected in OUTPUT/collected, for 'certify judge'.
     """
     chosen = load_case(case)
     ranks = chosen.parallel.world_size

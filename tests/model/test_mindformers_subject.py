@@ -183,7 +183,7 @@ def test_what_it_cannot_do_is_refused(section: str, change: dict[str, Any], name
 def test_on_ascend_it_takes_the_precision_of_the_guide() -> None:
     guide = load_case("qwen3-tiny-bf16")
     check_mindformers(guide, "Ascend")
-    with pytest.raises(InputError, match="compute_dtype bfloat16.*--device Ascend"):
+    with pytest.raises(InputError, match=r"compute_dtype bfloat16.*--device Ascend"):
         check_mindformers(guide, "CPU")
     config = subject.MindFormersSubject.model_config(cast(Any, None), guide)
     assert (config.compute_dtype, config.params_dtype, config.softmax_compute_dtype) == (

@@ -22,7 +22,7 @@ from harness.report import render_report
 from harness.runs.files import TRACE
 from harness.runs.trace import Step, read_trace
 from tests.support.bundles import edit_json, example_step
-from tests.support.collected import STEPS, Array, Trainer, collected_case, drawn, train
+from tests.support.collected import STEPS, Array, Trainer, collected_case, drawn, example_baseline, train
 
 REFERENCE = Trainer(run="reference-1", trainer="hugging-face")
 COMMAND = ("certify", "judge", "CASE")
@@ -293,3 +293,27 @@ def test_only_the_rules_of_others_give_no_level(tmp_path: Path, fault: str) -> N
     case, standards = judged_by(collected_case(), rules_of_others())
     _, certificate = judge_collected(case, standards, [reference], [subject], tmp_path / "out", COMMAND)
     assert certificate.level is Level.NONE
+
+
+def test_a_resumed_run_is_judged_next_to_the_whole_one(tmp_path: Path) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject")
+    steps = collected_case().training.steps_of("resumed")
+    how = Trainer(arm="resumed", steps=steps, length=STEPS)
+    train(tmp_path / "resumed", dataclasses.replace(how, change=lambda one: one if one.step <= 2 else None))
+    with pytest.raises(InputError, match="never resumed"):
+        judged(tmp_path / "out", reference, subject, tmp_path / "resumed")
+    train(tmp_path / "resumed", how, after=2)
+    bundle, _ = judged(tmp_path / "out", reference, subject, tmp_path / "resumed")
+    outcomes = {one.criterion: one.outcome for one in bundle.findings}
+    assert outcomes["resumed-loss"] is Outcome.PASS
+    assert bundle.runs["subject-resumed"].outcome.resumed_after == (2,)
+
+
+def test_a_collected_subject_next_to_a_baseline_lacks_only_what_was_not_collected(tmp_path: Path) -> None:
+    bundle, certificate = judged(tmp_path / "out", example_baseline(tmp_path), train(tmp_path / "subject"))
+    assert bundle.baseline is not None and failing(bundle) == {}
+    assert certificate.level is Level.PRELIMINARY
+    (measured,) = (one for one in certificate.requirements if one.text.startswith("Measured by the shipped"))
+    assert measured.met, measured.detail
+    assert set(bundle.not_collected) == {"subject-2", "subject-lr0", "subject-resumed", "subject-probe"}
+    assert bundle.absent == ()

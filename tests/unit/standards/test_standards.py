@@ -241,7 +241,7 @@ def test_a_file_that_is_no_standard_is_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_an_unknown_standard_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="official, rule-liger.*strict-bf16, strict-fp32"):
+    with pytest.raises(InputError, match=r"official, rule-liger.*strict-bf16, strict-fp32"):
         load_standard("strict")
 
 

@@ -21,6 +21,7 @@ from harness.cases.runs_of_a_case import (
     SUBJECT,
     SUBJECT_LR_ZERO,
     SUBJECT_REPEAT,
+    SUBJECT_RESUMED,
     role,
 )
 from harness.certify import environment
@@ -46,7 +47,11 @@ from harness.standards import Standard
 # The runs of a side that can be collected, by arm, in the order in which they are given.
 ROLES: Mapping[Side, Mapping[Arm, tuple[str, ...]]] = {
     "reference": {"train": (REFERENCE, REFERENCE_REPEAT), "lr_zero": (REFERENCE_LR_ZERO,)},
-    "subject": {"train": (SUBJECT, SUBJECT_REPEAT), "lr_zero": (SUBJECT_LR_ZERO,)},
+    "subject": {
+        "train": (SUBJECT, SUBJECT_REPEAT),
+        "lr_zero": (SUBJECT_LR_ZERO,),
+        "resumed": (SUBJECT_RESUMED,),
+    },
 }
 
 
@@ -135,6 +140,8 @@ def assigned(side: Side, runs: Sequence[Given]) -> dict[str, Given]:
 
 def _check_steps(case: Case, given: Mapping[str, Given]) -> None:
     for name, one in given.items():
+        if name == SUBJECT_RESUMED and not one.left.record.resumed_after:
+            raise InputError(f"{one.directory} was collected with arm 'resumed', and it was never resumed.")
         known = role(name, case)
         steps = case.steps_of(*known) if known else 0
         if one.trace.header.steps != steps:

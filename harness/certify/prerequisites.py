@@ -171,7 +171,7 @@ def check(case: Case, options: Options, sides: Sequence[Side]) -> list[str]:
     if options.reference == "torch":
         check_policy(case)
     if options.subject == "mindformers":
-        check_mindformers(case)
+        check_mindformers(case, options.device)
     if "reference" in sides:
         check_processes(case, options)
     _check_files(case)

@@ -21,7 +21,8 @@ from harness.cli.options import (
 )
 from harness.cli.run import exit_code
 from harness.cli.verdict import print_verdict
-from harness.levels.rule import Level
+from harness.levels.rule import RULES_OF_OTHERS, Level
+from harness.standards import shipped_standards
 
 
 def judge(
@@ -38,6 +39,9 @@ def judge(
     layers: LayersOption = None,
     vocab: VocabularyOption = None,
     standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Report the rules of papers and other teams too; they carry no level.")
+    ] = False,
     level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     out: Annotated[
         Path | None, typer.Option(help="Directory for the bundle; default: a new one under certify-runs/.")
@@ -53,9 +57,15 @@ def judge(
     chosen = case_options.with_options(
         load_case(case), text=text, data=data, tokenizer=tokenizer, model=model, layers=layers, vocabulary=vocab
     )
-    chosen, standards = case_options.judged_by(chosen, standard or ())
+    names = [*(standard or chosen.standards), *(rules_of_others() if rules else ())]
+    chosen, standards = case_options.judged_by(chosen, names)
     directory = out or workspace.new_directory(Path("certify-runs"), chosen.name)
     command = ("certify", *sys.argv[1:])
     bundle, certificate = judge_collected(chosen, standards, reference, subject, directory, command)
     print_verdict(bundle, certificate, as_json)
     return exit_code(bundle, certificate, level)
+
+
+def rules_of_others() -> list[str]:
+    """The shipped standards that hold the rules of papers and other teams."""
+    return [name for name in shipped_standards() if name.startswith(RULES_OF_OTHERS)]

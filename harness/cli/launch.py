@@ -1,7 +1,9 @@
 """`certify launch`: the runs of a case over several machines, with one command per node."""
 
 import json
+import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ import typer
 
 from harness.base.errors import InputError
 from harness.cases.case import Case, load_case, written_for_mindformers
-from harness.certify import case_options, flow
+from harness.certify import case_options, flow, train_mindformers
 from harness.certify.jobs import MSRUN_LOG, Options, plan
 from harness.cli.options import (
     DEFAULT_WORKERS,
@@ -26,12 +28,15 @@ from harness.cli.progress import Progress
 from harness.cli.run import baselines_of, exit_code, run_shown
 from harness.cli.terminal import BROKEN, MET, Interrupted, error_console, out_console
 from harness.cli.verdict import print_verdict
+from harness.corpus.draw import draw_weights
 from harness.levels.rule import Level
 from harness.runners.job import Nodes
 from harness.runners.profile import ASCEND, profile_variables
 from harness.runners.ranks import CLUSTER_SECONDS, msrun_arguments, node_of, reporting_rank
+from qwen3_model.checkpoints import Checkpoint, write_hugging_face
 
-BUNDLE = "bundle"
+BUNDLE, COLLECTED, INITIAL_WEIGHTS = "bundle", "collected", "initial"
+TRAINING_MODULE = "harness.certify.train_mindformers"
 PORT = 8118  # msrun's own
 OF_EVERY_LINE = ("case", "nnodes", "node_rank", "master", "port", "print_", "as_json")
 NO_CONFIGURATION = (
@@ -55,6 +60,10 @@ def launch(
     workers: WorkersOption = DEFAULT_WORKERS,
     level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     baseline: BaselineOption = None,
+    trainer: Annotated[
+        str | None,
+        typer.Option(help="mindformers: its own Trainer trains the configuration CASE, and the run is collected."),
+    ] = None,
     print_: Annotated[bool, typer.Option("--print", help="Print the commands of every node, and run nothing.")] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -64,10 +73,16 @@ def launch(
     descriptions of their ranks, so a lost node loses no recorded step. Logs are in OUTPUT/msrun_log, the last
     checkpoint in OUTPUT/checkpoint. Exit codes are those of 'certify run'; on the other nodes 0 if their part
     succeeded, 3 if not.
+
+    With --trainer mindformers, its own Trainer trains instead, once, as run_mindformer.py does, and the run is
+    collected in OUTPUT/collected, for 'certify judge'.
     """
     chosen = load_case(case)
     ranks = chosen.parallel.world_size
     check_device(device)
+    if trainer is not None:
+        nodes = Nodes(count=nnodes, rank=node_rank, master=master, port=port)
+        return collect(chosen, case, trainer, nodes, output, device, show=print_)
     _check(chosen, case, nnodes, node_rank)
     nodes = Nodes(count=nnodes, rank=node_rank, master=master, port=port)
     if print_:
@@ -91,6 +106,43 @@ def launch(
     bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)
     return exit_code(bundle, certificate, level)
+
+
+def collect(case: Case, file: str, trainer: str, nodes: Nodes, output: Path, device: str, *, show: bool) -> int:
+    """Lets a trainer train this node's part of a case with the collector in it: 0, or 3 if it failed."""
+    if trainer != "mindformers":
+        raise InputError(f"--trainer {trainer!r}: only mindformers' own Trainer is started here. See docs/collect.md.")
+    if not written_for_mindformers(file):
+        raise InputError(f"{file} is not a configuration of mindformers, so its Trainer cannot read it.")
+    if nodes.rank >= nodes.count or case.parallel.world_size % nodes.count:
+        _check(case, file, nodes.count, nodes.rank)
+    command = training_command(case, file, nodes, output, device)
+    if show:
+        out_console.print(shlex.join(command), markup=False, soft_wrap=True)
+        return MET
+    initial = output / INITIAL_WEIGHTS
+    if not initial.exists():
+        drawn = Checkpoint(config=case.model, step=0, parameters=draw_weights(case), moments={})
+        write_hugging_face(drawn, initial)
+    done = subprocess.run(command, env={**os.environ, **DETERMINISM}, check=False)
+    if done.returncode:
+        error_console.print(f"mindformers' Trainer ended with code {done.returncode}.", markup=False)
+        return BROKEN
+    judged = shlex.join(
+        ["certify", "judge", file, "--reference", "BASELINE_OR_RUN", "--subject", str(output / COLLECTED)]
+    )
+    out_console.print(f"Collected in {output / COLLECTED}. Judge it: {judged}", markup=False, soft_wrap=True)
+    return MET
+
+
+def training_command(case: Case, file: str, nodes: Nodes, output: Path, device: str) -> list[str]:
+    """What trains a configuration with the collector in it: one process, or `msrun` for several ranks."""
+    root = output.resolve()
+    words = [str(Path(file).resolve()), str(root / COLLECTED), str(root / INITIAL_WEIGHTS), device]
+    if case.parallel.world_size == 1:
+        return [sys.executable, "-m", TRAINING_MODULE, *words]
+    module = str(Path(train_mindformers.__file__).resolve())
+    return ["msrun", *msrun_arguments(case.parallel.world_size, nodes, str(root / MSRUN_LOG)), module, *words]
 
 
 def _check(case: Case, named: str, nnodes: int, node_rank: int) -> None:

@@ -47,7 +47,7 @@ from harness.runs.files import GRADIENT, TIMING, TRACE
 from harness.runs.sketches import BUCKETS_OF_FIRST_GRADIENT, recorded
 
 FORMAT = "certify-trace/2"  # of harness.runs.trace, which needs more than numpy to read it
-ARMS = ("train", "lr_zero")
+ARMS = ("train", "lr_zero", "resumed")
 # What the numbers depend on, of the environment of the process.
 VARIABLES = (
     "ASCEND_LAUNCH_BLOCKING", "ASCEND_RT_VISIBLE_DEVICES", "CLOSE_MATMUL_K_SHIFT", "CUBLAS_WORKSPACE_CONFIG",
@@ -83,7 +83,8 @@ class Collector:
         directory: Where the run is collected. One run each.
         steps: How many steps the run has to take.
         trainer: A short name of the trainer, such as `mindformers`.
-        arm: `train`, or `lr_zero` for a run whose learning rate is 0 in every step.
+        arm: `train`; `lr_zero` for a run whose learning rate is 0 in every step; `resumed` for one that is stopped
+            after a checkpoint and goes on from it in a process of its own.
         rank: The number of this process, from 0.
         ranks: How many processes make the run together.
         reporting: The rank that has the true loss, the gradient norm and the learning rate of the global batch.

@@ -45,6 +45,7 @@ class Level(StrEnum):
 
 VALID_DAYS = 180
 SHORT = 12  # digits of a digest in a sentence
+RULES_OF_OTHERS = "rule-"  # what a standard's name begins with that is reported and carries no level
 LAST = datetime.max.replace(microsecond=0, tzinfo=UTC)  # of the calendar
 # The criteria without which a model is not "complete and usable". No waiver applies to these or to those of a task.
 WORKS = ("runs-complete", "runs-finite")
@@ -170,20 +171,27 @@ def expires(run: datetime) -> datetime:
     return run + min(timedelta(days=VALID_DAYS), LAST - run)
 
 
+def counted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings that a level rests on: those by the rules of papers and other teams are reported beside them, and
+    neither raise a level nor lower it."""
+    return tuple(finding for finding in findings if not finding.standard.startswith(RULES_OF_OTHERS))
+
+
 def _requirements(submission: Submission, at: datetime, others: Sequence[Submission]) -> Iterator[Requirement]:
     bundle = submission.bundle
+    findings = counted(bundle.findings)
     community_only = tuple(_community_only(submission))
     lowest = Level.COMMUNITY if community_only else Level.UNTESTED
     yield _official(lowest, bundle)
     for criterion in WORKS:
-        yield _criterion(lowest, criterion, bundle.findings)
+        yield _criterion(lowest, criterion, findings)
     yield from community_only
     for criterion in TASK_RULES[bundle.case.task.name].preliminary:
-        yield _criterion(Level.PRELIMINARY, criterion, bundle.findings)
+        yield _criterion(Level.PRELIMINARY, criterion, findings)
     yield _age(submission, at)
     waived = _waived(submission)
-    yield _none_broken(bundle.findings, waived)
-    yield _all_pass(bundle.findings, waived)
+    yield _none_broken(findings, waived)
+    yield _all_pass(findings, waived)
     yield _committed(bundle)
     yield _measured(bundle)
     yield _signed(Level.VALIDATED, submission, Role.DEVELOPER)
@@ -423,7 +431,7 @@ def _why_not_second(first: Submission, second: Submission, at: datetime) -> str 
     own = (
         _official(Level.UNTESTED, b),
         _age(second, at),
-        _all_pass(b.findings, {}),
+        _all_pass(counted(b.findings), {}),
         _committed(b),
         _measured(b),
     )

@@ -131,3 +131,21 @@ class OuterProduct(nn.Cell):
 def gathered_rows(self: nn.Cell, tokens_BS: Tensor, weight_VD: Tensor) -> Tensor:
     """The rows of the weight that the tokens name: [B, S, D]."""
     return ops.gather(weight_VD, tokens_BS, 0)
+
+
+@functools.cache
+def replace_for_the_trainer() -> tuple[str, ...]:
+    """Also what mindformers' Trainer needs besides the model: the check for overflow of a step, which has no kernel on
+    a CPU, looks at the gradients for what is not finite, as it does on newer chips.
+
+    Returns:
+        What was replaced, and by what.
+    """
+    whole = nn.TrainOneStepWithLossScaleCell.__init__
+
+    def built(self: nn.Cell, *given: Any, **named: Any) -> None:
+        whole(self, *given, **named)
+        self.ascend_910b_target, self._ascend_check_overflow_mode, self.enable_allfinite = True, "INFNAN_MODE", False
+
+    nn.TrainOneStepWithLossScaleCell.__init__ = built
+    return (*replace_operators(), "the check for overflow (NPUGetFloatStatusV2): by a look for infinities")

@@ -8,7 +8,6 @@ operators that exist for Ascend alone are replaced; see `harness.runners.mindfor
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from mindformers.core.context import build_mf_context
 from mindformers.core.optim import AdamW
 from mindformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from mindformers.models.qwen3.modeling_qwen3_train import TrainingQwen3ForCausalLM
-from mindformers.parallel_core.training_graph.transformer.norm import FusedRMSNorm, RMSNorm
 from mindspore import Parameter, Tensor, nn, ops
 from safetensors.numpy import load_file, save_file
 
@@ -35,6 +33,7 @@ from harness.runners.mindspore_subject import build_schedule, mindspore_operator
 from harness.runners.protocol import Numbers, Setting, Tensors
 from harness.runners.registry import check_mindformers
 from harness.runs.alignment import alignment
+from harness.runs.mindformers_model import as_asked, built_config, fused_rows
 from harness.runs.operators import Operator
 from qwen3_model.weights import set_parameters
 
@@ -94,7 +93,7 @@ class MindFormersSubject:
     """
 
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
-        check_mindformers(case)
+        check_mindformers(case, setting.device)
         prepare_process(setting.device, setting.threads)
         self._enter_mode()
         ms.set_seed(case.initialization.seed)
@@ -120,7 +119,8 @@ class MindFormersSubject:
         """The model in mindformers' words: `config.json`, and what mindformers asks for beside it."""
         return Qwen3Config(
             **case.model.to_hf(),
-            **dict.fromkeys(DTYPES, "float32"),
+            **{name: getattr(case.precision, name) for name in DTYPES},
+            fp32_residual_connection=case.precision.residual_dtype == "float32",
             seq_length=case.data.seq_length,
             pad_token_id=NO_TOKEN,
             position_embedding_type="rope",
@@ -251,67 +251,5 @@ def build_optimizer(case: Case, parameters: Sequence[Parameter]) -> nn.Cell:
     return AdamW(groups, learning_rate=0.0, betas=case.optimizer.betas, eps=case.optimizer.eps)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FusedRows:
-    """Where a Hugging Face tensor lies: in which parameter of mindformers', and in which rows of it, in order."""
-
-    parameter: str
-    rows: npt.NDArray[np.int64]
-
-
-def fused_rows(model: TrainingQwen3ForCausalLM, tensors: Tensors) -> Iterator[tuple[str, FusedRows]]:
-    """The place of each tensor, as mindformers' own conversion has it.
-
-    It converts from Hugging Face alone, and fuses whole rows: numbers of rows are converted in place of the weights.
-    """
-    ends = np.cumsum([len(tensor) for tensor in tensors.values()])
-    numbers = dict(zip(tensors, np.split(np.arange(ends[-1])[:, None], ends[:-1]), strict=True))
-    converted = {name: fused.ravel() for name, fused in model.convert_weight_dict(dict(numbers)).items()}
-    for name, column in numbers.items():
-        (parameter,) = (fused for fused, held in converted.items() if column[0, 0] in held)
-        order = np.argsort(converted[parameter])
-        yield (
-            name,
-            FusedRows(parameter=parameter, rows=order[np.searchsorted(converted[parameter][order], column[:, 0])]),
-        )
-
-
 def names_of(parameters: Sequence[Parameter]) -> list[str]:
     return [parameter.name for parameter in parameters]
-
-
-def as_asked(built: Any, asked: float) -> float:
-    """The number that was asked for where float32 makes of it what was built, else what was built."""
-    number = np.float32(built)
-    return asked if number == np.float32(asked) else float(number)
-
-
-def built_config(gpt: nn.Cell) -> dict[str, Any]:
-    """The fields of `config.json` by which a model of mindformers' was built."""
-    config, attention = gpt.config, gpt.decoder.layers[0].self_attention
-    eps = {cell.eps for _, cell in gpt.cells_and_names() if isinstance(cell, RMSNorm | FusedRMSNorm)}
-    return {
-        "vocab_size": gpt.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.ffn_hidden_size,
-        "num_hidden_layers": len(gpt.decoder.layers),
-        "num_attention_heads": attention.num_heads,
-        "num_key_value_heads": attention.kv_num_heads,
-        "head_dim": attention.head_dim,
-        "rms_norm_eps": eps.pop() if len(eps) == 1 else sorted(eps),
-        "rope_theta": rotary_base(gpt),
-        "hidden_act": gpt.decoder.layers[0].mlp.activation_type,
-        "tie_word_embeddings": gpt.share_embeddings_and_output_weights,
-        "attention_bias": attention.linear_qkv.has_bias,
-        "attention_dropout": attention.core_attention.attention_dropout,
-    }
-
-
-def rotary_base(gpt: nn.Cell) -> float:
-    """The base that is stated where the frequencies are base^(-2i/H) of it, else the one that they are of."""
-    stated, width = gpt.rotary_base, gpt.config.kv_channels
-    frequencies = gpt.rotary_pos_emb.inv_freq.asnumpy().astype(np.float64)
-    exponents = np.arange(0, width, 2) / width
-    if frequencies.shape == exponents.shape and np.allclose(frequencies, stated**-exponents, rtol=1e-5, atol=0.0):
-        return stated
-    return float(frequencies[-1] ** -(1 / exponents[-1]))

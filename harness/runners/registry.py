@@ -147,26 +147,32 @@ def check_policy(case: Case) -> None:
         raise InputError(f"The torch reference keeps all but compute_dtype in float32; the case asks for {named}.")
 
 
-def check_mindformers(case: Case) -> None:
-    """Refuses a case for which mindformers' graph is not run here.
+def check_mindformers(case: Case, device: str = "CPU") -> None:
+    """Refuses a case for which mindformers' graph is not run on a device.
 
     Raises:
         InputError: with every reason.
     """
-    reasons = list(_reasons_against_mindformers(case))
+    reasons = list(_reasons_against_mindformers(case, device))
     if reasons:
         raise InputError("\n".join(["The mindformers runner cannot train this case:", *reasons]))
 
 
-def _reasons_against_mindformers(case: Case) -> Iterator[str]:
+def _reasons_against_mindformers(case: Case, device: str) -> Iterator[str]:
     if case.data.documents:
         yield "data.reset_attention_mask, data.reset_position_ids: it would have to be given masks and positions"
     other = {key: value for key, value in sorted(case.precision.dtypes.items()) if value != "float32"}
-    if other:
+    if other and device == "CPU":
         named = ", ".join(f"{key} {value}" for key, value in other.items())
-        yield f"it trains in float32 alone, and the case asks for {named}. Leave them out."
+        yield (
+            f"on a CPU, which multiplies no bfloat16, it trains in float32 alone, and the case asks for {named}. Leave "
+            "them out, or run it with --device Ascend."
+        )
     if case.parallel.world_size > 1:
-        yield f"it trains in one process, and the case asks for {case.parallel.world_size} ranks. Leave out parallel."
+        yield (
+            f"it trains in one process, and the case asks for {case.parallel.world_size} ranks. Leave out parallel, or "
+            "let mindformers' own Trainer train it: certify launch FILE.yaml --trainer mindformers"
+        )
     if not case.training.graph_mode:
         yield "mindformers' training graph is compiled, and the case asks for graph_mode false. Leave it out."
 

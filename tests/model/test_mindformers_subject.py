@@ -7,7 +7,7 @@ compiler: its numbers do not depend on the mode.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mindspore as ms
 import numpy as np
@@ -20,6 +20,7 @@ from harness.corpus.draw import draw_weights
 from harness.runners import mindformers_subject as subject
 from harness.runners import mindspore_subject
 from harness.runners.protocol import Numbers, Setting
+from harness.runners.registry import check_mindformers
 from harness.runs.inputs import ProbeGradients
 from tests.model.qwen3_cases import Array, differing, worst_relative
 from tests.support.examples import shorter
@@ -177,3 +178,17 @@ def test_what_it_cannot_do_is_refused(section: str, change: dict[str, Any], name
     content = CASE.model_dump()
     with pytest.raises(InputError, match=named):
         subject.MindFormersSubject(CASE.with_changes(**{section: {**content[section], **change}}), WEIGHTS, SETTING)
+
+
+def test_on_ascend_it_takes_the_precision_of_the_guide() -> None:
+    guide = load_case("qwen3-tiny-bf16")
+    check_mindformers(guide, "Ascend")
+    with pytest.raises(InputError, match=r"compute_dtype bfloat16.*--device Ascend"):
+        check_mindformers(guide, "CPU")
+    config = subject.MindFormersSubject.model_config(cast(Any, None), guide)
+    assert (config.compute_dtype, config.params_dtype, config.softmax_compute_dtype) == (
+        "bfloat16",
+        "float32",
+        "float32",
+    )
+    assert config.fp32_residual_connection

@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.digest import digest_each, digest_tensors
+from harness.base.records import write_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import DEFAULT_CASE, Case, load_case
+from harness.certify.baseline import Statement, store
+from harness.certify.case_options import named_by_digest
+from harness.certify.jobs import Options, recorded_jobs
 from harness.collect.collector import Collector
 from harness.corpus.draw import draw_inputs
-from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors, read_weights
-from harness.runs.trace import Step
-from tests.support.bundles import example_step
+from harness.runners.job import Job
+from harness.runs.files import OUTCOME, TRACE
+from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, read_tensors, read_weights
+from harness.runs.trace import RunOutcome, Step, TraceHeader, TraceWriter
+from tests.support.bundles import ENVIRONMENT, example_step
 from tests.support.examples import shorter
 
 Array = npt.NDArray[Any]
@@ -29,6 +36,7 @@ class Drawn:
 
     case: Case
     weights: Mapping[str, Array]
+    inputs: Inputs
     tokens: Array
     mask: Array
 
@@ -43,10 +51,10 @@ def drawn() -> Drawn:
     case = collected_case()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "inputs"
-        draw_inputs(case, directory)
+        found = draw_inputs(case, directory)
         weights = dict(read_weights(directory / WEIGHTS).items())
         batches = read_tensors(directory / BATCHES)
-    return Drawn(case=case, weights=weights, tokens=batches["tokens"], mask=batches["loss_mask"])
+    return Drawn(case=case, weights=weights, inputs=found, tokens=batches["tokens"], mask=batches["loss_mask"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +64,7 @@ class Trainer:
     run: str = "subject-1"
     trainer: str = "example"
     steps: int = STEPS
+    length: int | None = None  # of the run that its numbers are of, if it is a part
     arm: str = "train"
     ranks: int = 1
     change: Callable[[Step], Step | None] = lambda step: step
@@ -67,15 +76,15 @@ class Trainer:
     final: bool = True
 
 
-def train(directory: Path, how: Trainer | None = None) -> Path:
-    """Collects one run, of all its ranks in turn, each with its rows."""
+def train(directory: Path, how: Trainer | None = None, after: int = 0) -> Path:
+    """Collects one run, of all its ranks in turn, each with its rows; or goes on after a step."""
     how = how or Trainer()
     for rank in range(how.ranks):
-        _train(directory, how, rank)
+        _train(directory, how, rank, after)
     return directory
 
 
-def _train(directory: Path, how: Trainer, rank: int) -> None:
+def _train(directory: Path, how: Trainer, rank: int, after: int) -> None:
     inputs = drawn()
     collector = Collector(
         directory,
@@ -88,11 +97,11 @@ def _train(directory: Path, how: Trainer, rank: int) -> None:
     )
     alignment = how.alignment(dict(expected_alignment(inputs.case)))
     weights = how.weights(dict(inputs.weights))
-    collector.begin(weights, alignment=alignment, provenance={"mode": "GRAPH"}, omitted=how.omitted)
-    for number in range(1, how.steps + 1):
+    collector.begin(weights, alignment=alignment, provenance={"mode": "GRAPH"}, omitted=how.omitted, after=after)
+    for number in range(after + 1, how.steps + 1):
         shares = np.array_split(np.arange(len(inputs.tokens[number - 1])), how.ranks)
         tokens = how.tokens(number, inputs.tokens[number - 1].copy())[shares[rank]]
-        taken = how.change(example_step(how.run, number, how.steps))
+        taken = how.change(example_step(how.run, number, how.length or how.steps))
         if taken is None:
             return
         if "batches" not in how.omitted:
@@ -102,3 +111,47 @@ def _train(directory: Path, how: Trainer, rank: int) -> None:
     if how.ends:
         collector.end(weights if how.final else None)
     assert collector.failed is None
+
+
+def example_baseline(directory: Path) -> Path:
+    """A recorded baseline of the small case with invented numbers, by the shipped reference and oracle."""
+    inputs, made = drawn(), directory / "made"
+    draw_inputs(inputs.case, made / "inputs")
+    case = named_by_digest(inputs.case, inputs.inputs)
+    options = Options(out=made, command=("certify", "baseline", "record"))
+    for job in recorded_jobs(case, options):
+        _run_of(job, case, made)
+    write_json(made / "case.json", case.record())
+    write_json(made / "environment.json", ENVIRONMENT)
+    write_json(made / "source.json", {"revision": "1234567890abcdef", "dirty": False, "sha256": "d" * 64})
+    said = Statement(author="A", reason="a test", command=("certify", "baseline", "record"))
+    work = directory / "work"
+    work.mkdir()
+    (directory / "baselines").mkdir()
+    store(work, made, case, inputs.inputs, said, directory / "baselines" / case.name)
+    return directory / "baselines" / case.name
+
+
+def _run_of(job: Job, case: Case, made: Path) -> None:
+    inputs, place = drawn(), made / "runs" / job.run
+    place.mkdir(parents=True)
+    header = TraceHeader(
+        run=job.run,
+        side=job.side,
+        arm=job.arm,
+        case=case.digest(),
+        weights=inputs.inputs.weights,
+        batches=inputs.inputs.batches,
+        steps=job.steps,
+        runner=job.runner,
+        initial=digest_each(inputs.weights),
+        alignment=expected_alignment(case),
+    )
+    with TraceWriter.create(place / TRACE, header) as writer:
+        for number in range(1, job.steps + 1):
+            step = example_step(job.run, number, case.training.steps_of(job.arm))
+            batch = digest_tensors({"tokens": inputs.tokens[number - 1], "loss_mask": inputs.mask[number - 1]})
+            tokens = int(inputs.mask[number - 1].sum())
+            writer.append(dataclasses.replace(step, batch=batch, tokens=tokens))
+        writer.finish(digest_each(inputs.weights))
+    write_json(place / OUTCOME, RunOutcome(status="completed", last_step=job.steps, detail="all steps"))

@@ -13,6 +13,7 @@ import pytest
 from harness.base.errors import CertifyError, EvidenceError, InputError
 from harness.certify.case_options import judged_by
 from harness.certify.judging import judge_collected
+from harness.cli.judge import rules_of_others
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.judge import Outcome
 from harness.levels.rule import Certificate, Level
@@ -21,7 +22,7 @@ from harness.report import render_report
 from harness.runs.files import TRACE
 from harness.runs.trace import Step, read_trace
 from tests.support.bundles import edit_json, example_step
-from tests.support.collected import STEPS, Array, Trainer, collected_case, drawn, train
+from tests.support.collected import STEPS, Array, Trainer, collected_case, drawn, example_baseline, train
 
 REFERENCE = Trainer(run="reference-1", trainer="hugging-face")
 COMMAND = ("certify", "judge", "CASE")
@@ -272,3 +273,47 @@ def test_the_trace_in_the_bundle_is_the_trainers_own_bytes(tmp_path: Path) -> No
     own, kept = tmp_path / "subject" / TRACE, bundle.path / "runs" / "subject-1" / TRACE
     assert own.read_bytes() == kept.read_bytes()
     assert read_trace(kept).header.run == "collected"
+
+
+def test_the_rules_of_others_neither_raise_a_level_nor_lower_it(tmp_path: Path) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject")
+    case, standards = judged_by(collected_case(), [*collected_case().standards, *rules_of_others()])
+    bundle, certificate = judge_collected(case, standards, [reference], [subject], tmp_path / "rules", COMMAND)
+    outcomes = {one.standard: one.outcome for one in bundle.findings if one.standard.startswith("rule-")}
+    assert outcomes["rule-torchtitan"] is Outcome.FAIL and outcomes["rule-msprobe"] is Outcome.PASS
+    assert len(outcomes) == len(rules_of_others()) == 6
+    _, alone = judged(tmp_path / "alone", reference, subject)
+    assert certificate.level is alone.level is Level.PRELIMINARY
+    assert [one.met for one in certificate.requirements] == [one.met for one in alone.requirements]
+
+
+@pytest.mark.parametrize("fault", ["a wrong token in one batch", "the loss as a mean over ranks"])
+def test_only_the_rules_of_others_give_no_level(tmp_path: Path, fault: str) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject", FAULTS[fault][0])
+    case, standards = judged_by(collected_case(), rules_of_others())
+    _, certificate = judge_collected(case, standards, [reference], [subject], tmp_path / "out", COMMAND)
+    assert certificate.level is Level.NONE
+
+
+def test_a_resumed_run_is_judged_next_to_the_whole_one(tmp_path: Path) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject")
+    steps = collected_case().training.steps_of("resumed")
+    how = Trainer(arm="resumed", steps=steps, length=STEPS)
+    train(tmp_path / "resumed", dataclasses.replace(how, change=lambda one: one if one.step <= 2 else None))
+    with pytest.raises(InputError, match="never resumed"):
+        judged(tmp_path / "out", reference, subject, tmp_path / "resumed")
+    train(tmp_path / "resumed", how, after=2)
+    bundle, _ = judged(tmp_path / "out", reference, subject, tmp_path / "resumed")
+    outcomes = {one.criterion: one.outcome for one in bundle.findings}
+    assert outcomes["resumed-loss"] is Outcome.PASS
+    assert bundle.runs["subject-resumed"].outcome.resumed_after == (2,)
+
+
+def test_a_collected_subject_next_to_a_baseline_lacks_only_what_was_not_collected(tmp_path: Path) -> None:
+    bundle, certificate = judged(tmp_path / "out", example_baseline(tmp_path), train(tmp_path / "subject"))
+    assert bundle.baseline is not None and failing(bundle) == {}
+    assert certificate.level is Level.PRELIMINARY
+    (measured,) = (one for one in certificate.requirements if one.text.startswith("Measured by the shipped"))
+    assert measured.met, measured.detail
+    assert set(bundle.not_collected) == {"subject-2", "subject-lr0", "subject-resumed", "subject-probe"}
+    assert bundle.absent == ()

@@ -124,7 +124,7 @@ def collect(case: Case, file: str, trainer: str, nodes: Nodes, output: Path, dev
     if not initial.exists():
         drawn = Checkpoint(config=case.model, step=0, parameters=draw_weights(case), moments={})
         write_hugging_face(drawn, initial)
-    done = subprocess.run(command, env={**os.environ, **DETERMINISM}, check=False)
+    done = subprocess.run(command, env={**os.environ, **profile_variables(device)}, check=False)
     if done.returncode:
         error_console.print(f"mindformers' Trainer ended with code {done.returncode}.", markup=False)
         return BROKEN

@@ -10,7 +10,7 @@ import typer
 import yaml
 from rich.table import Column, Table
 
-from harness.cases.case import DEFAULT_CASE, load_case, read_case_file, shipped_cases
+from harness.cases.case import DEFAULT_CASE, Case, load_case, read_case_file, shipped_cases
 from harness.cases.mindformers import DEFAULTS_OF, SPEED_UP, is_configuration, read_configuration
 from harness.cli.options import JsonOption
 from harness.cli.terminal import MET, out_console
@@ -28,7 +28,7 @@ def cases(
     """List the shipped cases, or print one."""
     if show:
         chosen = load_case(show)
-        record, source = chosen.model_dump(mode="json"), _source(show)
+        record, source = chosen.model_dump(mode="json"), _source(show, chosen)
         if as_json:
             print(json.dumps({**record, **source}), end="")
         else:
@@ -49,9 +49,9 @@ def cases(
     return MET
 
 
-def _source(name_or_path: str) -> dict[str, Any]:
-    """Of a configuration of mindformers: which of its defaults the case has, what its file of transfers states, and
-    notes. Empty for a case."""
+def _source(name_or_path: str, case: Case) -> dict[str, Any]:
+    """Of a configuration of mindformers: which of its defaults the case has, what of the case is of this program and of
+    no file of mindformers, what its file of transfers states, and notes. Empty for a case."""
     written = read_case_file(name_or_path)
     if not is_configuration(written.value):
         return {}
@@ -61,7 +61,8 @@ def _source(name_or_path: str) -> dict[str, Any]:
         if (installed := f"mindformers {importlib.metadata.version('mindformers')}") != DEFAULTS_OF:
             notes.append(f"{installed} is installed here: its defaults may differ from those of {DEFAULTS_OF}")
     defaults = {"of": DEFAULTS_OF, "fields": dict(read.defaults)}
-    return {"defaults": defaults, "parallel_speed_up": read.speed_up, "notes": notes}
+    own = {"initialization.norm_std": case.initialization.norm_std}
+    return {"defaults": defaults, "own": own, "parallel_speed_up": read.speed_up, "notes": notes}
 
 
 def _comments(source: Mapping[str, Any]) -> str:
@@ -70,6 +71,10 @@ def _comments(source: Mapping[str, Any]) -> str:
         return ""
     lines = [f"Not given, so the default of {source['defaults']['of']}:"]
     lines += [f"  {path}: {json.dumps(value)}" for path, value in source["defaults"]["fields"].items()]
+    lines += [
+        "Of this program: norm weights begin around 1, so that no two of them are equal. mindformers' begin with 1:"
+    ]
+    lines += [f"  {path}: {json.dumps(value)}" for path, value in source["own"].items()]
     if source["parallel_speed_up"] is not None:
         lines += ["Transfers are configured by:", f"  {SPEED_UP}: {json.dumps(source['parallel_speed_up'])}"]
     lines += source["notes"]

@@ -1,9 +1,11 @@
 """`certify import | compare`: reads runs of other tools from their logs, and compares any two runs."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -11,7 +13,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from harness.base.errors import InputError
+from harness.base.errors import CertifyError, EvidenceError, InputError
 from harness.base.near_names import did_you_mean
 from harness.base.numbers import decode_number, encode_number
 from harness.base.records import encode, encode_json
@@ -25,9 +27,9 @@ from harness.comparison.training import compare_steps
 from harness.evidence.judge import describe_place, statistic
 from harness.logs import PRINTED, Format, ImportedRun, is_import, read_import
 from harness.logs.differences import LogDifference, differences
-from harness.logs.imports import FORMATS, contradictions, import_log
+from harness.logs.imports import FORMATS, contradictions, detect, import_log
 from harness.logs.sources import name_of
-from harness.runs.trace import Run, RunOutcome, read_trace
+from harness.runs.trace import Run, RunOutcome, Trace, read_trace
 
 STYLES = {"same": "green", "differs": "bold red", "INCONCLUSIVE": "yellow"}
 
@@ -169,7 +171,7 @@ def _print_unfinished(names: Sequence[str]) -> None:
 
 
 def _compare_logs(reference: Path, subject: Path, as_json: bool) -> int:
-    runs = [read_import(path) if is_import(path) else read_trace(path) for path in (reference, subject)]
+    runs = [_read(path) for path in (reference, subject)]
     ended = [run.ends if isinstance(run, ImportedRun) else run.footer is not None for run in runs]
     unfinished = [str(path) for path, ends in zip((reference, subject), ended, strict=True) if not ends]
     found = differences(*runs)
@@ -188,6 +190,34 @@ def _compare_logs(reference: Path, subject: Path, as_json: bool) -> int:
         _print(f"{one.number}: {_result(one)}", STYLES[one.result])
     _print_unfinished(unfinished)
     return MET if same else NOT_MET
+
+
+def _read(path: Path) -> Trace | ImportedRun:
+    """A trace or an imported run.
+
+    Raises:
+        InputError: it is a log that was not imported.
+        EvidenceError: it is none of these, or was edited.
+    """
+    return read_import(path) if is_import(path) else _read_trace(path)
+
+
+def _read_trace(path: Path) -> Trace:
+    try:
+        return read_trace(path)
+    except EvidenceError as error:
+        if kind := _kind_of_log(path):
+            again = shlex.join(["certify", "import", str(path)])
+            raise InputError(f"{path} is a log of {kind}, and no trace. Import it first: {again}") from None
+        raise error
+
+
+def _kind_of_log(path: Path) -> str | None:
+    with contextlib.suppress(CertifyError, OSError):
+        if path.suffix == ".json" and b"log_history" not in path.read_bytes():
+            return None
+        return detect([path])
+    return None
 
 
 def _result(one: LogDifference) -> str:
@@ -209,7 +239,7 @@ def _print(text: str, style: str = "") -> None:
 
 
 def _as_run(path: Path) -> Run:
-    trace = read_trace(path)
+    trace = _read_trace(path)
     outcome = RunOutcome(status="completed", last_step=len(trace.steps), detail="read from a file")
     return Run(name=str(path), outcome=outcome, trace=trace)
 

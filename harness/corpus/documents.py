@@ -11,7 +11,7 @@ from harness.base.digest import digest_bytes, digest_file, digest_json
 from harness.base.errors import InputError
 from harness.cases.data import Corpus
 from harness.corpus.generated import documents
-from harness.corpus.wikitext import read_articles, read_lines
+from harness.corpus.wikitext import no_json, read_articles, read_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ def text_documents(path: Path) -> Documents:
     """The articles of a WikiText `.tokens` file, unchanged; any other UTF-8 text is one document.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, or is empty.
+        InputError: the file cannot be read, is not UTF-8, is empty, or has JSON lines.
     """
-    texts = [article.text for article in read_articles(read_lines(path), raw=True)]
+    texts = [article.text for article in read_articles(no_json(read_lines(path), path), raw=True)]
     if not any(text.strip() for text in texts):
         raise InputError(f"The text {path} is empty.")
     return Documents(

@@ -28,6 +28,11 @@ FILES = (
 )  # fmt: skip
 # Where a directory names Python code of its own; of a model's configuration, only the classes that a tokenizer loads.
 CODE = {"tokenizer_config.json": None, "config.json": frozenset({"AutoTokenizer", "AutoConfig"})}
+# Either is a tokenizer; the classes and special tokens of the first are in a configuration next to it
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("tokenizer.model",))
+JSON_FILES = ("tokenizer_config.json", "vocab.json", "special_tokens_map.json", "added_tokens.json")
+CONFIGURATIONS = ("tokenizer_config.json", "config.json")
+LONGEST_REASON = 300
 CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 CHAT_TOKEN = re.compile(f"({'|'.join(map(re.escape, CHAT_TOKENS))})")
 
@@ -118,6 +123,7 @@ class HuggingFaceTokenizer:
 
     def __init__(self, directory: Path) -> None:
         check_directory(directory)
+        _check_complete(directory)
         # Threads of the Rust library do not survive a fork, and they gain nothing where all cores have workers.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
@@ -134,7 +140,7 @@ class HuggingFaceTokenizer:
         # The Rust library raises bare Exception for a damaged file, so no narrower class catches it. Some damage is
         # found only when our encoder reads what the library accepted.
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:LONGEST_REASON]
             raise InputError(f"{directory} holds no Hugging Face tokenizer that can be loaded: {reason}") from None
         if self._tokenizer.eos_token_id is None:
             raise InputError(f"The tokenizer {directory} has no eos_token, which is needed to end documents.")
@@ -196,6 +202,41 @@ def check_directory(directory: Path, *, chat: bool = False) -> None:
             ChatTemplate.from_directory(directory)
         except ChatTemplateError as error:
             raise InputError(f"{error}. Inference and fine-tuning need one: add chat_template.jinja.") from None
+
+
+def _check_complete(directory: Path) -> None:
+    """Checks that the files of a tokenizer are all there, and that those of its library's Python part are JSON.
+
+    Raises:
+        InputError: what is missing, or cannot be read, and what to do.
+    """
+    for name in (one for one in JSON_FILES if (directory / one).is_file()):
+        try:
+            content = json.loads((directory / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{directory / name} is not JSON in UTF-8: {why}. Is the download complete?") from None
+        if not isinstance(content, dict):
+            raise InputError(f"{directory / name} holds no JSON object.")
+    if not any(all((directory / name).is_file() for name in names) for names in VOCABULARIES):
+        raise InputError(f"{directory} holds no Hugging Face tokenizer: {_missing(directory)}")
+    if not any((directory / name).is_file() for name in CONFIGURATIONS):
+        raise InputError(
+            f"{directory} holds no Hugging Face tokenizer that can be loaded: it has no tokenizer_config.json, which "
+            "names the class and the end of a document. Copy it from the model, or write one: "
+            '{"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|endoftext|>"}'
+        )
+
+
+def _missing(directory: Path) -> str:
+    if found := sorted(directory.glob("*.tiktoken")):
+        return f"{found[0].name} is converted by: certify data tokenizer NEW --vocabulary {found[0]}"
+    for names in VOCABULARIES:
+        there = [name for name in names if (directory / name).is_file()]
+        if there:
+            lacking = [name for name in names if name not in there]
+            return f"it has {', '.join(there)} and lacks {', '.join(lacking)}."
+    return "it has neither tokenizer.json, nor vocab.json and merges.txt."
 
 
 def _auto_map(path: Path) -> Any:

@@ -198,8 +198,8 @@ def _decoded(line: bytes, path: Path, number: int, offset: int) -> str:
         ) from None
 
 
-def _no_json(lines: Iterator[str], source: Path) -> Iterator[str]:
-    """The same lines.
+def no_json(lines: Iterator[str], source: Path) -> Iterator[str]:
+    """The same lines, of a text.
 
     Raises:
         InputError: the first one is a JSON object.
@@ -246,7 +246,7 @@ def write_jsonl(
             kept_as_text.append(line)
 
     with whole_file(destination, overwrite=overwrite, replace=OVERWRITE) as file:
-        for article in read_articles(_no_json(read_lines(source, count), source), raw=raw, no_title=note):
+        for article in read_articles(no_json(read_lines(source, count), source), raw=raw, no_title=note):
             if not article.text.strip():
                 continue
             titles += article.title != ""

@@ -162,6 +162,7 @@ def test_show_lists_the_defaults_and_the_file_of_transfers(
     shown = json.loads(certify("cases", "--show", GUIDE, "--json").said)
     assert shown["parallel_speed_up"] == {"dataset_broadcast_opt_level": 3} and shown["notes"] == []
     assert "optimizer.betas" not in shown["defaults"]["fields"]
+    assert shown["own"] == {"initialization.norm_std": shown["initialization"]["norm_std"]} and "norm_std: 0.05" in said
     assert "Not given" not in certify("cases", "--show", "qwen3-tiny-fp32").said
 
 

@@ -109,3 +109,32 @@ def test_the_tokenizer_of_a_checkpoint_is_used_in_whatever_form_it_is(files: tup
         tmp_path / "model", config__json=case.model.to_hf(), **{name.replace(".", "__"): "" for name in files}
     )
     assert with_model(case, path).data.tokenizer.kind == "huggingface"
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({}, "it has neither tokenizer.json, nor vocab.json and merges.txt"),
+        ({"tokenizer_config__json": {}}, "it has neither tokenizer.json, nor vocab.json and merges.txt"),
+        ({"vocab__json": {"a": 0}, "tokenizer_config__json": {}}, "it has vocab.json and lacks merges.txt"),
+        ({"merges__txt": "a b\n", "config__json": {}}, "it has merges.txt and lacks vocab.json"),
+        ({"tokenizer__json": {}}, "has no tokenizer_config.json, which names the class and the end of a document"),
+        ({"vocab__json": {"a": 0}, "merges__txt": "a b\n"}, "has no tokenizer_config.json"),
+        ({"vocab__json": "", "merges__txt": "a b\n", "config__json": {}}, "vocab.json is not JSON in UTF-8"),
+        ({"tokenizer__json": {}, "tokenizer_config__json": '{"tokenizer_cl'}, "tokenizer_config.json is not JSON"),
+        ({"tokenizer__json": {}, "tokenizer_config__json": [1]}, "tokenizer_config.json holds no JSON object"),
+        ({"tokenizer__json": {}, "tokenizer_config__json": {}, "added_tokens__json": "x"}, "added_tokens.json is not"),
+    ],
+)
+def test_what_a_directory_lacks_is_named_by_its_files_alone(files: dict[str, Any], why: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        HuggingFaceTokenizer(directory(tmp_path / "tokenizer", **files))
+    assert why in str(refused.value) and str(tmp_path / "tokenizer") in str(refused.value)
+
+
+def test_a_vocabulary_in_the_form_of_tiktoken_is_named_with_the_command_that_converts_it(tmp_path: Path) -> None:
+    path = directory(tmp_path / "tokenizer", tokenizer_config__json={"tokenizer_class": "QWenTokenizer"})
+    (path / "qwen.tiktoken").write_text("aGVsbG8= 0\n")
+    with pytest.raises(InputError) as refused:
+        HuggingFaceTokenizer(path)
+    assert f"certify data tokenizer NEW --vocabulary {path / 'qwen.tiktoken'}" in str(refused.value)

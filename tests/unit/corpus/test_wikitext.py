@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from harness.base.digest import digest_bytes, digest_file
 from harness.base.errors import InputError
+from harness.corpus.documents import text_documents
 from harness.corpus.wikitext import Article, read_articles, read_lines, restore, write_jsonl
 from tests.support.command_line import caller
 
@@ -268,6 +269,9 @@ def test_a_file_that_is_no_text_is_named_with_what_to_do(content: bytes, why: st
         write_jsonl(tmp_path / "wiki.tokens", tmp_path / "out.jsonl", raw=False)
     assert why in str(refused.value) and str(tmp_path / "wiki.tokens") in str(refused.value)
     assert not (tmp_path / "out.jsonl").exists()
+    with pytest.raises(InputError) as refused:
+        text_documents(tmp_path / "wiki.tokens")
+    assert why in str(refused.value)
 
 
 def test_a_formula_is_no_title_where_titles_have_blank_lines() -> None:

@@ -74,3 +74,17 @@ def test_a_failed_import_is_exit_code_2(certify_: Call, tmp_path: Path, words: l
     (tmp_path / "a.log").write_text("nothing\n")
     result = certify_(*words)
     assert result.code == 2 and result.err.startswith("Error:") and not list(tmp_path.glob("*.json"))
+
+
+def test_a_log_in_place_of_an_import_is_named_with_the_command_that_imports_it(certify_: Call, tmp_path: Path) -> None:
+    path = log(tmp_path / "worker_0.log", 5.0, 4.9)
+    assert certify_("import", path, "--out", "a.json").code == 0
+    (tmp_path / "trainer_state.json").write_text('{"log_history": [{"loss": 3.5, "step": 1}]}')
+    for one, kind in ((path, "mindformers"), (tmp_path / "trainer_state.json", "hf-trainer")):
+        for result in (certify_("compare", "a.json", one), certify_("compare", one, one)):
+            assert (
+                result.code == 2
+                and f"is a log of {kind}, and no trace. Import it first: certify import {one}" in result.err
+            )
+    (tmp_path / "edited.json").write_text('{"steps": []}')
+    assert "is a log of" not in certify_("compare", "a.json", "edited.json").err

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -189,7 +189,7 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
         out_console.print(f"{name:<17} {value}", markup=False, soft_wrap=True)
 
 
-def _write_weights(case: Case, directory: Path) -> None:
+def _write_weights(case: Case, kept: Sequence[int] | None, directory: Path) -> None:
     """Writes the initial weights of a case.
 
     Raises:
@@ -197,7 +197,7 @@ def _write_weights(case: Case, directory: Path) -> None:
     """
     if directory.exists():
         raise InputError(f"{directory} exists. Choose another --weights.")
-    drawn = Checkpoint(config=case.model, step=0, parameters=draw_weights(case), moments={})
+    drawn = Checkpoint(config=case.model, step=0, parameters=draw_weights(case, kept), moments={})
     write_hugging_face(drawn, directory)
 
 
@@ -221,7 +221,7 @@ def batches(
     if out is not None:
         write_batches(tensors, out, overwrite=overwrite)
     if weights is not None:
-        _write_weights(chosen, weights)
+        _write_weights(chosen, drawn.kept, weights)
     steps, rows, length = drawn.tokens.shape
     found: dict[str, Any] = {
         "case": chosen.name,

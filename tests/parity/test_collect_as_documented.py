@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamWConfig
 from tests.support.collected import drawn
 from tests.support.documents import SITE, code_blocks, read
+from tests.support.examples import ROOT
+from tests.support.full import full
 from tests.support.trainers import InOrder, Rows, hf_model, schedule_of
 
 BLOCKS = code_blocks(read(SITE / "collect.md"))
@@ -127,3 +131,17 @@ def test_the_lines_of_yaml_are_a_callback_of_mindformers() -> None:
     (callback,) = build_callback(yaml.safe_load(block("type: CertifyCollector"))["callbacks"])
     assert isinstance(callback, CertifyCollector)
     assert vars(callback)["_directory"] == "collected/mindformers"
+
+
+@full(held_by="tests/parity/test_collect_as_documented.py::test_the_lines_for_a_torch_loop")
+def test_a_loop_of_megatron_core_is_collected_and_trains_to_the_same_bits(tmp_path: Path) -> None:
+    """Its parameters have names of its own, so weights and alignment are stated as not collected."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.support.megatron_core_loop"]
+    printed = [
+        subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        for more in ([str(tmp_path / "run")], [])
+    ]
+    assert printed[0] == printed[1] and printed[0].startswith("weights ")
+    trace = read_trace(tmp_path / "run" / TRACE)
+    assert trace.complete and all(step.finite for step in trace.steps)
+    assert set(trace.header.provenance["collected"]["omitted"]) == {"alignment", "weights"}

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +15,13 @@ from rich.table import Table
 
 from harness.base.digest import digest_array, digest_tensors
 from harness.base.errors import InputError
-from harness.cases.case import DEFAULT_CASE, load_case
+from harness.cases.case import DEFAULT_CASE, Case, load_case
 from harness.cases.data import Tokenizer
 from harness.certify.case_options import with_sources
 from harness.cli.options import CaseArgument, DataOption, JsonOption, TextOption, TokenizerOption
 from harness.cli.terminal import MET, error_console, out_console
 from harness.corpus.batches import draw_batches
-from harness.corpus.draw import batch_tensors, write_batches
+from harness.corpus.draw import batch_tensors, draw_weights, write_batches
 from harness.corpus.indexed import open_indexed
 from harness.corpus.inspection import Inspection, first_documents, inspect_indexed
 from harness.corpus.preprocess import PreprocessOptions
@@ -29,6 +29,7 @@ from harness.corpus.preprocess import preprocess as preprocess_documents
 from harness.corpus.qwen import find_qwen_vocabulary, write_qwen_tokenizer
 from harness.corpus.tokenizers import TextTokenizer, load_tokenizer
 from harness.corpus.wikitext import write_jsonl
+from qwen3_model.checkpoints import Checkpoint, write_hugging_face
 
 SHOWN_TOKENS = 48
 BAR_WIDTH = 40
@@ -188,12 +189,27 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
         out_console.print(f"{name:<17} {value}", markup=False, soft_wrap=True)
 
 
+def _write_weights(case: Case, kept: Sequence[int] | None, directory: Path) -> None:
+    """Writes the initial weights of a case.
+
+    Raises:
+        InputError: the directory exists.
+    """
+    if directory.exists():
+        raise InputError(f"{directory} exists. Choose another --weights.")
+    drawn = Checkpoint(config=case.model, step=0, parameters=draw_weights(case, kept), moments={})
+    write_hugging_face(drawn, directory)
+
+
 def batches(
     case: CaseArgument = DEFAULT_CASE,
     text: TextOption = None,
     data: DataOption = None,
     tokenizer: TokenizerOption = None,
     out: Annotated[Path | None, typer.Option(help="Write tokens and loss masks as a .safetensors file.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Write the initial weights too, as a checkpoint in Hugging Face's form.")
+    ] = None,
     show: Annotated[int, typer.Option(min=0, help="Number of first rows to show.")] = 3,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -204,6 +220,8 @@ def batches(
     tensors = batch_tensors(drawn)
     if out is not None:
         write_batches(tensors, out, overwrite=overwrite)
+    if weights is not None:
+        _write_weights(chosen, drawn.kept, weights)
     steps, rows, length = drawn.tokens.shape
     found: dict[str, Any] = {
         "case": chosen.name,

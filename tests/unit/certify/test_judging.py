@@ -14,6 +14,7 @@ from harness.base.errors import CertifyError, EvidenceError, InputError
 from harness.certify.case_options import judged_by
 from harness.certify.judging import judge_collected
 from harness.cli.judge import rules_of_others
+from harness.collect import collector
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.judge import Outcome
 from harness.levels.rule import Certificate, Level
@@ -229,7 +230,11 @@ def without_nonce(directory: Path) -> None:
     edit_json(directory / "collected.json", lambda content: content.update(nonce="7"))
 
 
-@pytest.mark.parametrize("edit", [edited_loss, edited_rows, as_the_harness, without_nonce])
+def without_times(directory: Path) -> None:
+    (directory / "timing.jsonl").unlink()
+
+
+@pytest.mark.parametrize("edit", [edited_loss, edited_rows, as_the_harness, without_nonce, without_times])
 def test_a_trace_that_was_edited_is_refused(tmp_path: Path, edit: Callable[[Path], None]) -> None:
     reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject")
     edit(subject)
@@ -317,3 +322,18 @@ def test_a_collected_subject_next_to_a_baseline_lacks_only_what_was_not_collecte
     assert measured.met, measured.detail
     assert set(bundle.not_collected) == {"subject-2", "subject-lr0", "subject-resumed", "subject-probe"}
     assert bundle.absent == ()
+
+
+def test_another_version_of_the_collector_carries_no_validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "imported", lambda: "f" * 64)
+    _, certificate = pair(tmp_path, Trainer())
+    (committed,) = (one for one in certificate.requirements if one.text.startswith("Run from a committed"))
+    assert not committed.met and "subject-1 was collected by other code (ffffffffffff)" in committed.detail
+
+
+def test_a_level_counts_from_the_start_of_the_training(tmp_path: Path) -> None:
+    reference, subject = train(tmp_path / "reference", REFERENCE), train(tmp_path / "subject")
+    edit_json(subject / "collected.json", lambda content: content.update(started="2026-01-31T02:00:00+00:00"))
+    bundle, certificate = judged(tmp_path / "out", reference, subject)
+    assert bundle.occasion.started == "2026-01-31T02:00:00+00:00"
+    assert certificate.level is Level.UNTESTED

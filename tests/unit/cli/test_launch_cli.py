@@ -8,8 +8,10 @@ import pytest
 
 from harness.cases.case import load_case
 from harness.certify.jobs import Options, plan
+from harness.certify.train_mindformers import with_collector
 from harness.runners.job import PORTS_OF_A_START, Nodes
 from tests.support.command_line import Call, caller
+from tests.support.configurations import file_of, small
 from tests.support.examples import ROOT
 
 GUIDE = ROOT / "qwen3_model" / "configs" / "pretrain_qwen3_32b_4k.yaml"
@@ -86,3 +88,34 @@ def test_no_run_of_several_nodes_meets_where_another_does(tmp_path: Path) -> Non
     # Twice, where a run is taken up again, and two each time.
     taken = [port + more for port in ports for more in range(2 * PORTS_OF_A_START)]
     assert ports[0] == 8118 and len(ports) > 3 and len(set(taken)) == len(taken)
+
+
+def test_the_trainer_of_mindformers_is_started_with_the_collector(launch: Call, tmp_path: Path) -> None:
+    alone = launch(file_of(small(), tmp_path), "--trainer", "mindformers", "--output", tmp_path / "o", "--print")
+    words = shlex.split(alone.out)
+    assert (alone.code, words[1:3]) == (0, ["-m", "harness.certify.train_mindformers"])
+    place = (tmp_path / "o").resolve()
+    assert words[3:] == [str(tmp_path / "small.yaml"), str(place / "collected"), str(place / "initial"), "CPU"]
+    guide = shlex.split(launch(GUIDE, "--trainer", "mindformers", "--nnodes", 2, "--device", "Ascend", "--print").out)
+    assert guide[:3] == ["msrun", "--worker_num=16", "--local_worker_num=8"]
+    assert Path(guide[-5]).name == "train_mindformers.py" and guide[-1] == "Ascend"
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ((GUIDE, "--trainer", "megatron"), "only mindformers' own Trainer is started here"),
+        (("qwen3-tiny-tp2", "--trainer", "mindformers"), "is not a configuration of mindformers"),
+        ((GUIDE, "--trainer", "mindformers", "--nnodes", 3), "cannot be divided evenly over 3 nodes"),
+    ],
+)
+def test_a_trainer_that_cannot_be_started_is_refused(launch: Call, arguments: tuple[object, ...], why: str) -> None:
+    done = launch(*arguments)
+    assert done.code == 2 and why in done.err
+
+
+def test_the_collector_replaces_the_one_of_the_configuration() -> None:
+    given = [{"type": "MFLossMonitor"}, {"type": "CertifyCollector", "directory": "elsewhere", "arm": "lr_zero"}]
+    assert with_collector(given, "here") == [given[0], {**given[1], "directory": "here"}]
+    assert with_collector([], "here") == [{"type": "CertifyCollector", "directory": "here"}]

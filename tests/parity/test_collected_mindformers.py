@@ -1,0 +1,90 @@
+"""mindformers' own Trainer on one CPU worker, with Megatron data and the collector in it, next to a torch loop."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.base.digest import digest_file
+from harness.cases.case import Case, load_case
+from harness.certify.case_options import judged_by
+from harness.certify.judging import judge_collected
+from harness.corpus.draw import draw_inputs
+from harness.evidence.bundle import Bundle
+from harness.evidence.judge import Outcome
+from harness.levels.rule import Certificate, Level
+from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors, read_weights
+from tests.support.full import full
+from tests.support.mindformers_run import ROOT, configuration
+from tests.support.trainers import train_by_a_torch_loop
+
+pytestmark = full(
+    held_by="tests/parity/test_collected_trainers.py::test_the_collector_changes_no_bit,"
+    "tests/parity/test_collected_trainers.py::test_each_pair_reaches_preliminary"
+)
+SAVED = {
+    "type": "CheckpointMonitor", "prefix": "tiny", "save_checkpoint_steps": 8, "integrated_save": False,
+    "async_save": False, "checkpoint_format": "safetensors",
+}  # fmt: skip
+
+
+def drawn_of(case: Case, directory: Path) -> Any:
+    draw_inputs(case, directory)
+    batches = read_tensors(directory / BATCHES)
+    weights = dict(read_weights(directory / WEIGHTS).items())
+    return SimpleNamespace(weights=weights, tokens=batches["tokens"], mask=batches["loss_mask"])
+
+
+def trained(place: Path, *without: str) -> Path:
+    """The directory of a configuration, trained by mindformers in a process of its own."""
+    place.mkdir()
+    file, _ = configuration(place, callbacks=[{"type": "MFLossMonitor"}, SAVED])
+    words = [str(file), str(place / "collected"), str(place / "initial"), *without]
+    command = [sys.executable, "-m", "tests.support.mindformers_driver", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return place
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("mindformers") / "with")
+
+
+def judged(place: Path, case: Case, reference: Path, out: Path) -> tuple[Bundle, Certificate]:
+    case, standards = judged_by(case, ())
+    return judge_collected(case, standards, [reference], [place / "collected"], out, ("certify", "judge"))
+
+
+def test_mindformers_trainer_next_to_a_torch_loop(place: Path, tmp_path: Path) -> None:
+    case = load_case(str(place / "small.yaml"))
+    train_by_a_torch_loop(case, drawn_of(case, tmp_path / "inputs"), tmp_path / "reference")
+    bundle, certificate = judged(place, case, tmp_path / "reference", tmp_path / "out")
+    assert [one.message for one in bundle.findings if one.outcome in (Outcome.FAIL, Outcome.ERROR)] == []
+    assert certificate.level is Level.PRELIMINARY
+    assert certificate.scope.model == "Qwen3 of 2 layers of width 64 by mindformers"
+    assert max(bundle.comparison["train.loss.relative"].values) < 1e-6
+    assert max(bundle.comparison["train.grad_norm.relative"].values) < 1e-6
+
+
+def test_the_same_files_by_another_sampler_are_refused_at_a_step_and_a_row(place: Path, tmp_path: Path) -> None:
+    case = load_case(str(place / "small.yaml"))
+    other = case.with_changes(data={**case.data.model_dump(), "seed": 4321})
+    train_by_a_torch_loop(other, drawn_of(other, tmp_path / "inputs"), tmp_path / "reference")
+    bundle, certificate = judged(place, case, tmp_path / "reference", tmp_path / "out")
+    (message,) = (one.message for one in bundle.findings if one.criterion == "batches-same")
+    assert "first beyond the limit at step 1, reference-1, row 0: what was read is" in message
+    assert not certificate.level.reaches(Level.PRELIMINARY)
+
+
+def test_the_collector_changes_no_bit_of_mindformers(place: Path, tmp_path: Path) -> None:
+    alone = trained(tmp_path / "without", "no")
+    assert not (alone / "collected").exists()
+    saved = [sorted((one / "output" / "checkpoint").rglob("*.safetensors")) for one in (place, alone)]
+    assert saved[0] and [file.name for file in saved[0]] == [file.name for file in saved[1]]
+    assert [digest_file(file) for file in saved[0]] == [digest_file(file) for file in saved[1]]

@@ -26,6 +26,7 @@ class Certify(CommandsOnDemand):
         "verify": "verify:verify",
         "level": "level:level",
         "diff": "diff:diff",
+        "upgrade": "upgrade:upgrade",
         "report": "report:report",
         "compare": "compare:compare",
         "import": "compare:import_",

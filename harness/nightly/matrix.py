@@ -35,7 +35,8 @@ class Cell(Record):
     """A case on a device, in its own layout or another one.
 
     `case` is a shipped case by name, or a path relative to the matrix. `baseline` is a directory of recorded baselines;
-    with it, reference and oracle do not run.
+    with it, reference and oracle do not run. `subject_python` and `reference_python` are interpreters, relative to the
+    matrix; `versions` are versions of packages, and uv makes the environment that both sides then run in.
     """
 
     case: str
@@ -47,6 +48,15 @@ class Cell(Record):
     subject: str | None = None
     reference: str | None = None
     oracle: str | None = None
+    subject_python: str | None = None
+    reference_python: str | None = None
+    versions: dict[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Cell":
+        if self.versions and (self.subject_python or self.reference_python):
+            raise ValueError("give versions, or interpreters that have them, and not both")
+        return self
 
 
 class Matrix(Record):
@@ -80,7 +90,9 @@ def name_of(cell: Cell) -> str:
     """A name for a cell, from its case, layout and device, that can be a directory name."""
     layout = "".join(f"-{key}-{value}" for key, value in sorted((cell.layout or {}).items()))
     subject = f"-{cell.subject}" if cell.subject else ""
-    words = f"{Path(cell.case).stem}{layout}{subject}-{cell.device}"
+    versions = "".join(f"-{name}-{version}" for name, version in sorted((cell.versions or {}).items()))
+    pythons = "".join(f"-{path}" for path in (cell.subject_python, cell.reference_python) if path)
+    words = f"{Path(cell.case).stem}{layout}{subject}{versions}{pythons}-{cell.device}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", words).lower()
 
 

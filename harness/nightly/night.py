@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from harness.certify import environment
 from harness.certify.baseline import record_command
 from harness.certify.jobs import ALL_SIDES, RECORDED_SIDES, Options
 from harness.certify.prerequisites import Needs, needs, prerequisites, together
+from harness.certify.uv_environments import interpreter_of
 from harness.certify.workspace import unfinished
 from harness.evidence.bundle_files import INPUTS, MANIFEST
 from harness.evidence.judge import Outcome
@@ -64,7 +65,7 @@ def run_night(matrix: Matrix, base: Path, history: Path, trust: Trust | None, li
     """
     cases = [case_of(cell, base) for cell in matrix.cells]
     with locked(history / LOCK, user="nightly", option="--history"):
-        night, place = _started_night(matrix, cases, history)
+        night, place = _started_night(matrix, cases, history, base)
         earlier = [one for one in nights(history) if one[1].name < night.name and one[1].ended]
         for cell, case in zip(matrix.cells, cases, strict=True):
             name = name_of(cell)
@@ -112,7 +113,7 @@ def _faults(cell: CellResult) -> Iterator[str]:
         yield "not run"
 
 
-def _started_night(matrix: Matrix, cases: Sequence[Case], history: Path) -> tuple[Night, Path]:
+def _started_night(matrix: Matrix, cases: Sequence[Case], history: Path, base: Path) -> tuple[Night, Path]:
     """The unfinished night with this matrix and this code, or a new one."""
     source = environment.source()
     # If files differ from the revision, or there is none, only their digest identifies the code.
@@ -125,8 +126,10 @@ def _started_night(matrix: Matrix, cases: Sequence[Case], history: Path) -> tupl
     name = f"{now:%Y%m%d-%H%M%S}"
     needed = defaultdict[str, list[Needs]](list)
     for cell, case in zip(matrix.cells, cases, strict=True):
-        options = _options(cell, history)
-        needed[cell.device].append(needs(case, options, options.sides))
+        options = _options(cell, history, base)
+        found = needs(case, options, options.sides)
+        # What an environment has that uv makes later is checked by the run itself.
+        needed[cell.device].append(dataclasses.replace(found, packages={}) if cell.versions else found)
     place = history / NIGHTS / name
     night = Night(
         format=NIGHT_FORMAT,
@@ -144,10 +147,20 @@ def _started_night(matrix: Matrix, cases: Sequence[Case], history: Path) -> tupl
     return night, place
 
 
-def _options(cell: Cell, history: Path) -> Options:
+def _options(cell: Cell, history: Path, base: Path) -> Options:
     runners: dict[str, Any] = {side: named for side in ALL_SIDES if (named := getattr(cell, side))}
     baselines = Path(cell.baseline) if cell.baseline else None
-    return Options(out=history, command=(), device=cell.device, baselines=baselines, **runners)
+    return Options(out=history, command=(), device=cell.device, baselines=baselines, **runners, **_pythons(cell, base))
+
+
+def _pythons(cell: Cell, base: Path) -> dict[str, Any]:
+    """The interpreters that a cell names, as options of a run."""
+    named = {"subject_python": cell.subject_python, "reference_python": cell.reference_python}
+    return {option: Path(os.path.normpath(base / path)) for option, path in named.items() if path}
+
+
+def _made(python: Path) -> dict[str, Path]:
+    return {"subject_python": python, "reference_python": python}
 
 
 def _run_cell(
@@ -174,8 +187,12 @@ def _run_cell(
     described.write_text(yaml.safe_dump(case.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     if lacking := _no_baseline(cell, case, described, base):
         return dataclasses.replace(result, reason=lacking)
+    try:
+        pythons = _pythons(cell, base) if not cell.versions else _made(interpreter_of(cell.versions))
+    except CertifyError as without:
+        return dataclasses.replace(result, reason=" ".join(str(without).split()))
     begun = time.monotonic()
-    code = _run(_command(cell, described, directory, base), directory / LOG, cell.limit or matrix.limit)
+    code = _run(_command(cell, described, directory, base, pythons), directory / LOG, cell.limit or matrix.limit)
     result = dataclasses.replace(result, seconds=round(time.monotonic() - begun, 1))
     if code is None:
         limit = f"{(cell.limit or matrix.limit) / 60:g} min"
@@ -249,7 +266,7 @@ def _with_change(
     return dataclasses.replace(result, change=CellChange.NEW, why="no earlier night has a bundle of this cell")
 
 
-def _command(cell: Cell, described: Path, directory: Path, base: Path) -> list[str]:
+def _command(cell: Cell, described: Path, directory: Path, base: Path, pythons: Mapping[str, Path]) -> list[str]:
     out = directory / BUNDLE
     words = [sys.executable, "-m", "harness.cli", "run", str(described), "--device", cell.device, "--out", str(out)]
     if (out / INPUTS).is_file() and not (out / MANIFEST).exists():
@@ -258,6 +275,8 @@ def _command(cell: Cell, described: Path, directory: Path, base: Path) -> list[s
         shutil.rmtree(out)
     if cell.baseline:
         words += ["--baseline", str(base / cell.baseline)]
+    for option, path in pythons.items():
+        words += [f"--{option.replace('_', '-')}", str(path)]
     for side in ("subject", "reference", "oracle"):
         if runner := getattr(cell, side):
             words += [f"--{side}", runner]

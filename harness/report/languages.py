@@ -63,6 +63,12 @@ CHINESE: Mapping[str, str] = {
     "Versions that belong together, as stated": "声明的版本配套关系",
     "not used by this implementation": "此实现未使用",
     "Skip to the level": "跳到等级",
+    "Skip to the table of versions": "跳到版本配套表",
+    "The first four columns are what MindSpore Transformers states to belong together. The others are what was certified here with that MindSpore: the level, the day of the run and its evidence. A certificate on a CPU states nothing about CANN, HDK or an NPU.": (
+        "前四列是 MindSpore Transformers 声明的版本配套。其余列是此处用该 MindSpore 认证的结果:等级、运行日期及其证据。"
+        "CPU 上的证书不说明 CANN、HDK 或 NPU 的任何情况。"
+    ),
+    "What was certified with each set of versions": "每组版本配套认证了什么",
     "Scope": "适用范围",
     "The newest run is below the level of an earlier run.": "最新一次运行低于此前的等级。",
     "Measured on a CPU. This is not a level on an NPU: this page shows nothing about the model on Ascend.": (

@@ -27,9 +27,11 @@ from harness.site.cells import SPARK_HEIGHT, SPARK_WIDTH
 from harness.site.feed import feed
 from harness.site.index import FEED, INDEX, SCHEMA, index_of, schema
 from harness.site.rows import NO_EVIDENCE, TableRow
+from harness.site.versions import MODES, implementations, versions_rows
 from harness.site.view import STACK, Site, build_site, bundle_directories, related, scope_facts
 
-PAGE, PLOTLY = "index.html", "plotly.js"  # every certificate shares one file of plotly, next to it
+PAGE, VERSIONS = "index.html", "versions.html"
+PLOTLY = "plotly.js"  # every certificate shares one file of it, next to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ def write_site(
     files[INDEX] = encode_json(index_of(site).model_dump(mode="json", by_alias=True)).decode()
     files[SCHEMA] = encode_json(schema()).decode()
     files[FEED] = feed(site)
+    files[VERSIONS] = _versions_page(site)
     files[PAGE] = render_template("site.html.j2", site=site, stack=STACK)
     _write(files, out)
     return WrittenSite(site=site, files=tuple(sorted(files)))
@@ -82,6 +85,17 @@ def _cell_page(site: Site, row: TableRow) -> str:
         facts=scope_facts(row.computed.scope) if row.computed else (),
         related=related(row, site.rows),
         spark=(SPARK_WIDTH, SPARK_HEIGHT),
+    )
+
+
+def _versions_page(site: Site) -> str:
+    return render_template(
+        "versions.html.j2",
+        site=site,
+        stack=STACK,
+        modes=MODES,
+        implementations=implementations(site.rows),
+        rows=versions_rows(site.stated.versions, site.rows),
     )
 
 

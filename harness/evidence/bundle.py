@@ -30,6 +30,7 @@ from harness.evidence.bundle_files import (
     covered,
     seal,
 )
+from harness.evidence.fed import check_fed
 from harness.evidence.judge import Finding, judge, restated
 from harness.evidence.kept import Kept
 from harness.evidence.measuring import Recorded, measure_recorded
@@ -51,7 +52,7 @@ from harness.evidence.provenance import (
 )
 from harness.evidence.timing import Timing, read_timing
 from harness.runs.files import OUTCOME, TIMING, TRACE
-from harness.runs.inputs import WEIGHTS, Inputs, check_batches, digests_of_weights, read_tensors, read_weights
+from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, check_batches, digests_of_weights, read_tensors, read_weights
 from harness.runs.trace import Run, RunOutcome, read_trace
 from harness.runs.watched import split
 from harness.standards import Standard, parse_standard
@@ -170,6 +171,8 @@ def compare_runs(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str,
         _check_role(run, case, directory / "runs" / run.name)
     drawn = directory / "inputs"
     check_batches(drawn, inputs)
+    if (directory / START).is_file():
+        check_fed(case, read_tensors(drawn / BATCHES), runs, directory)
     kept = case.evidence == "tensors"
     digests, weights = digests_of_weights(drawn, inputs, kept=kept), read_weights(drawn / WEIGHTS) if kept else {}
     _check_owners(directory / "tensors", runs)

@@ -39,6 +39,7 @@ from harness.evidence.collected import (
     read_collected,
     required_of,
 )
+from harness.evidence.fed import check_fed
 from harness.evidence.judge import Finding, judge, restated
 from harness.evidence.kept import Kept
 from harness.evidence.measuring import Recorded, measure_recorded, read_batches
@@ -60,7 +61,7 @@ from harness.evidence.provenance import (
 )
 from harness.evidence.timing import Timing, read_timing
 from harness.runs.files import OUTCOME, TIMING, TRACE
-from harness.runs.inputs import WEIGHTS, Inputs, check_batches, digests_of_weights, read_tensors, read_weights
+from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, check_batches, digests_of_weights, read_tensors, read_weights
 from harness.runs.trace import Run, RunOutcome, read_trace
 from harness.runs.watched import split
 from harness.standards import Standard, parse_standard
@@ -205,6 +206,9 @@ def _compare(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str, Run
         runs |= {name: in_role(runs[name], name, case, inputs, batches, left) for name, left in collected.items()}
     for run in runs.values():
         _check_role(run, case, directory / "runs" / run.name)
+    if (directory / START).is_file():
+        made_here = {name: run for name, run in runs.items() if name not in collected}
+        check_fed(case, read_tensors(drawn / BATCHES), made_here, directory)
     kept = case.evidence == "tensors"
     digests, weights = digests_of_weights(drawn, inputs, kept=kept), read_weights(drawn / WEIGHTS) if kept else {}
     _check_owners(directory / "tensors", runs)

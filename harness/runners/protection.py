@@ -115,7 +115,8 @@ def recorded_answers(out: Path, more: Iterable[Path]) -> Iterator[Path]:
     known = [where / name for where in (ROOT, Path.cwd()) for name in (*RECORDED, MADE)]
     yield from sorted({path.resolve() for path in (*known, *more) if path.is_dir()})
     for path in sorted(out.parent.iterdir()):
-        if path != out and path.is_dir() and not path.is_symlink() and (path / BUNDLE).exists():
+        # os.path, as a directory of another user is no error for it
+        if path != out and not path.is_symlink() and os.path.exists(path / BUNDLE):
             yield path
 
 

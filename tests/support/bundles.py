@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,11 @@ def example_step(run: str, number: int, steps: int) -> Step:
         grad_norm=norm * (1 + 3 * (aside - 1)),
         learning_rate=rate,
         tokens=256,
-        batch=f"{number:016x}",
+        batch=invented(number),
     )
 
 
+IDS = 20
 NAMES = ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight")
 PROBE_ERRORS = {"oracle": 0.0, "reference": 1.0e-7, "subject": 1.2e-7}
 
@@ -165,15 +166,27 @@ def example_steps(run: str, case: Case) -> Tensors:
     return left
 
 
-def example_inputs() -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
-    """Initial weights, and token batches of two steps: what they hold is looked at by digest only."""
-    tokens = np.arange(2 * 2 * 5, dtype=np.int32).reshape(2, 2, 5)
-    return example_parameters("weights"), {"tokens": tokens, "loss_mask": np.ones((2, 2, 4), np.uint8)}
+def example_batches(case: Case) -> Tensors:
+    """The token batches of a case, of few ids."""
+    shape = (case.training.steps, case.data.global_batch_size, case.data.seq_length + 1)
+    tokens = (np.arange(math.prod(shape), dtype=np.int32) % IDS).reshape(shape)
+    return {"tokens": tokens, "loss_mask": np.ones((*shape[:-1], shape[-1] - 1), np.uint8)}
+
+
+def fed(line: Any, number: int, digests: Sequence[str]) -> Any:
+    """A step with the digest of its batch in place of the one that an example invents."""
+    if not isinstance(line, Step) or line.batch != invented(number):
+        return line
+    return dataclasses.replace(line, batch=digests[number - 1])
+
+
+def invented(number: int) -> str:
+    return f"{number:016x}"
 
 
 INPUTS = Inputs(
-    weights=digest_tensors(example_inputs()[0]),
-    batches=digest_tensors(example_inputs()[1]),
+    weights=digest_tensors(example_parameters("weights")),
+    batches="",  # see `example_batches`
     corpus="sources of transformers 4.57.1",
     corpus_sha256="c" * 64,
     corpus_tokens=3_093_588,
@@ -213,7 +226,9 @@ def write_example(
     write_json(directory / "case.json", case.record())
     for standard in standards:
         write_json(directory / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
-    write_json(directory / "inputs.json", dataclasses.asdict(INPUTS))
+    weights, batches = example_parameters("weights"), example_batches(case)
+    inputs = dataclasses.replace(INPUTS, batches=digest_tensors(batches))
+    write_json(directory / "inputs.json", dataclasses.asdict(inputs))
     write_json(directory / "environment.json", {**ENVIRONMENT, **(environment or {})})
     clean = {"revision": "1234567890abcdef", "dirty": False, "sha256": "d" * 64}
     write_json(directory / "source.json", {**clean, **(source or {})})
@@ -221,7 +236,6 @@ def write_example(
     if start is not None:
         write_json(directory / "start.json", start)
     (directory / "inputs").mkdir()
-    weights, batches = example_inputs()
     save_file(batches, directory / "inputs" / BATCHES)
     if case.evidence == "sketches":
         write_json(directory / "inputs" / WEIGHTS_DIGESTS, digest_each(weights))
@@ -231,7 +245,17 @@ def write_example(
         write_evaluation(directory / "inputs", case)
     (directory / "tensors").mkdir()
     evaluation = None if case.inference is None else example_evaluation(case)
-    made = _Made(case=case, evaluation=evaluation, change=change, parameters=parameters, answers=answers, header=header)
+    each = [digest_tensors({name: one[at] for name, one in batches.items()}) for at in range(case.training.steps)]
+    made = _Made(
+        case=case,
+        evaluation=evaluation,
+        change=change,
+        parameters=parameters,
+        answers=answers,
+        header=header,
+        batches=inputs.batches,
+        fed=each,
+    )
     for run in (*required_runs(case), *floor_runs(case)):
         _write_run(directory, made, run, (outcomes or {}).get(run))
     return finish_bundle(directory)
@@ -250,6 +274,8 @@ class _Made:
     parameters: Callable[[str], Tensors]
     answers: Callable[[str, Case], Tensors]
     header: Callable[[TraceHeader], TraceHeader]
+    batches: str
+    fed: Sequence[str]
 
     def left(self, run: str, arm: Arm) -> Tensors:
         if arm == "infer":
@@ -266,7 +292,7 @@ class _Made:
                 arm=arm,
                 case=self.case.digest(),
                 weights=digest_tensors(weights),
-                batches=digest_evaluation(directory / "inputs") if asked else INPUTS.batches,
+                batches=digest_evaluation(directory / "inputs") if asked else self.batches,
                 steps=self.case.steps_of(side, arm),
                 runner=_runner(side, asked),
                 initial=digest_each(weights),
@@ -298,7 +324,7 @@ def _write_run(directory: Path, made: _Made, run: str, outcome: RunOutcome | Non
     header = made.header_of(directory, run, side, arm)
     with TraceWriter.create(path / TRACE, header) as writer, (path / TIMING).open("w") as timing:
         for number in range(1, steps + 1):
-            line = made.change(run, made.line(run, arm, number, left))
+            line = fed(made.change(run, made.line(run, arm, number, left)), number, made.fed)
             if line is None:
                 ended = False
                 break

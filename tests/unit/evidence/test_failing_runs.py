@@ -70,7 +70,8 @@ def test_a_trace_of_another_case_is_a_failure(tmp_path: Path, key: str) -> None:
 )
 def test_another_number_in_one_step_is_a_failure(tmp_path: Path, values: dict[str, Any], criterion: str) -> None:
     change = everywhere(("subject-1", "subject-2"), range(2, 3), **values)
-    bundle = write_example(tmp_path / "b", case=small_case(), change=change)
+    # An older bundle, which has no start; a newer one with another batch is refused (`test_fed.py`).
+    bundle = write_example(tmp_path / "b", case=small_case(), change=change, start=None)
     finding = next(one for one in bundle.findings if one.criterion == criterion)
     assert finding.outcome is Outcome.FAIL and "step 2" in finding.message
     assert certified(bundle).level in (Level.UNTESTED, Level.NONE)

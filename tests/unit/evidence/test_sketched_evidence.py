@@ -168,8 +168,9 @@ def test_dataclasses_of_a_footer_are_written_without_what_is_not_there(made: Bun
 def test_batches_that_are_none_are_an_error_and_no_traceback(
     made: Bundle, tmp_path: Path, tensors: dict[str, np.ndarray]
 ) -> None:
-    """Their digest can be stated by whoever writes the bundle."""
+    """Their digest can be stated by whoever writes the bundle. This one is older, and has no start."""
     directory = Path(shutil.copytree(made.path, tmp_path / "bundle"))
+    (directory / "start.json").unlink()
     save_file(tensors, directory / "inputs" / "batches.safetensors")
     edit_json(directory / "inputs.json", lambda inputs: inputs.update(batches=digest_tensors(tensors)))
     with pytest.raises(EvidenceError, match="does not hold the tokens and the loss mask"):

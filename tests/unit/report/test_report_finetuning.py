@@ -21,7 +21,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_the_page_marks_what_counts_and_links_to_it(bundle: Bundle) -> None:
     page = page_of(bundle)
-    assert '<a href="#conversations">' in page and page.count("<mark>") == 2  # a row each, of two in the first step
+    assert '<a href="#conversations">' in page and page.count("<mark>") == 3  # a row each, of three that are shown
     assert "100.0% of the positions: answers, each with its end" in page
     assert "attention and positions" in page and "fine-tuning" in page
 

@@ -16,7 +16,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -48,6 +47,7 @@ from harness.planning.cann_stubs import stub_libraries
 from harness.planning.communication import Communication, merged, read_communication
 from harness.planning.memory import micro_rows
 from harness.planning.operators import read_operators
+from harness.runners.ascend import cann_home, cann_version
 from harness.runners.processes import log_error
 
 GUIDE = Path(qwen3_model.__file__).parent / "configs" / "pretrain_qwen3_32b_4k.yaml"
@@ -246,19 +246,12 @@ def toolchain(subject: str) -> Toolchain:
         raise MissingPrerequisite(
             "A dry run of mindformers needs mindformers. Install it with: pip install mindformers==1.9.0"
         )
-    home = os.environ.get("ASCEND_HOME_PATH")
-    if home and (Path(home) / "lib64" / "libascendcl.so").is_file():
-        return Toolchain(name=f"CANN {_cann_version(Path(home))}", cann=True, directory=None)
+    home = cann_home()
+    if home and (home / "lib64" / "libascendcl.so").is_file():
+        return Toolchain(name=f"CANN {cann_version() or 'of unknown version'}", cann=True, directory=None)
     package = Path((found.submodule_search_locations or [""])[0])
     libraries = stub_libraries(package, importlib.metadata.version("mindspore"))
     return Toolchain(name=STUBS, cann=False, directory=libraries)
-
-
-def _cann_version(home: Path) -> str:
-    path = home / "compiler" / "version.info"  # where MindSpore reads it
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    version = re.search(r"^Version=(\S+)", text, re.MULTILINE)
-    return version[1] if version else "of unknown version"
 
 
 def _write_configuration(place: Path, configuration: Mapping[str, Any]) -> None:

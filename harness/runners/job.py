@@ -59,7 +59,8 @@ class Job:
     the last state is saved. `cores`: those of this machine that the run is held to; none if it may use all. `whole`:
     the tensors of a step that are left whole though the case keeps none. `watch`: the run is looked at in every step.
     `weights_left`: a tapped run takes its steps first, leaves the weights that it then has in this file, and taps the
-    step after them. `blocking`: each launch on the device waits for the one before.
+    step after them. `blocking`: each launch on the device waits for the one before. `devices`: those
+    of this machine that the run alone sees; none if they are not counted.
     """
 
     run: str
@@ -87,3 +88,4 @@ class Job:
     weights_left: str | None = None
     starter: Starter = "msrun"
     blocking: bool = False
+    devices: tuple[int, ...] = ()

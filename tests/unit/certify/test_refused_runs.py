@@ -31,7 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv(environment.CANN_HOME, raising=False)
+    monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
     return tmp_path
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base import machine
+from harness.base import ascend
 from harness.base.errors import InputError, MissingPrerequisite
 from harness.base.records import LATER
 from harness.cases.case import Case, as_argument
@@ -32,6 +32,9 @@ from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, check_safetensors
 
 GIB = 2**30
+UNKNOWN = "of unknown version"
+DRIVER_NOT_STATED = "version.info and npu-smi state none. Is the Ascend HDK installed: driver, then firmware?"
+CANN_NOT_STATED = "It has no version.info and no ascend_toolkit_install.info, so nothing checks that it fits"
 DEVICES = ("CPU", "Ascend")
 LEAST_DISK_GIB = 1
 # What a run needs besides its framework, in an interpreter that is not this one.
@@ -218,7 +221,7 @@ def prerequisites(needed: Needs) -> tuple[Prerequisite, ...]:
     """Everything that is needed here, met or not."""
     found = [*_packages(needed), _memory(needed), _disk(needed), *_variables(needed.device)]
     if needed.device == "Ascend":
-        found += _ascend(needed.ranks, _version_of("mindspore", needed))
+        found += of_ascend(needed.ranks, _version_of("mindspore", needed))
     if needed.gpus:
         torch = next((python for name, python in needed.pythons.items() if name.startswith("torch in ")), None)
         found.append(_gpu(needed.gpus, str(torch or sys.executable)))
@@ -315,25 +318,20 @@ def _gpu(needed: int, python: str) -> Prerequisite:
     return Prerequisite(name="GPU", met=there >= needed, found=said[-1], remedy="" if there >= needed else remedy)
 
 
-def _ascend(ranks: int, mindspore: str | None) -> Iterator[Prerequisite]:
+def of_ascend(ranks: int, mindspore: str | None) -> Iterator[Prerequisite]:
+    """What so many ranks on NPUs of this machine need."""
     yield _devices(ranks)
-    found = machine.ascend()
+    found = ascend.versions()
     driver, cann = found["driver"], found["cann"]
+    yield Prerequisite(name="driver", met=True, found=driver or UNKNOWN, warning="" if driver else DRIVER_NOT_STATED)
+    home = ascend.cann_home()
+    if home is None:
+        remedy = f"Install CANN, and set it up before this command: {ascend.set_up_cann()}"
+        yield Prerequisite(name="CANN", met=False, found=f"{ascend.CANN_HOMES[0]} is not set", remedy=remedy)
+        return
+    # MindSpore itself only warns of a version that it cannot read.
     yield Prerequisite(
-        name="driver",
-        met=driver is not None,
-        found=driver or f"no version in {machine.DRIVER_INFO}",
-        remedy="" if driver else "Install the Ascend HDK: driver, then firmware",
-    )
-    home = os.environ.get(machine.CANN_HOME)
-    without = f"no version in {Path(home) / machine.CANN_INFO}" if home else f"{machine.CANN_HOME} is not set"
-    yield Prerequisite(
-        name="CANN",
-        met=cann is not None,
-        found=cann or without,
-        remedy=""
-        if cann
-        else "Install CANN and 'source /usr/local/Ascend/ascend-toolkit/set_env.sh' before this command",
+        name="CANN", met=True, found=cann or f"{UNKNOWN} in {home}", warning="" if cann else CANN_NOT_STATED
     )
     if cann:
         yield _fits_mindspore(cann, mindspore)
@@ -341,27 +339,21 @@ def _ascend(ranks: int, mindspore: str | None) -> Iterator[Prerequisite]:
 
 
 def _devices(ranks: int) -> Prerequisite:
-    remedy = "Is this the right host? In a container, mount devices, driver and npu-smi"
-    command = [machine.npu_smi(), "info", "-l"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=machine.SMI_SECONDS, check=False)
-    except FileNotFoundError:
-        return Prerequisite(name="devices", met=False, found="npu-smi is not installed", remedy=remedy)
-    except subprocess.TimeoutExpired:
-        found = f"npu-smi gave no answer within {machine.SMI_SECONDS} s"
-        return Prerequisite(name="devices", met=False, found=found, remedy="A device may hang: npu-smi info, dmesg")
-    count = re.search(r"Total Count\s*:\s*(\d+)", done.stdout)
-    if done.returncode or not count:
-        lines = (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()
-        return Prerequisite(name="devices", met=False, found=f"npu-smi info -l: {lines[-1]}", remedy=remedy)
-    there, by = machine.usable_devices(int(count[1]))
-    met = there >= ranks
-    return Prerequisite(
-        name="devices",
-        met=met,
-        found=f"{there} by {by}",
-        remedy="" if met else f"{ranks} ranks need as many devices: choose another case, or more machines",
-    )
+    there = ascend.devices()
+    if there.hangs:
+        remedy = "A device may hang: npu-smi info, dmesg"
+    elif not there.usable:
+        remedy = "Is this the right host? In a container, mount devices, driver and npu-smi"
+    elif len(there.usable) < ranks:
+        remedy = f"{ranks} ranks need as many devices: choose another case, or more machines"
+    elif len(there.idle) < ranks:
+        used = [f"{one.number} by {', '.join(one.users)}" for one in there.usable if one.users]
+        found = f"{there.found}; {len(there.idle)} idle, device {'; '.join(used)}"
+        remedy = f"{ranks} of them must be idle: end those processes, or wait"
+        return Prerequisite(name="devices", met=False, found=found, remedy=remedy)
+    else:
+        return Prerequisite(name="devices", met=True, found=there.found)
+    return Prerequisite(name="devices", met=False, found=there.found, remedy=remedy)
 
 
 def _fits_mindspore(cann: str, mindspore: str | None) -> Prerequisite:
@@ -385,7 +377,7 @@ def _fits_mindspore(cann: str, mindspore: str | None) -> Prerequisite:
 def _fits_driver(cann: str, driver: str | None) -> Prerequisite:
     least = next((needed for version, needed in DRIVER_OF.items() if _begins(cann, version)), None)
     numbers = tuple(map(int, re.findall(r"\d+", driver or "")[:2]))
-    met = least is None or (len(numbers) == 2 and numbers >= least)
+    met = least is None or len(numbers) < 2 or numbers >= least
     remedy = "" if met or least is None else f"CANN {cann} needs a driver of {least[0]}.{least[1]} or later"
     found = f"driver {driver}, CANN {cann}" + (": the driver that it needs is not known here" if least is None else "")
     return Prerequisite(name="driver fits CANN", met=met, found=found, remedy=remedy)

@@ -1,29 +1,40 @@
 """`certify env`: the environment of a run, and which of its versions were tried."""
 
 import json
+from typing import Annotated, Any
 
+import typer
 import yaml
 
-from harness.certify import environment
+from harness.certify import environment, prerequisites
 from harness.certify.versions import VersionState, against_constraints, all_known
-from harness.cli.options import JsonOption
+from harness.cli.options import JsonOption, check_device
 from harness.cli.terminal import MET, out_console
 from harness.runners.launcher import variables
+from harness.runners.profile import CPU, settings_of
 
 
-def env(as_json: JsonOption = False) -> int:
+def env(
+    device: Annotated[str, typer.Option(help="Device of the subject: CPU or Ascend.")] = CPU,
+    as_json: JsonOption = False,
+) -> int:
     """Show the environment of a run: device, machine, packages, variables, source revision; and which of its versions
-    were tried with this program. Exit code 0 for any."""
+    were tried with this program. On Ascend also the settings of its process, and what one rank needs of this machine.
+    Exit code 0 for any."""
+    check_device(device)
     threads = 1  # of most cases
-    here = environment.describe("CPU", threads, variables(threads))
+    here = environment.describe(device, threads, variables(threads, device))
     tried = {one.package: one for one in all_known(here.packages)}
-    found = {
+    found: dict[str, Any] = {
         **{name: value for name, value in vars(here).items() if value is not None},
         "source": vars(environment.source()),
         "tried": {
             name: f"{one.version}: {one.state}" + f" ({one.note})" * bool(one.note) for name, one in tried.items()
         },
     }
+    if (settings := settings_of(device)) is not None:
+        needed = [vars(one) for one in prerequisites.of_ascend(ranks=1, mindspore=here.packages["mindspore"])]
+        found |= {"settings": vars(settings), "prerequisites": needed}
     if as_json:
         print(json.dumps(found))
         return MET

@@ -32,7 +32,7 @@ class Scope:
         weights: `drawn` for inference with weights that were never trained, else empty.
         implementation: The code that computes the subject.
         device: The device of the subject: `CPU` or `Ascend`.
-        soc: The chip of an NPU, as its driver names it.
+        soc: The chip of an NPU as its driver names it, and the server or board: 800T A2 and 800I A2 are two devices.
         layout: The parallel layout.
         recompute: Whether the forward pass is recomputed in the backward pass.
         precision: The dtype of the matrix products; and that operators are plain where a device has fused ones.
@@ -110,7 +110,7 @@ def scope(bundle: Bundle) -> Scope:
         weights="" if case.has_learned else "drawn",
         implementation=implementation,
         device=bundle.environment.device,
-        soc=chip.get("soc"),
+        soc=_soc(chip),
         layout=str(case.parallel),
         recompute=case.training.recompute,
         precision=str(case.precision),
@@ -120,6 +120,14 @@ def scope(bundle: Bundle) -> Scope:
         cann=chip.get("cann"),
         hdk=chip.get("driver"),
     )
+
+
+def _soc(chip: Mapping[str, Any]) -> str | None:
+    """The chip and the server that it is in; of a server that has no name, its board."""
+    if chip.get("soc") is None:
+        return None
+    board = f"board {chip['board']}" if chip.get("board") else None
+    return ", ".join(filter(None, (chip["soc"], chip.get("product") or board)))
 
 
 def _named(model: Qwen3Config) -> Mapping[str, Qwen3Config]:

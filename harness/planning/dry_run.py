@@ -16,7 +16,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +30,7 @@ from typing import Any
 import yaml
 
 import qwen3_model
+from harness.base.ascend import cann_home, cann_version
 from harness.base.errors import InputError, MissingPrerequisite
 from harness.base.yaml_files import read_yaml
 from harness.cases.case import Case, check_trains, load_case, read_case_file
@@ -246,19 +246,12 @@ def toolchain(subject: str) -> Toolchain:
         raise MissingPrerequisite(
             "A dry run of mindformers needs mindformers. Install it with: pip install mindformers==1.9.0"
         )
-    home = os.environ.get("ASCEND_HOME_PATH")
-    if home and (Path(home) / "lib64" / "libascendcl.so").is_file():
-        return Toolchain(name=f"CANN {_cann_version(Path(home))}", cann=True, directory=None)
+    home = cann_home()
+    if home and (home / "lib64" / "libascendcl.so").is_file():
+        return Toolchain(name=f"CANN {cann_version() or 'of unknown version'}", cann=True, directory=None)
     package = Path((found.submodule_search_locations or [""])[0])
     libraries = stub_libraries(package, importlib.metadata.version("mindspore"))
     return Toolchain(name=STUBS, cann=False, directory=libraries)
-
-
-def _cann_version(home: Path) -> str:
-    path = home / "compiler" / "version.info"  # where MindSpore reads it
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    version = re.search(r"^Version=(\S+)", text, re.MULTILINE)
-    return version[1] if version else "of unknown version"
 
 
 def _write_configuration(place: Path, configuration: Mapping[str, Any]) -> None:

@@ -63,7 +63,8 @@ class Job:
     the tensors of a step that are left whole though the case keeps none. `watch`: the run is looked at in every step.
     `weights_left`: a tapped run takes its steps first, leaves the weights that it then has in this file, and taps the
     step after them. `blocking`: each launch on the device waits for the one before. `python`: the interpreter of its
-    process, where it is another than the one that starts it.
+    process, where it is another than the one that starts it. `devices`: those of this machine that the run alone sees;
+    none if they are not counted.
     """
 
     run: str
@@ -92,3 +93,4 @@ class Job:
     starter: Starter = "msrun"
     blocking: bool = False
     python: str | None = None
+    devices: tuple[int, ...] = ()

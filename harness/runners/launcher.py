@@ -24,12 +24,12 @@ from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import TRAINING
 from harness.evidence.bundle import read_run
-from harness.runners import cores
+from harness.runners import cores, devices
 from harness.runners.environment_of_a_run import environment_of
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job, Starter
 from harness.runners.processes import log_tail
-from harness.runners.profile import CPU, profile_variables
+from harness.runners.profile import ASCEND, CPU, profile_variables
 from harness.runners.protection import KEPT_TENSORS, Guard, Strays, only_plain, seen_by, weakest_of
 from harness.runners.protection import start as start_confined
 from harness.runners.worker import CHECKPOINT, resume_step
@@ -112,7 +112,7 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO, guard: Guard | None = N
     namespaces of a guard, if that gives any."""
     module = "harness.runners.worker" if job.ranks == 1 else RANKS_BY[job.starter]
     command = [job.python or sys.executable, "-m", module, str(job_file)]
-    own = variables(job.threads, job.device, blocking=job.blocking)
+    own = {**variables(job.threads, job.device, blocking=job.blocking), **devices.visible(job.devices)}
     environment = {**environment_of(job.runner, job.python), **own}
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
     given = {"env": environment, "start_new_session": True, **streams}
@@ -123,7 +123,8 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO, guard: Guard | None = N
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
-    """An executor with a process for each job: `workers` at a time, or one job that has more processes.
+    """An executor with a process for each job: `workers` at a time, or one job that has more processes. Runs on devices
+    have a queue of their own, and each has devices of its own.
 
     `start` starts the process of a job from the job's file. With a `guard` the subject's runs are kept from those of
     the other sides: by namespaces, or because no other side's run begins before all of them have ended.
@@ -153,8 +154,9 @@ class Launcher:
         with terminate_as_interrupt():
             try:
                 while waiting or running:
-                    while waiting and _may_start(waiting[0], running, self.workers, guard):
-                        running.append(_start(waiting.pop(0), start, guard))
+                    while job := _next(waiting, running, self.workers, guard):
+                        waiting.remove(job)
+                        running.append(_start(job, start, guard))
                     time.sleep(POLL_SECONDS)
                     over = [one for one in running if _look(one, case, listener)]
                     running = [one for one in running if one not in over]
@@ -192,12 +194,41 @@ def _without_consequences(waiting: Sequence[Job], over: Sequence[_Running], guar
     return list(waiting)
 
 
-def _may_start(job: Job, running: Sequence[_Running], workers: int, guard: Guard | None = None) -> bool:
-    """Whether there is room, the weights of an inference job are there, and no run of the subject could read it."""
+def _next(waiting: Sequence[Job], running: Sequence[_Running], workers: int, guard: Guard | None = None) -> Job | None:
+    """The job that starts next: the first of those on the CPU, or of those on devices, if there is room for it.
+
+    Each kind has its queue: a run on a device leaves the CPU to others, and is not held to cores. With one worker
+    nothing overlaps.
+    """
+    if workers == 1 and running:
+        return None
+    for on_cpu in (True, False):
+        queue = [job for job in waiting if (job.device == CPU) == on_cpu]
+        alike = [one.job for one in running if (one.job.device == CPU) == on_cpu]
+        if queue and _may_start(queue[0], waiting, running, guard) and _room(queue[0], alike, workers):
+            return queue[0]
+    return None
+
+
+def _may_start(job: Job, waiting: Sequence[Job], running: Sequence[_Running], guard: Guard | None) -> bool:
+    """Whether the weights of an inference job are there, and no run of the subject could read what it leaves."""
     trained = job.arm != "infer" or all(one.job.run != TRAINING for one in running)
     if guard is not None and guard.kind != "namespaces" and job.side != "subject":
-        trained = trained and all(one.job.side != "subject" for one in running)
-    return trained and (not running or sum(one.job.ranks for one in running) + job.ranks <= workers)
+        left = [*(one.job for one in running), *waiting]
+        return trained and all(one.side != "subject" for one in left)
+    return trained
+
+
+def _room(job: Job, alike: Sequence[Job], workers: int) -> bool:
+    """Whether a job can start next to those of its kind: of device runs each has devices of its own."""
+    if job.device == ASCEND:
+        return not alike or (devices.free(_ranks_here(job)) and len(alike) < workers)
+    return not alike or sum(one.ranks for one in alike) + job.ranks <= workers
+
+
+def _ranks_here(job: Job) -> int:
+    """How many of the processes of a job are on this machine."""
+    return job.ranks // (job.nodes.count if job.nodes else 1)
 
 
 def _consequences(over: Sequence[_Running]) -> Iterator[tuple[str, Callable[[Job], bool]]]:
@@ -245,12 +276,14 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 def _start(job: Job, start: Start, guard: Guard | None) -> _Running:
     if job.device == CPU:
-        here = job.ranks // (job.nodes.count if job.nodes else 1)
-        job = dataclasses.replace(job, cores=cores.reserve(job.threads * here))
+        job = dataclasses.replace(job, cores=cores.reserve(job.threads * _ranks_here(job)))
+    if job.device == ASCEND:
+        job = dataclasses.replace(job, devices=devices.reserve(_ranks_here(job)))
     try:
         return _started(job, start, guard)
     except BaseException:
         cores.release(job.cores)
+        devices.release(job.devices)
         raise
 
 
@@ -405,6 +438,7 @@ def _end(one: _Running) -> None:
     one.process.wait()
     one.log.close()
     cores.release(one.job.cores)
+    devices.release(one.job.devices)
     only_plain(one.directory)
     (one.directory / JOB).unlink(missing_ok=True)
 

@@ -89,6 +89,13 @@ class Fake:
         return {"fake": type(self).__name__}
 
 
+class SeesDevices(Fake):
+    """States the devices that its process sees."""
+
+    def provenance(self) -> dict[str, Any]:
+        return {"devices": os.environ.get("ASCEND_RT_VISIBLE_DEVICES")}
+
+
 class DependsOnOrder(Fake):
     """Computes something else in every run but the first, unless launches wait for each other."""
 

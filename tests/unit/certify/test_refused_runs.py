@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.base import machine
 from harness.certify import environment
 from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, TEXT, small_case
@@ -32,7 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv(machine.CANN_HOME, raising=False)
+    monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
     return tmp_path
 
 

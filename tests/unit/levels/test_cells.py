@@ -109,6 +109,19 @@ def test_other_versions_and_another_chip_are_another_cell(passed: Bundle, fields
     assert scope(other).line != scope(passed).line
 
 
+def test_one_chip_in_two_servers_and_plain_operators_are_other_cells(passed: Bundle) -> None:
+    def on_server(**more: str) -> Bundle:
+        return _environment(passed, device="Ascend", machine={"ascend": {"soc": "910B3", **more}})
+
+    servers = [on_server(product="Atlas 800T A2"), on_server(product="Atlas 800I A2"), on_server(board="0x64")]
+    found = cells([Submission(bundle=one) for one in servers])
+    assert sorted(str(one.scope.soc) for one in found) == [
+        "910B3, Atlas 800I A2", "910B3, Atlas 800T A2", "910B3, board 0x64",
+    ]  # fmt: skip
+    plain = passed.case.with_changes(precision={**passed.case.precision.dtypes, "fused": False})
+    assert scope(dataclasses.replace(passed, case=plain)).precision == "float32, plain operators"
+
+
 def test_another_mode_is_another_cell(passed: Bundle) -> None:
     def in_mode(mode: str) -> Bundle:
         run = passed.runs["subject-1"]

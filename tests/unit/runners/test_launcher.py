@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.base import ascend
 from harness.base.errors import InputError
 from harness.base.records import write_json
 from harness.cases.case import Case
@@ -21,6 +23,7 @@ from harness.certify.flow import prepare
 from harness.certify.jobs import job, job_of
 from harness.corpus.draw import draw_weights
 from harness.evidence.bundle import read_run
+from harness.runners import devices
 from harness.runners.job import Job
 from harness.runners.launcher import Launcher, finished, variables
 from harness.runners.protocol import Setting, Taps
@@ -29,6 +32,7 @@ from harness.runners.worker import tap
 from harness.runs.inputs import BATCHES, WEIGHTS
 from harness.runs.taps import read_taps
 from harness.runs.trace import Run, Trace
+from tests.support.ascend_machines import Machine, set_up
 from tests.support.examples import FAKES, ROOT, options, text_case
 from tests.support.fake_runners import AT, FLAG, Fake
 from tests.support.processes import processes_of, until
@@ -364,6 +368,23 @@ def test_any_other_runner_is_refused(name: str) -> None:
 def test_every_run_gets_deterministic_variables_and_its_threads() -> None:
     found = variables(3, "Ascend")
     assert found["OMP_NUM_THREADS"] == "3" and found["HCCL_DETERMINISTIC"] == "true" and found["HF_HUB_OFFLINE"] == "1"
+
+
+def test_runs_on_devices_at_a_time_have_devices_of_their_own(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "machine").mkdir()
+    set_up(Machine(npus=3, users=((0, 0, 4711),)), tmp_path / "machine", monkeypatch)
+    case, out = prepared
+    asked = dataclasses.replace(options(out, subject="SeesDevices"), device="Ascend")
+    on_devices = [job(case, asked, name) for name in ("subject-1", "subject-2", "subject-lr0")]
+    on_the_cpu = dataclasses.replace(job(case, asked, "reference-1"), runner=on_devices[0].runner)
+    runs = Launcher(workers=2).execute([*on_devices, on_the_cpu], case)
+    seen = [run.trace.header.provenance["devices"] for run in runs if run.trace]
+    assert set(seen[:3]) == {"1", "2"} and seen[:2] == ["1", "2"], "the first is in use, and two run at a time"
+    assert seen[3] is None
+    assert devices.free(2), "they are given back"
+    ascend.numbers.cache_clear()
 
 
 class Mute(Fake):

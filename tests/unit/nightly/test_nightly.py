@@ -159,6 +159,17 @@ def test_a_cell_whose_baseline_was_never_recorded_is_not_run_with_the_command_th
         assert words[3] == "qwen3-tiny-fp32" or Path(words[3]).is_file()
 
 
+def test_a_cell_of_other_versions_is_not_run_where_nothing_can_make_them(
+    certify_: Call, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(place))
+    cells_of(certify_, matrix(place, {"versions": {"mindspore": "2.7.2"}}), 1)
+    _, night = nights(place / "nightly")[-1]
+    (found,) = night.cells
+    assert found.state == "not run" and "pip install uv; or make them yourself" in found.reason
+    assert "mindspore-2.7.2" in found.cell
+
+
 def test_a_cell_that_takes_too_long_is_ended_and_the_next_one_runs(
     certify_: Call, place: Path, leaves: Callable[..., None]
 ) -> None:
@@ -248,6 +259,10 @@ def test_the_page_of_a_job_gets_the_summary(certify_: Call, place: Path, monkeyp
         ({"name": "x", "cells": [{"case": "a", "device": "GPU"}]}, "'CPU' or 'Ascend'"),
         ({"name": "x", "cells": [{"case": "a", "limit": "soon"}]}, "write a time as 45s, 30m or 2h"),
         ({"name": "x", "cells": [{"case": "a", "cases": 1}]}, "cells.0.cases: unknown key"),
+        (
+            {"name": "x", "cells": [{"case": "a", "versions": {"torch": "2.6.0"}, "subject_python": "p"}]},
+            "give versions, or interpreters",
+        ),
         ([], "expected a mapping"),
     ],
 )

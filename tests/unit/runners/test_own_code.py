@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.base.errors import EvidenceError
 from harness.certify.flow import prepare
 from harness.certify.jobs import job
 from harness.evidence.bundle import read_bundle
+from harness.evidence.provenance import read_environment
 from harness.runners.launcher import Launcher
 from harness.runners.processes import own_code
 from harness.runs.trace import TraceHeader
@@ -55,6 +57,35 @@ def test_a_run_that_is_started_beside_other_code_states_the_code_of_this_program
     (run,) = Launcher(workers=1).execute([job(case, chosen, "subject-1")], case)
     assert run.outcome.status == "completed" and run.trace is not None, run.outcome
     assert run.trace.header.provenance["code"] == imported()
+
+
+def test_another_interpreter_gets_this_code_and_nothing_that_lies_next_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    variables = {**os.environ, **own_code(sys.executable)}
+    script = "import harness.base.code as code, importlib.util as u; print(code.imported(), u.find_spec('tests'))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.split() == [imported(), "None"]
+    assert sorted(os.listdir(variables["PYTHONPATH"])) == ["harness", "qwen3_model"]
+
+
+def test_a_run_in_another_interpreter_is_recorded_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "calls"}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    chosen = options(tmp_path / "out", subject="Fake", subject_python=python)
+    case, _ = prepare(text_case(tmp_path), (), chosen)
+    (run,) = Launcher(workers=1).execute([job(case, chosen, "subject-1")], case)
+    assert run.outcome.status == "completed" and run.trace is not None, run.outcome
+    assert run.trace.header.provenance["code"] == imported()
+    assert "harness.runners.worker" in (tmp_path / "calls").read_text()
+    sides = read_environment(tmp_path / "out" / "environment.json").sides
+    assert sides is not None and list(sides) == ["subject"]
+    assert sides["subject"]["python"] == platform.python_version()
 
 
 def test_a_run_by_other_code_than_is_recorded_is_no_evidence(tmp_path: Path) -> None:

@@ -84,6 +84,16 @@ def through_processes(path: Path) -> list[str]:
     return found
 
 
+def memories() -> list[str]:
+    """The other processes whose memory could be written; nothing is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/mem"):
+        with contextlib.suppress(OSError):
+            if path.parent.name not in ("1", str(os.getpid())) and opened(path):
+                found.append(path.parent.name)
+    return found
+
+
 # what is tried: for each a sentence in docs/design/trust.md
 TRIES: Mapping[str, Callable[[], object]] = {
     "list the other runs": lambda: [n for n in names(out() / "runs") if not n.startswith("subject")],
@@ -94,6 +104,7 @@ TRIES: Mapping[str, Callable[[], object]] = {
     "read baselines": lambda: names(Path.cwd() / "baselines"),
     "read them through the working directory": lambda: names(Path("baselines")),
     "read them through another process": lambda: through_processes(out() / "runs"),
+    "write into the memory of another process": memories,
     "write the case": lambda: written(out() / "case.json"),
     "write the standards": lambda: written(out() / "standards" / "official.json"),
     "write its inputs": lambda: written(out() / "inputs" / "batches.safetensors"),

@@ -1,5 +1,6 @@
 """What a run of the subject can see and change, by the protection that it has."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -7,15 +8,20 @@ from typing import Any
 
 import pytest
 
-from harness.certify import case_options
+from harness.base.errors import InputError, MissingPrerequisite
+from harness.cases.runs_of_a_case import REQUIRED_RUNS
+from harness.certify import case_options, flow
 from harness.certify.flow import prepare
 from harness.certify.jobs import job
+from harness.cli.options import protection_of
+from harness.evidence import protection_of_runs
 from harness.evidence.bundle import read_run
 from harness.runners.job import Job
 from harness.runners.launcher import Launcher
 from harness.runners.protection import Guard, obstacle, recorded_answers, without
-from harness.runs.trace import Protection, Trace
-from tests.support.examples import options, text_case
+from harness.runs.trace import Protection, RunOutcome, Trace
+from tests.support.bundles import page_of, write_example
+from tests.support.examples import options, small_case, text_case
 from tests.support.hostile_runners import REACHED, TRIES
 
 HOSTILE = "tests.support.hostile_runners"
@@ -149,3 +155,42 @@ def test_recorded_answers_are_those_of_the_working_directory_and_every_bundle_ne
     (tmp_path / "earlier" / "case.json").touch()
     found = {path.name for path in recorded_answers(tmp_path / "out", [tmp_path / "mine"]) if tmp_path in path.parents}
     assert found == {"baselines", "reports", "certify-runs", "earlier", "mine"}
+
+
+def test_namespaces_that_are_required_and_not_there_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "obstacle", lambda: "user namespaces: Operation not permitted")
+    case, chosen = text_case(tmp_path), options(tmp_path / "out", protection="namespaces")
+    with pytest.raises(MissingPrerequisite, match=r"--protection namespaces: .*Operation not permitted"):
+        flow.run(case, (), chosen, lambda run, trace: None)
+    assert not (tmp_path / "out").exists()
+    guard = flow.guard_of(dataclasses.replace(chosen, protection="auto"), lambda job: None)
+    assert (guard.kind, guard.why) == ("order", "user namespaces: Operation not permitted")
+
+
+def test_a_protection_that_there_is_not_is_bad_input() -> None:
+    with pytest.raises(InputError, match=r"--protection 'namespace' is none of auto, namespaces, order\. Did you mean"):
+        protection_of("namespace")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "weakest", "words"),
+    [
+        (("namespaces",) * 5, "namespaces", "could read no run of another side"),
+        (("namespaces",) * 4 + ("order",), "order", "they could read recorded answers"),
+        (("order",) * 4 + ("none",), "none", "none: the subject could read the reference's runs"),
+        (("namespaces",) * 4 + (None,), None, "not recorded"),
+    ],
+)
+def test_the_protection_of_a_bundle_is_that_of_its_weakest_run(
+    tmp_path: Path, kinds: tuple[Protection | None, ...], weakest: Protection | None, words: str
+) -> None:
+    names = [name for name in REQUIRED_RUNS if name.startswith("subject")]
+    outcomes = {
+        name: RunOutcome(status="completed", last_step=1, detail="done", protection=kind)
+        for name, kind in zip(names, kinds, strict=True)
+    }
+    bundle = write_example(tmp_path / "bundle", case=small_case(), outcomes=outcomes)
+    assert protection_of_runs.protection_of(bundle) == weakest and words in protection_of_runs.protection_words(bundle)
+    assert words in page_of(bundle).replace("&#39;", "'")

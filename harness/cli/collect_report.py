@@ -25,7 +25,8 @@ def collect_report(
 ) -> int:
     """Pack what explains a failed run into one archive: case, machine, outcomes, ends of logs. No weights, no inputs.
 
-    Names of host, user and home, addresses, and values that may be secret are replaced. Read it before you send it. Exit code 0: it is written. 2: there is no such directory, or the archive exists.
+    Names of host, user and home, addresses, and values that may be secret are replaced. Read it before you send it.
+    Exit code 0: it is written. 2: there is no such directory, or the archive exists.
     """
     check_device(device)
     texts = {f"run/{name}": text for name, text in texts_of(directory)}

@@ -1,8 +1,9 @@
 """Collective operations behind one interface: HCCL on Ascend, MCCL on a CPU.
 
-Everything is built from sums over a group: both libraries have them, in both modes and for any group. MCCL has neither
-a maximum nor a transfer between two ranks. The maximum is that of a summed table with one column per rank; a transfer
-is a sum to which all other ranks add zero. A sum of one number and zeros is exact, so nothing is rounded.
+On Ascend each operation is HCCL's own: AllReduce, AllGather, ReduceScatter, Send, Receive. MCCL has only sums in both
+modes and for any group, so on a CPU everything is built from them: a maximum is that of a summed table with one column
+per rank, gathering is a sum with zeros at the places of other ranks, and a transfer is a sum to which the other rank
+adds zero. A sum of one number and zeros is exact, so nothing is rounded.
 
 MCCL fails when a rank sends nothing for 30 seconds, and this limit cannot be changed. Compiling may take longer. So
 ranks wait for each other at a barrier without a limit before they run a newly compiled cell.
@@ -21,6 +22,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.mint.distributed import TCPStore
 
+from qwen3_model.derivatives import on_cpu
 from qwen3_model.parallel_config import BARRIER_PORT
 
 POLL_SECONDS = 0.002
@@ -179,6 +181,79 @@ class Leave(nn.Cell):
         return (dout,)
 
 
+class Sends(nn.Cell):
+    """x -> sent to the other rank of a pair. The other rank runs `Receives` at the same time."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.send = ops.Send(0, 1 - over.index, over.name)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.depend(x, self.send(x))
+
+
+class Receives(nn.Cell):
+    """Anything of a shape and dtype -> what the other rank of a pair sends, in that shape and dtype."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.other, self.group = 1 - over.index, over.name
+
+    def construct(self, like: Tensor) -> Tensor:
+        return ops.Receive(0, self.other, like.shape, like.dtype, self.group)(like)
+
+
+def transfers(over: Group) -> tuple[nn.Cell, nn.Cell]:
+    """The cells that send to the other rank of a pair, and that receive from it: for zeros, what it sends."""
+    if on_cpu():
+        both = Sum(over)
+        return both, both
+    return Sends(over), Receives(over)
+
+
+class Rows(nn.Cell):
+    """[n R, ...] <-> parts of R rows, one on each rank of a group, by HCCL's own operators."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.gather_rows = ops.AllGather(over.name)
+        self.scatter_rows = ops.ReduceScatter(ops.ReduceOp.SUM, over.name)
+        self.size = over.size
+
+    def gather(self, x: Tensor) -> Tensor:
+        """This rank's positions [B, S/n, D] -> those of all ranks, in order [B, S, D]."""
+        B, s, D = x.shape
+        parts = ops.reshape(self.gather_rows(x), (self.size, B, s, D))
+        return ops.reshape(ops.transpose(parts, (1, 0, 2, 3)), (B, -1, D))
+
+    def scatter(self, x: Tensor) -> Tensor:
+        """[B, S, D] -> this rank's positions of the sum over the group [B, S/n, D]."""
+        B, S, D = x.shape
+        parts = ops.transpose(ops.reshape(x, (B, self.size, S // self.size, D)), (1, 0, 2, 3))
+        return self.scatter_rows(ops.reshape(parts, (self.size * B, S // self.size, D)))
+
+
+class RowsBySums(nn.Cell):
+    """The same by sums over the group."""
+
+    def __init__(self, over: Group) -> None:
+        super().__init__(auto_prefix=False)
+        self.sum, self.positions = Sum(over), Positions(over)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """As `Rows.gather`."""
+        return self.sum(self.positions.among_zeros(x))
+
+    def scatter(self, x: Tensor) -> Tensor:
+        """As `Rows.scatter`."""
+        return self.positions.own(self.sum(x))
+
+
+def rows_of(over: Group) -> nn.Cell:
+    """The cell that gathers and scatters positions on this device."""
+    return RowsBySums(over) if on_cpu() or over.size == 1 else Rows(over)
+
+
 class Positions(nn.Cell):
     """The positions of x [B, S, D] that a rank keeps where a group splits them: equal parts, in order."""
 
@@ -208,13 +283,13 @@ class EnterFromPositions(nn.Cell):
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
-        self.sum, self.positions = Sum(over), Positions(over)
+        self.rows = rows_of(over)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.sum(self.positions.among_zeros(x))
+        return self.rows.gather(x)
 
     def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        return (self.positions.own(self.sum(dout)),)
+        return (self.rows.scatter(dout),)
 
 
 class LeaveToPositions(nn.Cell):
@@ -223,13 +298,13 @@ class LeaveToPositions(nn.Cell):
 
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
-        self.sum, self.positions = Sum(over), Positions(over)
+        self.rows = rows_of(over)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.positions.own(self.sum(x))
+        return self.rows.scatter(x)
 
     def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        return (self.sum(self.positions.among_zeros(dout)),)
+        return (self.rows.gather(dout),)
 
 
 class Largest(nn.Cell):
@@ -239,10 +314,15 @@ class Largest(nn.Cell):
         super().__init__(auto_prefix=False)
         self.sum, self.index, self.size = Sum(over), over.index, over.size
         self.largest = ops.ArgMaxWithValue(1, True)
+        self.by_sums = on_cpu()
+        if not self.by_sums and self.size > 1:
+            self.reduce = ops.AllReduce(ops.ReduceOp.MAX, over.name)
 
     def construct(self, x: Tensor) -> Tensor:
         if self.size == 1:
             return x
+        if not self.by_sums:
+            return self.reduce(x)
         zeros = ops.zeros_like(x)
         columns = [x if i == self.index else zeros for i in range(self.size)]
         _, largest = self.largest(self.sum(ops.cat(columns, 1)))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
-from qwen3_model.collectives import Group, Sum, after, barrier, group, sums_in_order
+from qwen3_model.collectives import Group, Sum, after, barrier, group, sums_in_order, transfers
 from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, parameter_shapes
 from qwen3_model.loss import TokenLoss
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
@@ -34,6 +34,11 @@ from qwen3_model.training_step import ForwardLoss, Gradients, UpdateStep, add, r
 PIECE = 1 << 22  # numbers in one sum of `whole`
 OF_HEADS = ("q_norm.weight", "k_norm.weight")  # whole on every model-parallel rank, applied to its own heads only
 NORMS = ("norm.weight",)  # under sequence parallelism also these, applied to the rank's own positions only
+
+
+def _transfers(pair: Group | None) -> tuple[nn.Cell | None, nn.Cell | None]:
+    """The cells that send to and receive from the other rank of a pair; none where there is no such stage."""
+    return transfers(pair) if pair else (None, None)
 
 
 class Ranks:
@@ -235,8 +240,8 @@ class ParallelTrainer(Qwen3Trainer):
         self._sums = self._accumulate_step.sums
         self._update_step = ReducedUpdate(self._update_step, self._reduction)
         self._add = Add(self._sums)
-        self._from_previous = Sum(self.ranks.previous) if self.ranks.previous else None
-        self._to_next = Sum(self.ranks.next) if self.ranks.next else None
+        self._to_previous, self._from_previous = _transfers(self.ranks.previous)
+        self._to_next, self._from_next = _transfers(self.ranks.next)
 
     def run(self, cell: nn.Cell, *arguments: Tensor) -> Any:
         """The result of a cell with sums over ranks; all ranks compile it before the first one runs it."""
@@ -337,7 +342,8 @@ class ParallelTrainer(Qwen3Trainer):
         inputs, *others = batch
         nothing = self._nothing(*inputs.shape)
         x = nothing if self._from_previous else inputs
-        for transfer in (self._from_previous, self._to_next):
+        every = (self._from_previous, self._to_previous, self._to_next, self._from_next)
+        for transfer in dict.fromkeys(every):  # on a CPU one cell does both
             if transfer is not None:
                 self._compile(transfer, nothing)
         if self._to_next is None:
@@ -370,11 +376,11 @@ class ParallelTrainer(Qwen3Trainer):
                 kept.append(x)
         for x in kept:
             of_input = x
-            if self._to_next is not None:
-                of_input, of_parameters = self._stage(x, self._to_next(nothing))
+            if self._from_next is not None:
+                of_input, of_parameters = self._stage(x, self._from_next(nothing))
                 self._add(ms.mutable(of_parameters))
-            if self._from_previous is not None:
-                self._from_previous(of_input)
+            if self._to_previous is not None:
+                self._to_previous(of_input)
         # Every model-parallel rank of the last stage has its replica's part of the loss; the first one contributes it.
         contributes = self.ranks.last and self.ranks.where.shard == 0
         own = Tensor([loss if contributes else 0.0], ms.float32)

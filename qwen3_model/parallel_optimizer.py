@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from qwen3_model.collectives import Group, InOrder, Sum
+from qwen3_model.derivatives import on_cpu
 from qwen3_model.optimizer import (
     AdamW,
     AdamWConfig,
@@ -46,7 +47,8 @@ class SharedAdamW(AdamW):
     """AdamW where each replica keeps its rows of the moments and updates its rows of the parameters.
 
     The rows are equal parts of the first axis; every replica updates a parameter whole where that axis is not
-    divisible. Updated rows are joined by a sum with zeros, which rounds nothing: the result is that of one replica.
+    divisible. Updated rows are gathered, on a CPU by a sum with zeros, which rounds nothing: the result is that of one
+    replica.
     """
 
     def __init__(
@@ -108,9 +110,16 @@ class Joined(nn.Cell):
     def __init__(self, over: Group) -> None:
         super().__init__(auto_prefix=False)
         self.sum, self.index, self.size = Sum(over), over.index, over.size
+        self.by_sums = on_cpu() or over.size == 1
+        if not self.by_sums:
+            self.gather = ops.AllGather(over.name)
 
     def construct(self, item: tuple[Tensor, Parameter], before: Tensor) -> tuple[bool, Tensor]:
         rows = item[0] + 0.0
+        if not self.by_sums:
+            whole = self.gather(ops.depend(rows, before))
+            ops.assign(item[1], whole)
+            return True, whole
         zeros = ops.zeros_like(rows)
         among_zeros = ops.cat([rows if j == self.index else zeros for j in range(self.size)], 0)
         whole = self.sum(ops.depend(among_zeros, before))

@@ -88,6 +88,15 @@ def versions() -> dict[str, str | None]:
     }
 
 
+def shown() -> str:
+    """What `npu-smi info` prints, or why it prints nothing."""
+    try:
+        done = _run("info")
+    except _NoAnswer as error:
+        return f"{error}\n"
+    return f"{done.stdout}{done.stderr}"
+
+
 def cann_home() -> Path | None:
     """The directory of the CANN that is set up in this shell."""
     return next((Path(found) for name in CANN_HOMES if (found := os.environ.get(name))), None)

@@ -43,6 +43,7 @@ class Certify(CommandsOnDemand):
         "nightly": "site:nightly",
         "cases": "cases:cases",
         "env": "env:env",
+        "collect-report": "collect_report:collect_report",
     }
 
 

@@ -21,6 +21,7 @@ CALLED = re.compile(r" = (?:call @[^\s(]+|%\d+\[@[^\]]*\])\(")
 GROUP = re.compile(r'\bgroup: "([^"]+)"')
 RANKS = re.compile(r"\bgroup_rank_ids: \(([\d, ]+)\)")
 PEER = re.compile(r"\b(?:dst|src)_global_rank: I64\((\d+)\)")
+PEER_IN_GROUP = re.compile(r"\b(?:dest|src)_rank: I64\((\d+)\)")
 Operator = tuple[str, tuple[int, ...], int | None]  # kind, ranks, peer
 
 
@@ -88,6 +89,8 @@ def _operator(kind: str, line: str, groups: Mapping[str, Sequence[int]]) -> Oper
     if group is None or not (stated or group[1] in groups):
         return None
     numbers = groups.get(group[1]) or [int(number) for number in re.findall(r"\d+", stated[1] if stated else "")]
+    if peer is None and (in_group := PEER_IN_GROUP.search(line)) is not None:
+        return kind, tuple(numbers), numbers[int(in_group[1])]
     return kind, tuple(numbers), int(peer[1]) if peer else None
 
 

@@ -56,6 +56,11 @@ def test_the_graphs_of_this_model_are_compiled_too(tmp_path: Path) -> None:
     groups = {(each.kind, each.ranks) for each in one.communication}
     # over the two halves of a layer, between the stages, over both ends for the tied embedding, and over all ranks
     assert {("AllReduce", (2, 3)), ("AllReduce", (1, 3)), ("AllReduce", (0, 1, 2, 3))} <= groups
+    # what goes between stages is no sum: the last one receives what the first one sends, and sends its gradient back
+    assert {(each.kind, each.peer) for each in one.communication if each.peer is not None} == {
+        ("Send", 1),
+        ("Receive", 1),
+    }
     assert one.graphs > 1 and one.libraries == STUBS and "mindformers" not in one.versions
 
 
@@ -69,6 +74,15 @@ def test_a_layer_on_ascend_is_made_of_fused_operators_unless_the_case_declines_t
     assert expected.items() <= fused.operators.items()
     assert not set(FUSED) & set(plain.operators)
     assert sum(plain.operators.values()) > sum(fused.operators.values())
+
+
+@full(held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_the_graphs_of_this_model_are_compiled_too")
+def test_positions_and_moments_are_gathered_and_scattered_by_operators_of_their_own(tmp_path: Path) -> None:
+    (one,) = dry_run(*described("qwen3-tiny-dp2-tp2-sharded", layers=1), [3], tmp_path, subject=OWN)
+    found = {(each.kind, each.ranks): each.found for each in one.communication}
+    # one layer: before and behind attention and MLP, behind the embedding and before the head, and all of it backward
+    assert found["AllGather", (2, 3)] == found["ReduceScatter", (2, 3)] == 6
+    assert found["AllGather", (1, 3)] == 14, "the updated rows of each parameter"
 
 
 @full(held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_the_graphs_of_this_model_are_compiled_too")

@@ -89,6 +89,20 @@ def test_the_graph_alone_states_wrong_ranks_for_a_group_made_in_python() -> None
     assert sent("AllReduce", (0, 1, 2, 3), found=2, runs=3) in from_the_graph
 
 
+def test_the_peer_of_a_transfer_written_by_hand_is_its_number_in_the_group() -> None:
+    by_hand = """\
+# IR entry: @1_step
+subgraph @1_step() {
+  %1(a) = Send(%0) {instance name: send} primitive_attrs: {sr_tag: I64(0), dest_rank: I64(1), group: "ranks-2-6"}
+  %2(b) = Receive(%1) {instance name: receive} primitive_attrs: {src_rank: I64(0), group: "ranks-6-9"}
+}
+"""
+    assert read_communication(by_hand, {"ranks-2-6": [2, 6], "ranks-6-9": [6, 9]}) == (
+        sent("Receive", (6, 9), found=1, runs=1, peer=6),
+        sent("Send", (2, 6), found=1, runs=1, peer=6),
+    )
+
+
 def test_operators_are_counted_by_name_without_what_launches_no_kernel() -> None:
     assert read_operators(GRAPH) == {"AllGather": 1, "AllReduce": 3, "ReduceAll": 1, "Receive": 1, "Send": 2}
 

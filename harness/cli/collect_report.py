@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from harness.base import ascend
 from harness.certify import environment, prerequisites
 from harness.certify.problem_report import texts_of, without_secrets, write_archive
 from harness.cli.options import JsonOption, check_device
 from harness.cli.terminal import MET, out_console
-from harness.runners import ascend
 from harness.runners.launcher import variables
 from harness.runners.profile import ASCEND, settings_of
 
@@ -47,7 +47,7 @@ def collect_report(
 def _environment(device: str) -> dict[str, object]:
     here = environment.describe(device, 1, variables(1, device))
     settings = settings_of(device)
-    needed = prerequisites.of_ascend(ranks=1) if device == ASCEND else ()
+    needed = prerequisites.of_ascend(ranks=1, mindspore=here.packages["mindspore"]) if device == ASCEND else ()
     return {
         **vars(here),
         "source": vars(environment.source()),

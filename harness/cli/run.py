@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,8 @@ from harness.cli.verdict import print_verdict
 from harness.evidence.bundle import Bundle
 from harness.levels.rule import Certificate, Level
 from harness.runners.environment_of_a_run import left_out
+from harness.runners.job import Job
+from harness.runners.protection import obstacle
 
 
 def run(
@@ -151,8 +154,7 @@ def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tupl
         error_console.print(sentence, markup=False, soft_wrap=True)
 
     jobs = plan(case, options)
-    if not quiet and (omitted := left_out({job.runner for job in jobs})):
-        text = f"Runs do not search {', '.join(omitted)}, which PYTHONPATH names: install what they need from there."
+    for text in _remarks(jobs, options) if not quiet else ():
         error_console.print(text, style="yellow", markup=False, soft_wrap=True)
     try:
         with Progress(error_console, [job.run for job in jobs], quiet=quiet) as progress:
@@ -160,6 +162,14 @@ def run_shown(case: Case, standards: Any, options: Options, quiet: bool) -> tupl
     except KeyboardInterrupt:
         again = shlex.join(_resuming(options))
         raise Interrupted(f"Interrupted; no process is left and nothing is lost. Resume with: {again}") from None
+
+
+def _remarks(jobs: Sequence[Job], options: Options) -> Iterator[str]:
+    """What runs do not have here."""
+    if omitted := left_out({job.runner for job in jobs}):
+        yield f"Runs do not search {', '.join(omitted)}, which PYTHONPATH names: install what they need from there."
+    if options.protection == "auto" and (why := obstacle()):
+        yield f"This machine gives runs no namespaces ({why}): the subject's runs come first."
 
 
 def _resuming(options: Options) -> list[str]:

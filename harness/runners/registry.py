@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from harness.cases.case import Case
 from harness.cases.task import INFERENCE, PRETRAIN, Task, TaskName
 
 SUFFIX = ".py"
+INSTALLED = "site-packages"  # a directory of packages, also where it lies next to a runner
 # What a runner written for version 0.1 imports, and where it is now.
 MOVED: Mapping[str, str] = {
     "harness.alignment": "harness.cases.alignment",
@@ -117,19 +119,19 @@ def digest_of_runner(entry: str) -> str | None:
 
 
 def runner_code(entry: str) -> dict[str, str]:
-    """What the process of a runner that is not part of this program states of it: the digest of its file, and that of
-    all modules that were imported from beside it or from its package."""
+    """What the process of a runner that is not part of this program states of it: the digest of its file and, of one
+    that is given as a file, that of all modules that were imported from beside it."""
     if (of_file := digest_of_runner(entry)) is None:
         return {}
-    file, top = file_of(entry), entry.partition(":")[0].partition(".")[0]
-    beside = file.resolve().parent if file is not None else None
-    found = dict[str, str]()
+    file = file_of(entry)
+    if file is None:
+        return {"runner_file": of_file}
+    beside, found = file.resolve().parent, dict[str, str]()
     for name, module in sorted(sys.modules.items()):
-        origin = getattr(module, "__file__", None)
-        if origin is None or name.partition(".")[0] in ROOMS or not Path(origin).is_file():
-            continue
-        if name.partition(".")[0] == top if beside is None else Path(origin).resolve().is_relative_to(beside):
-            found[name] = digest_file(Path(origin))
+        origin = Path(getattr(module, "__file__", None) or os.devnull).resolve()
+        own = name.partition(".")[0] in ROOMS or INSTALLED in origin.parts
+        if not own and origin.is_relative_to(beside) and origin.is_file():
+            found[name] = digest_file(origin)
     return {"runner_file": of_file, "runner_code": digest_json(found)}
 
 

@@ -30,7 +30,7 @@ def test_the_walk_through_is_as_it_is_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     committed = Source(revision="a" * 40, dirty=False, sha256=environment.source().sha256)
-    monkeypatch.setattr(environment, "source", lambda: committed)
+    monkeypatch.setattr(environment, "source", lambda *runners: committed)
     for side, runner in RUNNERS.items():
         monkeypatch.setitem(vars(PRETRAIN), side, runner)
     Path("trust.yaml").write_text(moved(TRUST), encoding="utf-8")

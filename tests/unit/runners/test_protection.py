@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import InputError, MissingPrerequisite
+from harness.base.records import write_json
 from harness.cases.runs_of_a_case import REQUIRED_RUNS
 from harness.certify import case_options, flow
 from harness.certify.flow import prepare
@@ -19,10 +23,12 @@ from harness.evidence.bundle import read_run
 from harness.runners.job import Job
 from harness.runners.launcher import Launcher
 from harness.runners.protection import Guard, obstacle, recorded_answers, without
+from harness.runs.files import TRACE
 from harness.runs.trace import Protection, RunOutcome, Trace
 from tests.support.bundles import page_of, write_example
-from tests.support.examples import options, small_case, text_case
+from tests.support.examples import ROOT, options, small_case, text_case
 from tests.support.hostile_runners import REACHED, TRIES
+from tests.support.processes import processes_of, until
 
 HOSTILE = "tests.support.hostile_runners"
 NAMESPACES = "namespaces" if not obstacle() else "order"  # a machine without them is protected by the order alone
@@ -194,3 +200,29 @@ def test_the_protection_of_a_bundle_is_that_of_its_weakest_run(
     bundle = write_example(tmp_path / "bundle", case=small_case(), outcomes=outcomes)
     assert protection_of_runs.protection_of(bundle) == weakest and words in protection_of_runs.protection_words(bundle)
     assert words in page_of(bundle).replace("&#39;", "'")
+
+
+GUARDED = """
+import sys
+from pathlib import Path
+from harness.cases.case import parse_case
+from harness.runners.launcher import Launcher
+from harness.runners.protection import Guard
+from harness.runners.worker import read_job
+job = read_job(sys.argv[1])
+Launcher(workers=1, guard=Guard(kind=sys.argv[2])).execute([job], parse_case(dict(job.case), "the job"))
+"""
+
+
+@pytest.mark.parametrize("kind", [NAMESPACES, "order"])
+def test_nothing_is_left_of_a_run_whose_judge_is_killed(bench: Bench, tmp_path: Path, kind: str) -> None:
+    (job_of_run,) = bench.jobs("Fake", "subject-1")
+    slow = dataclasses.replace(job_of_run, runner="tests.support.fake_runners:Slow")
+    write_json(tmp_path / "slow.json", slow)
+    command = [sys.executable, "-c", GUARDED, str(tmp_path / "slow.json"), kind]
+    judge = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    trace = bench.out / "runs" / "subject-1" / TRACE
+    until(lambda: trace.is_file() and trace.read_bytes().count(b"\n") > 2, "the run has steps")
+    judge.kill()
+    judge.wait()
+    until(lambda: not processes_of(bench.out), "nothing is left", seconds=20)

@@ -12,8 +12,10 @@ from harness.runners.launcher import variables
 
 
 def env(as_json: JsonOption = False) -> int:
-    """Show the environment of a run: device, machine, packages, variables, source revision; and which of its versions
-    were tried with this program. Exit code 0 for any."""
+    """Show the environment of a run, and which of its versions were tried with this program.
+
+    That is device, machine, packages, variables and source revision. Exit code 0 for any.
+    """
     threads = 1  # of most cases
     here = environment.describe("CPU", threads, variables(threads))
     tried = {one.package: one for one in all_known(here.packages)}

@@ -18,9 +18,11 @@ def env(
     device: Annotated[str, typer.Option(help="Device of the subject: CPU or Ascend.")] = CPU,
     as_json: JsonOption = False,
 ) -> int:
-    """Show the environment of a run: device, machine, packages, variables, source revision; and which of its versions
-    were tried with this program. On Ascend also the settings of its process, and what one rank needs of this machine.
-    Exit code 0 for any."""
+    """Show the environment of a run, and which of its versions were tried with this program.
+
+    That is device, machine, packages, variables and source revision; on Ascend also the settings of its process, and what
+    one rank needs of this machine. Exit code 0 for any.
+    """
     check_device(device)
     threads = 1  # of most cases
     here = environment.describe(device, threads, variables(threads, device))

@@ -38,8 +38,9 @@ class CellChange(StrEnum):
 class CellResult:
     """The result of a cell in a night. `required` is the level that the matrix requires.
 
-    `bundle` is its directory within the night, None if none was finished. `worst` is how much of its limit the closest
-    criterion, `worst_criterion`, uses.
+    `cause` classes a failure, and is empty where there is none. `awaits_baseline`: it was not run because its baseline
+    was never recorded, which makes no night fail. `bundle` is its directory within the night, None if none was
+    finished. `worst` is how much of its limit the closest criterion, `worst_criterion`, uses.
     """
 
     cell: str
@@ -59,6 +60,8 @@ class CellResult:
     change: CellChange = CellChange.NEW
     against: str | None = None
     why: str = ""
+    cause: str = ""
+    awaits_baseline: bool = False
 
     @property
     def below(self) -> bool:

@@ -34,11 +34,13 @@ from harness.certify.prerequisites import Needs, needs, prerequisites, together
 from harness.certify.uv_environments import interpreter_of
 from harness.certify.workspace import unfinished
 from harness.evidence.bundle_files import INPUTS, MANIFEST
+from harness.evidence.diff import diff_bundles
 from harness.evidence.judge import Outcome
 from harness.levels.rule import Certificate, certify
 from harness.levels.submission import Submission, read_submission
 from harness.levels.verdict_words import conclude
 from harness.nightly import NIGHT_FORMAT, CellChange, CellResult, CellState, Night, compared
+from harness.nightly.causes import Cause, cause_of_break, cause_of_change
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.runners.processes import end_with_parent, log_error, own_code
 
@@ -72,7 +74,7 @@ def run_night(matrix: Matrix, base: Path, history: Path, trust: Trust | None, li
             done = next((one for one in night.cells if one.cell == name), None)
             if done is None:
                 done = _run_cell(matrix, cell, case, night, place, base, trust)
-                done = _with_change(done, place, earlier, trust)
+                done = _with_cause(_with_change(done, place, earlier, trust))
                 night = dataclasses.replace(night, cells=(*night.cells, done))
                 write_json(place / NIGHT, night)
             listener(done)
@@ -109,7 +111,7 @@ def _faults(cell: CellResult) -> Iterator[str]:
         yield "below"
     if cell.state is CellState.BROKEN:
         yield "broken"
-    if cell.state is CellState.NOT_RUN:
+    if cell.state is CellState.NOT_RUN and not cell.awaits_baseline:
         yield "not run"
 
 
@@ -181,12 +183,12 @@ def _run_cell(
     missing = [one for one in night.prerequisites[cell.device] if not one.met]
     if missing:
         reason = "; ".join(f"{one.name}: {one.found} ({one.remedy})" for one in missing)
-        return dataclasses.replace(result, reason=reason)
+        return dataclasses.replace(result, reason=reason, cause=Cause.MACHINE)
     directory.mkdir(parents=True, exist_ok=True)
     described = directory / "case.yaml"
     described.write_text(yaml.safe_dump(case.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     if lacking := _no_baseline(cell, case, described, base):
-        return dataclasses.replace(result, reason=lacking)
+        return dataclasses.replace(result, reason=lacking, awaits_baseline=True)
     try:
         pythons = _pythons(cell, base) if not cell.versions else _made(interpreter_of(cell.versions))
     except CertifyError as without:
@@ -262,8 +264,17 @@ def _with_change(
             return dataclasses.replace(result, change=CellChange.NEW, why=why)
         first, second = (certify(one, now).level for one in pair)
         change, why = compared(pair[0].bundle, pair[1].bundle, result.required, (first, second))
-        return dataclasses.replace(result, change=change, against=night.name, why=why)
+        cause = cause_of_change(diff_bundles(*(one.bundle for one in pair))) if change is CellChange.REGRESSION else ""
+        return dataclasses.replace(result, change=change, against=night.name, why=why, cause=cause)
     return dataclasses.replace(result, change=CellChange.NEW, why="no earlier night has a bundle of this cell")
+
+
+def _with_cause(result: CellResult) -> CellResult:
+    """The result with the cause of a run that broke, and of a level that is too low from the first night on."""
+    if result.cause or not (result.state is CellState.BROKEN or result.below):
+        return result
+    cause = cause_of_break(result.reason) if result.state is CellState.BROKEN else Cause.UNKNOWN
+    return dataclasses.replace(result, cause=cause)
 
 
 def _command(cell: Cell, described: Path, directory: Path, base: Path, pythons: Mapping[str, Path]) -> list[str]:

@@ -26,7 +26,8 @@ def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
     yield f"Revision {night.revision}, {night.host}, started {night.started}, {state}."
     for cell in failing:
         yield ""
-        yield f"**{_text(cell.cell)}**: {_text(_fault(cell))}"
+        cause = f" ({_text(cell.cause)})" if cell.cause else ""
+        yield f"**{_text(cell.cell)}**{cause}: {_text(_fault(cell))}"
         yield from (f"- {_text(line)}" for line in cell.failing)
     yield ""
     yield "| cell | level | required | change | closest to its limit | time | result |"

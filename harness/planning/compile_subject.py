@@ -21,7 +21,7 @@ from qwen3_model import collectives
 def compile_job(job: Path, content: Mapping[str, Any]) -> Mapping[str, str]:
     """Compiles the cells of a rank of a case."""
     case = parse_case(content["case"], str(job))
-    prepare_process("Ascend", threads=1)
+    prepare_process("Ascend", 1)
     alone = case.parallel.world_size == 1
     if not alone:
         collectives.start()

@@ -4,6 +4,7 @@ Reads the inputs of its job and records the digests of what it read; trains; wri
 now and then; stops at the first number that is not finite, because nothing after it has a meaning.
 """
 
+import datetime
 import gc
 import json
 import os
@@ -30,6 +31,7 @@ from harness.runners.leaving import Leaving
 from harness.runners.processes import end_with_parent, peak_resident
 from harness.runners.protocol import ByParameter, Compiled, Numbers, Runner, Setting, Tapped, Tensors, WithOperators
 from harness.runners.registry import load_runner
+from harness.runners.step_lines import prints_steps, step_line
 from harness.runners.watching import Watch
 from harness.runs.files import GRADIENT, TIMING, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, PROBE_UPDATES, ProbeGradients, read_tensors, read_weights
@@ -89,7 +91,8 @@ def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> 
         return True
     runner = build()
     header = header_of(job, case, runner, weights=digest_tensors(weights), batches=digest_tensors(batches))
-    return train(job, case, runner, header, weights, batches, resume)
+    shown = prints_steps(case.parallel, rank)
+    return train(job, case, runner, header, weights, batches, resume, shown=shown)
 
 
 def perturbed(weights: Tensors, seed: int | None) -> Tensors:
@@ -292,9 +295,17 @@ def _best(call: Callable[[], object]) -> float:
 
 
 def train(
-    job: Job, case: Case, runner: Runner, header: TraceHeader, weights: Tensors, batches: Tensors, resume: bool
+    job: Job,
+    case: Case,
+    runner: Runner,
+    header: TraceHeader,
+    weights: Tensors,
+    batches: Tensors,
+    resume: bool,
+    *,
+    shown: bool = False,
 ) -> bool:
-    """Takes the steps that are still to take, then states the final parameters.
+    """Takes the steps that are still to take, then states the final parameters. `shown`: each step is printed too.
 
     A run of the arm `resumed` stops half way with a checkpoint; whether it came to its end is returned.
     """
@@ -313,8 +324,12 @@ def train(
         for number in range(after + 1, job.steps + 1):
             if watch is not None:
                 watch.before(number)
+            began = time.perf_counter()
             step = _take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
             writer.append(step)
+            if shown:
+                now = datetime.datetime.now()
+                print(step_line(step, job.steps, time.perf_counter() - began, now), flush=True)
             if not step.finite:
                 break
             if watch is not None:

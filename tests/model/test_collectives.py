@@ -6,7 +6,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 
 from qwen3_model import collectives
 from qwen3_model.collectives import EnterFromPositions, Group, LeaveToPositions, Receives, Rows, Sends, transfers
@@ -91,6 +91,36 @@ def test_the_gradient_of_gathering_is_scattered_and_that_of_scattering_gathered(
     leaving = [LeaveToPositions(one) for one in groups()]
     back = [cell.bprop(Tensor(x), None, Tensor(part))[0].asnumpy() for cell, part in zip(leaving, parts, strict=True)]
     assert np.array_equal(back[-1], each[0])
+
+
+class NoOtherRank(nn.Cell):
+    """A sum over a group in which every other rank adds zero."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
+def test_sums_gather_and_scatter_positions_and_their_gradients_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    monkeypatch.setattr(ops, "AllReduce", lambda op, name: NoOtherRank())
+    ms.set_context(mode=mode)
+    second = Group(ranks=(0, 1), index=1)
+    own, whole = drawn(ROWS, POSITIONS // 2, WIDTH), drawn(ROWS, POSITIONS, WIDTH)
+    entered, of_own = _with_gradient(EnterFromPositions(second), own, whole)
+    assert np.array_equal(entered[:, POSITIONS // 2 :], own) and not entered[:, : POSITIONS // 2].any()
+    assert np.array_equal(of_own, whole[:, POSITIONS // 2 :])
+    left, of_whole = _with_gradient(LeaveToPositions(second), whole, own)
+    assert np.array_equal(left, whole[:, POSITIONS // 2 :])
+    assert np.array_equal(of_whole[:, POSITIONS // 2 :], own) and not of_whole[:, : POSITIONS // 2].any()
+
+
+def _with_gradient(cell: nn.Cell, x: Array, gradient: Array) -> tuple[Array, Array]:
+    """What a cell gives, and the gradient of its input for a gradient of that."""
+    given = cell(Tensor(x)).asnumpy()
+    back = ops.GradOperation(sens_param=True)(cell)(Tensor(x), Tensor(gradient))
+    return given, back.asnumpy()
 
 
 def test_a_cpu_has_sums_alone(monkeypatch: pytest.MonkeyPatch) -> None:

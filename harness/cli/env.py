@@ -20,8 +20,8 @@ def env(
 ) -> int:
     """Show the environment of a run, and which of its versions were tried with this program.
 
-    That is device, machine, packages, variables and source revision; on Ascend also the settings of its process, and what
-    one rank needs of this machine. Exit code 0 for any.
+    That is device, machine, packages, variables and source revision; on Ascend also the settings of its process, and
+    what one rank needs of this machine. Exit code 0 for any.
     """
     check_device(device)
     threads = 1  # of most cases

@@ -1,4 +1,4 @@
-"""A callback for Hugging Face's Trainer: `Trainer(..., callbacks=[CertifyCollector("collected/run")])`.
+"""A callback for Hugging Face's Trainer: `Trainer(..., callbacks=[CertifyCallback("collected/run")])`.
 
 The Trainer logs a loss of four digits. So batch and loss are taken at the model itself, by a hook that reads what the
 model is called with and what it returns; the norm before clipping is the one that the Trainer logs, or with no clipping
@@ -19,7 +19,7 @@ NAME = "hugging-face"
 DEVICES = {"cpu": "CPU", "cuda": "CUDA", "npu": "Ascend"}
 
 
-class CertifyCollector(transformers.TrainerCallback):
+class CertifyCallback(transformers.TrainerCallback):
     """Collects one run of a Trainer into a directory; see `harness.collect.collector.Collector`."""
 
     def __init__(self, directory: str | Path, *, arm: str = "train") -> None:

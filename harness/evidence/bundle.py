@@ -5,7 +5,7 @@ Written by a run, read by everything after it. Reading checks every byte of ever
 other findings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -256,7 +256,7 @@ def _compute(directory: Path) -> Bundle:
     inputs = parse(Inputs, read_json(directory / INPUTS), directory / INPUTS)
     runs, comparison, collected = _compare(directory, case, inputs)
     source, baseline = read_source(directory / SOURCE), _used_baseline(directory, case, runs)
-    _check_code(directory, runs, source, baseline)
+    _check_code(directory, runs, source, baseline, collected)
     findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
     return Bundle(
         path=directory,
@@ -315,10 +315,12 @@ def _check_role(run: Run, case: Case, directory: Path) -> None:
         )
 
 
-def _check_code(directory: Path, runs: Mapping[str, Run], source: Source, baseline: Baseline | None) -> None:
+def _check_code(
+    directory: Path, runs: Mapping[str, Run], source: Source, baseline: Baseline | None, collected: Container[str]
+) -> None:
     """Rejects a run that was carried out by other code than is recorded, and one that does not state its code though
     its version does. Runs of bundles without a start are older, and are not checked for that; nor are those of a
-    baseline."""
+    baseline, or collected ones, whose trainer is no code of this program."""
     stating = (directory / START).is_file()
     for name, run in runs.items():
         if run.trace is None:
@@ -326,7 +328,14 @@ def _check_code(directory: Path, runs: Mapping[str, Run], source: Source, baseli
         of_baseline = baseline if run.trace.header.side != "subject" else None
         recorded = of_baseline.source if of_baseline is not None else source
         stated, runner = run.trace.header.provenance, run.trace.header.runner
-        pairs = [("this program", stated.get("code"), recorded.sha256, stating and of_baseline is None)]
+        pairs = [
+            (
+                "this program",
+                stated.get("code"),
+                recorded.sha256,
+                stating and of_baseline is None and name not in collected,
+            )
+        ]
         if (of_runner := (recorded.runners or {}).get(runner)) is not None:
             pairs.append((f"the runner {runner}", stated.get("runner_file"), of_runner, True))
         for what, found, wanted, required in pairs:

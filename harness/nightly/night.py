@@ -40,7 +40,7 @@ from harness.levels.rule import Certificate, certify
 from harness.levels.submission import Submission, read_submission
 from harness.levels.verdict_words import conclude
 from harness.nightly import NIGHT_FORMAT, CellChange, CellResult, CellState, Night, compared
-from harness.nightly.causes import Cause, cause_of_break, cause_of_change
+from harness.nightly.causes import CellCause, cause_of_break, cause_of_change
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.runners.processes import end_with_parent, log_error, own_code
 
@@ -183,7 +183,7 @@ def _run_cell(
     missing = [one for one in night.prerequisites[cell.device] if not one.met]
     if missing:
         reason = "; ".join(f"{one.name}: {one.found} ({one.remedy})" for one in missing)
-        return dataclasses.replace(result, reason=reason, cause=Cause.MACHINE)
+        return dataclasses.replace(result, reason=reason, cause=CellCause.MACHINE)
     directory.mkdir(parents=True, exist_ok=True)
     described = directory / "case.yaml"
     described.write_text(yaml.safe_dump(case.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
@@ -273,7 +273,7 @@ def _with_cause(result: CellResult) -> CellResult:
     """The result with the cause of a run that broke, and of a level that is too low from the first night on."""
     if result.cause or not (result.state is CellState.BROKEN or result.below):
         return result
-    cause = cause_of_break(result.reason) if result.state is CellState.BROKEN else Cause.UNKNOWN
+    cause = cause_of_break(result.reason) if result.state is CellState.BROKEN else CellCause.UNKNOWN
     return dataclasses.replace(result, cause=cause)
 
 

@@ -15,7 +15,7 @@ MODES = ("GRAPH", "PYNATIVE")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certified:
+class CertifiedWith:
     """The cells with a computed level of one implementation in one mode, under one set of versions."""
 
     implementation: str
@@ -29,7 +29,7 @@ class VersionsRow:
 
     mindspore: str
     stated: StatedVersions | None
-    certified: tuple[Certified, ...]
+    certified: tuple[CertifiedWith, ...]
 
 
 def versions_rows(stated: Sequence[StatedVersions], rows: Sequence[TableRow]) -> tuple[VersionsRow, ...]:
@@ -48,7 +48,7 @@ def _row(mindspore: str, stated: StatedVersions | None, rows: Sequence[TableRow]
         mindspore=mindspore,
         stated=stated,
         certified=tuple(
-            Certified(
+            CertifiedWith(
                 implementation=implementation,
                 mode=mode,
                 rows=tuple(

@@ -98,7 +98,7 @@ def test_the_lines_for_hugging_faces_trainer(tmp_path: Path) -> None:
     model = hf_model(case, inputs.weights)
     names: dict[str, Any] = {"Trainer": InOrder, "model": model, "arguments": arguments, "rows": rows}
     with inside(tmp_path):
-        exec(block('CertifyCollector("collected/trainer")'), names)
+        exec(block('CertifyCallback("collected/trainer")'), names)
         names["trainer"].train()
     check(read_trace(tmp_path / "collected/trainer" / TRACE), "hugging-face")
 

@@ -11,7 +11,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArgumen
 
 from harness.cases.case import Case
 from harness.collect.collector import Collector
-from harness.collect.hugging_face import CertifyCollector
+from harness.collect.hugging_face import CertifyCallback
 from harness.collect.torch_model import arrays, built, norm_of_gradients
 
 Array = Any
@@ -78,7 +78,7 @@ def train_by_hugging_face(case: Case, inputs: Any, directory: Path | None, out: 
         use_cpu=True,
         disable_tqdm=True,
     )
-    callbacks = [] if directory is None else [CertifyCollector(directory)]
+    callbacks = [] if directory is None else [CertifyCallback(directory)]
     trainer = InOrder(model=model, args=arguments, train_dataset=Rows(inputs.tokens, inputs.mask), callbacks=callbacks)
     trainer.train()
     return dict(arrays(model))

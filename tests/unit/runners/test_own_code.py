@@ -15,6 +15,7 @@ from harness.certify.flow import prepare
 from harness.certify.jobs import job
 from harness.evidence.bundle import read_bundle
 from harness.evidence.provenance import read_environment
+from harness.runners.environment_of_a_run import environment_of
 from harness.runners.launcher import Launcher
 from harness.runners.processes import own_code
 from harness.runs.trace import TraceHeader
@@ -63,7 +64,7 @@ def test_another_interpreter_gets_this_code_and_nothing_that_lies_next_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    variables = {**os.environ, **own_code(sys.executable)}
+    variables = {**os.environ, **environment_of("harness.runners.nowhere:Runner", sys.executable)}
     script = "import harness.base.code as code, importlib.util as u; print(code.imported(), u.find_spec('tests'))"
     done = subprocess.run(
         [sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True, cwd=tmp_path

@@ -68,6 +68,7 @@ def case_of(shape: Shape) -> Case:
         model=config.to_hf(),
         data={**base.data.model_dump(), "seq_length": shape.length, "global_batch_size": shape.rows},
         training={**base.training.model_dump(), **training},
+        precision={"fused": False},  # a process that broadcasts takes itself for one on a device
     )
 
 

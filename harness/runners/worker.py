@@ -91,7 +91,7 @@ def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> 
         return True
     runner = build()
     header = header_of(job, case, runner, weights=digest_tensors(weights), batches=digest_tensors(batches))
-    shown = prints_steps(case.parallel, rank)
+    shown = job.starter == "msrun" and prints_steps(case.parallel, rank)  # other processes have no stages
     return train(job, case, runner, header, weights, batches, resume, shown=shown)
 
 

@@ -134,7 +134,7 @@ def main() -> None:
         code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)
     except MemoryError:
         code = _fail("There is not enough memory for this. Close other programs, or use a smaller input.", BAD_INPUT)
-    except Exception as error:
+    except Exception as error:  # the last line of defence: what no one foresaw never gets the exit code of a verdict
         code = _fail(describe(error), DEFECT)
     sys.exit(code or MET)
 

@@ -23,9 +23,9 @@ BEFORE, AFTER = "before", "after"
 
 
 def upgrade(
+    from_: Annotated[Path, typer.Option("--from", help="Constraints of the versions that are there.")],
+    to: Annotated[Path, typer.Option("--to", help="Constraints of the versions to go to.")],
     case: Annotated[str, typer.Argument(help=CASE_HELP)] = DEFAULT_CASE,
-    from_: Annotated[Path, typer.Option("--from", help="Constraints of the versions that are there.")] = ...,  # type: ignore[assignment]
-    to: Annotated[Path, typer.Option("--to", help="Constraints of the versions to go to.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(help="Directory for both bundles.")] = Path("certify-upgrade"),
     resume: Annotated[bool, typer.Option("--resume", help="Resume the runs that did not finish.")] = False,
     workers: WorkersOption = DEFAULT_WORKERS,

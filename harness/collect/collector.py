@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, Concatenate, ParamSpec, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -56,14 +56,14 @@ VARIABLES = (
 )  # fmt: skip
 Array = npt.NDArray[Any]
 Named = Mapping[str, Array] | Iterable[tuple[str, Array]]
-Method = TypeVar("Method", bound=Callable[..., None])
+Given = ParamSpec("Given")
 
 
-def guarded(method: Method) -> Method:
+def guarded(method: "Callable[Concatenate[Collector, Given], None]") -> "Callable[Concatenate[Collector, Given], None]":
     """A method after whose error the collection is over, and the training goes on."""
 
     @functools.wraps(method)
-    def call(self: "Collector", *args: Any, **named: Any) -> None:
+    def call(self: "Collector", /, *args: Given.args, **named: Given.kwargs) -> None:
         if self.failed is not None:
             return
         try:
@@ -73,7 +73,7 @@ def guarded(method: Method) -> Method:
             traceback.print_exc()
             print(f"The collection in {self.directory} ends here ({self.failed}). Training goes on.", file=sys.stderr)
 
-    return call  # type: ignore[return-value]
+    return call
 
 
 class Collector:

@@ -215,4 +215,7 @@ class OptimizerStateLost(MindSporeSubject):
                 overwrite(moment, np.zeros(moment.shape))
 
         def scalars(self, step: int) -> Array:
-            return step_scalars(self.optimizer_config, step - self.restored_at, self.learning_rate(step))
+            since = max(
+                step - self.restored_at, 1
+            )  # a step is compiled as if it were the first, also after a restoration
+            return step_scalars(self.optimizer_config, since, self.learning_rate(step))

@@ -121,6 +121,7 @@ def _unzipped(archive: Path, place: Path) -> Path:
             for member in members:
                 with files.open(member) as content:
                     _write(content, place, member.filename, archive)
+    # RuntimeError: it has a password. NotImplementedError: it is packed in a way that this Python does not read.
     except (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{archive} cannot be unpacked: {getattr(error, 'strerror', None) or error}.") from None
     return place

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 
 from harness.runners.job import Job
 from harness.runners.protocol import Numbers
@@ -24,11 +25,11 @@ WAIT = "import time, os, sys; time.sleep(2); open(sys.argv[1], 'w').write('left 
 
 def job_of_this_process() -> Job:
     """The job that this process carries out."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if isinstance(job := frame.f_locals.get("job"), Job):
             return job
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     raise AssertionError("no job in this process")
 
 

@@ -52,15 +52,16 @@ def with_options(
     model: Path | None,
     layers: int | None = None,
     vocabulary: int | None = None,
+    steps: int | None = None,
 ) -> Case:
-    """The case with the files that a command line names, cut as it states.
+    """The case with the files that a command line names, cut as it states, in that number of steps.
 
     Raises:
         InputError: the options contradict each other or the case.
     """
     chosen = with_sources(case, text, data, tokenizer)
     chosen = chosen if model is None else with_model(chosen, model)
-    return cut(chosen, layers, vocabulary)
+    return in_steps(cut(chosen, layers, vocabulary), steps)
 
 
 def cut(case: Case, layers: int | None, vocabulary: int | None) -> Case:
@@ -117,17 +118,25 @@ def in_proportion(case: Case, steps: int) -> Changes:
     return {"training": {"examined_steps": examined, "resume_after": resumed}}
 
 
-def at_most(case: Case, steps: int | None) -> Case:
-    """The case in so many steps, if it has more: those that it names move in proportion, and the schedule ends with the
-    last. Its limits stay. None is all of them.
+def in_steps(case: Case, steps: int | None) -> Case:
+    """The case in so many steps; None is as many as it has.
+
+    Those that it names move in proportion, and the schedule ends with the last. Its limits stay.
 
     Raises:
-        InputError: it is not valid so.
+        InputError: it takes no steps, or is not valid so.
     """
-    if steps is None or steps >= case.training.steps:
+    if steps is not None and not case.takes_steps:
+        raise InputError(f"--steps {steps}: {case.name} takes no step of training. Omit it.")
+    if steps is None or steps == case.training.steps:
         return case
-    few = {"training": {"steps": steps, "lr_zero_steps": min(steps, case.training.lr_zero_steps)}}
-    return with_fields(case, in_proportion(case, steps), few, name=f"{case.name}-{steps}steps")
+    other = {"training": {"steps": steps, "lr_zero_steps": min(steps, case.training.lr_zero_steps)}}
+    return with_fields(case, in_proportion(case, steps), other, name=f"{case.name}-{steps}steps")
+
+
+def at_most(case: Case, steps: int | None) -> Case:
+    """The case in so many steps, if it has more; see `in_steps`."""
+    return in_steps(case, steps) if steps is not None and steps < case.training.steps else case
 
 
 def with_layout(case: Case, layout: Mapping[str, Any] | None) -> Case:

@@ -15,6 +15,7 @@ from harness.cli.options import (
     JsonOption,
     LayersOption,
     ModelOption,
+    StepsOption,
     TextOption,
     TokenizerOption,
     VocabularyOption,
@@ -38,6 +39,7 @@ def judge(
     model: ModelOption = None,
     layers: LayersOption = None,
     vocab: VocabularyOption = None,
+    steps: StepsOption = None,
     standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
     rules: Annotated[
         bool, typer.Option("--rules", help="Report the rules of papers and other teams too; they carry no level.")
@@ -55,7 +57,14 @@ def judge(
     reference carries no Validated. Exit codes are those of 'certify run'.
     """
     chosen = case_options.with_options(
-        load_case(case), text=text, data=data, tokenizer=tokenizer, model=model, layers=layers, vocabulary=vocab
+        load_case(case),
+        text=text,
+        data=data,
+        tokenizer=tokenizer,
+        model=model,
+        layers=layers,
+        vocabulary=vocab,
+        steps=steps,
     )
     names = [*(standard or chosen.standards), *(rules_of_others() if rules else ())]
     chosen, standards = case_options.judged_by(chosen, names)

@@ -80,6 +80,10 @@ LayersOption = Annotated[
 VocabularyOption = Annotated[
     int | None, typer.Option("--vocab", min=2, help="Only so many tokens, the first of the corpus; the result says so.")
 ]
+StepsOption = Annotated[
+    int | None,
+    typer.Option("--steps", min=2, help="Steps of training, fewer or more than the case has; the result says so."),
+]
 
 ProtectionOption = Annotated[
     str,

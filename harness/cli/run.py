@@ -26,6 +26,7 @@ from harness.cli.options import (
     ReferenceDeviceOption,
     ReferenceProcessesOption,
     ReferencePythonOption,
+    StepsOption,
     SubjectPythonOption,
     TextOption,
     ThreadsOption,
@@ -57,6 +58,7 @@ def run(
     model: ModelOption = None,
     layers: LayersOption = None,
     vocab: VocabularyOption = None,
+    steps: StepsOption = None,
     standard: Annotated[list[str] | None, typer.Option(help="Standard by name or file, instead of the case's.")] = None,
     level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     out: Annotated[
@@ -92,7 +94,7 @@ def run(
         raise InputError(f"--config {config} replaces the case; omit {case}.")
     loaded = load_case(case if config is None else str(config))
     chosen = case_options.with_options(
-        loaded, text=text, data=data, tokenizer=tokenizer, model=model, layers=layers, vocabulary=vocab
+        loaded, text=text, data=data, tokenizer=tokenizer, model=model, layers=layers, vocabulary=vocab, steps=steps
     )
     chosen, standards = case_options.judged_by(chosen, standard or ())
     base = Path("certify-runs")

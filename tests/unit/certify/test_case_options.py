@@ -12,6 +12,7 @@ from harness.certify.case_options import (
     at_most,
     cut,
     in_proportion,
+    in_steps,
     named_by_digest,
     with_fields,
     with_layout,
@@ -145,6 +146,24 @@ def test_examined_steps_stay_at_the_same_part_of_a_shorter_run() -> None:
     assert in_proportion(case, 40) == {"training": {"examined_steps": (1, 2, 20, 40), "resume_after": 30}}
     assert in_proportion(small_case(), 40) == {"training": {"examined_steps": (), "resume_after": None}}
     assert with_fields(case, in_proportion(case, 4), {"training": {"steps": 4, "lr_zero_steps": 1}}).training.steps == 4
+
+
+def test_another_number_of_steps_moves_the_steps_that_a_case_names_and_stands_in_its_name() -> None:
+    case = with_fields(small_case(), {"training": {"steps": 20, "examined_steps": (1, 2, 10, 20), "resume_after": 15}})
+    longer = with_options(case, **NOTHING, steps=40)
+    assert (longer.name, longer.training.steps, longer.training.resume_after) == (f"{case.name}-40steps", 40, 30)
+    assert longer.training.examined_steps == (2, 4, 20, 40)
+    assert longer.training.lr_zero_steps == case.training.lr_zero_steps
+    assert longer.digest != case.digest
+    shorter = in_steps(case, 4)
+    assert (shorter.training.steps, shorter.training.resume_after) == (4, 3)
+    assert shorter.training.lr_zero_steps == min(4, case.training.lr_zero_steps)
+    assert in_steps(case, 20) is at_most(case, 40) is case
+
+
+def test_a_case_without_training_has_no_number_of_steps() -> None:
+    with pytest.raises(InputError, match=r"--steps 40: .* takes no step of training"):
+        in_steps(load_case("qwen3-0.6b-inference-fp32"), 40)
 
 
 def test_a_case_of_at_most_so_many_steps_names_them_and_keeps_its_limits() -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+from harness.cases.case import Case
 from harness.comparison.catalogue import CATALOGUE, REFERENCE_ERRORS
 from harness.comparison.operators import biased
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome
 from harness.runs.collected import PREFIX
+from harness.standards import Standard
 
 BY_AN_OPERATOR = 100.0  # errors of the reference; measured of a loss by such operators: 2 to 6
 
@@ -18,10 +20,10 @@ def can_be_diagnosed(bundle: Bundle) -> bool:
 
 
 def remarks(bundle: Bundle) -> tuple[str, ...]:
-    """A remark for each standard with a failure whose limits were derived for lower learning rates; and where limits on
-    accuracy failed by no more than a biased operator can cause, the operators of the subject that are."""
+    """A remark for each standard with a failure whose limits were derived for lower learning rates or fewer steps; and
+    where limits on accuracy failed by no more than a biased operator can cause, the operators of the subject that are.
+    """
     failed = {finding.standard for finding in bundle.findings if finding.outcome is Outcome.FAIL}
-    highest = bundle.case.lr_schedule.learning_rate
     inexact = [
         one.value
         for finding in bundle.findings
@@ -29,14 +31,25 @@ def remarks(bundle: Bundle) -> tuple[str, ...]:
         if one.outcome is Outcome.FAIL and CATALOGUE[one.limit.measurement].unit == REFERENCE_ERRORS
     ]
     slightly = bool(inexact) and all(value is not None and value <= BY_AN_OPERATOR for value in inexact)
-    rates = (
-        f"The limits of {standard.name} were derived for learning rates up to {standard.learning_rate:g}, and this "
-        f"case goes up to {highest:g}. Training amplifies the last bit there, so a correct run may fail at a late "
-        "step. Findings at step 1 and at learning rate 0 are valid at any rate."
-        for standard in bundle.standards
-        if standard.name in failed and standard.learning_rate is not None and highest > standard.learning_rate
-    )
-    return (*rates, *(biased(bundle.comparison) if slightly else ()))
+    beyond = [one for each in bundle.standards if each.name in failed for one in _beyond_the_floor(bundle.case, each)]
+    return (*beyond, *(biased(bundle.comparison) if slightly else ()))
+
+
+def _beyond_the_floor(case: Case, standard: Standard) -> Iterator[str]:
+    """Remarks on what a case has more of than the runs that the limits of a standard were derived from."""
+    rate, steps = case.lr_schedule.learning_rate, case.training.steps
+    if standard.learning_rate is not None and rate > standard.learning_rate:
+        yield (
+            f"The limits of {standard.name} were derived for learning rates up to {standard.learning_rate:g}, and this "
+            f"case goes up to {rate:g}. Training amplifies the last bit there, so a correct run may fail at a late "
+            "step. Findings at step 1 and at learning rate 0 are valid at any rate."
+        )
+    if standard.steps is not None and steps > standard.steps:
+        yield (
+            f"The limits of {standard.name} were derived for {standard.steps} steps, and this case takes {steps}. "
+            "Errors of successive steps are alike, so a mean over more of them may be further from zero in a correct "
+            "run too."
+        )
 
 
 def first_failure(bundle: Bundle) -> tuple[int, Finding] | None:

@@ -61,10 +61,10 @@ class Criterion(Record):
 
 class Standard(Record):
     """A set of criteria for the cases of a task. `compute_dtype` names the precision that its limits were derived for,
-    `learning_rate` the highest rate; None is any.
+    `learning_rate` the highest rate, and `steps` the longest training; None is any.
 
-    A case of another precision is an error. A case with a higher rate is judged, and its failures come with a remark.
-    The rate decides nothing and is not part of the digest.
+    A case of another precision is an error. A case with a higher rate or more steps is judged, and its failures come
+    with a remark. Rate and steps decide nothing and are not part of the digest.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -73,6 +73,7 @@ class Standard(Record):
     task: TaskName = "pretrain"
     compute_dtype: Literal["float32", "bfloat16"] | None = None
     learning_rate: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
     criteria: tuple[Criterion, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -88,7 +89,7 @@ class Standard(Record):
         return self
 
     def digest(self) -> str:
-        record = self.model_dump(mode="json", exclude={"learning_rate"})
+        record = self.model_dump(mode="json", exclude={"learning_rate", "steps"})
         if self.task == "pretrain":  # standards for training are older than tasks, and keep their digests
             del record["task"]
         return digest_json(record)

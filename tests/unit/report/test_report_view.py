@@ -95,6 +95,18 @@ def test_a_failure_beyond_the_rate_of_the_limits_has_a_remark(tmp_path: Path, ra
     assert remarks(write_example(tmp_path / "passing", case=case)) == (), "what passes needs no excuse"
 
 
+@pytest.mark.parametrize(("fewer", "remarked"), [(0, False), (1, True)])
+def test_a_failure_in_more_steps_than_those_of_the_limits_has_a_remark(
+    tmp_path: Path, fewer: int, remarked: bool
+) -> None:
+    case = small_case()
+    derived = load_standard("strict-fp32").model_copy(update={"steps": case.training.steps - fewer})
+    bundle = write_example(tmp_path / "failing", case=case, change=off_from(7), standards=(derived,))
+    said = f"derived for {case.training.steps - fewer} steps, and this case takes {case.training.steps}"
+    assert any(said in one for one in remarks(bundle)) == remarked
+    assert derived.digest() == load_standard("strict-fp32").digest(), "the number of steps decides nothing"
+
+
 def test_inconclusive_is_never_shown_as_passed(tmp_path: Path) -> None:
     view = view_of(write_example(tmp_path))
     rows = [c for table in view.standards for group in table.groups for c in group.criteria if c.id == "official-steps"]

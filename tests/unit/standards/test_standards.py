@@ -37,6 +37,7 @@ def test_the_shipped_standards_are_known() -> None:
         "rule-msprobe",
         "rule-torchtitan",
         "rule-verl",
+        "strict-bf16-long",
         "strict-bf16",
         "strict-fp32",
         "strict-inference-fp32",

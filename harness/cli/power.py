@@ -57,6 +57,9 @@ def power(
         int | None,
         typer.Option(min=2, help="Plant in at most so many steps of a case, by the same limits; default: all."),
     ] = None,
+    all_runs: Annotated[
+        bool, typer.Option("--all-runs", help="Repeat and resume also a defect that its first runs reject.")
+    ] = False,
     standard: Annotated[list[str] | None, typer.Option(help="Judge by this standard instead of the case's.")] = None,
     work: Annotated[Path, typer.Option(help="Directory for intermediate results.")] = WORK,
     workers: WorkersOption = DEFAULT_WORKERS,
@@ -72,7 +75,14 @@ def power(
     chosen = _chosen(defects, case) if defects or not drawn else []
     whole = case or DEFAULT_CASE
     chosen += drawn_defects(drawn, at_most(load_case(whole), steps), of=whole)
-    plan = StudyPlan(defects=tuple(chosen), case=case, steps=steps, standards=tuple(standard or ()), clean=clean)
+    plan = StudyPlan(
+        defects=tuple(chosen),
+        case=case,
+        steps=steps,
+        standards=tuple(standard or ()),
+        clean=clean,
+        every_run=all_runs,
+    )
     options = Options(out=work, resume=resume, workers=workers, command=("certify", *sys.argv[1:]))
     try:
         study = run_study(plan, options, _Shown(plan, quiet=as_json))

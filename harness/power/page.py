@@ -138,7 +138,7 @@ def build_page(study: PowerStudy) -> PowerPage:
         ),
         missed=tuple(_described(misses(study))),
         none=tuple(_described(none_here(study))),
-        left=tuple(_left(study)),
+        left=(*_left(study), *_early(study)),
         defects=tuple(_defect(one, study.rules) for one in study.planted),
         clean=tuple(_clean(study)),
         command=" ".join(study.command),
@@ -203,6 +203,17 @@ def _left(study: PowerStudy) -> Iterator[str]:
             others = sorted({sighting.criterion for one in left for sighting in one.sightings})
             ids = listed([one.defect.id for one in left])
             yield f"{name} alone does not reject {ids}; other criteria do: {listed(others)}."
+
+
+def _early(study: PowerStudy) -> Iterator[str]:
+    """How many defects were rejected before all their runs were made."""
+    early = [one.unmade for one in study.planted if one.unmade]
+    if early:
+        names = listed(sorted({name for unmade in early for name in unmade}))
+        yield (
+            f"{len(early)} of {count(len(study.planted), 'defect')} were rejected by their first runs, so {names} were "
+            "not made of them. What those would have shown besides is not counted for any criterion or standard."
+        )
 
 
 def _rate(name: str, note: str, rate: Rate, own: bool = False) -> RateRow:

@@ -39,7 +39,8 @@ class Planted:
 
     `rules` gives for each other rule whether it rejects the same traces. `named` is the place that the diagnosis gives,
     or None if it found nothing. `differs`: whether any bit of a run differs from the correct subject's: loss, norm and
-    rate of a step, a probed gradient or update, a final parameter; None in a study that did not compare them.
+    rate of a step, a probed gradient or update, a final parameter; None in a study that did not compare them. `unmade`
+    names the runs that were not made, because those before rejected the defect; None in a study that made all.
     """
 
     defect: Defect
@@ -49,6 +50,7 @@ class Planted:
     rules: Mapping[str, bool]
     seconds: float
     differs: bool | None = field(default=None, metadata=LATER)
+    unmade: tuple[str, ...] | None = field(default=None, metadata=LATER)
 
     @property
     def none(self) -> bool:

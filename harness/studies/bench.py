@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.base.errors import InputError
 from harness.base.records import read_json, write_json
 from harness.cases.case import Case
-from harness.cases.runs_of_a_case import TRAINING
+from harness.cases.runs_of_a_case import SUBJECT_REPEAT, SUBJECT_RESUMED, TRAINING
 from harness.certify.diagnose import jobs as tapped_jobs
 from harness.certify.diagnose import look_later, names_the_cause
 from harness.certify.flow import prepare
@@ -20,7 +20,7 @@ from harness.comparison.measurement import Comparison
 from harness.diagnosis.diagnosis import first_difference
 from harness.evidence.bundle import compare_runs, unusable
 from harness.evidence.bundle_files import CASE, INPUTS
-from harness.evidence.judge import Finding, judge
+from harness.evidence.judge import Finding, Outcome, judge
 from harness.runners.executor import Executor
 from harness.runners.job import Job
 from harness.runs.inputs import Inputs
@@ -29,6 +29,8 @@ from harness.standards import Standard
 from harness.studies.bits import bits_of
 from harness.studies.variations import SUBJECT as CORRECT
 
+# The runs of a subject that show only whether it does the same again.
+AGAIN = (SUBJECT_REPEAT, SUBJECT_RESUMED)
 BITS = "bits.json"  # what the runs of the correct subject computed
 Jobs = Callable[[Case, Options], list[Job]]
 
@@ -79,24 +81,40 @@ def _of_subject(job: Job) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedSubject:
-    """A subject by the reference half of a bench; `bits` are the digests of what its runs computed."""
+    """A subject by the reference half of a bench; `bits` are the digests of what its runs computed, and `unmade` names
+    the runs that were not made."""
 
     comparison: Comparison
     findings: tuple[Finding, ...]
     bits: Mapping[str, str]
+    unmade: tuple[str, ...]
 
 
-def judge_subject(bench: Bench, runner: str, directory: Path, executor: Executor) -> JudgedSubject:
-    """Runs a subject in a directory of its own and judges it by the reference half of a bench.
+def judge_subject(
+    bench: Bench, runner: str, directory: Path, executor: Executor, *, every_run: bool = True
+) -> JudgedSubject:
+    """Runs a subject in a directory of its own and judges it by the reference half of a bench. Without `every_run`, one
+    that its first runs reject is neither repeated nor resumed: nothing that follows can make it pass.
 
     Raises:
         InputError: a run broke.
     """
     _share(directory, bench.plain, ("inputs", "runs/*", "tensors/*"))
-    runs = _execute(bench, all_jobs, runner, directory, executor)
+    jobs = _of_a_subject(bench, all_jobs, runner, directory)
+    later = [] if every_run else [job for job in jobs if job.run in AGAIN]
+    runs = _execute(bench, [job for job in jobs if job not in later], executor)
+    comparison, findings = _judged(bench, directory)
+    if later and not any(finding.outcome is Outcome.FAIL for finding in findings):
+        runs += _execute(bench, later, executor)
+        later = []
+        comparison, findings = _judged(bench, directory)
+    unmade = tuple(job.run for job in later)
+    return JudgedSubject(comparison=comparison, findings=findings, bits=bits_of(runs), unmade=unmade)
+
+
+def _judged(bench: Bench, directory: Path) -> tuple[Comparison, tuple[Finding, ...]]:
     _, comparison = compare_runs(directory, bench.case, bench.inputs)
-    findings = tuple(finding for standard in bench.standards for finding in judge(comparison, standard))
-    return JudgedSubject(comparison=comparison, findings=findings, bits=bits_of(runs))
+    return comparison, tuple(finding for standard in bench.standards for finding in judge(comparison, standard))
 
 
 def correct_bits(bench: Bench, executor: Executor) -> Mapping[str, str]:
@@ -110,7 +128,7 @@ def correct_bits(bench: Bench, executor: Executor) -> Mapping[str, str]:
         directory = bench.options.out / "correct"
         shutil.rmtree(directory, ignore_errors=True)
         _share(directory, bench.plain, ("inputs", "runs/*", "tensors/*"))
-        write_json(kept, bits_of(_execute(bench, all_jobs, CORRECT, directory, executor)))
+        write_json(kept, bits_of(_execute(bench, _of_a_subject(bench, all_jobs, CORRECT, directory), executor)))
         shutil.rmtree(directory)
     found: Mapping[str, str] = read_json(kept)
     return found
@@ -126,7 +144,7 @@ def name_place(bench: Bench, runner: str, directory: Path, executor: Executor, l
     if bench.tapped is None:
         return None
     _share(directory, bench.tapped, (CASE, "inputs", "runs/*", "tensors/*"))
-    _execute(bench, tapped_jobs, runner, directory, executor)
+    _execute(bench, _of_a_subject(bench, tapped_jobs, runner, directory), executor)
     named = first_difference(directory)
     if named is not None and names_the_cause(named):
         return named.place
@@ -140,15 +158,19 @@ def name_place(bench: Bench, runner: str, directory: Path, executor: Executor, l
     return named.place if named else None
 
 
-def _execute(bench: Bench, every: Jobs, runner: str, directory: Path, executor: Executor) -> list[Run]:
-    """The subject's runs, made here. One that breaks is no measurement: any gate rejects a missing run."""
+def _of_a_subject(bench: Bench, every: Jobs, runner: str, directory: Path) -> list[Job]:
+    """The runs of a subject, to be made in that directory."""
     options = dataclasses.replace(bench.options, out=directory, subject=runner, resume=False)
-    jobs = [job for job in every(bench.case, options) if _of_subject(job)]
+    return [job for job in every(bench.case, options) if _of_subject(job)]
+
+
+def _execute(bench: Bench, jobs: Sequence[Job], executor: Executor) -> list[Run]:
+    """A subject's runs, made here. One that breaks is no measurement: any gate rejects a missing run."""
     runs = executor.execute(jobs, bench.case)
     for run in runs:
         if not run.outcome.ended:
             raise InputError(
-                f"{runner} does not run, so it shows nothing of the gate: {run.name} {run.outcome.detail}.\n"
+                f"{jobs[0].runner} does not run, so it shows nothing of the gate: {run.name} {run.outcome.detail}.\n"
                 f"{run.outcome.log_tail}"
             )
     return runs

@@ -21,12 +21,16 @@ from harness.studies.forks import Forks
 
 
 def run_planted(
-    defects: Sequence[tuple[Defect, Case]], standards: Mapping[str, Sequence[Standard]], options: Options
+    defects: Sequence[tuple[Defect, Case]],
+    standards: Mapping[str, Sequence[Standard]],
+    options: Options,
+    *,
+    every_run: bool,
 ) -> Iterator[Planted]:
     """Each defect in its case with the criteria that detected it, in order. Recorded results are not run again.
 
     `standards` are those of a case, by its name; all cases are of one task. As many defects run at a time as there are
-    workers.
+    workers. `every_run`: a defect that its first runs reject is repeated and resumed too.
 
     Raises:
         CertifyError: reference or oracle of a case broke, or a defect does not run.
@@ -41,7 +45,7 @@ def run_planted(
         result = _result(options, defect)
         if not result.is_file():
             directory = options.out / "at-work" / defect.id
-            write_json(result, _planted(defect, benches[case.name], correct[case.name], directory, forks))
+            write_json(result, _planted(defect, benches[case.name], correct[case.name], directory, forks, every_run))
         found: Planted = parse(Planted, read_json(result), result)
         return found
 
@@ -55,10 +59,17 @@ def _result(options: Options, defect: Defect) -> Path:
     return options.out / "planted" / f"{defect.id}.json"
 
 
-def _planted(defect: Defect, bench: Bench, correct: Mapping[str, str], directory: Path, executor: Executor) -> Planted:
+def _planted(
+    defect: Defect,
+    bench: Bench,
+    correct: Mapping[str, str],
+    directory: Path,
+    executor: Executor,
+    every_run: bool,
+) -> Planted:
     shutil.rmtree(directory, ignore_errors=True)
     begun = time.monotonic()
-    judged = judge_subject(bench, defect.runner, directory / "plain", executor)
+    judged = judge_subject(bench, defect.runner, directory / "plain", executor, every_run=every_run)
     found = sightings(judged.findings)
     later = _later(found, bench.case) if defect.place else ()  # without a place, none can be named
     named = name_place(bench, defect.runner, directory / "tapped", executor, later)
@@ -70,7 +81,8 @@ def _planted(defect: Defect, bench: Bench, correct: Mapping[str, str], directory
         sightings=found,
         rules=other_rules(judged.comparison, bench.case.task),
         seconds=round(time.monotonic() - begun, 1),
-        differs=judged.bits != correct,
+        differs=any(correct[run] != bits for run, bits in judged.bits.items()),
+        unmade=judged.unmade,
     )
 
 

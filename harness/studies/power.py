@@ -32,13 +32,15 @@ Listener = Callable[[Planted | Clean], None]
 class StudyPlan:
     """What a study is to hold: defects of one task; the case (None: each defect's own, and for clean runs the usual one
     of the task, or of layouts where all defects are of those); in how many steps at most (None: all of a case); by
-    which standards (empty: those of the case); and how many of the clean runs (None: all)."""
+    which standards (empty: those of the case); how many of the clean runs (None: all); and whether a defect that its
+    first runs reject is repeated and resumed too."""
 
     defects: tuple[Defect, ...]
     case: str | None
     standards: tuple[str, ...]
     clean: int | None
     steps: int | None = None
+    every_run: bool = False
 
     @property
     def task(self) -> Task:
@@ -104,7 +106,9 @@ def run_study(plan: StudyPlan, options: Options, listener: Listener) -> PowerStu
 
     planted, clean = list[Planted](), list[Clean]()
     with terminate_as_interrupt():
-        for one in run_planted(list(zip(plan.defects, cases, strict=True)), standards, options):
+        for one in run_planted(
+            list(zip(plan.defects, cases, strict=True)), standards, options, every_run=plan.every_run
+        ):
             planted.append(one)
             report(one)
         for run in run_clean(plan.variations, plan.clean, ground, standards[ground.name], options):
@@ -136,6 +140,7 @@ class _Begun:
     case: str | None
     steps: int | None
     standards: tuple[str, ...]
+    every_run: bool
     source: Source
 
 
@@ -146,7 +151,13 @@ def _begin(plan: StudyPlan, options: Options) -> None:
         InputError: it belongs to another study.
     """
     path = options.out / BEGUN
-    now = _Begun(case=plan.case, steps=plan.steps, standards=plan.standards, source=environment.source())
+    now = _Begun(
+        case=plan.case,
+        steps=plan.steps,
+        standards=plan.standards,
+        every_run=plan.every_run,
+        source=environment.source(),
+    )
     if not path.is_file():
         if options.out.exists() and any(options.out.iterdir()):
             raise InputError(f"{options.out} is not empty and holds no study. Choose another --work.")

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from harness.cases.case import load_case
-from harness.cases.runs_of_a_case import SUBJECT, SUBJECT_REPEAT
+from harness.cases.runs_of_a_case import SUBJECT, SUBJECT_REPEAT, SUBJECT_RESUMED
 from harness.certify.flow import prepare
 from harness.certify.jobs import Options, all_jobs
 from harness.defects import load_defect
@@ -106,6 +106,7 @@ def test_the_documented_fault_is_seen_as_it_is_written(done: Any, study: PowerSt
     (line,) = re.findall(r"left: (.*)$", DOCUMENT, re.MULTILINE)
     assert f"left: {line}\n" in done.stderr
     assert study.planted[0].defect.id == "quick-gelu-for-silu" and named_rightly(study.planted[0])
+    assert study.planted[0].unmade == (SUBJECT_REPEAT, SUBJECT_RESUMED), "what its first runs reject is not made again"
 
 
 @full(held_by=SOUND)
@@ -180,7 +181,8 @@ def judged_twice(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Si
     (directory / OWN).write_text(UNREPEATABLE)
     case = shortened(directory, STEPS)
     words = [word for defect in (*JUDGED, OWN) for word in ("--defects", defect)]
-    done = certify("power", *words, "--clean", 0, "--case", case, "--out", "study.json", inside=directory)
+    study_of_all = ["--clean", 0, "--all-runs", "--case", case, "--out", "study.json"]
+    done = certify("power", *words, *study_of_all, inside=directory)
     assert done.returncode == 0, done.stdout + done.stderr
     study = read_power(directory / "study.json")
     certify("run", case, "--out", "first", inside=directory)

@@ -190,6 +190,14 @@ def test_defects_that_a_standard_misses_are_listed_with_the_criteria_that_reject
     assert page.left == (f"a alone does not reject {DEFECT.id}; other criteria do: b/z.",)
 
 
+def test_the_page_states_how_many_defects_were_not_run_again() -> None:
+    early = dataclasses.replace(planted(sighting("a/x", 1)), unmade=("subject-2", "subject-resumed"))
+    (stated,) = build_page(study(early, dataclasses.replace(planted(sighting("a/x")), unmade=()))).left
+    assert stated.startswith("1 of 2 defects were rejected by their first runs")
+    assert "subject-2 and subject-resumed" in stated
+    assert build_page(study(planted(sighting("a/x")))).left == (), "a study from before made every run"
+
+
 @pytest.mark.parametrize(
     ("place", "named", "right"),
     [

@@ -46,7 +46,8 @@ from harness.evidence.provenance import (
     read_occasion,
     read_source,
 )
-from harness.levels.rule import Certificate, certify
+from harness.levels.certificate import Certificate
+from harness.levels.rule import certify
 from harness.levels.submission import submitted
 from harness.report import write_report
 from harness.runners.environment_of_a_run import recorded_variables

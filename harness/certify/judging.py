@@ -35,7 +35,8 @@ from harness.evidence.bundle import Bundle, finish_bundle
 from harness.evidence.bundle_files import CASE, INPUTS, RUN
 from harness.evidence.collected import CollectedRun, is_collected, read_collected
 from harness.evidence.provenance import BASELINE, ENVIRONMENT, SOURCE, START, Occasion, Start
-from harness.levels.rule import Certificate, certify
+from harness.levels.certificate import Certificate
+from harness.levels.rule import certify
 from harness.levels.submission import submitted
 from harness.report import write_report
 from harness.runs.collected import RECORD, ROWS

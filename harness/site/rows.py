@@ -13,7 +13,7 @@ from datetime import date
 
 from harness.cases.case import Case
 from harness.cases.task import TASKS
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.levels.scope import MINDFORMERS, Scope
 from harness.levels.stated import StatedLevel
 from harness.site.cells import TONES, Built, SiteCell, slug

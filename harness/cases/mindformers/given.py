@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from harness.base.near_names import nearest
 from harness.base.written import Problem
 from harness.cases.mindformers.fields import CONFIG, MODEL, allowed, known_fields
-from qwen3_model.configuration_qwen3 import Qwen3Config, Qwen3ConfigError
+from qwen3_model.config_problems import Qwen3ConfigError
+from qwen3_model.configuration_qwen3 import Qwen3Config
 
 EXPONENT = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")  # a number to everyone but YAML 1.1, which wants 1.0e-2
 C = TypeVar("C")

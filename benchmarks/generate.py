@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from children import Child, hold
 
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config, parameter_shapes
+from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
+from qwen3_model.sizes import PUBLISHED, SMALL
 
 Array = npt.NDArray[Any]
 # The continuation of each prompt by so many tokens.

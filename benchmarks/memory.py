@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from harness.cases.case import Case, load_case
 from harness.planning.memory import memory
-from qwen3_model.configuration_qwen3 import SMALL
+from qwen3_model.sizes import SMALL
 
 STEPS = 3
 MIB = 2**20

@@ -24,7 +24,7 @@ from harness.certify.jobs import Options, plan
 from harness.corpus.draw import draw_inputs
 from harness.runners import cores
 from harness.runners.job import Job
-from harness.runners.launcher import variables
+from harness.runners.starting import variables
 
 BARE = """
 import json, sys

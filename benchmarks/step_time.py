@@ -110,9 +110,9 @@ def _work(arguments: argparse.Namespace) -> None:
 def _mindspore(arguments: argparse.Namespace) -> Step:
     import mindspore as ms
 
-    from qwen3_model.configuration_qwen3 import PrecisionPolicy
     from qwen3_model.modeling_qwen3_train import Qwen3Trainer
     from qwen3_model.optimizer import AdamWConfig
+    from qwen3_model.precision_policy import PrecisionPolicy
     from qwen3_model.schedule import ConstantSchedule
 
     ms.set_device("CPU")
@@ -217,7 +217,7 @@ def _batches(arguments: argparse.Namespace) -> list[npt.NDArray[np.int32]]:
 
 
 def _config(arguments: argparse.Namespace) -> "Qwen3Config":
-    from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL
+    from qwen3_model.sizes import PUBLISHED, SMALL
 
     whole = {**SMALL, **PUBLISHED}[arguments.size]
     return dataclasses.replace(whole, num_hidden_layers=arguments.layers or whole.num_hidden_layers)

@@ -18,7 +18,7 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.evidence.bundle import Bundle
-    from harness.levels.rule import Certificate
+    from harness.levels.certificate import Certificate
 
 MARKER, FIXTURE, CASE = "certify", "certificate", "certify_case"
 NAMED = ("case", "level", "standard", "device", "subject", "reference", "oracle")
@@ -80,7 +80,7 @@ def _check_options(config: pytest.Config) -> None:
 
 
 def _level(text: str) -> Any:
-    from harness.levels.rule import Level
+    from harness.levels.certificate import Level
 
     try:
         return Level(text)

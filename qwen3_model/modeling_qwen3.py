@@ -22,9 +22,11 @@ import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
-from qwen3_model.configuration_qwen3 import Documents, PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.derivatives import RMSNormalize, Rotation, RowSoftmax, SiLU, Spread, SwapAxes, on_cpu
+from qwen3_model.documents import Documents
 from qwen3_model.fused import FusedRMSNormalize, FusedRotation, FusedSwiGLU
+from qwen3_model.precision_policy import PrecisionPolicy
 
 DTYPES = {"float32": ms.float32, "bfloat16": ms.bfloat16}
 LOWEST = float(np.finfo(np.float32).min)

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.equal_cells import share_equal_cells
 from qwen3_model.modeling_qwen3 import LOWEST, PlainAttention, Qwen3Attention, Qwen3ForCausalLM
+from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.sampling import Generated, Growing, Sampling, Tokens
 from qwen3_model.weights import load_into, load_safetensors
 

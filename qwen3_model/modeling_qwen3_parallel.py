@@ -25,7 +25,7 @@ from qwen3_model.collectives import (
     Positions,
     Sum,
 )
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.derivatives import Spread
 from qwen3_model.modeling_qwen3 import (
     Precision,
@@ -36,6 +36,7 @@ from qwen3_model.modeling_qwen3 import (
     Qwen3RMSNorm,
     Qwen3RotaryEmbedding,
 )
+from qwen3_model.precision_policy import PrecisionPolicy
 
 
 def narrowed(config: Qwen3Config, shards: int) -> Qwen3Config:

@@ -20,13 +20,14 @@ import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from qwen3_model.collectives import Group, Sum, after, barrier, group, sums_in_order, transfers
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config, parameter_shapes
+from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
 from qwen3_model.loss import TokenLoss
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
 from qwen3_model.modeling_qwen3_train import Array, Qwen3Trainer
 from qwen3_model.optimizer import AdamW, AdamWConfig
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.parallel_optimizer import SharedAdamW, SharedClip
+from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.schedule import ScheduleConfig
 from qwen3_model.sharding import EMBEDDING, parts_of, take_parts
 from qwen3_model.training_step import ForwardLoss, Gradients, UpdateStep, add, reset, value

@@ -15,12 +15,15 @@ import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 
 from qwen3_model.checkpoints import file_name, load_part, save_part
-from qwen3_model.configuration_qwen3 import Documents, PrecisionPolicy, Qwen3Config, Qwen3ConfigError
+from qwen3_model.config_problems import Qwen3ConfigError
+from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.documents import Documents
 from qwen3_model.equal_cells import share_equal_cells
 from qwen3_model.loss import TokenLoss
 from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
 from qwen3_model.optimizer import AdamW, AdamWConfig, ClipByGlobalNorm, decays, step_scalars
 from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.schedule import ScheduleConfig
 from qwen3_model.training_step import AccumulateStep, ForwardLoss, Gradients, UpdateBySums, UpdateStep, WholeStep
 from qwen3_model.weights import WeightsError, load_into, set_parameters

@@ -14,7 +14,7 @@ from harness.defects.gradients import OneChanged
 from harness.defects.optimizer import StatesRequestedDecay
 from harness.defects.planting import ChangedModel, WithGradients, exchange
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.modeling_qwen3 import (
     PlainAttention,
     Qwen3Attention,
@@ -23,6 +23,7 @@ from qwen3_model.modeling_qwen3 import (
     Qwen3RotaryEmbedding,
 )
 from qwen3_model.optimizer import decays
+from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.training_step import ForwardLoss
 
 

@@ -29,8 +29,8 @@ from harness.cases.sections import (
     Training,
 )
 from harness.cases.task import FINETUNE, PRETRAIN, TASKS, TaskField
-from qwen3_model.configuration_qwen3 import PrecisionPolicy
 from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.precision_policy import PrecisionPolicy
 
 CASES_DIR = Path(__file__).parent
 DEFAULT_CASE = PRETRAIN.usual_case

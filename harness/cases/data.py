@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from harness.base.yaml_records import Record
-from qwen3_model.configuration_qwen3 import Documents
+from qwen3_model.documents import Documents
 
 BYTE_VOCABULARY = 257  # 256 byte values and the end of a document
 CONVERSATIONS = ("generated-conversations", "conversations")  # the kinds of corpus that hold conversations

@@ -9,8 +9,10 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
 
 from harness.base.yaml_records import Record
 from harness.cases.data import Data, DataSource
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.schedule import ConstantWithWarmup, CosineWithMinLr, ScheduleConfig
+from qwen3_model.sizes import PUBLISHED, SMALL
 
 RESUMED_STEPS = 6  # enough to show moments, schedule or order of batches that were not carried over
 

@@ -14,7 +14,8 @@ from harness.corpus.tokenizers import FILES as TOKENIZER_FILES
 from harness.corpus.tokenizers import check_directory, load_tokenizer
 from harness.runs.inputs import Inputs
 from harness.standards import Standard, load_standard
-from qwen3_model.configuration_qwen3 import Qwen3Config, Qwen3ConfigError
+from qwen3_model.config_problems import Qwen3ConfigError
+from qwen3_model.configuration_qwen3 import Qwen3Config
 
 VOCABULARY_MULTIPLE = 64
 # Values of fields, by section of a case.

@@ -46,15 +46,17 @@ from harness.evidence.provenance import (
     read_occasion,
     read_source,
 )
-from harness.levels.rule import Certificate, certify
+from harness.levels.certificate import Certificate
+from harness.levels.rule import certify
 from harness.levels.submission import submitted
 from harness.report import write_report
 from harness.runners.environment_of_a_run import recorded_variables
 from harness.runners.executor import Listener
 from harness.runners.job import Job
-from harness.runners.launcher import Launcher, variables
+from harness.runners.launcher import Launcher
 from harness.runners.protection import Guard, obstacle
 from harness.runners.registry import file_of
+from harness.runners.starting import variables
 from harness.runs.inputs import VOCABULARY, WEIGHTS, Inputs, read_inputs, read_weights, weights_files
 from harness.runs.trace import Run, Side, Trace
 from harness.standards import Standard

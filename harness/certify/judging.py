@@ -14,16 +14,7 @@ from pathlib import Path
 from harness.base.errors import InputError
 from harness.base.records import write_json
 from harness.cases.case import Case, check_trains
-from harness.cases.runs_of_a_case import (
-    REFERENCE,
-    REFERENCE_LR_ZERO,
-    REFERENCE_REPEAT,
-    SUBJECT,
-    SUBJECT_LR_ZERO,
-    SUBJECT_REPEAT,
-    SUBJECT_RESUMED,
-    role,
-)
+from harness.cases.runs_of_a_case import ROLES, SUBJECT, SUBJECT_RESUMED, role
 from harness.certify import environment
 from harness.certify.baseline import check_drawn, find_baseline, place
 from harness.certify.case_options import named_by_digest
@@ -35,24 +26,15 @@ from harness.evidence.bundle import Bundle, finish_bundle
 from harness.evidence.bundle_files import CASE, INPUTS, RUN
 from harness.evidence.collected import CollectedRun, is_collected, read_collected
 from harness.evidence.provenance import BASELINE, ENVIRONMENT, SOURCE, START, Occasion, Start
-from harness.levels.rule import Certificate, certify
+from harness.levels.certificate import Certificate
+from harness.levels.rule import certify
 from harness.levels.submission import submitted
 from harness.report import write_report
-from harness.runs.collected import RECORD, ROWS
+from harness.runs.collected import ARMS, RECORD, ROWS
 from harness.runs.files import OUTCOME, TIMING, TRACE
 from harness.runs.inputs import WEIGHTS, weights_files
 from harness.runs.trace import Arm, RunOutcome, Side, Trace, read_trace
 from harness.standards import Standard
-
-# The runs of a side that can be collected, by arm, in the order in which they are given.
-ROLES: Mapping[Side, Mapping[Arm, tuple[str, ...]]] = {
-    "reference": {"train": (REFERENCE, REFERENCE_REPEAT), "lr_zero": (REFERENCE_LR_ZERO,)},
-    "subject": {
-        "train": (SUBJECT, SUBJECT_REPEAT),
-        "lr_zero": (SUBJECT_LR_ZERO,),
-        "resumed": (SUBJECT_RESUMED,),
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +100,11 @@ def read_given(directory: Path) -> Given:
     return Given(directory=place, trace=trace, left=read_collected(place, trace))
 
 
+def _collectable(side: Side, arm: Arm) -> tuple[str, ...]:
+    """The runs of a side that can be collected with an arm, in the order in which they are given."""
+    return tuple(name for name, known in ROLES.items() if known == (side, arm)) if arm in ARMS else ()
+
+
 def assigned(side: Side, runs: Sequence[Given]) -> dict[str, Given]:
     """The runs of a side by name: the first that trains, its repeat, and the one with learning rate 0.
 
@@ -126,14 +113,14 @@ def assigned(side: Side, runs: Sequence[Given]) -> dict[str, Given]:
     """
     found: dict[str, Given] = {}
     for one in runs:
-        names = ROLES[side].get(one.trace.header.arm, ())
+        names = _collectable(side, one.trace.header.arm)
         free = next((name for name in names if name not in found), None)
         if free is None:
             raise InputError(
                 f"{one.directory} is one {one.trace.header.arm} run too many of the {side}: {len(names)} are judged."
             )
         found[free] = one
-    if ROLES[side]["train"][0] not in found:
+    if _collectable(side, "train")[0] not in found:
         raise InputError(f"No run of the {side} trains: give one that was collected with arm 'train'.")
     return found
 

@@ -11,7 +11,8 @@ import yaml
 from rich.table import Column, Table
 
 from harness.cases.case import DEFAULT_CASE, Case, load_case, read_case_file, shipped_cases
-from harness.cases.mindformers import DEFAULTS_OF, SPEED_UP, is_configuration, read_configuration
+from harness.cases.mindformers import is_configuration, read_configuration
+from harness.cases.mindformers.fields import DEFAULTS_OF, SPEED_UP
 from harness.cli.options import JsonOption
 from harness.cli.terminal import MET, out_console
 

@@ -11,8 +11,8 @@ from harness.certify import environment, prerequisites
 from harness.certify.problem_report import texts_of, without_secrets, write_archive
 from harness.cli.options import JsonOption, check_device
 from harness.cli.terminal import MET, out_console
-from harness.runners.launcher import variables
 from harness.runners.profile import ASCEND, settings_of
+from harness.runners.starting import variables
 
 ARCHIVE = Path("certify-report.tar.gz")
 

@@ -10,8 +10,8 @@ from harness.certify import environment, prerequisites
 from harness.certify.versions import VersionState, against_constraints, all_known
 from harness.cli.options import JsonOption, check_device
 from harness.cli.terminal import MET, out_console
-from harness.runners.launcher import variables
 from harness.runners.profile import CPU, settings_of
+from harness.runners.starting import variables
 
 
 def env(

@@ -22,7 +22,8 @@ from harness.cli.options import (
 )
 from harness.cli.run import exit_code
 from harness.cli.verdict import print_verdict
-from harness.levels.rule import RULES_OF_OTHERS, Level
+from harness.levels.certificate import Level
+from harness.levels.requirements_of_a_bundle import RULES_OF_OTHERS
 from harness.standards import shipped_standards
 
 

@@ -29,7 +29,7 @@ from harness.cli.run import baselines_of, exit_code, run_shown
 from harness.cli.terminal import BROKEN, MET, Interrupted, error_console, out_console
 from harness.cli.verdict import print_verdict
 from harness.corpus.draw import draw_weights
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.runners.job import Nodes
 from harness.runners.profile import ASCEND, profile_variables
 from harness.runners.ranks import CLUSTER_SECONDS, msrun_arguments, node_of, reporting_rank

@@ -17,7 +17,7 @@ from harness.cli.terminal import BAD_INPUT, MET, NOT_MET, out_console
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS, MANIFEST
 from harness.levels.cells import cells
-from harness.levels.rule import Certificate, Level
+from harness.levels.certificate import Certificate, Level
 from harness.levels.scope import scope
 from harness.levels.submission import Submission, claim_of, read_submission
 

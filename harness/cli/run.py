@@ -41,7 +41,7 @@ from harness.cli.progress import Progress
 from harness.cli.terminal import BROKEN, MET, NOT_MET, Interrupted, error_console, out_console
 from harness.cli.verdict import print_verdict
 from harness.evidence.bundle import Bundle
-from harness.levels.rule import Certificate, Level
+from harness.levels.certificate import Certificate, Level
 from harness.runners.environment_of_a_run import left_out
 from harness.runners.job import Job
 from harness.runners.protection import obstacle

@@ -8,7 +8,7 @@ from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import PAGE
 from harness.evidence.judge import Outcome
 from harness.evidence.protection_of_runs import protection_of, protection_words
-from harness.levels.rule import Certificate
+from harness.levels.certificate import Certificate
 from harness.levels.verdict_words import conclude
 
 STYLES = {Outcome.FAIL: "bold red", Outcome.ERROR: "bold red", Outcome.INCONCLUSIVE: "yellow"}

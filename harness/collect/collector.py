@@ -30,6 +30,7 @@ from harness.base.numbers import encode_number
 from harness.collect.files import Lines, kept_lines, write_tensors, write_whole
 from harness.runs.collected import (
     ALIGNMENT,
+    ARMS,
     FIRST_GRADIENT,
     OMITTED,
     PREFIX,
@@ -43,11 +44,9 @@ from harness.runs.collected import (
     as_batch,
     row_digest,
 )
-from harness.runs.files import GRADIENT, TIMING, TRACE
+from harness.runs.files import GRADIENT, TIMING, TRACE, TRACE_FORMAT
 from harness.runs.sketches import BUCKETS_OF_FIRST_GRADIENT, recorded
 
-FORMAT = "certify-trace/2"  # of harness.runs.trace, which needs more than numpy to read it
-ARMS = ("train", "lr_zero", "resumed")
 # What the numbers depend on, of the environment of the process.
 VARIABLES = (
     "ASCEND_LAUNCH_BLOCKING", "ASCEND_RT_VISIBLE_DEVICES", "CLOSE_MATMUL_K_SHIFT", "CUBLAS_WORKSPACE_CONFIG",
@@ -243,7 +242,7 @@ class Collector:
         left: Sequence[str],
     ) -> dict[str, Any]:
         return {
-            "format": FORMAT,
+            "format": TRACE_FORMAT,
             "run": RUN,
             "side": "subject",
             "arm": self._arm,

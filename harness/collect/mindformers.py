@@ -28,7 +28,8 @@ from harness.collect.mindspore_model import as_array, number
 from harness.runs.alignment import MODEL_FIELDS, alignment
 from harness.runs.collected import ALIGNMENT, BATCHES, GRAD_NORM
 from harness.runs.mindformers_model import as_asked, built_config, fused_rows
-from qwen3_model.configuration_qwen3 import PUBLISHED, Qwen3Config, parameter_shapes
+from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
+from qwen3_model.sizes import PUBLISHED
 
 NAME = "mindformers"
 Array = npt.NDArray[Any]

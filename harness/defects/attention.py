@@ -6,9 +6,10 @@ from mindspore import Tensor, nn, ops
 from harness.defects import defect
 from harness.defects.planting import ChangedModel, layers
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.derivatives import RowSoftmax
 from qwen3_model.modeling_qwen3 import LOWEST, PlainAttention, Qwen3ForCausalLM
+from qwen3_model.precision_policy import PrecisionPolicy
 
 
 class Tiled(PlainAttention):

@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from harness.defects import defect
 from harness.defects.planting import ChangedModel, bfloat16, exchange, layers, low
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.modeling_qwen3 import (
     Precision,
     Projection,
@@ -21,6 +21,7 @@ from qwen3_model.modeling_qwen3 import (
 )
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import ClipByGlobalNorm, tree_sum
+from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.training_step import AccumulateStep, Gradients
 
 

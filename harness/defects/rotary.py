@@ -9,12 +9,13 @@ from mindspore import Tensor, nn, ops
 from harness.defects import defect
 from harness.defects.planting import ChangedModel, exchange, layers
 from harness.runners.mindspore_subject import MindSporeSubject
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.modeling_qwen3 import (
     Qwen3Attention,
     Qwen3ForCausalLM,
     Qwen3RotaryEmbedding,
 )
+from qwen3_model.precision_policy import PrecisionPolicy
 
 
 @defect(

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from harness.cases.runs_of_a_case import SUBJECT
-from harness.levels.rule import Certificate, Level, certify, expires, started
+from harness.levels.certificate import Certificate, Level, expires
+from harness.levels.rule import certify
 from harness.levels.scope import Scope, scope
-from harness.levels.submission import Submission
+from harness.levels.submission import Submission, started
 
 INSTANT = timedelta(microseconds=1)
 

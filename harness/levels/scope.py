@@ -11,7 +11,8 @@ from typing import Any
 from harness.cases.runs_of_a_case import SUBJECT
 from harness.evidence.bundle import Bundle
 from harness.runs.collected import PREFIX as COLLECTED
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.sizes import PUBLISHED, SMALL
 
 NOT_STATED = "not stated"
 OWN, MINDFORMERS = "qwen3_model", "mindformers"

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from harness.base.digest import digest_file, digest_json
 from harness.base.errors import InputError
 from harness.base.yaml_records import Record
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from qwen3_model.parallel_config import ParallelConfig
 
 STATED_DIR = Path(__file__).parent / "stated_levels"

@@ -48,6 +48,11 @@ class Submission:
         return any(contradiction(one.statement, self.bundle) is None for one in self.statements.attestations)
 
 
+def started(submission: Submission) -> datetime:
+    """When the run of a bundle started."""
+    return datetime.fromisoformat(submission.bundle.occasion.started)
+
+
 def read_submission(directory: Path, trust: Trust | None, at: datetime) -> Submission:
     """A bundle with the statements in it that are valid at a moment; without a trust file no signature is checked.
 

@@ -14,7 +14,7 @@ from harness.evidence.again import RUN, without_place
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome, closest
 from harness.evidence.summary import broken_names, can_be_diagnosed, first_failure, remarks
-from harness.levels.rule import Certificate, Level, Requirement
+from harness.levels.certificate import Certificate, Level, Requirement
 
 NO_LEVEL = "No level"
 FEW = 3  # so many criteria that say nothing for one reason are one line

@@ -10,7 +10,7 @@ from enum import StrEnum
 from harness.certify.prerequisites import Prerequisite
 from harness.evidence.bundle import Bundle
 from harness.evidence.diff import DifferenceKind, diff_bundles
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 
 NIGHT_FORMAT = "certify-night/1"
 

@@ -12,7 +12,7 @@ from harness.base.yaml_files import read_yaml
 from harness.base.yaml_records import Problems, Record, validated
 from harness.cases.case import Case, load_case
 from harness.certify.case_options import with_layout
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 Failing = Literal["regression", "below", "broken", "not run"]

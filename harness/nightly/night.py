@@ -36,7 +36,8 @@ from harness.certify.workspace import unfinished
 from harness.evidence.bundle_files import INPUTS, MANIFEST
 from harness.evidence.diff import diff_bundles
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Certificate, certify
+from harness.levels.certificate import Certificate
+from harness.levels.rule import certify
 from harness.levels.submission import Submission, read_submission
 from harness.levels.verdict_words import conclude
 from harness.nightly import NIGHT_FORMAT, CellChange, CellResult, CellState, Night, compared

@@ -34,16 +34,9 @@ from harness.base.ascend import cann_home, cann_version
 from harness.base.errors import InputError, MissingPrerequisite
 from harness.base.yaml_files import read_yaml
 from harness.cases.case import Case, check_trains, load_case, read_case_file
-from harness.cases.mindformers import (
-    CONFIG,
-    DATA,
-    MODEL,
-    SPEED_UP,
-    UNTIED,
-    is_configuration,
-    known_fields,
-    speed_up_file,
-)
+from harness.cases.mindformers import is_configuration, known_fields
+from harness.cases.mindformers.fields import CONFIG, DATA, MODEL, SPEED_UP, UNTIED
+from harness.cases.mindformers.transfers import speed_up_file
 from harness.planning.cann_stubs import stub_libraries
 from harness.planning.communication import Communication, merged, read_communication
 from harness.planning.memory import micro_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.evidence.bundle_files import write_page
 from harness.evidence.page import RenderedBy, program
-from harness.levels.rule import Certificate
+from harness.levels.certificate import Certificate
 from harness.levels.submission import Submission
 from harness.report.page import render_page
 from harness.report.view import build_view

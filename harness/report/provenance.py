@@ -21,7 +21,7 @@ from harness.evidence.timing import read_timing
 from harness.report.words import Fact, Mark, count, duration, number, purpose
 from harness.runs.files import TIMING
 from harness.runs.trace import Run
-from qwen3_model.configuration_qwen3 import PLAIN_OPERATORS, PrecisionPolicy
+from qwen3_model.precision_policy import PLAIN_OPERATORS, PrecisionPolicy
 
 UNKNOWN = "not recorded"
 MIB_OF_A_GIB = 1 << 10

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Certificate, Level, Requirement, expires
+from harness.levels.certificate import Certificate, Level, Requirement, expires
 from harness.levels.verdict_words import conclude
 from harness.report.failures import REFUSED, Trouble, build_trouble
 from harness.report.words import Mark, mark

@@ -11,7 +11,7 @@ from harness.base.records import read_json
 from harness.cases.task import TaskName
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import FINDINGS
-from harness.levels.rule import Certificate
+from harness.levels.certificate import Certificate
 from harness.levels.submission import Submission
 from harness.report.charts import Chart
 from harness.report.columns import Column, Table

@@ -31,7 +31,8 @@ from harness.runners.torch_training import (
 )
 from harness.runs.inputs import ProbeGradients
 from harness.runs.places import TABLES
-from qwen3_model.configuration_qwen3 import Documents, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.documents import Documents
 
 Weights = Mapping[str, torch.Tensor]
 LOGITS_BYTES = 1 << 28  # of the rows that are computed together

@@ -5,7 +5,6 @@ The rank that holds the true loss, on the last stage, writes the output of the j
 directory of its own under `ranks/`, next to the logs. A process that ends with an error ends the others.
 """
 
-import dataclasses
 import functools
 import math
 import os
@@ -19,17 +18,14 @@ from pathlib import Path
 
 from harness.base.errors import InputError
 from harness.cases.case import parse_case
-from harness.runners import cores
-from harness.runners.job import PORTS_OF_A_START, Job, Nodes
-from harness.runners.processes import end_with_parent, free_port, log_tail
+from harness.runners.job import Job, Nodes
+from harness.runners.processes import end_with_parent, free_port
+from harness.runners.ranks_together import HALF_WAY, RANK, log_directory, main, own_part
 from harness.runners.registry import load_runner
 from harness.runners.worker import carry_out, read_job
 from harness.runs.files import RANKS
 from qwen3_model.parallel_config import BARRIER_PORT, Coordinates, ParallelConfig
 
-LOGS = "log"
-HALF_WAY = "half-way"  # a file: the first half is done, and the rest is for processes that have nothing but checkpoints
-RANK = "rank"
 # How long a process waits for the others to start, and for an answer of the scheduler.
 CLUSTER_SECONDS, MESSAGE_SECONDS = 600, 600
 LOOK_SECONDS = 0.2
@@ -47,24 +43,6 @@ def reporting_rank(layout: ParallelConfig) -> int:
 def node_of(rank: int, ranks: int, nodes: int) -> int:
     """The node on which a rank is: each has as many, in order."""
     return rank // (ranks // nodes)
-
-
-def main(job_file: str, parent: int) -> int:
-    """Starts this node's ranks of a job, and once more where it has two halves; the exit code of the last."""
-    end_with_parent(parent)
-    job = read_job(job_file)
-    cores.hold(job.cores)
-    half_way = Path(job.directory) / HALF_WAY
-    half_way.unlink(missing_ok=True)
-    code = start_ranks(job_file, job)
-    if code == 0 and half_way.exists():
-        # On another node the first half may still be ending.
-        nodes = job.nodes and dataclasses.replace(job.nodes, port=job.nodes.port + PORTS_OF_A_START)
-        code = start_ranks(job_file, dataclasses.replace(job, nodes=nodes))
-        half_way.unlink()
-    if code:
-        print_ends(log_directory(job))
-    return code
 
 
 def start_ranks(job_file: str, job: Job) -> int:
@@ -155,17 +133,6 @@ def msrun_arguments(ranks: int, nodes: Nodes, logs: str) -> list[str]:
     ]
 
 
-def log_directory(job: Job) -> Path:
-    """Where the logs of this node's ranks are."""
-    return Path(job.logs or Path(job.directory) / RANKS / LOGS)
-
-
-def print_ends(logs: Path) -> None:
-    """Repeats the end of each rank's log, so that the run's own log has it: the first rank to end comes last."""
-    for log in sorted(logs.glob("worker_*.log"), key=lambda path: path.stat().st_mtime, reverse=True):
-        print(f"--- {log.name}", log_tail(log), sep="\n", flush=True)
-
-
 def carry_out_rank(job_file: str) -> None:
     """One rank's part of a job.
 
@@ -197,11 +164,7 @@ def part_of(job: Job, layout: ParallelConfig, rank: int, resume: bool) -> Job:
     """The job of one rank. A rank that does not report the loss writes into a directory of its own."""
     if rank == _reporting_here(layout, job):
         return job
-    own = Path(job.directory) / RANKS / str(rank)
-    if not resume:
-        shutil.rmtree(own, ignore_errors=True)
-    own.mkdir(parents=True, exist_ok=True)
-    return dataclasses.replace(job, directory=str(own), keep_tensors=None)
+    return own_part(job, rank, resume)
 
 
 def _reporting_here(layout: ParallelConfig, job: Job) -> int:
@@ -214,8 +177,4 @@ def _reporting_here(layout: ParallelConfig, job: Job) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[3:] == [RANK]:
-        end_with_parent(os.getppid())
-        carry_out_rank(sys.argv[1])
-    else:
-        sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    main(start_ranks, carry_out_rank)

@@ -4,7 +4,7 @@ Float32 is computed as float32: no TF32, and no sum of a product in fewer digits
 never chosen, because it does not promise the same bits twice.
 
 Source: PyTorch, "Reproducibility" and "Numerical accuracy"; NVIDIA, cuBLAS, "Results reproducibility", for the variable
-of its workspace, which `harness.runners.launcher` sets before CUDA starts.
+of its workspace, which `harness.runners.starting` sets before CUDA starts.
 """
 
 import importlib

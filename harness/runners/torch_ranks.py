@@ -5,40 +5,20 @@ same job with the same global batches. The first writes the output of the job; e
 directory of its own under `ranks/`, next to the logs.
 """
 
-import dataclasses
 import functools
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from harness.runners import cores
 from harness.runners.job import Job
 from harness.runners.processes import end_with_parent
-from harness.runners.ranks import HALF_WAY, RANK, log_directory, print_ends
+from harness.runners.ranks_together import HALF_WAY, RANK, log_directory, main, own_part
 from harness.runners.registry import load_runner
 from harness.runners.worker import carry_out, read_job
-from harness.runs.files import RANKS
 
 LOOK_SECONDS = 0.2
 LOOPBACK = "lo"
-
-
-def main(job_file: str, parent: int) -> int:
-    """Starts the processes of a job, and once more where it has two halves; the exit code of the last."""
-    end_with_parent(parent)
-    job = read_job(job_file)
-    cores.hold(job.cores)
-    half_way = Path(job.directory) / HALF_WAY
-    half_way.unlink(missing_ok=True)
-    code = start(job_file, job)
-    if code == 0 and half_way.exists():
-        code = start(job_file, job)
-        half_way.unlink()
-    if code:
-        print_ends(log_directory(job))
-    return code
 
 
 def start(job_file: str, job: Job) -> int:
@@ -64,9 +44,8 @@ def carry_out_rank(job_file: str) -> None:
     job, rank = read_job(job_file), int(os.environ["RANK"])
     _log_to(log_directory(job) / f"worker_{rank}.log")
     half_way = Path(job.directory) / HALF_WAY
-    resume, part = half_way.exists(), job
-    if rank:
-        part = dataclasses.replace(job, directory=str(_own_directory(job, rank, resume)), keep_tensors=None)
+    resume = half_way.exists()
+    part = own_part(job, rank, resume) if rank else job
     import torch  # here, as whoever starts the processes does not need it
 
     whole = carry_out(part, load_runner(job.runner), resume, rank)
@@ -74,14 +53,6 @@ def carry_out_rank(job_file: str) -> None:
     torch.distributed.destroy_process_group()
     if not whole and rank == 0:
         half_way.touch()
-
-
-def _own_directory(job: Job, rank: int, resume: bool) -> Path:
-    own = Path(job.directory) / RANKS / str(rank)
-    if not resume:
-        shutil.rmtree(own, ignore_errors=True)
-    own.mkdir(parents=True, exist_ok=True)
-    return own
 
 
 def _log_to(path: Path) -> None:
@@ -93,8 +64,4 @@ def _log_to(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[3:] == [RANK]:
-        end_with_parent(os.getppid())
-        carry_out_rank(sys.argv[1])
-    else:
-        sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    main(start, carry_out_rank)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 RUN = "collected"  # what the trace of a collected run calls its run
+ARMS = ("train", "lr_zero", "resumed")  # what a run can be collected for; its name follows when it is judged
 RECORD, RECORD_FORMAT = "collected.json", "certify-collected/1"
 ROWS, FIRST_GRADIENT = "rows", "gradient.safetensors"
 PREFIX = "collected:"  # of its runner, before the name of the trainer

@@ -22,8 +22,8 @@ from harness.base.errors import EvidenceError
 from harness.base.numbers import decode_number
 from harness.base.records import LATER, encode_json, field_names, read_bytes
 from harness.runs.collected import omitted
+from harness.runs.files import TRACE_FORMAT
 
-FORMAT = "certify-trace/2"
 NUMBERS = ("loss", "grad_norm", "learning_rate")
 OPTIONAL = frozenset({"kept", "watched"})  # fields that are written only where there is something
 EXACT = 2**53  # every whole number below is one float64
@@ -94,7 +94,7 @@ class TraceHeader:
     initial: Mapping[str, str] = field(default_factory=dict)
     alignment: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    format: str = FORMAT
+    format: str = TRACE_FORMAT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,8 +300,8 @@ def read_trace(path: Path) -> Trace:
         raise EvidenceError(f"The trace {path} is empty.")
     records = [_parse(line, f"{path}, line {number}") for number, line in enumerate(whole, 1)]
     header = _record(TraceHeader, records[0], f"{path}, line 1")
-    if header.format != FORMAT:
-        raise EvidenceError(f"{path} has the format {header.format!r}; this version reads {FORMAT!r}.")
+    if header.format != TRACE_FORMAT:
+        raise EvidenceError(f"{path} has the format {header.format!r}; this version reads {TRACE_FORMAT!r}.")
     footer = None
     body = records[1:]
     if body and isinstance(body[-1], dict) and "last_step" in body[-1]:

@@ -11,9 +11,10 @@ from harness.evidence.again import run_again
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome, closest
 from harness.levels.cells import LevelCell, LevelChange
-from harness.levels.rule import Certificate, Level, certify, started
+from harness.levels.certificate import Certificate, Level
+from harness.levels.rule import certify
 from harness.levels.scope import Scope
-from harness.levels.submission import Submission, statement_files
+from harness.levels.submission import Submission, started, statement_files
 from harness.levels.verdict_words import missing_words
 from harness.report.words import number
 from harness.site.changed import changes

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from harness.base.yaml_records import Record
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.site.cells import Change, Past, SiteCell
 from harness.site.rows import TableRow
 from harness.site.view import Site

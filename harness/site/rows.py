@@ -13,11 +13,12 @@ from datetime import date
 
 from harness.cases.case import Case
 from harness.cases.task import TASKS
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.levels.scope import MINDFORMERS, Scope
 from harness.levels.stated import StatedLevel
 from harness.site.cells import TONES, Built, SiteCell, slug
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config, parameter_shapes
+from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
+from qwen3_model.sizes import PUBLISHED, SMALL
 
 ASCEND = "Ascend"
 # The chips of a series of Atlas machines, as npu-smi names them. Source: CANN, "Atlas A2" and "Atlas A3" series.

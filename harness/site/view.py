@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.cases.case import load_case, shipped_cases
 from harness.levels.cells import cells
-from harness.levels.rule import Certificate, Level
+from harness.levels.certificate import Certificate, Level
 from harness.levels.scope import Scope
 from harness.levels.stated import Stated
 from harness.levels.submission import Submission

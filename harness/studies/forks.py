@@ -31,8 +31,9 @@ from harness.cases.runs_of_a_case import SUBJECT_REPEAT
 from harness.cases.task import PRETRAIN, Task, TaskName
 from harness.runners.executor import Listener, no_listener
 from harness.runners.job import Job
-from harness.runners.launcher import Launcher, Process, start_fresh, variables
+from harness.runners.launcher import Launcher
 from harness.runners.processes import end_with_parent
+from harness.runners.starting import Process, start_fresh, variables
 from harness.runners.worker import main
 from harness.runs.trace import Run
 

@@ -22,8 +22,8 @@ from harness.cases.runs_of_a_case import TRAINING
 from harness.runners import cores
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job
-from harness.runners.launcher import variables
 from harness.runners.processes import end_with_parent
+from harness.runners.starting import variables
 from harness.runners.worker import carry_out
 from harness.runs.trace import Run
 from harness.studies.reuse import factory_of, forget, recorded

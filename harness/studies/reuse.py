@@ -13,9 +13,9 @@ from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.evidence.bundle import read_run
 from harness.runners.job import Job
-from harness.runners.launcher import own_end
 from harness.runners.protocol import AnswererFactory, RunnerFactory, Setting
 from harness.runners.registry import load_runner
+from harness.runners.running import own_end
 from harness.runs.files import OUTCOME, TRACE
 from harness.runs.trace import Run, RunOutcome, read_trace
 

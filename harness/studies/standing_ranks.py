@@ -20,7 +20,8 @@ from harness.cases.case import Case, parse_case
 from harness.runners.executor import Listener, no_listener
 from harness.runners.job import Job
 from harness.runners.processes import end_with_parent
-from harness.runners.ranks import part_of, print_ends, start_msrun, this_node
+from harness.runners.ranks import part_of, start_msrun, this_node
+from harness.runners.ranks_together import print_ends
 from harness.runners.worker import carry_out
 from harness.runs.trace import Run
 from harness.studies.reuse import factory_of, recorded

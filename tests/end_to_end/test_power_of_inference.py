@@ -15,7 +15,8 @@ from harness.certify.jobs import Options
 from harness.defects import load_defect
 from harness.power.page import build_page
 from harness.power.record import PowerStudy, first_sightings, read_power
-from harness.runners.launcher import Launcher, variables
+from harness.runners.launcher import Launcher
+from harness.runners.starting import variables
 from harness.runs.files import TRACE
 from harness.studies.bench import judge_subject, set_up
 from harness.studies.forks import PRELOADED, WITHOUT_THREADS, Forks

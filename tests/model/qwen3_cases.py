@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qwen3_model.configuration_qwen3 import SMALL, PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamWConfig
+from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.schedule import ConstantSchedule
+from qwen3_model.sizes import SMALL
 
 Array = npt.NDArray[Any]
 OPTIMIZER = AdamWConfig(weight_decay=0.1)

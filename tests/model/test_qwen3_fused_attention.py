@@ -8,8 +8,9 @@ import pytest
 from mindspore import Tensor, ops
 
 from qwen3_model import modeling_qwen3
-from qwen3_model.configuration_qwen3 import Documents, PrecisionPolicy
+from qwen3_model.documents import Documents
 from qwen3_model.modeling_qwen3 import DocumentBoundaries, FusedAttention, PlainAttention, attention_for_device
+from qwen3_model.precision_policy import PrecisionPolicy
 from tests.model.qwen3_cases import BF16, Array, shaped
 
 

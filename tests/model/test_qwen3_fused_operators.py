@@ -6,11 +6,12 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from qwen3_model import fused, modeling_qwen3
-from qwen3_model.configuration_qwen3 import Documents, PrecisionPolicy
 from qwen3_model.derivatives import RMSNormalize, Rotation
+from qwen3_model.documents import Documents
 from qwen3_model.equal_cells import share_equal_cells
 from qwen3_model.fused import FusedRMSNormalize, FusedRotation, FusedSwiGLU
 from qwen3_model.modeling_qwen3 import DocumentBoundaries, Qwen3ForCausalLM, Qwen3RotaryEmbedding
+from qwen3_model.precision_policy import PrecisionPolicy
 from tests.model.qwen3_cases import shaped
 
 FLOAT32 = PrecisionPolicy()

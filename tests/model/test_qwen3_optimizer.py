@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from qwen3_model.configuration_qwen3 import SMALL
 from qwen3_model.optimizer import AdamW, AdamWConfig, ClipByGlobalNorm, decays, step_scalars
+from qwen3_model.sizes import SMALL
 from tests.model.qwen3_cases import Array, weight_shapes
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from qwen3_model.configuration_qwen3 import PrecisionPolicy
 from qwen3_model.modeling_qwen3 import Precision, Projection, Qwen3ForCausalLM
+from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.weights import load_into
 from tests.model.qwen3_cases import BF16, Array, random_batch, random_weights, shaped
 

@@ -9,8 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from qwen3_model.checkpoints import FORMAT
-from qwen3_model.configuration_qwen3 import PrecisionPolicy, Qwen3ConfigError
+from qwen3_model.config_problems import Qwen3ConfigError
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
+from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.schedule import ConstantSchedule, ConstantWithWarmup
 from qwen3_model.weights import WeightsError
 from tests.model.qwen3_cases import (

@@ -7,8 +7,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from qwen3_model.configuration_qwen3 import SMALL, PrecisionPolicy
 from qwen3_model.modeling_qwen3 import Qwen3ForCausalLM
+from qwen3_model.precision_policy import PrecisionPolicy
+from qwen3_model.sizes import SMALL
 from qwen3_model.weights import INDEX_FILE, SINGLE_FILE, WeightsError, load_into, load_safetensors, save_safetensors
 from tests.model.qwen3_cases import differing, random_weights, weight_shapes
 

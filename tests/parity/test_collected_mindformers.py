@@ -16,7 +16,7 @@ from harness.certify.judging import judge_collected
 from harness.corpus.draw import draw_inputs
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Certificate, Level
+from harness.levels.certificate import Certificate, Level
 from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors, read_weights
 from tests.support.full import full
 from tests.support.mindformers_run import ROOT, configuration

@@ -16,7 +16,7 @@ import torch
 from harness.certify.case_options import judged_by
 from harness.certify.judging import judge_collected
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.runners.mindspore_subject import MindSporeSubject
 from harness.runners.protocol import Setting
 from harness.runners.torch_reference import TorchReference

@@ -18,7 +18,8 @@ from mindspore import Parameter, Tensor
 
 from harness.base.written import Written
 from harness.cases.case import Case
-from harness.cases.mindformers import CLIPS, DEFAULTS_OF, known_fields, read_configuration
+from harness.cases.mindformers import known_fields, read_configuration
+from harness.cases.mindformers.fields import CLIPS, DEFAULTS_OF
 from tests.support.configurations import small, staged
 
 MODEL, CONFIG = "model.model_config.", "train_dataset.data_loader.config."

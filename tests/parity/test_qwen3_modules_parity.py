@@ -7,9 +7,11 @@ import torch
 from mindspore import Tensor, nn
 from transformers.models.qwen3 import modeling_qwen3 as hf
 
-from qwen3_model.configuration_qwen3 import PUBLISHED, PrecisionPolicy, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.derivatives import Rotation
 from qwen3_model.modeling_qwen3 import Qwen3Attention, Qwen3DecoderLayer, Qwen3MLP, Qwen3RMSNorm, Qwen3RotaryEmbedding
+from qwen3_model.precision_policy import PrecisionPolicy
+from qwen3_model.sizes import PUBLISHED
 from tests.model.qwen3_cases import Array, random_weights, shaped
 from tests.parity.hf_reference import largest_error, reference
 

@@ -21,7 +21,8 @@ from harness.cases.runs_of_a_case import TRAINING, floor_runs, required_runs, ro
 from harness.cases.task import INFERENCE, PRETRAIN
 from harness.certify.jobs import WATCHED_RUNS
 from harness.evidence.bundle import Bundle, finish_bundle
-from harness.levels.rule import Certificate, certify
+from harness.levels.certificate import Certificate
+from harness.levels.rule import certify
 from harness.levels.submission import Submission
 from harness.report import render_report, write_report
 from harness.report.view import Page, build_view

@@ -20,7 +20,8 @@ from harness.base.records import read_json, write_json
 from harness.cases.case import Case
 from harness.cases.task import INFERENCE, PRETRAIN
 from harness.evidence.bundle import Bundle, finish_bundle, read_bundle
-from harness.levels.rule import Level, certify
+from harness.levels.certificate import Level
+from harness.levels.rule import certify
 from harness.levels.submission import Submission, claim_of, read_submission
 from harness.runs.trace import TraceHeader
 from tests.support.bundles import START, edit_json, write_example

@@ -13,7 +13,8 @@ from typing import BinaryIO
 import pytest
 
 from harness.runners.job import Job
-from harness.runners.launcher import Launcher, Process, variables
+from harness.runners.launcher import Launcher
+from harness.runners.starting import Process, variables
 from harness.studies.forks import Forks
 from tests.support import fake_runners  # noqa: F401 (imported before the fork, for all that are forked)
 
@@ -26,7 +27,7 @@ class FakeForks(Forks):
         self._preloaded = __name__  # which imports all that a run needs
 
     def start(self, job: Job, job_file: Path, log: BinaryIO) -> Process:
-        """The process of a job, with this process' variables as they are now; see `harness.runners.launcher.Start`."""
+        """The process of a job, with this process' variables as they are now; see `harness.runners.starting.Start`."""
         self._variables = {**os.environ, **variables(job.threads)}
         return self._start(job_file, log)
 

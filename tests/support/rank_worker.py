@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.runners.launcher import variables
 from harness.runners.processes import end_with_parent
+from harness.runners.starting import variables
 
 STEPS = 3
 LENGTH = 16  # of a row; several ranks may share its positions

@@ -16,7 +16,7 @@ from harness.cases.case import Case, load_case
 from harness.diagnosis.errors_by_place import SIDES, TappedRun
 from harness.evidence.bundle_files import CASE
 from harness.runners.leaving import Leaving
-from harness.runners.worker import ALWAYS_WHOLE
+from harness.runners.tapping import ALWAYS_WHOLE
 from harness.runs.files import OUTCOME, TRACE, UPDATED
 from harness.runs.inputs import BATCHES, WEIGHTS, seeded
 from harness.runs.places import places

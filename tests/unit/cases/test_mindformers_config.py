@@ -18,8 +18,8 @@ from harness.base.written import Written
 from harness.cases.case import Case, load_case, parse_case
 from harness.cases.mindformers import known_fields, read_configuration
 from harness.certify import environment
-from qwen3_model.configuration_qwen3 import PUBLISHED
 from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.sizes import PUBLISHED
 from tests.support.command_line import caller
 from tests.support.examples import ROOT
 

@@ -16,7 +16,8 @@ from harness.certify.case_options import with_model
 from harness.certify.jobs import Options
 from harness.certify.prerequisites import check
 from harness.corpus.draw import draw_weights
-from qwen3_model.configuration_qwen3 import SMALL, parameter_shapes
+from qwen3_model.configuration_qwen3 import parameter_shapes
+from qwen3_model.sizes import SMALL
 from tests.support.command_line import caller
 
 Tensors = dict[str, npt.NDArray[Any]]

@@ -17,7 +17,7 @@ from harness.cli.judge import rules_of_others
 from harness.collect import collector
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Certificate, Level
+from harness.levels.certificate import Certificate, Level
 from harness.levels.submission import Submission
 from harness.report import render_report
 from harness.runs.files import TRACE

@@ -21,7 +21,7 @@ from harness.certify.jobs import Options
 from harness.cli import level as level_command
 from harness.cli.terminal import DEFECT
 from harness.evidence.bundle import finish_bundle
-from harness.runners import worker
+from harness.runners import resuming
 from harness.runs.trace import RunOutcome, Step, TraceHeader
 from qwen3_model.weights import WeightsError, load_safetensors
 from tests.support.bundles import edit_json, write_example
@@ -297,7 +297,7 @@ def test_a_checkpoint_that_is_not_as_it_was_written_begins_its_run_again(tmp_pat
         lambda: (tmp_path / "step.json").write_bytes(b"[" * 10_000),
     ):
         shutil.rmtree(tmp_path / "5", ignore_errors=True)
-        worker._save_checkpoint(Saving(), None, tmp_path, 5)  # type: ignore[arg-type]
-        assert worker.resume_step(tmp_path) == 5
+        resuming.save_checkpoint(Saving(), None, tmp_path, 5)  # type: ignore[arg-type]
+        assert resuming.resume_step(tmp_path) == 5
         spoil()
-        assert worker.resume_step(tmp_path) == 0
+        assert resuming.resume_step(tmp_path) == 0

@@ -13,7 +13,7 @@ import yaml
 from harness.attestation import Role, Waiver, read, sign
 from harness.cli import level as commands
 from harness.evidence.bundle import read_bundle
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.levels.submission import claim_of
 from harness.runs.trace import Step
 from tests.support.bundles import edit_json, write_example

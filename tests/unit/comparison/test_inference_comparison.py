@@ -22,7 +22,7 @@ from harness.comparison.outputs import divergence, first_difference, largest_reg
 from harness.comparison.scores import score_differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.runs.trace import Run, Scored
 from tests.support.answering import Tensors, example_answers, example_evaluation
 from tests.support.bundles import certified, write_example

@@ -17,7 +17,8 @@ from harness.corpus.batches import draw_batches
 from harness.corpus.documents import read_documents, text_documents
 from harness.corpus.draw import draw_weights
 from harness.corpus.tokenizers import ByteTokenizer, load_tokenizer
-from qwen3_model.configuration_qwen3 import PUBLISHED, parameter_shapes
+from qwen3_model.configuration_qwen3 import parameter_shapes
+from qwen3_model.sizes import PUBLISHED
 from tests.support.examples import small_case
 from tests.support.megatron import IDS, STORED, write_data_set
 

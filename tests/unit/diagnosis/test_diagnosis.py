@@ -16,7 +16,7 @@ from harness.base.errors import EvidenceError
 from harness.diagnosis.common_cause import EVERY
 from harness.diagnosis.diagnosis import Check, Diagnosis, diagnose, first_difference, for_a_clue, judge_sides, record
 from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, TappedRun, allowance
-from harness.runners.worker import ALWAYS_WHOLE
+from harness.runners.tapping import ALWAYS_WHOLE
 from harness.runs.places import LOSS, TABLES, places
 from harness.runs.taps import TapRecord
 from harness.runs.trace import Side, Step

@@ -17,7 +17,7 @@ from harness.base.errors import CertifyError, EvidenceError
 from harness.base.records import read_json, write_json
 from harness.evidence.bundle import Bundle, finish_bundle, read_bundle
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.runs.trace import Step, TraceHeader
 from harness.standards import load_standard
 from tests.support.bundles import certified, edit_json, write_example, write_page_of

@@ -11,7 +11,7 @@ import pytest
 
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.runs.trace import Step
 from tests.support.bundles import certified, example_parameters, write_example
 from tests.support.examples import small_case

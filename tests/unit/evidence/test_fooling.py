@@ -22,7 +22,8 @@ from harness.base.digest import digest_file
 from harness.base.errors import CertifyError
 from harness.evidence.bundle import finish_bundle
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Level, certify
+from harness.levels.certificate import Level
+from harness.levels.rule import certify
 from harness.levels.scope import scope
 from harness.levels.submission import read_submission
 from harness.report import render_report

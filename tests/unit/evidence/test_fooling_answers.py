@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from harness.cases.case import Case
 from harness.evidence.bundle import finish_bundle
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.runs.trace import Scored, TraceHeader
 from harness.standards import Standard, load_standard, parse_standard
 from tests.support.answering import Tensors, example_answers

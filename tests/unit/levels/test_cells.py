@@ -12,7 +12,8 @@ from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.evidence.provenance import Source
 from harness.levels.cells import LevelCell, cells
-from harness.levels.rule import VALID_DAYS, Level, certify
+from harness.levels.certificate import VALID_DAYS, Level
+from harness.levels.rule import certify
 from harness.levels.scope import scope
 from harness.levels.submission import NOTHING_SIGNED, Submission, claim_of
 from tests.support.bundles import write_example

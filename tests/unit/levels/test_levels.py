@@ -13,7 +13,8 @@ from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.evidence.provenance import Baseline, Source, Start
 from harness.levels.cells import cells
-from harness.levels.rule import Certificate, Level, Requirement, certify
+from harness.levels.certificate import Certificate, Level, Requirement
+from harness.levels.rule import certify
 from harness.levels.submission import NOTHING_SIGNED, Submission, claim_of
 from harness.runs.trace import Step, TraceHeader
 from harness.standards import load_standard, parse_standard

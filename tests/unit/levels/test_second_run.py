@@ -14,7 +14,8 @@ from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.evidence.provenance import Start
 from harness.evidence.timing import Timing, read_timing
-from harness.levels.rule import Level, Requirement, certify
+from harness.levels.certificate import Level, Requirement
+from harness.levels.rule import certify
 from harness.levels.scope import scope
 from harness.levels.submission import NOTHING_SIGNED, Submission, claim_of
 from tests.support.bundles import write_example

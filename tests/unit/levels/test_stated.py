@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import InputError
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.levels.stated import LEVELS, SETTINGS, STATED_DIR, VERSIONS, load_stated
-from qwen3_model.configuration_qwen3 import PUBLISHED
+from qwen3_model.sizes import PUBLISHED
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import yaml
 
 from harness.base.errors import InputError
 from harness.certify import environment
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.nightly import CellChange, compared
 from harness.nightly.matrix import load_matrix
 from harness.nightly.night import nights

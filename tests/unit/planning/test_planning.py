@@ -22,8 +22,9 @@ from harness.planning.memory import (
 )
 from harness.planning.search import ERROR, Fit, candidate, search
 from harness.planning.traffic import traffic
-from qwen3_model.configuration_qwen3 import PUBLISHED, parameter_shapes
+from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.sizes import PUBLISHED
 from tests.support.command_line import caller
 from tests.support.examples import ROOT
 

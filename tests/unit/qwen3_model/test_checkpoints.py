@@ -23,8 +23,9 @@ from qwen3_model.checkpoints import (
     write_checkpoint,
     write_hugging_face,
 )
-from qwen3_model.configuration_qwen3 import SMALL, Qwen3Config, parameter_shapes
+from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
 from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.sizes import SMALL
 from qwen3_model.weights import WeightsError, load_safetensors
 
 CONFIG = dataclasses.replace(SMALL["tiny"], num_hidden_layers=3, hidden_size=16, intermediate_size=24, head_dim=4,

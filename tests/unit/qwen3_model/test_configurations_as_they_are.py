@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwen3_model.configuration_qwen3 import SMALL, Qwen3Config, Qwen3ConfigError
+from qwen3_model.config_problems import Qwen3ConfigError
+from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.sizes import SMALL
 from qwen3_model.weights import WeightsError, check_safetensors, load_safetensors, save_safetensors
 
 TINY = SMALL["tiny"]

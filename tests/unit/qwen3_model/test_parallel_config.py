@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, Qwen3Config
+from qwen3_model.configuration_qwen3 import Qwen3Config
 from qwen3_model.parallel_config import Coordinates, ParallelConfig
+from qwen3_model.sizes import PUBLISHED, SMALL
 
 # The layout of the pretraining guide: Qwen3-32B on 16 cards, sequence 4096, 4 micro batches of one row.
 GUIDE = ParallelConfig(model_parallel=4, pipeline_stage=4, micro_batch_num=4, offset=(-1, -1, 1, 1))

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from qwen3_model.configuration_qwen3 import PUBLISHED, SMALL, PrecisionPolicy, Qwen3Config, Qwen3ConfigError
+from qwen3_model.config_problems import Qwen3ConfigError
+from qwen3_model.configuration_qwen3 import Qwen3Config
+from qwen3_model.precision_policy import PrecisionPolicy
+from qwen3_model.sizes import PUBLISHED, SMALL
 
 # config.json of Qwen/Qwen3-8B as published.
 QWEN3_8B = """

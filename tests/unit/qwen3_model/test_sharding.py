@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.planning.memory import stage_parameters
-from qwen3_model.configuration_qwen3 import SMALL, Qwen3Config, parameter_shapes
+from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
 from qwen3_model.parallel_config import ParallelConfig, Part
 from qwen3_model.sharding import assemble, take_parts
+from qwen3_model.sizes import SMALL
 from qwen3_model.weights import WeightsError
 from tests.support.examples import small_case
 

@@ -15,7 +15,8 @@ from harness.certify.flow import prepare
 from harness.certify.jobs import job
 from harness.runners import cores
 from harness.runners.job import Job
-from harness.runners.launcher import Launcher, Process
+from harness.runners.launcher import Launcher
+from harness.runners.starting import Process
 from tests.support.examples import ROOT, options, text_case
 
 CORES = sorted(os.sched_getaffinity(0))

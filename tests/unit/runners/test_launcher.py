@@ -25,10 +25,11 @@ from harness.corpus.draw import draw_weights
 from harness.evidence.bundle import read_run
 from harness.runners import devices
 from harness.runners.job import Job
-from harness.runners.launcher import Launcher, finished, variables
+from harness.runners.launcher import Launcher, finished
 from harness.runners.protocol import Setting, Taps
 from harness.runners.registry import find_runner, load_runner
-from harness.runners.worker import tap
+from harness.runners.starting import variables
+from harness.runners.tapping import tap
 from harness.runs.inputs import BATCHES, WEIGHTS
 from harness.runs.taps import read_taps
 from harness.runs.trace import Run, Trace

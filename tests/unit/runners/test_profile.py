@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from harness.runners.launcher import variables
 from harness.runners.profile import BLOCKING, VARIABLES, profile_variables, recorded, settings_of
+from harness.runners.starting import variables
 from tests.support.examples import ROOT
 
 PRINTED = "import os; print(*sorted('='.join(one) for one in os.environ.items()), sep='\\n')"

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.runs.places import LOSS, places
-from qwen3_model.configuration_qwen3 import SMALL, Qwen3Config, parameter_shapes
+from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
+from qwen3_model.sizes import SMALL
 
 CONFIGS = st.builds(
     lambda size, layers, tied: dataclasses.replace(SMALL[size], num_hidden_layers=layers, tie_word_embeddings=tied),

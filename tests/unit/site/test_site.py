@@ -16,7 +16,7 @@ from harness.attestation import Trust
 from harness.base.errors import InputError
 from harness.cases.task import PRETRAIN
 from harness.evidence.bundle import read_bundle
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.levels.stated import load_stated
 from harness.report.languages import CHINESE, chinese
 from harness.report.words import number

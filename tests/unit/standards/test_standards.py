@@ -13,7 +13,7 @@ from harness.base.errors import InputError
 from harness.cases.case import load_case
 from harness.cases.runs_of_a_case import REQUIRED_RUNS
 from harness.evidence.judge import Outcome
-from harness.levels.rule import Level
+from harness.levels.certificate import Level
 from harness.runs.trace import Step
 from harness.standards import dated_criteria, load_standard, parse_standard, shipped_standards
 from tests.support.bundles import certified, write_example

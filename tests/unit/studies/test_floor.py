@@ -112,8 +112,9 @@ def test_a_limit_that_cites_a_floor_is_the_one_that_follows_from_it(name: str) -
         assert int(cited["repeats"]) == len(measured.repeats)
 
 
-def test_the_limits_of_bfloat16_come_from_a_floor() -> None:
-    standard = load_standard("strict-bf16")
+@pytest.mark.parametrize("name", ["strict-bf16", "strict-bf16-long"])
+def test_the_limits_of_bfloat16_come_from_a_floor(name: str) -> None:
+    standard = load_standard(name)
     cited = {limit.measurement for limit, _ in citing(standard)}
     assert len(cited) >= 8
     assert all(measurement in {name for name, _ in QUANTITIES} for measurement in cited)
@@ -126,8 +127,9 @@ def test_no_strict_limit_is_looser_than_the_published_ceiling(name: str) -> None
             assert limit.value <= ceiling(limit.measurement, limit.statistic), criterion.id
 
 
-def test_in_the_longest_unit_that_is_allowed_no_limit_is_looser_than_the_published_ceiling() -> None:
-    limits = [limit for criterion in load_standard("strict-bf16").criteria for limit in criterion.limits]
+@pytest.mark.parametrize("name", ["strict-bf16", "strict-bf16-long"])
+def test_in_the_longest_unit_that_is_allowed_no_limit_is_looser_than_the_published_ceiling(name: str) -> None:
+    limits = [limit for criterion in load_standard(name).criteria for limit in criterion.limits]
     longest = {limit.measurement: limit.value for limit in limits if limit.measurement.endswith(".unit")}
     scaled = [limit for limit in limits if limit.measurement.startswith("train.") and ".scaled" in limit.measurement]
     assert len(scaled) == 6

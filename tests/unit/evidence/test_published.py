@@ -68,6 +68,13 @@ def test_the_study_of_inference_holds_what_is_claimed_of_it() -> None:
     assert len(study.clean) >= 60 and false_alarms(study).count == 0
 
 
+def test_the_study_of_fine_tuning_holds_what_is_claimed_of_it() -> None:
+    study = read_power(REPORTS / "power-qwen3-tiny-sft-fp32.json")
+    assert len(study.planted) == found(study).count >= 19
+    assert len(study.clean) >= 88 and false_alarms(study).count == 0
+    assert places_named(study).count == places_named(study).total
+
+
 def test_the_study_of_layouts_holds_what_is_claimed_of_it() -> None:
     study = read_power(REPORTS / "power-layouts.json")
     assert len(study.planted) == found(study).count >= 14

@@ -1,5 +1,6 @@
 """What a run changed of the shipped case that it is named after, in words."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,17 +11,20 @@ ASIDE = ("name", "title", "standards")
 ASIDE_OF_TRAINING = ("checkpoint_every", "step_timeout_s", "start_timeout_s", "floor_repeats")
 DIGEST, SHOWN = "sha256", 12
 ABSENT = "absent"
+# What --layers, --vocab and --steps append to the name of a case.
+BY_OPTIONS = re.compile(r"(-\d+(l|v|steps))+$")
 
 
 def changes(case: Case) -> tuple[str, ...]:
-    """Each field of a case that differs from the shipped case of its name, as `FIELD VALUE, shipped VALUE`.
+    """Each field of a case that differs from the shipped case that it is named after, as `FIELD VALUE, shipped VALUE`.
 
     Of a case that is not shipped there is nothing to compare, so its digest identifies it. The digest of a corpus or a
     tokenizer is recorded by every run, so it differs only if another kind of file was read.
     """
-    if case.name not in shipped_cases():
+    name = case.name if case.name in shipped_cases() else BY_OPTIONS.sub("", case.name)
+    if name not in shipped_cases():
         return (f"not a shipped case, digest {case.digest()[:SHOWN]}",)
-    before, now = (dict(_flat(_running(one))) for one in (load_case(case.name), case))
+    before, now = (dict(_flat(_running(one))) for one in (load_case(name), case))
     return tuple(
         f"{key} {_shown(key, now)}, shipped {_shown(key, before)}"
         for key in dict.fromkeys((*before, *now))

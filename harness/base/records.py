@@ -119,6 +119,12 @@ def _later(kind: Any) -> frozenset[str]:
     return frozenset(field.name for field in fields(kind) if field.metadata == LATER)
 
 
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """What validates a kind of record; it takes milliseconds to make."""
+    return TypeAdapter(kind)
+
+
 def parse(kind: Any, value: Any, origin: Path) -> Any:
     """A frozen record from JSON values; `kind` is its dataclass.
 
@@ -131,7 +137,7 @@ def parse(kind: Any, value: Any, origin: Path) -> Any:
         raise EvidenceError(f"{origin} does not hold what it should: {error}.") from None
     try:
         # as strict JSON: a list may become a tuple, but a text never a number
-        record = TypeAdapter(kind).validate_json(text, strict=True)
+        record = _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"

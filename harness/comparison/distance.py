@@ -124,9 +124,15 @@ def spike(losses: Sequence[float]) -> float:
         return math.nan
     highest = 0.0
     for step in range(1, len(losses)):
-        before = float(np.median(losses[max(0, step - SPIKE_WINDOW) : step]))
+        before = _median(losses[max(0, step - SPIKE_WINDOW) : step])
         highest = max(highest, relative(before, losses[step]) if losses[step] > before else 0.0)
     return highest
+
+
+def _median(values: Sequence[float]) -> float:
+    """To the bits of `numpy.median`, which takes ten times as long for so few."""
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def error_ratio(reference: float, subject: float) -> float:

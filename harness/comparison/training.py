@@ -42,6 +42,7 @@ def compare_steps(reference: Run | None, subject: Run | None) -> dict[str, Serie
     missing, broken = why_missing(reference, subject), why_broken(reference, subject)
     places = tuple(range(1, steps + 1)) if missing is None else ()
     left, right = _by_step(reference), _by_step(subject)
+    taken = [step in left and step in right for step in places]
     found: dict[str, Series] = {}
     for number in NUMBERS:
         sides = tuple((_number(left.get(step), number), _number(right.get(step), number)) for step in places)
@@ -49,8 +50,7 @@ def compare_steps(reference: Run | None, subject: Run | None) -> dict[str, Serie
             found[f"{number}.{measure}"] = Series(
                 places=places,
                 values=tuple(
-                    function(a, b) if s in left and s in right else math.nan
-                    for s, (a, b) in zip(places, sides, strict=True)
+                    function(a, b) if by_both else math.nan for by_both, (a, b) in zip(taken, sides, strict=True)
                 ),
                 sides=sides,
                 between=(reference.name, subject.name) if reference and subject else None,

@@ -180,12 +180,11 @@ def _exact_by_step(
 
 def _worst(apart: Mapping[str, Floats], steps: Iterable[int]) -> dict[Place, str]:
     """At steps, counted from 0, the tensor that is furthest apart."""
-    names = list(apart)
-    return {
-        step + 1: names[int(np.argmax([np.nan_to_num(apart[name][step], nan=math.inf) for name in names]))]
-        for step in steps
-        if names
-    }
+    if not apart:
+        return {}
+    names, chosen = list(apart), list(steps)
+    worst = np.argmax(np.nan_to_num(np.array([apart[name] for name in names]), nan=math.inf), axis=0)
+    return {step + 1: names[worst[step]] for step in chosen}
 
 
 def _by_tensor(

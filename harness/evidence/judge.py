@@ -155,7 +155,6 @@ def _judge_limit(comparison: Comparison, limit: Limit) -> Judged:
     value = statistic(limit.statistic, measurement.values)
     broken = measurement.broken
     outcome = Outcome.PASS if holds(value, limit) else Outcome.FAIL
-    first_beyond = _first_beyond(limit, measurement)
     if broken is not None and (outcome is Outcome.PASS or not _exceeded_by_a_number(limit, measurement)):
         outcome = Outcome.ERROR  # the steps that were taken pass, and the others are missing
     return Judged(
@@ -163,7 +162,7 @@ def _judge_limit(comparison: Comparison, limit: Limit) -> Judged:
         outcome=outcome,
         value=value,
         worst=_worst(limit, measurement),
-        first_beyond=first_beyond if outcome is not Outcome.PASS else None,
+        first_beyond=_first_beyond(limit, measurement) if outcome is not Outcome.PASS else None,
         explanation=broken or "",
     )
 

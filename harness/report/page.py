@@ -41,6 +41,18 @@ def render_page(page: Page, shared: str | None = None) -> str:
 
 def render_template(name: str, **values: Any) -> str:
     """A template as HTML, with the style of all pages. A name that the view model does not have is an error."""
+    return (
+        _templates()
+        .get_template(name)
+        .render(
+            style=own_file("report.css"), settings=own_file("settings.js"), site_script=own_file("site.js"), **values
+        )
+    )
+
+
+@functools.cache
+def _templates() -> Environment:
+    """The templates, each compiled once in a process."""
     environment = Environment(
         loader=PackageLoader("harness.report", "templates"),
         autoescape=True,
@@ -49,9 +61,7 @@ def render_template(name: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.globals |= {"t": both, "chinese": chinese, "column": column, "label": label, "glyph": glyph}
-    return environment.get_template(name).render(
-        style=own_file("report.css"), settings=own_file("settings.js"), site_script=own_file("site.js"), **values
-    )
+    return environment
 
 
 # Fonts of a minimal machine have neither sign, so both are drawn.

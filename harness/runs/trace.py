@@ -51,7 +51,7 @@ class Step:
 
     @property
     def finite(self) -> bool:
-        return all(math.isfinite(getattr(self, name)) for name in NUMBERS)
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm) and math.isfinite(self.learning_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,11 +256,15 @@ def _strict(kind: Any) -> type[BaseModel]:
 
 # The same fields with strict types: no run writes a number in quotes, a float for a whole number, or true for 1.
 STRICT: Mapping[Any, type[BaseModel]] = {kind: _strict(kind) for kind in (TraceHeader, TraceFooter, Step, Scored)}
+# The names of the fields that a line must have, and of those that it may have.
+NAMES: Mapping[Any, tuple[frozenset[str], frozenset[str]]] = {
+    kind: (frozenset(field_names(kind)) - OPTIONAL, frozenset(field_names(kind))) for kind in STRICT
+}
 
 
 def _record(kind: type[Line], raw: Any, where: str) -> Line:
-    names = set(field_names(kind))
-    if not isinstance(raw, dict) or not names - OPTIONAL <= set(raw) <= names:
+    required, names = NAMES[kind]
+    if not isinstance(raw, dict) or not required <= raw.keys() <= names:
         found = sorted(raw) if isinstance(raw, dict) else repr(raw)
         raise EvidenceError(f"{where}: expected the keys {sorted(names)}, found {found}.")
     try:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.support.distribution import build, install
+from tests.support.distribution import build_wheel, install
 from tests.support.full import full
 
 EVERY_FILE = "test_distributions.py::test_a_wheel_holds_every_file_of_both_packages_and_nothing_else"
@@ -12,7 +12,7 @@ NO_CHECKOUT = "test_installed_wheel.py::test_the_packages_of_the_wheel_are_used"
 
 @full(held_by=f"tests/unit/packaging/{EVERY_FILE},tests/unit/packaging/{NO_CHECKOUT}")
 def test_a_wheel_certifies_the_default_case(tmp_path: Path) -> None:
-    installed = install(build(tmp_path).wheel, tmp_path / "environment")
+    installed = install(build_wheel(tmp_path).wheel, tmp_path / "environment")
     empty = tmp_path / "empty"
     empty.mkdir()
     done = installed.run("certify", "run", inside=empty, timeout=1800)

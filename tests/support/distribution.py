@@ -21,13 +21,12 @@ def files_of_the_checkout() -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distributions:
-    """The wheel and the source distribution, and the copy of the checkout's files that they were made from."""
+class Wheel:
+    """The wheel, and the copy of the checkout's files that it was made from."""
 
     copy: Path
     files: tuple[str, ...]
     wheel: Path
-    sdist: Path
 
     @property
     def packaged(self) -> set[str]:
@@ -35,16 +34,33 @@ class Distributions:
         return {name for name in self.files if name.split("/")[0] in PACKAGES}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distributions(Wheel):
+    """The source distribution too."""
+
+    sdist: Path
+
+
+def build_wheel(directory: Path) -> Wheel:
+    """The wheel. It is built in a copy, because setuptools packs what an earlier build left behind."""
+    copy, files = _copied(directory)
+    return Wheel(copy=copy, files=files, wheel=run_backend("build_wheel", copy, directory))
+
+
 def build(directory: Path) -> Distributions:
-    """Both distributions. They are built in a copy, because setuptools packs what an earlier build left behind."""
-    copy = directory / "checkout"
-    files = files_of_the_checkout()
+    """Both distributions, built in a copy too."""
+    copy, files = _copied(directory)
+    sdist = run_backend("build_sdist", copy, directory)
+    wheel = run_backend("build_wheel", copy, directory)
+    return Distributions(copy=copy, files=files, wheel=wheel, sdist=sdist)
+
+
+def _copied(directory: Path) -> tuple[Path, tuple[str, ...]]:
+    copy, files = directory / "checkout", files_of_the_checkout()
     for name in files:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((ROOT / name).read_bytes())
-    sdist = run_backend("build_sdist", copy, directory)
-    wheel = run_backend("build_wheel", copy, directory)
-    return Distributions(copy=copy, files=tuple(files), wheel=wheel, sdist=sdist)
+    return copy, tuple(files)
 
 
 def run_backend(hook: str, source: Path, out: Path) -> Path:

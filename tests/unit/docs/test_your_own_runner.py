@@ -11,6 +11,7 @@ from tests.support.command_line import caller
 from tests.support.documents import SITE, code_blocks, read
 from tests.support.examples import FAKES, ROOT, TEXT, small_case
 
+pytestmark = pytest.mark.usefixtures("forked_runs")
 EXAMPLE = code_blocks(read(SITE / "your-own-runner.md"))
 # What the example imports: a trainer with the methods that it calls.
 MY_PROJECT = """

@@ -35,7 +35,8 @@ def test_the_walk_through_is_as_it_is_written(
         monkeypatch.setitem(vars(PRETRAIN), side, runner)
     Path("trust.yaml").write_text(moved(TRUST), encoding="utf-8")
     Path("corpus.txt").write_text(TEXT, encoding="utf-8")
-    case = small_case(steps=1000, lr_zero_steps=20, examined_steps=(2, 1000), resume_after=500)
+    # a checkpoint half way: one at every third step would be most of the time
+    case = small_case(steps=1000, lr_zero_steps=20, examined_steps=(2, 1000), resume_after=500, checkpoint_every=500)
     data: dict[str, Any] = {**case.data.model_dump(), "corpus": {"kind": "text", "path": "corpus.txt"}}
     Path("my-case.yaml").write_text(yaml.safe_dump(case.with_changes(data=data).model_dump(mode="json")))
     certify_ = caller(capsys, monkeypatch)

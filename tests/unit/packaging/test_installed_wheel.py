@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.provenance import Source
-from tests.support.distribution import Distributions, Installed, build, install
+from tests.support.distribution import Installed, Wheel, build_wheel, install
 from tests.support.examples import ROOT
 
 PUBLISHED = ROOT / "reports" / "qwen3-tiny-fp32-cpu"
@@ -22,12 +22,12 @@ print(json.dumps(dataclasses.asdict(environment.source())))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
-    return build(tmp_path_factory.mktemp("distributions"))
+def made(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    return build_wheel(tmp_path_factory.mktemp("distributions"))
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory, made: Distributions) -> Installed:
+def installed(tmp_path_factory: pytest.TempPathFactory, made: Wheel) -> Installed:
     """Its environment lies in a git checkout of another project, as environments do."""
     directory = tmp_path_factory.mktemp("installed")
     other = directory / "another-project"
@@ -61,7 +61,7 @@ def test_the_published_bundle_is_verified(installed: Installed, tmp_path: Path) 
 
 
 def test_a_wheel_names_no_revision_and_the_digest_of_its_sources(
-    made: Distributions, installed: Installed, tmp_path: Path
+    made: Wheel, installed: Installed, tmp_path: Path
 ) -> None:
     variables = {**os.environ, "PYTHONPATH": str(made.copy)}
     there = subprocess.run([sys.executable, "-c", SOURCE], cwd=tmp_path, env=variables, capture_output=True, text=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.attestation import Trust, load_trust
 from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, Case, load_case, shipped_cases
 from harness.certify import case_options, flow, workspace
@@ -18,6 +19,7 @@ from harness.cli.options import (
     CASE_HELP,
     DEFAULT_WORKERS,
     BaselineOption,
+    BaselineTrustOption,
     DataOption,
     JsonOption,
     LayersOption,
@@ -78,6 +80,7 @@ def run(
     subject_python: SubjectPythonOption = None,
     reference_python: ReferencePythonOption = None,
     baseline: BaselineOption = None,
+    trust: BaselineTrustOption = None,
     protection: ProtectionOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
@@ -112,6 +115,7 @@ def run(
         subject_python=subject_python,
         reference_python=reference_python,
         baselines=baselines_of(baseline),
+        trust=trust_of(trust, baseline),
         keep_weights=keep_weights,
         protection=protection_of(protection),
     )
@@ -134,6 +138,20 @@ def baselines_of(given: Path | None) -> Path | None:
             f"--baseline takes a directory, and {given} is a case: put it first, or --baseline={DEFAULT_DIRECTORY}."
         )
     return given
+
+
+def trust_of(trust: Path | None, baseline: Path | None) -> Trust | None:
+    """Whose signatures count, where a trust file is given.
+
+    Raises:
+        InputError: it cannot be used, or there is no baseline whose signature it could check.
+    """
+    if trust is not None and baseline is None:
+        raise InputError(
+            "--trust checks the signature of a baseline: give --baseline too. 'certify level' and 'certify verify' "
+            "check the signatures of a bundle."
+        )
+    return load_trust(trust) if trust else None
 
 
 def print_next_steps(bundle: Bundle) -> None:

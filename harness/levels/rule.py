@@ -20,6 +20,7 @@ from harness.evidence.bundle import Bundle
 from harness.evidence.collected import collecting_code
 from harness.evidence.floor import common_floor
 from harness.evidence.judge import Finding, Outcome
+from harness.levels.recorded import by_team, recorded_where, recorded_words, valid_recordings, vouched_for
 from harness.levels.scope import Scope, scope
 from harness.levels.second_run import not_a_later_run, same_run
 from harness.levels.submission import Submission, contradiction, valid_attestations, waiver_objection
@@ -46,6 +47,7 @@ class Level(StrEnum):
 VALID_DAYS = 180
 SHORT = 12  # digits of a digest in a sentence
 RULES_OF_OTHERS = "rule-"  # what a standard's name begins with that is reported and carries no level
+BASELINE_SIGNED = "The baseline is signed by a team"
 LAST = datetime.max.replace(microsecond=0, tzinfo=UTC)  # of the calendar
 # The criteria without which a model is not "complete and usable". No waiver applies to these or to those of a task.
 WORKS = ("runs-complete", "runs-finite")
@@ -194,6 +196,7 @@ def _requirements(submission: Submission, at: datetime, others: Sequence[Submiss
     yield _all_pass(findings, waived)
     yield _committed(bundle)
     yield _measured(bundle)
+    yield from _baseline(submission)
     yield _signed(Level.VALIDATED, submission, Role.DEVELOPER)
     yield _signed(Level.VALIDATED, submission, Role.DEV_TEAM, {Role.DEVELOPER})
     yield _signed(Level.RELEASED, submission, Role.TEST_TEAM, {Role.DEVELOPER, Role.DEV_TEAM})
@@ -365,6 +368,19 @@ def _measured(bundle: Bundle) -> Requirement:
         met=not foreign,
         detail="; ".join(foreign) or ", ".join(name.rpartition(":")[2] for name in measured_by.values()),
     )
+
+
+def _baseline(submission: Submission) -> Iterator[Requirement]:
+    """Who ran the subject did not see a reference that was recorded elsewhere: a person of a team vouches for it."""
+    used = submission.bundle.baseline
+    if used is not None:
+        yield Requirement(
+            level=Level.VALIDATED,
+            text=BASELINE_SIGNED,
+            met=bool(by_team(valid_recordings(submission))),
+            detail=f"{recorded_words(used, recorded_where(submission.bundle))}; {vouched_for(submission)}",
+            measured=False,
+        )
 
 
 def _signed(

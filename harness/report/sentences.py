@@ -64,6 +64,15 @@ SENTENCES: Mapping[str, str] = {
     "the <side> is <runner>": "{side}为 {runner}",
     "the oracle repeats the <side>'s <results>": "精确解重复了{side}的 {results}",
     "oracle": "精确解",
+    "The baseline is signed by a team": "基线由团队签署",
+    "recorded <when> by <person> on <device>; <signed>": "由 {person} 于 {when} 在 {device} 上录制;{signed}",
+    "Reference and oracle did not run with the subject: <person> recorded them on <day>. Device: <device>; <signed>.": (
+        "参考实现与精确解未与被测对象一同运行:由 {person} 于 {day} 录制。设备:{device};{signed}。"
+    ),
+    "not signed": "未签名",
+    "signed by no one who is trusted": "没有可信人员的签名",
+    "signed, and no signature was checked: no trust file was given": "已签名,但未校验任何签名:没有给出信任文件",
+    "signed by <people>": "由 {people} 签名",
     "Signed by the developer": "由开发者签署",
     "Signed by the development team, by a second person": "由开发团队签署,须为第二人",
     "Signed by the test team, by a third person": "由测试团队签署,须为第三人",

@@ -328,7 +328,9 @@ def find_baseline(
     path = directory / case.name
     if not path.is_dir():
         command = record_command(case.name, directory, replace=False)
-        raise InputError(f"There is no baseline {path}. Where the reference can run, record one: {command}")
+        # a wheel holds none: it stays small
+        where = "" if (ROOT / DEFAULT_DIRECTORY).is_dir() else " The shipped ones are in a checkout, not in a wheel."
+        raise InputError(f"There is no baseline {path}. Where the reference can run, record one: {command}{where}")
     found = check_baseline(directory, case.name, case, datetime.now(UTC), max_age_days, trust)
     if found.baseline is None or found.state is not BaselineState.USABLE:
         raise InputError(found.detail)

@@ -97,7 +97,7 @@ def launch(
         threads=threads,
         workers=workers,
         command=("certify", *sys.argv[1:]),
-        baselines=baselines_of(baseline),
+        baselines=baselines_of(baseline, chosen.name),
         trust=trust_of(trust, baseline),
         nodes=nodes,
         output=output,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.attestation import Trust, load_trust
+from harness.base.code import ROOT
 from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, Case, load_case, shipped_cases
 from harness.certify import case_options, flow, workspace
@@ -114,7 +115,7 @@ def run(
         reference_processes=reference_processes,
         subject_python=subject_python,
         reference_python=reference_python,
-        baselines=baselines_of(baseline),
+        baselines=baselines_of(baseline, chosen.name),
         trust=trust_of(trust, baseline),
         keep_weights=keep_weights,
         protection=protection_of(protection),
@@ -127,8 +128,9 @@ def run(
     return code
 
 
-def baselines_of(given: Path | None) -> Path | None:
-    """The directory of baselines that `--baseline` names; None where it is not given.
+def baselines_of(given: Path | None, case: str) -> Path | None:
+    """The directory of baselines that `--baseline` names; None where it is not given. In place of the default without a
+    baseline of the case, that of the checkout of this program, which holds the shipped ones.
 
     Raises:
         InputError: it names a case.
@@ -137,6 +139,9 @@ def baselines_of(given: Path | None) -> Path | None:
         raise InputError(
             f"--baseline takes a directory, and {given} is a case: put it first, or --baseline={DEFAULT_DIRECTORY}."
         )
+    shipped = ROOT / DEFAULT_DIRECTORY
+    if given == DEFAULT_DIRECTORY and not (given / case).exists() and (shipped / case).is_dir():
+        return shipped
     return given
 
 

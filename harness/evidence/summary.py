@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from harness.comparison.catalogue import CATALOGUE, REFERENCE_ERRORS
 from harness.comparison.operators import biased
 from harness.evidence.bundle import Bundle
+from harness.evidence.floor import not_measured
 from harness.evidence.judge import Finding, Outcome
 from harness.runs.collected import PREFIX
 
@@ -36,7 +37,9 @@ def remarks(bundle: Bundle) -> tuple[str, ...]:
         for standard in bundle.standards
         if standard.name in failed and standard.learning_rate is not None and highest > standard.learning_rate
     )
-    return (*rates, *(biased(bundle.comparison) if slightly else ()))
+    device = not_measured(bundle)
+    words = [f"The limits for this reference are {device}"] if device else []
+    return (*rates, *words, *(biased(bundle.comparison) if slightly else ()))
 
 
 def first_failure(bundle: Bundle) -> tuple[int, Finding] | None:

@@ -18,7 +18,7 @@ from harness.evidence.again import run_again
 from harness.evidence.agreement import differences
 from harness.evidence.bundle import Bundle
 from harness.evidence.collected import collecting_code
-from harness.evidence.floor import common_floor
+from harness.evidence.floor import CPU, common_floor, device_of_reference, not_measured
 from harness.evidence.judge import Finding, Outcome
 from harness.levels.recorded import by_team, recorded_where, recorded_words, valid_recordings, vouched_for
 from harness.levels.scope import Scope, scope
@@ -196,6 +196,7 @@ def _requirements(submission: Submission, at: datetime, others: Sequence[Submiss
     yield _all_pass(findings, waived)
     yield _committed(bundle)
     yield _measured(bundle)
+    yield from _limits(bundle)
     yield from _baseline(submission)
     yield _signed(Level.VALIDATED, submission, Role.DEVELOPER)
     yield _signed(Level.VALIDATED, submission, Role.DEV_TEAM, {Role.DEVELOPER})
@@ -368,6 +369,18 @@ def _measured(bundle: Bundle) -> Requirement:
         met=not foreign,
         detail="; ".join(foreign) or ", ".join(name.rpartition(":")[2] for name in measured_by.values()),
     )
+
+
+def _limits(bundle: Bundle) -> Iterator[Requirement]:
+    """Limits that were measured between implementations on a CPU are no limits for a reference on another device."""
+    if (device := device_of_reference(bundle)) != CPU and bundle.case.task.judges_steps:
+        why = not_measured(bundle)
+        yield Requirement(
+            level=Level.VALIDATED,
+            text="The strict limits were measured for the reference's device",
+            met=why is None,
+            detail=why or f"{device}, by a recorded floor",
+        )
 
 
 def _baseline(submission: Submission) -> Iterator[Requirement]:

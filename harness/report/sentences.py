@@ -64,6 +64,13 @@ SENTENCES: Mapping[str, str] = {
     "the <side> is <runner>": "{side}为 {runner}",
     "the oracle repeats the <side>'s <results>": "精确解重复了{side}的 {results}",
     "oracle": "精确解",
+    "The strict limits were measured for the reference's device": "严格阈值已针对参考实现所在的设备测量",
+    "<device>, by a recorded floor": "{device},依据已录制的噪声底",
+    "The limits for this reference are <why>": "此参考实现的阈值:{why}",
+    "not measured: the strict limits come from implementations on a CPU, and this reference ran on <device>. "
+    "How far apart correct references on both are: <command>": (
+        "未测量:严格阈值来自 CPU 上的实现,而此参考实现运行于 {device}。两种设备上正确的参考实现相差多远:{command}"
+    ),
     "The baseline is signed by a team": "基线由团队签署",
     "recorded <when> by <person> on <device>; <signed>": "由 {person} 于 {when} 在 {device} 上录制;{signed}",
     "Reference and oracle did not run with the subject: <person> recorded them on <day>. Device: <device>; <signed>.": (

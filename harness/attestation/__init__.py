@@ -1,4 +1,4 @@
-"""Signed statements of a role over an evidence bundle, and which of them are valid on a day.
+"""Signed statements of a role over an evidence bundle or a baseline, and which of them are valid on a day.
 
 Takes digests, a private key and a trust file. Writes in-toto statements in DSSE envelopes, signed with ed25519. Rejects
 a statement in another form than the one written here, by a key that is not trusted, in a role that the key does not
@@ -10,7 +10,7 @@ directory without a trace: record in the trust file what must not be lost.
 
 from harness.attestation.envelope import MAX_BYTES, PAYLOAD_TYPE, Unverified, read, sign
 from harness.attestation.keys import keygen
-from harness.attestation.statements import Claim, Result, Role, Statement, Waiver, Withdrawal
+from harness.attestation.statements import Claim, Recording, Result, Role, Statement, Waiver, Withdrawal
 from harness.attestation.trust import Trust, TrustedKey, WithdrawnKey, load_trust
 from harness.attestation.verification import (
     Attestation,
@@ -27,6 +27,7 @@ __all__ = [
     "PAYLOAD_TYPE",
     "Attestation",
     "Claim",
+    "Recording",
     "Refused",
     "Result",
     "Role",

@@ -1,4 +1,4 @@
-"""What can be signed: an attestation, a withdrawal or a waiver, each with one canonical text.
+"""What can be signed: an attestation, a recording, a withdrawal or a waiver, each with one canonical text.
 
 Turns a record into its canonical in-toto statement, and rejects any other text when it reads one back.
 """
@@ -19,6 +19,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 WITHDRAWAL = "https://mindspore-certify/withdrawal/v1"
 WAIVER = "https://mindspore-certify/waiver/v1"
+RECORDING = "https://mindspore-certify/baseline/v1"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # One visible line: these texts go to terminals and pages, where a control character could hide or rewrite other text.
@@ -166,8 +167,58 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A person in a role confirms a baseline: the runs of reference and oracle of a case, recorded once.
+
+    `baseline_digest` is the SHA-256 of its baseline.json, which has the digest of every other file. The other fields
+    are those of that file in words: `recorded` is an ISO 8601 UTC time, and `recorded_on` the device.
+    """
+
+    predicate_type: ClassVar[str] = RECORDING
+
+    baseline_digest: Sha256
+    case_name: Line
+    case_digest: Sha256
+    author: Line
+    recorded: Annotated[str, AfterValidator(_utc_text)]
+    recorded_on: Line
+    role: Role
+    stated_at: Moment
+
+    def problems(self) -> Iterator[str]:
+        """The rules between its fields that it breaks."""
+        if datetime.fromisoformat(self.recorded) > self.stated_at:
+            yield f"it is stated at {self.stated_at.isoformat()}, before the recording ({self.recorded})"
+
+    def body(self) -> dict[str, Any]:
+        """Subject and predicate."""
+        return {
+            "subject": [_resource("baseline.json", self.baseline_digest)],
+            "predicate": {
+                "case": _resource(self.case_name, self.case_digest),
+                "author": self.author,
+                "recorded": self.recorded,
+                "recorded_on": self.recorded_on,
+                "role": self.role,
+                "stated_at": time_text(self.stated_at),
+            },
+        }
+
+    @staticmethod
+    def fields_of(subject: Any, predicate: Any) -> dict[str, Any]:
+        """The fields of the recording with this body."""
+        (baseline,), case = subject, predicate["case"]
+        return {
+            **{name: value for name, value in predicate.items() if name != "case"},
+            "baseline_digest": baseline["digest"]["sha256"],
+            "case_name": case["name"],
+            "case_digest": case["digest"]["sha256"],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Withdrawal:
-    """Withdraws an attestation or a waiver, named by the SHA-256 of its envelope's file, from `stated_at` on.
+    """Withdraws an attestation, a recording or a waiver, by the SHA-256 of its envelope's file, from `stated_at` on.
 
     It counts if it is signed by the same person, or with a key that has the role of the withdrawn statement. A
     withdrawal cannot be withdrawn: sign a new statement instead.
@@ -255,8 +306,8 @@ class Waiver:
         return {**predicate, "case_digest": case["digest"]["sha256"]}
 
 
-Statement = Claim | Withdrawal | Waiver
-KINDS: Mapping[str, type[Statement]] = {kind.predicate_type: kind for kind in (Claim, Withdrawal, Waiver)}
+Statement = Claim | Recording | Withdrawal | Waiver
+KINDS: Mapping[str, type[Statement]] = {kind.predicate_type: kind for kind in (Claim, Recording, Withdrawal, Waiver)}
 S = TypeVar("S", bound=Statement, covariant=True)
 
 

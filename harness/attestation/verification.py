@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeGuard
 from securesystemslib.exceptions import UnverifiedSignatureError
 
 from harness.attestation.envelope import Unverified, read, untrusted
-from harness.attestation.statements import Claim, S, Statement, Waiver, Withdrawal, day_of, time_text
+from harness.attestation.statements import Claim, Recording, S, Statement, Waiver, Withdrawal, day_of, time_text
 from harness.attestation.trust import Trust, TrustedKey
 from harness.base.digest import digest_bytes
 from harness.base.errors import AttestationError
@@ -39,7 +39,7 @@ class Refused:
 class Withdrawn:
     """A statement that was valid until it was withdrawn, and its withdrawal."""
 
-    signed: Signed[Claim | Waiver]
+    signed: Signed[Claim | Recording | Waiver]
     by: Signed[Withdrawal]
 
 
@@ -51,6 +51,7 @@ class VerifiedStatements:
     waivers: tuple[Signed[Waiver], ...]
     withdrawn: tuple[Withdrawn, ...]
     refused: tuple[Refused, ...]
+    recordings: tuple[Signed[Recording], ...] = ()
 
 
 def _objection(unverified: Unverified, key: TrustedKey, trust: Trust, at: datetime) -> str | None:
@@ -130,8 +131,10 @@ def verify_all(envelopes: Sequence[bytes], trust: Trust, at: datetime) -> Verifi
             refused[digest_bytes(data)] = str(error)
         else:
             verified[signed.digest] = signed
-    targets: dict[str, Signed[Claim | Waiver]] = {
-        digest: signed for digest, signed in verified.items() if _is(signed, Claim) or _is(signed, Waiver)
+    targets: dict[str, Signed[Claim | Recording | Waiver]] = {
+        digest: signed
+        for digest, signed in verified.items()
+        if _is(signed, Claim) or _is(signed, Recording) or _is(signed, Waiver)
     }
     withdrawn = []
     for withdrawal in [signed for signed in verified.values() if _is(signed, Withdrawal)]:
@@ -139,7 +142,7 @@ def verify_all(envelopes: Sequence[bytes], trust: Trust, at: datetime) -> Verifi
         if target is not None and _may_withdraw(withdrawal, target, trust):
             withdrawn.append(Withdrawn(signed=target, by=withdrawal))
             continue
-        why = "it withdraws no valid statement of this bundle"
+        why = "it withdraws no valid statement here"
         if target is not None:
             why = f"{withdrawal.person} is not {target.person} and does not have the role {target.statement.role}"
         refused[withdrawal.digest] = str(untrusted(withdrawal.digest, why))
@@ -148,11 +151,12 @@ def verify_all(envelopes: Sequence[bytes], trust: Trust, at: datetime) -> Verifi
     return VerifiedStatements(
         attestations=tuple(signed for signed in left if _is(signed, Claim)),
         waivers=tuple(signed for signed in left if _is(signed, Waiver)),
+        recordings=tuple(signed for signed in left if _is(signed, Recording)),
         withdrawn=tuple(withdrawn),
         refused=tuple(Refused(digest=digest, reason=reason) for digest, reason in refused.items()),
     )
 
 
-def _may_withdraw(withdrawal: Signed[Withdrawal], target: Signed[Claim | Waiver], trust: Trust) -> bool:
+def _may_withdraw(withdrawal: Signed[Withdrawal], target: Signed[Claim | Recording | Waiver], trust: Trust) -> bool:
     key = trust.find(withdrawal.key_id)
     return withdrawal.person == target.person or (key is not None and target.statement.role in key.roles)

@@ -5,6 +5,7 @@ Takes the directory of a case's finished reference and oracle runs; gives `DIR/C
     baseline.json                 who, why, when, on what; the digest of every other file, and of itself
     case.json                     the case, its corpus and tokenizer by digest
     runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors
+    attestations/*.json           signed statements about it, which are not among its files
 
 Weights and batches are omitted: a run that is judged by it draws them again from the case, and they must have the
 recorded digests. Rejects a recording that did not complete, is not finite or does not repeat, and a baseline that was
@@ -22,18 +23,22 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from harness.base.code import ROOT, reference_digest
+from harness.attestation import Trust
+from harness.base.code import ROOT, reference_digest, source_digest
 from harness.base.digest import digest_json
-from harness.base.errors import EvidenceError, InputError
+from harness.base.errors import AttestationError, EvidenceError, InputError
 from harness.base.locks import remove_empty
-from harness.base.records import check_list, encode, list_files, plain_files, read_json, write_json
+from harness.base.records import encode, list_files, read_json, write_json
 from harness.cases.case import Case, parse_case, shipped_cases
 from harness.cases.runs_of_a_case import REFERENCE, REFERENCE_REPEAT, role
 from harness.certify.case_options import with_recorded_sources
+from harness.certify.committed import reference_digest_at
 from harness.certify.versions import against_constraints
 from harness.evidence.bundle import read_run, unusable
-from harness.evidence.bundle_files import CASE
-from harness.evidence.provenance import BASELINE, BASELINE_FORMAT, ENVIRONMENT, SOURCE, Baseline, read_baseline_record
+from harness.evidence.bundle_files import ATTESTATIONS, CASE
+from harness.evidence.provenance import BASELINE, BASELINE_FORMAT, ENVIRONMENT, SOURCE, Baseline, Source, read_baseline
+from harness.levels.recorded import SignedBaseline, check_about, read_signed_baseline
+from harness.levels.submission import statement_paths
 from harness.runners.job import Job
 from harness.runs.files import OUTCOME, TRACE
 from harness.runs.inputs import Inputs
@@ -145,11 +150,12 @@ def store(
     statement: Statement,
     destination: Path,
     recorded: str | None = None,
+    reference_code: str | None = None,
 ) -> Baseline:
     """Makes the reference half of the finished runs in a directory the baseline `destination`, or replaces it.
 
     `work` is a directory on the same file system, for what is not complete yet. `recorded` is when they were made (ISO
-    8601, UTC); None for now.
+    8601, UTC), None for now; `reference_code` is the digest of the code that made them, None for the code here.
 
     Raises:
         InputError: a run did not complete or is not finite, or the repeat differs.
@@ -176,13 +182,31 @@ def store(
         "inputs": encode(inputs),
         "environment": read_json(runs / ENVIRONMENT),
         "source": read_json(runs / SOURCE),
-        "reference_code": reference_digest(ROOT),
+        "reference_code": reference_code or reference_digest(ROOT),
         "files": list_files(whole, (CASE, *kept)),
     }
     write_json(whole / BASELINE, {**fields, "seal": digest_json(fields)})
     baseline = read_baseline(whole)
     _take_place(whole, destination, aside=work / "before")
     return baseline
+
+
+def reference_code_of(source: Source, bundle: Path) -> str:
+    """The digest of the code that made the reference of a bundle.
+
+    Raises:
+        InputError: it is not known here.
+    """
+    if source.sha256 == source_digest(ROOT):
+        return reference_digest(ROOT)
+    known = None if source.dirty or source.revision is None else reference_digest_at(ROOT, source.revision)
+    if known is None:
+        raise InputError(
+            f"{bundle} was made by other code than is here ({source.state}), so it is not known which code made its "
+            "reference. Extract in a checkout whose history has that revision, or record a baseline: certify baseline "
+            "record"
+        )
+    return known
 
 
 def _check_good(runs: Sequence[Run]) -> None:
@@ -221,18 +245,6 @@ def _take_place(whole: Path, destination: Path, aside: Path) -> None:
         raise
 
 
-def read_baseline(directory: Path) -> Baseline:
-    """The baseline of a directory, every byte of its files checked.
-
-    Raises:
-        EvidenceError: it is no baseline, or a file is missing, extra, changed or no plain file.
-    """
-    baseline = read_baseline_record(directory / BASELINE)
-    found = [name for name in plain_files(directory) if name != BASELINE]
-    check_list(directory, baseline.files, found)
-    return baseline
-
-
 def stored_names(directory: Path) -> list[str]:
     """The names under which a directory holds baselines.
 
@@ -244,20 +256,26 @@ def stored_names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def check_baseline(directory: Path, name: str, case: Case | None, now: datetime, max_age_days: int) -> Checked:
+def check_baseline(
+    directory: Path, name: str, case: Case | None, now: datetime, max_age_days: int, trust: Trust | None = None
+) -> Checked:
     """The state of the baseline `name` of a directory. `case` is the current case of that name, None if there is none.
-    The detail of a usable baseline states who recorded it, when and why."""
+    With `trust`, it must be signed by a person who is trusted. The detail of a usable baseline states who recorded it,
+    when, why and on what, and who signed it."""
     path = directory / name
     fix = f"Record it again: {record_command(name, directory, replace=True)}"
     try:
-        baseline = read_baseline(path)
+        signed = read_signed_baseline(path, trust, now)
         recorded = parse_case(read_json(path / CASE), str(path / CASE))
     except (EvidenceError, InputError) as error:
         return Checked(name=name, state=BaselineState.UNVERIFIED, detail=f"{error} {fix}", baseline=None)
+    baseline = signed.baseline
 
     def checked(state: BaselineState, detail: str) -> Checked:
         return Checked(name=name, state=state, detail=detail, baseline=baseline)
 
+    if why := _not_vouched_for(signed):
+        return checked(BaselineState.UNVERIFIED, why)
     if case is None:
         return checked(
             BaselineState.UNUSED, f"{path} is of no shipped case. Name the case's file, or remove the directory."
@@ -272,13 +290,37 @@ def check_baseline(directory: Path, name: str, case: Case | None, now: datetime,
     other = against_constraints(baseline.environment.packages, COMPARED)
     return checked(
         BaselineState.USABLE,
-        f"recorded {baseline.recorded} by {baseline.author}: {baseline.reason}"
+        f"recorded {baseline.recorded} by {baseline.author} on {signed.on}, {signed.by}: {baseline.reason}"
         + (f" (with other versions than the published evidence: {other})" if other else ""),
     )
 
 
-def find_baseline(directory: Path, case: Case, jobs: Sequence[Job], max_age_days: int = MAX_AGE_DAYS) -> Baseline:
-    """The baseline to judge a case by. `jobs` are the runs that it must hold.
+def _not_vouched_for(signed: SignedBaseline) -> str | None:
+    """Why the statements about a baseline forbid to use it: one is not about it; or by the trust file, where there is
+    one, one is not valid, or none vouches for it."""
+    attest = shlex.join(["certify", "attest", str(signed.path), "--role", "ROLE", "--key", "NAME.key"])
+    remove = f"Remove its file from {signed.path / ATTESTATIONS} if it does not belong there."
+    try:
+        check_about(signed)
+    except (AttestationError, EvidenceError) as error:
+        return f"{error} {remove}"
+    if not signed.trusted:
+        return None
+    if signed.rejected:
+        return f"{signed.path}: {'; '.join(signed.rejected)} {remove}"
+    if not signed.valid:
+        return f"{signed.path} is not signed by a person of the trust file. Sign it: {attest}"
+    return None
+
+
+def find_baseline(
+    directory: Path,
+    case: Case,
+    jobs: Sequence[Job],
+    max_age_days: int = MAX_AGE_DAYS,
+    trust: Trust | None = None,
+) -> Baseline:
+    """The baseline to judge a case by. `jobs` are the runs that it must hold; with `trust`, it must be signed.
 
     Raises:
         InputError: there is none, it is not usable, or it lacks a run or was recorded with another runner.
@@ -286,8 +328,10 @@ def find_baseline(directory: Path, case: Case, jobs: Sequence[Job], max_age_days
     path = directory / case.name
     if not path.is_dir():
         command = record_command(case.name, directory, replace=False)
-        raise InputError(f"There is no baseline {path}. Where the reference can run, record one: {command}")
-    found = check_baseline(directory, case.name, case, datetime.now(UTC), max_age_days)
+        # a wheel holds none: it stays small
+        where = "" if (ROOT / DEFAULT_DIRECTORY).is_dir() else " The shipped ones are in a checkout, not in a wheel."
+        raise InputError(f"There is no baseline {path}. Where the reference can run, record one: {command}{where}")
+    found = check_baseline(directory, case.name, case, datetime.now(UTC), max_age_days, trust)
     if found.baseline is None or found.state is not BaselineState.USABLE:
         raise InputError(found.detail)
     command = record_command(case.name, directory, replace=True)
@@ -327,7 +371,8 @@ def _short(digest: str | None) -> str:
 
 
 def place(directory: Path, name: str, out: Path, jobs: Sequence[Job]) -> None:
-    """Copies the recorded runs of the jobs, their tensors and the record of the baseline into a bundle's directory."""
+    """Copies the recorded runs of the jobs, their tensors, the record of the baseline and what was signed about it
+    into a bundle's directory."""
     (out / "tensors").mkdir(parents=True, exist_ok=True)
     for job in jobs:
         (out / "runs" / job.run).mkdir(parents=True, exist_ok=True)
@@ -336,3 +381,6 @@ def place(directory: Path, name: str, out: Path, jobs: Sequence[Job]) -> None:
             if (directory / name / path).is_file():
                 shutil.copyfile(directory / name / path, out / path)
     shutil.copyfile(directory / name / BASELINE, out / BASELINE)
+    for statement in statement_paths(directory / name):
+        (out / ATTESTATIONS).mkdir(exist_ok=True)
+        shutil.copyfile(statement, out / ATTESTATIONS / statement.name)

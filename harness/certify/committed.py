@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.code import BYTECODE
+from harness.base.code import BYTECODE, is_of_reference
+from harness.base.digest import digest_bytes, digest_json
 
 SYSTEM = f"/usr/bin:/bin:/usr/local/bin:{os.defpath}"  # where git is taken from, if it is there
 SYMLINK = "120000"
@@ -52,6 +53,17 @@ def state(root: Path, rooms: Iterable[str], files: Iterable[str]) -> State:
 def committed_at(root: Path) -> str | None:
     """When the revision of a checkout was committed (ISO 8601, with the zone of who did); None outside of one."""
     return _git(root, "show", "--no-patch", "--format=%cI", "HEAD") if (root / ".git").exists() else None
+
+
+def reference_digest_at(root: Path, revision: str) -> str | None:
+    """`reference_digest` of a revision of a checkout; None where it is no checkout, or has no such revision."""
+    if not (root / ".git").exists():
+        return None
+    listed = _git(root, "ls-tree", "--name-only", "-z", "--full-tree", revision, "--", "harness/runners/")
+    paths = [path for path in (listed or "").split("\0") if is_of_reference(path.rpartition("/")[2])]
+    contents = {path.rpartition("/")[2]: _run(root, "show", f"{revision}:{path}") for path in paths}
+    found = {name: digest_bytes(content) for name, content in contents.items() if content is not None}
+    return digest_json(found) if found else None
 
 
 def _held(root: Path, revision: str, paths: Iterable[str]) -> Mapping[str, str] | None:
@@ -106,10 +118,16 @@ def _unchecked(path: Path) -> bool:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
+    """What git prints, as text."""
+    found = _run(root, *arguments)
+    return None if found is None else found.decode(errors="surrogateescape").strip()
+
+
+def _run(root: Path, *arguments: str) -> bytes | None:
     program = shutil.which("git", path=SYSTEM) or shutil.which("git")
     if program is None:
         return None
     command = [program, f"--git-dir={root / '.git'}", *COMMAND, *arguments]
     variables = {**ALONE, "PATH": SYSTEM}
-    done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
+    done = subprocess.run(command, cwd=root, env=variables, capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None

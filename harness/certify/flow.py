@@ -19,6 +19,7 @@ from harness.certify.baseline import (
     check_recordable,
     find_baseline,
     place,
+    reference_code_of,
     store,
     workplace,
 )
@@ -89,7 +90,7 @@ def run(
     if options.protection == "namespaces" and (why := obstacle()):
         raise MissingPrerequisite(f"--protection namespaces: this machine does not give them ({why}). Use auto.")
     recorded = recorded_jobs(case, options) if options.baselines else []
-    baseline = find_baseline(options.baselines, case, recorded) if options.baselines else None
+    baseline = find_baseline(options.baselines, case, recorded, trust=options.trust) if options.baselines else None
     if options.resume:
         check_same_baseline(options.out, baseline)
     if (ahead := _ahead(case, options)) and (text := ahead.stated(case.name)):
@@ -127,7 +128,7 @@ def run(
             kept.forget(path.relative_to(options.out).as_posix())
             path.unlink(missing_ok=True)
     now = datetime.datetime.now(datetime.UTC)
-    submission = submitted(_judged(options.out, kept), None, now)
+    submission = submitted(_judged(options.out, kept), options.trust, now)
     certificate = certify(submission, now)
     write_report(submission, certificate)
     return submission.bundle, certificate
@@ -265,13 +266,22 @@ def extract(bundle: Bundle, statement: Statement, directory: Path, *, replace: b
             "Copy the directory of that one."
         )
     check_recordable(case)
+    code = reference_code_of(bundle.source, bundle.path)
     statement = dataclasses.replace(statement, command=bundle.occasion.command)
     check_new(directory, case.name, statement, replace=replace)
     held = locked(directory / f".{case.name}.lock", user="recording of this case", option="--baselines")
     with held, workplace(directory, case.name) as work:
         check_new(directory, case.name, statement, replace=replace)
-        begun = bundle.occasion.started
-        return store(work, bundle.path, case, bundle.inputs, statement, directory / case.name, recorded=begun)
+        return store(
+            work,
+            bundle.path,
+            case,
+            bundle.inputs,
+            statement,
+            directory / case.name,
+            recorded=bundle.occasion.started,
+            reference_code=code,
+        )
 
 
 def at_once(case: Case, options: Options) -> int:

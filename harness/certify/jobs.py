@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.attestation import Trust
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import (
     ORACLE,
@@ -51,7 +52,8 @@ class Options:
     make each run of the reference together. `subject_python` is the interpreter of the subject's runs, and
     `reference_python` that of reference and oracle; None: this one. `protection` is what keeps the subject's runs from
     the answers: namespaces where they can be had (`auto`), always, or never (`order`). `threads` are those of each run;
-    None: those of the case. `keep_weights`: the initial and the trained weights stay beside the bundle.
+    None: those of the case. `trust`: whose signatures count; a baseline must then have one. `keep_weights`: the initial
+    and the trained weights stay beside the bundle.
     """
 
     out: Path
@@ -72,6 +74,7 @@ class Options:
     subject_python: Path | None = None
     reference_python: Path | None = None
     protection: Literal["auto", "namespaces", "order"] = "auto"
+    trust: Trust | None = None
 
     def device_of(self, side: Side) -> str:
         """CPU, CUDA or Ascend. An NPU multiplies no matrices of float64, so there the oracle stays on the CPU."""

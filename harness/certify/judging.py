@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.attestation import Trust
 from harness.base.errors import InputError
 from harness.base.records import write_json
 from harness.cases.case import Case, check_trains
@@ -53,8 +54,9 @@ def judge_collected(
     subjects: Sequence[Path],
     out: Path,
     command: Sequence[str],
+    trust: Trust | None = None,
 ) -> tuple[Bundle, Certificate]:
-    """Judges collected runs and writes bundle and page.
+    """Judges collected runs and writes bundle and page. With `trust`, a baseline must be signed.
 
     Raises:
         CertifyError: the case, a run, the baseline or the output directory cannot be used.
@@ -65,14 +67,16 @@ def judge_collected(
     if recorded is None:
         given |= assigned("reference", [read_given(path) for path in references])
     _check_steps(case, given)
-    options = Options(out=out, command=tuple(command))
+    if trust is not None and recorded is None:
+        raise InputError("--trust checks the signature of a baseline, and --reference names none.")
+    options = Options(out=out, command=tuple(command), trust=trust)
     with claimed(out, resume=False):
         case = _prepare(case, standards, given, recorded, options)
     if case.evidence == "sketches":
         for path in weights_files(out / "inputs" / WEIGHTS):
             path.unlink(missing_ok=True)
     now = datetime.datetime.now(datetime.UTC)
-    submission = submitted(finish_bundle(out), None, now)
+    submission = submitted(finish_bundle(out), trust, now)
     certificate = certify(submission, now)
     write_report(submission, certificate)
     return submission.bundle, certificate
@@ -157,7 +161,8 @@ def _prepare(
         if recorded.name != case.name:
             raise InputError(f"{recorded} is the baseline of another case than {case.name}.")
         jobs = recorded_jobs(case, options)
-        check_drawn(find_baseline(recorded.parent, case, jobs), named_by_digest(case, inputs), inputs)
+        found = find_baseline(recorded.parent, case, jobs, trust=options.trust)
+        check_drawn(found, named_by_digest(case, inputs), inputs)
         place(recorded.parent, recorded.name, out, jobs)
     case = named_by_digest(case, inputs)
     write_json(out / CASE, case.record())

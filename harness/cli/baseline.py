@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness.attestation import Trust, load_trust
 from harness.base.errors import InputError
 from harness.cases.case import Case, load_case, shipped_cases
 from harness.certify import case_options, flow
@@ -26,6 +27,7 @@ from harness.cli.options import (
     CASE_HELP,
     DEFAULT_WORKERS,
     BaselinesOption,
+    BaselineTrustOption,
     BundleArgument,
     CaseArgument,
     DataOption,
@@ -131,12 +133,15 @@ def verify(
     max_age: Annotated[
         int, typer.Option("--max-age", min=0, help="Days after which a baseline is stale.")
     ] = MAX_AGE_DAYS,
+    trust: BaselineTrustOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Check every byte of the baselines, and whether each is still usable.
+    """Check every byte of the baselines, and whether each is still usable; with --trust, also who signed it.
 
-    Exit code 0: all are usable. 1: one is stale or unused. 2: one was changed, or there is none.
+    Exit code 0: all are usable. 1: one is stale or unused. 2: one was changed or, with --trust, is not signed by a
+    person of it; or there is none.
     """
+    trusted = load_trust(trust) if trust else None
     chosen = load_case(case) if case else None
     names = [chosen.name] if chosen else stored_names(baselines)
     if not names:
@@ -148,7 +153,7 @@ def verify(
         if not (baselines / name).is_dir():
             command = record_command(name, baselines, replace=False)
             raise InputError(f"There is no baseline {baselines / name}. Record one: {command}")
-    found = [_check(baselines, name, chosen, max_age) for name in names]
+    found = [_check(baselines, name, chosen, max_age, trusted) for name in names]
     if as_json:
         print(json.dumps({"baselines": [_summary(one) for one in found]}))
     else:
@@ -160,9 +165,9 @@ def verify(
     return MET if states <= {BaselineState.USABLE} else NOT_MET
 
 
-def _check(baselines: Path, name: str, chosen: Case | None, max_age: int) -> Checked:
+def _check(baselines: Path, name: str, chosen: Case | None, max_age: int, trust: Trust | None = None) -> Checked:
     case = chosen or (load_case(name) if name in shipped_cases() else None)
-    return check_baseline(baselines, name, case, datetime.now(UTC), max_age)
+    return check_baseline(baselines, name, case, datetime.now(UTC), max_age, trust)
 
 
 def _summary(one: Checked) -> dict[str, str | None]:

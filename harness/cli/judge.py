@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from harness.attestation import load_trust
 from harness.cases.case import load_case
 from harness.certify import case_options, workspace
 from harness.certify.judging import judge_collected
 from harness.cli.options import (
+    BaselineTrustOption,
     CaseArgument,
     DataOption,
     JsonOption,
@@ -49,6 +51,7 @@ def judge(
     out: Annotated[
         Path | None, typer.Option(help="Directory for the bundle; default: a new one under certify-runs/.")
     ] = None,
+    trust: BaselineTrustOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Judge collected runs: the runs of mindformers' Trainer, of Hugging Face's Trainer, or of any loop.
@@ -71,7 +74,8 @@ def judge(
     chosen, standards = case_options.judged_by(chosen, names)
     directory = out or workspace.new_directory(Path("certify-runs"), chosen.name)
     command = ("certify", *sys.argv[1:])
-    bundle, certificate = judge_collected(chosen, standards, reference, subject, directory, command)
+    trusted = load_trust(trust) if trust else None
+    bundle, certificate = judge_collected(chosen, standards, reference, subject, directory, command, trusted)
     print_verdict(bundle, certificate, as_json)
     return exit_code(bundle, certificate, level)
 

@@ -18,6 +18,7 @@ from harness.certify.jobs import MSRUN_LOG, Options, plan
 from harness.cli.options import (
     DEFAULT_WORKERS,
     BaselineOption,
+    BaselineTrustOption,
     CaseArgument,
     JsonOption,
     ThreadsOption,
@@ -25,7 +26,7 @@ from harness.cli.options import (
     check_device,
 )
 from harness.cli.progress import Progress
-from harness.cli.run import baselines_of, exit_code, run_shown
+from harness.cli.run import baselines_of, exit_code, run_shown, trust_of
 from harness.cli.terminal import BROKEN, MET, Interrupted, error_console, out_console
 from harness.cli.verdict import print_verdict
 from harness.corpus.draw import draw_weights
@@ -60,6 +61,7 @@ def launch(
     workers: WorkersOption = DEFAULT_WORKERS,
     level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     baseline: BaselineOption = None,
+    trust: BaselineTrustOption = None,
     trainer: Annotated[
         str | None,
         typer.Option(help="mindformers: its own Trainer trains the configuration CASE, and the run is collected."),
@@ -95,7 +97,8 @@ def launch(
         threads=threads,
         workers=workers,
         command=("certify", *sys.argv[1:]),
-        baselines=baselines_of(baseline),
+        baselines=baselines_of(baseline, chosen.name),
+        trust=trust_of(trust, baseline),
         nodes=nodes,
         output=output,
     )

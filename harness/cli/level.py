@@ -12,12 +12,13 @@ from harness.attestation import keygen as make_key
 from harness.base.errors import CertifyError, EvidenceError, InputError
 from harness.base.near_names import did_you_mean
 from harness.base.whole_files import whole_file
-from harness.cli.options import AtOption, BundleArgument, JsonOption, TrustOption, moment
+from harness.cli.options import AtOption, BundleArgument, EvidenceArgument, JsonOption, TrustOption, moment
 from harness.cli.terminal import BAD_INPUT, MET, NOT_MET, out_console
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS, MANIFEST
 from harness.levels.cells import cells
 from harness.levels.certificate import Certificate, Level
+from harness.levels.recorded import is_baseline, read_signed_baseline, recording_of
 from harness.levels.scope import scope
 from harness.levels.submission import Submission, claim_of, read_submission
 
@@ -117,19 +118,22 @@ def keygen(
     return MET
 
 
-def attest(bundle: BundleArgument, role: RoleOption, key: KeyOption, as_json: JsonOption = False) -> int:
-    """Sign the results of a bundle in a role; the statement is written into the bundle.
+def attest(bundle: EvidenceArgument, role: RoleOption, key: KeyOption, as_json: JsonOption = False) -> int:
+    """Sign a bundle or a baseline in a role; the statement is written into its directory.
 
     Roles: developer, who made the run; dev-team and test-team, who accept it; community, who maintains the model. No
-    one can accept their own run.
+    one can accept their own run. Of a baseline, each of the first three can state that it was recorded as it is.
     """
+    if is_baseline(bundle):
+        found = read_signed_baseline(bundle, None, _now())
+        return _write(bundle, f"{role}", recording_of(found, role, _now()), key, as_json)
     read_ = read_bundle(bundle)
     return _write(bundle, f"{role}", claim_of(read_, role, _now()), key, as_json)
 
 
 def withdraw(
-    bundle: BundleArgument,
-    statement: Annotated[Path, typer.Argument(help="The statement's file under attestations/ of the bundle.")],
+    bundle: EvidenceArgument,
+    statement: Annotated[Path, typer.Argument(help="The statement's file under attestations/ of that directory.")],
     reason: Annotated[str, typer.Option(help="Why it is no longer valid.")],
     key: KeyOption,
     as_json: JsonOption = False,

@@ -18,6 +18,7 @@ DEFAULT_WORKERS = 2
 
 CaseArgument = Annotated[str, typer.Argument(help=CASE_HELP)]
 BundleArgument = Annotated[Path, typer.Argument(help="Directory of a finished bundle.")]
+EvidenceArgument = Annotated[Path, typer.Argument(help="Directory of a finished bundle, or of a recorded baseline.")]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ThreadsOption = Annotated[
@@ -56,6 +57,12 @@ BaselineOption = Annotated[
 BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Directory of the recorded baselines.")]
 TrustOption = Annotated[
     Path | None, typer.Option("--trust", help="Trust file: whose signatures count, in which role, and when.")
+]
+BaselineTrustOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust", help="Trust file: the baseline must be signed by a person of it, and signatures are shown."
+    ),
 ]
 AtOption = Annotated[
     str | None, typer.Option("--at", help="The day or UTC time to judge for, such as 2026-01-31; default: now.")

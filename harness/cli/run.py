@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.attestation import Trust, load_trust
+from harness.base.code import ROOT
 from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, Case, load_case, shipped_cases
 from harness.certify import case_options, flow, workspace
@@ -18,6 +20,7 @@ from harness.cli.options import (
     CASE_HELP,
     DEFAULT_WORKERS,
     BaselineOption,
+    BaselineTrustOption,
     DataOption,
     JsonOption,
     LayersOption,
@@ -80,6 +83,7 @@ def run(
     subject_python: SubjectPythonOption = None,
     reference_python: ReferencePythonOption = None,
     baseline: BaselineOption = None,
+    trust: BaselineTrustOption = None,
     protection: ProtectionOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
@@ -113,7 +117,8 @@ def run(
         reference_processes=reference_processes,
         subject_python=subject_python,
         reference_python=reference_python,
-        baselines=baselines_of(baseline),
+        baselines=baselines_of(baseline, chosen.name),
+        trust=trust_of(trust, baseline),
         keep_weights=keep_weights,
         protection=protection_of(protection),
     )
@@ -125,8 +130,9 @@ def run(
     return code
 
 
-def baselines_of(given: Path | None) -> Path | None:
-    """The directory of baselines that `--baseline` names; None where it is not given.
+def baselines_of(given: Path | None, case: str) -> Path | None:
+    """The directory of baselines that `--baseline` names; None where it is not given. In place of the default without a
+    baseline of the case, that of the checkout of this program, which holds the shipped ones.
 
     Raises:
         InputError: it names a case.
@@ -135,7 +141,24 @@ def baselines_of(given: Path | None) -> Path | None:
         raise InputError(
             f"--baseline takes a directory, and {given} is a case: put it first, or --baseline={DEFAULT_DIRECTORY}."
         )
+    shipped = ROOT / DEFAULT_DIRECTORY
+    if given == DEFAULT_DIRECTORY and not (given / case).exists() and (shipped / case).is_dir():
+        return shipped
     return given
+
+
+def trust_of(trust: Path | None, baseline: Path | None) -> Trust | None:
+    """Whose signatures count, where a trust file is given.
+
+    Raises:
+        InputError: it cannot be used, or there is no baseline whose signature it could check.
+    """
+    if trust is not None and baseline is None:
+        raise InputError(
+            "--trust checks the signature of a baseline: give --baseline too. 'certify level' and 'certify verify' "
+            "check the signatures of a bundle."
+        )
+    return load_trust(trust) if trust else None
 
 
 def print_next_steps(bundle: Bundle) -> None:

@@ -9,6 +9,7 @@ from harness.evidence.bundle_files import PAGE
 from harness.evidence.judge import Outcome
 from harness.evidence.protection_of_runs import protection_of, protection_words
 from harness.levels.certificate import Certificate
+from harness.levels.requirements_of_signatures import BASELINE_SIGNED
 from harness.levels.verdict_words import conclude
 
 STYLES = {Outcome.FAIL: "bold red", Outcome.ERROR: "bold red", Outcome.INCONCLUSIVE: "yellow"}
@@ -29,7 +30,9 @@ def print_verdict(bundle: Bundle, certificate: Certificate, as_json: bool) -> No
         out_console.print(remark, style="yellow", markup=False)
     if (used := bundle.baseline) is not None:
         out_console.print(
-            f"Reference and oracle: baseline {used.seal[:12]}, recorded {used.recorded} by {used.author}", markup=False
+            f"Reference and oracle: baseline {used.seal[:12]}, "
+            f"{next(one.detail for one in certificate.requirements if one.text == BASELINE_SIGNED)}",
+            soft_wrap=True,
         )
     out_console.print(f"Protection: {protection_words(bundle)}", markup=False)
     standards = ", ".join(f"{one.name} {one.digest()[:12]}" for one in bundle.standards)

@@ -11,7 +11,7 @@ time or host are in a separate list.
     record.json                   digest of the manifest, and path and SHA-256 of the files that depend on time or host
       run.json  runs/NAME/{log.txt, timing.jsonl, ranks/, collected.json}
     report.html                   may be written again; its last two lines state how, and the digest of the lines before
-    attestations/*.json           signed statements about manifest and record, checked with their signatures
+    attestations/*.json           signed statements about manifest and record, or about baseline.json
 """
 
 import shlex
@@ -71,6 +71,12 @@ def _files(directory: Path) -> tuple[list[str], list[str]]:
 def _has_own_check(parts: Sequence[str]) -> bool:
     if len(parts) == 1:
         return parts[0] in (MANIFEST, RECORD, PAGE)
+    return is_statement("/".join(parts))
+
+
+def is_statement(name: str) -> bool:
+    """Whether a file is a signed statement, by its relative POSIX path: its signature is its check."""
+    parts = name.split("/")
     return len(parts) == 2 and parts[0] == ATTESTATIONS and parts[1].endswith(".json")
 
 

@@ -8,13 +8,15 @@ them; judges nothing.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from harness.base.errors import EvidenceError, InputError
-from harness.base.records import read_record
+from harness.base.records import LATER, read_record
+from harness.cases.case import load_case
 from harness.cases.runs_of_a_case import floor_runs
 from harness.cases.task import PRETRAIN
 from harness.comparison.catalogue import CATALOGUE
@@ -29,6 +31,8 @@ FLOORS_DIR = STANDARDS_DIR / "floors"
 # furthest is from the reference.
 SAFETY_FACTOR = 2.0
 NUMBERS = ("loss", "grad_norm")
+CPU = "CPU"
+DEVICES = {"cuda": "CUDA", "npu": "Ascend"}  # as the command line names them, and as a job does
 
 # What a study records for each repeat: measurement and statistic. Signed means keep their sign, so that the envelope
 # has two sides; a limit on their bias allows the same on both sides.
@@ -98,17 +102,29 @@ QUANTITIES = OF_EVERY_CASE + OF_EXAMINED_STEPS
 @dataclass(frozen=True, kw_only=True)
 class Repeat:
     """One repeat of the reference: its attention, its threads, and the seed by which each weight was moved by one unit
-    in the last place (None: not moved). `shape` names what the case was varied to (None: as it is)."""
+    in the last place (None: not moved). `shape` names what the case was varied to (None: as it is). `device` is where
+    it was made (None: on a CPU), and `processes` how many made it together (None: one)."""
 
     attention: str
     threads: int
     seed: int | None
     shape: str | None = None
+    device: str | None = dataclasses.field(default=None, metadata=LATER)
+    processes: int | None = dataclasses.field(default=None, metadata=LATER)
+
+    @property
+    def kind(self) -> str:
+        """What it was made with: device, processes and attention."""
+        processes = self.processes or 1
+        return f"{self.device or CPU}, {processes} process{'es' * (processes > 1)}, {self.attention}"
 
     def __str__(self) -> str:
         moved = "weights as they are" if self.seed is None else f"weights moved by seed {self.seed}"
         shape = f"{self.shape}, " if self.shape else ""
-        return f"{shape}{self.attention} attention, {self.threads} thread{'s' * (self.threads > 1)}, {moved}"
+        processes = f"{self.processes} processes, " if self.processes else ""
+        device = f"{self.device}, " if self.device else ""
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{shape}{device}{processes}{self.attention} attention, {threads}, {moved}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +144,24 @@ class FloorStudy:
 
     def of_its_case(self) -> "FloorStudy":
         """The repeats of the case as it is."""
-        kept = [number for number, repeat in enumerate(self.repeats) if repeat.shape is None]
+        return self._only([number for number, repeat in enumerate(self.repeats) if repeat.shape is None])
+
+    def by_kind(self) -> Mapping[str, "FloorStudy"]:
+        """The repeats of the case as it is, by what they were made with: each kind is a correct implementation, and its
+        values are its distance from the reference, which is one process on a CPU in eager attention."""
+        own = self.of_its_case()
+        kinds = dict.fromkeys(repeat.kind for repeat in own.repeats)
+        return {
+            kind: own._only([number for number, repeat in enumerate(own.repeats) if repeat.kind == kind])
+            for kind in kinds
+        }
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """The kinds of devices that references were compared on."""
+        return frozenset({CPU, *(repeat.device for repeat in self.repeats if repeat.device)})
+
+    def _only(self, kept: Sequence[int]) -> "FloorStudy":
         values = {name: tuple(each[number] for number in kept) for name, each in self.values.items()}
         return dataclasses.replace(self, repeats=tuple(self.repeats[number] for number in kept), values=values)
 
@@ -219,6 +252,33 @@ def common_floor(a: Bundle, b: Bundle) -> Mapping[str, float] | None:
     if first and second:
         return {number: min(first[number], second[number]) for number in first}
     return _shipped_floor(a)
+
+
+def device_of_reference(bundle: Bundle) -> str:
+    """The kind of device that the reference of a bundle ran on, also where it was recorded elsewhere: CPU, CUDA or
+    Ascend."""
+    environment = bundle.baseline.environment if bundle.baseline else bundle.environment
+    return str(environment.machine.get("reference_device", CPU))
+
+
+def not_measured(bundle: Bundle) -> str | None:
+    """Why the strict limits are not known to hold for the reference of a bundle, and which command measures it; None
+    where they were measured for its kind of device, by a shipped study of a case with the same precision."""
+    device = device_of_reference(bundle)
+    if device == CPU or not bundle.case.task.judges_steps:
+        return None
+    of_precision = [
+        study for study in shipped_studies().values() if load_case(study.case).precision == bundle.case.precision
+    ]
+    if any(device in study.devices for study in of_precision):
+        return None
+    named = next((name for name, word in DEVICES.items() if word == device), device)
+    name = bundle.case.name
+    command = shlex.join(["certify", "floor", name, "--reference-device", named, "--out", f"floors/{name}.json"])
+    return (
+        f"not measured: the strict limits come from implementations on a CPU, and this reference ran on {device}. "
+        f"How far apart correct references on both are: {command}"
+    )
 
 
 def _own_floor(bundle: Bundle) -> Mapping[str, float] | None:

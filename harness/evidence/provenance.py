@@ -14,7 +14,8 @@ from pydantic import Field
 
 from harness.base.digest import digest_json
 from harness.base.errors import EvidenceError
-from harness.base.records import LATER, parse, read_json
+from harness.base.records import LATER, check_list, parse, plain_files, read_json
+from harness.evidence.bundle_files import is_statement
 from harness.runs.inputs import Inputs
 
 SOURCE, ENVIRONMENT, START = "source.json", "environment.json", "start.json"
@@ -164,6 +165,18 @@ def read_baseline_record(path: Path) -> Baseline:
     baseline: Baseline = parse(Baseline, value, path)
     if not in_utc(baseline.recorded):
         raise EvidenceError(f"{path} states no UTC time at which it was recorded, but {baseline.recorded!r}.")
+    return baseline
+
+
+def read_baseline(directory: Path) -> Baseline:
+    """The baseline of a directory, every byte of its files checked but of the statements signed about it.
+
+    Raises:
+        EvidenceError: it is no baseline, or a file is missing, extra, changed or no plain file.
+    """
+    baseline = read_baseline_record(directory / BASELINE)
+    found = [name for name in plain_files(directory) if name != BASELINE and not is_statement(name)]
+    check_list(directory, baseline.files, found)
     return baseline
 
 

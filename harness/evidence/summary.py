@@ -6,6 +6,7 @@ from harness.cases.case import Case
 from harness.comparison.catalogue import CATALOGUE, REFERENCE_ERRORS
 from harness.comparison.operators import biased
 from harness.evidence.bundle import Bundle
+from harness.evidence.floor import not_measured
 from harness.evidence.judge import Finding, Outcome
 from harness.runs.collected import PREFIX
 from harness.standards import Standard
@@ -32,7 +33,9 @@ def remarks(bundle: Bundle) -> tuple[str, ...]:
     ]
     slightly = bool(inexact) and all(value is not None and value <= BY_AN_OPERATOR for value in inexact)
     beyond = [one for each in bundle.standards if each.name in failed for one in _beyond_the_floor(bundle.case, each)]
-    return (*beyond, *(biased(bundle.comparison) if slightly else ()))
+    device = not_measured(bundle)
+    words = [f"The limits for this reference are {device}"] if device else []
+    return (*beyond, *words, *(biased(bundle.comparison) if slightly else ()))
 
 
 def _beyond_the_floor(case: Case, standard: Standard) -> Iterator[str]:

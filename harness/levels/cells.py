@@ -66,6 +66,7 @@ class LevelCell:
             yield expires(started(one)) + INSTANT
             stated = [signed.statement.stated_at for signed in one.statements.attestations]
             stated += [signed.statement.stated_at for signed in one.statements.waivers]
+            stated += [signed.statement.stated_at for signed in one.statements.recordings]
             yield from (moment for moment in stated if moment > first)
 
     def _as_of(self, moment: datetime) -> Iterator[tuple[Submission, Certificate]]:
@@ -127,5 +128,6 @@ def _signed_until(one: Submission, moment: datetime) -> Submission:
             statements,
             attestations=tuple(s for s in statements.attestations if s.statement.stated_at <= moment),
             waivers=tuple(s for s in statements.waivers if s.statement.stated_at <= moment),
+            recordings=tuple(s for s in statements.recordings if s.statement.stated_at <= moment),
         ),
     )

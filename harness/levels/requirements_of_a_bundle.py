@@ -6,7 +6,7 @@ waived counts as it was accepted.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from harness.cases.task import TaskName
 from harness.evidence.again import run_again
 from harness.evidence.bundle import Bundle
 from harness.evidence.collected import collecting_code
+from harness.evidence.floor import CPU, device_of_reference, not_measured
 from harness.evidence.judge import Finding, Outcome
 from harness.levels.certificate import VALID_DAYS, Level, Requirement, expires
 from harness.levels.submission import Submission, started
@@ -196,3 +197,15 @@ def measured(bundle: Bundle) -> Requirement:
         met=not foreign,
         detail="; ".join(foreign) or ", ".join(name.rpartition(":")[2] for name in measured_by.values()),
     )
+
+
+def limits(bundle: Bundle) -> Iterator[Requirement]:
+    """Limits that were measured between implementations on a CPU are no limits for a reference on another device."""
+    if (device := device_of_reference(bundle)) != CPU and bundle.case.task.judges_steps:
+        why = not_measured(bundle)
+        yield Requirement(
+            level=Level.VALIDATED,
+            text="The strict limits were measured for the reference's device",
+            met=why is None,
+            detail=why or f"{device}, by a recorded floor",
+        )

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from harness.attestation import Role
 from harness.levels.certificate import Level, Requirement
+from harness.levels.recorded import by_team, recorded_where, recorded_words, valid_recordings, vouched_for
 from harness.levels.submission import Submission, contradiction, valid_attestations, waiver_objection
 
 TEAMS = {Role.DEVELOPER: "developer", Role.DEV_TEAM: "development team", Role.TEST_TEAM: "test team"}
+BASELINE_SIGNED = "The baseline is signed by a team"
 DIFFERENT_PERSON = ("", ", by a second person", ", by a third person")  # by how many roles must be other people's
 
 
@@ -35,6 +37,19 @@ def waived(submission: Submission) -> dict[str, str]:
         for signed in submission.statements.waivers
         if waiver_objection(signed, submission) is None
     }
+
+
+def baseline(submission: Submission) -> Iterator[Requirement]:
+    """Who ran the subject did not see a reference that was recorded elsewhere: a person of a team vouches for it."""
+    used = submission.bundle.baseline
+    if used is not None:
+        yield Requirement(
+            level=Level.VALIDATED,
+            text=BASELINE_SIGNED,
+            met=bool(by_team(valid_recordings(submission))),
+            detail=f"{recorded_words(used, recorded_where(submission.bundle))}; {vouched_for(submission)}",
+            measured=False,
+        )
 
 
 def signed(

@@ -18,12 +18,13 @@ from harness.levels.requirements_of_a_bundle import (
     committed,
     counted,
     criterion,
+    limits,
     measured,
     named,
     none_broken,
     official,
 )
-from harness.levels.requirements_of_signatures import community_only, signed, waived
+from harness.levels.requirements_of_signatures import baseline, community_only, signed, waived
 from harness.levels.scope import scope
 from harness.levels.submission import Submission, started
 
@@ -58,6 +59,8 @@ def _requirements(submission: Submission, at: datetime, others: Sequence[Submiss
     yield all_pass(findings, accepted)
     yield committed(bundle)
     yield measured(bundle)
+    yield from limits(bundle)
+    yield from baseline(submission)
     yield signed(Level.VALIDATED, submission, Role.DEVELOPER)
     yield signed(Level.VALIDATED, submission, Role.DEV_TEAM, {Role.DEVELOPER})
     yield signed(Level.RELEASED, submission, Role.TEST_TEAM, {Role.DEVELOPER, Role.DEV_TEAM})

@@ -64,7 +64,7 @@ def read_submission(directory: Path, trust: Trust | None, at: datetime) -> Submi
 
 def submitted(bundle: Bundle, trust: Trust | None, at: datetime, only: Collection[str] | None = None) -> Submission:
     """A bundle with the statements in it that are valid at a moment; `only`: of those with these digests."""
-    envelopes = [_envelope(path) for path in statement_files(bundle)]
+    envelopes = envelopes_of(bundle.path)
     if only is not None:
         envelopes = [envelope for envelope in envelopes if digest_bytes(envelope) in only]
     return Submission(
@@ -77,7 +77,12 @@ def submitted(bundle: Bundle, trust: Trust | None, at: datetime, only: Collectio
 
 def statement_digests(bundle: Bundle) -> tuple[str, ...]:
     """The digests of the files of the signed statements in a bundle, sorted."""
-    return tuple(sorted(digest_bytes(_envelope(path)) for path in statement_files(bundle)))
+    return tuple(sorted(map(digest_bytes, envelopes_of(bundle.path))))
+
+
+def envelopes_of(directory: Path) -> list[bytes]:
+    """The signed statements in a bundle or a baseline, in the order of their names."""
+    return [_envelope(path) for path in statement_paths(directory)]
 
 
 def _envelope(path: Path) -> bytes:
@@ -86,9 +91,9 @@ def _envelope(path: Path) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-def statement_files(bundle: Bundle) -> list[Path]:
-    """The files of the signed statements in a bundle, in the order of their names."""
-    return sorted((bundle.path / ATTESTATIONS).glob("*.json"))
+def statement_paths(directory: Path) -> list[Path]:
+    """The files of the signed statements in a bundle or a baseline, in the order of their names."""
+    return sorted((directory / ATTESTATIONS).glob("*.json"))
 
 
 def claim_of(bundle: Bundle, role: Role, stated_at: datetime) -> Claim:

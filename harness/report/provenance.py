@@ -18,6 +18,8 @@ from harness.evidence.protection_of_runs import protection_words
 from harness.evidence.provenance import Baseline, Source
 from harness.evidence.summary import collected_notices
 from harness.evidence.timing import read_timing
+from harness.levels.recorded import recorded_where, vouched_for
+from harness.levels.submission import Submission
 from harness.report.words import Fact, Mark, count, duration, number, purpose
 from harness.runs.files import TIMING
 from harness.runs.trace import Run
@@ -73,8 +75,9 @@ class Provenance:
     commands: tuple[Command, ...]
 
 
-def build_provenance(bundle: Bundle, inputs: tuple[Fact, ...]) -> Provenance:
+def build_provenance(submission: Submission, inputs: tuple[Fact, ...]) -> Provenance:
     """Inputs, case, environment, source, runs and commands of a bundle; `inputs` are those of its task only."""
+    bundle = submission.bundle
     environment = vars(bundle.environment)
     rows = tuple(_run_rows(bundle))
     return Provenance(
@@ -88,11 +91,11 @@ def build_provenance(bundle: Bundle, inputs: tuple[Fact, ...]) -> Provenance:
         packages=tuple(_flat(bundle.environment.packages)),
         variables=tuple(_flat(bundle.environment.variables)),
         source=_source(bundle.source),
-        baseline=_baseline(bundle.baseline) if bundle.baseline else (),
+        baseline=_baseline(bundle.baseline, submission) if bundle.baseline else (),
         runs=rows,
         protection=f"{protection_words(bundle)}.",
         notices=(
-            *([_from_baseline(bundle.baseline)] if bundle.baseline else []),
+            *([_from_baseline(bundle.baseline, submission)] if bundle.baseline else []),
             *collected_notices(bundle),
             *(f"{row.name} was {row.resumed}." for row in rows if row.resumed),
         ),
@@ -181,11 +184,13 @@ def _source(source: Source) -> tuple[Fact, ...]:
     )
 
 
-def _baseline(baseline: Baseline) -> tuple[Fact, ...]:
+def _baseline(baseline: Baseline, submission: Submission) -> tuple[Fact, ...]:
     return (
         Fact(term="Recorded", text=baseline.recorded),
         Fact(term="By", text=baseline.author),
         Fact(term="Reason", text=baseline.reason),
+        Fact(term="Recorded on", text=recorded_where(submission.bundle) or UNKNOWN),
+        Fact(term="Signature", text=vouched_for(submission)),
         Fact(term="Baseline digest", text=baseline.seal, code=True),
         *_source(baseline.source),
         *_flat({"machine": baseline.environment.machine, "packages": baseline.environment.packages}),
@@ -193,8 +198,11 @@ def _baseline(baseline: Baseline) -> tuple[Fact, ...]:
     )
 
 
-def _from_baseline(baseline: Baseline) -> str:
-    return f"Reference and oracle did not run with the subject: {baseline.author} recorded them on {baseline.recorded}."
+def _from_baseline(baseline: Baseline, submission: Submission) -> str:
+    return (
+        f"Reference and oracle did not run with the subject: {baseline.author} recorded them on {baseline.recorded}. "
+        f"Device: {recorded_where(submission.bundle) or UNKNOWN}; {vouched_for(submission)}."
+    )
 
 
 def _run_rows(bundle: Bundle) -> Iterator[RunRow]:

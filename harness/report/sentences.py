@@ -64,6 +64,22 @@ SENTENCES: Mapping[str, str] = {
     "the <side> is <runner>": "{side}为 {runner}",
     "the oracle repeats the <side>'s <results>": "精确解重复了{side}的 {results}",
     "oracle": "精确解",
+    "The strict limits were measured for the reference's device": "严格阈值已针对参考实现所在的设备测量",
+    "<device>, by a recorded floor": "{device},依据已录制的噪声底",
+    "The limits for this reference are <why>": "此参考实现的阈值:{why}",
+    "not measured: the strict limits come from implementations on a CPU, and this reference ran on <device>. "
+    "How far apart correct references on both are: <command>": (
+        "未测量:严格阈值来自 CPU 上的实现,而此参考实现运行于 {device}。两种设备上正确的参考实现相差多远:{command}"
+    ),
+    "The baseline is signed by a team": "基线由团队签署",
+    "recorded <when> by <person> on <device>; <signed>": "由 {person} 于 {when} 在 {device} 上录制;{signed}",
+    "Reference and oracle did not run with the subject: <person> recorded them on <day>. Device: <device>; <signed>.": (
+        "参考实现与精确解未与被测对象一同运行:由 {person} 于 {day} 录制。设备:{device};{signed}。"
+    ),
+    "not signed": "未签名",
+    "signed by no one who is trusted": "没有可信人员的签名",
+    "signed, and no signature was checked: no trust file was given": "已签名,但未校验任何签名:没有给出信任文件",
+    "signed by <people>": "由 {people} 签名",
     "Signed by the developer": "由开发者签署",
     "Signed by the development team, by a second person": "由开发团队签署,须为第二人",
     "Signed by the test team, by a third person": "由测试团队签署,须为第三人",

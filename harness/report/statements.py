@@ -7,8 +7,9 @@ statement is shown as valid that counts for no level.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.attestation import Attestation, Claim, Refused, Signed, Waiver, Withdrawn
+from harness.attestation import Attestation, Claim, Recording, Refused, Signed, Waiver, Withdrawn
 from harness.evidence.bundle import Bundle
+from harness.levels.recorded import baseline_objection
 from harness.levels.submission import Submission, objection, waiver_objection
 from harness.report.words import Mark, count
 
@@ -39,10 +40,11 @@ class Statements:
 
 
 def build_statements(submission: Submission) -> Statements:
-    """Every statement of a bundle: valid attestations first, then waivers, withdrawn and rejected ones."""
+    """Every statement of a bundle: valid attestations first, then recordings, waivers, withdrawn and rejected ones."""
     statements, bundle = submission.statements, submission.bundle
     rows = (
         *(_attestation(bundle, signed) for signed in statements.attestations),
+        *(_recording(bundle, signed) for signed in statements.recordings),
         *(_waiver(submission, signed) for signed in statements.waivers),
         *map(_withdrawn, statements.withdrawn),
         *map(_refused, statements.refused),
@@ -62,6 +64,11 @@ def _attestation(bundle: Bundle, signed: Attestation) -> StatementRow:
     return _row(signed, IDLE if why else VALID, why or "")
 
 
+def _recording(bundle: Bundle, signed: Signed[Recording]) -> StatementRow:
+    why = baseline_objection(signed.statement, bundle)
+    return _row(signed, IDLE if why else VALID, why or "")
+
+
 def _waiver(submission: Submission, signed: Signed[Waiver]) -> StatementRow:
     why = waiver_objection(signed, submission)
     return _row(signed, IDLE if why else VALID, why or signed.statement.reason)
@@ -76,7 +83,11 @@ def _refused(entry: Refused) -> StatementRow:
     return StatementRow(mark=REFUSED, person="", role="", what=entry.digest[:12], date="", detail=entry.reason)
 
 
-def _row(signed: Signed[Claim] | Signed[Waiver] | Signed[Claim | Waiver], mark: Mark, detail: str) -> StatementRow:
+def _row(
+    signed: Signed[Claim] | Signed[Recording] | Signed[Waiver] | Signed[Claim | Recording | Waiver],
+    mark: Mark,
+    detail: str,
+) -> StatementRow:
     statement = signed.statement
     return StatementRow(
         mark=mark,
@@ -88,7 +99,10 @@ def _row(signed: Signed[Claim] | Signed[Waiver] | Signed[Claim | Waiver], mark: 
     )
 
 
-def _content(statement: Claim | Waiver) -> Iterator[str]:
+def _content(statement: Claim | Recording | Waiver) -> Iterator[str]:
+    if isinstance(statement, Recording):
+        yield f"baseline, recorded {statement.recorded} by {statement.author} on {statement.recorded_on}"
+        return
     if isinstance(statement, Waiver):
         yield f"{statement.criterion} waived until {statement.until}"
         return

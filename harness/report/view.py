@@ -115,7 +115,7 @@ def build_view(submission: Submission, certificate: Certificate) -> Page:
         standards=standard_tables(bundle),
         sections=sections,
         part=part,
-        provenance=build_provenance(bundle, part.inputs),
+        provenance=build_provenance(submission, part.inputs),
         tables=part.tables,
         data={
             "file": f"{bundle.case.name}-{bundle.digest[:12]}",

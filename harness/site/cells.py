@@ -14,7 +14,7 @@ from harness.levels.cells import LevelCell, LevelChange
 from harness.levels.certificate import Certificate, Level
 from harness.levels.rule import certify
 from harness.levels.scope import Scope
-from harness.levels.submission import Submission, started, statement_files
+from harness.levels.submission import Submission, started, statement_paths
 from harness.levels.verdict_words import missing_words
 from harness.report.words import number
 from harness.site.changed import changes
@@ -151,7 +151,7 @@ def _id(group: LevelCell, bundle: Bundle) -> str:
 
 def _certificate(id_: str, bundle: Bundle) -> str:
     """The page of a bundle. Runs with the same bits differ in when they were made, and copies in what was signed."""
-    key = digest_json([bundle.record, [path.name for path in statement_files(bundle)]])
+    key = digest_json([bundle.record, [path.name for path in statement_paths(bundle.path)]])
     return f"certificates/{id_}-{bundle.digest[:SHORT]}-{key[:SHORT]}.html"
 
 

@@ -31,7 +31,7 @@ from harness.certify.jobs import RECORDED_SIDES, Options, job
 from harness.comparison.measurement import Comparison, Tensors
 from harness.comparison.training import measure
 from harness.evidence.bundle import read_run, unusable
-from harness.evidence.floor import FORMAT, OF_EVERY_CASE, QUANTITIES, FloorStudy, Repeat, quantity
+from harness.evidence.floor import CPU, FORMAT, OF_EVERY_CASE, QUANTITIES, FloorStudy, Repeat, quantity
 from harness.evidence.judge import statistic
 from harness.evidence.measuring import expected_of
 from harness.evidence.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
@@ -81,6 +81,26 @@ def repeats_of_shapes() -> tuple[Repeat, ...]:
     )
 
 
+def repeats_of_kinds(seeds: int, device: str = CPU, processes: int = 1) -> tuple[Repeat, ...]:
+    """With each attention, on another device than a CPU and over several processes: the weights as they are, and
+    `seeds` times moved. None of what is as in the reference."""
+    kinds = [(device, None)] if device != CPU else []
+    others: list[tuple[str | None, int | None]] = [*kinds, *([(None, processes)] if processes > 1 else [])]
+    numbers = itertools.count(2001)
+    return tuple(
+        Repeat(
+            attention=attention,
+            threads=THREADS[0],
+            seed=next(numbers) if moved else None,
+            device=on,
+            processes=over,
+        )
+        for on, over in others
+        for attention in ATTENTION
+        for moved in (False, *(True for _ in range(seeds)))
+    )
+
+
 def names_of_runs(case: Case, options: Options, perturbed: Sequence[Repeat]) -> list[str]:
     """The names of a study's runs, as its listener gets them."""
     return [
@@ -120,6 +140,9 @@ def _of_repeat(case: Case, options: Options, number: int, repeat: Repeat) -> Ite
             runner=ATTENTION[repeat.attention],
             threads=repeat.threads,
             perturbation=repeat.seed,
+            device=repeat.device or base.device,
+            ranks=repeat.processes or base.ranks,
+            starter="torchrun" if repeat.processes else base.starter,
             directory=str(root / "runs" / run),
             keep_tensors=str(root / "tensors" / f"{run}.safetensors") if base.keep_tensors else None,
         )
@@ -138,6 +161,9 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
         KeyboardInterrupt: the runs were interrupted; nothing is left of them.
     """
     prerequisites.check(case, options, RECORDED_SIDES)
+    for one in {(repeat.device or CPU, repeat.processes or 1) for repeat in perturbed} - {(CPU, 1)}:
+        kind = dataclasses.replace(options, reference_device=one[0], reference_processes=one[1])
+        prerequisites.check(case, kind, RECORDED_SIDES)
     compared: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix=f"floor-{case.name}-") as work:
         for shape, of_these in _by_shape(perturbed):

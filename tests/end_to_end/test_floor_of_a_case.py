@@ -8,6 +8,7 @@ import yaml
 
 from harness.evidence.floor import SAFETY_FACTOR, read_study
 from harness.studies import floor
+from harness.studies.floor import ATTENTION
 from tests.support.command_line import caller
 from tests.support.examples import small_case
 from tests.support.full import full
@@ -24,12 +25,23 @@ def test_the_floor_of_a_case_is_measured_and_recorded_once(
     out = tmp_path / "floors" / "mine.json"
     certify = caller(capsys, monkeypatch)
     monkeypatch.setattr(floor, "SHAPES", ("batch-1",))
-    done = certify("floor", tmp_path / "case.yaml", "--seeds", 0, "--shapes", "--out", out, "--json")
+    done = certify(
+        "floor", tmp_path / "case.yaml", "--seeds", 0, "--shapes", "--reference-processes", 2, "--out", out, "--json"
+    )
     assert done.code == 0, done.said
     study = read_study(out)
     told = {(q["measurement"], q["statistic"]): q for q in json.loads(done.out)["quantities"]}
-    assert json.loads(done.out)["repeats"] == len(study.repeats) == 3 + 4
-    assert len(study.of_its_case().repeats) == 3
+    assert json.loads(done.out)["repeats"] == len(study.repeats) == 3 + 2 + 4
+    assert len(study.of_its_case().repeats) == 3 + 2
+    kinds = json.loads(done.out)["kinds"]
+    assert set(kinds) == {
+        f"CPU, {over}, {attention}" for over in ("1 process", "2 processes") for attention in ATTENTION
+    }
+    for distances in kinds.values():
+        assert (
+            0 <= distances["maximum of train.loss.relative"] < 1e-6
+            and distances["maximum of oracle.gradients.ratio"] < 4
+        )
     for number in ("loss", "grad_norm"):
         row = told[f"train.{number}.relative", "maximum"]
         assert 0 < row["highest"] < 1e-5 and row["limit"] >= SAFETY_FACTOR * row["highest"]

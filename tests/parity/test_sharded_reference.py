@@ -18,12 +18,23 @@ from harness.certify.jobs import Options, job
 from harness.runners.launcher import Launcher
 from harness.runners.oracle import Float64Oracle
 from harness.runners.torch_processes import clip, grad_norm
+from harness.runners.torch_reference import FusedAttentionReference
 from harness.runs.trace import Run
 from harness.standards import load_standard
 from tests.support.examples import text_case
 from tests.support.full import full
 from tests.support.processes import processes_of, until
-from tests.support.sharded import FAULTS, ORACLE, PLAIN, made_by, small_tied_case, steps_of
+from tests.support.sharded import (
+    FAULTS,
+    FUSED,
+    IN_BFLOAT16,
+    ORACLE,
+    PLAIN,
+    in_bfloat16,
+    made_by,
+    small_tied_case,
+    steps_of,
+)
 
 Made = Mapping[str, Any]
 STATISTICS = {"first": lambda values: values[0], "maximum": max}
@@ -39,7 +50,17 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Made]:
-    return made_by(2, (*PLAIN, ORACLE, *FAULTS), tmp_path_factory.mktemp("two"))
+    return made_by(2, (*PLAIN, ORACLE, FUSED, *IN_BFLOAT16, *FAULTS), tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return steps_of(small_tied_case(), None, tmp_path_factory.mktemp("exact"), Float64Oracle)
+
+
+@pytest.fixture(scope="module")
+def alone_in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return steps_of(in_bfloat16(small_tied_case()), None, tmp_path_factory.mktemp("alone"))
 
 
 def refused(one: Made, other: Made) -> list[str]:
@@ -86,8 +107,8 @@ def test_several_processes_go_on_from_a_checkpoint_bit_for_bit(of_two: Mapping[s
         assert last == resumed
 
 
-def test_the_oracle_over_several_processes_is_exact(of_two: Mapping[str, Made], tmp_path: Path) -> None:
-    one, other = steps_of(small_tied_case(), None, tmp_path, Float64Oracle), of_two[ORACLE]
+def test_the_oracle_over_several_processes_is_exact(of_two: Mapping[str, Made], exact: Made) -> None:
+    one, other = exact, of_two[ORACLE]
     assert {*one} == {*other}
     assert max(_distance(tensor, other[name]) for name, tensor in one.items()) < 1e-12
 
@@ -95,6 +116,66 @@ def test_the_oracle_over_several_processes_is_exact(of_two: Mapping[str, Made], 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_sharding_is_refused(alone: Made, of_two: Mapping[str, Made], fault: str) -> None:
     assert refused(alone, of_two[fault])
+
+
+def beyond_the_floor(standard: str, one: Made, other: Made, exact: Made) -> list[str]:
+    """Why another reference is not as correct as the first: the limits of a strict standard, which follow from a floor,
+    that the numbers of the steps or the first gradients do not keep. Every error is in units of that of the first."""
+    limits = {
+        (limit.measurement, limit.statistic): limit.value
+        for criterion in load_standard(standard).criteria
+        for limit in criterion.limits
+    }
+    ratios = [
+        _distance(exact[name], other[name]) / _distance(exact[name], one[name])
+        for name in one
+        if name.startswith("gradient.")
+    ]
+    apart = {("oracle.gradients.ratio", "maximum"): max(ratios)}
+    for name in ("loss", "grad_norm"):
+        if (key := (f"train.{name}.scaled", "maximum")) in limits:
+            unit = float(np.sqrt(np.mean(np.square(_apart(exact[name], one[name])))))
+            apart[key] = max(_apart(one[name], other[name])) / unit
+        else:
+            apart[f"train.{name}.relative", "maximum"] = max(_apart(one[name], other[name]))
+    assert {*apart} <= {*limits}
+    return [f"{key}: {value:.3g}" for key, value in apart.items() if not value <= limits[key]]
+
+
+def test_fused_attention_is_eager_attention_within_the_floor(alone: Made, exact: Made, tmp_path: Path) -> None:
+    fused = steps_of(small_tied_case(), None, tmp_path / "fused", FusedAttentionReference)
+    assert any(not np.array_equal(alone[name], fused[name]) for name in alone), "it computes in another way"
+    assert beyond_the_floor("strict-fp32", alone, fused, exact) == []
+
+
+def test_fused_attention_is_eager_attention_in_bfloat16_too(
+    alone_in_bfloat16: Made, exact: Made, tmp_path: Path
+) -> None:
+    fused = steps_of(in_bfloat16(small_tied_case()), None, tmp_path / "fused", FusedAttentionReference)
+    assert any(not np.array_equal(alone_in_bfloat16[name], fused[name]) for name in fused)
+    assert beyond_the_floor("strict-bf16", alone_in_bfloat16, fused, exact) == []
+
+
+def test_fused_attention_over_several_processes_is_eager_attention_in_one(
+    alone: Made, of_two: Mapping[str, Made], exact: Made
+) -> None:
+    assert "broken" not in of_two[FUSED], of_two[FUSED]
+    assert beyond_the_floor("strict-fp32", alone, of_two[FUSED], exact) == []
+
+
+def test_several_processes_in_bfloat16_make_what_one_makes_and_the_same_bits_again(
+    alone_in_bfloat16: Made, of_two: Mapping[str, Made], exact: Made
+) -> None:
+    first, again = (of_two[name] for name in IN_BFLOAT16)
+    assert "broken" not in first, first
+    assert {*first} == {*again} and all(np.array_equal(first[name], again[name]) for name in first)
+    assert beyond_the_floor("strict-bf16", alone_in_bfloat16, first, exact) == []
+
+
+def test_the_floor_of_float32_refuses_what_is_computed_in_bfloat16(
+    alone_in_bfloat16: Made, alone: Made, exact: Made
+) -> None:
+    assert beyond_the_floor("strict-fp32", alone, alone_in_bfloat16, exact)
 
 
 @full(held_by=SEVERAL)

@@ -5,6 +5,7 @@ processes, and writes what the first process has of them. `steps_of` makes those
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -28,12 +29,14 @@ from harness.runners.oracle import Float64Oracle
 from harness.runners.processes import end_with_parent
 from harness.runners.protocol import Setting
 from harness.runners.torch_processes import SeveralProcesses
-from harness.runners.torch_reference import TorchReference
+from harness.runners.torch_reference import FusedAttentionReference, TorchReference
 from harness.runs.inputs import ProbeGradients
 from tests.support.examples import ROOT
 
 STEPS, ROWS, LENGTH = 3, 6, 12
 PLAIN, ORACLE = ("plain", "repeated"), "oracle"
+# Other references that are as correct: with fused attention, and in bfloat16, each of which is made twice.
+FUSED, IN_BFLOAT16 = "sdpa", ("bfloat16", "bfloat16, repeated")
 Faults = Mapping[str, Callable[[], AbstractContextManager[object]]]
 
 
@@ -44,6 +47,11 @@ def small_tied_case() -> Case:
         data={**case.data.model_dump(), "seq_length": LENGTH, "global_batch_size": ROWS},
         lr_schedule={**case.lr_schedule.model_dump(), "warmup_steps": 0},
     )
+
+
+def in_bfloat16(case: Case) -> Case:
+    """The case with its products in bfloat16, as the shipped case of that precision states it."""
+    return dataclasses.replace(case, precision=load_case("qwen3-tiny-bf16").precision)
 
 
 def batches(case: Case) -> Iterator[tuple[Any, Any]]:
@@ -285,8 +293,9 @@ def main(directory: Path, names: Iterable[str]) -> None:
         with FAULTS[name]() if name in FAULTS else contextlib.nullcontext():
             # What breaks breaks in every process, before any waits for another.
             try:
-                made = Float64Oracle if name == ORACLE else None
-                found = steps_of(small_tied_case(), rank, directory / f"saved-{number}", made)
+                made = {ORACLE: Float64Oracle, FUSED: FusedAttentionReference}.get(name)
+                case = in_bfloat16(small_tied_case()) if name in IN_BFLOAT16 else small_tied_case()
+                found = steps_of(case, rank, directory / f"saved-{number}", made)
             except Exception as error:
                 broken[name] = f"{type(error).__name__}: {error}"
                 continue

@@ -136,7 +136,7 @@ def test_a_withdrawal_cannot_be_withdrawn(office: Path, trust: Trust, envelope: 
     second = by(office, "li", first)
     found = verify_all([second, first, envelope], trust, NOON + timedelta(days=2))
     assert summary(found) == (0, 0, 1, 1)
-    assert "withdraws no valid statement of this bundle" in found.refused[0].reason
+    assert "withdraws no valid statement here" in found.refused[0].reason
 
 
 def test_a_waiver_is_valid_until_the_end_of_its_day(office: Path, trust: Trust) -> None:

@@ -3,6 +3,7 @@
 No framework is installed where these tests run, so a judgement against a baseline needs none.
 """
 
+import dataclasses
 import os
 import re
 import shutil
@@ -24,10 +25,10 @@ from harness.base.errors import EvidenceError, InputError
 from harness.base.records import read_json, write_json
 from harness.cases.case import Case
 from harness.certify import case_options, flow
-from harness.certify.baseline import BaselineState, Statement, check_baseline, find_baseline, read_baseline
+from harness.certify.baseline import BaselineState, Statement, check_baseline, find_baseline
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import FINDINGS, MANIFEST
-from harness.evidence.provenance import BASELINE, Baseline
+from harness.evidence.provenance import BASELINE, Baseline, Source, read_baseline
 from harness.runs.trace import Trace
 from tests.support.bundles import edit_json
 from tests.support.command_line import caller
@@ -145,6 +146,14 @@ def test_a_baseline_of_a_bundle_replaces_none_unasked(case: Case, full: Path, ba
         extract(full, baselines)
     assert contents(baselines) == before
     assert extract(full, baselines, replace=True) == read_baseline(baselines / case.name)
+
+
+@pytest.mark.parametrize("revision", [None, "f" * 40])
+def test_a_bundle_of_code_that_is_not_known_gives_no_baseline(full: Path, tmp_path: Path, revision: str | None) -> None:
+    foreign = dataclasses.replace(read_bundle(full), source=Source(revision=revision, dirty=False, sha256="f" * 64))
+    with pytest.raises(InputError, match="not known which code made its reference"):
+        flow.extract(foreign, STATEMENT, tmp_path / "baselines", replace=False)
+    assert not (tmp_path / "baselines").exists()
 
 
 def test_a_bundle_without_a_good_reference_gives_no_baseline(case: Case, tmp_path: Path) -> None:

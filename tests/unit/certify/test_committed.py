@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.certify.committed import State, state
+from harness.base.code import reference_digest
+from harness.certify.committed import State, reference_digest_at, state
 
 ROOMS, FILES = ("harness", "qwen3_model"), ("pyproject.toml",)
 AUTHOR = ("-c", "user.name=somebody", "-c", "user.email=nobody@example.com")
@@ -55,6 +56,21 @@ def test_an_added_file_is_seen_also_where_it_is_ignored(root: Path) -> None:
     (root / ".git" / "info" / "exclude").write_text("*\n")
     (root / "harness" / "more.py").write_text(CHANGED)
     assert git(root, "status", "--porcelain") == "" and found(root).dirty
+
+
+def test_the_code_of_the_reference_at_a_revision_is_that_of_its_checkout(root: Path) -> None:
+    runners = root / "harness" / "runners"
+    runners.mkdir()
+    for name in ("oracle.py", "torch_training.py", "hugging_face.py", "worker.py"):
+        (runners / name).write_text(f"x = 1  # {name}\n")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "second")
+    before, at = git(root, "rev-parse", "HEAD"), reference_digest(root)
+    (runners / "worker.py").write_text(CHANGED)
+    assert reference_digest_at(root, before) == at == reference_digest(root)
+    (runners / "oracle.py").write_text(CHANGED)
+    assert reference_digest_at(root, before) == at != reference_digest(root)
+    assert reference_digest_at(root, "f" * 40) is None and reference_digest_at(root / "docs", before) is None
 
 
 def assume_unchanged(root: Path, outside: Path) -> None:

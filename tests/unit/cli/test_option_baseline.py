@@ -1,9 +1,14 @@
 """`--baseline [DIR]`: one option, whose directory may be omitted."""
 
+from pathlib import Path
+
 import pytest
 
+from harness.cases.case import DEFAULT_CASE
 from harness.cli.on_demand import with_values
+from harness.cli.run import baselines_of
 from tests.support.command_line import Call, caller
+from tests.support.examples import ROOT
 
 
 @pytest.fixture
@@ -33,10 +38,27 @@ def test_there_is_one_option_of_baselines(certify_: Call, command: str) -> None:
     assert "--baseline [DIR]" in " ".join(shown.out.split())
 
 
+UNSHIPPED = "qwen3-tied-fp32"
+
+
 @pytest.mark.parametrize(("words", "named"), [(["--baseline", "there"], "there"), (["--baseline"], "baselines")])
 def test_the_baseline_is_looked_for_where_it_is_said_to_be(
     certify_: Call, tmp_path: object, monkeypatch: pytest.MonkeyPatch, words: list[str], named: str
 ) -> None:
     monkeypatch.chdir(str(tmp_path))
-    refused = certify_("run", "qwen3-tiny-fp32", "--subject", "tests.support.fake_runners:Fake", *words)
-    assert refused.code == 2 and f"There is no baseline {named}/qwen3-tiny-fp32" in refused.err
+    refused = certify_("run", UNSHIPPED, "--subject", "tests.support.fake_runners:Fake", *words)
+    assert refused.code == 2 and f"There is no baseline {named}/{UNSHIPPED}" in refused.err
+
+
+def test_the_shipped_baseline_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert baselines_of(Path("baselines"), DEFAULT_CASE) == ROOT / "baselines"
+    assert baselines_of(Path("baselines"), UNSHIPPED) == Path("baselines")
+    assert baselines_of(Path("there"), DEFAULT_CASE) == Path("there")
+    assert baselines_of(None, DEFAULT_CASE) is None
+
+
+def test_an_own_baseline_comes_before_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("baselines", DEFAULT_CASE).mkdir(parents=True)
+    assert baselines_of(Path("baselines"), DEFAULT_CASE) == Path("baselines")

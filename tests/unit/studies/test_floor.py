@@ -5,6 +5,7 @@ import json
 import math
 import re
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,24 @@ from hypothesis import strategies as st
 from harness.base.errors import EvidenceError, InputError
 from harness.base.records import write_json
 from harness.cases.case import load_case, shipped_cases
+from harness.evidence import floor as evidence_floor
+from harness.evidence.bundle import Bundle
 from harness.evidence.floor import (
     QUANTITIES,
     SAFETY_FACTOR,
     FloorStudy,
+    Repeat,
     ceiling,
     floor_of,
+    not_measured,
     quantity,
     read_study,
     rounded_up,
     shipped_studies,
 )
+from harness.evidence.summary import remarks
+from harness.levels.rule import certify
+from harness.levels.submission import Submission
 from harness.standards import Limit, Standard, load_standard, shipped_standards
 from harness.studies import floor
 from harness.studies.variations import TRAINED
@@ -219,6 +227,75 @@ def test_a_study_of_shapes_holds_each_and_keeps_them_apart_from_the_case(
     own = found.of_its_case()
     assert own.repeats == floor.repeats(0)
     assert own.values == {name: values[: len(own.repeats)] for name, values in found.values.items()}
+
+
+def test_a_kind_of_reference_is_repeated_with_each_attention_as_it_is_and_moved() -> None:
+    assert floor.repeats_of_kinds(3) == ()
+    found = floor.repeats_of_kinds(1, "CUDA", 4)
+    assert [str(one) for one in found][::2] == [
+        "CUDA, eager attention, 1 thread, weights as they are",
+        "CUDA, sdpa attention, 1 thread, weights as they are",
+        "4 processes, eager attention, 1 thread, weights as they are",
+        "4 processes, sdpa attention, 1 thread, weights as they are",
+    ]
+    seeds = [one.seed for one in found if one.seed is not None]
+    others = [one.seed for one in floor.repeats(10) + floor.repeats_of_shapes() if one.seed is not None]
+    assert len({*seeds}) == len(seeds) == 4 and not {*seeds} & {*others}
+
+
+def test_a_study_states_how_far_each_kind_of_reference_is_from_it() -> None:
+    kinds = [Repeat(attention="sdpa", threads=1, seed=None), *floor.repeats_of_kinds(0, "CUDA", 4)]
+    shaped = dataclasses.replace(kinds[0], shape="seq-16")
+    values = {name: tuple(float(number) for number in range(6)) for name in study().values}
+    found = dataclasses.replace(study(), repeats=(*kinds, shaped), values=values).by_kind()
+    assert list(found) == [
+        "CPU, 1 process, sdpa",
+        "CUDA, 1 process, eager",
+        "CUDA, 1 process, sdpa",
+        "CPU, 4 processes, eager",
+        "CPU, 4 processes, sdpa",
+    ]
+    assert [one.envelope("train.loss.relative", "maximum") for one in found.values()] == [(n, n) for n in range(5)]
+
+
+def test_a_study_of_kinds_is_read_as_it_was_written_and_those_before_it_too(tmp_path: Path) -> None:
+    made = dataclasses.replace(
+        study(), repeats=floor.repeats_of_kinds(0, "CUDA"), values=dict.fromkeys(study().values, (0.0, 1.0))
+    )
+    write_json(tmp_path / "floor.json", made)
+    assert read_study(tmp_path / "floor.json") == made and made.devices == {"CPU", "CUDA"}
+    assert all(found.devices == {"CPU"} for found in shipped_studies().values())
+
+
+def on_device(bundle: Bundle, device: str) -> Bundle:
+    """The bundle of a reference that ran on a device."""
+    machine = {**bundle.environment.machine, "reference_device": device}
+    return dataclasses.replace(bundle, environment=dataclasses.replace(bundle.environment, machine=machine))
+
+
+def test_limits_of_a_cpu_are_not_measured_for_a_reference_on_another_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write_example(tmp_path / "bundle", case=small_case())
+    other = on_device(bundle, "CUDA")
+    assert not_measured(bundle) is None
+    why = not_measured(other)
+    assert why and f"certify floor {bundle.case.name} --reference-device cuda --out" in why
+    assert any(why in remark for remark in remarks(other)) and not any("not measured" in one for one in remarks(bundle))
+
+    def limits(one: Bundle) -> list[bool]:
+        certificate = certify(Submission(bundle=one), datetime.now(UTC))
+        return [found.met for found in certificate.requirements if "measured for the reference's device" in found.text]
+
+    assert (limits(bundle), limits(other)) == ([], [False])
+    shipped = shipped_studies()["qwen3-tiny-fp32"]
+    repeats = (dataclasses.replace(shipped.repeats[0], device="CUDA"), *shipped.repeats[1:])
+    measured = {"qwen3-tiny-fp32": dataclasses.replace(shipped, repeats=repeats)}
+    monkeypatch.setattr(evidence_floor, "shipped_studies", lambda: measured)
+    assert not_measured(other) is None and limits(other) == [True]
+    assert not_measured(on_device(bundle, "Ascend")) is not None
+    in_bfloat16 = load_case("qwen3-tiny-bf16")
+    assert not_measured(dataclasses.replace(other, case=in_bfloat16)) is not None, "of another precision"
 
 
 def test_the_shapes_of_a_floor_begin_with_weights_of_their_own() -> None:

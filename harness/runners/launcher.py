@@ -28,9 +28,10 @@ from harness.runners import cores, devices
 from harness.runners.environment_of_a_run import environment_of
 from harness.runners.executor import Listener, no_listener, runs_of
 from harness.runners.job import Job, Starter
+from harness.runners.left import JOB, tidy, trace_of
 from harness.runners.processes import log_tail
 from harness.runners.profile import ASCEND, CPU, profile_variables
-from harness.runners.protection import KEPT_TENSORS, Guard, Strays, only_plain, seen_by, weakest_of
+from harness.runners.protection import KEPT_TENSORS, Guard, Strays, seen_by, weakest_of
 from harness.runners.protection import start as start_confined
 from harness.runners.worker import CHECKPOINT, resume_step
 from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
@@ -41,7 +42,6 @@ TERMINATE_SECONDS = 2.0
 # What has several processes carry out a job together.
 RANKS_BY: Mapping[Starter, str] = {"msrun": "harness.runners.ranks", "torchrun": "harness.runners.torch_ranks"}
 FIRST_INSIDE = "1"  # the process that starts a run in a namespace of processes
-JOB = "job.json"  # for the process; it names paths of this machine, so it is gone when the process is
 
 OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
@@ -375,7 +375,7 @@ def _size(path: Path) -> int:
 
 
 def _judge_end(one: _Running) -> None:
-    trace = _try_read(one.directory / TRACE)
+    trace, why = trace_of(one.directory, one.job)
     code = one.process.returncode
     assert code is not None, "it has ended"
     if code == 0 and trace is not None and trace.footer is not None:
@@ -385,7 +385,7 @@ def _judge_end(one: _Running) -> None:
         return
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     where = f"after step {one.last_step} of {one.job.steps}" if one.last_step else "before its first step"
-    _record(one, "crashed", f"{how} {where}")
+    _record(one, "crashed", f"{how} {where}" + f"; {why}" * bool(why))
 
 
 def _put_tensors(one: _Running) -> None:
@@ -439,7 +439,7 @@ def _end(one: _Running) -> None:
     one.log.close()
     cores.release(one.job.cores)
     devices.release(one.job.devices)
-    only_plain(one.directory)
+    tidy(one.directory)
     (one.directory / JOB).unlink(missing_ok=True)
 
 

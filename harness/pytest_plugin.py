@@ -7,7 +7,6 @@ Collecting imports no framework: what runs has processes of its own. Tests that 
 over the processes of pytest-xdist, and only one case is run at a time. Nothing of an earlier session is taken.
 """
 
-import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from harness.levels.certificate import Certificate
 
 MARKER, FIXTURE, CASE = "certify", "certificate", "certify_case"
-NAMED = ("case", "level", "standard", "device", "subject", "reference", "oracle")
+NAMED = ("case", "level", "standard", "device", "subject", "reference", "oracle", "protection")
 PROPERTY = "certify_"
 LINE = f"{PROPERTY}line"
-TESTRUN = "PYTEST_XDIST_TESTRUNUID"  # the same in all processes of a session of pytest-xdist
+TESTRUN = "testrunuid"  # the same in all processes of a session of pytest-xdist
 LOCK = ".pytest-lock"
 
 
@@ -51,6 +50,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("--certify-level", metavar="LEVEL", help="Level for marked tests that name none. Default: Preliminary.")
     add("--certify-device", metavar="DEVICE", help="What subjects run on: CPU (default) or Ascend.")
+    add(
+        "--certify-protection",
+        metavar="KIND",
+        help="What keeps the subject's runs from the answers: auto (default), namespaces or order.",
+    )
     add("--certify-out", metavar="DIR", help="Where the bundles go. Default: certify-runs in the root directory.")
     add(
         "--certify-baseline",
@@ -66,7 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
         f"'{FIXTURE}' gives the certificate.",
     )
     config.stash[SHARED] = {}
-    config.stash[SESSION] = os.environ.get(TESTRUN, uuid.uuid4().hex)[:8]
+    # Not from the environment: by a number that someone chose, an earlier directory would be taken for one of now.
+    config.stash[SESSION] = str(getattr(config, "workerinput", {}).get(TESTRUN, uuid.uuid4().hex))[:8]
     _check_options(config)
 
 
@@ -77,15 +82,29 @@ def _check_options(config: pytest.Config) -> None:
         _level(level)
     if device not in (None, "CPU", "Ascend"):
         raise pytest.UsageError(f"--certify-device {device}: choose CPU or Ascend.")
+    _protection(config.getoption("certify_protection") or "auto")
+
+
+def _protection(name: str) -> Any:
+    from harness.base.errors import InputError
+    from harness.certify.jobs import protection_of
+
+    try:
+        return protection_of(name)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _level(text: str) -> Any:
     from harness.levels.certificate import Level
 
     try:
-        return Level(text)
+        level = Level(text)
     except ValueError:
-        raise pytest.UsageError(f"There is no level {text!r}: choose {', '.join(Level)}.") from None
+        raise pytest.UsageError(f"There is no level {text!r}: choose {', '.join(list(Level)[:-1])}.") from None
+    if level is Level.NONE:
+        raise pytest.UsageError("The level 'none' requires nothing, so no test could fail. Choose another one.")
+    return level
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -189,7 +208,8 @@ def _certified(config: pytest.Config, name: str, marked: Mapping[str, Any]) -> C
     baselines = config.getoption("certify_baseline")
     runners = {side: marked[side] for side in ("subject", "reference", "oracle") if side in marked}
     device = marked.get("device") or config.getoption("certify_device") or "CPU"
-    identity = [case.record(), [one.digest() for one in judged], device, runners, baselines]
+    protection = _protection(str(marked.get("protection") or config.getoption("certify_protection") or "auto"))
+    identity = [case.record(), [one.digest() for one in judged], device, runners, baselines, protection]
     key = digest_json(identity)[:8]
     base = Path(config.getoption("certify_out") or config.rootpath / "certify-runs")
     shared = config.stash[SHARED]
@@ -200,6 +220,7 @@ def _certified(config: pytest.Config, name: str, marked: Mapping[str, Any]) -> C
             device=device,
             command=("pytest", *config.invocation_params.args),
             baselines=Path(baselines) if baselines else None,
+            protection=protection,
             **runners,
         )
         # Two cases at a time would only disturb each other: their steps have time limits.
@@ -226,6 +247,7 @@ def _found(out: Path) -> "tuple[Bundle, Certificate] | None":
 
 def _properties(certified: Certified) -> Iterator[tuple[str, object]]:
     """For JUnit's file, and from the processes of pytest-xdist to the one that prints."""
+    from harness.evidence.protection_of_runs import protection_of
     from harness.levels.verdict_words import conclude
 
     bundle, conclusion = certified.bundle, conclude(certified.bundle, certified.certificate)
@@ -233,11 +255,13 @@ def _properties(certified: Certified) -> Iterator[tuple[str, object]]:
     yield f"{PROPERTY}case", bundle.case.name
     yield f"{PROPERTY}level", str(certified.certificate.level)
     yield f"{PROPERTY}required", certified.required
+    yield f"{PROPERTY}protection", protection_of(bundle) or "not recorded"
     yield f"{PROPERTY}bundle", str(bundle.path)
     yield f"{PROPERTY}bundle_digest", bundle.digest
     yield f"{PROPERTY}worst_ratio", f"{closest.used:.4g}" if closest else ""
     yield f"{PROPERTY}worst_criterion", closest.criterion if closest else ""
-    parts = (f"{conclusion.headline}:", conclusion.sentence, conclusion.closest_line, f"({bundle.path})")
+    protection = f"Protection: {protection_of(bundle) or 'not recorded'}."
+    parts = (f"{conclusion.headline}:", conclusion.sentence, conclusion.closest_line, protection, f"({bundle.path})")
     yield LINE, " ".join(filter(None, parts))
 
 

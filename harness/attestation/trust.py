@@ -1,5 +1,6 @@
 """The trust file: which person has which public key, in which roles, and on which days."""
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from datetime import date
@@ -54,6 +55,25 @@ def _calendar_day(value: Any) -> date:
 
 
 Day = Annotated[date, PlainValidator(_calendar_day)]
+
+
+# Letters and marks that a reader takes for a Latin letter, and those that show nothing and are no control characters.
+# Source: Unicode Technical Standard 39, confusables, those of Latin names.
+LOOKS = str.maketrans(
+    "авекмнорстухіјѕԁһӏԛԝьгпαβεζηικνορτυχγωϲϳıɡɩʟᴏ01|",
+    "abekmhopctyxijsdhlqwbrnabezhikvoptuxywcjigilooll",
+)
+UNSEEN = re.compile(
+    "[\u0300-\u036f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def _as_read(person: str) -> str:
+    """A name as a reader sees it: without accents and what shows nothing, in Latin letters where they look alike."""
+    words = UNSEEN.sub("", unicodedata.normalize("NFKD", person)).split()
+    # a capital I inside a word is read as an l, and an l that begins one as a capital I
+    read = (word[0].replace("l", "I") + word[1:].replace("I", "l") for word in words)
+    return " ".join(word.casefold().translate(LOOKS) for word in read)
 
 
 class TrustedKey(Record):
@@ -120,9 +140,9 @@ class Trust(Record):
         spelt: dict[str, str] = {}
         for index, person in enumerate(key.person for key in self.keys):
             letters = " ".join(unicodedata.normalize("NFKC", person).casefold().split())
-            before = spelt.setdefault(letters, person)
-            if before != person:
-                message = f"{before!r} and {person!r} are one name, written differently: write it one way"
+            before = {spelt.setdefault(key, person) for key in (f"spelt {letters}", f"seen {_as_read(person)}")}
+            for other in sorted(before - {person})[:1]:
+                message = f"{other!r} and {person!r} are one name, written differently: write it one way"
                 yield Problem(keys=("keys", index, "person"), message=message)
 
     def digest(self) -> str:

@@ -4,6 +4,7 @@ import fnmatch
 import functools
 import importlib.util
 import marshal
+import site
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,9 +71,17 @@ def _fits(cached: Path) -> bool:
 
 
 def started_by_site() -> dict[str, str]:
-    """The digests of the files that Python executed by itself when this process began, by the name of the module."""
-    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in STARTED_BY_SITE}
-    return {name: digest_file(Path(file)) for name, file in files.items() if file}
+    """The digests of the files that Python read by itself when this process began: modules, by their names, and the
+    `.pth` files of the places of packages, which can execute code and add places to search. Source: the module `site`.
+    """
+    modules = {name: getattr(sys.modules.get(name), "__file__", None) for name in STARTED_BY_SITE}
+    found = {name: digest_file(Path(file)) for name, file in modules.items() if file}
+    places = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    for place in dict.fromkeys(places):
+        for path in sorted(Path(place).glob("*.pth")):
+            number = sum(name == path.name or name.startswith(f"{path.name} (") for name in found)
+            found[path.name if not number else f"{path.name} ({number + 1})"] = digest_file(path)
+    return found
 
 
 @functools.cache

@@ -87,8 +87,7 @@ def run(
         check_recordable(case)
     for warning in prerequisites.check(case, options, options.sides):
         announce(f"Warning: {warning}")
-    if options.protection == "namespaces" and (why := obstacle()):
-        raise MissingPrerequisite(f"--protection namespaces: this machine does not give them ({why}). Use auto.")
+    check_protection(options)
     recorded = recorded_jobs(case, options) if options.baselines else []
     baseline = find_baseline(options.baselines, case, recorded, trust=options.trust) if options.baselines else None
     if options.resume:
@@ -164,6 +163,16 @@ class _Clock:
         return noting
 
 
+def check_protection(options: Options) -> None:
+    """Refuses namespaces that are required and not given here.
+
+    Raises:
+        MissingPrerequisite: why there are none.
+    """
+    if options.protection == "namespaces" and (why := obstacle()):
+        raise MissingPrerequisite(f"--protection namespaces: this machine does not give them ({why}). Use auto.")
+
+
 def guard_of(options: Options, ended: Callable[[Job], None]) -> Guard:
     """What keeps the subject's runs from the answers here; `ended` is called with each job whose run has ended."""
     why = "--protection order" if options.protection == "order" else obstacle()
@@ -221,11 +230,13 @@ def take_part(case: Case, options: Options, listener: Listener) -> list[Run]:
         KeyboardInterrupt: the runs were interrupted.
     """
     prerequisites.check(case, options, ("subject",))
+    check_protection(options)
     with claimed(options.out, resume=options.resume):
         case, inputs = prepare(case, (), options)
         write_json(options.out / INPUTS, inputs)
         jobs = [job for job in plan(case, options) if job.nodes]
-        return Launcher(workers=at_once(case, options)).execute(jobs, case, listener)
+        guard = guard_of(options, lambda job: None)
+        return Launcher(workers=at_once(case, options), guard=guard).execute(jobs, case, listener)
 
 
 def record(

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from harness.attestation import Trust
+from harness.base.errors import InputError
+from harness.base.near_names import did_you_mean
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import (
     ORACLE,
@@ -42,6 +44,22 @@ ALL_SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
 RECORDED_SIDES: tuple[Side, ...] = ("reference", "oracle")
 
 
+Protecting = Literal["auto", "namespaces", "order"]
+PROTECTIONS: tuple[Protecting, ...] = ("auto", "namespaces", "order")
+
+
+def protection_of(name: str) -> Protecting:
+    """The protection of that name.
+
+    Raises:
+        InputError: there is none; it names those that can be chosen.
+    """
+    for known in PROTECTIONS:
+        if name == known:
+            return known
+    raise InputError(f"--protection {name!r} is none of {', '.join(PROTECTIONS)}.{did_you_mean(name, PROTECTIONS)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of a command besides those of the case. `subject`, `reference` and `oracle` are runners.
@@ -73,7 +91,7 @@ class Options:
     reference_processes: int = 1
     subject_python: Path | None = None
     reference_python: Path | None = None
-    protection: Literal["auto", "namespaces", "order"] = "auto"
+    protection: Protecting = "auto"
     trust: Trust | None = None
 
     def device_of(self, side: Side) -> str:

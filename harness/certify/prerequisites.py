@@ -25,6 +25,7 @@ from harness.certify.jobs import Options
 from harness.certify.versions import VersionState, known
 from harness.corpus.draw import HEAD, check_shapes
 from harness.corpus.tokenizers import check_directory
+from harness.evidence.provenance import NO_CHIP, chip_of
 from harness.runners.profile import profile_variables
 from harness.runners.registry import check_mindformers, check_policy, find_runner, needs_of
 from harness.runs.trace import Side
@@ -320,9 +321,12 @@ def _gpu(needed: int, python: str) -> Prerequisite:
 
 def of_ascend(ranks: int, mindspore: str | None) -> Iterator[Prerequisite]:
     """What so many ranks on NPUs of this machine need."""
-    yield _devices(ranks)
+    yield (there := _devices(ranks))
     found = ascend.versions()
     driver, cann = found["driver"], found["cann"]
+    chip = chip_of({"ascend": found})
+    if chip is None and there.met:
+        yield Prerequisite(name="chip", met=False, found=found["soc"] or "npu-smi info names none", remedy=NO_CHIP)
     yield Prerequisite(name="driver", met=True, found=driver or UNKNOWN, warning="" if driver else DRIVER_NOT_STATED)
     home = ascend.cann_home()
     if home is None:

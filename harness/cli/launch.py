@@ -14,13 +14,14 @@ import typer
 from harness.base.errors import InputError
 from harness.cases.case import Case, load_case, written_for_mindformers
 from harness.certify import case_options, flow, train_mindformers
-from harness.certify.jobs import MSRUN_LOG, Options, plan
+from harness.certify.jobs import MSRUN_LOG, Options, plan, protection_of
 from harness.cli.options import (
     DEFAULT_WORKERS,
     BaselineOption,
     BaselineTrustOption,
     CaseArgument,
     JsonOption,
+    ProtectionOption,
     ThreadsOption,
     WorkersOption,
     check_device,
@@ -40,6 +41,7 @@ BUNDLE, COLLECTED, INITIAL_WEIGHTS = "bundle", "collected", "initial"
 TRAINING_MODULE = "harness.certify.train_mindformers"
 PORT = 8118  # msrun's own
 OF_EVERY_LINE = ("case", "nnodes", "node_rank", "master", "port", "print_", "as_json")
+UNPROTECTED = "Protection: none: a trainer of its own could read recorded answers. Who signs answers for its numbers."
 NO_CONFIGURATION = (
     "Not a configuration of mindformers, so run_mindformer.py cannot read it. If you have one: "
     "certify launch FILE.yaml --print"
@@ -62,6 +64,7 @@ def launch(
     level: Annotated[Level, typer.Option(help="The level required for exit code 0.")] = Level.PRELIMINARY,
     baseline: BaselineOption = None,
     trust: BaselineTrustOption = None,
+    protection: ProtectionOption = "auto",
     trainer: Annotated[
         str | None,
         typer.Option(help="mindformers: its own Trainer trains the configuration CASE, and the run is collected."),
@@ -101,6 +104,7 @@ def launch(
         trust=trust_of(trust, baseline),
         nodes=nodes,
         output=output,
+        protection=protection_of(protection),
     )
     judging = node_of(reporting_rank(chosen.parallel), ranks, nnodes)
     if node_rank != judging:
@@ -135,6 +139,7 @@ def collect(case: Case, file: str, trainer: str, nodes: Nodes, output: Path, dev
         ["certify", "judge", file, "--reference", "BASELINE_OR_RUN", "--subject", str(output / COLLECTED)]
     )
     out_console.print(f"Collected in {output / COLLECTED}. Judge it: {judged}", markup=False, soft_wrap=True)
+    out_console.print(UNPROTECTED, markup=False, soft_wrap=True)
     return MET
 
 
@@ -174,7 +179,11 @@ def _take_part(case: Case, options: Options, judging: int, quiet: bool) -> int:
     bad = [run for run in made if not run.outcome.ended]
     for run in bad:
         error_console.print(f"{run.name}: {run.outcome.detail}\n{run.outcome.log_tail}", markup=False)
-    where = f"Judged on node {judging}; the outcomes of this node are in {options.out / 'runs'}"
+    kinds = sorted({run.outcome.protection or "not recorded" for run in made})
+    where = (
+        f"Judged on node {judging}; the outcomes of this node are in {options.out / 'runs'}. "
+        f"Protection on this node: {', '.join(kinds)}"
+    )
     out_console.print(f"{len(made) - len(bad)} of {len(made)} runs succeeded. {where}", markup=False, soft_wrap=True)
     return BROKEN if bad else MET
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -99,19 +99,6 @@ ProtectionOption = Annotated[
         help="What keeps the subject's runs from the answers: auto (namespaces, or else order), namespaces, or order.",
     ),
 ]
-PROTECTIONS: tuple[Literal["auto", "namespaces", "order"], ...] = ("auto", "namespaces", "order")
-
-
-def protection_of(name: str) -> Literal["auto", "namespaces", "order"]:
-    """The protection of that name.
-
-    Raises:
-        InputError: there is none; it names those that can be chosen.
-    """
-    for known in PROTECTIONS:
-        if name == known:
-            return known
-    raise InputError(f"--protection {name!r} is none of {', '.join(PROTECTIONS)}.{did_you_mean(name, PROTECTIONS)}")
 
 
 def check_device(device: str) -> None:

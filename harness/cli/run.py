@@ -14,7 +14,7 @@ from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, Case, load_case, shipped_cases
 from harness.certify import case_options, flow, workspace
 from harness.certify.baseline import DEFAULT_DIRECTORY
-from harness.certify.jobs import Options, plan
+from harness.certify.jobs import Options, plan, protection_of
 from harness.cli.next_steps import next_steps
 from harness.cli.options import (
     CASE_HELP,
@@ -37,7 +37,6 @@ from harness.cli.options import (
     VocabularyOption,
     WorkersOption,
     check_device,
-    protection_of,
     reference_device,
 )
 from harness.cli.progress import Progress

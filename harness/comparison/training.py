@@ -6,7 +6,7 @@ does not have is NaN and never omitted. If a run is missing, the measurement has
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,14 @@ from harness.comparison.coherent import coherent
 from harness.comparison.distance import MEASURES, fall, spike, trend
 from harness.comparison.elements import of_elements
 from harness.comparison.left import difference, has_sketches, names_of
-from harness.comparison.measurement import Comparison, Measurement, Series, Tensors, why_broken, why_missing
+from harness.comparison.measurement import Comparison, Measurement, Place, Series, Tensors, why_broken, why_missing
 from harness.comparison.operators import of_operators
 from harness.comparison.watched import NOT_WATCHED, of_steps
+from harness.runs.collected import BATCHES, omitted
 from harness.runs.files import GRADIENT
 from harness.runs.trace import Run, Step, Trace, TraceHeader
 
+RATE_ROUNDING = 2e-7  # of a rate in float32, as in the official criterion `learning-rate`
 SKETCHED = "single elements are not kept: the evidence of this case is sketches"
 
 
@@ -132,13 +134,33 @@ def missing_steps(run: Run) -> float:
     return missing if run.trace.footer else missing or math.nan
 
 
-def _foreign_inputs(runs: Mapping[str, Run], inputs: Mapping[str, str]) -> Callable[[Run], float]:
+def _foreign_inputs(runs: Mapping[str, Run], expected: "Expected") -> Measurement:
+    """Of each run, the digests and the steps that are not the case's; of the first such step, what it states."""
+
     def differing(run: Run) -> float:
         if run.trace is None:
             return math.nan
-        return float(sum(getattr(run.trace.header, key) != digest for key, digest in inputs.items()))
+        digests = sum(getattr(run.trace.header, key) != digest for key, digest in expected.inputs.items())
+        return float(digests + len(list(_foreign_steps(run.trace, expected))))
 
-    return differing
+    found = per_run("runs.foreign_inputs", expected.runs, runs, differing)
+    firsts = {name: next(_foreign_steps(run.trace, expected), None) for name, run in runs.items() if run.trace}
+    within: dict[Place, str] = {name: text for name, text in firsts.items() if text and name in expected.runs}
+    return dataclasses.replace(found, within=within)
+
+
+def _foreign_steps(trace: Trace, expected: "Expected") -> Iterator[str]:
+    """The steps that cannot be of the case: their rate follows from its schedule, their target tokens from the masks of
+    its batches. Each in words."""
+    rates = [0.0] * len(expected.rates) if trace.header.arm == "lr_zero" else expected.rates
+    counted = () if BATCHES in omitted(trace.header.provenance) else expected.tokens
+    for step in trace.steps:
+        if step.step <= len(rates) and not math.isclose(
+            step.learning_rate, rates[step.step - 1], rel_tol=RATE_ROUNDING
+        ):
+            yield f"step {step.step}: learning rate {step.learning_rate:.9g}, the case has {rates[step.step - 1]:.9g}"
+        elif step.step <= len(counted) and step.tokens != counted[step.step - 1]:
+            yield f"step {step.step}: {step.tokens} target tokens, the case has {counted[step.step - 1]}"
 
 
 def non_finite(runs: Iterable[Run]) -> Measurement:
@@ -156,13 +178,16 @@ def non_finite(runs: Iterable[Run]) -> Measurement:
 @dataclass(frozen=True, kw_only=True)
 class Expected:
     """The required runs and their inputs: digests of `case`, `weights` and `batches`; the digest of each weight; and
-    configuration and optimizer of the case, key by key; and the steps that the case examines."""
+    configuration and optimizer of the case, key by key; the steps that the case examines; and the learning rate and
+    the target tokens of each of its steps, empty where they are not known."""
 
     runs: tuple[str, ...]
     inputs: Mapping[str, str]
     weights: Mapping[str, str]
     alignment: Mapping[str, Any]
     examined_steps: tuple[int, ...] = ()
+    rates: Sequence[float] = ()
+    tokens: Sequence[int] = ()
 
 
 def measure(
@@ -207,7 +232,7 @@ def measure(
         found.append(_single(f"subject.loss.{curve.__name__}", get(SUBJECT), _of_losses(curve)))
     found.append(_single("subject.steps", get(SUBJECT), lambda trace: float(len(trace.steps))))
     found.append(per_run("runs.missing_steps", expected.runs, runs, missing_steps))
-    found.append(per_run("runs.foreign_inputs", expected.runs, runs, _foreign_inputs(runs, expected.inputs)))
+    found.append(_foreign_inputs(runs, expected))
     found.append(non_finite(runs.values()))
     distances = {measurement.name: measurement for measurement in found}
     head_dim = expected.alignment.get("model.head_dim")

@@ -42,6 +42,7 @@ from harness.evidence.collected import (
 from harness.evidence.fed import check_fed
 from harness.evidence.judge import Finding, judge, restated
 from harness.evidence.kept import Kept
+from harness.evidence.made_by import check_made_by
 from harness.evidence.measuring import Recorded, measure_recorded, read_batches
 from harness.evidence.provenance import (
     BASELINE,
@@ -257,6 +258,7 @@ def _compute(directory: Path) -> Bundle:
     runs, comparison, collected = _compare(directory, case, inputs)
     source, baseline = read_source(directory / SOURCE), _used_baseline(directory, case, runs)
     _check_code(directory, runs, source, baseline, collected)
+    check_made_by(directory, case, runs, source, collected)
     findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
     return Bundle(
         path=directory,

@@ -1,6 +1,6 @@
 """The measurements of the runs of a case, by its task, and the differences of two runs of one name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,25 +60,33 @@ def measure_recorded(recorded: Recorded) -> Comparison:
 
 
 def expected_of(
-    case: Case, inputs: Inputs, weights: Mapping[str, str], runs: tuple[str, ...] | None = None
+    case: Case,
+    inputs: Inputs,
+    weights: Mapping[str, str],
+    runs: tuple[str, ...] | None = None,
+    tokens: Sequence[int] = (),
 ) -> Expected:
     """The required inputs of every training run of a case; `weights` are the digests of its weights, `runs` the runs
-    that there must be (None: those of the case)."""
+    that there must be (None: those of the case), `tokens` the target tokens of each step."""
+    schedule, steps = case.lr_schedule.over(case.training.steps), case.training.steps
     return Expected(
         runs=required_runs(case) if runs is None else runs,
         inputs={"case": case.digest(), "weights": inputs.weights, "batches": inputs.batches},
         weights=weights,
         alignment=expected_alignment(case),
         examined_steps=case.training.examined_steps,
+        rates=tuple(schedule.learning_rate(step) for step in range(1, steps + 1)),
+        tokens=tokens,
     )
 
 
 def _measure_training(recorded: Recorded) -> Comparison:
     required = required_of(recorded.case, recorded.runs, recorded.collected)
-    expected = expected_of(recorded.case, recorded.inputs, recorded.digests, required)
+    batches = read_batches(recorded.directory)
+    tokens = tuple(int((mask != 0).sum()) for mask in batches["loss_mask"])
+    expected = expected_of(recorded.case, recorded.inputs, recorded.digests, required, tokens)
     tensors = {"weights": recorded.weights, **recorded.left}
     found = measure(recorded.runs, expected, tensors, recorded.steps)
-    batches = read_batches(recorded.directory)
     inputs = reached(recorded.case, batches)
     if recorded.collected:
         found = without_what_was_not_collected(found, recorded.runs, recorded.collected, Drawn(batches))

@@ -4,6 +4,7 @@ Each is a record that is written where the runs are made and read by everything 
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +20,9 @@ from harness.evidence.bundle_files import is_statement
 from harness.runs.inputs import Inputs
 
 SOURCE, ENVIRONMENT, START = "source.json", "environment.json", "start.json"
+NPU = "Ascend"
+CHIP = re.compile(r"(Ascend)?\d{3}\w*")  # 910B3, 310P3, Ascend910_9382
+NO_CHIP = "no run on an NPU can be made there. 'npu-smi info' has to name one chip."
 BASELINE, BASELINE_FORMAT = "baseline.json", "certify-baseline/1"
 
 
@@ -145,10 +149,21 @@ def read_environment(path: Path) -> Environment:
     """The environment of the runs.
 
     Raises:
-        EvidenceError: it is missing, or its content is not valid.
+        EvidenceError: it is missing, its content is not valid, or it states an NPU and no chip.
     """
     environment: Environment = parse(Environment, read_json(path), path)
+    if environment.device == NPU and not chip_of(environment.machine):
+        raise EvidenceError(
+            f"{path} states the device {NPU}, and its machine has no chip that the driver named: {NO_CHIP}"
+        )
     return environment
+
+
+def chip_of(machine: Mapping[str, Any]) -> str | None:
+    """The chip of a machine, as its driver names it; None where it names none."""
+    ascend = machine.get("ascend")
+    soc = ascend.get("soc") if isinstance(ascend, Mapping) else None
+    return soc if isinstance(soc, str) and CHIP.fullmatch(soc) else None
 
 
 def read_baseline_record(path: Path) -> Baseline:

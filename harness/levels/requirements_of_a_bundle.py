@@ -34,16 +34,24 @@ class TaskRule:
 
     `preliminary` are the criteria that the published definition of Preliminary requires. `exact` names the result whose
     error the oracle measures, in singular and plural. `copied` gets for each value whether its error is exactly 0, and
-    decides whether the oracle's results were copied from a side: then its errors prove nothing.
+    decides whether the oracle's results were copied from a side: then its errors prove nothing. `same` are differences
+    of subject and reference that are never all exactly 0, without any those of their errors are not: else the
+    subject's numbers are the reference's.
     """
 
     preliminary: tuple[str, ...]
     exact: tuple[str, str]
     copied: Callable[[Iterable[bool]], bool]
+    same: tuple[str, ...] = ()
 
 
 # "trains and converges normally"; float64 and float32 never have the same loss at every step
-OF_TRAINING = TaskRule(preliminary=("inputs-same", "batches-same", "converges"), exact=("loss", "losses"), copied=all)
+OF_TRAINING = TaskRule(
+    preliminary=("inputs-same", "batches-same", "converges"),
+    exact=("loss", "losses"),
+    copied=all,
+    same=("train.loss.absolute", "train.grad_norm.absolute"),
+)
 TASK_RULES: Mapping[TaskName, TaskRule] = {
     "pretrain": OF_TRAINING,
     "finetune": OF_TRAINING,
@@ -191,6 +199,11 @@ def measured(bundle: Bundle) -> Requirement:
         for side, values in errors.items()
         if values and rule.copied(value == 0 for value in values)
     ]
+    apart = [value for name in rule.same for value in bundle.comparison[name].values]
+    if not rule.same:
+        apart = [a - b for a, b in zip(errors["reference"], errors["subject"], strict=False)]
+    if apart and not any(apart):
+        foreign.append(f"every one of the subject's {results} has the reference's bits, as in a copy")
     return Requirement(
         level=Level.VALIDATED,
         text="Measured by the shipped reference and oracle",

@@ -26,6 +26,11 @@ from harness.evidence.bundle_files import ATTESTATIONS
 from harness.evidence.judge import Outcome
 from harness.levels.scope import scope
 
+# What makes two runs ones of the same case. Where one of these fails, the other criteria compare nothing, so no one can
+# accept it; `harness.levels.rule` requires the rest of them to pass at Preliminary.
+SAME_CASE = (
+    "weights-reference", "weights-subject", "alignment-reference", "alignment-subject", "tokens", "learning-rate",
+)  # fmt: skip
 NOTHING_SIGNED = VerifiedStatements(attestations=(), waivers=(), withdrawn=(), refused=())
 
 
@@ -152,6 +157,8 @@ def waiver_objection(signed: Signed[Waiver], submission: Submission) -> str | No
     someone else signed as the developer who ran it, and the signer did not sign in another role.
     """
     waiver, bundle = signed.statement, submission.bundle
+    if waiver.criterion in SAME_CASE:
+        return f"is of {waiver.criterion}, without which two runs are not of one case: no one can accept that"
     if waiver.case_digest != bundle.case.digest():
         return "is about another case"
     if waiver.scope != scope(bundle).line:

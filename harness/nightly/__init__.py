@@ -4,9 +4,10 @@ Takes the bundles of two nights; nothing here runs anything.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.base.records import LATER
 from harness.certify.prerequisites import Prerequisite
 from harness.evidence.bundle import Bundle
 from harness.evidence.diff import DifferenceKind, diff_bundles
@@ -41,6 +42,7 @@ class CellResult:
     `cause` classes a failure, and is empty where there is none. `awaits_baseline`: it was not run because its baseline
     was never recorded, which makes no night fail. `bundle` is its directory within the night, None if none was
     finished. `worst` is how much of its limit the closest criterion, `worst_criterion`, uses.
+    `protection` is the weakest that a run of the subject had; None where nothing was judged.
     """
 
     cell: str
@@ -62,6 +64,7 @@ class CellResult:
     why: str = ""
     cause: str = ""
     awaits_baseline: bool = False
+    protection: str | None = field(default=None, metadata=LATER)
 
     @property
     def below(self) -> bool:

@@ -36,7 +36,8 @@ class Cell(Record):
 
     `case` is a shipped case by name, or a path relative to the matrix. `baseline` is a directory of recorded baselines;
     with it, reference and oracle do not run. `subject_python` and `reference_python` are interpreters, relative to the
-    matrix; `versions` are versions of packages, and uv makes the environment that both sides then run in.
+    matrix; `versions` are versions of packages, and uv makes the environment that both sides then run in. `protection`
+    is what keeps the subject's runs from the answers.
     """
 
     case: str
@@ -51,6 +52,7 @@ class Cell(Record):
     subject_python: str | None = None
     reference_python: str | None = None
     versions: dict[str, str] | None = None
+    protection: Literal["auto", "namespaces", "order"] = "auto"
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "Cell":
@@ -83,7 +85,11 @@ class Matrix(Record):
 
     def digest(self) -> str:
         """Digest of the matrix; nights of one matrix have the same."""
-        return digest_json(self.model_dump(mode="json"))
+        content = self.model_dump(mode="json")
+        for cell in content["cells"]:  # a matrix from before the field was there has the digest that it had
+            if cell["protection"] == "auto":
+                del cell["protection"]
+        return digest_json(content)
 
 
 def name_of(cell: Cell) -> str:

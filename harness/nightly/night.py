@@ -36,6 +36,7 @@ from harness.certify.workspace import unfinished
 from harness.evidence.bundle_files import INPUTS, MANIFEST
 from harness.evidence.diff import diff_bundles
 from harness.evidence.judge import Outcome
+from harness.evidence.protection_of_runs import protection_of
 from harness.levels.certificate import Certificate
 from harness.levels.rule import certify
 from harness.levels.submission import Submission, read_submission
@@ -153,7 +154,15 @@ def _started_night(matrix: Matrix, cases: Sequence[Case], history: Path, base: P
 def _options(cell: Cell, history: Path, base: Path) -> Options:
     runners: dict[str, Any] = {side: named for side in ALL_SIDES if (named := getattr(cell, side))}
     baselines = Path(cell.baseline) if cell.baseline else None
-    return Options(out=history, command=(), device=cell.device, baselines=baselines, **runners, **_pythons(cell, base))
+    return Options(
+        out=history,
+        command=(),
+        device=cell.device,
+        baselines=baselines,
+        protection=cell.protection,
+        **runners,
+        **_pythons(cell, base),
+    )
 
 
 def _pythons(cell: Cell, base: Path) -> dict[str, Any]:
@@ -243,6 +252,7 @@ def _judged(result: CellResult, submission: Submission, certificate: Certificate
         level=certificate.level,
         worst=round(closest.used, 6) if closest and math.isfinite(closest.used) else None,
         worst_criterion=closest.criterion if closest else None,
+        protection=protection_of(bundle) or "not recorded",
         failing=tuple(f"{outcome}: {text}" for outcome, text in conclusion.findings if outcome in FAILED),
     )
 
@@ -287,6 +297,8 @@ def _command(cell: Cell, described: Path, directory: Path, base: Path, pythons: 
         shutil.rmtree(out)
     if cell.baseline:
         words += ["--baseline", str(base / cell.baseline)]
+    if cell.protection != "auto":
+        words += ["--protection", cell.protection]
     for option, path in pythons.items():
         words += [f"--{option.replace('_', '-')}", str(path)]
     for side in ("subject", "reference", "oracle"):

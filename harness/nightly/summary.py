@@ -16,7 +16,12 @@ def summary(night: Night, failing: Sequence[CellResult]) -> str:
 
 def headline(night: Night, failing: Sequence[CellResult]) -> str:
     """The result of the night in a few words."""
-    return f"{len(failing)} of {night.total} cells fail" if failing else f"all {night.total} cells reach their level"
+    if failing:
+        return f"{len(failing)} of {night.total} cells fail"
+    reached = sum(cell.state is CellState.JUDGED and not cell.below for cell in night.cells)
+    if reached == night.total:
+        return f"all {night.total} cells reach their level"
+    return f"no cell fails by the matrix, and {reached} of {night.total} reach their level"
 
 
 def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
@@ -30,8 +35,8 @@ def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
         yield f"**{_text(cell.cell)}**{cause}: {_text(_fault(cell))}"
         yield from (f"- {_text(line)}" for line in cell.failing)
     yield ""
-    yield "| cell | level | required | change | closest to its limit | time | result |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    yield "| cell | level | required | change | closest to its limit | time | protection | result |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for cell in sorted(night.cells, key=lambda one: (ORDER.index(one.change), one.cell)):
         worst = f"{number(cell.worst)} ({cell.worst_criterion})" if cell.worst is not None else "–"
         level = cell.level or cell.state
@@ -42,6 +47,7 @@ def _lines(night: Night, failing: Sequence[CellResult]) -> Iterator[str]:
             cell.change,
             worst,
             f"{cell.seconds / 60:.1f} min",
+            cell.protection or "–",
             cell.why or cell.reason,
         )
         yield "| " + " | ".join(_text(str(one)) for one in row) + " |"

@@ -90,7 +90,7 @@ def build_provenance(submission: Submission, inputs: tuple[Fact, ...]) -> Proven
         machine=tuple(_flat({k: v for k, v in environment.items() if k not in ("packages", "variables") and v})),
         packages=tuple(_flat(bundle.environment.packages)),
         variables=tuple(_flat(bundle.environment.variables)),
-        source=_source(bundle.source),
+        source=(*_source(bundle.source), *_started_by_site(bundle)),
         baseline=_baseline(bundle.baseline, submission) if bundle.baseline else (),
         runs=rows,
         protection=f"{protection_words(bundle)}.",
@@ -182,6 +182,18 @@ def _source(source: Source) -> tuple[Fact, ...]:
         Fact(term="Revision", text=source.revision or "not a checkout", code=source.revision is not None),
         Fact(term="State", text=state if source.revision else "unknown"),
     )
+
+
+def _started_by_site(bundle: Bundle) -> Iterator[Fact]:
+    """What Python read by itself before the runs of a side began, as their processes state it; each content once."""
+    seen = set[tuple[str, str, str]]()
+    for run in bundle.runs.values():
+        stated = run.trace.header.provenance.get("started_by_site") if run.trace else None
+        for name, digest in stated.items() if run.trace and isinstance(stated, Mapping) else ():
+            one = (run.trace.header.side if run.trace else "", str(name), str(digest))
+            if one not in seen:
+                yield Fact(term=f"{name}, read before the runs of the {one[0]}", text=one[2], code=True)
+            seen.add(one)
 
 
 def _baseline(baseline: Baseline, submission: Submission) -> tuple[Fact, ...]:

@@ -63,6 +63,9 @@ SENTENCES: Mapping[str, str] = {
     "the <side> is <runner>; the <other> is <another>": "{side}为 {runner};{other}为 {another}",
     "the <side> is <runner>": "{side}为 {runner}",
     "the oracle repeats the <side>'s <results>": "精确解重复了{side}的 {results}",
+    "every one of the subject's <results> has the reference's bits, as in a copy": (
+        "被测模型的每个 {results} 都与参考实现逐位相同,如同复制所得"
+    ),
     "oracle": "精确解",
     "The strict limits were measured for the reference's device": "严格阈值已针对参考实现所在的设备测量",
     "<device>, by a recorded floor": "{device},依据已录制的噪声底",
@@ -109,6 +112,9 @@ SENTENCES: Mapping[str, str] = {
         "{name} 未由与首次运行无关的测试团队签署"
     ),
     "<name>: the same bits in every number": "{name}:每个数逐位相同",
+    "is of <criterion>, without which two runs are not of one case: no one can accept that": (
+        "针对 {criterion},缺少它两次运行就不属于同一用例:任何人不得接受"
+    ),
     "is about another case": "针对另一个用例",
     "is about another scope": "针对另一个适用范围",
     "is about another bundle or revision": "针对另一个证据包或代码版本",

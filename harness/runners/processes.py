@@ -23,6 +23,7 @@ KIB = 1 << 10
 STATUS = Path("/proc/self/status")
 HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOG_TAIL_LINES, LOG_LONGEST = 25, 200
+LOG_BYTES = 1 << 20  # of the end of a log: no one knows how much a run printed
 
 
 def own_code() -> dict[str, str]:
@@ -100,5 +101,11 @@ def log_error(path: Path) -> str:
 
 def _end(path: Path) -> tuple[list[str], list[int]]:
     """The end of a log, and which of its lines name an error."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LONGEST:] if path.is_file() else []
+    lines = _last(path).decode("utf-8", errors="replace").splitlines()[-LOG_LONGEST:] if path.is_file() else []
     return lines, [number for number, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
+
+
+def _last(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_BYTES))
+        return file.read(LOG_BYTES)

@@ -178,13 +178,3 @@ def _children() -> set[int]:
         with contextlib.suppress(OSError):
             found |= set(map(int, path.read_text().split()))
     return found
-
-
-def only_plain(directory: Path) -> None:
-    """Removes what is neither a file nor a directory from the directory of a run that has ended. A link that a run
-    left would lead a later writer or reader elsewhere, and a pipe would hold it up for ever."""
-    for root, directories, files in os.walk(directory):
-        for name in (*directories, *files):
-            path = Path(root, name)
-            if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                path.unlink(missing_ok=True)

@@ -22,9 +22,10 @@ from harness.evidence.bundle import read_run
 from harness.runners import cores, devices
 from harness.runners.executor import Listener
 from harness.runners.job import Job
+from harness.runners.left import JOB, tidy, trace_of
 from harness.runners.processes import log_tail
 from harness.runners.profile import ASCEND, CPU
-from harness.runners.protection import KEPT_TENSORS, Guard, only_plain, weakest_of
+from harness.runners.protection import KEPT_TENSORS, Guard, weakest_of
 from harness.runners.resuming import CHECKPOINT, resume_step
 from harness.runners.starting import Process, Start
 from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
@@ -32,7 +33,6 @@ from harness.runs.trace import ENDED, Protection, RunOutcome, Scored, Status, Tr
 
 READ_SECONDS = 1.0
 TERMINATE_SECONDS = 2.0
-JOB = "job.json"  # for the process; it names paths of this machine, so it is gone when the process is
 
 
 @dataclass
@@ -159,7 +159,7 @@ def _size(path: Path) -> int:
 
 
 def _judge_end(one: Running) -> None:
-    trace = _try_read(one.directory / TRACE)
+    trace, why = trace_of(one.directory, one.job)
     code = one.process.returncode
     assert code is not None, "it has ended"
     if code == 0 and trace is not None and trace.footer is not None:
@@ -169,7 +169,7 @@ def _judge_end(one: Running) -> None:
         return
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     where = f"after step {one.last_step} of {one.job.steps}" if one.last_step else "before its first step"
-    record(one, "crashed", f"{how} {where}")
+    record(one, "crashed", f"{how} {where}" + f"; {why}" * bool(why))
 
 
 def _put_tensors(one: Running) -> None:
@@ -224,7 +224,7 @@ def end(one: Running) -> None:
     one.log.close()
     cores.release(one.job.cores)
     devices.release(one.job.devices)
-    only_plain(one.directory)
+    tidy(one.directory)
     (one.directory / JOB).unlink(missing_ok=True)
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from harness.base.digest import canonical_json
 from harness.base.errors import EvidenceError
 from harness.base.numbers import decode_number
 from harness.base.records import LATER, encode_json, field_names, read_bytes
@@ -325,9 +326,13 @@ def read_trace(path: Path) -> Trace:
 
 def _parse(line: bytes, where: str) -> Any:
     try:
-        return json.loads(line)
+        value = json.loads(line)
+        same = canonical_json(value).encode() == line
     except (ValueError, RecursionError):
         raise EvidenceError(f"{where}: not JSON. The trace was truncated or edited.") from None
+    if not same:  # a key that is given twice is read as one of both, and not by every reader as the same
+        raise EvidenceError(f"{where}: not in canonical form. The trace was edited.")
+    return value
 
 
 def _check_order(trace: Trace, path: Path) -> None:

@@ -95,13 +95,12 @@ def example_step(run: str, number: int, steps: int) -> Step:
         aside = 1 + 2e-7
     if run.startswith("floor"):
         aside = 1 + 4e-7 * math.sin(3.3 * number + int(run.rpartition("-")[2]))
-    rate = 0.0 if run.endswith("lr0") else 1e-4 * min(1.0, (number - 1) / 10)
     return Step(
         step=number,
         loss=loss * aside,
         grad_norm=norm * (1 + 3 * (aside - 1)),
-        learning_rate=rate,
-        tokens=256,
+        learning_rate=invented_rate(run, number),
+        tokens=INVENTED_TOKENS,
         batch=invented(number),
     )
 
@@ -174,11 +173,27 @@ def example_batches(case: Case) -> Tensors:
     return {"tokens": tokens, "loss_mask": np.ones((*shape[:-1], shape[-1] - 1), np.uint8)}
 
 
-def fed(line: Any, number: int, digests: Sequence[str]) -> Any:
-    """A step with the digest of its batch in place of the one that an example invents."""
-    if not isinstance(line, Step) or line.batch != invented(number):
+def fed(line: Any, run: str, number: int, case: Case, digests: Sequence[str]) -> Any:
+    """A step with what follows from its case, in place of what an example invents: the digest of its batch, its rate
+    and its target tokens."""
+    if not isinstance(line, Step):
         return line
-    return dataclasses.replace(line, batch=digests[number - 1])
+    rate = 0.0 if run.endswith("lr0") else case.lr_schedule.over(case.training.steps).learning_rate(number)
+    follows = {
+        "batch": (invented(number), digests[number - 1]),
+        "learning_rate": (invented_rate(run, number), rate),
+        "tokens": (INVENTED_TOKENS, case.data.global_batch_size * case.data.seq_length),
+    }
+    return dataclasses.replace(
+        line, **{name: real for name, (made_up, real) in follows.items() if getattr(line, name) == made_up}
+    )
+
+
+INVENTED_TOKENS = 256
+
+
+def invented_rate(run: str, number: int) -> float:
+    return 0.0 if run.endswith("lr0") else 1e-4 * min(1.0, (number - 1) / 10)
 
 
 def invented(number: int) -> str:
@@ -325,7 +340,7 @@ def _write_run(directory: Path, made: _Made, run: str, outcome: RunOutcome | Non
     header = made.header_of(directory, run, side, arm)
     with TraceWriter.create(path / TRACE, header) as writer, (path / TIMING).open("w") as timing:
         for number in range(1, steps + 1):
-            line = fed(made.change(run, made.line(run, arm, number, left)), number, made.fed)
+            line = fed(made.change(run, made.line(run, arm, number, left)), run, number, made.case, made.fed)
             if line is None:
                 ended = False
                 break

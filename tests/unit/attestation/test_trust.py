@@ -144,6 +144,35 @@ def test_one_name_in_two_spellings_is_not_two_people(office: Path, other: str) -
     assert "are one name, written differently" in message
 
 
+ALIKE = {
+    "a Cyrillic letter": "D\u0430na",
+    "a Greek letter": "Dan\u03b1",
+    "a variation selector": "Dana\ufe0f",
+    "a joiner that shows nothing": "Da\u034fna",
+    "a Hangul filler": "Da\u3164na",
+    "an accent": "Dan\u00e1",
+    "an accent of its own": "Dana\u0301",
+}
+
+
+@pytest.mark.parametrize("other", ALIKE.values(), ids=ALIKE)
+def test_a_name_that_a_reader_takes_for_another_one_is_not_a_second_person(office: Path, other: str) -> None:
+    message = untrusted(office, [entry("li", person="Dana"), entry("wu", person=other)])
+    assert "are one name, written differently" in message
+
+
+@pytest.mark.parametrize("pair", [("Daniel", "DanieI"), ("Iris", "lris"), ("Olga", "0lga")])
+def test_letters_and_digits_that_look_alike_are_one(office: Path, pair: tuple[str, str]) -> None:
+    message = untrusted(office, [entry("li", person=pair[0]), entry("wu", person=pair[1])])
+    assert "are one name, written differently" in message
+
+
+@pytest.mark.parametrize("pair", ["Kai Kal", "\u738b\u4f1f \u738b\u4f26", "\u0930\u093e\u092e \u0930\u092e"])
+def test_names_that_differ_to_a_reader_are_two_people(office: Path, pair: str) -> None:
+    one, other = pair.split()
+    assert len(trusted(office, [entry("li", person=one), entry("wu", person=other)]).keys) == 2
+
+
 def test_a_name_may_have_several_keys(office: Path) -> None:
     assert len(trusted(office, [entry("li"), entry("wu", person="li")]).keys) == 2
 

@@ -150,6 +150,20 @@ def test_no_variable_hides_a_change(root: Path, tmp_path: Path, monkeypatch: pyt
     assert found(root) == State(revision=revision, dirty=True)
 
 
+@pytest.mark.parametrize("what", ["tree", "commit"])
+def test_an_object_that_has_other_content_than_its_name_says_leaves_nothing_committed(root: Path, what: str) -> None:
+    before = git(root, "rev-parse", "HEAD:harness" if what == "tree" else "HEAD")
+    (root / "harness" / "a.py").write_text(CHANGED)
+    git(root, "add", ".")
+    whole = git(root, "write-tree")
+    after = git(root, "rev-parse", f"{whole}:harness") if what == "tree" else git(root, "commit-tree", whole, "-m", "x")
+    git(root, "read-tree", "HEAD")
+    forged, other = (root / ".git" / "objects" / name[:2] / name[2:] for name in (before, after))
+    forged.chmod(0o644)
+    forged.write_bytes(other.read_bytes())
+    assert found(root).dirty or found(root).revision is None
+
+
 def test_another_git_first_on_the_path_is_not_asked(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,7 +117,7 @@ def emptied(scene: Scene) -> None:
 def digit(forge: bool) -> Fooling:
     def spoil(scene: Scene) -> None:
         path = scene.first / "runs" / "subject-1" / "trace.jsonl"
-        path.write_bytes(path.read_bytes().replace(b'"tokens":256', b'"tokens":257', 1))
+        path.write_bytes(path.read_bytes().replace(b'"tokens":', b'"tokens":9', 1))
         if forge:
             scene.forge()
 
@@ -213,6 +213,27 @@ def aside(run: str, step: Step) -> Step:
     return dataclasses.replace(step, loss=step.loss * (1 + 1e-8)) if run.startswith("subject") else step
 
 
+def at_other_rates(times: float, side: str = "") -> Callable[[str, Step], Step]:
+    """The runs of a side, or all, at a multiple of the case's rate."""
+
+    def change(run: str, step: Step) -> Step:
+        return dataclasses.replace(step, learning_rate=step.learning_rate * times) if run.startswith(side) else step
+
+    return change
+
+
+def uncounted(run: str, step: Step) -> Step:
+    return dataclasses.replace(step, tokens=1) if run.startswith("subject") else step
+
+
+def as_the_reference(run: str, step: Step) -> Step:
+    """A subject whose every number has the reference's bits."""
+    if not run.startswith("subject"):
+        return step
+    reference = example_step("reference-1", step.step, CASE.training.steps)
+    return dataclasses.replace(step, loss=reference.loss, grad_norm=reference.grad_norm)
+
+
 def flat(run: str, step: Step) -> Step:
     return dataclasses.replace(step, loss=4 + 0.01 * math.sin(step.step))
 
@@ -277,7 +298,7 @@ FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
     "a short run whose end was moved": (
         lines_of("subject-1", lambda ls: [*ls[:901], ls[-1].replace(b'"last_step":1000', b'"last_step":900')]), NONE),
     "an edited digit with a digest that fits": (
-        lines_of("subject-1", lambda ls: [*ls[:5], ls[5].replace(b":256", b":257"), *ls[6:]]), UNTESTED),
+        lines_of("subject-1", lambda ls: [*ls[:5], ls[5].replace(b'"tokens":', b'"tokens":9'), *ls[6:]]), UNTESTED),
     "a header that asks for fewer steps": (
         lines_of("subject-1", lambda ls: [ls[0].replace(b'"steps":1000', b'"steps":999'), *ls[1:-2], ls[-1]]), REFUSED),
     "a short run of a shorter case": (again(case=SHORT), PRELIMINARY),
@@ -305,7 +326,28 @@ FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
         header_of("subject-1", lambda h: {"alignment": {**h.alignment, "model.rope_theta": 1e4}}), UNTESTED),
     "a configuration that is not stated": (header_of("subject-1", lambda h: {"alignment": {}}), UNTESTED),
     "a wrong learning rate in one step": (at_step("subject-1", 600, learning_rate=2e-4), UNTESTED),
-    "a token count that is off by one": (at_step("subject-1", 600, tokens=257), UNTESTED),
+    "a token count that is off by one": (at_step("subject-1", 600, tokens=33), UNTESTED),
+    "rates of both sides that are not the case's": (again(change=at_other_rates(3.0)), UNTESTED),
+    "both sides at rate 0": (again(change=at_other_rates(0.0)), UNTESTED),
+    "a rate in the runs that have none": (
+        again(change=lambda r, s: dataclasses.replace(s, learning_rate=1e-4) if r.endswith("lr0") else s), UNTESTED),
+    "a token count that both sides have and the masks do not": (
+        again(change=lambda r, s: dataclasses.replace(s, tokens=1)), UNTESTED),
+    "the reference's numbers as the subject's": (again(change=as_the_reference), PRELIMINARY),
+    "another runner in one run of a side": (header_of("subject-2", lambda h: {"runner": "elsewhere:Subject"}), REFUSED),
+    "the shipped subject for the probe alone": (
+        again(header=lambda h: dataclasses.replace(h, runner="elsewhere:Subject")
+              if h.side == "subject" and h.arm != "probe" else h), REFUSED),
+    "a runner of one's own that states the name of the shipped one": (
+        again(source={"runners": {"mine.py:Mine": "e" * 64}}), REFUSED),
+    "a run of the harness that calls itself collected": (
+        header_of("subject-1", lambda h: {"provenance": {**h.provenance, "collected": {"omitted": ["grad_norm"]}}}),
+        REFUSED),
+    "a number that is given twice in a step": (
+        lines_of("subject-1", lambda ls: [*ls[:5], ls[5].replace(b'"loss":', b'"loss":9,"loss":'), *ls[6:]]), REFUSED),
+    "a step in another form": (
+        lines_of("subject-1", lambda ls: [*ls[:5], ls[5].replace(b'"loss":', b'"loss": '), *ls[6:]]), REFUSED),
+    "a line end of another system": (lines_of("subject-1", lambda ls: [ls[0][:-1] + b"\r\n", *ls[1:]]), REFUSED),
     "a loss that rises": (again(change=lambda r, s: dataclasses.replace(s, loss=1 + s.step / 100)), UNTESTED),
     "a loss that stays flat": (again(change=flat), UNTESTED),
     "a spike": (at_step("", 700, loss=40.0), UNTESTED),
@@ -327,7 +369,10 @@ FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
     "a dirty tree": (again(source={"dirty": True}), PRELIMINARY),
     "no checkout": (again(source={"revision": None}), PRELIMINARY),
     "a CPU shown as an NPU": (
-        statement(lambda s: (edit_json(s.first / "environment.json", on_an_npu), s.forge())), PRELIMINARY),
+        statement(lambda s: (edit_json(s.first / "environment.json", on_an_npu), s.forge())), REFUSED),
+    "an NPU without a chip, signed by everybody": (again(environment={"device": "Ascend"}), REFUSED),
+    "an NPU with a chip that is none": (
+        again(environment={"device": "Ascend", "machine": {"ascend": {"soc": "x86"}}}), REFUSED),
     "a run dated later than it was": (
         statement(lambda s: (edit_json(s.first / "run.json", lambda r: r.update(SECOND)), s.forge())), PRELIMINARY),
     "a symbolic link": (statement(link), REFUSED),
@@ -389,6 +434,14 @@ FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
     "a waiver of the steps that are missing": (
         lambda s: (waived(s, case=SHORT), second_made(case=SHORT)(s)), VALIDATED),
     "a waiver of convergence": (lambda s: waived(s, change=flat), UNTESTED),
+    "a waiver of the learning rate": (lambda s: waived(s, change=at_other_rates(2.0, "subject")), UNTESTED),
+    "a waiver of the token counts": (lambda s: waived(s, change=uncounted), UNTESTED),
+    "a waiver of the weights": (
+        lambda s: waived(s, header=lambda h: dataclasses.replace(h, initial=dict.fromkeys(h.initial, "0" * 64))
+                         if h.side == "subject" else h), UNTESTED),
+    "a waiver of the configuration": (
+        lambda s: waived(s, header=lambda h: dataclasses.replace(h, alignment={}) if h.side == "subject" else h),
+        UNTESTED),
     "a waiver that ended": (lambda s: waived(s, until="2026-02-06"), UNTESTED),
     "a waiver by the team that accepts": (lambda s: waived(s, by="li"), UNTESTED),
     "a waiver by the developer with another key": (waived_by_her_other_key, UNTESTED),

@@ -16,8 +16,7 @@ from harness.base.records import write_json
 from harness.cases.runs_of_a_case import REQUIRED_RUNS
 from harness.certify import case_options, flow
 from harness.certify.flow import prepare
-from harness.certify.jobs import job
-from harness.cli.options import protection_of
+from harness.certify.jobs import job, protection_of
 from harness.evidence import protection_of_runs
 from harness.evidence.bundle import read_run
 from harness.runners.job import Job

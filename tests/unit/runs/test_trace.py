@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.base.digest import canonical_json
 from harness.base.errors import EvidenceError
 from harness.runs.trace import Scored, Step, Trace, TraceHeader, TraceWriter, read_trace
 from tests.support.properties import examples
@@ -47,7 +48,7 @@ def unfinished(path: Path, edit: Callable[[Records], Any]) -> Path:
     """Drops the footer, which would not match after an edit, and edits the header and the steps."""
     records = [json.loads(line) for line in path.read_bytes().splitlines()[:-1]]
     edit(records)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    path.write_text("".join(canonical_json(record) + "\n" for record in records))
     return path
 
 

@@ -10,12 +10,16 @@ from typing import Annotated
 import typer
 
 from harness.attestation import Trust, load_trust
+from harness.base.errors import InputError
 from harness.cli.options import AtOption, JsonOption, TrustOption, moment
 from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_console
 from harness.nightly import CellChange, CellResult, CellState, Night
 from harness.nightly.branch import attach, commit
+from harness.nightly.history import NIGHTS, bundles
 from harness.nightly.matrix import load_matrix
-from harness.nightly.night import NIGHTS, bundles, failing, run_night
+from harness.nightly.night import run_night
+from harness.nightly.parts import gather, read_part
+from harness.nightly.results import failing
 from harness.nightly.summary import headline, summary
 from harness.site import write_site
 
@@ -60,6 +64,14 @@ def site(
 def nightly(
     matrix: Annotated[Path, typer.Argument(help="The cells (YAML): cases, devices, levels, time limits.")],
     history: Annotated[Path, typer.Option(help="Directory of all nights.")] = Path("nightly"),
+    part: Annotated[
+        str | None,
+        typer.Option(help="Run only this share of the cells, K/N such as 2/8; other machines run the others."),
+    ] = None,
+    gathered: Annotated[
+        list[Path] | None,
+        typer.Option("--gather", help="Run nothing: make one night of the histories of parts; give each."),
+    ] = None,
     branch: Annotated[
         str | None,
         typer.Option(help="Keep the history on this git branch, checked out at --history, with one commit per night."),
@@ -71,15 +83,27 @@ def nightly(
     """Run every cell of a matrix, compare with the night before, publish the site, and write a summary in Markdown.
 
     A cell that fails or cannot run is a result, and the night continues. A killed night is resumed where it stopped.
+    Several machines share a night by --part, each with a history of its own, and --gather makes one of it.
     Exit code 0: no cell fails by the matrix's policy. 1: some do. 2: bad input, or another night is running.
     """
     chosen, trusted = load_matrix(matrix), load_trust(trust) if trust else None
+    share = read_part(part) if part is not None else None
+    if share and gathered:
+        raise InputError("--part runs a share of the cells, and --gather runs nothing; give one of them.")
     if branch:
         attach(history, branch)
+    listener = _quiet if as_json else _shown
     try:
-        night = run_night(chosen, matrix.resolve().parent, history, trusted, _quiet if as_json else _shown)
+        if gathered:
+            night = gather(chosen, matrix, history, gathered, trusted, listener)
+        else:
+            night = run_night(chosen, matrix.resolve().parent, history, trusted, listener, share)
     except KeyboardInterrupt:
-        again = shlex.join(["certify", "nightly", str(matrix), "--history", str(history)])
+        words = ["certify", "nightly", str(matrix), "--history", str(history)]
+        words += (
+            ["--part", str(share)] if share else [word for one in gathered or () for word in ("--gather", str(one))]
+        )
+        again = shlex.join(words)
         raise Interrupted(f"Interrupted; finished cells are kept. Resume with: {again}") from None
     bad = failing(night, chosen)
     text = summary(night, bad)

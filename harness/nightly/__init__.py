@@ -75,7 +75,8 @@ class CellResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """A night: its matrix, code and machine, and every finished cell. `ended` is None while it runs."""
+    """A night: its matrix, code and machine, and every finished cell. `ended` is None while it runs. `part` is
+    `K/N` for the share of one machine, whose `total` is that of the share; None for all cells."""
 
     format: str
     name: str
@@ -87,6 +88,7 @@ class Night:
     prerequisites: Mapping[str, tuple[Prerequisite, ...]]
     cells: tuple[CellResult, ...]
     total: int
+    part: str | None = field(default=None, metadata=LATER)
 
 
 def compared(before: Bundle, after: Bundle, required: Level, levels: tuple[Level, Level]) -> tuple[CellChange, str]:

@@ -6,7 +6,6 @@ night is resumed where it stopped.
 
 import contextlib
 import dataclasses
-import math
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,36 +24,32 @@ import yaml
 from harness.attestation import Trust
 from harness.base.errors import CertifyError
 from harness.base.locks import locked
-from harness.base.records import read_record, write_json
+from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.certify import environment
 from harness.certify.baseline import record_command
 from harness.certify.jobs import ALL_SIDES, RECORDED_SIDES, Options
 from harness.certify.prerequisites import Needs, needs, prerequisites, together
 from harness.certify.uv_environments import interpreter_of
-from harness.certify.workspace import unfinished
 from harness.evidence.bundle_files import INPUTS, MANIFEST
-from harness.evidence.diff import diff_bundles
-from harness.evidence.judge import Outcome
-from harness.evidence.protection_of_runs import protection_of
-from harness.levels.certificate import Certificate
-from harness.levels.rule import certify
-from harness.levels.submission import Submission, read_submission
-from harness.levels.verdict_words import conclude
-from harness.nightly import NIGHT_FORMAT, CellChange, CellResult, CellState, Night, compared
-from harness.nightly.causes import CellCause, cause_of_break, cause_of_change
+from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Night
+from harness.nightly.causes import CellCause
+from harness.nightly.history import BUNDLE, CELLS, LOCK, NIGHT, NIGHTS, moment, nights, prune
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
+from harness.nightly.parts import Part
+from harness.nightly.results import compared_with_before, read_result
 from harness.runners.processes import end_with_parent, log_error, own_code
 
-NIGHTS, NIGHT, CELLS, BUNDLE, LOG, LOCK = "nights", "night.json", "cells", "bundle", "log.txt", ".lock"
+LOG = "log.txt"
 INTERRUPT_SECONDS = 30.0
-FAILED = (Outcome.FAIL, Outcome.ERROR)
 
 Listener = Callable[[CellResult], None]
 
 
-def run_night(matrix: Matrix, base: Path, history: Path, trust: Trust | None, listener: Listener) -> Night:
-    """Runs all cells of a matrix that are not finished yet, and compares each with the night before.
+def run_night(
+    matrix: Matrix, base: Path, history: Path, trust: Trust | None, listener: Listener, part: Part | None = None
+) -> Night:
+    """Runs all cells of a matrix, or of a part of it, that are not finished yet; compares each with the night before.
 
     Args:
         matrix: the cells.
@@ -62,74 +57,48 @@ def run_night(matrix: Matrix, base: Path, history: Path, trust: Trust | None, li
         history: where nights are kept; a second night there is an error while this one runs.
         trust: whose signatures count for levels.
         listener: gets every result, also those from before a kill.
+        part: which share of the cells; None is all.
 
     Raises:
-        InputError: a cell's case cannot be used, or another night runs in the history.
+        InputError: a cell's case cannot be used, the part has no cell, or another night runs in the history.
         KeyboardInterrupt: the night was interrupted; the same command resumes it.
     """
-    cases = [case_of(cell, base) for cell in matrix.cells]
+    cells = matrix.cells if part is None else part.cells(matrix)
+    cases = [case_of(cell, base) for cell in cells]
     with locked(history / LOCK, user="nightly", option="--history"):
-        night, place = _started_night(matrix, cases, history, base)
+        night, place = _started_night(matrix, cells, cases, history, base, part)
         earlier = [one for one in nights(history) if one[1].name < night.name and one[1].ended]
-        for cell, case in zip(matrix.cells, cases, strict=True):
+        for cell, case in zip(cells, cases, strict=True):
             name = name_of(cell)
             done = next((one for one in night.cells if one.cell == name), None)
             if done is None:
                 done = _run_cell(matrix, cell, case, night, place, base, trust)
-                done = _with_cause(_with_change(done, place, earlier, trust))
+                done = compared_with_before(done, place, earlier, trust)
                 night = dataclasses.replace(night, cells=(*night.cells, done))
                 write_json(place / NIGHT, night)
             listener(done)
-        night = dataclasses.replace(night, ended=_now())
+        night = dataclasses.replace(night, ended=moment())
         write_json(place / NIGHT, night)
-        _prune(history, matrix.keep)
+        prune(history, matrix.keep)
     return night
 
 
-def nights(history: Path) -> list[tuple[Path, Night]]:
-    """The nights of a history, the oldest first.
-
-    Raises:
-        EvidenceError: the record of one was edited.
-    """
-    found = sorted(path.parent for path in (history / NIGHTS).glob(f"*/{NIGHT}"))
-    return [(path, read_record(Night, path / NIGHT, NIGHT_FORMAT)) for path in found]
-
-
-def bundles(history: Path) -> list[Path]:
-    """Every bundle that a history still has."""
-    return sorted(path.parent for path in (history / NIGHTS).glob(f"*/{CELLS}/*/{BUNDLE}/{MANIFEST}"))
-
-
-def failing(night: Night, matrix: Matrix) -> list[CellResult]:
-    """The cells that make a night fail, by the matrix's policy."""
-    return [cell for cell in night.cells if set(_faults(cell)) & set(matrix.fail_on)]
-
-
-def _faults(cell: CellResult) -> Iterator[str]:
-    if cell.change is CellChange.REGRESSION:
-        yield "regression"
-    if cell.below:
-        yield "below"
-    if cell.state is CellState.BROKEN:
-        yield "broken"
-    if cell.state is CellState.NOT_RUN and not cell.awaits_baseline:
-        yield "not run"
-
-
-def _started_night(matrix: Matrix, cases: Sequence[Case], history: Path, base: Path) -> tuple[Night, Path]:
-    """The unfinished night with this matrix and this code, or a new one."""
+def _started_night(
+    matrix: Matrix, cells: Sequence[Cell], cases: Sequence[Case], history: Path, base: Path, part: Part | None
+) -> tuple[Night, Path]:
+    """The unfinished night with this matrix, part and code, or a new one."""
     source = environment.source()
     # If files differ from the revision, or there is none, only their digest identifies the code.
     committed = source.revision is not None and not source.dirty
     revision = source.state if committed else f"{source.state} ({source.sha256[:12]})"
     for place, night in nights(history)[-1:]:
-        if night.ended is None and (night.matrix, night.revision) == (matrix.digest(), revision):
+        same = (night.matrix, night.revision, night.part) == (matrix.digest(), revision, str(part) if part else None)
+        if night.ended is None and same:
             return night, place
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}"
     needed = defaultdict[str, list[Needs]](list)
-    for cell, case in zip(matrix.cells, cases, strict=True):
+    for cell, case in zip(cells, cases, strict=True):
         options = _options(cell, history, base)
         found = needs(case, options, options.sides)
         # What an environment has that uv makes later is checked by the run itself.
@@ -140,12 +109,13 @@ def _started_night(matrix: Matrix, cases: Sequence[Case], history: Path, base: P
         name=name,
         matrix=matrix.digest(),
         revision=revision,
-        started=_now(),
+        started=moment(),
         ended=None,
         host=socket.gethostname(),
         prerequisites={device: prerequisites(together(every)) for device, every in needed.items()},
         cells=(),
-        total=len(matrix.cells),
+        total=len(cells),
+        part=str(part) if part else None,
     )
     write_json(place / NIGHT, night)
     return night, place
@@ -218,11 +188,7 @@ def _run_cell(
         error = log_error(directory / LOG).strip().splitlines()
         reason = error[-1] if error else f"exit code {code}, without a message"
         return dataclasses.replace(result, state=CellState.BROKEN, reason=reason)
-    try:
-        submission = read_submission(directory / BUNDLE, trust, now := datetime.now(UTC))
-    except CertifyError as error:
-        return dataclasses.replace(result, state=CellState.BROKEN, reason=str(error))
-    return _judged(result, submission, certify(submission, now), place)
+    return read_result(result, directory, place, trust)
 
 
 def _no_baseline(cell: Cell, case: Case, described: Path, base: Path) -> str | None:
@@ -238,54 +204,6 @@ def _no_baseline(cell: Cell, case: Case, described: Path, base: Path) -> str | N
         case.name, directory, replace=False, file=None if own else described.absolute(), more=runners
     )
     return f"there is no baseline {directory / case.name}. Where the reference can run, record it: {command}"
-
-
-def _judged(result: CellResult, submission: Submission, certificate: Certificate, place: Path) -> CellResult:
-    bundle, conclusion = submission.bundle, conclude(submission.bundle, certificate)
-    closest = conclusion.closest
-    return dataclasses.replace(
-        result,
-        state=CellState.BROKEN if unfinished(bundle.path) else CellState.JUDGED,
-        reason="; ".join(f"{name}: {text}" for name, text in conclusion.broken.items()) or conclusion.sentence,
-        bundle=bundle.path.relative_to(place).as_posix(),
-        digest=bundle.digest,
-        level=certificate.level,
-        worst=round(closest.used, 6) if closest and math.isfinite(closest.used) else None,
-        worst_criterion=closest.criterion if closest else None,
-        protection=protection_of(bundle) or "not recorded",
-        failing=tuple(f"{outcome}: {text}" for outcome, text in conclusion.findings if outcome in FAILED),
-    )
-
-
-def _with_change(
-    result: CellResult, place: Path, earlier: Sequence[tuple[Path, Night]], trust: Trust | None
-) -> CellResult:
-    """The result of a cell with its change since the last night that has a bundle of it."""
-    if result.bundle is None:
-        return dataclasses.replace(result, change=CellChange.NOT_RUN, why=result.reason)
-    for directory, night in reversed(earlier):
-        before = next((one for one in night.cells if one.cell == result.cell and one.bundle), None)
-        if before is None or before.bundle is None or not (directory / before.bundle / MANIFEST).is_file():
-            continue
-        now = datetime.now(UTC)
-        try:
-            pair = [read_submission(path, trust, now) for path in (directory / before.bundle, place / result.bundle)]
-        except CertifyError as error:
-            why = f"the bundle of {night.name} cannot be compared with: {error}"
-            return dataclasses.replace(result, change=CellChange.NEW, why=why)
-        first, second = (certify(one, now).level for one in pair)
-        change, why = compared(pair[0].bundle, pair[1].bundle, result.required, (first, second))
-        cause = cause_of_change(diff_bundles(*(one.bundle for one in pair))) if change is CellChange.REGRESSION else ""
-        return dataclasses.replace(result, change=change, against=night.name, why=why, cause=cause)
-    return dataclasses.replace(result, change=CellChange.NEW, why="no earlier night has a bundle of this cell")
-
-
-def _with_cause(result: CellResult) -> CellResult:
-    """The result with the cause of a run that broke, and of a level that is too low from the first night on."""
-    if result.cause or not (result.state is CellState.BROKEN or result.below):
-        return result
-    cause = cause_of_break(result.reason) if result.state is CellState.BROKEN else CellCause.UNKNOWN
-    return dataclasses.replace(result, cause=cause)
 
 
 def _command(cell: Cell, described: Path, directory: Path, base: Path, pythons: Mapping[str, Path]) -> list[str]:
@@ -332,13 +250,3 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _prune(history: Path, keep: int) -> None:
-    """Deletes the bundles of old nights; their results stay."""
-    for place, _ in nights(history)[:-keep]:
-        shutil.rmtree(place / CELLS, ignore_errors=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

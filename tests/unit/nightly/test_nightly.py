@@ -23,8 +23,8 @@ from harness.base.errors import InputError
 from harness.certify import environment
 from harness.levels.certificate import Level
 from harness.nightly import CellChange, compared
+from harness.nightly.history import nights
 from harness.nightly.matrix import load_matrix
-from harness.nightly.night import nights
 from harness.runners.registry import needs_of
 from harness.runs.trace import Scored, TraceHeader
 from tests.support.bundles import write_example

@@ -226,8 +226,8 @@ def uncounted(run: str, step: Step) -> Step:
 
 
 def as_the_reference(run: str, step: Step) -> Step:
-    """A subject whose every number has the reference's bits."""
-    if not run.startswith("subject"):
+    """A subject that trains with the reference's bits in every number."""
+    if run not in ("subject-1", "subject-2", "subject-resumed"):
         return step
     reference = example_step("reference-1", step.step, CASE.training.steps)
     return dataclasses.replace(step, loss=reference.loss, grad_norm=reference.grad_norm)

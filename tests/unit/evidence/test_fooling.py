@@ -370,6 +370,7 @@ FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
     "a CPU shown as an NPU": (
         statement(lambda s: (edit_json(s.first / "environment.json", on_an_npu), s.forge())), REFUSED),
     "an NPU without a chip, signed by everybody": (again(environment={"device": "Ascend"}), REFUSED),
+    "a device whose name looks like an NPU": (again(environment={"device": "\u0410scend"}), REFUSED),
     "an NPU with a chip that is none": (
         again(environment={"device": "Ascend", "machine": {"ascend": {"soc": "x86"}}}), REFUSED),
     "a run dated later than it was": (

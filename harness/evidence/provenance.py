@@ -21,6 +21,8 @@ from harness.runs.inputs import Inputs
 
 SOURCE, ENVIRONMENT, START = "source.json", "environment.json", "start.json"
 NPU = "Ascend"
+# Of a run of the harness, and of trainers that are collected. A name that only looks like one of them is none.
+DEVICES = ("CPU", NPU, "CUDA", "GPU", "mps", "xpu", "hpu")
 CHIP = re.compile(r"(Ascend)?\d{3}\w*")  # 910B3, 310P3, Ascend910_9382
 NO_CHIP = "no run on an NPU can be made there. 'npu-smi info' has to name one chip."
 BASELINE, BASELINE_FORMAT = "baseline.json", "certify-baseline/1"
@@ -149,9 +151,11 @@ def read_environment(path: Path) -> Environment:
     """The environment of the runs.
 
     Raises:
-        EvidenceError: it is missing, its content is not valid, or it states an NPU and no chip.
+        EvidenceError: it is missing, its content is not valid, or it states an unknown device, or an NPU and no chip.
     """
     environment: Environment = parse(Environment, read_json(path), path)
+    if environment.device not in DEVICES:
+        raise EvidenceError(f"{path} states the device {environment.device!r}, which is none of {', '.join(DEVICES)}.")
     if environment.device == NPU and not chip_of(environment.machine):
         raise EvidenceError(
             f"{path} states the device {NPU}, and its machine has no chip that the driver named: {NO_CHIP}"

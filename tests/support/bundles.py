@@ -178,10 +178,9 @@ def fed(line: Any, run: str, number: int, case: Case, digests: Sequence[str]) ->
     and its target tokens."""
     if not isinstance(line, Step):
         return line
-    rate = 0.0 if run.endswith("lr0") else case.lr_schedule.over(case.training.steps).learning_rate(number)
     follows = {
         "batch": (invented(number), digests[number - 1]),
-        "learning_rate": (invented_rate(run, number), rate),
+        "learning_rate": (invented_rate(run, number), rate_of(case, run, number)),
         "tokens": (INVENTED_TOKENS, case.data.global_batch_size * case.data.seq_length),
     }
     return dataclasses.replace(
@@ -190,6 +189,11 @@ def fed(line: Any, run: str, number: int, case: Case, digests: Sequence[str]) ->
 
 
 INVENTED_TOKENS = 256
+
+
+def rate_of(case: Case, run: str, number: int) -> float:
+    """The rate of a step as its case has it."""
+    return 0.0 if run.endswith("lr0") else case.lr_schedule.over(case.training.steps).learning_rate(number)
 
 
 def invented_rate(run: str, number: int) -> float:

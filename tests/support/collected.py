@@ -23,7 +23,7 @@ from harness.runners.job import Job
 from harness.runs.files import OUTCOME, TRACE
 from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, read_tensors, read_weights
 from harness.runs.trace import RunOutcome, Step, TraceHeader, TraceWriter
-from tests.support.bundles import ENVIRONMENT, example_step
+from tests.support.bundles import ENVIRONMENT, example_step, invented_rate, rate_of
 from tests.support.examples import shorter
 
 Array = npt.NDArray[Any]
@@ -104,6 +104,8 @@ def _train(directory: Path, how: Trainer, rank: int, after: int) -> None:
         taken = how.change(example_step(how.run, number, how.length or how.steps))
         if taken is None:
             return
+        if taken.learning_rate == invented_rate(how.run, number):
+            taken = dataclasses.replace(taken, learning_rate=rate_of(inputs.case, how.run, number))
         if "batches" not in how.omitted:
             collector.micro_batch(tokens, inputs.mask[number - 1][shares[rank]])
         norm = None if "grad_norm" in how.omitted else taken.grad_norm
@@ -152,6 +154,7 @@ def _run_of(job: Job, case: Case, made: Path) -> None:
             step = example_step(job.run, number, case.training.steps_of(job.arm))
             batch = digest_tensors({"tokens": inputs.tokens[number - 1], "loss_mask": inputs.mask[number - 1]})
             tokens = int(inputs.mask[number - 1].sum())
-            writer.append(dataclasses.replace(step, batch=batch, tokens=tokens))
+            rate = rate_of(case, job.run, number)
+            writer.append(dataclasses.replace(step, batch=batch, tokens=tokens, learning_rate=rate))
         writer.finish(digest_each(inputs.weights))
     write_json(place / OUTCOME, RunOutcome(status="completed", last_step=job.steps, detail="all steps"))

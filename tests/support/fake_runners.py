@@ -37,8 +37,8 @@ class Fake:
         self.momentum = 0.0
 
     def rate(self) -> float:
-        warmup = self.case.lr_schedule.warmup_steps
-        return 0.0 if self.zero else self.case.lr_schedule.learning_rate * min(1.0, (self.step - 1) / warmup)
+        schedule = self.case.lr_schedule.over(self.case.training.steps)
+        return 0.0 if self.zero else schedule.learning_rate(self.step)
 
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
         self.step += 1

@@ -64,6 +64,14 @@ def found(directory: Path) -> dict[str, Prerequisite]:
     return {one.name: one for one in prerequisites(needed) if one.name in names}
 
 
+@pytest.mark.parametrize("chip", ["", "x86", "Unknown"])
+def test_a_machine_whose_driver_names_no_chip_makes_no_evidence_of_an_npu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chip: str
+) -> None:
+    set_up(dataclasses.replace(TRAINING_A2, chip=chip), tmp_path, monkeypatch)
+    assert "npu-smi info" in unmet(tmp_path)["chip"].remedy
+
+
 @pytest.mark.usefixtures("machine")
 def test_a_machine_that_has_all_is_ready(tmp_path: Path) -> None:
     assert unmet(tmp_path) == {}

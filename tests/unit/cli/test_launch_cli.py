@@ -119,3 +119,11 @@ def test_the_collector_replaces_the_one_of_the_configuration() -> None:
     given = [{"type": "MFLossMonitor"}, {"type": "CertifyCollector", "directory": "elsewhere", "arm": "lr_zero"}]
     assert with_collector(given, "here") == [given[0], {**given[1], "directory": "here"}]
     assert with_collector([], "here") == [{"type": "CertifyCollector", "directory": "here"}]
+
+
+def test_the_protection_is_taken_and_is_in_the_command_of_every_node(launch: Call) -> None:
+    done = launch("qwen3-tiny-tp2", "--nnodes", 2, "--print", "--protection", "order")
+    lines = [line for line in done.out.splitlines() if line.startswith("certify launch")]
+    assert len(lines) == 2 and all(line.endswith("--protection order") for line in lines)
+    refused = launch("qwen3-tiny-tp2", "--protection", "namespace")
+    assert refused.code == 2 and "none of auto, namespaces, order" in refused.said

@@ -86,7 +86,15 @@ def test_the_example_runner_certifies_a_case_as_it_is_printed(
     (command,) = [block.strip() for language, block in EXAMPLE if block.startswith("certify run")]
     program, verb, *options = shlex.split(command)
     result = caller(capsys, monkeypatch)(
-        verb, "case.yaml", *options, "--reference", f"{FAKES}:Fake", "--oracle", f"{FAKES}:WrongRate", "--out", "bundle"
+        verb,
+        "case.yaml",
+        *options,
+        "--reference",
+        f"{FAKES}:Fake",
+        "--oracle",
+        f"{FAKES}:OneRoundingAside",
+        "--out",
+        "bundle",
     )
 
     assert (program, verb) == ("certify", "run")

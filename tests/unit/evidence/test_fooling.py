@@ -227,8 +227,8 @@ def uncounted(run: str, step: Step) -> Step:
 
 
 def as_the_reference(run: str, step: Step) -> Step:
-    """A subject whose every number has the reference's bits."""
-    if not run.startswith("subject"):
+    """A subject that trains with the reference's bits in every number."""
+    if run not in ("subject-1", "subject-2", "subject-resumed"):
         return step
     reference = example_step("reference-1", step.step, CASE.training.steps)
     return dataclasses.replace(step, loss=reference.loss, grad_norm=reference.grad_norm)
@@ -371,6 +371,7 @@ FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
     "a CPU shown as an NPU": (
         statement(lambda s: (edit_json(s.first / "environment.json", on_an_npu), s.forge())), REFUSED),
     "an NPU without a chip, signed by everybody": (again(environment={"device": "Ascend"}), REFUSED),
+    "a device whose name looks like an NPU": (again(environment={"device": "\u0410scend"}), REFUSED),
     "an NPU with a chip that is none": (
         again(environment={"device": "Ascend", "machine": {"ascend": {"soc": "x86"}}}), REFUSED),
     "a run dated later than it was": (

@@ -88,3 +88,11 @@ def test_a_level_that_does_not_exist_is_refused_before_anything_runs(
     result = pytester.runpytest("--certify-level", "Excellent")
     assert result.ret == pytest.ExitCode.USAGE_ERROR and ran == []
     result.stderr.fnmatch_lines(["*There is no level 'Excellent': choose Released, Validated*"])
+
+
+def test_the_level_none_is_refused_since_no_test_could_fail(
+    pytester: pytest.Pytester, marked: Callable[..., Path], ran: Ran
+) -> None:
+    marked('case="small.yaml"')
+    result = pytester.runpytest("--certify-level", "none")
+    result.stderr.fnmatch_lines(["*level 'none' requires nothing, so no test could fail*"])

@@ -6,6 +6,7 @@ import json
 import marshal
 import os
 import shutil
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -238,3 +239,16 @@ def test_what_python_executes_by_itself_is_stated(tmp_path: Path, monkeypatch: p
     (tmp_path / "usercustomize.py").write_text("x = 1")
     monkeypatch.setitem(sys.modules, "usercustomize", planted)
     assert started_by_site()["usercustomize"] == digest_file(tmp_path / "usercustomize.py")
+
+
+def test_files_that_python_reads_before_a_run_are_stated_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [tmp_path / "one", tmp_path / "other"]
+    for place in places:
+        place.mkdir()
+        (place / "planted.pth").write_text(f"import os; os.environ['PLANTED'] = {place.name!r}")
+    monkeypatch.setattr(site, "getsitepackages", lambda: list(map(str, places)))
+    found = started_by_site()
+    assert found["planted.pth"] == digest_file(places[0] / "planted.pth")
+    assert found["planted.pth (2)"] == digest_file(places[1] / "planted.pth")

@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "run with a corpus that is too short": ([*RUN, "--text", "short.txt", "--out", "new/run"], "short.txt"),
     "run with a corpus that is no text, by default": ([*RUN, "--text", "bytes.txt"], "bytes.txt"),
     "run with no files of Megatron": ([*RUN, "--data", "absent"], "absent"),
-    "run against a baseline that is not there": ([*RUN, "--baseline"], "There is no baseline"),
+    "run against a baseline that is not there": ([*RUN, "--baseline", "absent"], "There is no baseline"),
     "record with an unknown runner": ([*RECORD, "--oracle", "nobody"], NO_RUNNER),
     "record without a corpus": ([*RECORD, "--text", "absent.txt", "--baselines", "new/baselines"], "absent.txt"),
     "record with a corpus that is too short": ([*RECORD, "--text", "short.txt"], "short.txt"),

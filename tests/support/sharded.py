@@ -5,7 +5,6 @@ processes, and writes what the first process has of them. `steps_of` makes those
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import subprocess
@@ -51,7 +50,7 @@ def small_tied_case() -> Case:
 
 def in_bfloat16(case: Case) -> Case:
     """The case with its products in bfloat16, as the shipped case of that precision states it."""
-    return dataclasses.replace(case, precision=load_case("qwen3-tiny-bf16").precision)
+    return case.with_changes(precision=load_case("qwen3-tiny-bf16").record()["precision"])
 
 
 def batches(case: Case) -> Iterator[tuple[Any, Any]]:

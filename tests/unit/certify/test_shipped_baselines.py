@@ -39,7 +39,7 @@ def test_a_shipped_baseline_is_of_the_case_the_format_and_the_code_of_now(name: 
     extract = f"certify baseline extract reports/{name}-cpu --replace --author NAME --reason WHY"
     record = record_command(name, Path("baselines"), replace=True)
     assert found.state is BaselineState.USABLE, (
-        f"{found.detail}\nMake it anew: {record}\nor, of a bundle that was made anew: {extract}"
+        f"{found.detail}\nMake it again: {record}\nor, of a bundle that was made again: {extract}"
     )
 
 

@@ -7,6 +7,7 @@ never ignored. Fields without effect on the model, and fields that are null, are
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -345,7 +346,7 @@ def _field_problem(name: str, kind: Any, value: Any) -> str | None:
         return None if same else f"only {wanted!r} is supported, got {value!r}"
     if not _is_a(kind, value):
         return f"expected {getattr(kind, '__name__', kind)}, got {value!r}"
-    if name in _POSITIVE and not 0 < value < float("inf"):
+    if name in _POSITIVE and not 0 < value <= sys.float_info.max:
         return f"must be positive and finite, got {value!r}"
     return None
 

@@ -4,6 +4,7 @@ One frozen record, or a single error that lists every problem; `config_json` rea
 imported here: a reader of configurations needs none.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -154,7 +155,7 @@ def _field_problem(name: str, kind: Any, value: Any) -> str | None:
         return None if same else f"only {wanted!r} is supported, got {value!r}"
     if not is_a(kind, value):
         return f"expected {getattr(kind, '__name__', kind)}, got {value!r}"
-    if name in _POSITIVE and not 0 < value < float("inf"):
+    if name in _POSITIVE and not 0 < value <= sys.float_info.max:
         return f"must be positive and finite, got {value!r}"
     return None
 

@@ -5,7 +5,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from harness.base.near_names import nearest
@@ -17,9 +17,20 @@ NO_MAPPING = ("model_type", "model_attributes_type", "dataclass_type")
 
 
 class Record(BaseModel):
-    """Frozen; an unknown key is an error, never ignored, and so is a number that is not finite."""
+    """Frozen; an unknown key is an error, never ignored, and so are a number that is not finite, and `yes` for one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_no_booleans(cls, content: Any) -> Any:
+        given = content if isinstance(content, dict) else {}
+        fields = _fields(cls)
+        wrong = [name for name, value in given.items() if isinstance(value, bool) and _a_number(fields.get(name))]
+        if wrong:
+            problems = [Problem(keys=(name,), message=f"expected a number, got {given[name]}") for name in wrong]
+            raise Problems(problems)
+        return content
 
 
 R = TypeVar("R", bound=Record)
@@ -99,6 +110,12 @@ def _fields(kind: Any) -> Mapping[str, Any]:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return typing.get_type_hints(kind)
     return {}
+
+
+def _a_number(annotation: Any) -> bool:
+    """Whether a field takes numbers and no booleans."""
+    inside = set(filter(lambda one: isinstance(one, type), _inside(annotation)))
+    return bool(inside & {int, float}) and bool not in inside
 
 
 def _inside(annotation: Any) -> Iterator[Any]:

@@ -4,6 +4,7 @@ A run can write whatever it likes there. What is no plain file, what has a name 
 directories without end are removed before anything reads or digests them. A trace of another job is none of this run.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ DEEPEST = 32  # directories in one another; honest runs have three
 HOLES = 16  # a file has holes if it states so many times the size that it takes on disk
 READ_WHOLE = (TRACE, TIMING, OUTCOME, JOB)
 FILES = (*READ_WHOLE, LOG, f"{OUTCOME}.part", f"{JOB}.part")  # what a launcher writes and reads there
+MOST_PIECES = 10_000
 BLOCK = 512  # bytes of a block of `st_blocks`, whatever the file system has
 OWN = stat.S_IRUSR | stat.S_IWUSR  # of a file
 
@@ -80,7 +82,22 @@ def _unfit(entry: "os.DirEntry[str]", at_top: bool) -> bool:
         os.chmod(entry.path, stat.S_IMODE(status.st_mode) | OWN)
     if status.st_size <= LARGEST_BYTES:
         return False
-    return (at_top and entry.name in READ_WHOLE) or status.st_blocks * BLOCK < status.st_size // HOLES
+    return (at_top and entry.name in READ_WHOLE) or _of_holes(Path(entry.path), status)
+
+
+def _of_holes(path: Path, status: os.stat_result) -> bool:
+    """Whether a file takes far less than its size. A file system that states no blocks is looked at piece by piece; one
+    that knows no holes has one piece."""
+    least = status.st_size // HOLES
+    if status.st_blocks * BLOCK >= least:
+        return False
+    data, place = 0, 0
+    with path.open("rb") as file, contextlib.suppress(OSError):  # the end of the last piece
+        for _ in range(MOST_PIECES):
+            begin = os.lseek(file.fileno(), place, os.SEEK_DATA)
+            place = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            data += place - begin
+    return data < least
 
 
 def _remove(path: Path, top: Path) -> None:

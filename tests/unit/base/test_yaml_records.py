@@ -131,3 +131,19 @@ def test_no_content_ends_in_anything_but_a_record_or_a_message(whole: Any, secti
             validated(Order, Written(value=value, origin="f"), "order")
         except InputError as error:
             assert str(error).startswith("f is not a valid order (")
+
+
+class Numbers(Record):
+    """A record of numbers, and of one that may also be on or off."""
+
+    rate: float = 1.0
+    steps: int | None = None
+    either: bool | int = False
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "true", "off"])
+@pytest.mark.parametrize("name", ["rate", "steps"])
+def test_a_word_that_yaml_reads_as_a_boolean_is_no_number(word: str, name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: expected a number, got (True|False)"):
+        validated(Numbers, parse_yaml(f"{name}: {word}\n", "file.yaml"), "thing")
+    assert validated(Numbers, parse_yaml(f"either: {word}\nrate: 2\n", "file.yaml"), "thing").rate == 2.0

@@ -147,3 +147,9 @@ def test_configuration_and_schedule_import_no_framework() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["rope_theta", "rms_norm_eps", "initializer_range"])
+def test_a_number_beyond_every_float_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: must be positive and finite"):
+        Qwen3Config(**{**vars(PUBLISHED["0.6B"]), name: 10**400})

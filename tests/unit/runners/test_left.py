@@ -124,6 +124,15 @@ def test_large_files_that_are_really_there_stay(place: Path, monkeypatch: pytest
     assert (place / "tensors.safetensors").stat().st_size == 1 << 16
 
 
+def test_on_a_file_system_that_states_no_blocks_only_holes_go(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(left, "BLOCK", 0)
+    monkeypatch.setattr(left, "LARGEST_BYTES", 1 << 10)
+    (place / "tensors.safetensors").write_bytes(os.urandom(1 << 16))
+    holes("extra.bin")(place)
+    tidy(place)
+    assert plain_files(place) == sorted([*HONEST, "tensors.safetensors"])
+
+
 OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "the shipped runner": ({"runner": "harness.runners.mindspore_subject:MindSporeSubject"}, "the runner harness"),
     "another run": ({"run": "reference-1"}, "the run reference-1"),

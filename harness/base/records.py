@@ -24,6 +24,7 @@ LATER: Mapping[str, bool] = {"later": True}
 # A field of a record that may be not finite.
 Float = Annotated[float, BeforeValidator(decode_number)]
 
+LISTED = 10  # names of files in an error
 LARGEST_BYTES = (
     64 << 20
 )  # of a recorded file that is read whole; the largest of a case of a published size has a few MB
@@ -190,12 +191,17 @@ def check_list(directory: Path, files: Mapping[str, str], found: Sequence[str]) 
     """Checks that a directory has exactly the files of a list of paths and digests.
 
     Raises:
-        EvidenceError: every file that is missing, extra or changed.
+        EvidenceError: files that are missing, extra or changed: of each the first ones and their number.
     """
     missing = sorted(set(files) - set(found))
     extra = sorted(set(found) - set(files))
     changed = [name for name in found if name in files and digest_file(directory / name) != files[name]]
     if missing or extra or changed:
         lists = (("missing", missing), ("extra", extra), ("changed", changed))
-        parts = [f"{what}: {', '.join(names)}" for what, names in lists if names]
+        parts = [f"{what}: {_first(names)}" for what, names in lists if names]
         raise EvidenceError(f"{directory} is not what was recorded. " + "; ".join(parts) + ".")
+
+
+def _first(names: Sequence[str]) -> str:
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,6 +1,7 @@
 """The checkpoints from which a run is resumed: each is complete, or is not named the newest."""
 
 import os
+import shutil
 from pathlib import Path
 
 from harness.base.errors import CertifyError
@@ -13,7 +14,8 @@ CHECKPOINT_STEP = "step.json"
 
 
 def save_checkpoint(runner: Runner, watch: Watch | None, directory: Path, step: int) -> None:
-    """Writes a checkpoint next to the last one, and only then names it the newest."""
+    """Writes a checkpoint next to the last one, names it the newest, and only then removes the others: nothing resumes
+    from them, and each has the size of weights and moments."""
     runner.save(directory / str(step))
     if watch is not None:
         watch.save(directory / str(step))
@@ -27,6 +29,9 @@ def save_checkpoint(runner: Runner, watch: Watch | None, directory: Path, step: 
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, directory / CHECKPOINT_STEP)
+    for other in directory.iterdir():
+        if other.is_dir() and other.name != str(step):
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def resume_step(directory: Path) -> int:

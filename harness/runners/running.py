@@ -28,7 +28,7 @@ from harness.runners.profile import ASCEND, CPU
 from harness.runners.protection import KEPT_TENSORS, Guard, weakest_of
 from harness.runners.resuming import CHECKPOINT, resume_step
 from harness.runners.starting import Process, Start
-from harness.runs.files import LOG, OUTCOME, TIMING, TRACE
+from harness.runs.files import LOG, OUTCOME, RANKS, TIMING, TRACE
 from harness.runs.trace import ENDED, Protection, RunOutcome, Scored, Status, Trace, read_trace
 
 READ_SECONDS = 1.0
@@ -159,6 +159,8 @@ def _size(path: Path) -> int:
 
 
 def _judge_end(one: Running) -> None:
+    for of_a_rank in (one.directory / RANKS).glob(f"*/{CHECKPOINT}"):  # no run of several ranks is resumed
+        shutil.rmtree(of_a_rank, ignore_errors=True)
     trace, why = trace_of(one.directory, one.job)
     code = one.process.returncode
     assert code is not None, "it has ended"

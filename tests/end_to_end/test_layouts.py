@@ -149,6 +149,7 @@ def test_ranks_are_in_the_evidence_and_their_logs_beside_it(bundle: Bundle, on_o
     directory, run = on_one_node
     assert run.trace is not None and run.trace.header.provenance["ranks"] == 2
     assert len(list((directory / "ranks" / "log").glob("worker_*.log"))) == 2
+    assert not list(directory.glob("**/checkpoint")), "a rank's checkpoint has the size of its weights and moments"
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     assert not [name for name in manifest["files"] if "/ranks/" in name]
 

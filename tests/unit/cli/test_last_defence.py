@@ -282,6 +282,18 @@ def test_two_recordings_of_one_case_at_once_are_refused(tmp_path: Path) -> None:
         flow.record(case, options, statement, tmp_path, lambda *_: None, replace=False)
 
 
+def test_of_the_checkpoints_of_a_run_only_the_newest_stays(tmp_path: Path) -> None:
+    class Saving:
+        def save(self, directory: Path) -> None:
+            directory.mkdir(parents=True)
+            (directory / "state").write_bytes(b"state")
+
+    for step in (5, 10, 15):
+        resuming.save_checkpoint(Saving(), None, tmp_path, step)  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["15", "step.json"]
+    assert resuming.resume_step(tmp_path) == 15
+
+
 def test_a_checkpoint_that_is_not_as_it_was_written_begins_its_run_again(tmp_path: Path) -> None:
     class Saving:
         def save(self, directory: Path) -> None:

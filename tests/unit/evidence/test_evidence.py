@@ -356,3 +356,11 @@ def test_a_looser_standard_is_another_bundle(example: Bundle, tmp_path: Path) ->
     standards = (official.model_copy(update={"criteria": (loose, *others)}),)
     bundle = write_example(tmp_path / "b", case=small_case(), standards=standards)
     assert bundle.digest != example.digest
+
+
+def test_an_error_names_the_first_files_that_differ_and_how_many_more(tmp_path: Path) -> None:
+    bundle = write_example(tmp_path / "bundle")
+    for number in range(25):
+        (bundle.path / f"more-{number:02}.txt").write_text("more")
+    with pytest.raises(EvidenceError, match=r"extra: more-00\.txt, .*more-09\.txt and 15 more\.$"):
+        read_bundle(bundle.path)

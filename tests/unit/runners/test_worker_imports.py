@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 ROOMS = {"base", "cases", "runners", "runs"}
 # They start the processes of runs, and import what the command imports.
 BROUGHT = {"annotated_types", "pydantic_core", "typing_extensions", "typing_inspection"}  # by these
-STARTERS = {"__init__", "executor", "launcher", "running", "turns"}
+STARTERS = {"__init__", "executor", "launcher", "left", "running", "turns"}
 
 
 def contract() -> dict[str, Any]:

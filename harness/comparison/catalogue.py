@@ -195,7 +195,10 @@ def _of_every_task() -> Iterator[Kind]:
     batches: Places = {**STEPS, "inference": "document"}
     yield from _each("runs.missing_steps", COUNT, runs, "Runs", "Missing and unexpected steps or outputs of the run.")
     yield from _each("runs.non_finite", FLAG, runs, "Runs", "The run recorded a number that is not finite.")
-    inputs = "Digests of case, weights and batches that the run states and that are not the case's."
+    inputs = (
+        "Digests of case, weights and batches that the run states and that are not the case's; for training also its "
+        "steps whose learning rate or target tokens are not the case's."
+    )
     yield from _each("runs.foreign_inputs", COUNT, runs, "Alignment", inputs)
     initial = "An initial weight in the first run of SIDE, and in the case."
     yield from _each("SIDE.initial.differs", DIFFERS, tensors, "Alignment", initial, EACH_SIDE, known_at=0)

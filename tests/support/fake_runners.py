@@ -200,6 +200,13 @@ class OneRoundingAside(Fake):
         return dataclasses.replace(numbers, loss=math.nextafter(numbers.loss, math.inf))
 
 
+class TwoRoundingsAside(Fake):
+    """A subject that differs from `Fake` and from `OneRoundingAside`, as two frameworks always do."""
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        return dataclasses.replace(numbers, loss=math.nextafter(math.nextafter(numbers.loss, math.inf), math.inf))
+
+
 class WrongRate(Fake):
     """One step with another learning rate."""
 

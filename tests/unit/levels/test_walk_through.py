@@ -19,8 +19,8 @@ from tests.support.examples import FAKES, ROOT, TEXT, small_case
 from tests.support.walk_through import TRUST, commands, moved
 
 pytestmark = pytest.mark.usefixtures("forked_runs")
-# In place of the shipped ones. An oracle never has the same bits.
-RUNNERS = {"subject": f"{FAKES}:Fake", "reference": f"{FAKES}:Fake", "oracle": f"{FAKES}:OneRoundingAside"}
+# In place of the shipped ones. No two sides ever have the same bits.
+RUNNERS = {"subject": f"{FAKES}:TwoRoundingsAside", "reference": f"{FAKES}:Fake", "oracle": f"{FAKES}:OneRoundingAside"}
 CHOSEN = [word for side, runner in RUNNERS.items() for word in (f"--{side}", runner)]
 
 

@@ -41,6 +41,9 @@ CRITERIA: Mapping[str, str] = {
     "What two correct implementations keep with bfloat16 matrix products, learning rate at most 1e-4": (
         "两个正确实现在 bfloat16 矩阵乘下所能保持的精度,学习率不超过 1e-4"
     ),
+    "What two correct implementations keep over 1000 steps with bfloat16 matrix products, learning rate at most 1e-4": (
+        "两个正确实现在 bfloat16 矩阵乘下、1000 步之内所能保持的精度,学习率不超过 1e-4"
+    ),
     "What two correct implementations keep of a first gradient and of updates with bfloat16 matrix products": (
         "两个正确实现在 bfloat16 矩阵乘下首步梯度与更新所能保持的精度"
     ),

@@ -5,7 +5,7 @@ import pytest
 from harness.levels.rule import Level
 from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Night
 from harness.nightly.matrix import Matrix
-from harness.nightly.night import failing
+from harness.nightly.results import failing
 from harness.nightly.summary import headline, summary
 
 

@@ -286,7 +286,6 @@ def _on_npu(**chip: str) -> Any:
     [
         (_on_npu(soc="910B3"), "mindformers", True),
         (_on_npu(soc="910B3"), "own", False),
-        (_on_npu(), "mindformers", False),
         ({}, "mindformers", False),
     ],
 )

@@ -39,7 +39,7 @@ from harness.standards import Standard
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class GivenRun:
     """A collected run that was given: its directory, the trace in it, and what else it left."""
 
     directory: Path
@@ -82,7 +82,7 @@ def judge_collected(
     return submission.bundle, certificate
 
 
-def read_given(directory: Path) -> Given:
+def read_given(directory: Path) -> GivenRun:
     """A collected run, by its directory or its trace.
 
     Raises:
@@ -101,7 +101,7 @@ def read_given(directory: Path) -> Given:
             f"{place / TRACE} is the trace of {trace.header.run}, a run of the harness, and not of a collector. Compare"
             f" it with another one: certify compare {place / TRACE} OTHER"
         )
-    return Given(directory=place, trace=trace, left=read_collected(place, trace))
+    return GivenRun(directory=place, trace=trace, left=read_collected(place, trace))
 
 
 def _collectable(side: Side, arm: Arm) -> tuple[str, ...]:
@@ -109,13 +109,13 @@ def _collectable(side: Side, arm: Arm) -> tuple[str, ...]:
     return tuple(name for name, known in ROLES.items() if known == (side, arm)) if arm in ARMS else ()
 
 
-def assigned(side: Side, runs: Sequence[Given]) -> dict[str, Given]:
+def assigned(side: Side, runs: Sequence[GivenRun]) -> dict[str, GivenRun]:
     """The runs of a side by name: the first that trains, its repeat, and the one with learning rate 0.
 
     Raises:
         InputError: there are more of a kind than the case has, or none that trains.
     """
-    found: dict[str, Given] = {}
+    found: dict[str, GivenRun] = {}
     for one in runs:
         names = _collectable(side, one.trace.header.arm)
         free = next((name for name in names if name not in found), None)
@@ -129,7 +129,7 @@ def assigned(side: Side, runs: Sequence[Given]) -> dict[str, Given]:
     return found
 
 
-def _check_steps(case: Case, given: Mapping[str, Given]) -> None:
+def _check_steps(case: Case, given: Mapping[str, GivenRun]) -> None:
     for name, one in given.items():
         if name == SUBJECT_RESUMED and not one.left.record.resumed_after:
             raise InputError(f"{one.directory} was collected with arm 'resumed', and it was never resumed.")
@@ -151,7 +151,7 @@ def _baseline_of(references: Sequence[Path]) -> Path | None:
 
 
 def _prepare(
-    case: Case, standards: Sequence[Standard], given: Mapping[str, Given], recorded: Path | None, options: Options
+    case: Case, standards: Sequence[Standard], given: Mapping[str, GivenRun], recorded: Path | None, options: Options
 ) -> Case:
     """Everything of the bundle but what is concluded; what makes it resumable comes last, so that an error leaves
     nothing."""
@@ -188,7 +188,7 @@ def _prepare(
     return case
 
 
-def _copy(one: Given, directory: Path) -> None:
+def _copy(one: GivenRun, directory: Path) -> None:
     directory.mkdir(parents=True)
     for name in (TRACE, TIMING, RECORD):
         if (one.directory / name).is_file():
@@ -197,7 +197,7 @@ def _copy(one: Given, directory: Path) -> None:
     write_json(directory / OUTCOME, outcome_of(one))
 
 
-def outcome_of(one: Given) -> RunOutcome:
+def outcome_of(one: GivenRun) -> RunOutcome:
     """How a collected run ended, by its trace."""
     trace, steps = one.trace, len(one.trace.steps)
     taken = f"{steps} of {trace.header.steps} steps"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.stats
 import yaml
 
 from harness.certify import flow
@@ -19,6 +20,9 @@ from harness.levels.submission import Submission
 from tests.support.bundles import Change, unchanged, write_example
 from tests.support.examples import FAKES, ROOT, small_case, text_case
 
+# A session inside this process forgets the modules that it imported first, and parts of NumPy that come with this one
+# cannot be imported twice.
+assert scipy.stats
 FAKE_SIDES = ", ".join(f'{side}="{FAKES}:Fake"' for side in ("subject", "reference", "oracle"))
 Ran = list[dict[str, Any]]
 

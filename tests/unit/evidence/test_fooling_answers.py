@@ -339,7 +339,7 @@ FOOLINGS: dict[str, tuple[Fooling, Level | None]] = {
     "the official standard of training": (
         again(standards=(load_standard("official"), load_standard("strict-inference-fp32"))), NONE),
     "an edited finding": (edited("findings.json", lambda fs: fs[0].update(message="fine")), REFUSED),
-    "a CPU shown as an NPU": (statement(on_an_npu), PRELIMINARY),
+    "a CPU shown as an NPU": (statement(on_an_npu), REFUSED),
     "a second run of a smaller evaluation": (second_made(case=SMALL), VALIDATED),
     "a second run with one other token": (second_made(answers=answered("subject", late_stop)), VALIDATED),
     "a second run that is off in the last place": (second_made(change=nudged), VALIDATED),

@@ -215,7 +215,5 @@ class OptimizerStateLost(MindSporeSubject):
                 overwrite(moment, np.zeros(moment.shape))
 
         def scalars(self, step: int) -> Array:
-            since = max(
-                step - self.restored_at, 1
-            )  # a step is compiled as if it were the first, also after a restoration
+            since = max(step - self.restored_at, 1)  # a step is compiled as if it were the first, also here
             return step_scalars(self.optimizer_config, since, self.learning_rate(step))

@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.base.errors import EvidenceError, InputError, MissingPrerequisite
@@ -348,7 +348,14 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
             f"{options.out} was started with another device, number of threads, machine or set of packages. "
             "Its runs cannot be resumed with these; start again with another --out."
         )
-    if read_source(options.out / SOURCE) != environment.source(_runners(case, options)):
+    then, now = read_source(options.out / SOURCE), environment.source(_runners(case, options))
+    if then.runners != now.runners:
+        raise InputError(
+            f"{options.out} was started with other runners, or their files have changed since: "
+            f"{_named(then.runners)} then, {_named(now.runners)} now. "
+            "Its runs cannot be resumed with these; start again with another --out."
+        )
+    if then != now:
         raise InputError(
             f"The code has changed since {options.out} was started, so its runs cannot be resumed. "
             "Start again with another --out."
@@ -361,6 +368,11 @@ def _resumed(case: Case, options: Options) -> tuple[Case, Inputs]:
     except EvidenceError as error:
         raise InputError(f"{error} Start again with another --out.") from None
     return case, inputs
+
+
+def _named(runners: Mapping[str, str] | None) -> str:
+    """Runners of one's own with the beginning of their files' digests, as text."""
+    return ", ".join(f"{name} ({digest[:12]})" for name, digest in (runners or {}).items()) or "only shipped ones"
 
 
 def pythons_of(options: Options) -> dict[Side, Path]:

@@ -27,6 +27,7 @@ from tests.support.processes import until
 from tests.support.scenes import without_subject
 
 STEPS = 30
+FAULTS = "tests.support.faults"
 MET, NOT_MET, BROKEN, INTERRUPTED = 0, 1, 3, 130
 
 
@@ -129,8 +130,8 @@ def test_a_planted_defect_is_refused_and_its_first_step_named(
     "tests/unit/evidence/test_failing_runs.py::test_not_a_number_is_a_failure"
 )
 def test_a_loss_that_is_not_a_number_is_never_a_pass(clean: Any, case: Path, tmp_path: Path) -> None:
-    out = without_subject(clean[1], tmp_path / "bundle")
-    done = certify("run", case, "--out", out, "--resume", "--subject", "tests.support.faults:NotANumber")
+    out = without_subject(clean[1], tmp_path / "bundle", f"{FAULTS}:NotANumber")
+    done = certify("run", case, "--out", out, "--resume", "--subject", f"{FAULTS}:NotANumber")
     assert done.returncode == NOT_MET, done.stderr
     assert "stopped at step 12, which is not finite" in done.stdout
     assert "Level: No level (Qwen3 tiny by tests.support.faults:NotANumber, training on CPU," in done.stdout
@@ -141,9 +142,9 @@ def test_a_loss_that_is_not_a_number_is_never_a_pass(clean: Any, case: Path, tmp
 def test_a_run_that_hangs_is_ended_and_said_to_hang(clean: Any, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     case = write_case(tmp_path / "case.yaml", "qwen3-tiny-fp32", step_timeout_s=4.0)
-    without_subject(clean[1], out)
+    without_subject(clean[1], out, f"{FAULTS}:Hangs")
     edit_json(out / "case.json", lambda record: record["training"].update(step_timeout_s=4.0))
-    done = certify("run", case, "--out", out, "--resume", "--subject", "tests.support.faults:Hangs")
+    done = certify("run", case, "--out", out, "--resume", "--subject", f"{FAULTS}:Hangs")
     assert done.returncode == BROKEN, done.stdout + done.stderr
     assert "hung: no step within 4 s after step 11" in done.stdout
     assert worker_processes(out) == []
@@ -154,8 +155,8 @@ def test_a_run_that_hangs_is_ended_and_said_to_hang(clean: Any, tmp_path: Path) 
     "tests/model/test_qwen3_training.py::test_resuming_continues_bit_for_bit"
 )
 def test_a_killed_run_goes_on_from_its_checkpoint_with_the_same_bits(clean: Any, case: Path, tmp_path: Path) -> None:
-    out = without_subject(clean[1], tmp_path / "bundle")
-    again = ["run", case, "--out", out, "--resume", "--subject", "tests.support.faults:KilledOnce"]
+    out = without_subject(clean[1], tmp_path / "bundle", f"{FAULTS}:KilledOnce")
+    again = ["run", case, "--out", out, "--resume", "--subject", f"{FAULTS}:KilledOnce"]
     first = certify(*again, MS_KILLED_ONCE=str(tmp_path / "killed"))
     assert first.returncode == BROKEN, first.stdout + first.stderr
     assert "killed by SIGKILL after step 11 of 30" in first.stdout

@@ -4,9 +4,14 @@ import os
 import shutil
 from pathlib import Path
 
+from harness.evidence.provenance import SOURCE
+from harness.runners.registry import digest_of_runner
+from tests.support.bundles import edit_json
 
-def without_subject(finished: Path, out: Path) -> Path:
-    """A directory in which all runs of a finished one are done but the subject's.
+
+def without_subject(finished: Path, out: Path, subject: str | None = None) -> Path:
+    """A directory in which all runs of a finished one are done but the subject's, as if they had been started with this
+    subject.
 
     Files are hard links, so nothing is copied; those in the root are copies, because they are written in place.
     """
@@ -19,4 +24,6 @@ def without_subject(finished: Path, out: Path) -> Path:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             os.link(path, out / name)
     (out / "manifest.json").unlink(missing_ok=True)
+    if subject is not None and (digest := digest_of_runner(subject)) is not None:
+        edit_json(out / SOURCE, lambda record: record.update(runners={subject: digest}))
     return out

@@ -1,5 +1,6 @@
 """The command line: exit codes, messages without tracebacks, and nothing lost."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -373,3 +374,15 @@ def test_resume_on_another_device_or_with_other_threads_is_refused(tmp_path: Pat
     for change in ({"device": "Ascend"}, {"threads": 2}):
         with pytest.raises(InputError, match="another device, number of threads"):
             flow.prepare(case, (), options(out, resume=True, **change))
+
+
+def test_resume_with_another_runner_is_refused_with_the_names_of_both(tmp_path: Path) -> None:
+    from tests.support.examples import options, text_case
+
+    out, case = tmp_path / "out", text_case(tmp_path)
+    mine = tmp_path / "mine.py"
+    mine.write_text("from tests.support.fake_runners import Fake\n\n\nclass Mine(Fake):\n    pass\n")
+    _, inputs = flow.prepare(case, (), options(out))
+    flow.write_json(out / "inputs.json", vars(inputs))
+    with pytest.raises(InputError, match=r"started with other runners.*fake_runners.*then.*mine\.py.*now"):
+        flow.prepare(case, (), dataclasses.replace(options(out, resume=True), subject=f"{mine}:Mine"))

@@ -5,6 +5,7 @@ Names are Hugging Face's on both sides, so a difference is an error that lists m
 
 import errno
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -24,6 +25,8 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _DTYPES: Mapping[str, type[np.generic]] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+LONGEST_HEADER = 100_000_000  # as the library of safetensors has it
 _LFS = b"version https://git-lfs"
 _POINTER = "a Git LFS pointer, not the file; run 'git lfs pull' there"
 _SAVE = "load it with transformers and write it with save_pretrained"
@@ -150,11 +153,15 @@ def _damage(path: Path) -> str | None:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             return f"cut, or no safetensors file: it has {size:,} bytes and no whole header"
+        if length > LONGEST_HEADER:
+            return f"no safetensors file: its header would have {length:,} bytes"
         try:
-            entries = _header(path).values()
+            entries = list(_header(path).values())
             whole = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
             if not all(isinstance(entry["dtype"], str) and _is_shape(entry["shape"]) for entry in entries):
                 raise ValueError
+            if not _follow_each_other(entries):
+                return "no safetensors file: its tensors do not lie one after the other, each as long as its shape"
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             return "no safetensors file: its header cannot be read"
     if size != whole:
@@ -165,12 +172,39 @@ def _damage(path: Path) -> str | None:
 def _header(path: Path) -> dict[str, Any]:
     """What the header states of each tensor."""
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")), object_pairs_hook=_each_once)
     return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        ValueError: it states a name twice, or one that is no text.
+    """
+    for name, _ in pairs:
+        name.encode()
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name is stated twice")
+    return dict(pairs)
+
+
+def _follow_each_other(entries: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether tensors fill the data without a gap or an overlap, and each has the bytes of its shape and dtype."""
+    end = 0
+    for entry in sorted(entries, key=lambda one: tuple(one["data_offsets"])):
+        first, last = entry["data_offsets"]
+        width = _BYTES.get(entry["dtype"])
+        if not type(first) is type(last) is int or first != end or last < first:
+            return False
+        if width is not None and last - first != math.prod(entry["shape"]) * width:
+            return False
+        end = last
+    return True
+
+
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and all(type(one) is int for one in value)
+    return isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)
 
 
 def _dtype_problems(dtypes: Mapping[str, str]) -> list[str]:

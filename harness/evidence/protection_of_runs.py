@@ -1,10 +1,11 @@
-"""What kept the subject's runs of a bundle from the answers, as its launcher recorded it, and in words."""
+"""What kept the subject's runs of a bundle from the answers and from each other, as its launcher recorded it, and in
+words."""
 
 from collections.abc import Mapping
 
 from harness.cases.runs_of_a_case import role
 from harness.evidence.bundle import Bundle
-from harness.runs.trace import PROTECTIONS, Protection
+from harness.runs.trace import PROTECTIONS, Protection, RunOutcome
 
 NOT_RECORDED = "not recorded: an older version made the runs, and the subject could read the reference's runs"
 WORDS: Mapping[Protection, str] = {
@@ -14,17 +15,37 @@ WORDS: Mapping[Protection, str] = {
 }
 
 
+APART = "no run of the subject could read what an earlier one left outside of its directory"
+SHARED = "a run of the subject could read what an earlier one left outside of its directory"
+
+
 def protection_of(bundle: Bundle) -> Protection | None:
     """The weakest protection of the subject's runs; None if one of them recorded none."""
-    found = [
-        run.outcome.protection
-        for run in bundle.runs.values()
-        if run.trace is not None and (role(run.name, bundle.case) or ("",))[0] == "subject"
-    ]
+    found = [outcome.protection for outcome in _outcomes(bundle)]
     return min((one for one in found if one), key=PROTECTIONS.index) if found and all(found) else None
 
 
-def protection_words(bundle: Bundle) -> str:
-    """The same as a sentence without its end."""
+def are_apart(bundle: Bundle) -> bool:
+    """Whether no run of the subject could find anything that another one left outside of its directory."""
+    found = _outcomes(bundle)
+    return bool(found) and all(outcome.apart for outcome in found)
+
+
+def _outcomes(bundle: Bundle) -> list[RunOutcome]:
+    """How the runs of the subject ended."""
+    return [
+        run.outcome
+        for run in bundle.runs.values()
+        if run.trace is not None and (role(run.name, bundle.case) or ("",))[0] == "subject"
+    ]
+
+
+def protection_sentences(bundle: Bundle) -> tuple[str, str]:
+    """The same in words, as two sentences without their ends: against the answers, and against each other."""
     kind = protection_of(bundle)
-    return WORDS[kind] if kind else NOT_RECORDED
+    return WORDS[kind] if kind else NOT_RECORDED, APART if are_apart(bundle) else SHARED
+
+
+def protection_words(bundle: Bundle) -> str:
+    """Both in one line."""
+    return "; ".join(protection_sentences(bundle))

@@ -6,6 +6,7 @@ content, whatever their name.
 """
 
 import contextlib
+import lzma
 import re
 import shutil
 import sys
@@ -13,18 +14,21 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO, TypeVar
 
 from harness.base.errors import InputError
+from harness.logs.text import MOST_BYTES, decompressed
 
 STDIN = Path("-")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-MOST_BYTES = 8 << 30  # of what a pipe or an archive holds
+MOST_FILES = 100_000  # of an archive
+MOST_AT_ONCE = 64 << 20  # bytes that reading an archive takes at a time: a name or an attribute of a file is shorter
 BEGINS_JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{\s*\"")  # and no line of mindformers
 BEGINS_ZIP = b"PK\x03\x04"
 HEAD_BYTES = 64
+Member = TypeVar("Member")
 
 
 @contextlib.contextmanager
@@ -64,7 +68,7 @@ def _opened(path: Path, place: Path) -> Path:
             if file.read(len(BEGINS_ZIP)) == BEGINS_ZIP:
                 raise InputError(f"{path} is a ZIP archive that is cut or damaged: it has no list of files at its end.")
         is_tar = path.name.endswith(ARCHIVES) or _is_tar(path)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     return _unpacked(path, place) if is_tar else path
 
@@ -73,10 +77,53 @@ def _is_tar(path: Path) -> bool:
     """Whether a file is an archive with something in it. One that begins with zeros is read as an empty archive, and
     may be a log that was emptied while it was written."""
     try:
-        with tarfile.open(path) as files:
+        with _tar(path) as files:
             return files.next() is not None
     except tarfile.TarError:
         return False
+
+
+class _Bounded:
+    """A file that is read in pieces. What a header of an archive states is read at once, however long it states to be,
+    and a small compressed file can hold as much.
+
+    Raises:
+        InputError: more is read at once than any header has.
+    """
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MOST_AT_ONCE:
+            raise InputError(f"{self._path} is no archive of logs: a header in it would have {size:,} bytes.")
+        return self._file.read(size)
+
+
+@contextlib.contextmanager
+def _tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """An archive, compressed or not; what is compressed otherwise is none."""
+    with contextlib.closing(decompressed(path)) as file:
+        bounded: Any = _Bounded(file, path)
+        with tarfile.open(fileobj=bounded, mode="r:") as files:
+            yield files
+
+
+def _counted(members: Iterable[Member], archive: Path, size: Callable[[Member], int]) -> Iterator[Member]:
+    """The files of an archive as far as it holds no more than is unpacked.
+
+    Raises:
+        InputError: it holds too many, or too much.
+    """
+    total = 0
+    for number, member in enumerate(members, 1):
+        total += size(member)
+        if total > MOST_BYTES:
+            raise InputError(f"{archive} holds more than {MOST_BYTES >> 30} GiB. Unpack it and import its logs.")
+        if number > MOST_FILES:
+            raise InputError(f"{archive} holds more than {MOST_FILES:,} files. Unpack it and import its logs.")
+        yield member
 
 
 def _copied(source: BinaryIO, place: Path, name: str) -> Path:
@@ -98,15 +145,14 @@ def _copied(source: BinaryIO, place: Path, name: str) -> Path:
 def _unpacked(archive: Path, place: Path) -> Path:
     place.mkdir(parents=True)
     try:
-        with tarfile.open(archive) as files:
-            members = [one for one in files if one.isfile()]
-            if sum(one.size for one in members) > MOST_BYTES:
-                raise InputError(f"{archive} holds more than {MOST_BYTES >> 30} GiB. Unpack it and import its logs.")
-            for member in members:
+        with _tar(archive) as files:
+            for member in _counted(files, archive, lambda one: one.size):
+                if not member.isfile():
+                    continue
                 content = files.extractfile(member)
                 if content is not None:
                     _write(content, place, member.name, archive)
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise InputError(f"{archive} cannot be unpacked: {getattr(error, 'strerror', None) or error}.") from None
     return place
 
@@ -115,10 +161,9 @@ def _unzipped(archive: Path, place: Path) -> Path:
     place.mkdir(parents=True)
     try:
         with zipfile.ZipFile(archive) as files:
-            members = [one for one in files.infolist() if not one.is_dir()]
-            if sum(one.file_size for one in members) > MOST_BYTES:
-                raise InputError(f"{archive} holds more than {MOST_BYTES >> 30} GiB. Unpack it and import its logs.")
-            for member in members:
+            for member in list(_counted(files.infolist(), archive, lambda one: one.file_size)):
+                if member.is_dir():
+                    continue
                 with files.open(member) as content:
                     _write(content, place, member.filename, archive)
     # RuntimeError: it has a password. NotImplementedError: it is packed in a way that this Python does not read.
@@ -133,6 +178,8 @@ def _write(content: IO[bytes], place: Path, name: str, archive: Path) -> None:
     Raises:
         InputError: its name leads elsewhere.
     """
+    if "\0" in name:
+        raise InputError(f"{archive} has a file whose name holds a zero byte.")
     target = (place / name).resolve()
     if not target.is_relative_to(place.resolve()):
         raise InputError(f"{archive} has a file outside of itself: {name}.")

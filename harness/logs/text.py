@@ -33,6 +33,7 @@ COMPRESSED: Mapping[bytes, Callable[[str], Any]] = {
     b"\xfd7zXZ": lzma.open,
 }
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
+MOST_BYTES = 8 << 30  # of a log, of an archive and of what a pipe holds
 LONGEST = 1 << 16  # bytes of a line; lines of training logs are shorter
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # how a logger begins a line
@@ -130,14 +131,11 @@ def lines_of(path: Path) -> Iterator[str]:
         InputError: the file cannot be read.
     """
     try:
-        with _decompressed(path) as file:
-            for number, raw in enumerate(file):
-                if not number and raw.startswith(UTF_16):
-                    raise InputError(f"{path} is text in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}")
-                raw = raw.lstrip(b"\0")  # of a log that was emptied while it was written
-                whole = raw[:LONGEST].endswith(b"\n")
+        with decompressed(path) as file:
+            for raw in _raw_lines(file, path):
+                whole = raw.endswith(b"\n")
                 # a progress bar rewrites its line after a carriage return
-                *before, last = raw[:LONGEST].decode("utf-8", errors="replace").rstrip("\n").split("\r")
+                *before, last = raw.decode("utf-8", errors="replace").rstrip("\n").split("\r")
                 for line in before:
                     yield COLOURS.sub("", line) + "\n"
                 if last or not before:
@@ -146,7 +144,28 @@ def lines_of(path: Path) -> Iterator[str]:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 
 
-def _decompressed(path: Path) -> IO[bytes]:
+def _raw_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """The beginning of each line: no line is held whole, since a small compressed file can hold one of any length."""
+    read, first = 0, True
+    while raw := file.readline(LONGEST):
+        if first and raw.startswith(UTF_16):
+            raise InputError(f"{path} is text in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}")
+        read, first, end = read + len(raw), False, raw.endswith(b"\n")
+        kept = raw.lstrip(b"\0")  # of a log that was emptied while it was written
+        while not end and (raw := file.readline(LONGEST)):
+            read, end = read + len(raw), raw.endswith(b"\n")
+            kept = (kept + raw).lstrip(b"\0")[:LONGEST] if len(kept) < LONGEST else kept
+            if read > MOST_BYTES:
+                raise InputError(f"{path} holds more than {MOST_BYTES >> 30} GiB. Decompress it and import a part.")
+        yield kept
+
+
+def decompressed(path: Path) -> IO[bytes]:
+    """A file as what it holds, whether it is compressed or not.
+
+    Raises:
+        InputError: it is compressed in a way that is not read.
+    """
     with path.open("rb") as file:
         head = file.read(max(map(len, COMPRESSED)))
     if head.startswith(ZSTANDARD):

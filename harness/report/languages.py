@@ -340,6 +340,21 @@ CHINESE: Mapping[str, str] = {
     "BUNDLE is the directory of this page.": "BUNDLE 是本页所在的目录。",
     "The whole case": "完整用例",
     "Environment variables": "环境变量",
+    "Recorded": "录制时间",
+    "By": "录制者",
+    "Reason": "原因",
+    "Recorded on": "录制设备",
+    "Signature": "签名",
+    "Baseline digest": "基线摘要",
+    "Command": "命令",
+    "Weights for inference": "推理所用权重",
+    "Evaluation": "评测数据",
+    "Size of the evaluation": "评测规模",
+    "In the loss": "计入损失",
+    "Start again with a conversation": "随每段对话重新开始",
+    "attention": "注意力",
+    "positions": "位置",
+    "unknown": "未知",
     "Protection": "隔离",
     "namespaces: the subject's runs could read no run of another side and no recorded answer.": (
         "命名空间:被测对象的运行无法读取其他各方的运行,也无法读取已记录的结果。"
@@ -350,6 +365,12 @@ CHINESE: Mapping[str, str] = {
     "none: the subject could read the reference's runs.": "无:被测对象可以读取参考实现的运行。",
     "not recorded: an older version made the runs, and the subject could read the reference's runs.": (
         "未记录:由旧版本运行,被测对象可以读取参考实现的运行。"
+    ),
+    "No run of the subject could read what an earlier one left outside of its directory.": (
+        "被测对象的任何一次运行都无法读取此前运行在其自身目录之外留下的内容。"
+    ),
+    "A run of the subject could read what an earlier one left outside of its directory.": (
+        "被测对象的运行可以读取此前运行在其自身目录之外留下的内容。"
     ),
     "All runs had the rights of one user on one machine: whoever controls it can record numbers that no run produced. "
     "A signature states who is responsible.": (

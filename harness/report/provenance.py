@@ -14,7 +14,7 @@ import yaml
 
 from harness.cases.case import Case
 from harness.evidence.bundle import Bundle
-from harness.evidence.protection_of_runs import protection_words
+from harness.evidence.protection_of_runs import protection_sentences
 from harness.evidence.provenance import Baseline, Source
 from harness.evidence.summary import collected_notices
 from harness.evidence.timing import read_timing
@@ -69,7 +69,7 @@ class Provenance:
     source: tuple[Fact, ...]
     baseline: tuple[Fact, ...]
     runs: tuple[RunRow, ...]
-    protection: str
+    protection: tuple[str, ...]
     notices: tuple[str, ...]
     timed: bool
     commands: tuple[Command, ...]
@@ -93,7 +93,7 @@ def build_provenance(submission: Submission, inputs: tuple[Fact, ...]) -> Proven
         source=(*_source(bundle.source), *_started_by_site(bundle)),
         baseline=_baseline(bundle.baseline, submission) if bundle.baseline else (),
         runs=rows,
-        protection=f"{protection_words(bundle)}.",
+        protection=_protection(bundle),
         notices=(
             *([_from_baseline(bundle.baseline, submission)] if bundle.baseline else []),
             *collected_notices(bundle),
@@ -102,6 +102,11 @@ def build_provenance(submission: Submission, inputs: tuple[Fact, ...]) -> Proven
         timed=any(row.per_step != UNKNOWN for row in rows),
         commands=_commands(bundle),
     )
+
+
+def _protection(bundle: Bundle) -> tuple[str, ...]:
+    answers, each_other = protection_sentences(bundle)
+    return f"{answers}.", f"{each_other[0].upper()}{each_other[1:]}."
 
 
 def _inputs(bundle: Bundle) -> tuple[Fact, ...]:

@@ -1,8 +1,9 @@
 """What keeps a run of the subject from the answers: the runs of the other sides, and those that were recorded before.
 
 With namespaces of its own a run sees its directory, which it may write, and its inputs, which it may read. It sees
-neither other runs nor other processes, and what it leaves behind ends with it. Where a machine permits no namespaces,
-the subject's runs come first and end before another side's run begins.
+neither other runs nor other processes. Whatever else it writes goes to places that are empty when it begins and gone
+when it ends, so no later run finds anything of it. Where a machine permits no namespaces, the subject's runs come first
+and end before another side's run begins.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import ctypes
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,14 +25,32 @@ from typing import Any
 from harness.base.code import ROOMS, ROOT
 from harness.runners import confine
 from harness.runners.job import Job
+from harness.runners.profile import CPU
 from harness.runs.files import TRACE
-from harness.runs.trace import PROTECTIONS, Protection
+from harness.runs.trace import PROTECTIONS, Protection, RunOutcome
 
 SUBJECT, OTHERS = "subject", ("reference-", "oracle-", "floor-")  # how the names of another side's runs begin
 RECORDED, MADE = ("baselines", "reports"), "certify-runs"  # where recorded answers lie
 BUNDLE = "case.json"  # what makes a directory one
 KEPT_TENSORS = "tensors.safetensors"  # of a run, in its own directory until it has ended
+# Where any process may write: each run has empty ones. The first is always there. `/run` has the sockets of services,
+# which could start a process elsewhere for a run.
+TEMPORARY, HOME = Path("/tmp"), Path("/tmp/home")
+PRIVATE = (TEMPORARY, Path("/var/tmp"), Path("/dev/shm"), Path("/run"), Path("/var/run"))
+# Where programs write that were given another place for it: by these variables, and CANN's logs.
+CACHES = ("ASCEND_CACHE_PATH", "ASCEND_PROCESS_LOG_PATH", "ASCEND_WORK_PATH", "CUDA_CACHE_PATH",
+          "MS_COMPILER_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR")  # fmt: skip
+LOGS = Path("/var/log")
+SHARED = frozenset({"XDG_CACHE_HOME", "XDG_RUNTIME_DIR"})  # variables that name places of all runs
+OWN = {"HOME": str(HOME), "TMPDIR": str(TEMPORARY)}
 PROBE_SECONDS = 30
+PROBE = """
+import os, socket
+open('/tmp/probe', 'w').close()
+with socket.create_server(('127.0.0.1', 0)) as one:
+    socket.create_connection(one.getsockname()).close()
+print(os.listdir('.'), os.getpid())
+"""
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -58,10 +78,11 @@ def obstacle() -> str:
         there = Path(name)
         (there / "seen").mkdir()
         (there / "unseen").mkdir()
-        seen = description(there, written=[there / "seen"], read=[], hidden=[], kept=own_files())
-        script = "import os; print(os.listdir('.'), os.getpid())"
+        seen = description(
+            there, written=[there / "seen"], read=[], hidden=[], kept=own_files(), stays=below(PRIVATE, own_places())
+        )
         try:
-            with start([sys.executable, "-I", "-S", "-c", script], seen, cwd=there, stdout=subprocess.PIPE) as started:
+            with start([sys.executable, "-I", "-S", "-c", PROBE], seen, cwd=there, stdout=subprocess.PIPE) as started:
                 out, said = started.communicate(timeout=PROBE_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
@@ -71,12 +92,25 @@ def obstacle() -> str:
 
 
 def description(
-    inside: Path, *, written: Iterable[Path], read: Iterable[Path], hidden: Iterable[Path], kept: Iterable[Path]
+    inside: Path,
+    *,
+    written: Iterable[Path],
+    read: Iterable[Path],
+    hidden: Iterable[Path],
+    kept: Iterable[Path],
+    private: Iterable[Path] = PRIVATE,
+    stays: Iterable[Path] = (),
+    copied: Iterable[Path] = (),
+    network: bool = False,
 ) -> dict[str, Any]:
     """What a confined command sees: of the directory `inside` only the paths it writes and reads; empty places for
-    what is `hidden`; all other files as they are, those below `kept` for reading only."""
-    named = {"written": written, "read": read, "hidden": hidden, "kept": kept}
-    return {"inside": str(inside), **{key: [str(path) for path in paths] for key, paths in named.items()}}
+    what is `hidden`; all other files for reading only. It writes to the `private` places, which are empty but for what
+    `stays` of them, and into directories that are `copied`. What is `kept` stays as it is even there. `network`: it has
+    that of the machine."""
+    named = {"written": written, "read": read, "hidden": hidden, "kept": kept, "stays": stays, "copied": copied}
+    lists = {key: [str(path) for path in paths] for key, paths in named.items()}
+    places = list(dict.fromkeys(os.path.realpath(path) for path in private if path.is_dir()))
+    return {"inside": str(inside), **lists, "private": places, "home": str(HOME), "network": network}
 
 
 def start(command: Sequence[str], seen: Mapping[str, Any], **options: Any) -> "subprocess.Popen[bytes]":
@@ -99,15 +133,73 @@ def own_files() -> list[Path]:
     return sorted({path.resolve() for path in (*paths, *(ROOT / room for room in ROOMS))})
 
 
-def seen_by(job: Job, guard: Guard) -> dict[str, Any]:
-    """What a confined run sees."""
+def seen_by(job: Job, guard: Guard, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What a confined run sees that has these variables."""
     directory = Path(job.directory)
     out = directory.parents[1]
     inputs = Path(job.inputs)
     read = [inputs, *([weights] if not (weights := Path(job.weights)).is_relative_to(inputs) else [])]
     needed = (out, *guard.needed, *own_files())
     hidden = [path for place in recorded_answers(out, guard.answers) for path in without(place, needed)]
-    return description(out, written=[directory], read=read, hidden=hidden, kept=own_files())
+    private = [*PRIVATE, *(Path(environment[name]) for name in CACHES if environment.get(name))]
+    used = [*own_places(), *guard.needed, *_named_in(environment), *([Path(job.python)] if job.python else [])]
+    here = Path.cwd()
+    return description(
+        out,
+        written=[directory, *_outputs(job)],
+        read=read,
+        hidden=hidden,
+        kept=own_files(),
+        private=private,
+        stays=below(private, used),
+        copied=[path for path in (here, LOGS) if path.is_dir() and path not in private and path != Path("/")],
+        network=not alone(job),
+    )
+
+
+def alone(job: Job) -> bool:
+    """Whether a confined run has a network of its own. Processes on several machines meet over the network; those on
+    several NPUs may, by the interface that HCCL chooses."""
+    return job.nodes is None and (job.ranks == 1 or job.device == CPU)
+
+
+def confined_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a run, which a confined one has so that what they name is its own."""
+    return {**{name: value for name, value in environment.items() if name not in SHARED}, **OWN}
+
+
+def own_places() -> list[Path]:
+    """Where this process finds its code: it may lie in a place that is empty for a confined one."""
+    prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.executable, os.path.realpath(sys.executable))
+    here = [Path.cwd()] if Path.cwd().is_dir() else []
+    return [*own_files(), *here, *(Path(path) for path in (*prefixes, *sys.path) if path)]
+
+
+def below(places: Iterable[Path], used: Iterable[Path]) -> list[Path]:
+    """What is there of the paths used, and the interpreters among them whole, if it lies in one of the places."""
+    real = [Path(os.path.realpath(place)) for place in places]
+    found = set[Path]()
+    for path in used:
+        for one in (path, Path(os.path.realpath(path))):
+            whole = one.parents[1] if one.parent.name == "bin" and one.is_file() else one
+            if any(place in whole.parents for place in real) and whole.exists():
+                found.add(whole)
+    return sorted(found)
+
+
+def _named_in(environment: Mapping[str, str]) -> list[Path]:
+    """The paths that variables name, as lists or by themselves, without those of which a run has its own."""
+    values = (value for name, value in environment.items() if name not in {*OWN, *SHARED, *CACHES})
+    words = (word for value in values for word in re.split(r"[:;, ]", value))
+    return [Path(word) for word in words if word.startswith("/")]
+
+
+def _outputs(job: Job) -> list[Path]:
+    """The directories besides its own into which a run writes, each made."""
+    found = [Path(path) for path in (job.logs, job.checkpoint) if path]
+    for path in found:
+        path.mkdir(parents=True, exist_ok=True)
+    return found
 
 
 def recorded_answers(out: Path, more: Iterable[Path]) -> Iterator[Path]:
@@ -138,6 +230,14 @@ def weakest_of(job: Job, guard: Guard, before: Protection | None) -> Protection 
     if now != "namespaces" and _others_there(Path(job.directory)):
         now = "none"
     return now if before is None else min(now, before, key=PROTECTIONS.index)
+
+
+def is_apart(job: Job, protection: Protection | None, before: RunOutcome | None) -> bool | None:
+    """Whether no later run finds anything that a run leaves which begins now; `before` is how an earlier attempt ended.
+    None for another side's run."""
+    if protection is None:
+        return None
+    return protection == "namespaces" and alone(job) and (before is None or bool(before.apart))
 
 
 def _others_there(directory: Path) -> bool:

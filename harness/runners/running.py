@@ -25,7 +25,7 @@ from harness.runners.job import Job
 from harness.runners.left import JOB, tidy, trace_of
 from harness.runners.processes import log_tail
 from harness.runners.profile import ASCEND, CPU
-from harness.runners.protection import KEPT_TENSORS, Guard, weakest_of
+from harness.runners.protection import KEPT_TENSORS, Guard, is_apart, weakest_of
 from harness.runners.resuming import CHECKPOINT, resume_step
 from harness.runners.starting import Process, Start
 from harness.runs.files import LOG, OUTCOME, RANKS, TIMING, TRACE
@@ -50,6 +50,7 @@ class Running:
     last_change: float = dataclasses.field(default_factory=time.monotonic)
     tensors: Path | None = None  # where they go when it has ended; it writes them into its own directory
     protection: Protection | None = None
+    apart: bool | None = None
 
     @property
     def directory(self) -> Path:
@@ -76,7 +77,8 @@ def _started(job: Job, start: Start, guard: Guard | None) -> Running:
         shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     resumed_after, before = _resumed_before(directory)
-    protection = weakest_of(job, guard, before) if guard is not None else None
+    protection = weakest_of(job, guard, before.protection if before else None) if guard is not None else None
+    apart = is_apart(job, protection, before)
     if tensors:
         job = dataclasses.replace(job, keep_tensors=str(directory / KEPT_TENSORS))
     write_json(directory / JOB, job)
@@ -89,6 +91,7 @@ def _started(job: Job, start: Start, guard: Guard | None) -> Running:
         resumed_after=resumed_after,
         tensors=tensors or None,
         protection=protection,
+        apart=apart,
     )
 
 
@@ -105,9 +108,9 @@ def _resumable(directory: Path, job: Job) -> bool:
     return same and trace.footer is None and resume_step(directory / CHECKPOINT) > 0
 
 
-def _resumed_before(directory: Path) -> tuple[tuple[int, ...], Protection | None]:
-    """The steps after which this run was resumed before, and the step after which it is resumed now; and the protection
-    that it had before."""
+def _resumed_before(directory: Path) -> tuple[tuple[int, ...], RunOutcome | None]:
+    """The steps after which this run was resumed before, and the step after which it is resumed now; and how it ended
+    before."""
     step = resume_step(directory / CHECKPOINT)
     if not step:
         return (), None
@@ -115,7 +118,7 @@ def _resumed_before(directory: Path) -> tuple[tuple[int, ...], Protection | None
         before = read_run(directory).outcome
     except EvidenceError:
         return (step,), None
-    return (*before.resumed_after, step), before.protection
+    return (*before.resumed_after, step), before
 
 
 def look(one: Running, case: Case, listener: Listener) -> bool:
@@ -211,6 +214,7 @@ def record(one: Running, status: Status, detail: str) -> None:
         log_tail="" if status in ENDED else log_tail(one.directory / LOG),
         resumed_after=one.resumed_after,
         protection=one.protection,
+        apart=one.apart,
     )
     write_json(one.directory / OUTCOME, outcome)
 

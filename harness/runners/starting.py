@@ -11,7 +11,7 @@ from harness.runners import devices
 from harness.runners.environment_of_a_run import environment_of
 from harness.runners.job import Job, Starter
 from harness.runners.profile import CPU, profile_variables
-from harness.runners.protection import Guard, seen_by
+from harness.runners.protection import Guard, confined_variables, seen_by
 from harness.runners.protection import start as start_confined
 
 # What has several processes carry out a job together.
@@ -60,5 +60,6 @@ def start_fresh(job: Job, job_file: Path, log: BinaryIO, guard: Guard | None = N
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
     given = {"env": environment, "start_new_session": True, **streams}
     if guard is not None and guard.kind == "namespaces" and job.side == "subject":
-        return start_confined([*command, FIRST_INSIDE], seen_by(job, guard), **given)
+        given["env"] = confined_variables(environment)
+        return start_confined([*command, FIRST_INSIDE], seen_by(job, guard, given["env"]), **given)
     return subprocess.Popen([*command, str(os.getpid())], **given)

@@ -157,7 +157,8 @@ PROTECTIONS: tuple[Protection, ...] = ("none", "order", "namespaces")
 class RunOutcome:
     """How a run ended, as recorded by the launcher. `detail` is a sentence, `log_tail` the end of the run's output;
     `resumed_after` lists the steps after which the run was resumed from a checkpoint. `protection` is that of a run of
-    the subject, the weakest of its attempts; None where none was sought."""
+    the subject, the weakest of its attempts; None where none was sought. `apart`: no later run could find anything that
+    this one left outside of its directory; None where an older version made the run."""
 
     status: Status
     last_step: int
@@ -165,6 +166,7 @@ class RunOutcome:
     log_tail: str = ""
     resumed_after: tuple[int, ...] = ()
     protection: Protection | None = field(default=None, metadata=LATER)
+    apart: bool | None = field(default=None, metadata=LATER)
 
     @property
     def ended(self) -> bool:

@@ -26,10 +26,12 @@ from harness.levels.recorded import read_signed_baseline, recording_of
 from harness.levels.requirements_of_signatures import BASELINE_SIGNED
 from harness.levels.rule import certify
 from harness.levels.submission import claim_of, read_submission
+from harness.report.view import build_view
 from harness.runs.trace import Trace
 from tests.support.bundles import write_example
 from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, TEXT, options, small_case, text_case
+from tests.support.pages import facts_without_chinese
 from tests.support.properties import examples
 
 pytestmark = pytest.mark.usefixtures("forked_runs")
@@ -304,3 +306,11 @@ def test_a_run_with_a_trust_file_refuses_an_unsigned_baseline(
     assert refused.code == 2 and "is not signed" in refused.err and not (tmp_path / "out").exists()
     alone = certify_(*words, "--trust", office / "trust.yaml")
     assert alone.code == 2 and "give --baseline too" in alone.err and not (tmp_path / "out").exists()
+
+
+def test_no_fact_about_a_baseline_is_without_chinese(judged: Path, trust: Trust) -> None:
+    for trusted in (trust, None):
+        submission = read_submission(judged, trusted, now())
+        page = build_view(submission, certify(submission, now()))
+        assert {fact.term for fact in page.provenance.baseline} >= {"Signature", "Recorded", "By"}
+        assert facts_without_chinese(page) == []

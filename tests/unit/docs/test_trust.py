@@ -4,6 +4,7 @@ import re
 
 from tests.support.examples import ROOT
 from tests.support.hostile_runners import TRIES
+from tests.support.leaving_runners import LEFT
 from tests.unit.certify.test_what_is_judged import WAYS
 
 PAGE = (ROOT / "docs" / "design" / "trust.md").read_text(encoding="utf-8")
@@ -17,6 +18,10 @@ def rows(head: str) -> list[str]:
 
 def test_every_try_of_a_hostile_subject_is_a_row() -> None:
     assert rows("what a subject tries") == list(TRIES)
+
+
+def test_every_way_to_leave_something_for_a_later_run_is_a_row() -> None:
+    assert rows("where the first run leaves something") == list(LEFT)
 
 
 def test_every_disturbance_of_what_is_judged_is_a_row() -> None:

@@ -7,6 +7,7 @@ import lzma
 import os
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import InputError
-from harness.logs import ImportedRun
+from harness.logs import ImportedRun, sources
 from harness.logs.imports import import_log
+from harness.logs.text import LONGEST, lines_of
 from tests.support.logs import lines, mindformers, mindformers_2
 
 LOSSES = [11.9, 11.8, 11.7]
@@ -46,6 +48,7 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "tar.gz": tarred,
     "plain": bytes,
     "emptied while it was written": lambda content: bytes(100_000) + content,
+    "emptied, a line over the end of what is read at once": lambda content: bytes(LONGEST - 9) + content,
 }
 
 
@@ -142,3 +145,67 @@ def test_lines_that_grep_found_in_several_files_are_those_of_several_ranks(tmp_p
     assert losses(run) == LOSSES and run.origin == "msrun_log/worker_1.log"
     assert losses(import_log([path], None, "10")) == [1.0, 2.0, 3.0]
     assert not any("earlier run" in note for note in run.notes)
+
+
+MEMBER: dict[str, Callable[[bytes], bytes]] = {"tar.gz": gzip.compress, "tar": bytes}
+
+
+def headed(kind: bytes, size: int, name: str = "a.log", content: bytes = b"") -> bytes:
+    """An archive of one header, which states what follows it."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512 + 1024)
+
+
+def pax(record: bytes) -> bytes:
+    line = b" path=" + record + b"\n"
+    length = len(line) + 2
+    content = str(length).encode() + line
+    assert len(content) == length
+    return headed(tarfile.XHDTYPE, length, content=content)[:1024] + headed(tarfile.REGTYPE, 4, content=b"loss")
+
+
+# What a small archive or compressed file can hold, and why it is refused.
+BOMBS: dict[str, tuple[bytes, str]] = {
+    "a name of 80 MiB": (headed(tarfile.GNUTYPE_LONGNAME, 80 << 20, content=bytes(80 << 20)), "a header in it would"),
+    "a link of 80 MiB": (headed(tarfile.GNUTYPE_LONGLINK, 80 << 20, content=bytes(80 << 20)), "a header in it would"),
+    "attributes of 80 MiB": (headed(tarfile.XHDTYPE, 80 << 20, content=bytes(80 << 20)), "a header in it would"),
+    "attributes of all of 80 MiB": (headed(tarfile.XGLTYPE, 80 << 20, content=bytes(80 << 20)), "a header in it would"),
+    "a file of 9 GiB": (headed(tarfile.REGTYPE, 9 << 30), "holds more than 8 GiB"),
+    "a file of minus one byte": (headed(tarfile.REGTYPE, 0).replace(b"00000000000\0", b"-0000000001\0", 1), ""),
+    "a name with a zero byte": (pax(b"logs/a\0b.log"), "a file whose name holds a zero byte"),
+    "a name that leads elsewhere": (headed(tarfile.REGTYPE, 4, "../../a.log", b"loss"), "a file outside of itself"),
+    "a name from the root": (headed(tarfile.REGTYPE, 4, "/tmp/a.log", b"loss"), "a file outside of itself"),
+}
+
+
+@pytest.mark.parametrize("form", MEMBER)
+@pytest.mark.parametrize("name", BOMBS)
+def test_an_archive_that_harms_who_unpacks_it_is_refused(form: str, name: str, tmp_path: Path) -> None:
+    content, why = BOMBS[name]
+    (tmp_path / f"logs.{form}").write_bytes(MEMBER[form](content))
+    with pytest.raises(InputError) as error:
+        import_log([tmp_path / f"logs.{form}"], None, None)
+    assert why in str(error.value)
+
+
+def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_FILES", 3)
+    with tarfile.open(tmp_path / "logs.tar.gz", "w:gz") as tar, zipfile.ZipFile(tmp_path / "logs.zip", "w") as file:
+        for number in range(4):
+            tar.addfile(tarfile.TarInfo(f"worker_{number}.log"))
+            file.writestr(f"worker_{number}.log", b"")
+    for name in ("logs.tar.gz", "logs.zip"):
+        with pytest.raises(InputError, match="holds more than 3 files"):
+            import_log([tmp_path / name], None, None)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bytes], ids=["gzip", "plain"])
+def test_a_line_without_an_end_is_never_held_whole(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "a.log").write_bytes(compress(b"x" * (24 << 20)))
+    tracemalloc.start()
+    try:
+        (line,) = lines_of(tmp_path / "a.log")
+        assert len(line) == LONGEST and tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from harness.base.text import listed
 from harness.cases.case import load_case
+from harness.cases.runs_of_a_case import REQUIRED_RUNS
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.evidence.summary import remarks
@@ -16,10 +18,11 @@ from harness.report.charts import limits_on
 from harness.report.columns import step_columns, step_tables
 from harness.report.criteria import used_of_allowed
 from harness.report.words import duration, exact, number
-from harness.runs.trace import RunOutcome, Step
+from harness.runs.trace import Protection, RunOutcome, Step, TraceHeader
 from harness.standards import Limit, load_standard
 from tests.support.bundles import Change, example_parameters, example_step, page_of, view_of, write_example
-from tests.support.examples import small_case
+from tests.support.examples import inference_case, small_case
+from tests.support.pages import facts_without_chinese
 
 
 def off_from(first: int) -> Change:
@@ -209,6 +212,35 @@ def test_a_resumed_run_is_shown_as_resumed(tmp_path: Path) -> None:
     resumed = RunOutcome(status="completed", last_step=200, detail="200 of 200 steps", resumed_after=(50, 100))
     view = view_of(write_example(tmp_path, outcomes={"subject-1": resumed}))
     assert view.provenance.notices == ("subject-1 was resumed after step 50, 100.",)
+
+
+SITE = {"sitecustomize": "a" * 64, "distutils-precedence.pth": "b" * 64}
+
+
+def started(header: TraceHeader) -> TraceHeader:
+    return dataclasses.replace(header, provenance={**header.provenance, "started_by_site": SITE})
+
+
+def ended(kind: Protection | None, apart: bool | None) -> dict[str, RunOutcome]:
+    """Runs of the subject with this protection, one of them resumed."""
+    names = [name for name in REQUIRED_RUNS if name.startswith("subject")]
+    one = RunOutcome(status="completed", last_step=200, detail="200 of 200 steps", protection=kind, apart=apart)
+    return {name: dataclasses.replace(one, resumed_after=(100,) * (name == "subject-1")) for name in names}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"header": started, "outcomes": ended("namespaces", True)},
+        {"outcomes": ended("order", False), "source": {"dirty": True}},
+        {"outcomes": ended("none", False), "source": {"revision": None}},
+        {"case": load_case("qwen3-tiny-sft-fp32")},
+        {"case": inference_case()},
+    ],
+    ids=["started by site", "order", "none", "fine-tuning", "inference"],
+)
+def test_no_fact_of_the_page_is_without_chinese(tmp_path: Path, made: dict[str, Any]) -> None:
+    assert facts_without_chinese(view_of(write_example(tmp_path / "bundle", **made))) == []
 
 
 def test_columns_hold_every_digit_and_repeat_no_values(failing: Bundle) -> None:

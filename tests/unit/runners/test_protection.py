@@ -37,8 +37,8 @@ READS = {"read the case", "read a recorded bundle", "read baselines", "read them
 class Bench:
     """A prepared bundle, an earlier one next to it, and recorded answers in the working directory."""
 
-    def __init__(self, root: Path) -> None:
-        self.out = root / "out"
+    def __init__(self, root: Path, runners: str = HOSTILE) -> None:
+        self.out, self.runners = root / "out", runners
         for recorded in (root / "earlier" / "case.json", root / "baselines" / "baseline.json"):
             recorded.parent.mkdir()
             recorded.write_text("answers")
@@ -48,7 +48,7 @@ class Bench:
     def jobs(self, subject: str, *names: str) -> list[Job]:
         chosen = options(self.out)
         made = {name: job(self.case, chosen, name) for name in names}
-        hostile = f"{HOSTILE}:{subject}"
+        hostile = f"{self.runners}:{subject}"
         return [Job(**{**vars(one), "runner": hostile}) if one.side == "subject" else one for one in made.values()]
 
     def take(self, kind: Protection, subject: str, *names: str, listener: Any = lambda run, trace: None) -> Any:

@@ -1,0 +1,98 @@
+"""What a run of the subject leaves for a later one, and whom it can reach, by the protection that it has."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.runners.protection import below
+from harness.runs.trace import Protection
+from tests.support.leaving_runners import FOUND, HELPERS, LEFT, OF_THE_MACHINE
+from tests.unit.runners.test_protection import NAMESPACES, Bench
+
+LEAVING = "tests.support.leaving_runners"
+# What one user of one machine can do without namespaces, as root or not.
+BY_ORDER = {
+    "`/tmp`", "`/var/tmp`", "`/dev/shm`", "home", "the directory of `TMPDIR`", "the working directory",
+    "a cache that a variable names", "its bundle", "the runs of its bundle", "its inputs", "next to its bundle",
+    "the time of a file", "the mode of a file", "shared memory of System V", "a queue of System V",
+    "semaphores of System V", "a queue of POSIX",
+}  # fmt: skip
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.chdir(tmp_path)
+    for variable, name in (("HOME", "home"), ("TMPDIR", "temporary"), ("MS_COMPILER_CACHE_PATH", "cache")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    (tmp_path / "notes").touch(0o600)
+    return Bench(tmp_path, runners=LEAVING)
+
+
+def found_by_second(bench: Bench, kind: Protection, subject: str) -> dict[str, bool]:
+    """What the second run found; each way was tried by the first."""
+    for run in ("subject-1", "subject-2"):
+        (made,) = bench.take(kind, subject, run)
+        assert made.outcome.status == "completed", made.outcome
+        assert (made.outcome.protection, made.outcome.apart) == (kind, kind == "namespaces")
+    found: dict[str, bool] = json.loads((bench.out / "runs" / "subject-2" / FOUND).read_text())
+    return found
+
+
+def test_in_namespaces_no_run_finds_anything_that_an_earlier_one_left(bench: Bench, tmp_path: Path) -> None:
+    """Also where there are none, each way is one that works without them."""
+    subject = "LeavesAndFinds" if NAMESPACES == "namespaces" else "LeavesLittle"
+    found = found_by_second(bench, NAMESPACES, subject)
+    if NAMESPACES == "namespaces":
+        left = json.loads((bench.out / "runs" / "subject-1" / FOUND).read_text())
+        assert set(found) == set(LEFT) and {name for name in found if found[name]} == set()
+        allowed = {"`/tmp`", "`/var/tmp`", "`/dev/shm`", "home", "a cache that a variable names", "a daemon at a port"}
+        assert {name for name in allowed if not left[name]} == set(), "what an honest program needs works"
+        assert not any(tmp_path.glob("*/certify-left*")) and not any(tmp_path.glob("certify-left*"))
+
+
+def test_by_order_alone_a_later_run_finds_what_was_left_but_no_process(bench: Bench) -> None:
+    found = found_by_second(bench, "order", "LeavesLittle")
+    assert {name for name in found if found[name]} - {"an attribute of a file"} == BY_ORDER
+    assert set(found) == set(LEFT) - set(OF_THE_MACHINE)
+
+
+@contextlib.contextmanager
+def helpers(path: Path) -> Iterator[dict[str, str]]:
+    """Sockets that answer: at a port, at an abstract name, and at a path."""
+    with socket.create_server(("127.0.0.1", 0)) as port, contextlib.ExitStack() as stack:
+        addresses = {"port": str(port.getsockname()[1]), "abstract": f"@certify-{os.getpid()}", "path": str(path)}
+        stack.callback(path.unlink, missing_ok=True)
+        for kind in ("abstract", "path"):
+            one = stack.enter_context(socket.socket(socket.AF_UNIX))
+            one.bind(addresses[kind].replace("@", "\0"))
+            one.listen()
+        yield addresses
+
+
+@pytest.mark.parametrize("kind", sorted({NAMESPACES, "order"}))
+def test_a_helper_outside_is_reached_without_namespaces_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: Protection
+) -> None:
+    with helpers(Path(f"/tmp/certify-{os.getpid()}.socket")) as addresses:
+        monkeypatch.setenv(HELPERS, json.dumps(addresses))
+        (made,) = bench.take(kind, "UsesHelpers", "subject-1")
+        assert made.outcome.status == "completed", made.outcome
+    found = json.loads((bench.out / "runs" / "subject-1" / FOUND).read_text())
+    assert found == dict.fromkeys(addresses, kind == "order")
+
+
+def test_of_a_private_place_what_a_run_needs_stays_and_an_interpreter_stays_whole(tmp_path: Path) -> None:
+    (tmp_path / "private" / "env" / "bin").mkdir(parents=True)
+    (tmp_path / "private" / "env" / "bin" / "python").touch()
+    (tmp_path / "private" / "code").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "private")
+    used = [tmp_path / name for name in ("private", "private/env/bin/python", "link/code", "elsewhere", "private/gone")]
+    found = below([tmp_path / "private"], used)
+    assert found == [tmp_path / "private" / "code", tmp_path / "private" / "env"]

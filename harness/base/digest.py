@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 CHUNK_BYTES = 1 << 20
+# made once: `json.dumps` makes an encoder for each call with other settings than its own
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
@@ -22,7 +24,7 @@ def canonical_json(value: Any) -> str:
     Raises:
         ValueError: a non-finite float, which JSON cannot hold and which must be encoded before.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return CANONICAL.encode(value)
 
 
 def digest_bytes(data: bytes) -> str:

@@ -25,16 +25,17 @@ from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs
 from harness.evidence.bundle import Bundle, finish_bundle
 from harness.evidence.bundle_files import CASE, INPUTS, RUN
-from harness.evidence.collected import CollectedRun, is_collected, read_collected
+from harness.evidence.collected import check_layout, started
+from harness.evidence.collected_run import CollectedRun, is_collected, outcome_of, read_collected
 from harness.evidence.provenance import BASELINE, ENVIRONMENT, SOURCE, START, Occasion, Start
 from harness.levels.certificate import Certificate
 from harness.levels.rule import certify
 from harness.levels.submission import submitted
 from harness.report import write_report
-from harness.runs.collected import ARMS, RECORD, ROWS
+from harness.runs.collected import ARMS, FIRST_GRADIENT, RECORD, ROWS
 from harness.runs.files import OUTCOME, TIMING, TRACE
 from harness.runs.inputs import WEIGHTS, weights_files
-from harness.runs.trace import Arm, RunOutcome, Side, Trace, read_trace
+from harness.runs.trace import Arm, Side, Trace, read_trace
 from harness.standards import Standard
 
 
@@ -134,6 +135,8 @@ def _check_steps(case: Case, given: Mapping[str, GivenRun]) -> None:
         if name == SUBJECT_RESUMED and not one.left.record.resumed_after:
             raise InputError(f"{one.directory} was collected with arm 'resumed', and it was never resumed.")
         known = role(name, case)
+        if known is not None and known[0] == "subject":
+            check_layout(str(one.directory), case, one.left.ranks)
         steps = case.steps_of(*known) if known else 0
         if one.trace.header.steps != steps:
             raise InputError(
@@ -172,14 +175,13 @@ def _prepare(
     for name, one in given.items():
         _copy(one, out / "runs" / name)
     first = given[SUBJECT].left.record
-    started = min(datetime.datetime.fromisoformat(one.left.record.started) for one in given.values())
     write_json(out / ENVIRONMENT, first.environment)
     write_json(out / SOURCE, environment.source())
     # Of the subject and not of this judgement, so that one run that is judged twice is one run.
     write_json(out / START, Start(nonce=first.nonce, committed=draw_start().committed))
     occasion = Occasion(
         command=options.command,
-        started=started.isoformat(timespec="seconds"),
+        started=started(one.left for one in given.values()),
         seconds=round(math.fsum(one.left.timing.total for one in given.values()), 1),
         host=first.host,
     )
@@ -190,23 +192,8 @@ def _prepare(
 
 def _copy(one: GivenRun, directory: Path) -> None:
     directory.mkdir(parents=True)
-    for name in (TRACE, TIMING, RECORD):
-        if (one.directory / name).is_file():
-            shutil.copyfile(one.directory / name, directory / name)
-    shutil.copytree(one.directory / ROWS, directory / ROWS)
-    write_json(directory / OUTCOME, outcome_of(one))
-
-
-def outcome_of(one: GivenRun) -> RunOutcome:
-    """How a collected run ended, by its trace."""
-    trace, steps = one.trace, len(one.trace.steps)
-    taken = f"{steps} of {trace.header.steps} steps"
-    resumed = one.left.record.resumed_after
-    if (bad := trace.first_non_finite) is not None:
-        return RunOutcome(
-            status="non_finite", last_step=steps, detail=f"not finite at step {bad.step}", resumed_after=resumed
-        )
-    if not trace.complete:
-        detail = f"{taken} were collected, and the collector was not ended"
-        return RunOutcome(status="interrupted", last_step=steps, detail=detail, resumed_after=resumed)
-    return RunOutcome(status="completed", last_step=steps, detail=taken, resumed_after=resumed)
+    (directory / ROWS).mkdir()
+    gradient = (FIRST_GRADIENT,) if one.left.gradient else ()
+    for name in (TRACE, TIMING, RECORD, *gradient, *(f"{ROWS}/{rank}.jsonl" for rank in range(one.left.ranks))):
+        shutil.copyfile(one.directory / name, directory / name)
+    write_json(directory / OUTCOME, outcome_of(one.trace, one.left.record))

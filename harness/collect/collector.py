@@ -17,13 +17,13 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TextIO
+from typing import Any, BinaryIO, Concatenate, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.code import imported
-from harness.base.digest import canonical_json, digest_array, digest_json, digest_tensors
+from harness.base.digest import canonical_json, digest_array, digest_file, digest_json, digest_tensors
 from harness.base.errors import InputError
 from harness.base.machine import machine, packages
 from harness.base.numbers import encode_number
@@ -31,7 +31,10 @@ from harness.collect.files import Lines, kept_lines, write_tensors, write_whole
 from harness.runs.collected import (
     ALIGNMENT,
     ARMS,
+    CODE,
+    DEVICE,
     FIRST_GRADIENT,
+    NOT_GIVEN,
     OMITTED,
     PREFIX,
     PROVENANCE,
@@ -40,9 +43,11 @@ from harness.runs.collected import (
     REPORTING,
     ROWS,
     RUN,
+    TRAINER,
     WEIGHTS,
     as_batch,
     row_digest,
+    sealed,
 )
 from harness.runs.files import GRADIENT, TIMING, TRACE, TRACE_FORMAT
 from harness.runs.sketches import BUCKETS_OF_FIRST_GRADIENT, recorded
@@ -105,6 +110,8 @@ class Collector:
     ) -> None:
         if arm not in ARMS:
             raise InputError(f"arm {arm!r}: a collected run is one of {', '.join(ARMS)}.")
+        if not TRAINER.fullmatch(trainer):
+            raise InputError(f"trainer {trainer!r}: a name has letters, digits and '.', '_', '-', at most 64 of them.")
         if steps < 1 or not 0 <= rank < ranks or not 0 <= reporting < ranks:
             raise InputError(f"{steps} steps, rank {rank} and reporting rank {reporting} of {ranks} ranks do not fit.")
         self.directory, self.failed = Path(directory), None
@@ -114,7 +121,7 @@ class Collector:
         self._pieces: list[tuple[Array, Array, Sequence[int] | None]] = []
         self._trace: Lines | None = None
         self._rows: Lines | None = None
-        self._timing: TextIO | None = None
+        self._timing: BinaryIO | None = None
         self._last = 0.0
 
     failed: str | None
@@ -149,17 +156,23 @@ class Collector:
         Raises:
             InputError: the directory holds a finished run, or no run up to the step `after`.
         """
+        absent = frozenset(omitted)
+        if unknown := sorted(absent - set(NOT_GIVEN)):
+            raise InputError(f"omitted {', '.join(unknown)}: what a trainer can lack is {' and '.join(NOT_GIVEN)}.")
         (self.directory / ROWS).mkdir(parents=True, exist_ok=True)
         rows = self.directory / ROWS / f"{self._rank}.jsonl"
         if self._reports:
             given = {str(name): digest_array(tensor) for name, tensor in _items(parameters)}
-            left = sorted({*omitted, *([] if given else [WEIGHTS]), *([] if alignment else [ALIGNMENT])})
-            header = self._header(given, alignment or {}, {**(provenance or {}), "threads": threads}, left)
+            left = sorted({*absent, *([] if given else [WEIGHTS]), *([] if alignment else [ALIGNMENT])})
+            stated = {**(provenance or {}), "threads": threads}
+            header = self._header(given, alignment or {}, stated, left, device)
             self._trace = Lines(self.directory / TRACE, self._first_lines(header, after))
-            self._timing = (self.directory / TIMING).open("a" if after else "w", encoding="utf-8")
+            self._timing = (self.directory / TIMING).open("ab" if after else "wb", buffering=0)
+            if not after:
+                (self.directory / FIRST_GRADIENT).unlink(missing_ok=True)
             self._write_record(device, threads, after)
         self._rows = Lines(rows, kept_lines(rows, after) if after else b"")
-        self._omitted, self._taken, self._last = frozenset(omitted), after, time.perf_counter()
+        self._taken, self._last = after, time.perf_counter()
 
     @guarded
     def micro_batch(self, tokens: Any, loss_mask: Any, rows: Sequence[int] | None = None) -> None:
@@ -214,11 +227,15 @@ class Collector:
         self._note_time()
 
     @guarded
-    def first_gradient(self, gradients: Named) -> None:
-        """Leaves sketches of the gradients of the first batch, by Hugging Face name, before clipping."""
-        left: dict[str, Array] = {}
+    def first_gradient(self, gradients: Named, parameters: Named | None = None) -> None:
+        """Leaves sketches of the gradients of the first batch, by Hugging Face name, before clipping; on the reporting
+        rank, before the first step is stated. With the initial `parameters`, also their part along them."""
+        if self._trace is None:
+            return
+        weights, left = {str(name): tensor for name, tensor in _items(parameters)}, dict[str, Array]()
         for name, gradient in _items(gradients):
-            left |= recorded(f"{GRADIENT}{name}", np.asarray(gradient), BUCKETS_OF_FIRST_GRADIENT, located=True)
+            full, initial = f"{GRADIENT}{name}", weights.get(str(name))
+            left |= recorded(full, np.asarray(gradient), BUCKETS_OF_FIRST_GRADIENT, located=True, weights=initial)
         write_tensors(self.directory / FIRST_GRADIENT, left)
 
     @guarded
@@ -229,7 +246,9 @@ class Collector:
         self._rows.close({"last_step": self._taken, "lines": self._rows.digest})
         if self._trace is not None:
             found = {str(name): digest_array(tensor) for name, tensor in _items(parameters)}
-            self._trace.close({"last_step": self._taken, "lines": self._trace.digest, "parameters": found})
+            last = {"last_step": self._taken, "lines": self._trace.digest, "parameters": found}
+            gradient = self.directory / FIRST_GRADIENT
+            self._trace.close({**last, "kept": digest_file(gradient)} if gradient.is_file() else last)
         if self._timing is not None:
             self._timing.close()
         self._rows = self._trace = self._timing = None
@@ -240,6 +259,7 @@ class Collector:
         alignment: Mapping[str, Any],
         provenance: Mapping[str, Any],
         left: Sequence[str],
+        device: str,
     ) -> dict[str, Any]:
         return {
             "format": TRACE_FORMAT,
@@ -256,7 +276,7 @@ class Collector:
             "provenance": {
                 **provenance,
                 "ranks": self._ranks,
-                PROVENANCE: {"code": imported(), OMITTED: list(left), REPORTING: self._rank},
+                PROVENANCE: {CODE: imported(), DEVICE: device, OMITTED: list(left), REPORTING: self._rank},
             },
         }
 
@@ -293,7 +313,7 @@ class Collector:
                 "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
             },
         }
-        write_whole(path, _line(record))
+        write_whole(path, _line(sealed(record)))
 
     def _write_rows(self, pieces: Sequence[tuple[Array, Array, Sequence[int] | None]]) -> int:
         """The digests of the rows of a step, by their number in the global batch; how many targets they have."""
@@ -312,8 +332,7 @@ class Collector:
     def _note_time(self) -> None:
         now = time.perf_counter()
         assert self._timing is not None
-        self._timing.write(json.dumps({"step": self._taken, "seconds": round(now - self._last, 6)}) + "\n")
-        self._timing.flush()
+        self._timing.write(b'{"step": %d, "seconds": %.6f}\n' % (self._taken, now - self._last))
         self._last = now
 
 

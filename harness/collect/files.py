@@ -1,5 +1,6 @@
 """Files that a killed process leaves whole up to their last line."""
 
+import errno
 import hashlib
 import json
 import os
@@ -17,11 +18,11 @@ DTYPES: Mapping[str, str] = {"<f8": "F64", "<f4": "F32", "|i1": "I8"}  # of safe
 
 
 class Lines:
-    """JSON lines, each on disk at once, with the digest of all of them."""
+    """JSON lines, each handed to the system at once, with the digest of all of them: a kill loses none."""
 
     def __init__(self, path: Path, beginning: bytes) -> None:
-        temporary = path.with_suffix(".part")
-        self._file, self._sha = temporary.open("wb"), hashlib.sha256()
+        temporary = path.with_name(path.name + ".part")
+        self._file, self._sha = temporary.open("wb", buffering=0), hashlib.sha256()
         self._write(beginning)
         os.replace(temporary, path)
 
@@ -41,8 +42,8 @@ class Lines:
         self._file.close()
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._file.flush()
+        if self._file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
         self._sha.update(data)
 
 

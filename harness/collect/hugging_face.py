@@ -5,6 +5,7 @@ model is called with and what it returns; the norm before clipping is the one th
 that of the gradients; the rate is that of the optimizer before its update.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,24 @@ import transformers
 
 from harness.base.errors import InputError
 from harness.collect.collector import Collector
-from harness.collect.torch_model import arrays, batch_of, built, norm_of_gradients
+from harness.collect.torch_model import arrays, as_array, batch_of, built, norm_of_gradients, plain_name
 
 NAME = "hugging-face"
 DEVICES = {"cpu": "CPU", "cuda": "CUDA", "npu": "Ascend"}
 
 
 class CertifyCallback(transformers.TrainerCallback):
-    """Collects one run of a Trainer into a directory; see `harness.collect.collector.Collector`."""
+    """Collects one run of a Trainer into a directory; see `harness.collect.collector.Collector`.
 
-    def __init__(self, directory: str | Path, *, arm: str = "train") -> None:
+    `first_gradient`: also sketches of the gradients of the first batch, for which copies of gradients and weights are
+    held on the host during the first step; of one process alone.
+    """
+
+    def __init__(self, directory: str | Path, *, arm: str = "train", first_gradient: bool = False) -> None:
         self.directory, self._arm = Path(directory), arm
         self.collector: Collector | None = None
-        self._hook: Any = None
+        self._hooks: list[Any] = []
+        self._wants_gradient, self._gradients = first_gradient, dict[str, Any]()
         self._losses: list[torch.Tensor] = []
         self._summed = False
         self._norm: float | None = None
@@ -39,6 +45,8 @@ class CertifyCallback(transformers.TrainerCallback):
         """
         if args.logging_strategy != "steps" or args.logging_steps != 1:
             raise InputError("The norm of every step is taken from the Trainer's log: set logging_steps=1.")
+        if self._wants_gradient and args.world_size > 1:
+            raise InputError("first_gradient: the gradients of one of several processes are not those of the batch.")
         model, optimizer = about["model"], about["optimizer"]
         self._model, self._optimizer = model, optimizer
         self.collector = Collector(
@@ -71,7 +79,15 @@ class CertifyCallback(transformers.TrainerCallback):
             threads=torch.get_num_threads(),
         )
         self._ranks, self._rank, self._micro = args.world_size, args.process_index, 0
-        self._hook = model.register_forward_hook(self._after_forward, with_kwargs=True)
+        self._hooks = [model.register_forward_hook(self._after_forward, with_kwargs=True)]
+        if self._wants_gradient and not state.global_step:
+            for name, parameter in model.named_parameters():
+                keep = functools.partial(self._keep, plain_name(name))
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(keep))
+
+    def _keep(self, name: str, parameter: torch.Tensor) -> None:
+        """A copy of a gradient, of all micro-batches until now, before the Trainer clips it."""
+        self._gradients[name] = as_array(parameter.grad)
 
     def _after_forward(self, module: Any, given: Any, named: dict[str, Any], output: Any) -> None:
         """Reads one micro-batch and its loss; returns nothing, so that the output stays as it is."""
@@ -88,6 +104,11 @@ class CertifyCallback(transformers.TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **about: Any) -> None:
         """Before an update: its rate, and without clipping its norm."""
         self._rate = float(self._optimizer.param_groups[0]["lr"])
+        if self._gradients and self.collector is not None:
+            self.collector.first_gradient(self._gradients, arrays(self._model))
+            for hook in self._hooks[1:]:
+                hook.remove()
+            self._hooks, self._gradients = self._hooks[:1], {}
         if not self._clips:
             self._norm = norm_of_gradients(self._model)
 
@@ -114,7 +135,7 @@ class CertifyCallback(transformers.TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **about: Any) -> None:
         """Ends the collection, if all steps were taken."""
-        if self._hook is not None:
-            self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         if self.collector is not None and state.global_step >= state.max_steps:
             self.collector.end(arrays(self._model))

@@ -26,7 +26,7 @@ from mindspore.train.callback import Callback
 from harness.collect.collector import Collector
 from harness.collect.mindspore_model import as_array, number
 from harness.runs.alignment import MODEL_FIELDS, alignment
-from harness.runs.collected import ALIGNMENT, BATCHES, GRAD_NORM
+from harness.runs.collected import BATCHES, GRAD_NORM
 from harness.runs.mindformers_model import as_asked, built_config, fused_rows
 from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
 from qwen3_model.sizes import PUBLISHED
@@ -98,8 +98,6 @@ class CertifyCollector(Callback):
         sinks = bool(about.dataset_sink_mode)
         left = [*([BATCHES] if sinks else []), *([] if self._norm_is_given else [GRAD_NORM])]
         stated = self._alignment(optimizer)
-        if not stated:
-            left.append(ALIGNMENT)
         self._collector = Collector(
             self._directory,
             steps=steps,

@@ -30,15 +30,8 @@ from harness.evidence.bundle_files import (
     covered,
     seal,
 )
-from harness.evidence.collected import (
-    CollectedRun,
-    Drawn,
-    check_different,
-    in_role,
-    is_collected,
-    read_collected,
-    required_of,
-)
+from harness.evidence.collected import Drawn, check_stated, in_role, required_of
+from harness.evidence.collected_run import CollectedRun, check_different, is_collected, read_collected
 from harness.evidence.fed import check_fed
 from harness.evidence.judge import Finding, judge, restated
 from harness.evidence.kept import Kept
@@ -259,6 +252,9 @@ def _compute(directory: Path) -> Bundle:
     source, baseline = read_source(directory / SOURCE), _used_baseline(directory, case, runs)
     _check_code(directory, runs, source, baseline, collected)
     check_made_by(directory, case, runs, source, collected)
+    environment, occasion = read_environment(directory / ENVIRONMENT), read_occasion(directory / RUN)
+    start = read_start(directory / START) if (directory / START).is_file() else None
+    check_stated(directory, runs, collected, environment, start, occasion)
     findings = tuple(finding for standard in standards for finding in judge(comparison, standard))
     return Bundle(
         path=directory,
@@ -267,11 +263,11 @@ def _compute(directory: Path) -> Bundle:
         case=case,
         standards=standards,
         inputs=inputs,
-        environment=read_environment(directory / ENVIRONMENT),
+        environment=environment,
         source=source,
-        occasion=read_occasion(directory / RUN),
+        occasion=occasion,
         baseline=baseline,
-        start=read_start(directory / START) if (directory / START).is_file() else None,
+        start=start,
         timings={name: read_timing(directory / "runs" / name / TIMING) for name in runs},
         runs=runs,
         comparison=comparison,

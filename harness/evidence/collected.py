@@ -1,207 +1,105 @@
 """Collected runs in a bundle: which ones they are, in which role, and what they left out.
 
-Takes what `harness.collect` wrote. Gives each run its role, compares the rows that it read with those that were drawn,
+Takes collected runs as they were read. Gives each its role, compares the rows that it read with those that were drawn,
 and turns what was not collected into a measurement without values, which is INCONCLUSIVE. Rejects a trace that does not
-fit its rows, and one run in two roles.
+fit its rows, a run of another layout than its case, and a bundle that states of a run what the run does not.
 """
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy.typing as npt
-from pydantic import Field
 
 from harness.base.digest import digest_json, digest_tensors
 from harness.base.errors import EvidenceError
-from harness.base.records import read_bytes, read_record
 from harness.cases.case import Case
-from harness.cases.runs_of_a_case import REFERENCE, SUBJECT, required_runs, role, roles_of
+from harness.cases.runs_of_a_case import REFERENCE, SUBJECT, SUBJECT_RESUMED, required_runs, role, roles_of
 from harness.comparison.catalogue import PAIRS
 from harness.comparison.measurement import Comparison, Measurement
-from harness.evidence.provenance import Environment, in_utc
-from harness.evidence.timing import Timing, read_timing
+from harness.evidence.collected_run import CollectedRun, Rows, outcome_of
+from harness.evidence.provenance import Environment, Occasion, Start
 from harness.runs.collected import (
     ALIGNMENT,
     BATCHES,
+    CODE,
     FINAL,
     GRAD_NORM,
-    PREFIX,
     PROVENANCE,
     RECORD,
-    RECORD_FORMAT,
-    REPORTING,
-    ROWS,
-    RUN,
     TOKENS,
     WEIGHTS,
     omitted,
     row_digest,
 )
-from harness.runs.files import TIMING
+from harness.runs.files import OUTCOME
 from harness.runs.inputs import Inputs
-from harness.runs.trace import Run, Side, Step, Trace, TraceHeader
+from harness.runs.trace import Run, Side, Step, TraceHeader
 
 NOT_RUN, NOT_COLLECTED = "not run", "not collected"
-MOST_ALIKE = 0.5  # the share of steps that may take the same microseconds by chance
-MOST_RANKS = 1 << 16
-LARGEST_ROWS = 1 << 30  # bytes of the digests of a rank; those of 5,000 steps of 1,024 rows have a fifth of it
-Rows = Mapping[int, str]  # the digest of each row of a step, by its number in the global batch
 
 
-@dataclass(frozen=True, kw_only=True)
-class CollectedRecord:
-    """When and where a collected run ran: a random number of its own, its start (ISO 8601, UTC), host and command, the
-    steps after which it was resumed, and its environment."""
-
-    format: str
-    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    started: str
-    host: str
-    command: tuple[str, ...]
-    resumed_after: tuple[int, ...]
-    environment: Environment
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectedRun:
-    """A collected run as its directory holds it. By step: `rows` of all ranks together, their target `tokens`, and
-    `own`, the target tokens of the rows that the reporting rank read."""
-
-    record: CollectedRecord
-    rows: Mapping[int, Rows]
-    tokens: Mapping[int, int]
-    own: Mapping[int, int]
-    timing: Timing
-
-
-def read_collected_record(path: Path) -> CollectedRecord:
-    """When and where a collected run ran.
+def check_stated(
+    directory: Path,
+    runs: Mapping[str, Run],
+    collected: Mapping[str, CollectedRun],
+    environment: Environment,
+    start: Start | None,
+    occasion: Occasion,
+) -> None:
+    """Checks what a bundle states of its collected runs against the runs themselves.
 
     Raises:
-        EvidenceError: it is missing, or its content is not valid.
+        EvidenceError: how a run ended does not follow from its trace; or the bundle has another device, environment,
+            random number, start or host than the subject's training run.
     """
-    record: CollectedRecord = read_record(CollectedRecord, path, RECORD_FORMAT)
-    if not in_utc(record.started):
-        raise EvidenceError(f"{path} states no UTC time at which the run started, but {record.started!r}.")
-    return record
+    for name, left in collected.items():
+        run = runs[name]
+        assert run.trace is not None, "only what left a trace was collected"
+        if run.outcome != outcome_of(run.trace, left.record):
+            raise EvidenceError(f"{directory / 'runs' / name / OUTCOME} does not follow from the trace of {name}.")
+        if name == SUBJECT_RESUMED and not left.record.resumed_after:
+            raise EvidenceError(f"{name} in {directory} was collected as a resumed run, and it was never resumed.")
+    if SUBJECT not in collected:
+        return
+    first = collected[SUBJECT].record
+    wanted = {
+        "the environment": (environment, first.environment),
+        "the random number": (start.nonce if start else None, first.nonce),
+        "the start": (occasion.started, started(collected.values())),
+        "the host": (occasion.host, first.host),
+    }
+    if other := [what for what, (stated, own) in wanted.items() if stated != own]:
+        raise EvidenceError(f"{directory} states {', '.join(other)} of its runs otherwise than {SUBJECT}/{RECORD}.")
+    for name, left in collected.items():
+        device = left.record.environment.device
+        if name.startswith("subject") and device != environment.device:
+            raise EvidenceError(
+                f"{name} in {directory} ran on {device} and {SUBJECT} on {environment.device}: a level holds for one "
+                "device. Collect both on one."
+            )
 
 
-def is_collected(trace: Trace) -> bool:
-    """Whether a trace, as its file states it, is that of a collected run."""
-    return trace.header.run == RUN
+def started(collected: Iterable[CollectedRun]) -> str:
+    """When the first of collected runs started (ISO 8601, UTC): a level counts from then."""
+    return min(datetime.fromisoformat(one.record.started) for one in collected).isoformat(timespec="seconds")
 
 
-def read_collected(directory: Path, trace: Trace) -> CollectedRun:
-    """What a collected run left besides its trace.
+def check_layout(name: str, case: Case, ranks: int) -> None:
+    """Checks how many ranks made a run of the subject: a level holds for the layout of its case.
 
     Raises:
-        EvidenceError: a file is missing, or was changed after the run.
+        EvidenceError: it was another number.
     """
-    header = trace.header
-    if not header.runner.startswith(PREFIX) or PROVENANCE not in header.provenance:
-        raise EvidenceError(f"{directory} calls its run {RUN!r}, and does not state how it was collected.")
-    if header.weights != (digest_json(dict(header.initial)) if header.initial else ""):
-        raise EvidenceError(f"{directory} states another digest of its initial weights than that of their list.")
-    rows, tokens, own = _read_ranks(directory, trace)
-    timing = read_timing(directory / TIMING)
-    if not {step.step for step in trace.steps} <= {step for step, _ in timing.steps}:
+    if ranks != case.parallel.world_size:
         raise EvidenceError(
-            f"{directory / TIMING} has not the time of each step: a copy of a run could not be noticed."
+            f"{name} was collected from {ranks} ranks, and the layout of {case.name} has {case.parallel.world_size} "
+            f"({case.parallel}). A level holds for one layout: train with that many ranks, or state `parallel` in the "
+            "case."
         )
-    return CollectedRun(
-        record=read_collected_record(directory / RECORD),
-        rows=rows,
-        tokens=tokens,
-        own=own,
-        timing=timing,
-    )
-
-
-def _read_ranks(directory: Path, trace: Trace) -> tuple[dict[int, dict[int, str]], dict[int, int], dict[int, int]]:
-    """By step, the rows from the files of all ranks, the target tokens of all rows together, and of the reporting
-    rank's."""
-    ranks, reporting = _ranks(trace)
-    rows: dict[int, dict[int, str]] = {}
-    tokens, own = dict[int, int](), dict[int, int]()
-    for rank in range(ranks):
-        path = directory / ROWS / f"{rank}.jsonl"
-        if not path.is_file():
-            raise EvidenceError(f"{path} is missing: rank {rank} of {ranks} left no rows. Copy the files of all ranks.")
-        for step, found, counted in _read_rank(path, finished=trace.footer is not None):
-            held = rows.setdefault(step, {})
-            if any(held.get(row, digest) != digest for row, digest in found.items()):
-                raise EvidenceError(f"{path}: two ranks read different tokens as the same row of step {step}.")
-            # ranks that share rows, such as those of one model-parallel group, count them once
-            tokens[step] = tokens.get(step, 0) + (0 if set(found) <= set(held) else counted)
-            held |= found
-            if rank == reporting:
-                own[step] = counted
-    return rows, tokens, own
-
-
-def _ranks(trace: Trace) -> tuple[int, int]:
-    """How many ranks made a collected run, and which of them reported."""
-    stated, how = trace.header.provenance.get("ranks"), trace.header.provenance[PROVENANCE]
-    reporting = how.get(REPORTING) if isinstance(how, Mapping) else None
-    if not (type(stated) is int and type(reporting) is int and 0 <= reporting < stated <= MOST_RANKS):
-        raise EvidenceError(f"A collected run states {stated!r} ranks, of which {reporting!r} reported.")
-    return stated, reporting
-
-
-def _read_rank(path: Path, *, finished: bool) -> Iterator[tuple[int, dict[int, str], int]]:
-    lines = read_bytes(path, LARGEST_ROWS).split(b"\n")[:-1]
-    parsed = [_parsed(line, path) for line in lines]
-    if parsed and "lines" in parsed[-1]:
-        covered = hashlib.sha256(b"".join(line + b"\n" for line in lines[:-1])).hexdigest()
-        if parsed.pop() != {"last_step": len(parsed), "lines": covered}:
-            raise EvidenceError(f"{path} was changed after its run ended.")
-    elif finished:
-        raise EvidenceError(f"{path} has no end, and the trace of its run has one.")
-    for expected, line in enumerate(parsed, 1):
-        rows, counted = line.get("rows"), line.get("tokens")
-        if set(line) != {"step", "rows", "tokens"} or line["step"] != expected or type(counted) is not int:
-            raise EvidenceError(f"{path}, line {expected}: expected the rows of step {expected}.")
-        if not isinstance(rows, dict) or not all(row.isdecimal() and type(one) is str for row, one in rows.items()):
-            raise EvidenceError(f"{path}, line {expected}: expected the digest of each row by its number.")
-        yield expected, {int(row): digest for row, digest in rows.items()}, counted
-
-
-def _parsed(line: bytes, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise EvidenceError(f"{path}: a line is not a JSON object. The file was truncated or edited.")
-    return value
-
-
-def check_different(directory: Path, collected: Mapping[str, CollectedRun]) -> None:
-    """Rejects one collected run in two roles, and a copy of it.
-
-    Raises:
-        EvidenceError: two of the runs have the same random number, or took the same microseconds in most steps.
-    """
-    names = sorted(collected)
-    for index, one in enumerate(names):
-        for other in names[index + 1 :]:
-            a, b = collected[one], collected[other]
-            if a.record.nonce == b.record.nonce or _alike(a.timing, b.timing):
-                raise EvidenceError(
-                    f"{one} and {other} in {directory} are the same collected run. A run says nothing next to itself: "
-                    "collect a second one."
-                )
-
-
-def _alike(a: Timing, b: Timing) -> bool:
-    shared = set(a.steps) & set(b.steps)
-    return len(shared) > MOST_ALIKE * min(len(set(a.steps)), len(set(b.steps))) if shared else False
 
 
 class Drawn:
@@ -255,40 +153,41 @@ def in_role(run: Run, name: str, case: Case, inputs: Inputs, drawn: Drawn, left:
     collected run: what it fixes is compared field by field.
 
     Raises:
-        EvidenceError: its rows do not fit its trace.
+        EvidenceError: its rows do not fit its trace, or it is of another layout.
     """
     assert run.trace is not None, "only what left a trace was collected"
     known = role(name, case)
     if known is None:
         return run
-    steps = tuple(_in_words_of(step, drawn, left, run.trace) for step in run.trace.steps)
+    if known[0] == "subject":
+        check_layout(name, case, left.ranks)
+    steps = tuple(_in_words_of(step, drawn, left) for step in run.trace.steps)
     same = bool(steps) and all(drawn.rows(one.step) and one.batch == drawn.batch(one.step) for one in steps)
     header = _header(run.trace.header, name, known[0], case, inputs, same=same)
     return dataclasses.replace(run, trace=dataclasses.replace(run.trace, header=header, steps=steps))
 
 
 def _header(stated: TraceHeader, name: str, side: Side, case: Case, inputs: Inputs, *, same: bool) -> TraceHeader:
-    return dataclasses.replace(
-        stated, run=name, side=side, case=stated.case or case.digest(), batches=inputs.batches if same else ""
-    )
+    return dataclasses.replace(stated, run=name, side=side, case=case.digest(), batches=inputs.batches if same else "")
 
 
-def _in_words_of(step: Step, drawn: Drawn, left: CollectedRun, trace: Trace) -> Step:
-    rows, (ranks, _) = left.rows.get(step.step, {}), _ranks(trace)
+def _in_words_of(step: Step, drawn: Drawn, left: CollectedRun) -> Step:
+    rows = left.rows.get(step.step, {})
     if not rows:
         return step
     same = drawn.parting(step.step, rows) is None
-    if ranks == 1 and same != (bool(drawn.rows(step.step)) and step.batch == drawn.batch(step.step)):
+    if left.ranks == 1 and same != (bool(drawn.rows(step.step)) and step.batch == drawn.batch(step.step)):
         raise EvidenceError(f"The rows of a collected run do not fit its trace at step {step.step}: it was edited.")
     tokens = left.tokens[step.step] if step.tokens == left.own.get(step.step) else step.tokens
-    batch = drawn.batch(step.step) if same else step.batch
-    return dataclasses.replace(step, tokens=tokens, batch=batch)
+    # of several ranks the trace has the batch of one of them, and the rows are those of all
+    whole = step.batch if left.ranks == 1 else digest_json({str(row): digest for row, digest in rows.items()})
+    return dataclasses.replace(step, tokens=tokens, batch=drawn.batch(step.step) if same else whole)
 
 
 def collecting_code(run: Run) -> str | None:
     """The digest of the code that collected a run; None where it states none."""
     how = run.trace.header.provenance.get(PROVENANCE) if run.trace else None
-    code = how.get("code") if isinstance(how, Mapping) else None
+    code = how.get(CODE) if isinstance(how, Mapping) else None
     return code if isinstance(code, str) else None
 
 

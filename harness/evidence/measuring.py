@@ -17,7 +17,9 @@ from harness.comparison.inference import ExpectedInference, inference_difference
 from harness.comparison.measurement import Comparison, Tensors
 from harness.comparison.reach import reached
 from harness.comparison.training import Expected, compare_steps, measure
-from harness.evidence.collected import CollectedRun, Drawn, required_of, without_what_was_not_collected
+from harness.evidence.collected import Drawn, required_of, without_what_was_not_collected
+from harness.evidence.collected_gradient import with_first_gradient
+from harness.evidence.collected_run import CollectedRun
 from harness.evidence.judge import statistic
 from harness.runs.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
 from harness.runs.inputs import BATCHES, Inputs, read_tensors
@@ -90,6 +92,14 @@ def _measure_training(recorded: Recorded) -> Comparison:
     inputs = reached(recorded.case, batches)
     if recorded.collected:
         found = without_what_was_not_collected(found, recorded.runs, recorded.collected, Drawn(batches))
+        found = with_first_gradient(
+            found,
+            recorded.runs,
+            recorded.left,
+            recorded.collected,
+            recorded.weights,
+            lambda runs, left: measure(runs, expected, {"weights": recorded.weights, **left}, recorded.steps),
+        )
     return Comparison(measurements={**found.measurements, **{one.name: one for one in inputs}})
 
 

@@ -154,13 +154,22 @@ def read_environment(path: Path) -> Environment:
         EvidenceError: it is missing, its content is not valid, or it states an unknown device, or an NPU and no chip.
     """
     environment: Environment = parse(Environment, read_json(path), path)
+    check_device(environment, path)
+    return environment
+
+
+def check_device(environment: Environment, path: Path) -> None:
+    """Checks the device that an environment states; `path` is where it states it.
+
+    Raises:
+        EvidenceError: an unknown device, or an NPU and no chip.
+    """
     if environment.device not in DEVICES:
         raise EvidenceError(f"{path} states the device {environment.device!r}, which is none of {', '.join(DEVICES)}.")
     if environment.device == NPU and not chip_of(environment.machine):
         raise EvidenceError(
             f"{path} states the device {NPU}, and its machine has no chip that the driver named: {NO_CHIP}"
         )
-    return environment
 
 
 def chip_of(machine: Mapping[str, Any]) -> str | None:

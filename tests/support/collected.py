@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import save_file
 
-from harness.base.digest import digest_each, digest_tensors
+from harness.base.digest import canonical_json, digest_each, digest_tensors
 from harness.base.records import write_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import DEFAULT_CASE, Case, load_case
@@ -20,7 +23,8 @@ from harness.certify.jobs import Options, recorded_jobs
 from harness.collect.collector import Collector
 from harness.corpus.draw import draw_inputs
 from harness.runners.job import Job
-from harness.runs.files import OUTCOME, TRACE
+from harness.runs.collected import RECORD, sealed
+from harness.runs.files import GRADIENT, OUTCOME, TRACE
 from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, read_tensors, read_weights
 from harness.runs.trace import RunOutcome, Step, TraceHeader, TraceWriter
 from tests.support.bundles import ENVIRONMENT, example_step, invented_rate, rate_of
@@ -72,6 +76,7 @@ class Trainer:
     weights: Callable[[dict[str, Array]], dict[str, Array]] = lambda weights: weights
     alignment: Callable[[dict[str, Any]], dict[str, Any]] = lambda alignment: alignment
     omitted: tuple[str, ...] = ()
+    gradient: bool | float = False  # whether it gives its first gradient; a number: this many times it
     ends: bool = True
     final: bool = True
 
@@ -109,14 +114,44 @@ def _train(directory: Path, how: Trainer, rank: int, after: int) -> None:
         if "batches" not in how.omitted:
             collector.micro_batch(tokens, inputs.mask[number - 1][shares[rank]])
         norm = None if "grad_norm" in how.omitted else taken.grad_norm
+        if how.gradient and number == 1:
+            given = example_gradient(first_norm() * how.gradient, PROBE_ERRORS["subject"])
+            collector.first_gradient({name: one.astype(np.float32) for name, one in given.items()}, weights)
         collector.step(loss=taken.loss, grad_norm=norm, learning_rate=taken.learning_rate)
     if how.ends:
         collector.end(weights if how.final else None)
     assert collector.failed is None
 
 
+def example_gradient(norm: float, error: float = 0.0) -> dict[str, Array]:
+    """Gradients of every weight, of this norm together, each element off by `error` up or down; in float64."""
+    found = {}
+    for name, weights in drawn().weights.items():
+        noise = np.random.RandomState(len(name))
+        exact = noise.standard_normal(weights.shape)
+        found[name] = exact * (1 + error * np.random.RandomState(int(1e9 * error)).choice((-1.0, 1.0), exact.shape))
+    whole = math.sqrt(sum(float(np.square(one).sum()) for one in found.values()))
+    return {name: one * (norm / whole) for name, one in found.items()}
+
+
+def first_norm() -> float:
+    """The grad norm of the first step of the reference."""
+    return example_step("reference-1", 1, STEPS).grad_norm
+
+
+def edit_record(directory: Path, *, seal: bool = True, **changes: Any) -> None:
+    """Other fields in the record of a collected run, with a seal that fits."""
+    content = {**json.loads((directory / RECORD).read_bytes()), **changes}
+    written = sealed(content) if seal else content
+    (directory / RECORD).write_text(canonical_json(written) + "\n", encoding="utf-8")
+
+
+PROBE_ERRORS = {"oracle": 0.0, "reference": 1.0e-7, "subject": 1.2e-7}
+
+
 def example_baseline(directory: Path) -> Path:
-    """A recorded baseline of the small case with invented numbers, by the shipped reference and oracle."""
+    """A recorded baseline of the small case with invented numbers, by the shipped reference and oracle. Its probes have
+    the gradients of `example_gradient`, each side with an error of its own."""
     inputs, made = drawn(), directory / "made"
     draw_inputs(inputs.case, made / "inputs")
     case = named_by_digest(inputs.case, inputs.inputs)
@@ -151,10 +186,21 @@ def _run_of(job: Job, case: Case, made: Path) -> None:
     )
     with TraceWriter.create(place / TRACE, header) as writer:
         for number in range(1, job.steps + 1):
-            step = example_step(job.run, number, case.training.steps_of(job.arm))
+            length = STEPS if job.arm == "probe" else case.training.steps_of(job.arm)  # a probe takes the first step
+            step = example_step(job.run, number, length)
             batch = digest_tensors({"tokens": inputs.tokens[number - 1], "loss_mask": inputs.mask[number - 1]})
             tokens = int(inputs.mask[number - 1].sum())
             rate = rate_of(case, job.run, number)
             writer.append(dataclasses.replace(step, batch=batch, tokens=tokens, learning_rate=rate))
-        writer.finish(digest_each(inputs.weights))
+        left = _probed(job) if job.arm == "probe" else dict(inputs.weights)
+        writer.finish(digest_each(left))
+    if job.arm == "probe":
+        (made / "tensors").mkdir(exist_ok=True)
+        save_file(left, made / "tensors" / f"{job.run}.safetensors")
     write_json(place / OUTCOME, RunOutcome(status="completed", last_step=job.steps, detail="all steps"))
+
+
+def _probed(job: Job) -> dict[str, Array]:
+    found = example_gradient(first_norm(), PROBE_ERRORS[job.side])
+    dtype = np.float64 if job.side == "oracle" else np.float32
+    return {f"{GRADIENT}{name}": one.astype(dtype) for name, one in found.items()}

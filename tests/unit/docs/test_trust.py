@@ -5,6 +5,7 @@ import re
 from tests.support.examples import ROOT
 from tests.support.hostile_runners import TRIES
 from tests.support.leaving_runners import LEFT
+from tests.unit.certify.test_fooling_collected import WAYS as WAYS_OF_COLLECTED
 from tests.unit.certify.test_what_is_judged import WAYS
 
 PAGE = (ROOT / "docs" / "design" / "trust.md").read_text(encoding="utf-8")
@@ -26,6 +27,10 @@ def test_every_way_to_leave_something_for_a_later_run_is_a_row() -> None:
 
 def test_every_disturbance_of_what_is_judged_is_a_row() -> None:
     assert rows("what a run, or anything else, does to the directory") == list(WAYS)
+
+
+def test_every_way_with_the_files_of_a_collected_run_is_a_row() -> None:
+    assert rows("what is done to the files of a collected run") == list(WAYS_OF_COLLECTED)
 
 
 def test_what_stays_possible_is_said_as_often_as_it_is_a_row_without_a_rejection() -> None:

@@ -25,6 +25,10 @@ def debugger_of(framework: str, task: str, level: str, out: Path) -> Any:
     if framework == "torch":
         from msprobe.pytorch import PrecisionDebugger
     else:
+        # before msprobe, which brings another implementation of protobuf
+        from mindspore import mint, ops
+
+        mint.norm = lambda x: ops.sqrt(ops.reduce_sum(x * x))  # MindSpore has no kernel of its norm on a CPU
         from msprobe.mindspore import PrecisionDebugger
     return PrecisionDebugger(config_path=str(out / "config.json"))
 

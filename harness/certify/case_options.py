@@ -1,12 +1,13 @@
 """What a case becomes under the options of a command or of a study: other sources, model, layout or standards."""
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.base.errors import InputError
-from harness.cases.case import Case
+from harness.cases.case import Case, check_trains
 from harness.cases.data import Corpus, Tokenizer
 from harness.cases.runs_of_a_case import judges_layout
 from harness.cases.sections import Checkpoint
@@ -18,6 +19,7 @@ from qwen3_model.config_problems import Qwen3ConfigError
 from qwen3_model.configuration_qwen3 import Qwen3Config
 
 VOCABULARY_MULTIPLE = 64
+PROFILED = re.compile(r"([1-9][0-9]*)(?:-([1-9][0-9]*))?")
 # Values of fields, by section of a case.
 Changes = Mapping[str, Mapping[str, Any]]
 
@@ -138,6 +140,25 @@ def in_steps(case: Case, steps: int | None) -> Case:
 def at_most(case: Case, steps: int | None) -> Case:
     """The case in so many steps, if it has more; see `in_steps`."""
     return in_steps(case, steps) if steps is not None and steps < case.training.steps else case
+
+
+def profiled_steps(text: str | None, case: Case) -> tuple[int, int] | None:
+    """The first and the last of the steps that an option names; None where it is not given.
+
+    Raises:
+        InputError: it is not written so, the case has no such steps, or takes none.
+    """
+    if text is None:
+        return None
+    check_trains(case, "'--profile' profiles steps of training")
+    found = PROFILED.fullmatch(text)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 0 < first <= last <= case.training.steps:
+        raise InputError(
+            f"--profile {text!r}: write a step or the first and the last, such as 5 or 5-7; {case.name} has the "
+            f"steps 1 to {case.training.steps}."
+        )
+    return first, last
 
 
 def with_layout(case: Case, layout: Mapping[str, Any] | None) -> Case:

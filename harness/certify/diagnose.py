@@ -3,6 +3,9 @@
 A case that keeps no tensors is diagnosed by sketches. Where they name a place, the runs are made once more and leave
 the tensors around that place, which show what kind of fault it is.
 
+A dump of msprobe may stand for the subject. Then only reference and oracle run, and its modules are compared with
+theirs.
+
 A later step than the first is diagnosed from the weights that the subject has before it: reference and oracle begin
 with them too, so that only what is wrong in the step itself differs.
 """
@@ -10,6 +13,7 @@ with them too, so that only what is wrong in the step itself differs.
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +25,21 @@ from harness.cases.case import Case, as_argument, check_trains, load_case
 from harness.cases.runs_of_a_case import ORACLE, REFERENCE, SUBJECT
 from harness.certify import case_options, environment, flow, prerequisites, workspace
 from harness.certify.estimate import memory_of_a_diagnosis
-from harness.certify.jobs import ALL_SIDES, Options, job_of
+from harness.certify.jobs import ALL_SIDES, RECORDED_SIDES, Options, job_of
 from harness.corpus.draw import write_weights
-from harness.diagnosis.diagnosis import CURVES, STEP, Diagnosis, diagnose, for_a_clue, record, run_name
+from harness.diagnosis.diagnosis import (
+    CURVES,
+    DUMPED,
+    STEP,
+    Diagnosis,
+    Dumped,
+    diagnose,
+    for_a_clue,
+    record,
+    run_name,
+)
+from harness.diagnosis.dump_export import export, save_array
+from harness.diagnosis.dumps import Dump, find_dump, read_dump
 from harness.diagnosis.first_difference import Named
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import CASE, INPUTS
@@ -119,7 +135,12 @@ def later_step(what: Case | Bundle, case: Case, step: int | None) -> int | None:
 
 
 def investigate(
-    what: Case | Bundle, case: Case, options: Options, listener: Listener, later: int | None = None
+    what: Case | Bundle,
+    case: Case,
+    options: Options,
+    listener: Listener,
+    later: int | None = None,
+    dump: Path | None = None,
 ) -> Diagnosis:
     """Runs all three sides with taps in `options.out`, judges them, and writes record and page there.
 
@@ -129,12 +150,15 @@ def investigate(
         options: the runners, and how they run.
         listener: see `harness.runners.executor`.
         later: see `later_step`. Its record and page take the place of those of the first step if it names a place.
+        dump: a dump of msprobe, which stands for the subject; that is not run then.
 
     Raises:
+        InputError: the dump cannot be used.
         CertifyError: a package, the device, the memory or the directory cannot be used, or reference or oracle broke.
         KeyboardInterrupt: the runs were interrupted; none is left.
     """
-    prerequisites.check(case, options, ALL_SIDES)
+    found_dump = _dump_of(case, dump) if dump is not None else None
+    prerequisites.check(case, options, RECORDED_SIDES if found_dump else ALL_SIDES)
     check_memory(case, environment.machine()["memory_gib"])
     launcher = Launcher(workers=flow.at_once(case, options))
     with workspace.claimed(options.out, resume=False):
@@ -143,6 +167,10 @@ def investigate(
             write_json(options.out / INPUTS, inputs)
         else:
             _take_over(what, case, options.out)
+        if found_dump is not None:
+            launcher.execute(jobs_beside(case, options, found_dump), case, listener)
+            _place(found_dump, options.out)
+            return conclude(options.out)
         launcher.execute(jobs(case, options), case, listener)
         found = conclude(options.out)
         # The page of the first runs is there already, whatever becomes of the second.
@@ -167,6 +195,61 @@ def jobs(case: Case, options: Options, whole: tuple[str, ...] = ()) -> list[Job]
     order: tuple[Side, ...] = ("subject", "reference", "oracle")
     every = [job_of(case, options, run_name(side), side, "taps", keep=True) for side in order]
     return [dataclasses.replace(job, whole=whole) for job in every]
+
+
+def jobs_beside(case: Case, options: Options, dump: Dump) -> list[Job]:
+    """The tapped runs that a dump is compared with. They leave the tensors whole that it has."""
+    whole = tuple(sorted({*dump.tensors, *dump.statistics})) if case.evidence == "sketches" else ()
+    return [one for one in jobs(case, options, whole) if one.side != "subject"]
+
+
+def _dump_of(case: Case, directory: Path) -> Dump:
+    """The dump of a directory, as places of a step of a case.
+
+    Raises:
+        InputError: it is no dump of a step of this case.
+    """
+
+    def load(path: Path) -> Any:
+        from harness.runners.torch_files import read_tensor  # here: only a dump of PyTorch has such files
+
+        return read_tensor(path)
+
+    return read_dump(find_dump(directory), case, load)
+
+
+def _place(dump: Dump, out: Path) -> None:
+    """Has a dump stand for the subject's tapped run."""
+    if dump.tensors:
+        write_tensors(dict(dump.tensors), out / TENSORS / f"{run_name('subject')}.safetensors")
+    dumped = Dumped(described=dump.described, sha256=dump.sha256, statistics=dump.statistics, omitted=dump.omitted)
+    write_json(out / DUMPED, dumped)
+
+
+def export_taps(directory: Path, to: Path) -> tuple[Path, ...]:
+    """Writes what the taps of a diagnosis saw as dumps of msprobe, one for each side that left tensors; returns their
+    directories. The subject's is one of MindSpore, the others are of PyTorch.
+
+    Raises:
+        InputError: there is something at the place of a dump, or no side left tensors of its places.
+    """
+    written = list[Path]()
+    for side in ALL_SIDES:
+        file = directory / TENSORS / f"{run_name(side)}.safetensors"
+        tensors = read_tensors(file) if file.is_file() else {}
+        if not any(name.startswith("forward.") for name in tensors):
+            continue
+        if (to / side).exists():
+            raise InputError(f"{to / side} exists. Choose another --export.")
+        if side == "subject":
+            written.append(export(tensors, to / side, "mindspore", save_array))
+            continue
+        from harness.runners.torch_files import write_tensor  # here: whoever exports nothing needs no PyTorch
+
+        written.append(export(tensors, to / side, "pytorch", write_tensor))
+    if not written:
+        raise InputError(f"{directory} holds no tensors of places, so there is nothing to export.")
+    return tuple(written)
 
 
 def names_the_cause(named: Named | None) -> bool:

@@ -18,6 +18,7 @@ from harness.cases.runs_of_a_case import (
     SUBJECT,
     SUBJECT_LR_ZERO,
     SUBJECT_PROBE,
+    SUBJECT_REPEAT,
     TRAINING,
     floor_runs,
     required_runs,
@@ -71,7 +72,8 @@ class Options:
     `reference_python` that of reference and oracle; None: this one. `protection` is what keeps the subject's runs from
     the answers: namespaces where they can be had (`auto`), always, or never (`order`). `threads` are those of each run;
     None: those of the case. `trust`: whose signatures count; a baseline must then have one. `keep_weights`: the initial
-    and the trained weights stay beside the bundle.
+    and the trained weights stay beside the bundle. `profile`: the first and the last of the steps that MindSpore
+    profiles, in the repeat of the subject.
     """
 
     out: Path
@@ -93,6 +95,7 @@ class Options:
     reference_python: Path | None = None
     protection: Protecting = "auto"
     trust: Trust | None = None
+    profile: tuple[int, int] | None = None
 
     def device_of(self, side: Side) -> str:
         """CPU, CUDA or Ascend. An NPU multiplies no matrices of float64, so there the oracle stays on the CPU."""
@@ -181,6 +184,7 @@ def job_of(case: Case, options: Options, name: str, side: Side, arm: Arm, *, kee
         logs=_logs(options.output, name) if options.output and ranks > 1 and side == "subject" else None,
         checkpoint=_checkpoint(options) if name == SUBJECT else None,
         starter="torchrun" if runner in BY_TORCHRUN else "msrun",
+        profile=options.profile if name == SUBJECT_REPEAT and arm == "train" else None,
         python=str(python.absolute()) if (python := options.python_of(side)) else None,
     )
 

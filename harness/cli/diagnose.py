@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, Case
 from harness.certify import workspace
-from harness.certify.diagnose import PAGE, chosen, find, investigate, jobs, later_step, runner_of
+from harness.certify.diagnose import PAGE, chosen, export_taps, find, investigate, jobs, later_step, runner_of
 from harness.certify.jobs import Options
 from harness.cli.options import (
     DEFAULT_WORKERS,
@@ -57,6 +58,13 @@ def diagnose(
         int | None,
         typer.Option(help="Diagnose this step if the first agrees; of a bundle by default the first beyond a limit."),
     ] = None,
+    dump: Annotated[
+        Path | None,
+        typer.Option(help="Diagnose what msprobe dumped of step 1 (level L0 or mix) instead of running the subject."),
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Also write what taps saw as dumps of msprobe, one for each side, below this.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory for runs and page; default: a new one under certify-runs/.")
     ] = None,
@@ -72,6 +80,8 @@ def diagnose(
 
     Exit code 0: nothing differs. 1: a place is named. 2: bad input. 3: the subject's run failed.
     """
+    if dump is not None and (subject is not None or step is not None):
+        raise InputError("--dump stands for the subject in step 1: omit --subject and --step.")
     found = find(what)
     case = chosen(found, model=model, layers=layers, vocabulary=vocab, rows=rows, length=length)
     on = device or (found.environment.device if isinstance(found, Bundle) else "CPU")
@@ -87,12 +97,17 @@ def diagnose(
         reference=_runner(found, "reference", reference, "torch"),
         oracle=_runner(found, "oracle", oracle, "oracle"),
     )
-    diagnosis = _run_shown(found, case, options, later_step(found, case, step), quiet=as_json)
+    later = later_step(found, case, step) if dump is None else None
+    diagnosis = _run_shown(found, case, options, later, dump, quiet=as_json)
+    exported = export_taps(options.out, export) if export is not None else ()
     if as_json:
-        where = {"directory": str(options.out), "page": str(options.out / PAGE)}
+        where: dict[str, Any] = {"directory": str(options.out), "page": str(options.out / PAGE)}
+        where |= {"exported": [str(path) for path in exported]} if exported else {}
         print(json.dumps({**record(diagnosis), **where}, ensure_ascii=False))
     else:
         print_diagnosis(diagnosis, options.out / PAGE)
+        for path in exported:
+            out_console.print(f"Dump: {path}", markup=False, soft_wrap=True)
     if diagnosis.named is not None:
         return NOT_MET
     return BROKEN if diagnosis.broken else MET
@@ -104,10 +119,13 @@ def _runner(found: Case | Bundle, side: Side, given: str | None, usual: str) -> 
     return usual if isinstance(found, Case) else runner_of(found, side)
 
 
-def _run_shown(found: Case | Bundle, case: Case, options: Options, later: int | None, quiet: bool) -> Diagnosis:
+def _run_shown(
+    found: Case | Bundle, case: Case, options: Options, later: int | None, dump: Path | None, quiet: bool
+) -> Diagnosis:
     try:
-        with Progress(error_console, [job.run for job in jobs(case, options)], quiet=quiet) as progress:
-            return investigate(found, case, options, progress.update, later)
+        named = [job.run for job in jobs(case, options) if dump is None or job.side != "subject"]
+        with Progress(error_console, named, quiet=quiet) as progress:
+            return investigate(found, case, options, progress.update, later, dump)
     except KeyboardInterrupt:
         again = shlex.join(without_option(options.command, "--out"))
         raise Interrupted(f"Interrupted; no process is left. Start again, in a new directory: {again}") from None
@@ -125,6 +143,8 @@ def print_diagnosis(diagnosis: Diagnosis, page: Path) -> None:
         cost = f"{taps.cost:.2f} times a plain step" if taps.cost is not None else "cost not measured"
         bits = f"other bits in {len(taps.differing)} gradients!" if taps.differing else "no bit changed"
         tapping.add(f"{side}: {taps.missing or f'{cost}, {bits}'}")
+    if diagnosis.omitted:
+        tree.add(Text(f"not compared, as they have no place: {', '.join(diagnosis.omitted)}"))
     out_console.print(tree)
     out_console.print(f"Page: {page}", markup=False, soft_wrap=True)
 

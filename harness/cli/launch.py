@@ -21,13 +21,14 @@ from harness.cli.options import (
     BaselineTrustOption,
     CaseArgument,
     JsonOption,
+    ProfileOption,
     ProtectionOption,
     ThreadsOption,
     WorkersOption,
     check_device,
 )
 from harness.cli.progress import Progress
-from harness.cli.run import baselines_of, exit_code, run_shown, trust_of
+from harness.cli.run import baselines_of, exit_code, print_profile, run_shown, trust_of
 from harness.cli.terminal import BROKEN, MET, Interrupted, error_console, out_console
 from harness.cli.verdict import print_verdict
 from harness.corpus.draw import draw_weights
@@ -65,6 +66,7 @@ def launch(
     baseline: BaselineOption = None,
     trust: BaselineTrustOption = None,
     protection: ProtectionOption = "auto",
+    profile: ProfileOption = None,
     trainer: Annotated[
         str | None,
         typer.Option(help="mindformers: its own Trainer trains the configuration CASE, and the run is collected."),
@@ -105,6 +107,7 @@ def launch(
         nodes=nodes,
         output=output,
         protection=protection_of(protection),
+        profile=case_options.profiled_steps(profile, chosen),
     )
     judging = node_of(reporting_rank(chosen.parallel), ranks, nnodes)
     if node_rank != judging:
@@ -112,6 +115,8 @@ def launch(
     standards = case_options.load_standards(chosen.standards, chosen)
     bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)
+    if not as_json and options.profile:
+        print_profile(bundle)
     return exit_code(bundle, certificate, level)
 
 

@@ -41,6 +41,7 @@ class Certify(CommandsOnDemand):
         "checkpoint": "checkpoint:checkpoint",
         "site": "site:site",
         "nightly": "site:nightly",
+        "bisect": "bisect:bisect",
         "cases": "cases:cases",
         "env": "env:env",
         "collect-report": "collect_report:collect_report",

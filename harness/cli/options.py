@@ -99,6 +99,14 @@ ProtectionOption = Annotated[
         help="What keeps the subject's runs from the answers: auto (namespaces, or else order), namespaces, or order.",
     ),
 ]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="STEPS",
+        help="Have MindSpore profile these steps, such as 5 or 5-7, of the subject's repeat, into its profile/.",
+    ),
+]
 
 
 def check_device(device: str) -> None:

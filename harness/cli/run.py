@@ -12,6 +12,7 @@ from harness.attestation import Trust, load_trust
 from harness.base.code import ROOT
 from harness.base.errors import InputError
 from harness.cases.case import DEFAULT_CASE, Case, load_case, shipped_cases
+from harness.cases.runs_of_a_case import SUBJECT_REPEAT
 from harness.certify import case_options, flow, workspace
 from harness.certify.baseline import DEFAULT_DIRECTORY
 from harness.certify.jobs import Options, plan, protection_of
@@ -25,6 +26,7 @@ from harness.cli.options import (
     JsonOption,
     LayersOption,
     ModelOption,
+    ProfileOption,
     ProtectionOption,
     ReferenceDeviceOption,
     ReferenceProcessesOption,
@@ -47,6 +49,7 @@ from harness.levels.certificate import Certificate, Level
 from harness.runners.environment_of_a_run import left_out
 from harness.runners.job import Job
 from harness.runners.protection import obstacle
+from harness.runs.files import LOG, PROFILE
 
 
 def run(
@@ -84,6 +87,7 @@ def run(
     baseline: BaselineOption = None,
     trust: BaselineTrustOption = None,
     protection: ProtectionOption = "auto",
+    profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Certify a case: run both sides, compare, judge, and write bundle and page.
@@ -120,10 +124,13 @@ def run(
         trust=trust_of(trust, baseline),
         keep_weights=keep_weights,
         protection=protection_of(protection),
+        profile=case_options.profiled_steps(profile, chosen),
     )
     bundle, certificate = run_shown(chosen, standards, options, quiet=as_json)
     print_verdict(bundle, certificate, as_json)
     code = exit_code(bundle, certificate, level)
+    if not as_json and options.profile:
+        print_profile(bundle)
     if not as_json and certificate.reaches(Level.PRELIMINARY):
         print_next_steps(bundle)
     return code
@@ -158,6 +165,16 @@ def trust_of(trust: Path | None, baseline: Path | None) -> Trust | None:
             "check the signatures of a bundle."
         )
     return load_trust(trust) if trust else None
+
+
+def print_profile(bundle: Bundle) -> None:
+    """Where the output of the profiler is, and what its run is no evidence of."""
+    place = bundle.path / "runs" / SUBJECT_REPEAT / PROFILE
+    if not any(place.rglob("*")):
+        out_console.print(f"Nothing was profiled: see {place.with_name(LOG)}", markup=False, soft_wrap=True)
+        return
+    text = f"Profile: {place}. The times of {SUBJECT_REPEAT} are no evidence: profiled steps take longer."
+    out_console.print(text, markup=False, soft_wrap=True)
 
 
 def print_next_steps(bundle: Bundle) -> None:

@@ -21,11 +21,12 @@ from typing import Any, Literal
 
 from harness.base.digest import digest_each
 from harness.base.errors import EvidenceError
-from harness.base.records import encode, read_json
+from harness.base.records import encode, parse, read_json
 from harness.cases.alignment import expected_alignment
 from harness.cases.case import Case, parse_case
 from harness.comparison.distance import relative
 from harness.comparison.left import change_difference, names_of
+from harness.diagnosis.dumps import Statistics
 from harness.diagnosis.errors_by_place import (
     ALLOWED_RATIO,
     SIDES,
@@ -43,9 +44,10 @@ from harness.evidence.bundle_files import CASE
 from harness.runs.files import UPDATED
 from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors, read_weights
 from harness.runs.taps import TAPS, TapRecord, read_taps
-from harness.runs.trace import Side, Step, read_trace
+from harness.runs.trace import Run, RunOutcome, Side, Step, read_trace
 
 CURVES = "curves"  # traces of longer runs, SIDE.jsonl
+DUMPED = "dump.json"  # what was read of a dump that stands for the subject
 STEP = "step.json"  # the number of the step, where it is not the first
 
 
@@ -68,14 +70,15 @@ class Diagnosis:
     """Everything that was compared, in order; `named` is None where nothing differs.
 
     `step` is the number of the step, `rows` and `length` are its; `evidence` is what its tensors left. In a later step
-    than the first, all sides begin with the weights that the subject has before it.
+    than the first, all sides begin with the weights that the subject has before it. `omitted` are modules of a dump
+    that have no place.
     """
 
     case: str
     step: int
     rows: int
     length: int
-    evidence: Literal["tensors", "sketches"]
+    evidence: Literal["tensors", "sketches", "statistics"]
     subject: str
     named: Named | None
     readings: tuple[Reading, ...]
@@ -83,6 +86,7 @@ class Diagnosis:
     built: tuple[str, ...]
     taps: Mapping[str, TapRecord]
     broken: str | None
+    omitted: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -123,7 +127,7 @@ def for_a_clue(directory: Path, diagnosis: Diagnosis) -> tuple[str, ...]:
         EvidenceError: as `diagnose`.
     """
     reading = diagnosis.named.reading if diagnosis.named is not None else None
-    if reading is None or diagnosis.taps["subject"].missing:
+    if reading is None or "subject" not in diagnosis.taps or diagnosis.taps["subject"].missing:
         return ()
     case = parse_case(read_json(directory / CASE), str(directory / CASE))
     sides = {side: read_side(directory, side) for side in SIDES}
@@ -139,6 +143,8 @@ def read_side(directory: Path, side: Side) -> TappedRun:
         EvidenceError: it is missing or cannot be read, or a side other than the subject did not finish.
     """
     name = run_name(side)
+    if side == "subject" and (directory / DUMPED).is_file():
+        return _read_dumped(directory)
     run = read_run(directory / "runs" / name)
     if not run.outcome.ended:
         if side != "subject":
@@ -148,6 +154,31 @@ def read_side(directory: Path, side: Side) -> TappedRun:
     place = directory / "runs" / name
     taps = read_taps(place) if (place / TAPS).is_file() else TapRecord(missing=f"the run has no {TAPS}")
     return TappedRun(run=run, tensors=tensors, taps=taps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dumped:
+    """What was read of a dump that stands for the subject; its tensors are in a file of their own."""
+
+    described: str
+    sha256: str
+    statistics: Mapping[str, Statistics]
+    omitted: tuple[str, ...]
+
+
+def _read_dumped(directory: Path) -> TappedRun:
+    dumped: Dumped = parse(Dumped, read_json(directory / DUMPED), directory / DUMPED)
+    file = directory / "tensors" / f"{run_name('subject')}.safetensors"
+    return TappedRun(
+        run=Run(
+            name=run_name("subject"), outcome=RunOutcome(status="completed", last_step=1, detail="a dump"), trace=None
+        ),
+        tensors=read_tensors(file) if file.is_file() else {},
+        taps=TapRecord(missing=None),
+        dump=dumped.described,
+        statistics=dumped.statistics,
+        omitted=dumped.omitted,
+    )
 
 
 def judge_sides(
@@ -162,14 +193,14 @@ def judge_sides(
     where recorded. `weights` are those that the sides begin with, and the first of `batches` is that of the step."""
     step = _tapped_step(case, sides, batches)
     subject, header = sides["subject"], sides["subject"].run.trace
-    broken = None if subject.tensors else f"the subject's run failed: {subject.run.outcome.detail}"
+    broken = None if subject.left else f"the subject's run failed: {subject.run.outcome.detail}"
     loaded = _loaded(weights, header.header.initial) if header and number == 1 else ()
     built = (*loaded, *_built(case, header.header.alignment)) if header else ()
     short = {side: run.steps() for side, run in sides.items()}
-    readings = tuple(step.readings()) if subject.tensors else ()
+    readings = tuple(step.readings()) if subject.left else ()
     made = {**short, **curves}
-    checks = tuple(_of_readings(readings)) if subject.tensors else ()
-    if subject.tensors and number == 1:
+    checks = tuple(_of_readings(readings)) if subject.left else ()
+    if subject.tensors and number == 1 and subject.dump is None:
         checks += tuple(_checks(sides, weights, built, made, case.training.oracle))
     named = name_first(step, readings) or _named_check(checks)
     return Diagnosis(
@@ -177,14 +208,15 @@ def judge_sides(
         step=number,
         rows=case.data.global_batch_size,
         length=case.data.seq_length,
-        evidence=case.evidence,
-        subject=header.header.runner if header else "",
+        evidence="statistics" if subject.statistics else case.evidence,
+        subject=subject.dump or (header.header.runner if header else ""),
         named=_with_built(named, built),
         readings=readings,
         checks=checks,
         built=built,
-        taps={side: run.taps for side, run in sides.items()},
+        taps={side: run.taps for side, run in sides.items() if run.dump is None},
         broken=broken,
+        omitted=subject.omitted,
     )
 
 
@@ -333,6 +365,7 @@ def record(diagnosis: Diagnosis) -> dict[str, Any]:
         "built": list(diagnosis.built),
         "taps": {side: {**vars(taps), "cost": taps.cost} for side, taps in diagnosis.taps.items()},
         "broken": diagnosis.broken,
+        "omitted": list(diagnosis.omitted),
     }  # fmt: skip
     encoded: dict[str, Any] = encode(values)
     return encoded

@@ -6,7 +6,7 @@ down, each parameter's gradient right after that of its module's output. So all 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from harness.cases.case import Case
 from harness.comparison.distance import HALF_ULP, relative
 from harness.comparison.left import difference
+from harness.diagnosis.dumps import Statistics, statistics_error
 from harness.runs.places import HEAD, LOSS, Direction, places
 from harness.runs.sketches import SKETCH, sketched
 from harness.runs.taps import TapRecord, exact_loss
@@ -30,11 +31,21 @@ SIDES: tuple[Side, ...] = ("reference", "subject", "oracle")
 
 @dataclass(frozen=True, kw_only=True)
 class TappedRun:
-    """A tapped run of one side, its tensors, and the record of its taps."""
+    """A tapped run of one side, its tensors, and the record of its taps. In place of a run of the subject there may be
+    a dump of another tool: `dump` describes it, `statistics` are of tensors that it does not have, and `omitted` are
+    modules that have no place."""
 
     run: Run
     tensors: Tensors
     taps: TapRecord
+    dump: str | None = None
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    omitted: tuple[str, ...] = ()
+
+    @property
+    def left(self) -> bool:
+        """Whether it left anything of a step."""
+        return bool(self.tensors or self.statistics)
 
     def steps(self) -> tuple[Step, ...]:
         return self.run.trace.steps if self.run.trace else ()
@@ -125,8 +136,11 @@ class TappedStep:
     def _error(self, side: Side, direction: Direction, name: str) -> float | None:
         if not (self.recorded("oracle", direction, name) and self.recorded(side, direction, name)):
             return None
+        full = tensor_name(direction, name)
         exact, found = (self.sides[one].tensors for one in ("oracle", side))
-        return difference(tensor_name(direction, name), exact, found)[0]
+        if full in self.sides[side].statistics:
+            return statistics_error(exact[full], self.sides[side].statistics[full])
+        return difference(full, exact, found)[0]
 
     def _loss_error(self, side: Side) -> float | None:
         loss = self.tensor(side, "forward", LOSS)
@@ -143,7 +157,7 @@ class TappedStep:
     def recorded(self, side: Side, direction: Direction, name: str) -> bool:
         """Whether a side left its tensor at a place, or a sketch of it."""
         full, left = tensor_name(direction, name), self.sides[side].tensors
-        return full in left or f"{full}{SKETCH}" in left
+        return full in left or f"{full}{SKETCH}" in left or full in self.sides[side].statistics
 
     def before(self, name: str) -> frozenset[str]:
         """A place and all that it is computed from: where its gradient goes."""

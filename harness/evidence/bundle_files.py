@@ -9,7 +9,7 @@ time or host are in a separate list.
       runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
       baseline.json               the recorded reference and oracle: author, reason, machine
     record.json                   digest of the manifest, and path and SHA-256 of the files that depend on time or host
-      run.json  runs/NAME/{log.txt, timing.jsonl, ranks/, collected.json}
+      run.json  runs/NAME/{log.txt, timing.jsonl, ranks/, plog/, profile/, collected.json}
     report.html                   may be written again; its last two lines state how, and the digest of the lines before
     attestations/*.json           signed statements about manifest and record, or about baseline.json
 """
@@ -24,14 +24,14 @@ from harness.base.errors import EvidenceError
 from harness.base.records import check_list, list_files, plain_files, read_bytes, read_json, write_json
 from harness.base.whole_files import whole_file
 from harness.runs.collected import RECORD as COLLECTED
-from harness.runs.files import LOG, RANKS, TIMING
+from harness.runs.files import LOG, PLOG, PROFILE, RANKS, TIMING
 
 FORMAT, RECORD_FORMAT = "certify-bundle/2", "certify-record/1"
 MANIFEST, RECORD, FINDINGS = "manifest.json", "record.json", "findings.json"
 CASE, INPUTS = "case.json", "inputs.json"
 RUN, PAGE, ATTESTATIONS = "run.json", "report.html", "attestations"
 RECORDED = (RUN,)  # depends on time or host
-RECORDED_OF_RUN = (LOG, TIMING, RANKS, COLLECTED)  # depends on time or host, for each run
+RECORDED_OF_RUN = (LOG, TIMING, RANKS, PLOG, PROFILE, COLLECTED)  # depends on time or host, for each run
 PAGE_SEAL = "<!-- sha256 {} -->\n"
 
 

@@ -4,17 +4,12 @@ A cell that fails, hangs or cannot run is a result, and the night continues. Eac
 night is resumed where it stopped.
 """
 
-import contextlib
 import dataclasses
 import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,17 +26,13 @@ from harness.certify.baseline import record_command
 from harness.certify.jobs import ALL_SIDES, RECORDED_SIDES, Options
 from harness.certify.prerequisites import Needs, needs, prerequisites, together
 from harness.certify.uv_environments import interpreter_of
-from harness.evidence.bundle_files import INPUTS, MANIFEST
 from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Night
 from harness.nightly.causes import CellCause
-from harness.nightly.history import BUNDLE, CELLS, LOCK, NIGHT, NIGHTS, moment, nights, prune
+from harness.nightly.cell_process import LOG, carry_out, command_of, left_no_bundle, of_both, pythons_of
+from harness.nightly.history import CELLS, LOCK, NIGHT, NIGHTS, moment, nights, prune
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.nightly.parts import Part
 from harness.nightly.results import compared_with_before, read_result
-from harness.runners.processes import end_with_parent, log_error, own_code
-
-LOG = "log.txt"
-INTERRUPT_SECONDS = 30.0
 
 Listener = Callable[[CellResult], None]
 
@@ -131,18 +122,8 @@ def _options(cell: Cell, history: Path, base: Path) -> Options:
         baselines=baselines,
         protection=cell.protection,
         **runners,
-        **_pythons(cell, base),
+        **pythons_of(cell, base),
     )
-
-
-def _pythons(cell: Cell, base: Path) -> dict[str, Any]:
-    """The interpreters that a cell names, as options of a run."""
-    named = {"subject_python": cell.subject_python, "reference_python": cell.reference_python}
-    return {option: Path(os.path.normpath(base / path)) for option, path in named.items() if path}
-
-
-def _made(python: Path) -> dict[str, Path]:
-    return {"subject_python": python, "reference_python": python}
 
 
 def _run_cell(
@@ -170,23 +151,13 @@ def _run_cell(
     if lacking := _no_baseline(cell, case, described, base):
         return dataclasses.replace(result, reason=lacking, awaits_baseline=True)
     try:
-        pythons = _pythons(cell, base) if not cell.versions else _made(interpreter_of(cell.versions))
+        pythons = pythons_of(cell, base) if not cell.versions else of_both(interpreter_of(cell.versions))
     except CertifyError as without:
         return dataclasses.replace(result, reason=" ".join(str(without).split()))
-    begun = time.monotonic()
-    code = _run(_command(cell, described, directory, base, pythons), directory / LOG, cell.limit or matrix.limit)
+    begun, limit = time.monotonic(), cell.limit or matrix.limit
+    code = carry_out(command_of(cell, str(described), directory, base, pythons), directory / LOG, limit)
     result = dataclasses.replace(result, seconds=round(time.monotonic() - begun, 1))
-    if code is None:
-        limit = f"{(cell.limit or matrix.limit) / 60:g} min"
-        return dataclasses.replace(
-            result, state=CellState.BROKEN, reason=f"not finished within its limit of {limit}; stopped"
-        )
-    if code < 0:
-        reason = f"its process was killed by {signal.Signals(-code).name}"
-        return dataclasses.replace(result, state=CellState.BROKEN, reason=reason)
-    if not (directory / BUNDLE / MANIFEST).is_file():
-        error = log_error(directory / LOG).strip().splitlines()
-        reason = error[-1] if error else f"exit code {code}, without a message"
+    if reason := left_no_bundle(code, directory, limit):
         return dataclasses.replace(result, state=CellState.BROKEN, reason=reason)
     return read_result(result, directory, place, trust)
 
@@ -204,49 +175,3 @@ def _no_baseline(cell: Cell, case: Case, described: Path, base: Path) -> str | N
         case.name, directory, replace=False, file=None if own else described.absolute(), more=runners
     )
     return f"there is no baseline {directory / case.name}. Where the reference can run, record it: {command}"
-
-
-def _command(cell: Cell, described: Path, directory: Path, base: Path, pythons: Mapping[str, Path]) -> list[str]:
-    out = directory / BUNDLE
-    words = [sys.executable, "-m", "harness.cli", "run", str(described), "--device", cell.device, "--out", str(out)]
-    if (out / INPUTS).is_file() and not (out / MANIFEST).exists():
-        words.append("--resume")
-    elif out.exists():  # killed before there was anything to resume
-        shutil.rmtree(out)
-    if cell.baseline:
-        words += ["--baseline", str(base / cell.baseline)]
-    if cell.protection != "auto":
-        words += ["--protection", cell.protection]
-    for option, path in pythons.items():
-        words += [f"--{option.replace('_', '-')}", str(path)]
-    for side in ("subject", "reference", "oracle"):
-        if runner := getattr(cell, side):
-            words += [f"--{side}", runner]
-    return words
-
-
-def _run(command: Sequence[str], log: Path, limit: float) -> int | None:
-    """Runs a command with its output in a file; returns its exit code, or None if it did not finish in time."""
-    parent = os.getpid()
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **own_code()},
-            preexec_fn=lambda: end_with_parent(parent),
-        )  # fmt: skip
-        try:
-            return process.wait(limit)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            _end(process)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Interrupts a run, so that it ends its own processes; kills it if it does not end."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(INTERRUPT_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

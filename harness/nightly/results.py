@@ -30,7 +30,12 @@ FAILED = (Outcome.FAIL, Outcome.ERROR)
 
 def failing(night: Night, matrix: Matrix) -> list[CellResult]:
     """The cells that make a night fail, by the matrix's policy."""
-    return [cell for cell in night.cells if set(_faults(cell)) & set(matrix.fail_on)]
+    return [cell for cell in night.cells if fails(cell, matrix)]
+
+
+def fails(cell: CellResult, matrix: Matrix) -> bool:
+    """Whether a cell makes a night fail, by the matrix's policy."""
+    return bool(set(_faults(cell)) & set(matrix.fail_on))
 
 
 def _faults(cell: CellResult) -> Iterator[str]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.base.text import listed
 from harness.diagnosis.diagnosis import Check, Diagnosis
 from harness.diagnosis.errors_by_place import ALLOWED_RATIO, Reading, ReadingState
 from harness.evidence.judge import Outcome
@@ -136,6 +137,8 @@ def _facts(diagnosis: Diagnosis) -> Iterator[Fact]:
         yield Fact(term="Subject’s error", text=_number(reading.subject))
         yield Fact(term="Reference’s error", text=_number(reading.reference))
         yield Fact(term="Ratio", text=f"{number(reading.ratio)}, allowed {number(ALLOWED_RATIO)}")
+    if diagnosis.omitted:
+        yield Fact(term="Not compared", text=listed(diagnosis.omitted), code=True)
     for side, taps in diagnosis.taps.items():
         if taps.missing:
             yield Fact(term=f"Taps of the {side}", text=taps.missing)

@@ -21,7 +21,7 @@ from harness.evidence.timing import read_timing
 from harness.levels.recorded import recorded_where, vouched_for
 from harness.levels.submission import Submission
 from harness.report.words import Fact, Mark, count, duration, number, purpose
-from harness.runs.files import TIMING
+from harness.runs.files import PROFILE, TIMING
 from harness.runs.trace import Run
 from qwen3_model.precision_policy import PLAIN_OPERATORS, PrecisionPolicy
 
@@ -245,14 +245,16 @@ def _run_row(bundle: Bundle, run: Run) -> RunRow:
     timing = read_timing(bundle.path / "runs" / run.name / TIMING)
     seconds = [taken for _, taken in timing.steps]
     steps = "no trace" if run.trace is None else f"{len(run.trace.lines)} of {run.trace.header.steps}"
-    after = f"resumed after step {', '.join(map(str, resumed))}" if resumed else ""
+    notes = [f"resumed after step {', '.join(map(str, resumed))}"] if resumed else []
+    if (bundle.path / "runs" / run.name / PROFILE).is_dir():
+        notes.append("profiled: its times are no evidence")
     return RunRow(
         name=run.name,
         purpose=purpose(run.name, bundle.case.task),
         runner=run.trace.header.runner if run.trace else "",
         mark=MARKS.get(status) or Mark(glyph="!", word=status, tone="error"),
         steps=steps,
-        resumed=after,
+        resumed="; ".join(notes),
         total=duration(math.fsum(seconds)) if seconds else UNKNOWN,
         compiled=duration(math.fsum(timing.compiling)) if timing.compiling else "",
         per_step=duration(statistics.median(seconds)) if seconds else UNKNOWN,

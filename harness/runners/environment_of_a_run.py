@@ -22,7 +22,7 @@ PATH = "PYTHONPATH"
 # They say where things are and in which language; no number follows from them.
 PLAIN = frozenset({
     "HOME", "PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
-    "HF_HOME",
+    "HF_HOME", "ASCEND_PROCESS_LOG_PATH",
 })  # fmt: skip
 # They choose libraries, kernels, devices, threads or the order of a sum, or allocate. Sources: the manuals of glibc
 # (ld.so, malloc), OpenMP, oneMKL, oneDNN, OpenBLAS, PyTorch, CUDA, CANN and MindSpore.

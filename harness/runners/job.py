@@ -64,7 +64,7 @@ class Job:
     `weights_left`: a tapped run takes its steps first, leaves the weights that it then has in this file, and taps the
     step after them. `blocking`: each launch on the device waits for the one before. `python`: the interpreter of its
     process, where it is another than the one that starts it. `devices`: those of this machine that the run alone sees;
-    none if they are not counted.
+    none if they are not counted. `profile`: the first and the last of the steps that its framework profiles.
     """
 
     run: str
@@ -94,3 +94,4 @@ class Job:
     blocking: bool = False
     python: str | None = None
     devices: tuple[int, ...] = ()
+    profile: tuple[int, int] | None = None

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mindspore import Tensor, ops
 
 from harness.cases.case import Case
+from harness.runners.mindspore_profile import MindSporeProfiler
 from harness.runners.mindspore_taps import MindSporeTaps
 from harness.runners.profile import Settings, recorded, settings_of
 from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
@@ -117,6 +118,10 @@ class MindSporeSubject:
     def load(self, directory: Path) -> None:
         """Continues from the trainer's own checkpoint."""
         self._trainer.load_checkpoint(directory)
+
+    def profiler(self, directory: Path) -> MindSporeProfiler:
+        """Of this process; it writes into a directory."""
+        return MindSporeProfiler(directory, self._setting.device)
 
     def provenance(self) -> dict[str, Any]:
         """Version, device and mode. On a CPU bfloat16 exists only as rounding around float32 operators."""

@@ -141,7 +141,8 @@ def seen_by(job: Job, guard: Guard, environment: Mapping[str, str]) -> dict[str,
     read = [inputs, *([weights] if not (weights := Path(job.weights)).is_relative_to(inputs) else [])]
     needed = (out, *guard.needed, *own_files())
     hidden = [path for place in recorded_answers(out, guard.answers) for path in without(place, needed)]
-    private = [*PRIVATE, *(Path(environment[name]) for name in CACHES if environment.get(name))]
+    caches = (Path(environment[name]) for name in CACHES if environment.get(name))
+    private = [*PRIVATE, *(path for path in caches if not path.is_relative_to(directory))]
     used = [*own_places(), *guard.needed, *_named_in(environment), *([Path(job.python)] if job.python else [])]
     here = Path.cwd()
     return description(

@@ -10,12 +10,14 @@ from typing import Any, BinaryIO, Protocol
 from harness.runners import devices
 from harness.runners.environment_of_a_run import environment_of
 from harness.runners.job import Job, Starter
-from harness.runners.profile import CPU, profile_variables
+from harness.runners.profile import ASCEND, CPU, profile_variables
 from harness.runners.protection import Guard, confined_variables, seen_by
 from harness.runners.protection import start as start_confined
+from harness.runs.files import PLOG
 
 # What has several processes carry out a job together.
 RANKS_BY: Mapping[Starter, str] = {"msrun": "harness.runners.ranks", "torchrun": "harness.runners.torch_ranks"}
+PROCESS_LOG = "ASCEND_PROCESS_LOG_PATH"  # of CANN: where its processes log
 FIRST_INSIDE = "1"  # the process that starts a run in a namespace of processes
 
 OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -50,12 +52,22 @@ def variables(threads: int, device: str = CPU, *, blocking: bool = False) -> dic
     return {**own, **OFFLINE, "GLOG_v": "3", **{pool: str(threads) for pool in pools}}
 
 
+def _plog(job: Job) -> dict[str, str]:
+    """Has CANN log into the run's directory, which is all that a confined run can write to; by itself it logs into the
+    home of the user, where runs are not told apart."""
+    if job.device != ASCEND:
+        return {}
+    place = Path(job.directory) / PLOG
+    place.mkdir(parents=True, exist_ok=True)
+    return {PROCESS_LOG: str(place)}
+
+
 def start_fresh(job: Job, job_file: Path, log: BinaryIO, guard: Guard | None = None) -> "subprocess.Popen[bytes]":
     """A fresh interpreter that carries out a job, or that has several carry it out together; of the subject it has the
     namespaces of a guard, if that gives any."""
     module = "harness.runners.worker" if job.ranks == 1 else RANKS_BY[job.starter]
     command = [job.python or sys.executable, "-m", module, str(job_file)]
-    own = {**variables(job.threads, job.device, blocking=job.blocking), **devices.visible(job.devices)}
+    own = {**variables(job.threads, job.device, blocking=job.blocking), **devices.visible(job.devices), **_plog(job)}
     environment = {**environment_of(job.runner, job.python), **own}
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
     given = {"env": environment, "start_new_session": True, **streams}

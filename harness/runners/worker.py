@@ -23,6 +23,7 @@ from harness.runners.job import Job, header_of
 from harness.runners.leaving import Leaving
 from harness.runners.probing import probe, tap_after
 from harness.runners.processes import end_with_parent
+from harness.runners.profiling import Profiling
 from harness.runners.protocol import Runner, Setting, Tensors
 from harness.runners.registry import load_runner
 from harness.runners.resuming import CHECKPOINT, resume_step, save_checkpoint
@@ -110,6 +111,7 @@ def train(
     A run of the arm `resumed` stops half way with a checkpoint; whether it came to its end is returned.
     """
     directory, watch = Path(job.directory), Watch(case, runner) if job.watch else None
+    profiling = Profiling(job, runner)
     after = resume_step(directory / CHECKPOINT) if resume else 0
     half = (case.training.resume_after or job.steps // 2) if job.arm == "resumed" and not after else None
     if after:
@@ -124,12 +126,14 @@ def train(
         for number in range(after + 1, job.steps + 1):
             if watch is not None:
                 watch.before(number)
+            profiling.before(number)
             began = time.perf_counter()
             step = take_step(runner, number, batches["tokens"][number - 1], batches["loss_mask"][number - 1], timing)
             writer.append(step)
             if shown:
                 now = datetime.datetime.now()
                 print(step_line(step, job.steps, time.perf_counter() - began, now), flush=True)
+            profiling.after(number, last=number == job.steps or not step.finite)
             if not step.finite:
                 break
             if watch is not None:

@@ -19,7 +19,9 @@ CONFIG: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NAME = CONFIG["project"]["name"]
 # of those whose name on the index is another
 DISTRIBUTIONS = {"yaml": "pyyaml", "elftools": "pyelftools"}
+OF_CANN = ("absl-py", "attrs", "cffi", "cython", "decorator", "pathlib2", "protobuf", "psutil", "requests", "sympy")
 NOT_IMPORTED = {
+    **dict.fromkeys(OF_CANN, "CANN's own packages import it"),
     "dashscope": "Qwen's vocabulary is a file in it",
     "ziglang": "it runs as a program",
 }

@@ -96,3 +96,12 @@ def test_of_a_private_place_what_a_run_needs_stays_and_an_interpreter_stays_whol
     used = [tmp_path / name for name in ("private", "private/env/bin/python", "link/code", "elsewhere", "private/gone")]
     found = below([tmp_path / "private"], used)
     assert found == [tmp_path / "private" / "code", tmp_path / "private" / "env"]
+
+
+def test_what_a_run_logs_in_its_own_directory_stays_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the variable of a cache, which is private to a run, names the place."""
+    there = bench.out / "runs" / "subject-1"
+    monkeypatch.setenv("ASCEND_PROCESS_LOG_PATH", str(there))
+    (made,) = bench.take(NAMESPACES, "Logs", "subject-1")
+    assert made.outcome.status == "completed", made.outcome
+    assert (there / "plog.log").read_text() == "a line\n"

@@ -224,11 +224,3 @@ class UsesHelpers(Fake):
                 done[kind] = reached(kind, address)
         (Path(job_of_this_process().directory) / FOUND).write_text(json.dumps(done))
         return numbers
-
-
-class Logs(Fake):
-    """Logs where a variable says, as CANN does."""
-
-    def at_step(self, numbers: Numbers) -> Numbers:
-        (Path(os.environ["ASCEND_PROCESS_LOG_PATH"]) / "plog.log").write_text("a line\n")
-        return numbers

@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.runners.protection import below
+from harness.runners.protection import Guard, below, seen_by, start
 from harness.runs.trace import Protection
 from tests.support.leaving_runners import FOUND, HELPERS, LEFT, OF_THE_MACHINE
 from tests.unit.runners.test_protection import NAMESPACES, Bench
@@ -98,10 +99,14 @@ def test_of_a_private_place_what_a_run_needs_stays_and_an_interpreter_stays_whol
     assert found == [tmp_path / "private" / "code", tmp_path / "private" / "env"]
 
 
-def test_what_a_run_logs_in_its_own_directory_stays_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the variable of a cache, which is private to a run, names the place."""
-    there = bench.out / "runs" / "subject-1"
-    monkeypatch.setenv("ASCEND_PROCESS_LOG_PATH", str(there))
-    (made,) = bench.take(NAMESPACES, "Logs", "subject-1")
-    assert made.outcome.status == "completed", made.outcome
-    assert (there / "plog.log").read_text() == "a line\n"
+def test_what_a_run_logs_in_its_own_directory_stays_there(bench: Bench) -> None:
+    """Also where the variable of a cache, which is private to a run, names a place in it."""
+    (job,) = bench.jobs("LeavesLittle", "subject-1")
+    logs = Path(job.directory) / "plog"
+    logs.mkdir(parents=True)
+    seen = seen_by(job, Guard(kind="namespaces"), {"ASCEND_PROCESS_LOG_PATH": str(logs)})
+    assert str(logs) not in seen["private"]
+    if NAMESPACES == "namespaces":
+        with start([sys.executable, "-I", "-S", "-c", f"open({str(logs / 'one.log')!r}, 'w').write('a line')"], seen):
+            pass
+        assert (logs / "one.log").read_text() == "a line"

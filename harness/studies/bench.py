@@ -82,7 +82,7 @@ def _of_subject(job: Job) -> bool:
 @dataclass(frozen=True, kw_only=True)
 class JudgedSubject:
     """A subject by the reference half of a bench; `bits` are the digests of what its runs computed, and `unmade` names
-    the runs that were not made."""
+    the runs that were not made. No finding is about one of those: it would count as a detection."""
 
     comparison: Comparison
     findings: tuple[Finding, ...]
@@ -108,6 +108,8 @@ def judge_subject(
         runs += _execute(bench, later, executor)
         later = []
         comparison, findings = _judged(bench, directory)
+    if later:  # every run that was made has ended, so only one that was not made is an error
+        findings = tuple(finding for finding in findings if finding.outcome is not Outcome.ERROR)
     unmade = tuple(job.run for job in later)
     return JudgedSubject(comparison=comparison, findings=findings, bits=bits_of(runs), unmade=unmade)
 

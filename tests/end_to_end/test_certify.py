@@ -157,10 +157,10 @@ def test_a_run_that_hangs_is_ended_and_said_to_hang(clean: Any, tmp_path: Path) 
 def test_a_killed_run_goes_on_from_its_checkpoint_with_the_same_bits(clean: Any, case: Path, tmp_path: Path) -> None:
     out = without_subject(clean[1], tmp_path / "bundle", f"{FAULTS}:KilledOnce")
     again = ["run", case, "--out", out, "--resume", "--subject", f"{FAULTS}:KilledOnce"]
-    first = certify(*again, MS_KILLED_ONCE=str(tmp_path / "killed"))
+    first = certify(*again)
     assert first.returncode == BROKEN, first.stdout + first.stderr
     assert "killed by SIGKILL after step 11 of 30" in first.stdout
-    second = certify(*again, MS_KILLED_ONCE=str(tmp_path / "killed"))
+    second = certify(*again)
     assert second.returncode == MET, second.stdout + second.stderr
     bundle = read_bundle(out)
     assert bundle.runs["subject-1"].outcome.resumed_after == (10,)

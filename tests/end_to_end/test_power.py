@@ -188,7 +188,8 @@ def judged_twice(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Si
     certify("run", case, "--out", "first", inside=directory)
     said = {}
     for one in study.planted:
-        out = without_subject(directory / "first", directory / one.defect.id)
+        with contextlib.chdir(directory):  # a runner of a file is named from here
+            out = without_subject(directory / "first", directory / one.defect.id, one.defect.runner)
         run = certify("run", case, "--out", out, "--resume", "--subject", one.defect.runner, inside=directory)
         assert run.returncode == 1, run.stdout + run.stderr
         said[one.defect.id] = sightings(read_bundle(out).findings)

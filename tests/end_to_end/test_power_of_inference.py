@@ -29,7 +29,7 @@ CLEAN = 3
 DEFECTS = {
     "cache-float16": "cache",
     "left-padding-unmasked": "cache",
-    "drawn-without-seed": "subject-answers-deterministic",
+    "drawn-without-seed": "sampled",
     "first-decoded-position-off": "decoded",
     "system-message-added": "prompt-tokens",
 }

@@ -12,7 +12,6 @@ from harness.cases.case import Case
 from harness.cases.runs_of_a_case import SUBJECT_REPEAT, SUBJECT_RESUMED
 from harness.certify.jobs import Options
 from harness.evidence.bundle import Bundle, read_run
-from harness.evidence.judge import Outcome
 from harness.power.record import sightings
 from harness.runners.executor import Listener, no_listener
 from harness.runners.job import Job
@@ -73,5 +72,5 @@ def test_what_its_first_runs_reject_is_neither_repeated_nor_resumed(
     assert calls[1:] == ([] if rejected_by_the_first else [AGAIN])
     assert staged.unmade == (tuple(AGAIN) if rejected_by_the_first else ())
     assert bool(sightings(staged.findings)) == bool(sightings(whole.findings)) == rejected_by_the_first
-    early, all_of_them = ({f.criterion for f in one.findings if f.outcome is Outcome.FAIL} for one in (staged, whole))
-    assert early <= all_of_them
+    early, all_of_them = ({s.criterion for s in sightings(one.findings)} for one in (staged, whole))
+    assert early <= all_of_them, "a run that was not made is no detection"

@@ -1,5 +1,6 @@
 """What surrounds a command changes no number and executes nothing: directories, settings, limits, locales."""
 
+import ast
 import os
 import resource
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.code import ROOMS, ROOT
 from harness.runs.trace import Run
 from tests.support.full import full
 from tests.unit.runners.test_protection import NAMESPACES, Bench
@@ -141,7 +143,7 @@ PLANTED = (
 SETTINGS = {
     "pytest.ini": "[pytest]\naddopts = -p conftest\n",
     "tox.ini": "[pytest]\naddopts = -p conftest\n",
-    "setup.cfg": "[tool:pytest]\naddopts = -p conftest\n[options.entry_points]\nconsole_scripts = certify = conftest:x\n",
+    "setup.cfg": "[tool:pytest]\naddopts = -p conftest\n",
     "pyproject.toml": '[project]\nname = "mindspore-certify"\n[project.scripts]\ncertify = "conftest:x"\n',
     ".coveragerc": "[run]\nplugins = conftest\n",
     ".env": "PYTHONPATH=.\nPYTHONSTARTUP=conftest.py\n",
@@ -170,3 +172,16 @@ def test_nothing_that_lies_in_the_working_directory_is_executed(tmp_path: Path) 
         done = subprocess.run([certify, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
         assert not (tmp_path / MARKER).exists(), (tmp_path / MARKER).read_text()
+
+
+def test_no_duration_is_by_a_clock_that_can_be_set() -> None:
+    """`time.time` is the clock of the machine; `monotonic` and `perf_counter` are not set by anyone."""
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    calls = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if (node.value.id, node.attr) in {("time", "time"), ("time", "time_ns"), ("time", "clock_gettime")}
+    ]
+    assert len(files) > 200 and calls == []

@@ -224,3 +224,11 @@ class UsesHelpers(Fake):
                 done[kind] = reached(kind, address)
         (Path(job_of_this_process().directory) / FOUND).write_text(json.dumps(done))
         return numbers
+
+
+class WritesElsewhere(Fake):
+    """Writes where only the judge may."""
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        (out() / "elsewhere").write_text("x")
+        return numbers

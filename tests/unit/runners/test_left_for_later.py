@@ -94,6 +94,19 @@ def test_a_run_that_crashes_as_it_may_not_write_names_the_option_that_permits_it
     assert (made.outcome.status == "crashed") == (NAMESPACES == "namespaces")
 
 
+def test_a_runner_in_a_private_place_is_found_with_what_lies_next_to_it(bench: Bench) -> None:
+    own, other = (Path(f"/tmp/certify_{name}_{os.getpid()}.py") for name in ("own", "other"))
+    try:
+        own.write_text(f"from {other.stem} import Mine\n")
+        other.write_text("from tests.support.fake_runners import Fake as Mine\n")
+        bench.runners = str(own)
+        (made,) = bench.take(NAMESPACES, "Mine", "subject-1")
+    finally:
+        own.unlink()
+        other.unlink()
+    assert made.outcome.status == "completed", made.outcome
+
+
 def test_of_a_private_place_what_a_run_needs_stays_and_an_interpreter_stays_whole(tmp_path: Path) -> None:
     (tmp_path / "private" / "env" / "bin").mkdir(parents=True)
     (tmp_path / "private" / "env" / "bin" / "python").touch()

@@ -1,12 +1,11 @@
 """What the protection of the runs costs: `certify run` of one case with each protection in turn, in one run.
 
-    python benchmarks/isolation.py [--case NAME] [--rounds N] [--before DIR ...]
+    python benchmarks/isolation.py [--case NAME] [--rounds N] [--before DIR ...] [OPTION OF certify run ...]
 
 Wall-clock and CPU seconds of the whole command, all of its runs included, as a user starts it. CPU seconds are user and
 system time, as the kernel counts them for children that ended. The first in a round changes from round to round, as it
 has colder caches. `--before` names another checkout, which is run as it protects by default; one from before there was
-any protection shows the cost of all of it. The commands of this checkout
-must end with the same findings.
+any protection shows the cost of all of it. The commands of this checkout must end with the same findings.
 """
 
 import argparse
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--case", default="qwen3-tiny-fp32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--before", type=Path, action="append", default=[], help="Another checkout to measure too.")
-    arguments = parser.parse_args()
+    arguments, options = parser.parse_known_args()
     ways = [Way(tree=tree.resolve(), protection=None) for tree in arguments.before]
     ways += [Way(tree=ROOT, protection=name) for name in PROTECTIONS]
     print(f"Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores, {arguments.case}", flush=True)
@@ -63,7 +62,7 @@ def main() -> None:
     for number in range(arguments.rounds):
         turn = number % len(ways)
         for way in [*ways[turn:], *ways[:turn]]:
-            taken = take(way, arguments.case)
+            taken = take(way, arguments.case, options)
             found[way.name].append(taken)
             print(f"round {number + 1}, {way.name}: {taken.wall:.1f} s, {taken.user:.1f} s user, "
                   f"{taken.system:.1f} s system, {taken.passed}", flush=True)  # fmt: skip
@@ -83,16 +82,16 @@ def table(found: dict[str, list[Taken]]) -> list[str]:
     return lines
 
 
-def take(way: Way, case: str) -> Taken:
-    """Runs a case once.
+def take(way: Way, case: str, options: list[str]) -> Taken:
+    """Runs a case once, with these further options.
 
     Raises:
         SystemExit: the command failed, or its runs had another protection, so nothing was measured.
     """
     with tempfile.TemporaryDirectory(prefix="isolation-") as directory:
         out = Path(directory) / "bundle"
-        options = ["--protection", way.protection] if way.protection else []
-        command = [sys.executable, "-m", "harness.cli", "run", case, "--out", str(out), "--json", *options]
+        protected = ["--protection", way.protection] if way.protection else []
+        command = [sys.executable, "-m", "harness.cli", "run", case, "--out", str(out), "--json", *protected, *options]
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         environment = {**os.environ, "PYTHONPATH": str(way.tree)}
         done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)

@@ -25,6 +25,9 @@ SET_UP = ("cann/set_env.sh", "ascend-toolkit/set_env.sh", "nnae/set_env.sh")
 CANN_FILES = ("*-linux/ascend_*_install.info", "ascend_*_install.info", "*/version.info", "version.info")
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
 SMI_SECONDS = 60
+SMALL = r"[0-9]{1,4}"  # a number or a count of devices
+ROW = rf"^\s*({SMALL})\s+({SMALL})\s+({SMALL})\s"
+USER = rf"^\|\s*({SMALL})\s+({SMALL})\s*\|\s*(\d+)\s*\|\s*(\S*)\s*\|"
 # where the driver's package puts npu-smi; another of that name may come first on the path
 DRIVER_TOOLS = "/usr/local/sbin:/usr/local/bin:/usr/local/Ascend/driver/tools"
 
@@ -133,7 +136,9 @@ def _of_driver() -> tuple[Device, ...]:
     a management processor has no logic ID. Older drivers have only `npu-smi info -l`.
     """
     mapped = _run("info", "-m")
-    rows = re.findall(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s", mapped.stdout, re.M) if mapped.returncode == 0 else []
+    rows = (
+        re.findall(rf"^\s*({SMALL})\s+({SMALL})\s+({SMALL})\s", mapped.stdout, re.M) if mapped.returncode == 0 else []
+    )
     places = [(int(logic), int(npu), int(chip)) for npu, chip, logic in rows] or list(_listed())
     users = _users(_printed("info"))
     return tuple(
@@ -147,13 +152,13 @@ def _listed() -> Iterator[tuple[int, int, int]]:
     if done.returncode or not re.search(r"Total Count\s*:\s*\d+", done.stdout):
         lines = (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()
         raise _NoAnswer(f"npu-smi info -l: {lines[-1]}")
-    listed = re.findall(r"NPU ID\s*:\s*(\d+)(.*?)(?=NPU ID|\Z)", done.stdout, re.S)
+    listed = re.findall(rf"NPU ID\s*:\s*({SMALL})\b(.*?)(?=NPU ID|\Z)", done.stdout, re.S)
     if not listed:
-        total = re.search(r"Total Count\s*:\s*(\d+)", done.stdout)
+        total = re.search(rf"Total Count\s*:\s*({SMALL})\b", done.stdout)
         listed = [(str(npu), "") for npu in range(int(total[1]) if total else 0)]
     number = 0
     for npu, rest in listed:
-        chips = re.search(r"Chip Count\s*:\s*(\d+)", rest)
+        chips = re.search(rf"Chip Count\s*:\s*({SMALL})\b", rest)
         for chip in range(int(chips[1]) if chips else 1):
             yield number, int(npu), chip
             number += 1
@@ -163,7 +168,7 @@ def _users(table: str) -> dict[tuple[int, int], tuple[str, ...]]:
     """The processes on each NPU and chip. Source: the last part of `npu-smi info`, rows `| NPU Chip | pid | name |`."""
     found: dict[tuple[int, int], tuple[str, ...]] = {}
     _, _, processes = table.partition("Process id")
-    for npu, chip, pid, name in re.findall(r"^\|\s*(\d+)\s+(\d+)\s*\|\s*(\d+)\s*\|\s*(\S*)\s*\|", processes, re.M):
+    for npu, chip, pid, name in re.findall(USER, processes, re.M):
         place = (int(npu), int(chip))
         found[place] = (*found.get(place, ()), f"{name or 'process'} {pid}")
     return found
@@ -221,7 +226,9 @@ def _printed(*arguments: str) -> str:
 def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [shutil.which("npu-smi", path=DRIVER_TOOLS) or "npu-smi", *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=SMI_SECONDS, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=SMI_SECONDS, check=False
+        )
     except FileNotFoundError:
         raise _NoAnswer("npu-smi is not installed") from None
     except OSError as error:

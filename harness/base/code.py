@@ -4,6 +4,8 @@ import fnmatch
 import functools
 import importlib.util
 import marshal
+import os
+import re
 import site
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ ROOMS = ("harness", "qwen3_model")
 # Of `harness/runners`: what the runs of reference and oracle compute with.
 REFERENCE = ("hugging_face.py", "oracle*.py", "torch_*.py")
 BYTECODE = {"__pycache__", ".pyc"}
+PRELOADED, MAPPED = Path("/etc/ld.so.preload"), Path("/proc/self/maps")
 STARTED_BY_SITE = ("sitecustomize", "usercustomize")
 
 
@@ -71,8 +74,9 @@ def _fits(cached: Path) -> bool:
 
 
 def started_by_site() -> dict[str, str]:
-    """The digests of the files that Python read by itself when this process began: modules, by their names, and the
-    `.pth` files of the places of packages, which can execute code and add places to search. Source: the module `site`.
+    """The digests of the files that were read when this process began, before any code of this program: modules, by
+    their names, and the `.pth` files of the places of packages, which can execute code and add places to search; and
+    libraries that the loader puts before all others, and its list of them. Source: the module `site`; ld.so(8).
     """
     modules = {name: getattr(sys.modules.get(name), "__file__", None) for name in STARTED_BY_SITE}
     found = {name: digest_file(Path(file)) for name, file in modules.items() if file}
@@ -81,7 +85,20 @@ def started_by_site() -> dict[str, str]:
         for path in sorted(Path(place).glob("*.pth")):
             number = sum(name == path.name or name.startswith(f"{path.name} (") for name in found)
             found[path.name if not number else f"{path.name} ({number + 1})"] = digest_file(path)
-    return found
+    return found | {str(path): digest_file(path) for path in _preloaded()}
+
+
+def _preloaded() -> Iterator[Path]:
+    """The libraries that a variable or the machine has every process load first, as far as this one did; and the
+    list of the machine."""
+    named = re.split("[ :]", os.environ.get("LD_PRELOAD", ""))
+    if PRELOADED.is_file():
+        yield PRELOADED
+        named += PRELOADED.read_text(errors="replace").split()
+    wanted = {Path(name).name for name in named if name}
+    if wanted and MAPPED.is_file():
+        mapped = {line.split(maxsplit=5)[5] for line in MAPPED.read_text(errors="replace").splitlines() if "/" in line}
+        yield from sorted(path for path in map(Path, mapped) if path.name in wanted and path.is_file())
 
 
 @functools.cache

@@ -7,10 +7,11 @@ letter matches a number.
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from harness.report.criteria_in_chinese import CRITERIA
 
+MOST_PARTS = 64  # of a sentence, and of its parts
 LONGEST = 1000  # characters of a sentence; a longer text is a list of names, or no sentence of this project
 NUMBER = r"[\d,.\u202f]+"
 # Of several patterns that match, the first counts.
@@ -291,16 +292,23 @@ SENTENCES: Mapping[str, str] = {
 
 def translated(text: str, texts: Mapping[str, str]) -> str | None:
     """The Chinese of a sentence; None where neither a pattern nor a part of it has any."""
-    return texts.get(text) or CRITERIA.get(text) or _by_pattern(text, texts)
+    return _translated(text, texts, [MOST_PARTS])
 
 
-def _by_pattern(text: str, texts: Mapping[str, str]) -> str | None:
-    if len(text) > LONGEST:
+def _translated(text: str, texts: Mapping[str, str], left: list[int]) -> str | None:
+    return texts.get(text) or CRITERIA.get(text) or _by_pattern(text, texts, left)
+
+
+def _by_pattern(text: str, texts: Mapping[str, str], left: list[int]) -> str | None:
+    """The first pattern that matches; `left` is how many parts are still looked at, since a text that no one of this
+    project wrote can match in more ways than anyone waits for."""
+    if len(text) > LONGEST or not left[0]:
         return None
+    left[0] -= 1
     for pattern, chinese in _patterns():
         if (match := pattern.fullmatch(text)) is None:
             continue
-        parts = {name: translated(one, texts) or one for name, one in match.groupdict().items()}
+        parts = {name: _translated(one, texts, left) or one for name, one in match.groupdict().items()}
         # a pattern that is punctuation alone adds nothing where no part of it is known
         if chinese.isascii() and parts == match.groupdict():
             continue
@@ -310,12 +318,19 @@ def _by_pattern(text: str, texts: Mapping[str, str]) -> str | None:
 
 @functools.cache
 def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile("".join(_regex(english)), re.S), chinese) for english, chinese in SENTENCES.items())
+    return tuple((re.compile(_regex(english), re.S), chinese) for english, chinese in SENTENCES.items())
 
 
-def _regex(english: str) -> Iterator[str]:
+def _regex(english: str) -> str:
+    """A pattern as a regular expression. What ends a part is where it first stands, and is not looked for again: so
+    the time is that of reading the text, whatever it holds."""
+    units = [""]
     for piece in re.split(r"(<\w+>)", english):
         if not piece.startswith("<"):
-            yield re.escape(piece)
+            units[-1] += re.escape(piece)
+        elif len(piece) == len("<n>"):
+            units[-1] += f"(?P{piece}{NUMBER})"
         else:
-            yield f"(?P{piece}{NUMBER if len(piece) == len('<n>') else '.+?'})"
+            units.append(f"(?P{piece}.+?)")
+    first, *parts = units
+    return first + "".join(f"(?>{part})" for part in parts[:-1]) + "".join(parts[-1:])

@@ -5,8 +5,8 @@ own for mounts, processes, System V and POSIX communication, and unless it needs
 loopback that leads to no one else. So it sees no other process, and all that it started ends with it. It can write to
 no file but those that it is given, and to places that are empty when it begins and gone when it ends. In place of some
 directories there are empty ones, and of one of them only chosen parts are there. It keeps no capability by which this
-could be undone, and cannot put keys into the kernel. This file imports the standard library alone, and is a program,
-not a module.
+could be undone, and cannot put keys into the kernel or read its log. This file imports the standard library alone, and
+is a program, not a module.
 
 Source: mount_namespaces(7), pid_namespaces(7), ipc_namespaces(7), network_namespaces(7), user_namespaces(7),
 capabilities(7), proc_pid_mountinfo(5), seccomp(2), keyrings(7), the kernel's overlayfs.rst; the capabilities that are
@@ -24,7 +24,7 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,20 @@ DEVICES, NOTHING, QUEUES = "/dev", "/dev/null", "/dev/mqueue"
 OF_A_MOUNT, OF_ALL, OF_ITSELF = 0o755, 0o1777, 0o700
 # A mount that cannot be reached by its path any more, as another one lies over it or its place is not this user's.
 UNREACHED = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EACCES)
-# By machine: the name of its calls for seccomp, the numbers of add_key, request_key and keyctl, and of seccomp itself.
-# Keys outlive a process, and no namespace divides those of a user.
+# By machine: the name of its calls for seccomp; the numbers of add_key, request_key, keyctl and syslog; and of seccomp
+# itself. Keys and the log of the kernel outlive a process, and no namespace divides them.
 CALLS = {
-    "x86_64": (0xC000003E, (248, 249, 250), 317),
-    "aarch64": (0xC00000B7, (217, 218, 219), 277),
-    "riscv64": (0xC00000F3, (217, 218, 219), 277),
-    "loongarch64": (0xC0000102, (217, 218, 219), 277),
+    "x86_64": (0xC000003E, (248, 249, 250, 103), 317),
+    "aarch64": (0xC00000B7, (217, 218, 219, 116), 277),
+    "riscv64": (0xC00000F3, (217, 218, 219, 116), 277),
+    "loongarch64": (0xC0000102, (217, 218, 219, 116), 277),
 }
+# Devices of characters that hold what is written to them, or reach the machine: of memory but null, zero, full, random
+# and urandom; terminals and consoles but a process's own; virtual machines, loops, networks and what else has the
+# number 10 but remote memory; keyboards; screens. Source: the kernel's devices.txt.
+REACHING, HARMLESS = {1, 4, 5, 7, 10, 13, 29, 108}, {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)}
+REMOTE_MEMORY = "/dev/infiniband"
+TERMINALS = "/dev/pts"
 OTHER_CALLS = 0x40000000  # from here on x86_64 has the calls of x32
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # instructions of a filter
 ALLOWED, REFUSED = 0x7FFF0000, 0x00050000 | errno.EPERM
@@ -113,7 +119,7 @@ def first_process(seen: Any, command: Sequence[str], writing: int) -> None:
         raise_loopback()
     arrange(seen)
     keep_capabilities()
-    refuse_keys()
+    refuse_calls()
     started = os.fork()
     if not started:
         os.close(writing)
@@ -168,9 +174,10 @@ def arrange(seen: Any) -> None:
     for path in filter(os.path.exists, SYSTEM):
         mount(path, path, MS_BIND | MS_REC)
         read_only(path)
-    for entry in os.scandir(DEVICES):
-        if stat.S_ISBLK(entry.stat(follow_symlinks=False).st_mode):
-            mount(NOTHING, entry.path, MS_BIND)
+    for path in reaching_devices():
+        mount(NOTHING, path, MS_BIND)
+    if os.path.isdir(TERMINALS):
+        mount("devpts", TERMINALS, MS_NOSUID | MS_NOEXEC, "devpts", "newinstance,ptmxmode=0666,mode=620")
     # What was the working directory may be hidden now, and an open one would lead there.
     os.chdir(here if os.path.isdir(here) else "/")
 
@@ -225,6 +232,18 @@ def bring(name: str, held: int) -> None:
     mount(f"/proc/self/fd/{held}", name, MS_BIND | MS_REC)
 
 
+def reaching_devices() -> Iterator[str]:
+    """The devices by which a process could read, keep or change more than is its own."""
+    for place, directories, names in os.walk(DEVICES):
+        directories[:] = [name for name in directories if f"{place}/{name}" not in (TERMINALS, REMOTE_MEMORY)]
+        for path in (f"{place}/{name}" for name in names):
+            status = os.lstat(path)
+            number = os.major(status.st_rdev), os.minor(status.st_rdev)
+            character = stat.S_ISCHR(status.st_mode) and number[0] in REACHING and number not in HARMLESS
+            if stat.S_ISBLK(status.st_mode) or character:
+                yield path
+
+
 def hide(path: str) -> None:
     """Puts nothing in the place of a file or of what a directory holds."""
     if os.path.isdir(path):
@@ -265,8 +284,8 @@ def keep_capabilities() -> None:
     check(not C.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
-def refuse_keys() -> None:
-    """Refuses every call by which a process leaves keys in the kernel, and all calls of another kind of machine."""
+def refuse_calls() -> None:
+    """Refuses the calls by which a process leaves keys in the kernel or reads its log, and those of other machines."""
     machine = os.uname().machine
     check(machine in CALLS, f"the numbers of the calls of {machine}")
     name, refused, seccomp = CALLS[machine]

@@ -26,6 +26,7 @@ from harness.base.code import ROOMS, ROOT
 from harness.runners import confine
 from harness.runners.job import Job
 from harness.runners.profile import CPU
+from harness.runners.registry import file_of
 from harness.runs.files import TRACE
 from harness.runs.trace import PROTECTIONS, Protection, RunOutcome
 
@@ -33,14 +34,17 @@ SUBJECT, OTHERS = "subject", ("reference-", "oracle-", "floor-")  # how the name
 RECORDED, MADE = ("baselines", "reports"), "certify-runs"  # where recorded answers lie
 BUNDLE = "case.json"  # what makes a directory one
 KEPT_TENSORS = "tensors.safetensors"  # of a run, in its own directory until it has ended
-# Where any process may write: each run has empty ones. The first is always there. `/run` has the sockets of services,
-# which could start a process elsewhere for a run.
+# Where any process may write, and where services of the machine keep what a process printed or how it crashed: each run
+# has empty ones. The first is always there. `/run` has the sockets of services, which could start a process elsewhere.
 TEMPORARY, HOME = Path("/tmp"), Path("/tmp/home")
-PRIVATE = (TEMPORARY, Path("/var/tmp"), Path("/dev/shm"), Path("/run"), Path("/var/run"))
-# Where programs write that were given another place for it: by these variables, and CANN's logs.
+PRIVATE = tuple(map(Path, (
+    "/tmp", "/var/tmp", "/dev/shm", "/run", "/var/run", "/var/log", "/var/crash", "/var/lib/systemd/coredump",
+    "/var/spool",
+)))  # fmt: skip
+# Where programs write that were given another place for it: by these variables; and CANN's logs, with its settings.
 CACHES = ("ASCEND_CACHE_PATH", "ASCEND_PROCESS_LOG_PATH", "ASCEND_WORK_PATH", "CUDA_CACHE_PATH",
           "MS_COMPILER_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR")  # fmt: skip
-LOGS = Path("/var/log")
+LOGS = Path("/var/log/npu")
 SHARED = frozenset({"XDG_CACHE_HOME", "XDG_RUNTIME_DIR"})  # variables that name places of all runs
 OWN = {"HOME": str(HOME), "TMPDIR": str(TEMPORARY)}
 PROBE_SECONDS = 30
@@ -143,7 +147,9 @@ def seen_by(job: Job, guard: Guard, environment: Mapping[str, str]) -> dict[str,
     hidden = [path for place in recorded_answers(out, guard.answers) for path in without(place, needed)]
     caches = (Path(environment[name]) for name in CACHES if environment.get(name))
     private = [*PRIVATE, *(path for path in caches if not path.is_relative_to(directory))]
+    file = file_of(job.runner)
     used = [*own_places(), *guard.needed, *_named_in(environment), *([Path(job.python)] if job.python else [])]
+    used += file.parent.glob("*.py") if file else []  # should it lie in a private place itself
     here = Path.cwd()
     return description(
         out,

@@ -6,6 +6,7 @@ number are outcomes.
 
 import contextlib
 import dataclasses
+import errno
 import os
 import shutil
 import signal
@@ -33,6 +34,7 @@ from harness.runs.trace import ENDED, Protection, RunOutcome, Scored, Status, Tr
 
 READ_SECONDS = 1.0
 TERMINATE_SECONDS = 2.0
+READ_ONLY = os.strerror(errno.EROFS)
 
 
 @dataclass
@@ -174,7 +176,14 @@ def _judge_end(one: Running) -> None:
         return
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     where = f"after step {one.last_step} of {one.job.steps}" if one.last_step else "before its first step"
-    record(one, "crashed", f"{how} {where}" + f"; {why}" * bool(why))
+    record(one, "crashed", "; ".join(filter(None, (f"{how} {where}", why, _forbidden(one)))))
+
+
+def _forbidden(one: Running) -> str:
+    """What to do about a run that may not write where it wrote; empty where its log states nothing of that."""
+    if one.protection != "namespaces" or READ_ONLY not in log_tail(one.directory / LOG):
+        return ""
+    return "in namespaces it may write to its own directory, /tmp and its home alone: --protection order permits more"
 
 
 def _put_tensors(one: Running) -> None:

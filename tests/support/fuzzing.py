@@ -4,14 +4,21 @@
 turns an error of this project into exit code 2, and anything else into 4, so what passes here has a documented code.
 """
 
+import functools
+import gzip
+import io
 import json
+import os
 import shutil
 import sys
+import tarfile
 import tempfile
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,30 +26,48 @@ import yaml
 from safetensors.numpy import save_file
 from tensorboard.summary import Writer
 
-from harness.attestation import keygen, load_trust, read, sign
+from harness.attestation import Role, keygen, load_trust, read, sign
+from harness.base.ascend import devices, shown, versions
+from harness.base.digest import canonical_json, digest_file, digest_json
 from harness.base.errors import CertifyError
-from harness.base.records import read_json
+from harness.base.records import read_json, write_json
 from harness.cases.case import DEFAULT_CASE, load_case, shipped_cases
 from harness.cases.data import Corpus
+from harness.certify.judging import read_given
+from harness.certify.uv_environments import versions_of
+from harness.certify.versions import constraints
 from harness.corpus.conversations import read_conversations
 from harness.corpus.indexed import open_indexed
 from harness.corpus.wikitext import read_articles, read_lines
 from harness.evidence.bundle import read_bundle
-from harness.evidence.bundle_files import PAGE
+from harness.evidence.bundle_files import ATTESTATIONS, PAGE
+from harness.evidence.floor import read_study
 from harness.evidence.page import rendered
+from harness.evidence.provenance import BASELINE
 from harness.evidence.timing import read_timing
+from harness.levels.certificate import Level
+from harness.levels.recorded import read_signed_baseline, recording_of
 from harness.levels.rule import certify
+from harness.levels.stated import STATED_DIR, load_stated
 from harness.levels.submission import Submission
+from harness.logs import read_import
 from harness.logs.imports import import_log
+from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Night
+from harness.nightly.history import NIGHT, NIGHTS, nights
 from harness.nightly.matrix import load_matrix
+from harness.nightly.parts import read_part
+from harness.power.record import read_power
 from harness.report.token_text import read_token_text
+from harness.runs.evaluation import EVALUATION, read_evaluation
 from harness.runs.inputs import read_tensors, read_weights
 from harness.runs.trace import read_trace
 from harness.standards import STANDARDS_DIR, load_standard
-from qwen3_model.weights import WeightsError, load_safetensors
+from qwen3_model.weights import WeightsError, check_safetensors, load_safetensors
 from tests.support import logs
+from tests.support.ascend_machines import Machine, smi
 from tests.support.bundles import AT, write_example, write_page_of
-from tests.support.examples import ROOT, small_case
+from tests.support.collected import example_baseline, train
+from tests.support.examples import ROOT, inference_case, small_case
 from tests.support.fooling import forge
 from tests.support.megatron import write_data_set
 from tests.support.signing import CLAIM
@@ -92,7 +117,10 @@ def damaged(content: bytes, random: np.random.RandomState) -> bytes:
 
 def loaders(root: Path) -> list[Loader]:
     """Every loader with a good file of its own under a directory."""
-    return [*_written(root), *_of_runs(root), *_of_bundle(root / "bundle")]
+    return [
+        *_written(root), *_of_runs(root), *_of_bundle(root / "bundle"), *_archives(root), *_collected(root),
+        *_of_studies(root), *_of_nights(root), *_of_machines(root / "machine"),
+    ]  # fmt: skip
 
 
 def _written(root: Path) -> Iterator[Loader]:
@@ -161,6 +189,130 @@ def _of_runs(root: Path) -> Iterator[Loader]:
     statement = root / "statement.json"
     statement.write_bytes(sign(CLAIM, root / "dana.key"))
     yield Loader(name="statement", file=statement, load=lambda: read(statement.read_bytes()))
+
+
+def _archives(root: Path) -> Iterator[Loader]:
+    """Logs in archives, and tensors by their headers alone."""
+    text = "".join(logs.megatron(step, 5.0) + "\n" for step in range(1, 6)).encode()
+    with tarfile.open(root / "logs.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("worker_0.log")
+        info.size, info.pax_headers = len(text), {"comment": "of a test"}
+        tar.addfile(info, io.BytesIO(text))
+    with zipfile.ZipFile(root / "logs.zip", "w") as file:
+        file.writestr("worker_0.log", text)
+    (root / "packed.log").write_bytes(gzip.compress(text, mtime=0))
+    for name in ("logs.tar", "logs.zip", "packed.log"):
+        yield Loader(name=f"archive {name}", file=root / name, load=_import(root / name))
+    headers = root / "headers" / "model.safetensors"
+    headers.parent.mkdir()
+    save_file({"a": np.ones((4, 4), np.float32), "b": np.ones(3, np.float16)}, headers)
+    yield Loader(name="header of safetensors", file=headers, load=lambda: check_safetensors(headers.parent))
+    run = import_log([root / "packed.log"], None, None)
+    write_json(root / "imported.json", run)
+    yield Loader(name="imported run", file=root / "imported.json", load=lambda: read_import(root / "imported.json"))
+
+
+def _collected(root: Path) -> Iterator[Loader]:
+    """What the collector leaves, and a baseline with a statement about it, in lists that fit: a forger's."""
+    place = train(root / "collected")
+    for path in sorted(place.rglob("*")):
+        if path.is_file():
+            yield Loader(name=f"collected {path.name}", file=path, load=lambda: read_given(place))
+    directory, trust = example_baseline(root / "recorded"), load_trust(root / "trust.yaml")
+    baseline = directory / BASELINE
+    statement = directory / ATTESTATIONS / "statement.json"
+    statement.parent.mkdir()
+    now = datetime.now(UTC).replace(microsecond=0)
+    said = recording_of(read_signed_baseline(directory, None, now), Role.DEVELOPER, now)
+    statement.write_bytes(sign(said, root / "dana.key"))
+
+    def sealed() -> object:
+        try:
+            content = json.loads(baseline.read_bytes())
+            content["files"] = {name: digest_file(directory / name) for name in content["files"]}
+            content["seal"] = digest_json({key: value for key, value in content.items() if key != "seal"})
+            baseline.write_text(canonical_json(content) + "\n", encoding="utf-8")
+        except (ValueError, TypeError, KeyError, OSError, RecursionError):
+            pass  # what cannot be sealed is read as it is
+        return read_signed_baseline(directory, trust, now)
+
+    traces = sorted(directory.glob("runs/*/trace.jsonl"))[:1]
+    for path in (baseline, directory / "case.json", *traces, statement):
+        yield Loader(name=f"baseline {path.name}", file=path, load=sealed)
+
+
+def _of_studies(root: Path) -> Iterator[Loader]:
+    """What studies record, and the levels that another project states."""
+    place = root / "studies"
+    place.mkdir()
+    for name, source, read_one in (
+        ("study of detection power", ROOT / "reports" / "power-qwen3-tiny-inference.json", read_power),
+        ("study of a floor", STANDARDS_DIR / "floors" / "qwen3-tiny-fp32.json", read_study),
+    ):
+        path = Path(shutil.copy(source, place / f"{name}.json"))
+        yield Loader(name=name, file=path, load=functools.partial(read_one, path))
+    stated = Path(shutil.copytree(STATED_DIR, place / "stated"))
+    for path in sorted(stated.glob("*.csv")):
+        yield Loader(name=f"stated {path.name}", file=path, load=lambda: load_stated.__wrapped__(stated))
+    inputs = write_example(place / "inference", case=inference_case()).path / "inputs"
+    yield Loader(name="evaluation", file=inputs / EVALUATION, load=lambda: read_evaluation(inputs))
+
+
+def _of_nights(root: Path) -> Iterator[Loader]:
+    """What a night leaves for the next one, and what its command is given."""
+    cell = CellResult(
+        cell=DEFAULT_CASE,
+        case=DEFAULT_CASE,
+        device="CPU",
+        layout="one process",
+        required=Level.PRELIMINARY,
+        state=CellState.NOT_RUN,
+        reason="no machine",
+        seconds=0.0,
+    )
+    night = Night(
+        format=NIGHT_FORMAT,
+        name="20260101-000000",
+        matrix="a" * 64,
+        revision=None,
+        started="2026-01-01T00:00:00+00:00",
+        ended=None,
+        host="h",
+        prerequisites={},
+        cells=(cell,),
+        total=1,
+        part="1/2",
+    )
+    record = root / "history" / NIGHTS / night.name / NIGHT
+    write_json(record, night)
+    yield Loader(name="night", file=record, load=lambda: nights(root / "history"))
+    part, exact = root / "part.txt", root / "constraints.txt"
+    part.write_text("1/2")
+    yield Loader(name="part", file=part, load=lambda: read_part(part.read_bytes().decode(errors="surrogateescape")))
+    exact.write_text("numpy==2.1.0  # a comment\ntorch==2.9.0; python_version > '3.10'\n")
+
+    def fresh() -> object:
+        constraints.cache_clear()
+        return versions_of(exact)
+
+    yield Loader(name="constraints", file=exact, load=fresh)
+
+
+def _of_machines(root: Path) -> Iterator[Loader]:
+    """What the driver of NPUs prints, and the files of its packages."""
+    (root / "bin").mkdir(parents=True)
+    smi(root, Machine())
+
+    def seen() -> object:
+        before = os.environ["PATH"]
+        os.environ["PATH"] = f"{root / 'bin'}{os.pathsep}{before}"
+        try:
+            return devices(), versions(), shown()
+        finally:
+            os.environ["PATH"] = before
+
+    for path in sorted(root.glob("output-*")):
+        yield Loader(name=f"npu-smi {path.name}", file=path, load=seen)
 
 
 def _import(path: Path) -> Callable[[], object]:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -115,6 +116,7 @@ TRIES: Mapping[str, Callable[[], object]] = {
     "make its inputs writable": lambda: remounted(out() / "inputs"),
     "unmount it in namespaces of its own": lambda: in_new_namespaces(out()),
     "end the judge": lambda: killed(int(sys.argv[2])) if int(sys.argv[2]) > 1 else killed(parent_of_all()),
+    "set the clock of the machine": lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()) is None,
     "write the settings of the kernel": lambda: opened(Path("/proc/sys/kernel/core_pattern")),
 }  # fmt: skip
 
@@ -141,7 +143,7 @@ def tried(*omitted: str) -> dict[str, object]:
 class Tries(Fake):
     """Tries everything once."""
 
-    harmful = ("end the judge",)
+    harmful = ("end the judge", "set the clock of the machine")
 
     def at_step(self, numbers: Numbers) -> Numbers:
         found = tried(*(() if sys.argv[2:3] == ["1"] else self.harmful))

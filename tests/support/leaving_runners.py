@@ -79,7 +79,7 @@ def attribute() -> bool:
 
 def key(ring: int) -> tuple[Leave, Find]:
     """A key in the kernel, in the ring of the user or of the session."""
-    add, _, control = CALLS[os.uname().machine][1]
+    add, _, control, _ = CALLS[os.uname().machine][1]
     search, unlink = 10, 9
 
     def find() -> bool:
@@ -145,6 +145,25 @@ def lock() -> None:
     started.stdout.readline()
 
 
+def printed_by_kernel() -> bool:
+    """Whether the log of the kernel has the name, as what crashed or as what was written there."""
+    text = ctypes.create_string_buffer(1 << 20)
+    well(C.klogctl(3, text, len(text)))
+    return NAME[:15].encode() in text.raw
+
+
+def crash() -> None:
+    """The kernel notes the name of what it ends."""
+    script = f"import ctypes; ctypes.CDLL(None).prctl(15, b'{NAME[:15]}', 0, 0, 0); ctypes.string_at(0)"
+    subprocess.run([sys.executable, "-c", script], check=False, stderr=subprocess.DEVNULL)
+
+
+def on_console(mode: str) -> bool:
+    """Whether the memory of the first console begins with the name, or it was written there."""
+    with open("/dev/vcs1", mode) as console:
+        return bool(console.write(NAME)) if mode == "w" else console.read(len(NAME)) == NAME
+
+
 # The places of the machine, which a test without namespaces leaves alone.
 OF_THE_MACHINE: Mapping[str, tuple[Leave, Find]] = {
     "home, as the list of users has it": in_place(lambda: pwd.getpwuid(os.getuid()).pw_dir),
@@ -157,6 +176,11 @@ OF_THE_MACHINE: Mapping[str, tuple[Leave, Find]] = {
     "a control group": (
         lambda: os.mkdir(f"/sys/fs/cgroup/pids/{NAME}"), lambda: os.path.exists(f"/sys/fs/cgroup/pids/{NAME}")),
     "the name of the machine": (lambda: socket.sethostname(NAME), lambda: socket.gethostname() == NAME),
+    "the log of the kernel": (lambda: Path("/dev/kmsg").write_text(NAME), printed_by_kernel),
+    "the log of the kernel, by a process that crashes": (crash, printed_by_kernel),
+    "the memory of a console": (lambda: on_console("w"), lambda: on_console("r")),
+    "core dumps": in_place(lambda: "/var/crash"),
+    "work for services": in_place(lambda: "/var/spool"),
     "a key of the user": key(-4),
     "a key of the session": key(-3),
 }  # fmt: skip
@@ -223,4 +247,12 @@ class UsesHelpers(Fake):
             with contextlib.suppress(OSError):
                 done[kind] = reached(kind, address)
         (Path(job_of_this_process().directory) / FOUND).write_text(json.dumps(done))
+        return numbers
+
+
+class WritesElsewhere(Fake):
+    """Writes where only the judge may."""
+
+    def at_step(self, numbers: Numbers) -> Numbers:
+        (out() / "elsewhere").write_text("x")
         return numbers

@@ -7,6 +7,8 @@ from tests.support.hostile_runners import TRIES
 from tests.support.leaving_runners import LEFT
 from tests.unit.certify.test_fooling_collected import WAYS as WAYS_OF_COLLECTED
 from tests.unit.certify.test_what_is_judged import WAYS
+from tests.unit.runners.test_environment_of_a_run import NOT_PASSED
+from tests.unit.runners.test_surroundings import SURROUNDINGS
 
 PAGE = (ROOT / "docs" / "design" / "trust.md").read_text(encoding="utf-8")
 
@@ -23,6 +25,11 @@ def test_every_try_of_a_hostile_subject_is_a_row() -> None:
 
 def test_every_way_to_leave_something_for_a_later_run_is_a_row() -> None:
     assert rows("where the first run leaves something") == list(LEFT)
+
+
+def test_everything_that_surrounds_a_run_is_a_row() -> None:
+    assert rows("what surrounds it") == list(SURROUNDINGS)
+    assert f"{len(NOT_PASSED)} variables" in PAGE
 
 
 def test_every_disturbance_of_what_is_judged_is_a_row() -> None:

@@ -6,17 +6,29 @@ import math
 import re
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.base.errors import EvidenceError
 from harness.cases.case import load_case
-from harness.evidence.bundle import read_bundle
+from harness.evidence.bundle import Bundle, read_bundle
+from harness.report.languages import chinese
 from harness.report.page import embed_json
-from harness.runs.trace import RunOutcome, Step
-from tests.support.bundles import certified, edit_json, page_of, view_of, write_example, write_page_of
+from harness.runs.trace import RunOutcome, Step, TraceHeader
+from harness.standards import Standard, load_standard, parse_standard
+from tests.support.bundles import (
+    certified,
+    edit_json,
+    example_parameters,
+    page_of,
+    view_of,
+    write_example,
+    write_page_of,
+)
 
 HOSTILE = "</script><script>alert('x')</script>&<b onload=\"1\">\u2028"
 VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
@@ -128,6 +140,84 @@ def test_hostile_strings_are_text(tmp_path: Path) -> None:
     assert "&lt;/script&gt;&lt;script&gt;alert" in html
     assert Outline(html).scripts == ["application/json", "application/octet-stream", None, None]
     assert HOSTILE in json.dumps(embedded(html), ensure_ascii=False).replace('\\"', '"')
+
+
+MARKUP = "</script></style><hostile onhostile=1>\"'><a href=javascript:x>[x](javascript:y){{7*7}}{0}&lt;\u2028\u202e"
+
+
+class Elements(HTMLParser):
+    """The names of elements, of their attributes, and the values of those that lead somewhere or are styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.attributes, self.values = set[str](), set[str](), set[str]()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.values |= {value or "" for name, value in attrs if name in ("href", "src", "style", "class", "id")}
+
+
+def everywhere(directory: Path) -> Bundle:
+    """A bundle in which every free text is hostile."""
+
+    def standard(name: str) -> Standard:
+        content = load_standard(name).model_dump(mode="json")
+        for criterion in content["criteria"]:
+            criterion["title"] = MARKUP
+            for limit in criterion["limits"]:
+                limit["reason"] = limit["source"] = MARKUP
+        return parse_standard(content, name)
+
+    def header(asked: TraceHeader) -> TraceHeader:
+        more = {"started_by_site": {MARKUP: MARKUP}, MARKUP: MARKUP, "runner_file": "a" * 64}
+        runner = MARKUP if asked.side == "subject" else asked.runner
+        return dataclasses.replace(asked, provenance={**asked.provenance, **more}, runner=runner)
+
+    def change(run: str, step: Step) -> Step | None:
+        if run == "subject-2" and step.step > 83:
+            return None
+        return dataclasses.replace(step, loss=step.loss * 1.1) if run == "subject-1" else step
+
+    def parameters(run: str) -> dict[str, Any]:
+        return {**example_parameters(run), MARKUP: example_parameters(run)["model.norm.weight"]}
+
+    case = load_case("qwen3-tiny-fp32").with_changes(title=MARKUP)
+    crash = RunOutcome(status="crashed", last_step=83, detail=MARKUP, log_tail=MARKUP)
+    return write_example(
+        directory,
+        case=case,
+        change=change,
+        header=header,
+        parameters=parameters,
+        outcomes={"subject-2": crash},
+        standards=tuple(map(standard, case.standards)),
+        environment={"packages": {MARKUP: MARKUP}, "variables": {MARKUP: MARKUP}, "machine": {MARKUP: MARKUP},
+                     "untried": (MARKUP,)},
+        source={"runners": {MARKUP: "a" * 64}},
+        occasion={"command": ["certify", MARKUP], "host": MARKUP},
+    )  # fmt: skip
+
+
+def test_no_free_text_of_a_bundle_is_markup_style_or_link(tmp_path: Path, passing: str) -> None:
+    html = without_plotly(page_of(everywhere(tmp_path / "bundle")))
+    honest, hostile = Elements(passing), Elements(html)
+    assert html.count("&lt;hostile onhostile=1&gt;") > 100
+    assert "hostile" not in hostile.tags and hostile.attributes <= honest.attributes | {"open"}
+    assert not [value for value in hostile.values if "script:" in value or "hostile" in value]
+    assert Outline(html).scripts == Outline(passing).scripts and Outline(html).unbalanced == []
+
+
+@pytest.mark.parametrize(
+    "text", [": (); ", ": ", "; ", ", ", " has ", ": a (b); first beyond the limit at step ", "<one>; ", "{0}"]
+)
+def test_no_text_takes_longer_to_translate_than_anyone_waits(text: str) -> None:
+    """Sentences are patterns of parts that are sentences, and a hostile one matches in very many ways."""
+    begun = time.process_time()
+    for length in (100, 300, 999):
+        chinese((text * length)[:length])
+    assert time.process_time() - begun < 3
 
 
 def test_embedded_json_reads_back_and_cannot_end_its_script() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from harness.base import code as code_of_program
 from harness.base.code import ROOT, other_bytecode, started_by_site
 from harness.base.digest import digest_file
 from harness.base.errors import EvidenceError, InputError
@@ -252,3 +253,52 @@ def test_files_that_python_reads_before_a_run_are_stated_each_once(
     found = started_by_site()
     assert found["planted.pth"] == digest_file(places[0] / "planted.pth")
     assert found["planted.pth (2)"] == digest_file(places[1] / "planted.pth")
+
+
+@pytest.mark.parametrize("how", ["by its path", "by its name", "after another one", "by the list of the machine"])
+def test_a_library_that_is_loaded_before_all_others_is_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """One that this process has already stands for it."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    library = next(Path(line.split()[-1]) for line in lines if line.endswith((".so", ".so.6")))
+    words = {"by its path": str(library), "by its name": library.name, "after another one": f"gone.so:{library}"}
+    monkeypatch.setenv("LD_PRELOAD", words.get(how, ""))
+    if how not in words:
+        monkeypatch.setattr(code_of_program, "PRELOADED", tmp_path / "ld.so.preload")
+        (tmp_path / "ld.so.preload").write_text(f"{library}\n")
+        assert started_by_site()[str(tmp_path / "ld.so.preload")] == digest_file(tmp_path / "ld.so.preload")
+    assert started_by_site()[str(library)] == digest_file(library)
+
+
+# By variables that no run gets: they choose libraries, places of modules, code that is executed, or what is written.
+NOT_PASSED = (
+    "LD_AUDIT", "LD_DEBUG", "LD_DEBUG_OUTPUT", "LD_ORIGIN_PATH", "LD_PROFILE", "LD_USE_LOAD_BIAS", "GCONV_PATH",
+    "LOCPATH", "NLSPATH", "MALLOC", "RES_OPTIONS", "HOSTALIASES", "LOCALDOMAIN", "GETCONF_DIR", "TZDIR",
+    "PYTHONBREAKPOINT", "PYTHONCASEOK", "PYTHONDEVMODE", "PYTHONEXECUTABLE", "PYTHONHASHSEED", "PYTHONHOME",
+    "PYTHONINSPECT", "PYTHONIOENCODING", "PYTHONMALLOC", "PYTHONNODEBUGRANGES", "PYTHONOPTIMIZE", "PYTHONPLATLIBDIR",
+    "PYTHONPROFILEIMPORTTIME", "PYTHONPYCACHEPREFIX", "PYTHONSTARTUP", "PYTHONTRACEMALLOC", "PYTHONUSERBASE",
+    "PYTHONUTF8", "PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "BASH_ENV", "ENV", "IFS", "PROMPT_COMMAND", "SHELLOPTS",
+    "GIT_DIR", "GIT_EXEC_PATH", "GIT_SSH_COMMAND", "GIT_TEMPLATE_DIR", "GIT_CONFIG_COUNT", "GIT_EXTERNAL_DIFF",
+    "COVERAGE_PROCESS_START", "COVERAGE_RCFILE", "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYDEVD_LOAD_VALUES_ASYNC",
+    "MPLCONFIGDIR", "MATPLOTLIBRC", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "XDG_DATA_HOME", "PIP_CONFIG_FILE",
+    "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "AWS_SECRET_ACCESS_KEY",
+    "HF_TOKEN", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "TMUX", "DOCKER_HOST",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_PASSED)
+def test_a_variable_that_no_one_needs_gets_into_no_run(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "hostile")
+    assert name not in environment_of("mindspore") and name not in recorded_variables(["mindspore"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_BIND_NOW", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "OMP_SCHEDULE",
+     "MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "MS_DEV_RUNTIME_CONF",
+     "GOMP_CPU_AFFINITY"],
+)  # fmt: skip
+def test_a_variable_that_can_change_a_number_is_passed_and_recorded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "hostile")
+    assert environment_of("mindspore")[name] == recorded_variables(["mindspore"])[name] == "hostile"

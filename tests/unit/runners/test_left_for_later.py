@@ -88,6 +88,26 @@ def test_a_helper_outside_is_reached_without_namespaces_alone(
     assert found == dict.fromkeys(addresses, kind == "order")
 
 
+def test_a_run_that_crashes_as_it_may_not_write_names_the_option_that_permits_it(bench: Bench) -> None:
+    (made,) = bench.take(NAMESPACES, "WritesElsewhere", "subject-1")
+    detail = "ended with exit code 1 after step 4 of 8; in namespaces it may write to its own directory"
+    assert made.outcome.detail.startswith(detail) == (NAMESPACES == "namespaces"), made.outcome
+    assert (made.outcome.status == "crashed") == (NAMESPACES == "namespaces")
+
+
+def test_a_runner_in_a_private_place_is_found_with_what_lies_next_to_it(bench: Bench) -> None:
+    own, other = (Path(f"/tmp/certify_{name}_{os.getpid()}.py") for name in ("own", "other"))
+    try:
+        own.write_text(f"from {other.stem} import Mine\n")
+        other.write_text("from tests.support.fake_runners import Fake as Mine\n")
+        bench.runners = str(own)
+        (made,) = bench.take(NAMESPACES, "Mine", "subject-1")
+    finally:
+        own.unlink()
+        other.unlink()
+    assert made.outcome.status == "completed", made.outcome
+
+
 def test_of_a_private_place_what_a_run_needs_stays_and_an_interpreter_stays_whole(tmp_path: Path) -> None:
     (tmp_path / "private" / "env" / "bin").mkdir(parents=True)
     (tmp_path / "private" / "env" / "bin" / "python").touch()

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Concatenate, ParamSpec
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,9 +71,7 @@ def guarded(method: "Callable[Concatenate[Collector, Given], None]") -> "Callabl
         try:
             method(self, *args, **named)
         except Exception as error:  # whatever it is, a training of days must not end by it
-            self.failed = f"{type(error).__name__}: {error}"
-            traceback.print_exc()
-            print(f"The collection in {self.directory} ends here ({self.failed}). Training goes on.", file=sys.stderr)
+            self.fail(error)
 
     return call
 
@@ -123,6 +121,12 @@ class Collector:
         self._last = 0.0
 
     failed: str | None
+
+    def fail(self, error: Exception) -> None:
+        """The collection is over because of an error, which is printed; the training goes on."""
+        self.failed = f"{type(error).__name__}: {error}"
+        traceback.print_exception(error)
+        print(f"The collection in {self.directory} ends here ({self.failed}). Training goes on.", file=sys.stderr)
 
     @property
     def collecting(self) -> bool:
@@ -331,6 +335,25 @@ class Collector:
         assert self._timing is not None
         self._timing.write(b'{"step": %d, "seconds": %.6f}\n' % (self._taken, now - self._last))
         self._last = now
+
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def harmless(method: Method) -> Method:
+    """A method of a callback with a `collector` (None before the run begins), after whose error the collection is over,
+    and the training goes on."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **named: Any) -> None:
+        if self.collector is None or self.collector.failed is not None:
+            return
+        try:
+            method(self, *args, **named)
+        except Exception as error:  # as in `guarded`
+            self.collector.fail(error)
+
+    return cast(Method, call)
 
 
 def _items(named: Named | None) -> Iterable[tuple[str, Array]]:

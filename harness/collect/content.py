@@ -5,11 +5,10 @@ operations there are, and not how many bytes. Each digest is one call over bytes
 written in the form of `canonical_json` without an encoder. `row_digest` and `digest_tensors` give the same.
 """
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,7 @@ from harness.runs.collected import DIGITS, check_shapes
 IDS = np.dtype("<i4")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Piece:
+class Piece(NamedTuple):
     """Rows that were read: tokens [rows, length + 1] as int32 and loss mask [rows, length] as uint8, little-endian.
     `places` are the numbers of the rows in the global batch; None: they follow the ones before."""
 
@@ -35,12 +33,14 @@ class Piece:
         """How many targets count."""
         return len(self.mask) - self.mask.count(0)
 
-    def digests(self) -> Iterable[str]:
+    def digests(self) -> list[str]:
         """The digest of each row."""
-        wide, narrow = 4 * (self.length + 1), self.length
-        for row in range(self.rows):
-            content = self.tokens[row * wide : (row + 1) * wide] + self.mask[row * narrow : (row + 1) * narrow]
-            yield hashlib.sha256(content).hexdigest()[:DIGITS]
+        tokens, mask, rows, length, _ = self
+        wide = 4 * (length + 1)
+        return [
+            sha256(tokens[row * wide : (row + 1) * wide] + mask[row * length : (row + 1) * length]).hexdigest()[:DIGITS]
+            for row in range(rows)
+        ]
 
 
 def piece_of(tokens: Any, loss_mask: Any, places: Sequence[int] | None = None) -> Piece:
@@ -71,11 +71,11 @@ def batch_digest(pieces: Sequence[Piece]) -> str:
         raise ValueError(f"rows of {sorted({one.length for one in pieces})} positions in one batch")
     mask = _of_array("|u1", (rows, length), b"".join([one.mask for one in pieces]))
     tokens = _of_array("<i4", (rows, length + 1), b"".join([one.tokens for one in pieces]))
-    return hashlib.sha256(b'{"loss_mask":"%s","tokens":"%s"}' % (mask, tokens)).hexdigest()
+    return sha256(b'{"loss_mask":"%s","tokens":"%s"}' % (mask, tokens)).hexdigest()
 
 
 def _of_array(dtype: str, shape: tuple[int, int], content: bytes) -> bytes:
-    return hashlib.sha256(b"%s[%d, %d]" % (dtype.encode(), *shape) + content).hexdigest().encode()
+    return sha256(b"%s[%d, %d]" % (dtype.encode(), *shape) + content).hexdigest().encode()
 
 
 def rows_line(step: int, found: Mapping[int, str], counted: int) -> bytes:

@@ -17,6 +17,7 @@ passes the callback, and batches are not collected: set `runner_config.sink_mode
 """
 
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from mindspore.dataset import GeneratorDataset
 from mindspore.train.callback import Callback
 
 from harness.base.errors import InputError
-from harness.collect.collector import Collector
+from harness.collect.collector import Collector, harmless
 from harness.collect.files import mapped_tensors
 from harness.collect.mindspore_model import as_array, number
 from harness.runs.alignment import MODEL_FIELDS, alignment
@@ -92,7 +93,7 @@ class CertifyCollector(Callback):
         super().__init__()
         self.directory = Path(directory or os.environ.get("CERTIFY_COLLECT") or "collected/run")
         self._arm, self._names = arm, names_of(mindformers.__version__)
-        self._collector: Collector | None = None
+        self.collector: Collector | None = None
         self._model: Any = None
         self._places: Mapping[str, Any] = {}
         self._norm_is_given = True
@@ -110,8 +111,12 @@ class CertifyCollector(Callback):
         self._norm_is_given = bool(getattr(self._step, "use_clip_grad", True))
         sinks = bool(about.dataset_sink_mode)
         left = [*([BATCHES] if sinks else []), *([] if self._norm_is_given else [GRAD_NORM])]
-        stated = self._alignment(optimizer)
-        self._collector = Collector(
+        try:
+            stated = self._alignment(optimizer)
+        except Exception:  # another version may build them otherwise: then they are not collected
+            traceback.print_exc()
+            stated, self._places = {}, {}
+        self.collector = Collector(
             self.directory,
             steps=steps,
             trainer=NAME,
@@ -121,7 +126,7 @@ class CertifyCollector(Callback):
             reporting=ranks - 1,  # of the last stage: it has the true loss
         )
         device = str(ms.get_context("device_target"))
-        self._collector.begin(
+        self.collector.begin(
             self._weights(),
             alignment=stated,
             provenance={
@@ -136,29 +141,30 @@ class CertifyCollector(Callback):
             device=device,
         )
 
+    @harmless
     def on_train_step_end(self, run_context: Any) -> None:
         """One step: what it read, and what it returned."""
         about = run_context.original_args()
-        if self._collector is None:
-            return
+        assert self.collector is not None
         outputs = about.net_outputs
         if not isinstance(outputs, tuple | list) or len(outputs) not in self._names.outputs:
             outputs = (outputs, None, None, None, None)
         element = about.get("train_dataset_element")
         if element is not None and not about.dataset_sink_mode and self._share.reads:
             tokens, mask = _batch(element, self._names)
-            self._collector.micro_batch(tokens, mask, self._share.places(len(tokens)))
+            self.collector.micro_batch(tokens, mask, self._share.places(len(tokens)))
         rate = number(outputs[self._names.learning_rate])
-        self._collector.step(
+        self.collector.step(
             loss=float(np.mean(as_array(outputs[self._names.loss]))),
             grad_norm=number(outputs[self._names.grad_norm]) if self._norm_is_given else None,
             learning_rate=float("nan") if rate is None else rate,
         )
 
+    @harmless
     def on_train_end(self, run_context: Any) -> None:
         """The run is finished."""
-        if self._collector is not None:
-            self._collector.end(self._weights())
+        assert self.collector is not None
+        self.collector.end(self._weights())
 
     def _weights(self) -> Iterator[tuple[str, Array]]:
         """By Hugging Face name; none where this rank does not hold all of them, or the version has no conversion."""

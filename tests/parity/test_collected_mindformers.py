@@ -99,12 +99,17 @@ def test_the_collector_changes_no_bit_of_mindformers(place: Path, tmp_path: Path
 
 
 def test_the_default_case_by_mindformers_trainer(tmp_path: Path) -> None:
-    """Next to a torch loop, and next to the harness's own run of mindformers' Qwen3, which is the same mathematics."""
+    """Next to a torch loop, and next to the harness's own run of mindformers' Qwen3, which is the same mathematics.
+
+    mindformers computes a cosine of the schedule in float32, which is further off than one rounding of a rate.
+    """
     place = trained(tmp_path / "subject", case=drawn().case)
     train_by_a_torch_loop(drawn().case, drawn(), tmp_path / "reference")
     bundle, certificate = judged(place, drawn().case, tmp_path / "reference", tmp_path / "out")
-    assert [one.message for one in bundle.findings if one.outcome in (Outcome.FAIL, Outcome.ERROR)] == []
-    assert certificate.level is Level.PRELIMINARY
+    failing = {one.criterion for one in bundle.findings if one.outcome in (Outcome.FAIL, Outcome.ERROR)}
+    assert failing == {"inputs-same", "learning-rate"}
+    assert 2e-7 < max(bundle.comparison["train.learning_rate.relative"].values) < 1e-6
+    assert certificate.level is Level.UNTESTED
     assert certificate.scope.model == "Qwen3 tiny by mindformers"
     assert max(bundle.comparison["train.loss.relative"].values) < 1e-6
     assert max(bundle.comparison["train.grad_norm.relative"].values) < 1e-6
@@ -112,5 +117,8 @@ def test_the_default_case_by_mindformers_trainer(tmp_path: Path) -> None:
     own = MindFormersSubject(drawn().case, drawn().weights, SETTING)
     for step, tokens, mask in zip(trace.steps, drawn().tokens, drawn().mask, strict=True):
         numbers = own.train_step(tokens, mask)
-        assert (step.loss, step.grad_norm, step.tokens) == (numbers.loss, numbers.grad_norm, numbers.tokens)
+        relative = 0.0 if step.step == 1 else 3e-7  # the rates differ, and with them the weights
+        assert step.loss == pytest.approx(numbers.loss, rel=relative, abs=0)
+        assert step.grad_norm == pytest.approx(numbers.grad_norm, rel=3e-7, abs=0)
+        assert step.tokens == numbers.tokens
     assert trace.header.alignment == own.alignment()

@@ -67,7 +67,8 @@ def train_a_rank(directory: Path, batches: Path, rank: int, ranks: int, share: t
         taken = example_step("subject-1", number, STEPS)
         given = element if reads else [ms.Tensor(np.zeros(one.shape, np.int32)) for one in element]
         rate = rate_of(drawn().case, "subject-1", number)
-        outputs = (loss_of(rank, ranks, taken.loss), False, 1.0, rate, taken.grad_norm)
+        numbers = (loss_of(rank, ranks, taken.loss), 0.0, 1.0, rate, taken.grad_norm)
+        outputs = tuple(ms.Tensor(one, ms.float64) for one in numbers)
         callback.on_train_step_end(Context(**about, net_outputs=outputs, train_dataset_element=given))
     callback.on_train_end(Context(**about))
 
@@ -109,3 +110,16 @@ def test_a_shard_has_every_nth_row_as_mindspore_gives_them() -> None:
         found = [int(row) for (row,) in shard.create_tuple_iterator(num_epochs=1, output_numpy=True)]
         share = collecting.Share(replica=replica, replicas=3)
         assert found == share.places(4)
+
+
+def test_an_error_in_the_callback_ends_the_collection_and_not_the_training(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    callback = collecting.CertifyCollector(str(tmp_path))
+    about = {"train_network": Cell(), "optimizer": None, "batch_num": 2, "epoch_num": 1, "dataset_sink_mode": True}
+    callback.on_train_begin(Context(**about))
+    for _ in range(2):
+        callback.on_train_step_end(Context(**about, net_outputs="what no version returns"))
+    callback.on_train_end(Context(**about))
+    assert "Training goes on" in capfd.readouterr().err
+    assert not read_trace(tmp_path / "trace.jsonl").complete

@@ -1,8 +1,9 @@
 """What the collector costs: steps of one model with it and without it, taken in turn in one process.
 
-Prints the median seconds of a step of both kinds, the quotient of their medians, and the seconds that the collector
-itself takes. The model is `qwen3-small-fp32` in a plain torch loop on one thread, whose step is short for a real model:
-what the collector costs depends on the tokens of a batch alone.
+Prints the median CPU time of a step of both kinds, the quotient of their medians, and what the collector itself takes.
+CPU time is that of this process alone, so another one on the machine shows in the caches and nowhere else. The model is
+that of a case in a plain torch loop on one thread; the default case has the shortest step of all. What the collector
+costs depends on the tokens of a batch alone.
 
     python -m benchmarks.collect_cost [CASE] [--steps N]
 """
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 import transformers
 
-from harness.cases.case import Case, load_case
+from harness.cases.case import DEFAULT_CASE, Case, load_case
 from harness.collect.collector import Collector
 from harness.collect.torch_model import arrays, built, norm_of_gradients
 from harness.corpus.batches import draw_batches
@@ -50,7 +51,7 @@ def step_of(model: Any, optimizer: Any, tokens: Any, mask: Any) -> tuple[float, 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("case", nargs="?", default="qwen3-small-fp32")
+    parser.add_argument("case", nargs="?", default=DEFAULT_CASE)
     parser.add_argument("--steps", type=int, default=40)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -61,24 +62,24 @@ def main() -> None:
     own: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
         collector = Collector(Path(directory), steps=asked.steps, trainer="benchmark")
-        started = time.perf_counter()
+        started = time.process_time()
         collector.begin(arrays(model), alignment=built(model, optimizer, clip_grad=1.0, gradient_accumulation_steps=1))
-        beginning = time.perf_counter() - started
+        beginning = time.process_time() - started
         for number in range(asked.steps):
             tokens, mask = (one[number % len(one)] for one in (drawn.tokens, drawn.loss_mask))
             for collects in (True, False) if number % 2 else (False, True):
-                started = time.perf_counter()
+                started = time.process_time()
                 loss, norm = step_of(model, optimizer, tokens, mask)
                 if collects:
-                    before = time.perf_counter()
+                    before = time.process_time()
                     collector.step(loss=loss, grad_norm=norm, learning_rate=1e-4, tokens=tokens, loss_mask=mask)
-                    own.append(time.perf_counter() - before)
-                taken[collects].append(time.perf_counter() - started)
+                    own.append(time.process_time() - before)
+                taken[collects].append(time.process_time() - started)
         collector.end(arrays(model))
     medians = {kind: statistics.median(seconds[2:]) for kind, seconds in taken.items()}
     share = statistics.median(own[2:]) / medians[False]
     print(f"{case.name}, batch {drawn.tokens[0].shape}: {len(own)} steps of each kind, in turn")
-    print(f"step without {medians[False] * 1e3:.2f} ms, with {medians[True] * 1e3:.2f} ms")
+    print(f"CPU time of a step without {medians[False] * 1e3:.2f} ms, with {medians[True] * 1e3:.2f} ms")
     print(f"quotient of the medians {medians[True] / medians[False]:.4f}")
     print(f"the collector itself {statistics.median(own[2:]) * 1e3:.3f} ms a step, {share:.2%} of a step")
     print(f"its beginning, with the digests of all weights, {beginning:.2f} s")

@@ -17,16 +17,16 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Concatenate, ParamSpec
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.code import imported
-from harness.base.digest import canonical_json, digest_array, digest_file, digest_json, digest_tensors
+from harness.base.digest import canonical_json, digest_array, digest_file, digest_json
 from harness.base.errors import InputError
 from harness.base.machine import machine, packages
-from harness.base.numbers import encode_number
+from harness.collect.content import Piece, batch_digest, piece_of, rows_line, step_line
 from harness.collect.files import Lines, kept_lines, write_tensors, write_whole
 from harness.runs.collected import (
     ALIGNMENT,
@@ -45,8 +45,6 @@ from harness.runs.collected import (
     RUN,
     TRAINER,
     WEIGHTS,
-    as_batch,
-    row_digest,
     sealed,
 )
 from harness.runs.files import GRADIENT, TIMING, TRACE, TRACE_FORMAT
@@ -73,9 +71,7 @@ def guarded(method: "Callable[Concatenate[Collector, Given], None]") -> "Callabl
         try:
             method(self, *args, **named)
         except Exception as error:  # whatever it is, a training of days must not end by it
-            self.failed = f"{type(error).__name__}: {error}"
-            traceback.print_exc()
-            print(f"The collection in {self.directory} ends here ({self.failed}). Training goes on.", file=sys.stderr)
+            self.fail(error)
 
     return call
 
@@ -118,13 +114,19 @@ class Collector:
         self._steps, self._trainer, self._arm = steps, trainer, arm
         self._rank, self._ranks, self._reports = rank, ranks, rank == reporting
         self._taken = 0
-        self._pieces: list[tuple[Array, Array, Sequence[int] | None]] = []
+        self._pieces: list[Piece] = []
         self._trace: Lines | None = None
         self._rows: Lines | None = None
         self._timing: BinaryIO | None = None
         self._last = 0.0
 
     failed: str | None
+
+    def fail(self, error: Exception) -> None:
+        """The collection is over because of an error, which is printed; the training goes on."""
+        self.failed = f"{type(error).__name__}: {error}"
+        traceback.print_exception(error)
+        print(f"The collection in {self.directory} ends here ({self.failed}). Training goes on.", file=sys.stderr)
 
     @property
     def collecting(self) -> bool:
@@ -181,7 +183,7 @@ class Collector:
         `rows` are the numbers of these rows in the global batch; without them they follow the ones before, in one
         process, and of several ranks each has as many, in the order of the ranks.
         """
-        self._pieces.append((*as_batch(tokens, loss_mask), rows))
+        self._pieces.append(piece_of(tokens, loss_mask, rows))
 
     @guarded
     def step(
@@ -209,20 +211,20 @@ class Collector:
         if tokens is not None:
             given = np.asarray(tokens)
             mask = np.ones((len(given), given.shape[1] - 1), np.uint8) if loss_mask is None else loss_mask
-            self._pieces.append((*as_batch(given, mask), None))
+            self._pieces.append(piece_of(given, mask))
         self._taken += 1
         pieces, self._pieces = self._pieces, []
         counted = self._write_rows(pieces)
         if self._trace is None:
             return
-        line = {
-            "step": self._taken,
-            "loss": encode_number(float(loss)),
-            "grad_norm": encode_number(math.nan if grad_norm is None else float(grad_norm)),
-            "learning_rate": encode_number(float(learning_rate)),
-            "tokens": int(counted if count is None else count),
-            "batch": _batch_digest(pieces),
-        }
+        line = step_line(
+            step=self._taken,
+            loss=float(loss),
+            grad_norm=math.nan if grad_norm is None else float(grad_norm),
+            learning_rate=float(learning_rate),
+            tokens=int(counted if count is None else count),
+            batch=batch_digest(pieces),
+        )
         self._trace.append(line)
         self._note_time()
 
@@ -243,12 +245,12 @@ class Collector:
         """After the last step: the run is finished. `parameters` are the final weights by Hugging Face name."""
         if self._rows is None:
             raise RuntimeError("begin was not called")
-        self._rows.close({"last_step": self._taken, "lines": self._rows.digest})
+        self._rows.close(_line({"last_step": self._taken, "lines": self._rows.digest}))
         if self._trace is not None:
             found = {str(name): digest_array(tensor) for name, tensor in _items(parameters)}
             last = {"last_step": self._taken, "lines": self._trace.digest, "parameters": found}
             gradient = self.directory / FIRST_GRADIENT
-            self._trace.close({**last, "kept": digest_file(gradient)} if gradient.is_file() else last)
+            self._trace.close(_line({**last, "kept": digest_file(gradient)} if gradient.is_file() else last))
         if self._timing is not None:
             self._timing.close()
         self._rows = self._trace = self._timing = None
@@ -315,18 +317,17 @@ class Collector:
         }
         write_whole(path, _line(sealed(record)))
 
-    def _write_rows(self, pieces: Sequence[tuple[Array, Array, Sequence[int] | None]]) -> int:
+    def _write_rows(self, pieces: Sequence[Piece]) -> int:
         """The digests of the rows of a step, by their number in the global batch; how many targets they have."""
-        found: dict[str, str] = {}
-        read, counted = sum(len(tokens) for tokens, _, _ in pieces), 0
-        following = self._rank * read
-        for tokens, mask, numbers in pieces:
-            places = range(following, following + len(tokens)) if numbers is None else numbers
-            following += len(tokens)
-            found |= {str(place): row_digest(*row) for place, *row in zip(places, tokens, mask, strict=True)}
-            counted += int(np.count_nonzero(mask))
+        found: dict[int, str] = {}
+        following = self._rank * sum(one.rows for one in pieces)
+        for one in pieces:
+            places = range(following, following + one.rows) if one.places is None else one.places
+            following += one.rows
+            found |= zip(map(int, places), one.digests(), strict=True)
+        counted = sum(one.counted for one in pieces)
         assert self._rows is not None
-        self._rows.append({"step": self._taken, "rows": found, "tokens": counted})
+        self._rows.append(rows_line(self._taken, found, counted))
         return counted
 
     def _note_time(self) -> None:
@@ -336,18 +337,29 @@ class Collector:
         self._last = now
 
 
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def harmless(method: Method) -> Method:
+    """A method of a callback with a `collector` (None before the run begins), after whose error the collection is over,
+    and the training goes on."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **named: Any) -> None:
+        if self.collector is None or self.collector.failed is not None:
+            return
+        try:
+            method(self, *args, **named)
+        except Exception as error:  # as in `guarded`
+            self.collector.fail(error)
+
+    return cast(Method, call)
+
+
 def _items(named: Named | None) -> Iterable[tuple[str, Array]]:
     if named is None:
         return ()
     return named.items() if isinstance(named, Mapping) else named
-
-
-def _batch_digest(pieces: Sequence[tuple[Array, Array, Sequence[int] | None]]) -> str:
-    """The digest of the rows that this process read, as that of a run of the harness; empty without any."""
-    if not pieces:
-        return ""
-    tokens, mask = (np.concatenate([piece[part] for piece in pieces]) for part in (0, 1))
-    return digest_tensors({"tokens": tokens, "loss_mask": mask})
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

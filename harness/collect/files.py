@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.digest import canonical_json
 from harness.base.errors import InputError
 
-DTYPES: Mapping[str, str] = {"<f8": "F64", "<f4": "F32", "|i1": "I8"}  # of safetensors, which a sketch has
+# Of safetensors, which sketches and batches have.
+DTYPES: Mapping[str, str] = {"<f8": "F64", "<f4": "F32", "<i4": "I32", "|i1": "I8", "|u1": "U8"}
+KINDS: Mapping[str, str] = {name: dtype for dtype, name in DTYPES.items()}
+LARGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 
 
 class Lines:
@@ -31,11 +33,11 @@ class Lines:
         """Of the lines until now."""
         return self._sha.hexdigest()
 
-    def append(self, value: Mapping[str, Any]) -> None:
-        """One more line."""
-        self._write((canonical_json(value) + "\n").encode())
+    def append(self, line: bytes) -> None:
+        """One more line, with its end."""
+        self._write(line)
 
-    def close(self, last: Mapping[str, Any]) -> None:
+    def close(self, last: bytes) -> None:
         """The last line."""
         self.append(last)
         os.fsync(self._file.fileno())
@@ -87,3 +89,22 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     described = json.dumps(header).encode()
     described += b" " * (-len(described) % 8)
     write_whole(path, len(described).to_bytes(8, "little") + described + b"".join(parts))
+
+
+def mapped_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The tensors of a file in the format of safetensors, which are read where they are used.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            described = json.loads(file.read(min(length, LARGEST_HEADER)))
+        return {
+            name: np.memmap(path, KINDS[one["dtype"]], "r", 8 + length + one["data_offsets"][0], tuple(one["shape"]))
+            for name, one in described.items()
+            if name != "__metadata__"
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} holds no batches that are read here: {error}. See: certify data batches") from None

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from harness.base.errors import InputError
-from harness.collect.collector import Collector
+from harness.collect.collector import Collector, harmless
 from harness.collect.torch_model import arrays, as_array, batch_of, built, norm_of_gradients, plain_name
 
 NAME = "hugging-face"
@@ -85,10 +85,12 @@ class CertifyCallback(transformers.TrainerCallback):
                 keep = functools.partial(self._keep, plain_name(name))
                 self._hooks.append(parameter.register_post_accumulate_grad_hook(keep))
 
+    @harmless
     def _keep(self, name: str, parameter: torch.Tensor) -> None:
         """A copy of a gradient, of all micro-batches until now, before the Trainer clips it."""
         self._gradients[name] = as_array(parameter.grad)
 
+    @harmless
     def _after_forward(self, module: Any, given: Any, named: dict[str, Any], output: Any) -> None:
         """Reads one micro-batch and its loss; returns nothing, so that the output stays as it is."""
         loss, labels, tokens = getattr(output, "loss", None), named.get("labels"), named.get("input_ids")
@@ -101,6 +103,7 @@ class CertifyCallback(transformers.TrainerCallback):
         self._summed = named.get("num_items_in_batch") is not None
         self._losses.append(loss.detach())
 
+    @harmless
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **about: Any) -> None:
         """Before an update: its rate, and without clipping its norm."""
         self._rate = float(self._optimizer.param_groups[0]["lr"])
@@ -112,6 +115,7 @@ class CertifyCallback(transformers.TrainerCallback):
         if not self._clips:
             self._norm = norm_of_gradients(self._model)
 
+    @harmless
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **about: Any) -> None:
         """After a step, when the Trainer logs it."""
         if not self._losses or self.collector is None or "loss" not in (logs or {}):
@@ -133,6 +137,7 @@ class CertifyCallback(transformers.TrainerCallback):
         torch.distributed.all_reduce(whole)
         return float(whole if self._summed else whole / self._ranks)
 
+    @harmless
     def on_train_end(self, args: Any, state: Any, control: Any, **about: Any) -> None:
         """Ends the collection, if all steps were taken."""
         for hook in self._hooks:

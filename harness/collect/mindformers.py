@@ -7,23 +7,35 @@
 mindformers finds it once this module is imported: `certify launch FILE.yaml --trainer mindformers` does that, and so
 does one line at the top of `run_mindformer.py`: `import harness.collect.mindformers`.
 
+`CertifyRows` is a data loader of the rows of a case, in its order, from the file of `certify data batches`, for a case
+whose data are not Megatron's:
+
+    data_loader: {type: CertifyRows, dataset_dir: batches.safetensors}
+
 What versions name differently is in `VERSIONS`. Where the data sinks to the device, as on Ascend by default, no batch
 passes the callback, and batches are not collected: set `runner_config.sink_mode: False` to collect them.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mindformers
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
+from mindformers.dataset.base_dataset import BaseDataset
+from mindformers.dataset.dataloader.blended_megatron_dataloader import is_dataset_built_on_rank
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
+from mindspore.dataset import GeneratorDataset
 from mindspore.train.callback import Callback
 
-from harness.collect.collector import Collector
+from harness.base.errors import InputError
+from harness.collect.collector import Collector, harmless
+from harness.collect.files import mapped_tensors
 from harness.collect.mindspore_model import as_array, number
 from harness.runs.alignment import MODEL_FIELDS, alignment
 from harness.runs.collected import BATCHES, GRAD_NORM
@@ -79,12 +91,13 @@ class CertifyCollector(Callback):
 
     def __init__(self, directory: str | None = None, arm: str = "train", **_: Any) -> None:
         super().__init__()
-        self._directory = directory or os.environ.get("CERTIFY_COLLECT") or "collected/run"
+        self.directory = Path(directory or os.environ.get("CERTIFY_COLLECT") or "collected/run")
         self._arm, self._names = arm, names_of(mindformers.__version__)
-        self._collector: Collector | None = None
+        self.collector: Collector | None = None
         self._model: Any = None
         self._places: Mapping[str, Any] = {}
         self._norm_is_given = True
+        self._share = Share()
 
     def on_train_begin(self, run_context: Any) -> None:
         """Finds the model below the cell of a step, and begins."""
@@ -92,14 +105,19 @@ class CertifyCollector(Callback):
         steps = about.batch_num * about.epoch_num
         after = int(about.get("cur_step_num", 0) or 0) + int(about.get("initial_step", 0) or 0)
         rank, ranks = _rank_and_ranks()
+        self._share = _share() if ranks > 1 else Share()
         self._model, self._step = _model_of(about.train_network), about.train_network
         optimizer = about.optimizer or getattr(self._step, "optimizer", None)
         self._norm_is_given = bool(getattr(self._step, "use_clip_grad", True))
         sinks = bool(about.dataset_sink_mode)
         left = [*([BATCHES] if sinks else []), *([] if self._norm_is_given else [GRAD_NORM])]
-        stated = self._alignment(optimizer)
-        self._collector = Collector(
-            self._directory,
+        try:
+            stated = self._alignment(optimizer)
+        except Exception:  # another version may build them otherwise: then they are not collected
+            traceback.print_exc()
+            stated, self._places = {}, {}
+        self.collector = Collector(
+            self.directory,
             steps=steps,
             trainer=NAME,
             arm=self._arm,
@@ -108,7 +126,7 @@ class CertifyCollector(Callback):
             reporting=ranks - 1,  # of the last stage: it has the true loss
         )
         device = str(ms.get_context("device_target"))
-        self._collector.begin(
+        self.collector.begin(
             self._weights(),
             alignment=stated,
             provenance={
@@ -123,28 +141,30 @@ class CertifyCollector(Callback):
             device=device,
         )
 
+    @harmless
     def on_train_step_end(self, run_context: Any) -> None:
         """One step: what it read, and what it returned."""
         about = run_context.original_args()
-        if self._collector is None:
-            return
+        assert self.collector is not None
         outputs = about.net_outputs
         if not isinstance(outputs, tuple | list) or len(outputs) not in self._names.outputs:
             outputs = (outputs, None, None, None, None)
         element = about.get("train_dataset_element")
-        if element is not None and not about.dataset_sink_mode:
-            self._collector.micro_batch(*_batch(element, self._names))
+        if element is not None and not about.dataset_sink_mode and self._share.reads:
+            tokens, mask = _batch(element, self._names)
+            self.collector.micro_batch(tokens, mask, self._share.places(len(tokens)))
         rate = number(outputs[self._names.learning_rate])
-        self._collector.step(
+        self.collector.step(
             loss=float(np.mean(as_array(outputs[self._names.loss]))),
             grad_norm=number(outputs[self._names.grad_norm]) if self._norm_is_given else None,
             learning_rate=float("nan") if rate is None else rate,
         )
 
+    @harmless
     def on_train_end(self, run_context: Any) -> None:
         """The run is finished."""
-        if self._collector is not None:
-            self._collector.end(self._weights())
+        assert self.collector is not None
+        self.collector.end(self._weights())
 
     def _weights(self) -> Iterator[tuple[str, Array]]:
         """By Hugging Face name; none where this rank does not hold all of them, or the version has no conversion."""
@@ -181,6 +201,56 @@ class CertifyCollector(Callback):
         )
 
 
+@MindFormerRegister.register(MindFormerModuleType.DATASET_LOADER)
+class CertifyRows:
+    """The rows of a case in its order: a data set with the columns that are asked for.
+
+    Args:
+        dataset_dir: The file that `certify data batches` wrote.
+        column_names: Of `COLUMNS`.
+        num_shards: How many replicas share the rows of a step; None: one.
+        shard_id: The number of this one.
+    """
+
+    def __new__(
+        cls,
+        dataset_dir: str,
+        column_names: Sequence[str],
+        num_shards: int | None = None,
+        shard_id: int | None = None,
+        **_: Any,
+    ) -> Any:
+        rows = _RowsOfACase(Path(dataset_dir), column_names, num_shards or 1, shard_id or 0)
+        return GeneratorDataset(rows, list(column_names), shuffle=False, num_parallel_workers=1)
+
+
+# What a column holds of tokens [S+1] and loss mask [S], in mindformers' dtypes.
+COLUMNS: Mapping[str, Callable[[Array, Array], Array]] = {
+    "input_ids": lambda tokens, mask: np.array(tokens[:-1], np.int32),
+    "labels": lambda tokens, mask: np.array(tokens[1:], np.int32),
+    "loss_mask": lambda tokens, mask: np.array(mask, np.float32),
+    "position_ids": lambda tokens, mask: np.arange(len(mask), dtype=np.int32),
+}
+
+
+class _RowsOfACase:
+    def __init__(self, path: Path, columns: Sequence[str], replicas: int, replica: int) -> None:
+        if unknown := sorted(set(columns) - set(COLUMNS)):
+            raise InputError(f"CertifyRows has the columns {', '.join(COLUMNS)}, and not {', '.join(unknown)}.")
+        found = mapped_tensors(path)
+        if not {"tokens", "loss_mask"} <= set(found):
+            raise InputError(f"{path} holds no tokens and loss masks. Write it: certify data batches")
+        self._tokens, self._mask = (found[name][:, replica::replicas] for name in ("tokens", "loss_mask"))
+        self._columns = [COLUMNS[name] for name in columns]
+
+    def __len__(self) -> int:
+        return int(self._tokens.shape[0] * self._tokens.shape[1])
+
+    def __getitem__(self, index: int) -> tuple[Array, ...]:
+        place = divmod(int(index), self._tokens.shape[1])
+        return tuple(column(self._tokens[place], self._mask[place]) for column in self._columns)
+
+
 def _short(built: Any) -> float:
     """The shortest decimal number of which float32 makes what was built."""
     value = number(built)
@@ -206,6 +276,28 @@ def _batch(element: Any, names: Names) -> tuple[Array, Array]:
     """Tokens [B, S+1] and loss mask [B, S] of the columns `input_ids`, `labels` and `loss_mask`."""
     inputs, labels, mask = (as_array(element[place]) for place in names.columns)
     return np.concatenate([inputs, labels[:, -1:]], axis=1), mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which rows of the global batch a rank reads: those of one replica of several, in turn. `reads`: whether it is
+    given them; of ranks that share rows, mindformers may give them to one alone, and something else to the others."""
+
+    replica: int = 0
+    replicas: int = 1
+    reads: bool = True
+
+    def places(self, rows: int) -> list[int]:
+        """The numbers in the global batch of the rows that this rank read, in order."""
+        return [self.replica + self.replicas * row for row in range(rows)]
+
+
+def _share() -> Share:
+    """As mindformers shares the rows of its data sets. MindSpore gives every nth row of a data set to a shard."""
+    replica, replicas = BaseDataset._generate_shard_info()
+    if replicas is None:  # every rank reads the whole batch
+        return Share(reads=not _rank_and_ranks()[0])
+    return Share(replica=replica, replicas=replicas, reads=is_dataset_built_on_rank())
 
 
 def _rank_and_ranks() -> tuple[int, int]:

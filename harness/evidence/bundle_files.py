@@ -7,6 +7,7 @@ time or host are in a separate list.
       start.json                  the nonce of these runs
       case.json  standards/*.json  inputs.json  inputs/*.safetensors  environment.json  source.json
       runs/NAME/{trace.jsonl, outcome.json}   tensors/NAME.safetensors   findings.json
+      runs/NAME/{rows/, gradient.safetensors} of a collected run
       baseline.json               the recorded reference and oracle: author, reason, machine
     record.json                   digest of the manifest, and path and SHA-256 of the files that depend on time or host
       run.json  runs/NAME/{log.txt, timing.jsonl, ranks/, plog/, profile/, collected.json}

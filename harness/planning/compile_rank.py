@@ -14,9 +14,14 @@ import numpy as np
 from mindformers import MindFormerConfig, Trainer, build_context
 from mindspore import Model
 from mindspore.dataset import GeneratorDataset
+from mindspore.train.callback import RunContext
+from mindspore.train.callback._callback import _InternalCallbackParam
 
+from harness.collect.mindformers import CertifyCollector
 from harness.planning.compiling import compile_in_this_process
-from harness.planning.dry_run import CONFIGURATION, MINDFORMERS
+from harness.planning.dry_run import COLLECTED, CONFIGURATION, MINDFORMERS
+
+NAME_OF_COLLECTOR = CertifyCollector.__name__
 
 
 class Zeros:
@@ -33,10 +38,16 @@ class Zeros:
         return self.row
 
 
-def compile_network(model: Any, epochs: int, rows: Any, **_: Any) -> None:
-    """Replaces `Model.train`: compiles the network instead of training it."""
+def compile_network(model: Any, epochs: int, rows: Any, callbacks: Any = (), **_: Any) -> None:
+    """Replaces `Model.train`: compiles the network instead of training it. A collector begins, as before a training."""
     model.train_network.set_train()
     model.train_network.compile(*next(rows.create_tuple_iterator(num_epochs=1)))
+    about = _InternalCallbackParam()
+    about.update({"train_network": model.train_network, "optimizer": None, "dataset_sink_mode": False})
+    about.update({"batch_num": rows.get_dataset_size(), "epoch_num": epochs})
+    for one in callbacks or ():
+        if isinstance(one, CertifyCollector):
+            one.on_train_begin(RunContext(about))
 
 
 def zeros(config: Any) -> Any:
@@ -52,6 +63,9 @@ def compile_job(job: Path, content: Mapping[str, Any]) -> Mapping[str, str]:
     """Compiles the configuration next to a job."""
     Model.train = compile_network
     config = MindFormerConfig(str(job.parent / CONFIGURATION))
+    for one in config.callbacks or ():
+        if one["type"] == NAME_OF_COLLECTOR:
+            one["directory"] = str(job.parent / COLLECTED)  # and not where the training is collected
     build_context(config)
     Trainer(config, train_dataset=zeros(config)).train()
     return {MINDFORMERS: mindformers.__version__}

@@ -54,6 +54,7 @@ NOT_SHOWN = (
     "the data pipeline was not compiled",
 )
 CONFIGURATION, JOB, DONE, LOG, GRAPHS = "configuration.yaml", "job.json", "done.json", "log.txt", "graphs"
+COLLECTED = "collected"  # what a collector of mindformers' trainer began there
 FINAL_PASS = "backend_pass"  # the last pass before kernels are selected
 OWN, MINDFORMERS = "mindspore", "mindformers"  # as in `certify run --subject`
 PROGRAMS = {OWN: "harness.planning.compile_subject", MINDFORMERS: "harness.planning.compile_rank"}

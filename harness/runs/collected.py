@@ -50,20 +50,15 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**fields, SEAL: digest_json(fields)}
 
 
-def as_batch(tokens: Any, loss_mask: Any) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-    """Tokens [B, S+1] and loss mask [B, S] in the dtypes that are digested.
-
-    Raises:
-        ValueError: they have other shapes.
-    """
-    rows, mask = np.asarray(tokens), np.asarray(loss_mask)
-    if rows.ndim != 2 or mask.shape != (len(rows), rows.shape[1] - 1):
-        raise ValueError(f"tokens {list(rows.shape)} and loss mask {list(mask.shape)} are not [B, S+1] and [B, S]")
-    return np.ascontiguousarray(rows, np.int32), np.ascontiguousarray(mask != 0, np.uint8)
+def check_shapes(tokens: npt.NDArray[Any], loss_mask: npt.NDArray[Any]) -> None:
+    """Raises a ValueError where tokens and loss mask are not [B, S+1] and [B, S]."""
+    if tokens.ndim != 2 or loss_mask.shape != (len(tokens), tokens.shape[1] - 1):
+        shapes = f"{list(tokens.shape)} and loss mask {list(loss_mask.shape)}"
+        raise ValueError(f"tokens {shapes} are not [B, S+1] and [B, S]")
 
 
 def row_digest(tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> str:
-    """Digest of one row: its tokens [S+1] and its loss mask [S], as `as_batch` gives them."""
+    """Digest of one row: its tokens [S+1] and its loss mask [S], 0 or 1."""
     sha = hashlib.sha256(np.ascontiguousarray(tokens, "<i4").data)
     sha.update(np.ascontiguousarray(loss_mask, np.uint8).data)
     return sha.hexdigest()[:DIGITS]

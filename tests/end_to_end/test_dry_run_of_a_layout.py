@@ -8,7 +8,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.cli.dry_run import print_dry_run
-from harness.planning.dry_run import MINDFORMERS, OWN, STUBS, described, dry_run
+from harness.planning.dry_run import COLLECTED, GUIDE, MINDFORMERS, OWN, STUBS, described, dry_run
 from harness.planning.operators import FUSED
 from tests.support.full import full
 from tests.support.processes import processes_of, until
@@ -106,3 +106,16 @@ def test_a_time_limit_ends_the_process(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Rank 0 was not compiled within 0\.5 s; its process was killed"):
         dry_run(*described(LAYOUT), [0], tmp_path, limit_seconds=0.5)
     until(lambda: not processes_of(tmp_path), "its process is gone")
+
+
+@full(held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_the_graphs_of_this_model_are_compiled_too")
+def test_the_guides_graph_of_16_cards_is_compiled_with_the_collector_in_place(tmp_path: Path) -> None:
+    """Rank 15 is of the last stage, and has the true loss: its collector writes the trace."""
+    case, configuration = described(str(GUIDE), layers=4)
+    configuration["callbacks"] = [*(configuration.get("callbacks") or []), {"type": "CertifyCollector"}]
+    (one,) = dry_run(case, configuration, [15], tmp_path, subject=MINDFORMERS)
+    assert case.parallel.world_size == 16 and one.stage == 3
+    begun = json.loads((tmp_path / MINDFORMERS / "rank_15" / COLLECTED / "trace.jsonl").read_bytes())
+    assert begun["runner"] == "collected:mindformers" and begun["provenance"]["ranks"] == 16
+    assert begun["provenance"]["collected"]["reporting"] == 15
+    assert {"alignment", "weights"} <= set(begun["provenance"]["collected"]["omitted"])

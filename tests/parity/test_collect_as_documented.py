@@ -1,6 +1,7 @@
 """The lines of docs/collect.md, as they are printed, in each trainer."""
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -18,12 +19,15 @@ from transformers import TrainingArguments
 
 from harness.base.digest import digest_each, digest_tensors
 from harness.cases.alignment import expected_alignment
+from harness.corpus.draw import draw_inputs
+from harness.runs.collected import FIRST_GRADIENT
 from harness.runs.files import TRACE
+from harness.runs.inputs import read_tensors
 from harness.runs.trace import Trace, read_trace
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamWConfig
 from tests.support.collected import drawn
-from tests.support.documents import SITE, code_blocks, read
+from tests.support.documents import SITE, code_blocks, code_spans, read
 from tests.support.examples import ROOT
 from tests.support.full import full
 from tests.support.trainers import InOrder, Rows, hf_model, schedule_of
@@ -81,8 +85,14 @@ def test_the_lines_for_a_torch_loop(tmp_path: Path, accelerated: bool) -> None:
     if accelerated:
         model, optimizer = Accelerator(cpu=True).prepare(model, optimizer)
     names = {"torch": torch, "model": model, "optimizer": optimizer, "batches": batches(), "loss_of": loss_of}
+    lines = block('trainer="torch-loop"').replace("import arrays,", "import arrays, gradients,", 1)
+    backward = "    loss.backward()\n"
+    given = f"{backward}    if tokens is batches[0][0]:\n        {block('collector.first_gradient')}"
+    assert backward in lines
     with inside(tmp_path):
-        exec(block('trainer="torch-loop"'), names)
+        exec(lines.replace(backward, given), names)
+    left = read_tensors(tmp_path / "collected/loop" / FIRST_GRADIENT)
+    assert {f"gradient.{name}#{part}" for name in drawn().weights for part in ("sketch", "along")} <= set(left)
     check(read_trace(tmp_path / "collected/loop" / TRACE), "torch-loop")
 
 
@@ -97,9 +107,15 @@ def test_the_lines_for_hugging_faces_trainer(tmp_path: Path) -> None:
     rows = Rows(inputs.tokens, inputs.mask)
     model = hf_model(case, inputs.weights)
     names: dict[str, Any] = {"Trainer": InOrder, "model": model, "arguments": arguments, "rows": rows}
+    lines, plain = block('CertifyCallback("collected/trainer")'), 'CertifyCallback("collected/trainer")'
+    (given,) = (span for span in code_spans(read(SITE / "collect.md")) if "first_gradient=True" in span)
     with inside(tmp_path):
-        exec(block('CertifyCallback("collected/trainer")'), names)
+        exec(lines.replace(plain, given.strip("`")), names)
         names["trainer"].train()
+    left = read_tensors(tmp_path / "collected/trainer" / FIRST_GRADIENT)
+    norm = math.sqrt(sum(float(one[0]) for name, one in left.items() if name.endswith("#sketch")))
+    first = read_trace(tmp_path / "collected/trainer" / TRACE).steps[0]
+    assert norm == pytest.approx(first.grad_norm, rel=1e-6)  # before clipping
     check(read_trace(tmp_path / "collected/trainer" / TRACE), "hugging-face")
 
 
@@ -123,6 +139,24 @@ def test_the_lines_for_a_mindspore_loop(tmp_path: Path) -> None:
     check(read_trace(tmp_path / "collected/mindspore" / TRACE), "mindspore-loop")
 
 
+def test_the_lines_of_yaml_are_the_rows_of_a_case_in_mindformers(tmp_path: Path) -> None:
+    from mindformers.dataset.dataloader import build_dataset_loader
+
+    import harness.collect.mindformers  # noqa: F401  (registers the data loader)
+
+    draw_inputs(drawn().case, tmp_path)
+    asked = yaml.safe_load(block("type: CertifyRows"))["data_loader"]
+    columns = ["input_ids", "labels", "loss_mask", "position_ids"]
+    with inside(tmp_path):
+        rows = build_dataset_loader(asked, default_args={"column_names": columns, "num_shards": None, "batch_size": 4})
+        found = [[one.copy() for one in each] for each in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)]
+    tokens, mask = (one.reshape(-1, one.shape[-1]) for one in (drawn().tokens, drawn().mask))
+    assert len(found) == len(tokens)
+    for (ids, labels, counts, positions), row, counted in zip(found, tokens, mask, strict=True):
+        assert np.array_equal(ids, row[:-1]) and np.array_equal(labels, row[1:]) and np.array_equal(counts, counted)
+        assert positions.tolist() == list(range(len(counted)))
+
+
 def test_the_lines_of_yaml_are_a_callback_of_mindformers() -> None:
     from mindformers.core.callback import build_callback
 
@@ -130,18 +164,20 @@ def test_the_lines_of_yaml_are_a_callback_of_mindformers() -> None:
 
     (callback,) = build_callback(yaml.safe_load(block("type: CertifyCollector"))["callbacks"])
     assert isinstance(callback, CertifyCollector)
-    assert vars(callback)["_directory"] == "collected/mindformers"
+    assert callback.directory == Path("collected/mindformers")
 
 
 @full(held_by="tests/parity/test_collect_as_documented.py::test_the_lines_for_a_torch_loop")
-def test_a_loop_of_megatron_core_is_collected_and_trains_to_the_same_bits(tmp_path: Path) -> None:
+def test_the_lines_for_megatron_collect_a_loop_of_megatron_core_and_change_no_bit(tmp_path: Path) -> None:
     """Its parameters have names of its own, so weights and alignment are stated as not collected."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.support.megatron_core_loop"]
+    about: Any = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
     printed = [
-        subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-        for more in ([str(tmp_path / "run")], [])
+        subprocess.run([*command, *more], **about, check=True).stdout.splitlines()[-1]
+        for more in ([block('trainer="megatron"')], [])
     ]
     assert printed[0] == printed[1] and printed[0].startswith("weights ")
-    trace = read_trace(tmp_path / "run" / TRACE)
+    trace = read_trace(tmp_path / "collected/megatron" / TRACE)
+    assert trace.header.runner == "collected:megatron" and all(step.tokens == 64 for step in trace.steps)
     assert trace.complete and all(step.finite for step in trace.steps)
     assert set(trace.header.provenance["collected"]["omitted"]) == {"alignment", "weights"}

@@ -17,15 +17,21 @@ from harness.corpus.draw import draw_inputs
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.levels.certificate import Certificate, Level
+from harness.runners.mindformers_subject import MindFormersSubject
+from harness.runners.protocol import Setting
+from harness.runs.files import TRACE
 from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors, read_weights
+from harness.runs.trace import read_trace
+from tests.support.collected import drawn
 from tests.support.full import full
-from tests.support.mindformers_run import ROOT, configuration
+from tests.support.mindformers_run import ROOT, configuration, of_rows
 from tests.support.trainers import train_by_a_torch_loop
 
 pytestmark = full(
     held_by="tests/parity/test_collected_trainers.py::test_the_collector_changes_no_bit,"
     "tests/parity/test_collected_trainers.py::test_each_pair_reaches_preliminary"
 )
+SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
 SAVED = {
     "type": "CheckpointMonitor", "prefix": "tiny", "save_checkpoint_steps": 8, "integrated_save": False,
     "async_save": False, "checkpoint_format": "safetensors",
@@ -39,10 +45,11 @@ def drawn_of(case: Case, directory: Path) -> Any:
     return SimpleNamespace(weights=weights, tokens=batches["tokens"], mask=batches["loss_mask"])
 
 
-def trained(place: Path, *without: str) -> Path:
-    """The directory of a configuration, trained by mindformers in a process of its own."""
+def trained(place: Path, *without: str, case: Case | None = None) -> Path:
+    """The directory of a configuration, or of a case, trained by mindformers in a process of its own."""
     place.mkdir()
-    file, _ = configuration(place, callbacks=[{"type": "MFLossMonitor"}, SAVED])
+    saved = [{"type": "MFLossMonitor"}, SAVED]
+    file = configuration(place, callbacks=saved)[0] if case is None else of_rows(place, case)
     words = [str(file), str(place / "collected"), str(place / "initial"), *without]
     command = [sys.executable, "-m", "tests.support.mindformers_driver", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -89,3 +96,29 @@ def test_the_collector_changes_no_bit_of_mindformers(place: Path, tmp_path: Path
     assert saved[0] and [file.name for file in saved[0]] == [file.name for file in saved[1]]
     for one, other in zip(*saved, strict=True):
         assert digest_each(read_tensors(one)) == digest_each(read_tensors(other))
+
+
+def test_the_default_case_by_mindformers_trainer(tmp_path: Path) -> None:
+    """Next to a torch loop, and next to the harness's own run of mindformers' Qwen3, which is the same mathematics.
+
+    mindformers computes a cosine of the schedule in float32, which is further off than one rounding of a rate.
+    """
+    place = trained(tmp_path / "subject", case=drawn().case)
+    train_by_a_torch_loop(drawn().case, drawn(), tmp_path / "reference")
+    bundle, certificate = judged(place, drawn().case, tmp_path / "reference", tmp_path / "out")
+    failing = {one.criterion for one in bundle.findings if one.outcome in (Outcome.FAIL, Outcome.ERROR)}
+    assert failing == {"inputs-same", "learning-rate"}
+    assert 2e-7 < max(bundle.comparison["train.learning_rate.relative"].values) < 1e-6
+    assert certificate.level is Level.UNTESTED
+    assert certificate.scope.model == "Qwen3 tiny by mindformers"
+    assert max(bundle.comparison["train.loss.relative"].values) < 1e-6
+    assert max(bundle.comparison["train.grad_norm.relative"].values) < 1e-6
+    trace = read_trace(place / "collected" / TRACE)
+    own = MindFormersSubject(drawn().case, drawn().weights, SETTING)
+    for step, tokens, mask in zip(trace.steps, drawn().tokens, drawn().mask, strict=True):
+        numbers = own.train_step(tokens, mask)
+        relative = 0.0 if step.step == 1 else 3e-7  # the rates differ, and with them the weights
+        assert step.loss == pytest.approx(numbers.loss, rel=relative, abs=0)
+        assert step.grad_norm == pytest.approx(numbers.grad_norm, rel=3e-7, abs=0)
+        assert step.tokens == numbers.tokens
+    assert trace.header.alignment == own.alignment()

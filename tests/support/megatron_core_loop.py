@@ -1,4 +1,6 @@
-"""`python -m tests.support.megatron_core_loop [DIRECTORY]`: a loop of megatron-core's GPT on a CPU, collected or not.
+"""`python -m tests.support.megatron_core_loop [LINES]`: a loop of megatron-core's GPT on a CPU, collected or not.
+
+`LINES` are those that a user adds.
 
 Prints the digest of the final weights. What asks for CUDA in megatron-core, and is not the model's mathematics, is
 replaced: the current device, and the tracker of random numbers.
@@ -7,7 +9,6 @@ replaced: the current device, and the tracker of random numbers.
 import contextlib
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import mindspore  # noqa: F401  # before megatron-core: it states how protobuf is to work in this process
@@ -20,10 +21,9 @@ from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from harness.base.digest import digest_tensors
-from harness.collect.collector import Collector
 from harness.collect.torch_model import arrays, norm_of_gradients
 
-STEPS, ROWS, LENGTH = 4, 2, 32
+STEPS, ROWS, LENGTH, RATE = 4, 2, 32, 1e-3
 
 
 def start() -> None:
@@ -52,29 +52,40 @@ def model() -> Any:
     )  # fmt: skip
 
 
-def main(directory: str | None = None) -> None:
-    start()
-    gpt = model()
-    optimizer = torch.optim.AdamW(gpt.parameters(), lr=1e-3)
-    collector = None
-    if directory is not None:
-        collector = Collector(Path(directory), steps=STEPS, trainer="megatron-core")
-        collector.begin()
-    hidden = torch.triu(torch.ones(LENGTH, LENGTH, dtype=torch.bool), 1)[None, None]
-    positions = torch.arange(LENGTH)[None].expand(ROWS, -1)
-    for step in range(STEPS):
-        tokens = np.random.RandomState(step).randint(0, 300, (ROWS, LENGTH + 1)).astype(np.int32)
+class Training:
+    """A step of the model, and what it is called with."""
+
+    def __init__(self) -> None:
+        self.gpt = model()
+        self._optimizer = torch.optim.AdamW(self.gpt.parameters(), lr=RATE)
+        self._hidden = torch.triu(torch.ones(LENGTH, LENGTH, dtype=torch.bool), 1)[None, None]
+        self._positions = torch.arange(LENGTH)[None].expand(ROWS, -1)
+
+    def step(self, tokens: Any, loss_mask: Any) -> tuple[float, float, float]:
+        """Loss, norm and rate."""
         ids = torch.from_numpy(tokens.astype(np.int64))
-        loss = gpt(ids[:, :-1], positions, hidden, labels=ids[:, 1:]).mean()
+        losses = self.gpt(ids[:, :-1], self._positions, self._hidden, labels=ids[:, 1:])
+        counts = torch.from_numpy(loss_mask)
+        loss = (losses * counts).sum() / counts.sum()
         loss.backward()
-        norm = norm_of_gradients(gpt)
-        optimizer.step()
-        optimizer.zero_grad()
-        if collector is not None:
-            collector.step(loss=loss.item(), grad_norm=norm, learning_rate=1e-3, tokens=tokens)
-    if collector is not None:
-        collector.end()
-    print("weights", digest_tensors(dict(arrays(gpt))))
+        norm = norm_of_gradients(self.gpt)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss.item(), norm, RATE
+
+
+def main(lines: str | None = None) -> None:
+    """Executes the lines of a trainer with a collector, in the working directory; or steps without one."""
+    start()
+    training = Training()
+    drawn = [np.random.RandomState(step).randint(0, 300, (ROWS, LENGTH + 1)).astype(np.int32) for step in range(STEPS)]
+    batches = [(tokens, np.ones((ROWS, LENGTH), np.float32)) for tokens in drawn]
+    if lines is None:
+        for tokens, loss_mask in batches:
+            training.step(tokens, loss_mask)
+    else:
+        exec(lines, {"steps": STEPS, "rank": 0, "ranks": 1, "batches": batches, "train_step": training.step})
+    print("weights", digest_tensors(dict(arrays(training.gpt))))
 
 
 if __name__ == "__main__":

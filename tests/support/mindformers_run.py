@@ -1,13 +1,16 @@
 """A configuration of mindformers with Megatron data and initial weights, which its own Trainer trains on a CPU."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from harness.cases.case import Case, load_case
-from harness.corpus.draw import draw_weights
+from harness.corpus.draw import draw_inputs, draw_weights
 from harness.corpus.indexed import IndexedWriter
+from harness.runs.inputs import BATCHES, WEIGHTS, read_weights
 from qwen3_model.checkpoints import Checkpoint, write_hugging_face
 from tests.support.configurations import file_of, small
 
@@ -86,3 +89,28 @@ def configuration(directory: Path, **changes: Any) -> tuple[Path, Case]:
     if not (directory / "initial").exists():
         write_hugging_face(checkpoint, directory / "initial")
     return file, case
+
+
+def of_rows(directory: Path, case: Case) -> Path:
+    """The file of a configuration that trains a case of the size of the default case from `directory`, where its
+    batches and its initial weights are written."""
+    draw_inputs(case, directory / "inputs")
+    schedule, training = case.lr_schedule, case.training
+    columns = ["input_ids", "labels", "loss_mask", "position_ids"]
+    rows_of_case = {"type": "CertifyRows", "dataset_dir": str(directory / "inputs" / BATCHES), "shuffle": False}
+    file, _ = configuration(directory)
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content["lr_schedule"] = {
+        "type": "CosineWithWarmUpLR", "learning_rate": schedule.learning_rate, "lr_end": schedule.lr_end,
+        "warmup_steps": schedule.warmup_steps, "total_steps": training.steps,
+    }  # fmt: skip
+    content["runner_wrapper"]["max_grad_norm"] = training.clip_grad
+    content["runner_config"]["batch_size"] = case.data.global_batch_size
+    content["model"]["model_config"] |= {"pad_token_id": -1}  # what it hides from attention: nothing
+    rows = {**content["train_dataset"], "data_loader": rows_of_case, "input_columns": columns}
+    content["train_dataset"] = rows
+    content["train_dataset_task"] = {"type": "CausalLanguageModelDataset", "dataset_config": rows}
+    weights = dict(read_weights(directory / "inputs" / WEIGHTS).items())
+    shutil.rmtree(directory / "initial")
+    write_hugging_face(Checkpoint(config=case.model, step=0, parameters=weights, moments={}), directory / "initial")
+    return file_of(content, directory)

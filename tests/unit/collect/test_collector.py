@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.base.digest import digest_each, digest_tensors
+from harness.base.digest import canonical_json, digest_each, digest_tensors
 from harness.base.errors import InputError
 from harness.collect.collector import Collector
 from harness.evidence.timing import read_timing
-from harness.runs.collected import FIRST_GRADIENT, RUN
+from harness.runs.collected import FIRST_GRADIENT, RUN, row_digest
 from harness.runs.files import GRADIENT, TIMING, TRACE
 from harness.runs.inputs import read_tensors
 from harness.runs.sketches import BUCKETS_OF_FIRST_GRADIENT, recorded
@@ -60,6 +60,29 @@ def test_every_number_comes_back_in_full_precision(
     collector.end()
     (step,) = read_trace(directory / TRACE).steps
     assert [repr(getattr(step, name)) for name in NUMBERS] == [repr(one) for one in (loss, norm, rate)]
+
+
+@given(
+    rows=st.integers(1, 12), length=st.integers(1, 5), first=st.integers(0, 11), seed=st.integers(0, 9),
+    dtype=st.sampled_from([np.int32, np.int64, np.uint16]),
+)  # fmt: skip
+def test_the_lines_of_a_step_are_those_of_the_digests_that_everything_else_uses(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, length: int, first: int, seed: int, dtype: type
+) -> None:
+    directory, drawn = tmp_path_factory.mktemp("run"), np.random.RandomState(seed)
+    tokens = drawn.randint(0, 60000, (rows, length + 1)).astype(dtype)
+    mask = drawn.randint(0, 3, (rows, length))  # whatever is not 0 counts
+    collector = begun(directory, steps=1)
+    collector.micro_batch(tokens[:first], mask[:first])
+    collector.micro_batch(tokens[first:].tolist() if seed % 2 and first < rows else tokens[first:], mask[first:])
+    collector.step(loss=1.0, grad_norm=2.0, learning_rate=0.0)
+    collector.end()
+    ids, counts = tokens.astype(np.int32), (mask != 0).astype(np.uint8)
+    (step,) = read_trace(directory / TRACE).steps
+    assert step.batch == digest_tensors({"tokens": ids, "loss_mask": counts}) and step.tokens == counts.sum()
+    (line, _) = (directory / "rows/0.jsonl").read_bytes().splitlines()
+    wanted = {str(row): row_digest(*each) for row, each in enumerate(zip(ids, counts, strict=True))}
+    assert line.decode() == canonical_json({"step": 1, "rows": wanted, "tokens": step.tokens})
 
 
 def test_micro_batches_are_the_batch(tmp_path: Path) -> None:

@@ -16,13 +16,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = "mindspore-certify"
-EXTRAS = ("run", "inference", "mindformers", "ascend", "tensorboard", "qwen", "pytest")
+EXTRAS = ("run", "plan", "inference", "mindformers", "ascend", "tensorboard", "qwen", "pytest")
 TARGET = {"platform_machine": "aarch64", "sys_platform": "linux", "python_version": "3.11", "platform_system": "Linux"}
 # What the systems of Atlas machines accept: openEuler 22.03 has glibc 2.34, Ubuntu 22.04 has 2.35.
-PLATFORMS = [f"manylinux_2_{minor}_aarch64" for minor in (34, 31, 28, 27, 26, 24, 17)] + [
-    "manylinux2014_aarch64",
-    "linux_aarch64",
-]
+PLATFORMS = [f"manylinux_2_{minor}_{{}}" for minor in (34, 31, 28, 27, 26, 24, 17)] + ["manylinux2014_{}", "linux_{}"]
 Requires = Callable[[str], Iterable[str] | None]
 
 
@@ -55,13 +52,13 @@ def _applies(needed: Requirement, extras: frozenset[str]) -> bool:
     return needed.marker is None or any(needed.marker.evaluate({**TARGET, "extra": extra}) for extra in ("", *extras))
 
 
-def has_wheel(requirement: str) -> str:
-    """Why pip finds no wheel of a requirement; empty if it does."""
+def has_wheel(requirement: str, machine: str = "aarch64") -> str:
+    """Why pip finds no wheel of a requirement for a kind of processor; empty if it does."""
     with tempfile.TemporaryDirectory() as nowhere:
         command = [
             sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps", "--ignore-installed",
             "--only-binary=:all:", "--implementation=cp", "--python-version=3.11", "--abi=cp311", "--abi=abi3",
-            "--abi=none", *(f"--platform={one}" for one in PLATFORMS), "--target", nowhere, requirement,
+            "--abi=none", *(f"--platform={one.format(machine)}" for one in PLATFORMS), "--target", nowhere, requirement,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
@@ -73,10 +70,12 @@ def main(extras: list[str]) -> int:
     lacking: Mapping[str, str] = {}
     packages = brought(extras or EXTRAS)
     for name, is_here in sorted(packages.items()):
-        requirement = f"{name}=={importlib.metadata.version(name)}" if is_here else name
+        # a local version, such as +cpu, is of an index of its own
+        requirement = f"{name}=={importlib.metadata.version(name).partition('+')[0]}" if is_here else name
         if why := has_wheel(requirement):
             lacking = {**lacking, requirement: why}
-            print(f"{requirement}: {why}", flush=True)
+            elsewhere = "; source alone, on every machine" if has_wheel(requirement, "x86_64") else ""
+            print(f"{requirement}: {why}{elsewhere}", flush=True)
     print(f"{len(packages) - len(lacking)} of {len(packages)} packages have a wheel for aarch64 and CPython 3.11.")
     return 1 if lacking else 0
 

@@ -150,3 +150,40 @@ def test_a_container_of_the_night_has_the_devices_and_the_driver() -> None:
     stated = (ROOT / "docs" / "nightly.md").read_text()
     assert {"/usr/local/Ascend/driver", "/usr/local/bin/npu-smi"} <= mounted
     assert all(f"`{path}`" in stated for path in mounted if not path.startswith("/data"))
+
+
+@pytest.mark.parametrize(("part", "code"), [(None, 0), ("2/8", 1)])
+def test_the_night_on_ascend_uses_what_is_there_and_keeps_its_exit_code(
+    tmp_path: Path, part: str | None, code: int
+) -> None:
+    """Run by bash, with commands that note how they are called."""
+    fake = tmp_path / "bin" / "python3.11"
+    fake.parent.mkdir()
+    fake.write_text(
+        f"#!/bin/bash\necho python $* >> {tmp_path}/calls\nmkdir -p .venv/bin\n"
+        f"for name in pip certify; do printf '#!/bin/bash\\necho %s $* >> {tmp_path}/calls\\n' $name"
+        " > .venv/bin/$name; chmod +x .venv/bin/$name; done\n"
+        f"echo 'exit {code}' >> .venv/bin/certify\n"
+    )
+    fake.chmod(0o755)
+    (tmp_path / "history" / "site").mkdir(parents=True)
+    (tmp_path / "history" / "site" / "index.html").write_text("levels")
+    given = {
+        "PATH": f"{fake.parent}:/usr/bin:/bin",
+        "HISTORY": f"{tmp_path}/history",
+        **({"PART": part} if part else {}),
+    }
+    done = subprocess.run(["bash", str(ROOT / ".ci" / "nightly-ascend.sh")], cwd=tmp_path, env=given, check=False)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert done.returncode == code and (tmp_path / "site" / "index.html").is_file()
+    assert calls[:2] == ["python -m venv --system-site-packages .venv", "pip install -e .[ascend]"]
+    own = f" --part {part}" if part else ""
+    history, study = f"--history {tmp_path}/history", "--power reports/power-qwen3-tiny-fp32.json"
+    assert calls[2:] == [f"certify nightly harness/nightly/ascend.yaml {history}{own} {study}"]
+
+
+def test_both_engines_run_that_script_bare_and_in_a_container() -> None:
+    jobs = read(ROOT / ".github" / "workflows" / "nightly-ascend.yml")["jobs"]
+    assert [list(values(job, "run")) for job in jobs.values()] == [[".ci/nightly-ascend.sh"]] * 2
+    assert sorted(job["if"] for job in jobs.values()) == ["vars.CERTIFY_IMAGE != ''", "vars.CERTIFY_IMAGE == ''"]
+    assert read(GITLAB)["nightly"]["script"] == [".ci/nightly-ascend.sh"]

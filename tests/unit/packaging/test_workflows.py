@@ -12,7 +12,7 @@ import yaml
 
 from tests.support.examples import ROOT
 
-TEMPLATES = ROOT / "docs" / "templates"
+TEMPLATES = ROOT / "docs" / "several-machines"
 SHARES = {"github": 4, "gitlab": 4, "slurm": 8, "kubernetes": 8, "volcano": 8}
 GITHUB = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TESTS = ROOT / ".github" / "workflows" / "tests.yml"

@@ -20,6 +20,11 @@ TENSORS_OF_LOGITS_ASKED, FLOAT64 = 3, 8
 FRAMEWORK = GIB
 FLOAT32 = 4
 BYTES_OF_AN_ELEMENT = 20
+LEAST_DISK_GIB = 1
+# What the runs of a case leave of each parameter. Source: docs/design/inputs.md counts the tensors of a bundle.
+DISK_BYTES_OF_A_PARAMETER = 44
+# Of sketched evidence: the weights, and two checkpoints while one replaces the other.
+DISK_BYTES_WHILE_SKETCHED = 4 + 2 * 12
 CUT_VOCABULARY = 4096
 
 
@@ -27,6 +32,23 @@ def memory_of_a_run(case: Case) -> float:
     """GiB of the largest run of a case with all of its ranks on this machine."""
     trained = _memory_in_training(case) if case.takes_steps else 0.0
     return trained if case.task.judges_steps else max(trained, _memory_asked(case))
+
+
+def memory_of_the_host(case: Case, ranks: int) -> float:
+    """GiB that so many ranks of a run take of the memory of their machine where devices hold what they train.
+
+    Every rank gathers the whole model in float32, to state its digests: the sum over all ranks, and its own parts
+    before and after. One process alone holds a copy and what it was read from.
+    """
+    own = 4 * parameter_count(case) / case.parallel.world_size
+    whole = FLOAT32 * parameter_count(case) + 2 * own if ranks > 1 else 2 * FLOAT32 * parameter_count(case)
+    return ranks * (whole + FRAMEWORK) / GIB
+
+
+def disk_of_a_case(case: Case) -> float:
+    """GiB that the runs of a case take of the disk while they are made."""
+    each = DISK_BYTES_WHILE_SKETCHED if case.evidence == "sketches" else DISK_BYTES_OF_A_PARAMETER
+    return LEAST_DISK_GIB + each * parameter_count(case) / GIB
 
 
 def _memory_in_training(case: Case) -> float:

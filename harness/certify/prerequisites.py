@@ -20,7 +20,7 @@ from harness.base.errors import InputError, MissingPrerequisite
 from harness.base.records import LATER
 from harness.cases.case import Case, as_argument
 from harness.certify import environment
-from harness.certify.estimate import memory_of_a_run, nearest, parameter_count
+from harness.certify.estimate import disk_of_a_case, memory_of_a_run, memory_of_the_host, nearest
 from harness.certify.jobs import Options
 from harness.certify.versions import VersionState, known
 from harness.corpus.draw import HEAD, check_shapes
@@ -37,13 +37,8 @@ UNKNOWN = "of unknown version"
 DRIVER_NOT_STATED = "version.info and npu-smi state none. Is the Ascend HDK installed: driver, then firmware?"
 CANN_NOT_STATED = "It has no version.info and no ascend_toolkit_install.info, so nothing checks that it fits"
 DEVICES = ("CPU", "Ascend")
-LEAST_DISK_GIB = 1
 # What a run needs besides its framework, in an interpreter that is not this one.
 OF_A_WORKER = ("numpy", "safetensors", "pydantic")
-# What the runs of a case leave of each parameter. Source: docs/design/inputs.md counts the tensors of a bundle.
-DISK_BYTES_OF_A_PARAMETER = 44
-# Of sketched evidence: the weights, and two checkpoints while one replaces the other.
-DISK_BYTES_WHILE_SKETCHED = 4 + 2 * 12
 # A test runner such as tox sets it at random. It decides nothing on a device.
 OF_ANY_VALUE = ("PYTHONHASHSEED",)
 # Which CANN each MindSpore takes. Source: run_check/_check_version.py of mindspore 2.8.0, 2.9.0 and 2.10.0; MindSpore
@@ -101,14 +96,12 @@ class Needs:
 def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
     """What the runs of these sides of a case need here."""
     packages, pythons = _packages_and_pythons(case, options, sides)
-    parameters = parameter_count(case)
     nodes = options.nodes.count if options.nodes else 1
     there = environment.machine()["memory_gib"]
     devices = {options.device_of(side) for side in sides}
-    # A device holds what it trains. Then the weights are only drawn and digested in the memory of this machine.
-    on_devices = "CPU" not in devices
-    memory = 2 * 4 * parameters / GIB if on_devices else memory_of_a_run(case)
-    each = DISK_BYTES_WHILE_SKETCHED if case.evidence == "sketches" else DISK_BYTES_OF_A_PARAMETER
+    ranks = case.parallel.world_size // nodes
+    # A device holds what it trains. Then the weights are only drawn, gathered and digested in this machine's memory.
+    memory = memory_of_a_run(case) if "CPU" in devices else memory_of_the_host(case, ranks)
     return Needs(
         device=options.device if "subject" in sides else "CPU",
         gpus=options.reference_processes if "CUDA" in devices else 0,
@@ -116,10 +109,10 @@ def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
         case=case.name,
         packages=packages,
         pythons=pythons,
-        ranks=case.parallel.world_size // nodes,
+        ranks=ranks,
         memory=memory,
         nearest=nearest(case, there) if there and memory > there else None,
-        disk=LEAST_DISK_GIB + each * parameters / GIB,
+        disk=disk_of_a_case(case),
     )
 
 

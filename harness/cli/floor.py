@@ -9,15 +9,24 @@ import typer
 from rich.table import Table
 
 from harness.base.errors import InputError
+from harness.base.parts import Part, read_part
 from harness.base.records import encode_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import check_trains, load_case
 from harness.certify.jobs import Options
-from harness.cli.options import DEFAULT_WORKERS, CaseArgument, JsonOption, WorkersOption, reference_device
+from harness.cli.options import (
+    DEFAULT_WORKERS,
+    CaseArgument,
+    GatherOption,
+    JsonOption,
+    PartOption,
+    WorkersOption,
+    reference_device,
+)
 from harness.cli.progress import Progress
 from harness.cli.terminal import MET, Interrupted, error_console, out_console
 from harness.evidence.floor import QUANTITIES, FloorStudy, quantity
-from harness.studies.floor import names_of_runs, repeats, repeats_of_kinds, repeats_of_shapes
+from harness.studies.floor import gather, names_of_runs, repeats, repeats_of_kinds, repeats_of_shapes, share_of
 from harness.studies.floor import study as run_study
 
 # What is shown of each kind of reference.
@@ -44,6 +53,8 @@ def floor(
     reference_processes: Annotated[
         int, typer.Option("--reference-processes", min=1, help="Also repeat it over so many processes, by FSDP2.")
     ] = 1,
+    part: PartOption = None,
+    gathered: GatherOption = None,
     workers: WorkersOption = DEFAULT_WORKERS,
     as_json: JsonOption = False,
 ) -> int:
@@ -57,20 +68,43 @@ def floor(
     """
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is never overwritten.")
+    if gathered:
+        if part is not None:
+            raise InputError("--gather runs nothing: omit --part.")
+        return _recorded(gather(gathered, ("certify", *sys.argv[1:]), lambda one: _part_again(case, one)), out, as_json)
     kinds = repeats_of_kinds(seeds, reference_device(reference_on), reference_processes)
     chosen, perturbed = load_case(case), repeats(seeds) + kinds + (repeats_of_shapes() if shapes else ())
     check_trains(chosen, "'certify floor' repeats the training of the reference")
+    here, share = share_of(chosen, perturbed, read_part(part) if part is not None else None)
     options = Options(out=out, workers=workers, command=("certify", *sys.argv[1:]))
     try:
-        with Progress(error_console, names_of_runs(chosen, options, perturbed), quiet=as_json) as progress:
-            made = run_study(chosen, options, perturbed, progress.update)
+        with Progress(error_console, names_of_runs(chosen, options, here), quiet=as_json) as progress:
+            made = run_study(chosen, options, here, progress.update, share)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; nothing was recorded and no process is left.") from None
+    return _recorded(made, out, as_json)
+
+
+def _recorded(made: FloorStudy, out: Path, as_json: bool) -> int:
+    """Writes a study and prints it; of a part, what it is a part of."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
         file.write(encode_json(made))
-    _print(made, out, as_json)
+    if made.share is None:
+        _print(made, out, as_json)
+    elif as_json:
+        print(json.dumps({"study": str(out), "part": made.share.part, "repeats": len(made.repeats)}))
+    else:
+        gathering = f"certify floor {made.case} --gather FILE ... --out FILE"
+        out_console.print(
+            f"Part {made.share.part}: {out}. When all are recorded: {gathering}", markup=False, soft_wrap=True
+        )
     return MET
+
+
+def _part_again(case: str, part: Part) -> str:
+    """The command that makes a part, as far as it is known here."""
+    return f"certify floor {case} --part {part} --out part-{part.number}.json (with the options of the other parts)"
 
 
 def _print(study: FloorStudy, out: Path, as_json: bool) -> None:

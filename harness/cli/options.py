@@ -99,6 +99,14 @@ ProtectionOption = Annotated[
         help="What keeps the subject's runs from the answers: auto (namespaces, or else order), namespaces, or order.",
     ),
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option("--part", help="Make only this share of the runs, K/N such as 2/8; other machines make the others."),
+]
+GatherOption = Annotated[
+    list[Path] | None,
+    typer.Option("--gather", help="Run nothing: make one study of the files of all parts; give each."),
+]
 ProfileOption = Annotated[
     str | None,
     typer.Option(

@@ -13,6 +13,7 @@ from harness.base.errors import InputError
 from harness.base.near_names import did_you_mean
 from harness.cases.case import Case, check_trains, load_case, read_case_file
 from harness.cases.mindformers import is_configuration, read_configuration
+from harness.certify.estimate import disk_of_a_case, memory_of_the_host
 from harness.cli.dry_run import print_dry_run
 from harness.cli.options import CaseArgument, JsonOption, check_device
 from harness.cli.plan_reference import print_reference_plan
@@ -149,6 +150,13 @@ def _print_plan(own: Candidate, ascend: bool, limit: int | None) -> None:
         "MindSpore allocates. No device was measured; kernels need additional memory."
     )
     out_console.print(exact, soft_wrap=True)
+    if ascend:
+        whole = memory_of_the_host(case, ranks)
+        host = (
+            f"On its host a rank needs {whole / ranks:.1f} GiB of memory, and all {ranks} ranks {whole:.1f} GiB; the "
+            f"runs take {disk_of_a_case(case):.1f} GiB of disk."
+        )
+        out_console.print(host, soft_wrap=True)
     if limit is not None:
         own_fit = own.fit(limit)
         reason = f" The estimate may be {ERROR:.0%} off." if own_fit is Fit.TOO_CLOSE else ""
@@ -198,7 +206,23 @@ def _record(own: Candidate, ascend: bool, limit: int | None) -> dict[str, Any]:
     stages = [_stage(stage) for stage in memory(own.case, ascend)]
     sent = [{**vars(one), "total": one.total} for one in traffic(own.case)]
     fit = None if limit is None else own.fit(limit).name
-    return {"case": own.case.name, **_summary(own), "stages": stages, "traffic": sent, "limit": limit, "fit": fit}
+    return {
+        "case": own.case.name,
+        **_summary(own),
+        "stages": stages,
+        "traffic": sent,
+        "limit": limit,
+        "fit": fit,
+        **_host(own.case, ascend),
+    }
+
+
+def _host(case: Case, ascend: bool) -> dict[str, Any]:
+    """What a run takes of the machine that has the devices, in GiB."""
+    ranks = case.parallel.world_size
+    memory_of_all = memory_of_the_host(case, ranks)
+    host = {"memory_of_a_rank": memory_of_all / ranks, "memory": memory_of_all, "disk": disk_of_a_case(case)}
+    return {"host": host} if ascend else {}
 
 
 def _stage(stage: StageMemory) -> dict[str, Any]:

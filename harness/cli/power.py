@@ -13,20 +13,21 @@ import typer
 from rich.table import Table
 
 from harness.base.errors import InputError
+from harness.base.parts import Part, read_part
 from harness.base.records import encode_json
 from harness.base.whole_files import whole_file
 from harness.cases.case import DEFAULT_CASE, load_case
 from harness.cases.task import PRETRAIN
 from harness.certify.case_options import at_most
 from harness.certify.jobs import Options
-from harness.cli.options import DEFAULT_WORKERS, JsonOption, WorkersOption
+from harness.cli.options import DEFAULT_WORKERS, GatherOption, JsonOption, PartOption, WorkersOption
 from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_console
 from harness.defects import AREAS, PARALLEL, Defect, defects_of_file, load_defect, shipped_defects
 from harness.defects.draw import drawn_defects
 from harness.power.page import PowerPage, build_page, render_power
 from harness.power.rates import false_alarms, misses
-from harness.power.record import Clean, Planted, first_sightings, read_power
-from harness.studies.power import StudyPlan, run_study
+from harness.power.record import Clean, Planted, PowerStudy, first_sightings, read_power
+from harness.studies.power import StudyPlan, gather, run_study
 
 WORK = Path("certify-runs") / "power"
 # The time of a clean run as a share of a defect's, until one was made. A shorter run was already done before.
@@ -61,6 +62,8 @@ def power(
         bool, typer.Option("--all-runs", help="Repeat and resume also a defect that its first runs reject.")
     ] = False,
     standard: Annotated[list[str] | None, typer.Option(help="Judge by this standard instead of the case's.")] = None,
+    part: PartOption = None,
+    gathered: GatherOption = None,
     work: Annotated[Path, typer.Option(help="Directory for intermediate results.")] = WORK,
     workers: WorkersOption = DEFAULT_WORKERS,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the results in --work.")] = False,
@@ -72,6 +75,9 @@ def power(
     """
     if out.exists():
         raise InputError(f"{out} exists. Choose another --out: a recorded study is never overwritten.")
+    if gathered:
+        _check_gathering(part, defects, drawn, clean, case, steps, standard)
+        return _recorded(gather(gathered, ("certify", *sys.argv[1:]), _part_again), out, as_json)
     chosen = _chosen(defects, case) if defects or not drawn else []
     whole = case or DEFAULT_CASE
     chosen += drawn_defects(drawn, at_most(load_case(whole), steps), of=whole)
@@ -82,6 +88,7 @@ def power(
         standards=tuple(standard or ()),
         clean=clean,
         every_run=all_runs,
+        part=read_part(part) if part is not None else None,
     )
     options = Options(out=work, resume=resume, workers=workers, command=("certify", *sys.argv[1:]))
     try:
@@ -89,9 +96,19 @@ def power(
     except KeyboardInterrupt:
         again = shlex.join([*options.command, *([] if resume else ["--resume"])])
         raise Interrupted(f"Interrupted; finished results are in {work}. Resume with: {again}") from None
+    return _recorded(study, out, as_json)
+
+
+def _recorded(study: PowerStudy, out: Path, as_json: bool) -> int:
+    """Writes a study and, of a whole one, its page; prints what it shows."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, overwrite=False) as file:
         file.write(encode_json(study))
+    if study.share is not None:
+        found = {"study": str(out), "part": study.share.part, "planted": len(study.planted), "clean": len(study.clean)}
+        gathering = f"Part {study.share.part}: {out}. When all are recorded: certify power --gather FILE ... --out FILE"
+        print(json.dumps(found)) if as_json else out_console.print(gathering, markup=False, soft_wrap=True)
+        return MET
     study = read_power(out)  # so that the page is that of the file, which may order names differently
     with whole_file(out.with_suffix(".html"), overwrite=True) as file:
         file.write(render_power(study).encode())
@@ -103,6 +120,16 @@ def power(
     else:
         _print(page, study.seconds, out)
     return MET if not any(misses(study)) and not false_alarms(study).count else NOT_MET
+
+
+def _part_again(part: Part) -> str:
+    """The command that makes a part, as far as it is known here."""
+    return f"certify power --part {part} --out part-{part.number}.json (with the options of the other parts)"
+
+
+def _check_gathering(part: str | None, *others: object) -> None:
+    if part is not None or any(others):
+        raise InputError("--gather runs nothing: give it with --out alone.")
 
 
 def _chosen(names: Sequence[str] | None, case: str | None) -> list[Defect]:
@@ -135,7 +162,7 @@ class _Shown:
     """One line per result, with the remaining time, estimated separately for defects and clean runs."""
 
     def __init__(self, plan: StudyPlan, quiet: bool) -> None:
-        self._left: dict[type, int] = {Planted: len(plan.defects), Clean: plan.size - len(plan.defects)}
+        self._left: dict[type, int] = {Planted: len(plan.defects_here), Clean: len(plan.clean_here)}
         self._took: dict[type, list[float]] = {Planted: [], Clean: []}
         self._total, self._quiet, self._last = plan.size, quiet, time.monotonic()
 

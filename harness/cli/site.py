@@ -11,6 +11,7 @@ import typer
 
 from harness.attestation import Trust, load_trust
 from harness.base.errors import InputError
+from harness.base.parts import read_part
 from harness.cli.options import AtOption, JsonOption, TrustOption, moment
 from harness.cli.terminal import MET, NOT_MET, Interrupted, error_console, out_console
 from harness.nightly import CellChange, CellResult, CellState, Night
@@ -18,7 +19,7 @@ from harness.nightly.branch import attach, commit
 from harness.nightly.history import NIGHTS, bundles
 from harness.nightly.matrix import load_matrix
 from harness.nightly.night import run_night
-from harness.nightly.parts import gather, read_part
+from harness.nightly.parts import gather
 from harness.nightly.results import failing
 from harness.nightly.summary import headline, summary
 from harness.site import write_site

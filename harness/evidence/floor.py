@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.base.errors import EvidenceError, InputError
+from harness.base.parts import Share
 from harness.base.records import LATER, read_record
 from harness.cases.case import load_case
 from harness.cases.runs_of_a_case import floor_runs
@@ -130,7 +131,7 @@ class Repeat:
 @dataclass(frozen=True, kw_only=True)
 class FloorStudy:
     """What was measured: `values` holds, by quantity (`STATISTIC of MEASUREMENT`), one value per repeat. A case that
-    examines no steps has no quantities of them."""
+    examines no steps has no quantities of them. `share`: it has the repeats of one machine of several."""
 
     format: str
     case: str
@@ -141,6 +142,7 @@ class FloorStudy:
     source: Source
     repeats: tuple[Repeat, ...]
     values: Mapping[str, tuple[float, ...]]
+    share: Share | None = dataclasses.field(default=None, metadata=LATER)
 
     def of_its_case(self) -> "FloorStudy":
         """The repeats of the case as it is."""
@@ -213,13 +215,17 @@ def ceiling(measurement: str, of: str) -> float:
     return min(found, default=math.inf)
 
 
-def read_study(path: Path) -> FloorStudy:
-    """A recorded study.
+def read_study(path: Path, *, part: bool = False) -> FloorStudy:
+    """A recorded study, or a `part` of one.
 
     Raises:
-        EvidenceError: it is missing, of another format, or does not hold what it should.
+        EvidenceError: it is missing, of another format, does not hold what it should, or is a part.
     """
     study: FloorStudy = read_record(FloorStudy, path, FORMAT)
+    if study.share is not None and not part:
+        raise EvidenceError(
+            f"{path} is part {study.share.part} of a study. Gather all: certify floor CASE --gather FILE ..."
+        )
     all_of_them, least = ({quantity(*one) for one in some} for some in (QUANTITIES, OF_EVERY_CASE))
     numbers = [number for values in study.values.values() for number in values]
     held = set(study.values) in (all_of_them, least)

@@ -10,6 +10,9 @@ from harness.nightly import NIGHT_FORMAT, Night
 
 NIGHTS, NIGHT, CELLS, BUNDLE, LOCK = "nights", "night.json", "cells", "bundle", ".lock"
 
+KEPT_IN_ANY_EVENT = 2
+GIB = 2**30
+
 
 def nights(history: Path) -> list[tuple[Path, Night]]:
     """The nights of a history, the oldest first.
@@ -26,10 +29,24 @@ def bundles(history: Path) -> list[Path]:
     return sorted(path.parent for path in (history / NIGHTS).glob(f"*/{CELLS}/*/{BUNDLE}/{MANIFEST}"))
 
 
-def prune(history: Path, keep: int) -> None:
-    """Deletes the bundles of old nights; their results stay."""
-    for place, _ in nights(history)[:-keep]:
+def prune(history: Path, keep: int, keep_gib: float | None = None) -> None:
+    """Deletes the bundles of old nights; their results stay. Those of so many nights are kept and, with a limit, as
+    many of the newest as take so many GiB together; those of the last two in any event, since they are compared."""
+    every = [place for place, _ in nights(history)]
+    for place in every[:-keep]:
         shutil.rmtree(place / CELLS, ignore_errors=True)
+    if keep_gib is None:
+        return
+    sizes = {place: _bytes(place / CELLS) for place in every}
+    for place in every[:-KEPT_IN_ANY_EVENT]:
+        if sum(sizes.values()) <= keep_gib * GIB:
+            return
+        shutil.rmtree(place / CELLS, ignore_errors=True)
+        sizes[place] = 0
+
+
+def _bytes(directory: Path) -> int:
+    return sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def moment() -> str:

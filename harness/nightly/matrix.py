@@ -69,6 +69,7 @@ class Matrix(Record):
     limit: Seconds = 3600.0
     fail_on: tuple[Failing, ...] = FAILING
     keep: int = Field(default=30, ge=2)
+    keep_gib: float | None = Field(default=None, gt=0)
     cells: tuple[Cell, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -89,6 +90,8 @@ class Matrix(Record):
         for cell in content["cells"]:  # a matrix from before the field was there has the digest that it had
             if cell["protection"] == "auto":
                 del cell["protection"]
+        if content["keep_gib"] is None:
+            del content["keep_gib"]
         return digest_json(content)
 
 

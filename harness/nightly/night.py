@@ -19,6 +19,7 @@ import yaml
 from harness.attestation import Trust
 from harness.base.errors import CertifyError
 from harness.base.locks import locked
+from harness.base.parts import Part
 from harness.base.records import write_json
 from harness.cases.case import Case
 from harness.certify import environment
@@ -31,7 +32,7 @@ from harness.nightly.causes import CellCause
 from harness.nightly.cell_process import LOG, carry_out, command_of, left_no_bundle, of_both, pythons_of
 from harness.nightly.history import CELLS, LOCK, NIGHT, NIGHTS, moment, nights, prune
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
-from harness.nightly.parts import Part
+from harness.nightly.parts import cells_of
 from harness.nightly.results import compared_with_before, read_result
 
 Listener = Callable[[CellResult], None]
@@ -54,7 +55,7 @@ def run_night(
         InputError: a cell's case cannot be used, the part has no cell, or another night runs in the history.
         KeyboardInterrupt: the night was interrupted; the same command resumes it.
     """
-    cells = matrix.cells if part is None else part.cells(matrix)
+    cells = matrix.cells if part is None else cells_of(part, matrix)
     cases = [case_of(cell, base) for cell in cells]
     with locked(history / LOCK, user="nightly", option="--history"):
         night, place = _started_night(matrix, cells, cases, history, base, part)
@@ -70,7 +71,7 @@ def run_night(
             listener(done)
         night = dataclasses.replace(night, ended=moment())
         write_json(place / NIGHT, night)
-        prune(history, matrix.keep)
+        prune(history, matrix.keep, matrix.keep_gib)
     return night
 
 

@@ -6,17 +6,16 @@ that never came are *not run*.
 """
 
 import dataclasses
-import re
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.attestation import Trust
 from harness.base.errors import InputError
 from harness.base.locks import locked
+from harness.base.parts import Part, read_part
 from harness.base.records import write_json
 from harness.base.text import listed
 from harness.certify.prerequisites import Prerequisite
@@ -27,46 +26,22 @@ from harness.nightly.history import BUNDLE, CELLS, LOCK, NIGHT, NIGHTS, moment, 
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.nightly.results import compared_with_before, read_result
 
-WRITTEN = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
-
 Listener = Callable[[CellResult], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One of `of` shares of a matrix, counted from 1."""
-
-    number: int
-    of: int
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
-    def cells(self, matrix: Matrix) -> tuple[Cell, ...]:
-        """Its cells.
-
-        Raises:
-            InputError: it has none.
-        """
-        share = matrix.cells[self.number - 1 :: self.of]
-        if not share:
-            raise InputError(
-                f"--part {self} has no cell: the matrix {matrix.name} has {len(matrix.cells)}, so at most "
-                f"{len(matrix.cells)} machines have one to run."
-            )
-        return share
-
-
-def read_part(text: str) -> Part:
-    """The part that is written as `K/N`.
+def cells_of(part: Part, matrix: Matrix) -> tuple[Cell, ...]:
+    """The cells of a part.
 
     Raises:
-        InputError: it is not written so, or K is more than N.
+        InputError: it has none.
     """
-    found = WRITTEN.fullmatch(text)
-    if found is None or int(found[1]) > int(found[2]):
-        raise InputError(f"--part {text!r} is no part: write K/N, such as 2/8, with K from 1 to N.")
-    return Part(number=int(found[1]), of=int(found[2]))
+    share = tuple(part.share(matrix.cells))
+    if not share:
+        raise InputError(
+            f"--part {part} has no cell: the matrix {matrix.name} has {len(matrix.cells)}, so at most "
+            f"{len(matrix.cells)} machines have one to run."
+        )
+    return share
 
 
 def gather(
@@ -107,7 +82,7 @@ def gather(
             listener(result)
         night = dataclasses.replace(night, ended=moment())
         write_json(place / NIGHT, night)
-        prune(history, matrix.keep)
+        prune(history, matrix.keep, matrix.keep_gib)
     return night
 
 

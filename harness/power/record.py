@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.base.errors import EvidenceError
+from harness.base.parts import Share
 from harness.base.records import LATER, read_record
 from harness.cases.task import PRETRAIN, Task
 from harness.comparison.catalogue import CATALOGUE
@@ -74,7 +76,8 @@ class Clean:
 
 @dataclass(frozen=True, kw_only=True)
 class PowerStudy:
-    """A whole study of one task: planted and clean runs, and the standards that judged them (digest by name)."""
+    """A study of one task: planted and clean runs, and the standards that judged them (digest by name). `share`: it has
+    the runs of one machine of several; None for a whole study."""
 
     format: str
     recorded: str
@@ -86,6 +89,7 @@ class PowerStudy:
     planted: tuple[Planted, ...]
     clean: tuple[Clean, ...]
     seconds: float
+    share: Share | None = field(default=None, metadata=LATER)
 
     @property
     def task(self) -> Task:
@@ -139,11 +143,16 @@ def _order(sighting: Sighting) -> float:
     return 2.0**53 if sighting.step is None else sighting.step
 
 
-def read_power(path: Path) -> PowerStudy:
-    """A recorded study.
+def read_power(path: Path, *, part: bool = False) -> PowerStudy:
+    """A recorded study, or a `part` of one.
 
     Raises:
-        EvidenceError: it is missing, has another format, or its content is not valid.
+        EvidenceError: it is missing, has another format, its content is not valid, or it is a part, whose rates are
+            those of a choice of the runs.
     """
     study: PowerStudy = read_record(PowerStudy, path, FORMAT)
+    if study.share is not None and not part:
+        raise EvidenceError(
+            f"{path} is part {study.share.part} of a study. Gather all: certify power --gather FILE ..."
+        )
     return study

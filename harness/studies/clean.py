@@ -31,13 +31,14 @@ AT_ONCE = 4  # while a subject is compiled, the references of the next runs go o
 
 
 def run_clean(
-    variations: Sequence[Variation], limit: int | None, case: Case, standards: Sequence[Standard], options: Options
+    wanted: Sequence[tuple[Variation, int]], case: Case, standards: Sequence[Standard], options: Options
 ) -> Iterator[Clean]:
-    """Each clean run with the criteria that rejected it, in order. Recorded results are not run again.
+    """Each clean run with the criteria that rejected it. Recorded results are not run again.
 
-    `case` is what varies. `limit` is the number of runs, one of each variation first.
+    `case` is what varies; `wanted` are the runs by variation and seed, as `chosen`.
     """
-    runs_to_make = sorted(chosen(variations, limit), key=lambda run: (run[0].threads, variations.index(run[0])))
+    variations = list(dict.fromkeys(variation for variation, _ in wanted))
+    runs_to_make = sorted(wanted, key=lambda run: (run[0].threads, variations.index(run[0])))
     for threads, of_these in itertools.groupby(runs_to_make, key=lambda run: run[0].threads):
         with Pool(threads, options.out / LOG) as pool, ThreadPoolExecutor(AT_ONCE) as at_once:
             runs = {

@@ -8,12 +8,14 @@ numbers alone; the command that made it makes them again.
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.base.digest import digest_each
+from harness.base.digest import canonical_json, digest_each, digest_json
 from harness.base.errors import InputError
+from harness.base.parts import Part, Share, interleaved, whole
+from harness.base.text import listed
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import (
     ORACLE,
@@ -31,7 +33,7 @@ from harness.certify.jobs import RECORDED_SIDES, Options, job
 from harness.comparison.measurement import Comparison, Tensors
 from harness.comparison.training import measure
 from harness.evidence.bundle import read_run, unusable
-from harness.evidence.floor import CPU, FORMAT, OF_EVERY_CASE, QUANTITIES, FloorStudy, Repeat, quantity
+from harness.evidence.floor import CPU, FORMAT, OF_EVERY_CASE, QUANTITIES, FloorStudy, Repeat, quantity, read_study
 from harness.evidence.judge import statistic
 from harness.evidence.measuring import expected_of
 from harness.evidence.provenance import ENVIRONMENT, SOURCE, read_environment, read_source
@@ -152,9 +154,50 @@ def _name(number: int, stands_for: str) -> str:
     return f"repeat-{number}-{stands_for.removeprefix('reference-')}"
 
 
-def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: Listener) -> FloorStudy:
+def gather(files: Sequence[Path], command: Sequence[str], again: Callable[[Part], str]) -> FloorStudy:
+    """One study of the recorded parts of it; a command made it, and `again` gives the one that makes a part.
+
+    Raises:
+        InputError: a part is missing or given twice, or they are not of one study, one code and one set of versions.
+        EvidenceError: a file is no study.
+    """
+    read = {str(path): read_study(path, part=True) for path in files}
+    parts = [read[name] for name in whole({name: one.share for name, one in read.items()}, again)]
+    alike = {
+        "case": {one.case_digest for one in parts},
+        "code": {one.source.sha256 for one in parts},
+        "versions": {canonical_json(dict(one.environment.packages)) for one in parts},
+    }
+    if other := [what for what, found in alike.items() if len(found) > 1]:
+        raise InputError(f"The parts do not belong together: their {listed(other)} differ.")
+    return dataclasses.replace(
+        parts[0],
+        recorded=max(one.recorded for one in parts),
+        command=tuple(command),
+        repeats=interleaved([one.repeats for one in parts]),
+        values={name: interleaved([one.values[name] for one in parts]) for name in parts[0].values},
+        share=None,
+    )
+
+
+def share_of(case: Case, perturbed: Sequence[Repeat], part: Part | None) -> tuple[Sequence[Repeat], Share | None]:
+    """The repeats of a part, and what they are a share of; without a part all, and None.
+
+    Raises:
+        InputError: it has none.
+    """
+    if part is None:
+        return perturbed, None
+    if not (own := part.share(perturbed)):
+        raise InputError(f"--part {part} has no repeat: the study has {len(perturbed)}.")
+    return own, Share(part=str(part), plan=digest_json([case.digest(), [vars(one) for one in perturbed]]))
+
+
+def study(
+    case: Case, options: Options, perturbed: Sequence[Repeat], listener: Listener, share: Share | None = None
+) -> FloorStudy:
     """Runs a study in a directory for temporary files, and leaves nothing of the runs: inside a checkout they would
-    make its tree dirty. Of the options `out` does not count.
+    make its tree dirty. Of the options `out` does not count. `share`: what the repeats are a part of.
 
     Raises:
         CertifyError: something is missing, or a run did not finish with finite numbers.
@@ -189,6 +232,7 @@ def study(case: Case, options: Options, perturbed: Sequence[Repeat], listener: L
             quantity(name, of): tuple(statistic(of, comparison[name].values) for comparison in compared)
             for name, of in (QUANTITIES if case.training.examined_steps else OF_EVERY_CASE)
         },
+        share=share,
     )
 
 

@@ -35,6 +35,8 @@ def run_planted(
     Raises:
         CertifyError: reference or oracle of a case broke, or a defect does not run.
     """
+    if not defects:
+        return
     missing = {case.name: case for defect, case in defects if not _result(options, defect).is_file()}
     benches = {}
     for name, case in missing.items():

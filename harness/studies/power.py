@@ -1,13 +1,18 @@
 """A whole study: every planted defect, then every clean run, recorded in one file. What was done is not done again."""
 
+import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
+from harness.base.digest import canonical_json, digest_json
 from harness.base.errors import InputError
+from harness.base.parts import Part, Share, interleaved, whole
 from harness.base.records import parse, read_json, write_json
+from harness.base.text import listed
 from harness.cases.case import Case, load_case
 from harness.cases.task import Task
 from harness.certify import case_options, environment, flow, prerequisites
@@ -15,7 +20,7 @@ from harness.certify.case_options import at_most
 from harness.certify.jobs import ALL_SIDES, Options
 from harness.defects import PARALLEL, Defect
 from harness.evidence.provenance import Source
-from harness.power.record import FORMAT, Clean, Planted, PowerStudy
+from harness.power.record import FORMAT, Clean, Planted, PowerStudy, read_power
 from harness.runners.launcher import terminate_as_interrupt
 from harness.standards import Standard
 from harness.studies.clean import chosen, run_clean
@@ -33,7 +38,7 @@ class StudyPlan:
     """What a study is to hold: defects of one task; the case (None: each defect's own, and for clean runs the usual one
     of the task, or of layouts where all defects are of those); in how many steps at most (None: all of a case); by
     which standards (empty: those of the case); how many of the clean runs (None: all); and whether a defect that its
-    first runs reject is repeated and resumed too."""
+    first runs reject is repeated and resumed too. `part`: which share of its runs are made here; None: all."""
 
     defects: tuple[Defect, ...]
     case: str | None
@@ -41,6 +46,7 @@ class StudyPlan:
     clean: int | None
     steps: int | None = None
     every_run: bool = False
+    part: Part | None = None
 
     @property
     def task(self) -> Task:
@@ -65,7 +71,39 @@ class StudyPlan:
     @property
     def size(self) -> int:
         """How many results the study has."""
-        return len(self.defects) + len(chosen(self.variations, self.clean))
+        return len(self.defects_here) + len(self.clean_here)
+
+    @property
+    def defects_here(self) -> Sequence[Defect]:
+        """The defects that are planted here."""
+        return self.part.share(self.defects) if self.part else self.defects
+
+    @property
+    def clean_here(self) -> Sequence[tuple[Variation, int]]:
+        """The clean runs that are made here, by variation and seed."""
+        every = chosen(self.variations, self.clean)
+        return self.part.share(every) if self.part else every
+
+    @property
+    def share(self) -> Share | None:
+        """Which part of which study is made here; None for a whole one.
+
+        Raises:
+            InputError: the part has no run.
+        """
+        if self.part is None:
+            return None
+        if not self.size:
+            raise InputError(f"--part {self.part} has nothing to run: the study has fewer runs.")
+        plan = {
+            "defects": [defect.id for defect in self.defects],
+            "clean": [[variation.name, seed] for variation, seed in chosen(self.variations, self.clean)],
+            "case": self.case,
+            "steps": self.steps,
+            "standards": list(self.standards),
+            "every_run": self.every_run,
+        }
+        return Share(part=str(self.part), plan=digest_json(plan))
 
     def cases(self) -> tuple[Case, ...]:
         """The case of each defect.
@@ -91,7 +129,7 @@ def run_study(plan: StudyPlan, options: Options, listener: Listener) -> PowerStu
         CertifyError: a package is missing, a case cannot be run, or the directory is of another study.
         KeyboardInterrupt: the runs were interrupted; what was concluded stays.
     """
-    ground, cases = plan.ground, plan.cases()
+    ground, cases, share = plan.ground, plan.cases(), plan.share
     standards: dict[str, tuple[Standard, ...]] = {}
     for case in (ground, *cases):
         if case.name not in standards:
@@ -106,12 +144,12 @@ def run_study(plan: StudyPlan, options: Options, listener: Listener) -> PowerStu
 
     planted, clean = list[Planted](), list[Clean]()
     with terminate_as_interrupt():
-        for one in run_planted(
-            list(zip(plan.defects, cases, strict=True)), standards, options, every_run=plan.every_run
-        ):
+        pairs = list(zip(plan.defects, cases, strict=True))
+        here = plan.part.share(pairs) if plan.part else pairs
+        for one in run_planted(here, standards, options, every_run=plan.every_run):
             planted.append(one)
             report(one)
-        for run in run_clean(plan.variations, plan.clean, ground, standards[ground.name], options):
+        for run in run_clean(plan.clean_here, ground, standards[ground.name], options):
             clean.append(run)
             report(run)
     judged = {standard.name: standard for every in standards.values() for standard in every}
@@ -126,6 +164,36 @@ def run_study(plan: StudyPlan, options: Options, listener: Listener) -> PowerStu
         planted=tuple(planted),
         clean=tuple(clean),
         seconds=round(before + time.monotonic() - begun, 1),
+        share=share,
+    )
+
+
+def gather(files: Sequence[Path], command: Sequence[str], again: Callable[[Part], str]) -> PowerStudy:
+    """One study of the recorded parts of it; a command made it, and `again` gives the one that makes a part.
+
+    Raises:
+        InputError: a part is missing or given twice, or they are not of one study, one code and one set of versions.
+        EvidenceError: a file is no study.
+    """
+    read = {str(path): read_power(path, part=True) for path in files}
+    parts = [read[name] for name in whole({name: one.share for name, one in read.items()}, again)]
+    alike = {
+        "code": {one.source.sha256 for one in parts},
+        "standards": {canonical_json(dict(one.standards)) for one in parts},
+        "devices": {one.environment.device for one in parts},
+        "versions": {canonical_json(dict(one.environment.packages)) for one in parts},
+    }
+    if other := [what for what, found in alike.items() if len(found) > 1]:
+        raise InputError(f"The parts do not belong together: their {listed(other)} differ.")
+    return dataclasses.replace(
+        parts[0],
+        recorded=max(one.recorded for one in parts),
+        command=tuple(command),
+        planted=interleaved([one.planted for one in parts]),
+        clean=interleaved([one.clean for one in parts]),
+        criteria=tuple(dict.fromkeys(criterion for one in parts for criterion in one.criteria)),
+        seconds=round(sum(one.seconds for one in parts), 1),
+        share=None,
     )
 
 

@@ -90,10 +90,11 @@ class Fake:
 
 
 class SeesDevices(Fake):
-    """States the devices that its process sees."""
+    """States the devices that its process sees, and where CANN would log."""
 
     def provenance(self) -> dict[str, Any]:
-        return {"devices": os.environ.get("ASCEND_RT_VISIBLE_DEVICES")}
+        names = {"devices": "ASCEND_RT_VISIBLE_DEVICES", "logs": "ASCEND_PROCESS_LOG_PATH"}
+        return {what: os.environ.get(name) for what, name in names.items()}
 
 
 class DependsOnOrder(Fake):

@@ -14,6 +14,7 @@ from harness.certify.case_options import (
     in_proportion,
     in_steps,
     named_by_digest,
+    profiled_steps,
     with_fields,
     with_layout,
     with_options,
@@ -48,6 +49,19 @@ def test_a_changed_field_leaves_every_other_field_and_later_changes_take_precede
         name=case.name,
     )
     assert back == case
+
+
+@pytest.mark.parametrize(("text", "steps"), [("5", (5, 5)), ("5-7", (5, 7)), ("1-8", (1, 8)), (None, None)])
+def test_profiled_steps_are_of_the_case(text: str | None, steps: tuple[int, int] | None) -> None:
+    assert profiled_steps(text, small_case()) == steps
+
+
+@pytest.mark.parametrize("text", ["0", "9", "7-5", "5-9", "five", "5-", "-5", ""])
+def test_steps_that_a_case_does_not_have_are_not_profiled(text: str) -> None:
+    with pytest.raises(InputError, match=r"steps 1 to 8"):
+        profiled_steps(text, small_case())
+    with pytest.raises(InputError, match="profiles steps of training"):
+        profiled_steps("1", inference_case())
 
 
 def test_a_layout_is_given_whole() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from harness.cases.case import load_case
-from harness.certify.case_options import cut
-from harness.certify.estimate import memory_of_a_run, nearest, runs_at_once
+from harness.certify.case_options import cut, with_layout
+from harness.certify.estimate import memory_of_a_run, memory_of_the_host, nearest, parameter_count, runs_at_once
 from harness.certify.prerequisites import needs
 from tests.support.examples import options, small_case
 
@@ -41,11 +41,21 @@ def test_what_is_offered_in_place_of_a_case_fits_and_is_the_most_that_does(memor
         assert memory_of_a_run(cut(case, layers + 1, vocabulary and int(vocabulary))) > memory
 
 
-def test_what_devices_train_needs_no_memory_of_the_machine(tmp_path: Path) -> None:
-    case = load_case("qwen3-8b-bf16")
+def test_what_devices_train_needs_less_memory_of_the_machine(tmp_path: Path) -> None:
+    case = with_layout(load_case("qwen3-8b-bf16"), {})
     there, here = (options(tmp_path, device=device) for device in ("Ascend", "CPU"))
     alone, beside = needs(case, there, ("subject",)).memory, needs(case, there, ("subject", "reference")).memory
     assert 50 < alone < 80 and beside == needs(case, here, ("subject",)).memory > 200
+
+
+def test_every_rank_of_a_machine_gathers_the_whole_model() -> None:
+    """So a layout over the devices of one machine needs more of it than one process, and over two machines half."""
+    case = load_case("qwen3-8b-bf16")
+    whole = 4 * parameter_count(case) / 2**30
+    spread = with_layout(case, {"data_parallel": 1, "model_parallel": 4, "pipeline_stage": 2, "micro_batch_num": 2})
+    eight = memory_of_the_host(spread, 8)
+    assert 8 * whole < eight < 11 * whole + 8 and memory_of_the_host(case, 1) == pytest.approx(2 * whole + 1)
+    assert memory_of_the_host(spread, 4) == pytest.approx(eight / 2)
 
 
 def test_nothing_is_offered_where_nothing_fits() -> None:

@@ -11,6 +11,8 @@ from harness.cases.case import load_case
 from harness.certify import case_options, environment, flow
 from harness.certify.diagnose import PAGE, RECORD
 from harness.certify.estimate import memory_of_a_diagnosis
+from harness.diagnosis.dump_export import export, save_array
+from harness.runs.files import GRADIENT
 from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
 from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, options, text_case
@@ -155,3 +157,43 @@ def test_a_step_that_does_not_fit_into_memory_is_refused_with_one_that_does(
     found = re.search(r"--rows 1 --length (\d+)", done.err)
     assert found is not None and 64 <= int(found[1]) < case.data.seq_length
     assert memory_of_a_diagnosis(case_options.shortened(case, 1, int(found[1]))) <= 24
+
+
+def test_a_dump_stands_for_the_subject_which_does_not_run(diagnose: Call, case: Path, tmp_path: Path) -> None:
+    """The runners here cannot be tapped, so the dump is compared by the gradients of parameters."""
+    first = diagnose(case, "--subject", f"{FAKES}:Fake", "--out", tmp_path / "first")
+    assert first.code == NOTHING
+    tensors = read_tensors(tmp_path / "first" / "tensors" / "subject-taps.safetensors")
+    gradients = {name: tensor for name, tensor in tensors.items() if name.startswith(GRADIENT)}
+    for name, factor, code in (("same", 1, NOTHING), ("other", 3, NAMED)):
+        changed = {**gradients, f"{GRADIENT}model.norm.weight": gradients[f"{GRADIENT}model.norm.weight"] * factor}
+        place = export(changed, tmp_path / name, "mindspore", save_array)
+        done = diagnose(case, "--dump", place, "--out", tmp_path / f"{name}-out", "--json")
+        found = json.loads(done.out)
+        assert done.code == code, done
+        assert found["subject"] == "dump of mindspore by msprobe (tensor, L0)"
+        assert {path.name for path in (tmp_path / f"{name}-out" / "runs").iterdir()} == {
+            "reference-taps",
+            "oracle-taps",
+        }
+    assert found["named"]["place"] == "model.norm.weight" and list(found["taps"]) == ["reference", "oracle"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dump", "nowhere"], "holds no dump.json"),
+        (["--dump", "nowhere", "--subject", f"{FAKES}:Fake"], "omit --subject and --step"),
+        (["--dump", "nowhere", "--step", "3"], "omit --subject and --step"),
+    ],
+)
+def test_a_dump_that_cannot_be_used_is_bad_input(
+    diagnose: Call, case: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    done = diagnose(case, *words, "--out", tmp_path / "out")
+    assert done.code == BAD_INPUT and said in done.said and not (tmp_path / "out").exists()
+
+
+def test_what_was_not_tapped_is_not_exported(diagnose: Call, case: Path, tmp_path: Path) -> None:
+    done = diagnose(case, "--subject", f"{FAKES}:Fake", "--out", tmp_path / "out", "--export", tmp_path / "dumps")
+    assert done.code == BAD_INPUT and "no tensors of places" in done.said

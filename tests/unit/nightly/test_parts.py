@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import InputError
+from harness.base.parts import Part, read_part
 from harness.base.records import read_json, write_json
 from harness.nightly.history import nights
 from harness.nightly.matrix import Cell, Matrix, name_of
-from harness.nightly.parts import Part, read_part
+from harness.nightly.parts import cells_of
 from tests.support.bundles import write_example
 from tests.support.command_line import Call, caller
 from tests.support.examples import FAKES, ROOT, small_case
@@ -79,11 +80,11 @@ def edit(history: Path, **changes: Any) -> None:
 def test_the_parts_of_a_matrix_have_each_cell_once(count: int, of: int) -> None:
     cells = tuple(Cell(case=f"case-{number}") for number in range(count))
     matrix = Matrix(name="many", cells=cells)
-    shares = [Part(number=number, of=of).cells(matrix) for number in range(1, min(count, of) + 1)]
+    shares = [cells_of(Part(number=number, of=of), matrix) for number in range(1, min(count, of) + 1)]
     assert sorted(map(name_of, cells)) == sorted(name_of(cell) for share in shares for cell in share)
     for number in range(count + 1, of + 1):
         with pytest.raises(InputError, match="has no cell"):
-            Part(number=number, of=of).cells(matrix)
+            cells_of(Part(number=number, of=of), matrix)
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "1/0", "a/b", "-1/2", "1/2/3", "1 /2", ""])

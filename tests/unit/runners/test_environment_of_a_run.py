@@ -46,6 +46,7 @@ VARIABLES = {
     "HOME": ("/somewhere", False),
     "LC_ALL": ("C.UTF-8", False),
     "TMPDIR": ("/tmp", False),
+    "ASCEND_PROCESS_LOG_PATH": ("/tmp/plog", False),
     "LD_LIBRARY_PATH": ("/opt/lib", True),
     "LD_PRELOAD": ("", True),
     "ATEN_CPU_CAPABILITY": ("default", True),

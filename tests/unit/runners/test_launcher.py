@@ -384,6 +384,9 @@ def test_runs_on_devices_at_a_time_have_devices_of_their_own(
     seen = [run.trace.header.provenance["devices"] for run in runs if run.trace]
     assert set(seen[:3]) == {"1", "2"} and seen[:2] == ["1", "2"], "the first is in use, and two run at a time"
     assert seen[3] is None
+    logs = [run.trace.header.provenance["logs"] for run in runs if run.trace]
+    assert logs == [*(str(Path(one.directory) / "plog") for one in on_devices), None], "each run has its own"
+    assert all((Path(one.directory) / "plog").is_dir() for one in on_devices)
     assert devices.free(2), "they are given back"
     ascend.numbers.cache_clear()
 

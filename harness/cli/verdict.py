@@ -7,7 +7,7 @@ from harness.cli.terminal import out_console
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import PAGE
 from harness.evidence.judge import Outcome
-from harness.evidence.protection_of_runs import protection_of, protection_words
+from harness.evidence.protection_of_runs import are_apart, protection_of, protection_words
 from harness.levels.certificate import Certificate
 from harness.levels.requirements_of_signatures import BASELINE_SIGNED
 from harness.levels.verdict_words import conclude
@@ -59,6 +59,7 @@ def _summary(bundle: Bundle, certificate: Certificate) -> dict[str, Any]:
         "bundle": str(bundle.path),
         "bundle_digest": bundle.digest,
         "protection": protection_of(bundle),
+        "apart": are_apart(bundle),
         "baseline": bundle.baseline.seal if bundle.baseline else None,
         "level": certificate.level,
         "scope": certificate.scope.record(),

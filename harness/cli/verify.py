@@ -9,7 +9,7 @@ from harness.cli.page_again import PageState, check_page_again
 from harness.cli.terminal import BAD_INPUT, MET, out_console
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import PAGE
-from harness.evidence.protection_of_runs import protection_of, protection_words
+from harness.evidence.protection_of_runs import are_apart, protection_of, protection_words
 from harness.evidence.summary import collected_notices
 from harness.levels.recorded import (
     SignedBaseline,
@@ -63,6 +63,7 @@ def verify(
         "page": page.state,
         "page_why": page.why,
         "protection": protection_of(read),
+        "apart": are_apart(read),
         "baseline": _baseline_words(submission),
         "digest": read.digest,
         "record": read.record,
@@ -93,7 +94,8 @@ def _print_verified(bundle: Bundle, found: dict[str, Any], trusted: bool) -> Non
         show("unsigned: no signature that was verified states who is responsible for this evidence", "yellow")
     for sentence in collected_notices(bundle):
         show(sentence, "yellow")
-    show(f"protection: {protection_words(bundle)}", "" if found["protection"] == "namespaces" else "yellow")
+    protected = found["protection"] == "namespaces" and found["apart"]
+    show(f"protection: {protection_words(bundle)}", "" if protected else "yellow")
     if found["baseline"]:
         show(f"reference and oracle: {found['baseline']}")
     show(f"{found['criteria']} findings were recomputed from the traces of {len(bundle.runs)} runs")

@@ -150,7 +150,7 @@ def seen_by(job: Job, guard: Guard, environment: Mapping[str, str]) -> dict[str,
     file = file_of(job.runner)
     used = [*own_places(), *guard.needed, *_named_in(environment), *([Path(job.python)] if job.python else [])]
     used += file.parent.glob("*.py") if file else []  # should it lie in a private place itself
-    here = Path.cwd()
+    copied = [path for path in (Path.cwd(), LOGS) if path.is_dir() and path not in (Path("/"), *private)]
     return description(
         out,
         written=[directory, *_outputs(job)],
@@ -158,8 +158,8 @@ def seen_by(job: Job, guard: Guard, environment: Mapping[str, str]) -> dict[str,
         hidden=hidden,
         kept=own_files(),
         private=private,
-        stays=below(private, used),
-        copied=[path for path in (here, LOGS) if path.is_dir() and path not in private and path != Path("/")],
+        stays=[path for path in below(private, used) if path not in copied],
+        copied=copied,
         network=not alone(job),
     )
 

@@ -24,7 +24,8 @@ from harness.runners.launcher import Launcher
 from harness.runners.protection import Guard, obstacle, recorded_answers, without
 from harness.runs.files import TRACE
 from harness.runs.trace import Protection, RunOutcome, Trace
-from tests.support.bundles import page_of, write_example
+from tests.support.bundles import page_of, write_example, write_page_of
+from tests.support.command_line import caller
 from tests.support.examples import ROOT, options, small_case, text_case
 from tests.support.hostile_runners import REACHED, TRIES
 from tests.support.processes import processes_of, until
@@ -199,6 +200,35 @@ def test_the_protection_of_a_bundle_is_that_of_its_weakest_run(
     bundle = write_example(tmp_path / "bundle", case=small_case(), outcomes=outcomes)
     assert protection_of_runs.protection_of(bundle) == weakest and words in protection_of_runs.protection_words(bundle)
     assert words in page_of(bundle).replace("&#39;", "'")
+
+
+@pytest.mark.parametrize(
+    ("apart", "words"),
+    [
+        ((True,) * 5, "no run of the subject could read what an earlier one left outside of its directory"),
+        ((True,) * 4 + (False,), "a run of the subject could read what an earlier one left"),
+        ((True,) * 4 + (None,), "a run of the subject could read what an earlier one left"),
+    ],
+)
+def test_page_and_verify_state_whether_a_run_could_read_what_another_one_left(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    apart: tuple[bool | None, ...],
+    words: str,
+) -> None:
+    names = [name for name in REQUIRED_RUNS if name.startswith("subject")]
+    outcomes = {
+        name: RunOutcome(status="completed", last_step=1, detail="done", protection="namespaces", apart=one)
+        for name, one in zip(names, apart, strict=True)
+    }
+    bundle = write_example(tmp_path / "bundle", case=small_case(), outcomes=outcomes)
+    write_page_of(bundle)
+    page = (bundle.path / "report.html").read_text()
+    assert f"{words[0].upper()}{words[1:]}" in page
+    verify = caller(capsys, monkeypatch, "verify")
+    assert words in verify(bundle.path).said
+    assert json.loads(verify(bundle.path, "--json").out)["apart"] is (False not in apart and None not in apart)
 
 
 GUARDED = """

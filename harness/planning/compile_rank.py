@@ -14,8 +14,6 @@ import numpy as np
 from mindformers import MindFormerConfig, Trainer, build_context
 from mindspore import Model
 from mindspore.dataset import GeneratorDataset
-from mindspore.train.callback import RunContext
-from mindspore.train.callback._callback import _InternalCallbackParam
 
 from harness.collect.mindformers import CertifyCollector
 from harness.planning.compiling import compile_in_this_process
@@ -42,12 +40,22 @@ def compile_network(model: Any, epochs: int, rows: Any, callbacks: Any = (), **_
     """Replaces `Model.train`: compiles the network instead of training it. A collector begins, as before a training."""
     model.train_network.set_train()
     model.train_network.compile(*next(rows.create_tuple_iterator(num_epochs=1)))
-    about = _InternalCallbackParam()
-    about.update({"train_network": model.train_network, "optimizer": None, "dataset_sink_mode": False})
-    about.update({"batch_num": rows.get_dataset_size(), "epoch_num": epochs})
+    about = {"train_network": model.train_network, "optimizer": None, "dataset_sink_mode": False}
+    counts = {"batch_num": rows.get_dataset_size(), "epoch_num": epochs}
     for one in callbacks or ():
         if isinstance(one, CertifyCollector):
-            one.on_train_begin(RunContext(about))
+            one.on_train_begin(Beginning(about | counts))
+
+
+class Beginning(dict[str, Any]):
+    """What a callback is given when a training begins: the context and its content."""
+
+    def original_args(self) -> "Beginning":
+        """The content."""
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
 
 
 def zeros(config: Any) -> Any:

@@ -11,14 +11,16 @@ set -euo pipefail
 
 MATRIX=harness/nightly/ascend.yaml
 HISTORY=/shared/certify-nightly
+# of this night alone: an old part must not stand for one that did not come
+PARTS=/shared/parts/${GATHER:-$SLURM_ARRAY_JOB_ID}
 
 if [ -z "${GATHER:-}" ]; then
   if [ "$SLURM_ARRAY_TASK_ID" = "$SLURM_ARRAY_TASK_MIN" ]; then
-    sbatch --array=1-1 --dependency="afterany:$SLURM_ARRAY_JOB_ID" --export=ALL,GATHER=1 "$0"
+    sbatch --array=1-1 --dependency="afterany:$SLURM_ARRAY_JOB_ID" --export="ALL,GATHER=$SLURM_ARRAY_JOB_ID" "$0"
   fi
-  .venv/bin/certify nightly "$MATRIX" --part "$SLURM_ARRAY_TASK_ID/8" --history "/shared/parts/$SLURM_ARRAY_TASK_ID"
+  .venv/bin/certify nightly "$MATRIX" --part "$SLURM_ARRAY_TASK_ID/8" --history "$PARTS/$SLURM_ARRAY_TASK_ID"
 else
   parts=()
-  for part in /shared/parts/*; do parts+=(--gather "$part"); done
+  for part in "$PARTS"/*; do parts+=(--gather "$part"); done
   .venv/bin/certify nightly "$MATRIX" --history "$HISTORY" "${parts[@]}"
 fi

@@ -211,7 +211,7 @@ def _dump_of(case: Case, directory: Path) -> Dump:
     """
 
     def load(path: Path) -> Any:
-        from harness.runners.tensor_files import read_tensor  # here: only a dump of PyTorch has such files
+        from harness.runners.pt_files import read_tensor  # here: only a dump of PyTorch has such files
 
         return read_tensor(path)
 
@@ -244,7 +244,7 @@ def export_taps(directory: Path, to: Path) -> tuple[Path, ...]:
         if side == "subject":
             written.append(export(tensors, to / side, "mindspore", save_array))
             continue
-        from harness.runners.tensor_files import write_tensor  # here: whoever exports nothing needs no PyTorch
+        from harness.runners.pt_files import write_tensor  # here: whoever exports nothing needs no PyTorch
 
         written.append(export(tensors, to / side, "pytorch", write_tensor))
     if not written:

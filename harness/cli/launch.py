@@ -36,6 +36,8 @@ from harness.levels.certificate import Level
 from harness.runners.job import Nodes
 from harness.runners.profile import ASCEND, profile_variables
 from harness.runners.ranks import CLUSTER_SECONDS, msrun_arguments, node_of, reporting_rank
+from harness.runners.starting import PROCESS_LOG
+from harness.runs.files import PLOG
 from qwen3_model.checkpoints import Checkpoint, write_hugging_face
 
 BUNDLE, COLLECTED, INITIAL_WEIGHTS = "bundle", "collected", "initial"
@@ -136,7 +138,7 @@ def collect(case: Case, file: str, trainer: str, nodes: Nodes, output: Path, dev
     if not initial.exists():
         drawn = Checkpoint(config=case.model, step=0, parameters=draw_weights(case), moments={})
         write_hugging_face(drawn, initial)
-    done = subprocess.run(command, env={**os.environ, **profile_variables(device)}, check=False)
+    done = subprocess.run(command, env={**os.environ, **trainer_variables(device, output)}, check=False)
     if done.returncode:
         error_console.print(f"mindformers' Trainer ended with code {done.returncode}.", markup=False)
         return BROKEN
@@ -146,6 +148,12 @@ def collect(case: Case, file: str, trainer: str, nodes: Nodes, output: Path, dev
     out_console.print(f"Collected in {output / COLLECTED}. Judge it: {judged}", markup=False, soft_wrap=True)
     out_console.print(UNPROTECTED, markup=False, soft_wrap=True)
     return MET
+
+
+def trainer_variables(device: str, output: Path) -> dict[str, str]:
+    """The variables of a trainer's processes: the profile of the device, and on Ascend where CANN logs."""
+    logs = {PROCESS_LOG: str(output.resolve() / PLOG)} if device == ASCEND else {}
+    return {**profile_variables(device), **logs}
 
 
 def training_command(case: Case, file: str, nodes: Nodes, output: Path, device: str) -> list[str]:

@@ -14,7 +14,7 @@ Taken = Literal["output", "input"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ModuleRow:
     """A place of a layer, or outside of the layers, and the module whose output or first input it is, in both."""
 
     place: str
@@ -25,41 +25,41 @@ class Row:
 
 # Source: transformers 4.57.1, modeling_qwen3.py; mindformers 1.9.0, parallel_core/training_graph. The output of
 # `self_attn` is in both that of its projection: the residual is added after it.
-OUTSIDE: tuple[Row, ...] = (
-    Row(place="model.embed_tokens", hugging_face="embed_tokens", mindformers="word_embeddings"),
-    Row(place="model.rotary_emb", hugging_face="rotary_emb", mindformers=None),
-    Row(place="model.norm", hugging_face="norm", mindformers="final_layernorm"),
-    Row(place="lm_head", hugging_face="lm_head", mindformers="output_layer"),
+OUTSIDE: tuple[ModuleRow, ...] = (
+    ModuleRow(place="model.embed_tokens", hugging_face="embed_tokens", mindformers="word_embeddings"),
+    ModuleRow(place="model.rotary_emb", hugging_face="rotary_emb", mindformers=None),
+    ModuleRow(place="model.norm", hugging_face="norm", mindformers="final_layernorm"),
+    ModuleRow(place="lm_head", hugging_face="lm_head", mindformers="output_layer"),
 )
-OF_A_LAYER: tuple[Row, ...] = (
-    Row(place="input_layernorm", hugging_face="input_layernorm", mindformers="input_layernorm"),
-    Row(place="self_attn.q_proj", hugging_face="self_attn.q_proj", mindformers=None),
-    Row(place="self_attn.k_proj", hugging_face="self_attn.k_proj", mindformers=None),
-    Row(place="self_attn.v_proj", hugging_face="self_attn.v_proj", mindformers=None),
-    Row(place="self_attn.q_norm", hugging_face="self_attn.q_norm", mindformers="self_attention.q_layernorm"),
-    Row(place="self_attn.k_norm", hugging_face="self_attn.k_norm", mindformers="self_attention.k_layernorm"),
-    Row(
+OF_A_LAYER: tuple[ModuleRow, ...] = (
+    ModuleRow(place="input_layernorm", hugging_face="input_layernorm", mindformers="input_layernorm"),
+    ModuleRow(place="self_attn.q_proj", hugging_face="self_attn.q_proj", mindformers=None),
+    ModuleRow(place="self_attn.k_proj", hugging_face="self_attn.k_proj", mindformers=None),
+    ModuleRow(place="self_attn.v_proj", hugging_face="self_attn.v_proj", mindformers=None),
+    ModuleRow(place="self_attn.q_norm", hugging_face="self_attn.q_norm", mindformers="self_attention.q_layernorm"),
+    ModuleRow(place="self_attn.k_norm", hugging_face="self_attn.k_norm", mindformers="self_attention.k_layernorm"),
+    ModuleRow(
         place="self_attn.mix", hugging_face="self_attn.o_proj", mindformers="self_attention.linear_proj", taken="input"
     ),
-    Row(place="self_attn.o_proj", hugging_face="self_attn.o_proj", mindformers="self_attention.linear_proj"),
-    Row(place="self_attn", hugging_face="self_attn", mindformers="self_attention"),
-    Row(
+    ModuleRow(place="self_attn.o_proj", hugging_face="self_attn.o_proj", mindformers="self_attention.linear_proj"),
+    ModuleRow(place="self_attn", hugging_face="self_attn", mindformers="self_attention"),
+    ModuleRow(
         place="residual",
         hugging_face="post_attention_layernorm",
         mindformers="pre_mlp_layernorm",
         taken="input",
     ),
-    Row(
+    ModuleRow(
         place="post_attention_layernorm",
         hugging_face="post_attention_layernorm",
         mindformers="pre_mlp_layernorm",
     ),
-    Row(place="mlp.gate_proj", hugging_face="mlp.gate_proj", mindformers=None),
-    Row(place="mlp.up_proj", hugging_face="mlp.up_proj", mindformers=None),
-    Row(place="mlp.act", hugging_face="mlp.down_proj", mindformers="mlp.linear_fc2", taken="input"),
-    Row(place="mlp.down_proj", hugging_face="mlp.down_proj", mindformers="mlp.linear_fc2"),
-    Row(place="mlp", hugging_face="mlp", mindformers="mlp"),
-    Row(place="", hugging_face="", mindformers=""),
+    ModuleRow(place="mlp.gate_proj", hugging_face="mlp.gate_proj", mindformers=None),
+    ModuleRow(place="mlp.up_proj", hugging_face="mlp.up_proj", mindformers=None),
+    ModuleRow(place="mlp.act", hugging_face="mlp.down_proj", mindformers="mlp.linear_fc2", taken="input"),
+    ModuleRow(place="mlp.down_proj", hugging_face="mlp.down_proj", mindformers="mlp.linear_fc2"),
+    ModuleRow(place="mlp", hugging_face="mlp", mindformers="mlp"),
+    ModuleRow(place="", hugging_face="", mindformers=""),
 )
 # A value that is added to others past its module: what comes back through the module is a part of its gradient.
 PARTIAL = ("residual",)

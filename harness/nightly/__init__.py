@@ -76,7 +76,8 @@ class CellResult:
 @dataclass(frozen=True, kw_only=True)
 class Night:
     """A night: its matrix, code and machine, and every finished cell. `ended` is None while it runs. `part` is
-    `K/N` for the share of one machine, whose `total` is that of the share; None for all cells."""
+    `K/N` for the share of one machine, whose `total` is that of the share; None for all cells. `gathered` gives for
+    each part that came which night of which host it was."""
 
     format: str
     name: str
@@ -89,6 +90,7 @@ class Night:
     cells: tuple[CellResult, ...]
     total: int
     part: str | None = field(default=None, metadata=LATER)
+    gathered: Mapping[str, str] | None = field(default=None, metadata=LATER)
 
 
 def compared(before: Bundle, after: Bundle, required: Level, levels: tuple[Level, Level]) -> tuple[CellChange, str]:

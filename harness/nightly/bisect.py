@@ -17,12 +17,13 @@ import yaml
 
 from harness.attestation import Trust
 from harness.base.digest import digest_json
-from harness.base.errors import InputError
+from harness.base.errors import InputError, MissingPrerequisite
 from harness.base.locks import locked
 from harness.base.near_names import did_you_mean
 from harness.base.records import read_record, write_json
 from harness.certify.uv_environments import interpreter_of
 from harness.nightly import CellResult, CellState, Night
+from harness.nightly.causes import CellCause, cause_of_break
 from harness.nightly.cell_process import LOG, carry_out, command_of, left_no_bundle, of_both, pythons_of
 from harness.nightly.history import LOCK, nights
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
@@ -33,6 +34,9 @@ FORMAT = "certify-bisect/1"
 IT_IS_GOOD = "the cell is good at {} now, which was bad in its night: the code is not what changed"
 IT_IS_BAD = "the cell is bad at {} now, which was good in its night: something else than the code changed"
 TREE, RESULT = "tree", "result.json"
+CANNOT_RUN_HERE = " cannot run here:\n"  # how a run that does not begin lists what is missing
+# What says nothing about the code, unless it is what the bad night broke by.
+OF_THE_MACHINE = (CellCause.DRIVER, CellCause.BUSY, CellCause.MEMORY, CellCause.PORT)
 CANNOT_RUN = 2  # exit code of bad input and of a missing prerequisite
 REVISION = re.compile(r"([0-9a-f]{7,64})(, with uncommitted changes)?.*")
 
@@ -155,6 +159,7 @@ def bisect(
 
     Raises:
         InputError: a revision is not one of the repository, or another bisection runs in the directory.
+        MissingPrerequisite: the machine cannot run the cell now, whatever the code.
         KeyboardInterrupt: it was interrupted; the same command resumes it.
     """
     work = work.absolute()
@@ -213,8 +218,14 @@ class _Trial:
         case, base = self._case(directory, tree), self._within(self._base, tree)
         pythons = of_both(interpreter_of(cell.versions)) if cell.versions else pythons_of(cell, base)
         command = command_of(cell, case, directory, base, pythons)
+        (directory / LOG).unlink(missing_ok=True)  # of an attempt before
         code = carry_out(command, directory / LOG, limit, code_of(tree))
+        if code == CANNOT_RUN and (lacking := _machine_lacks(directory / LOG)):
+            raise MissingPrerequisite(_not_the_code(commit, lacking))
         verdict, detail = self._judged(code, left_no_bundle(code, directory, limit), directory)
+        cause = cause_of_break(detail) if verdict != "good" else CellCause.UNKNOWN
+        if cause in OF_THE_MACHINE and cause != self._ends.result(self._ends.bad[1]).cause:
+            raise MissingPrerequisite(_not_the_code(commit, f"{cause}: {detail}"))
         return Tried(
             format=FORMAT,
             revision=commit.revision,
@@ -259,6 +270,21 @@ class _Trial:
         if result.state is CellState.BROKEN and bad.state is not CellState.BROKEN:
             return "skip", result.reason
         return "bad" if fails(result, self._matrix) else "good", f"{result.level or result.state}: {result.reason}"
+
+
+def _machine_lacks(log: Path) -> str:
+    """What a machine lacks for a run that did not begin there, by its log; empty if only packages are missing, which a
+    revision may need that another does not."""
+    _, found, listed = log.read_text(encoding="utf-8", errors="replace").rpartition(CANNOT_RUN_HERE)
+    lines = [line.strip() for line in listed.splitlines() if line.startswith("  ")] if found else []
+    return "; ".join(line for line in lines if not line.startswith("package "))
+
+
+def _not_the_code(commit: Commit, why: str) -> str:
+    return (
+        f"{commit} could not be tried, because of this machine and not of the code: {why}. Finished revisions are "
+        "kept: repeat the command when the machine is ready."
+    )
 
 
 def code_of(tree: Path) -> Mapping[str, str]:

@@ -72,10 +72,11 @@ def gather(
         started = datetime.now(UTC)
         place = history / NIGHTS / f"{started:%Y%m%d-%H%M%S}"
         earlier = [one for one in nights(history) if one[1].name < place.name and one[1].ended]
-        night = _gathered(matrix, place.name, [one for _, one in came.values()])
+        fresh = _not_gathered_before(came, earlier)
+        night = _gathered(matrix, place.name, fresh)
         for index, cell in enumerate(matrix.cells):
             part = Part(number=index % count + 1, of=count)
-            result = _of_part(matrix, path, cell, part, came, place, trust)
+            result = _of_part(matrix, path, cell, part, fresh, place, trust)
             result = compared_with_before(result, place, earlier, trust)
             night = dataclasses.replace(night, cells=(*night.cells, result))
             write_json(place / NIGHT, night)
@@ -108,8 +109,33 @@ def _came(matrix: Matrix, directories: Sequence[Path]) -> Mapping[Part, tuple[Pa
     return found
 
 
-def _gathered(matrix: Matrix, name: str, came: Sequence[Night]) -> Night:
+def _not_gathered_before(
+    came: Mapping[Part, tuple[Path, Night]], earlier: Sequence[tuple[Path, Night]]
+) -> Mapping[Part, tuple[Path, Night]]:
+    """The parts of this night. One that the last gathered night has already did not come again, unless a part was
+    missing there: then that night is gathered once more.
+
+    Raises:
+        InputError: that night has all of them.
+    """
+    last = next((night for _, night in reversed(earlier) if night.gathered is not None), None)
+    before = last.gathered or {} if last is not None else {}
+    if len(before) < next(iter(came)).of:
+        return came
+    fresh = {part: one for part, one in came.items() if before.get(str(part)) != _identity(one[1])}
+    if last is not None and not fresh:
+        raise InputError(f"These parts were gathered before, as the night {last.name}.")
+    return fresh
+
+
+def _identity(night: Night) -> str:
+    """Which night of a part it is."""
+    return f"{night.name} on {night.host}"
+
+
+def _gathered(matrix: Matrix, name: str, parts: Mapping[Part, tuple[Path, Night]]) -> Night:
     """A night without results yet, on all machines that had a part."""
+    came = [night for _, night in parts.values()]
     missing = dict[str, tuple[Prerequisite, ...]]()
     for night in came:
         for device, found in night.prerequisites.items():
@@ -126,6 +152,7 @@ def _gathered(matrix: Matrix, name: str, came: Sequence[Night]) -> Night:
         prerequisites=missing,
         cells=(),
         total=len(matrix.cells),
+        gathered={str(part): _identity(night) for part, (_, night) in parts.items()},
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.runners.tensor_files import read_tensor, write_tensor
+from harness.runners.pt_files import read_tensor, write_tensor
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64])

@@ -9,7 +9,9 @@ import pytest
 from harness.cases.case import load_case
 from harness.certify.jobs import Options, plan
 from harness.certify.train_mindformers import with_collector
+from harness.cli.launch import trainer_variables
 from harness.runners.job import PORTS_OF_A_START, Nodes
+from harness.runners.profile import profile_variables
 from tests.support.command_line import Call, caller
 from tests.support.configurations import file_of, small
 from tests.support.examples import ROOT
@@ -100,6 +102,12 @@ def test_the_trainer_of_mindformers_is_started_with_the_collector(launch: Call, 
     assert guide[:3] == ["msrun", "--worker_num=16", "--local_worker_num=8"]
     assert Path(guide[-5]).name == "train_mindformers.py" and guide[-1] == "Ascend"
     assert not (tmp_path / "o").exists()
+
+
+def test_the_logs_of_cann_are_next_to_those_of_a_trainer(tmp_path: Path) -> None:
+    own = trainer_variables("Ascend", tmp_path)
+    assert own == {**profile_variables("Ascend"), "ASCEND_PROCESS_LOG_PATH": str(tmp_path.resolve() / "plog")}
+    assert trainer_variables("CPU", tmp_path) == profile_variables("CPU")
 
 
 @pytest.mark.parametrize(

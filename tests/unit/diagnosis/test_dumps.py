@@ -19,7 +19,7 @@ from harness.base.records import write_json
 from harness.certify.diagnose import export_taps
 from harness.diagnosis.diagnosis import DUMPED, Diagnosis, Dumped, diagnose, record
 from harness.diagnosis.dump_export import export, save_array
-from harness.diagnosis.dumped_modules import OF_A_LAYER, OUTSIDE, Row, module_of, rows_of
+from harness.diagnosis.dumped_modules import OF_A_LAYER, OUTSIDE, ModuleRow, module_of, rows_of
 from harness.diagnosis.dumps import Dump, Statistics, find_dump, read_dump, statistics_error, statistics_of
 from harness.report.diagnosis import render_diagnosis
 from harness.runs.files import GRADIENT
@@ -141,7 +141,7 @@ def test_the_table_of_the_document_is_that_of_the_code() -> None:
     section = text[text.index("## Dumps of msprobe") : text.index("## Clues")]
     stated = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
 
-    def cell(row: Row, name: str | None, within: str) -> str:
+    def cell(row: ModuleRow, name: str | None, within: str) -> str:
         whole = f"{within}.{name}".strip(".") if name is not None else None
         return "–" if whole is None else f"{'input of ' * (row.taken == 'input')}`{whole}`"
 

@@ -36,6 +36,9 @@ state=$(cat "$tree/state" 2>/dev/null || echo good)
 echo "$state" >> RUNS
 case "$state" in
   good|bad) mkdir -p "$8" && cp -r "READY/$state/." "$8" ;;
+  busy) printf 'text cannot run here:\n  devices: 8 devices; 0 idle. 1 must be idle: wait\n'; exit 2 ;;
+  unpacked) printf 'text cannot run here:\n  package gone: not installed. Install it\n'; exit 2 ;;
+  memory) echo 'MemoryError: no more'; exit 1 ;;
   broken) echo 'ImportError: half a change'; exit 1 ;;
   lacking) echo 'case.yaml: there is no field of that name'; exit 2 ;;
   killing)
@@ -176,6 +179,21 @@ def test_a_revision_that_cannot_run_is_skipped(place: Place) -> None:
     shown = place.bisect()
     assert shown.code == 1 and "The first bad commit is one of:" in shown.out
     assert all(f"change {number}" in shown.out for number in (2, 3, 4))
+
+
+@pytest.mark.parametrize(("state", "said"), [("busy", "devices: 8 devices; 0 idle"), ("memory", "environment: memory")])
+def test_a_machine_that_is_not_ready_is_no_verdict_on_a_revision(place: Place, state: str, said: str) -> None:
+    place.revisions(["good", "good", state, "bad", "bad"])
+    refused = place.bisect()
+    assert refused.code == 2 and said in refused.said and "because of this machine" in refused.said
+    kept = sorted(path.parent.name for path in (place.path / "work").rglob("result.json"))
+    assert len(kept) == 2 and not (place.path / "work" / "tree").exists(), "of both ends, and of no other revision"
+
+
+def test_a_revision_that_needs_another_package_is_skipped(place: Place) -> None:
+    revisions = place.revisions(["good", "good", "unpacked", "bad", "bad"])
+    result = found(place.bisect("--json"), 1)
+    assert set(result["commits"]) == set(revisions[2:4])
 
 
 def test_a_bisection_that_was_killed_runs_no_revision_twice(place: Place) -> None:

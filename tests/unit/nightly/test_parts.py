@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,26 @@ def test_a_part_that_never_came_is_not_run_and_never_green(certify_: Call, parts
     assert missing.startswith("second") and night["failing"] == [missing]
     said = Path(night["summary"]).read_text()
     assert "part 2/2 did not come" in said and "certify nightly matrix" in said and "--part 2/2" in said
+
+
+def test_a_part_of_the_night_before_does_not_stand_for_one_that_did_not_come(
+    certify_: Call, parts: list[Path], place: Path
+) -> None:
+    gathered(certify_, parts, 0)
+    again = certify_("nightly", "matrix.yaml", "--gather", parts[0], "--gather", parts[1], "--history", "all")
+    assert again.code == 2 and "were gathered before, as the night" in again.said
+    time.sleep(1 - time.time() % 1)  # a night is named by its second
+    assert certify_("nightly", "matrix.yaml", "--part", "1/2", "--history", "part-1").code == 0
+    night = gathered(certify_, parts, 1)
+    (missing,) = night["failing"]
+    assert missing.startswith("second") and night["cells"][missing]["state"] == "not run"
+
+
+def test_a_night_that_lacked_a_part_is_gathered_once_more(certify_: Call, parts: list[Path]) -> None:
+    gathered(certify_, parts[:1], 1)
+    time.sleep(1 - time.time() % 1)
+    night = gathered(certify_, parts, 0)
+    assert {cell["state"] for cell in night["cells"].values()} == {"judged"}
 
 
 def test_a_result_is_judged_again_from_its_bundle(certify_: Call, parts: list[Path]) -> None:

@@ -97,7 +97,7 @@ class CertifyCollector(Callback):
         self._model: Any = None
         self._places: Mapping[str, Any] = {}
         self._norm_is_given = True
-        self._share = Share()
+        self._share = ShareOfRank()
 
     def on_train_begin(self, run_context: Any) -> None:
         """Finds the model below the cell of a step, and begins."""
@@ -105,7 +105,7 @@ class CertifyCollector(Callback):
         steps = about.batch_num * about.epoch_num
         after = int(about.get("cur_step_num", 0) or 0) + int(about.get("initial_step", 0) or 0)
         rank, ranks = _rank_and_ranks()
-        self._share = _share() if ranks > 1 else Share()
+        self._share = _share() if ranks > 1 else ShareOfRank()
         self._model, self._step = _model_of(about.train_network), about.train_network
         optimizer = about.optimizer or getattr(self._step, "optimizer", None)
         self._norm_is_given = bool(getattr(self._step, "use_clip_grad", True))
@@ -279,7 +279,7 @@ def _batch(element: Any, names: Names) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class ShareOfRank:
     """Which rows of the global batch a rank reads: those of one replica of several, in turn. `reads`: whether it is
     given them; of ranks that share rows, mindformers may give them to one alone, and something else to the others."""
 
@@ -292,12 +292,12 @@ class Share:
         return [self.replica + self.replicas * row for row in range(rows)]
 
 
-def _share() -> Share:
+def _share() -> ShareOfRank:
     """As mindformers shares the rows of its data sets. MindSpore gives every nth row of a data set to a shard."""
     replica, replicas = BaseDataset._generate_shard_info()
     if replicas is None:  # every rank reads the whole batch
-        return Share(reads=not _rank_and_ranks()[0])
-    return Share(replica=replica, replicas=replicas, reads=is_dataset_built_on_rank())
+        return ShareOfRank(reads=not _rank_and_ranks()[0])
+    return ShareOfRank(replica=replica, replicas=replicas, reads=is_dataset_built_on_rank())
 
 
 def _rank_and_ranks() -> tuple[int, int]:

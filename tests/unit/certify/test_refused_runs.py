@@ -112,7 +112,7 @@ def test_everything_that_is_missing_is_in_one_error(
 def test_a_full_disk_is_refused(
     certify_: Call, place: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    monkeypatch.setattr("harness.certify.prerequisites.LEAST_DISK_GIB", 10**9)
+    monkeypatch.setattr("harness.certify.estimate.LEAST_DISK_GIB", 10**9)
     before = files(place)
     refused = certify_(*command)
     assert refused.code == 2 and f"GiB free at {place}" in refused.err and files(place) == before

@@ -289,7 +289,8 @@ def test_an_output_directory_that_cannot_be_made_is_exit_code_2(
 
 def test_an_interrupt_prints_the_command_that_resumes(certify_: Call, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = run_command(tmp_path, "--out", out, subject="HangsOnce")
+    # in namespaces no run could see that an earlier one hung
+    command = run_command(tmp_path, "--out", out, "--protection", "order", subject="HangsOnce")
     process = subprocess.Popen(
         [sys.executable, "-m", "harness.cli", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )

@@ -9,7 +9,10 @@ from harness.runs.trace import PROTECTIONS, Protection, RunOutcome
 
 NOT_RECORDED = "not recorded: an older version made the runs, and the subject could read the reference's runs"
 WORDS: Mapping[Protection, str] = {
-    "namespaces": "namespaces: the subject's runs could read no run of another side and no recorded answer",
+    "namespaces": (
+        "namespaces: the subject's runs could read no run of another side, and no recorded answer of this checkout, in "
+        "the working directory or next to the bundle"
+    ),
     "order": "order: the subject's runs ended before a run of another side began; they could read recorded answers",
     "none": "none: the subject could read the reference's runs",
 }

@@ -356,8 +356,9 @@ CHINESE: Mapping[str, str] = {
     "positions": "位置",
     "unknown": "未知",
     "Protection": "隔离",
-    "namespaces: the subject's runs could read no run of another side and no recorded answer.": (
-        "命名空间:被测对象的运行无法读取其他各方的运行,也无法读取已记录的结果。"
+    "namespaces: the subject's runs could read no run of another side, and no recorded answer of this checkout, in the "
+    "working directory or next to the bundle.": (
+        "命名空间:被测对象的运行无法读取其他各方的运行,也无法读取本程序目录、工作目录以及证据包旁边已记录的结果。"
     ),
     "order: the subject's runs ended before a run of another side began; they could read recorded answers.": (
         "顺序:其他各方开始运行前,被测对象的运行已全部结束;但它可以读取已记录的结果。"

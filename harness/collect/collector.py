@@ -26,7 +26,7 @@ from harness.base.code import imported
 from harness.base.digest import canonical_json, digest_array, digest_file, digest_json
 from harness.base.errors import InputError
 from harness.base.machine import machine, packages
-from harness.collect.content import BatchPiece, batch_digest, piece_of, rows_line, step_line
+from harness.collect.content import MicroBatch, batch_digest, micro_batch_of, rows_line, step_line
 from harness.collect.files import Lines, kept_lines, write_tensors, write_whole
 from harness.runs.collected import (
     ALIGNMENT,
@@ -114,7 +114,7 @@ class Collector:
         self._steps, self._trainer, self._arm = steps, trainer, arm
         self._rank, self._ranks, self._reports = rank, ranks, rank == reporting
         self._taken = 0
-        self._pieces: list[BatchPiece] = []
+        self._pieces: list[MicroBatch] = []
         self._trace: Lines | None = None
         self._rows: Lines | None = None
         self._timing: BinaryIO | None = None
@@ -183,7 +183,7 @@ class Collector:
         `rows` are the numbers of these rows in the global batch; without them they follow the ones before, in one
         process, and of several ranks each has as many, in the order of the ranks.
         """
-        self._pieces.append(piece_of(tokens, loss_mask, rows))
+        self._pieces.append(micro_batch_of(tokens, loss_mask, rows))
 
     @guarded
     def step(
@@ -211,7 +211,7 @@ class Collector:
         if tokens is not None:
             given = np.asarray(tokens)
             mask = np.ones((len(given), given.shape[1] - 1), np.uint8) if loss_mask is None else loss_mask
-            self._pieces.append(piece_of(given, mask))
+            self._pieces.append(micro_batch_of(given, mask))
         self._taken += 1
         pieces, self._pieces = self._pieces, []
         counted = self._write_rows(pieces)
@@ -317,7 +317,7 @@ class Collector:
         }
         write_whole(path, _line(sealed(record)))
 
-    def _write_rows(self, pieces: Sequence[BatchPiece]) -> int:
+    def _write_rows(self, pieces: Sequence[MicroBatch]) -> int:
         """The digests of the rows of a step, by their number in the global batch; how many targets they have."""
         found: dict[int, str] = {}
         following = self._rank * sum(one.rows for one in pieces)

@@ -18,7 +18,7 @@ from harness.runs.collected import DIGITS, check_shapes
 IDS = np.dtype("<i4")
 
 
-class BatchPiece(NamedTuple):
+class MicroBatch(NamedTuple):
     """Rows that were read: tokens [rows, length + 1] as int32 and loss mask [rows, length] as uint8, little-endian.
     `places` are the numbers of the rows in the global batch; None: they follow the ones before."""
 
@@ -43,7 +43,7 @@ class BatchPiece(NamedTuple):
         ]
 
 
-def piece_of(tokens: Any, loss_mask: Any, places: Sequence[int] | None = None) -> BatchPiece:
+def micro_batch_of(tokens: Any, loss_mask: Any, places: Sequence[int] | None = None) -> MicroBatch:
     """The content of tokens [b, S+1] and loss mask [b, S].
 
     Raises:
@@ -55,10 +55,10 @@ def piece_of(tokens: Any, loss_mask: Any, places: Sequence[int] | None = None) -
     if places is not None and len(places) != rows:
         raise ValueError(f"{len(places)} numbers of rows for {rows} rows")
     whole = (ids if ids.dtype == IDS else ids.astype(IDS)).tobytes()
-    return BatchPiece(tokens=whole, mask=(mask != 0).tobytes(), rows=rows, length=length, places=places)
+    return MicroBatch(tokens=whole, mask=(mask != 0).tobytes(), rows=rows, length=length, places=places)
 
 
-def batch_digest(pieces: Sequence[BatchPiece]) -> str:
+def batch_digest(pieces: Sequence[MicroBatch]) -> str:
     """The digest of the rows that this process read, as that of a run of the harness; empty without any.
 
     Raises:

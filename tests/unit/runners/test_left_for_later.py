@@ -15,7 +15,7 @@ from harness.runners.launcher import Launcher
 from harness.runners.protection import Guard, below
 from harness.runs.trace import Protection
 from tests.support.examples import options
-from tests.support.leaving_runners import FOUND, HELPERS, LEFT, OF_THE_MACHINE
+from tests.support.leaving_runners import FOUND, HELPERS, LEFT, NAME, OF_THE_MACHINE
 from tests.unit.runners.test_protection import NAMESPACES, Bench
 
 LEAVING = "tests.support.leaving_runners"
@@ -36,13 +36,14 @@ HONEST = {
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.chdir(tmp_path)
     for variable, name in (("HOME", "home"), ("TMPDIR", "temporary"), ("MS_COMPILER_CACHE_PATH", "cache")):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / name))
     (tmp_path / "notes").touch(0o600)
-    return Bench(tmp_path, runners=LEAVING)
+    yield Bench(tmp_path, runners=LEAVING)
+    Path(f"/tmp/{NAME}-{os.getuid()}.socket").unlink(missing_ok=True)
 
 
 def found_by_second(bench: Bench, kind: Protection, subject: str) -> dict[str, bool]:

@@ -27,7 +27,7 @@ from harness.certify.blocking import blocking_repeat
 from harness.certify.case_options import named_by_digest
 from harness.certify.estimate import runs_at_once
 from harness.certify.forecast import Forecast, forecast
-from harness.certify.jobs import INITIAL, RECORDED_SIDES, Options, plan, recorded_jobs, threads_of
+from harness.certify.jobs import INITIAL, RECORDED_SIDES, Options, outputs_of, plan, recorded_jobs, threads_of
 from harness.certify.start import draw_start
 from harness.certify.workspace import claimed
 from harness.corpus.draw import draw_inputs, write_weights
@@ -183,6 +183,7 @@ def guard_of(options: Options, ended: Callable[[Job], None]) -> Guard:
         why=why,
         answers=(options.baselines,) if options.baselines else (),
         needed=tuple(path.resolve() for path in named if path is not None),
+        outputs=outputs_of(options),
         ended=ended,
     )
 

@@ -209,6 +209,12 @@ def _checkpoint(options: Options) -> str | None:
     return str(options.weights.resolve() / TRAINED) if options.keep_weights else None
 
 
+def outputs_of(options: Options) -> tuple[Path, ...]:
+    """Where runs leave weights and logs besides their bundle."""
+    below = (options.output / name for name in (CHECKPOINTS, MSRUN_LOG)) if options.output else ()
+    return tuple(path.resolve() for path in (options.weights, *below))
+
+
 def threads_of(case: Case, options: Options) -> int:
     """The threads of each run."""
     return options.threads or case.training.threads

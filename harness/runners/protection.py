@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,13 +64,15 @@ class Guard:
     """The protection of the runs in a directory. `why` states why there is no stronger one; empty for `namespaces`.
 
     `answers` are directories with recorded runs, besides those that are known; `needed` are files that the runs read
-    and that may lie in one of them. `ended` is called with each job whose run has ended, before another run begins.
+    and that may lie in one of them; into `outputs` runs write weights and logs, which no other run sees. `ended` is
+    called with each job whose run has ended, before another run begins.
     """
 
     kind: Protection
     why: str = ""
     answers: tuple[Path, ...] = ()
     needed: tuple[Path, ...] = ()
+    outputs: tuple[Path, ...] = ()
     ended: Callable[[Job], None] = lambda job: None
 
 
@@ -146,7 +149,7 @@ def seen_by(job: Job, guard: Guard, environment: Mapping[str, str]) -> dict[str,
     needed = (out, *guard.needed, *own_files())
     hidden = [path for place in recorded_answers(out, guard.answers) for path in without(place, needed)]
     caches = (Path(environment[name]) for name in CACHES if environment.get(name))
-    private = [*PRIVATE, *(path for path in caches if not path.is_relative_to(directory))]
+    private = [*PRIVATE, *guard.outputs, *(path for path in caches if not path.is_relative_to(directory))]
     file = file_of(job.runner)
     used = [*own_places(), *guard.needed, *_named_in(environment), *([Path(job.python)] if job.python else [])]
     used += file.parent.glob("*.py") if file else []  # should it lie in a private place itself
@@ -202,9 +205,12 @@ def _named_in(environment: Mapping[str, str]) -> list[Path]:
 
 
 def _outputs(job: Job) -> list[Path]:
-    """The directories besides its own into which a run writes, each made."""
+    """The directories besides its own into which a run writes, each made. One of its name is emptied: the logs of the
+    first run lie around it, which could have put something there, or a link."""
     found = [Path(path) for path in (job.logs, job.checkpoint) if path]
     for path in found:
+        if path.name == job.run:
+            path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True, exist_ok=True)
     return found
 

@@ -1,6 +1,7 @@
 """What a run of the subject leaves for a later one, and whom it can reach, by the protection that it has."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.certify.jobs import outputs_of
+from harness.runners.launcher import Launcher
 from harness.runners.protection import Guard, below, seen_by, start
 from harness.runs.trace import Protection
-from tests.support.leaving_runners import FOUND, HELPERS, LEFT, OF_THE_MACHINE
+from tests.support.examples import options
+from tests.support.leaving_runners import FOUND, HELPERS, LEFT, NAME, OF_THE_MACHINE
 from tests.unit.runners.test_protection import NAMESPACES, Bench
 
 LEAVING = "tests.support.leaving_runners"
@@ -33,13 +37,14 @@ HONEST = {
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.chdir(tmp_path)
     for variable, name in (("HOME", "home"), ("TMPDIR", "temporary"), ("MS_COMPILER_CACHE_PATH", "cache")):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / name))
     (tmp_path / "notes").touch(0o600)
-    return Bench(tmp_path, runners=LEAVING)
+    yield Bench(tmp_path, runners=LEAVING)
+    Path(f"/tmp/{NAME}-{os.getuid()}.socket").unlink(missing_ok=True)
 
 
 def found_by_second(bench: Bench, kind: Protection, subject: str) -> dict[str, bool]:
@@ -92,6 +97,32 @@ def test_a_helper_outside_is_reached_without_namespaces_alone(
         assert made.outcome.status == "completed", made.outcome
     found = json.loads((bench.out / "runs" / "subject-1" / FOUND).read_text())
     assert found == dict.fromkeys(addresses, kind == "order")
+
+
+@pytest.mark.parametrize("planted", ["a file", "a link"])
+def test_no_run_sees_the_weights_and_logs_that_another_one_left_and_each_keeps_its_own(
+    bench: Bench, tmp_path: Path, planted: str
+) -> None:
+    chosen = options(bench.out, output=tmp_path / "output", keep_weights=True)
+    weights, logs = tmp_path / "out-weights", tmp_path / "logs"
+    assert outputs_of(chosen) == (weights, tmp_path / "output" / "checkpoint", tmp_path / "output" / "msrun_log")
+    for path in (weights / "trained" / "model.safetensors", logs / "subject-1" / "worker_0.log"):
+        path.parent.mkdir(parents=True)
+        path.write_text("answers")
+    if planted == "a link":
+        (logs / "subject-2").symlink_to(bench.out)
+    else:
+        (logs / "subject-2").mkdir()
+        (logs / "subject-2" / "numbers").touch()
+    guard = Guard(kind=NAMESPACES, outputs=(*outputs_of(chosen), logs))
+    (job,) = bench.jobs("ReadsOutputs", "subject-2")
+    job = dataclasses.replace(job, logs=str(logs / "subject-2"))
+    (made,) = Launcher(workers=1, guard=guard).execute([job], bench.case)
+    assert made.outcome.status == "completed", made.outcome
+    found = json.loads((bench.out / "runs" / "subject-2" / FOUND).read_text())
+    assert (found == ["subject-2"]) == (NAMESPACES == "namespaces"), found
+    assert not (logs / "subject-2").is_symlink() or NAMESPACES != "namespaces"
+    assert (logs / "subject-2" / "own.log").is_file() and (weights / "trained" / "model.safetensors").is_file()
 
 
 def test_a_run_that_crashes_as_it_may_not_write_names_the_option_that_permits_it(bench: Bench) -> None:

@@ -204,6 +204,7 @@ def room_aside(place: str) -> int:
 def put(name: str, kind: str, held: int, aside: int, whole: Sequence[str]) -> None:
     """Puts an empty directory, a copy, or what was there, in a place."""
     if kind == "private":
+        os.makedirs(name, exist_ok=True)  # it may have lain in a place that is empty now
         return mount("certify", name, MS_NOSUID | MS_NODEV, "tmpfs", f"mode={OF_ALL:o}")
     if not os.path.lexists(name) or kind == "stays":
         bring(name, held)

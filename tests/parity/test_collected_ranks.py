@@ -108,7 +108,7 @@ def test_a_shard_has_every_nth_row_as_mindspore_gives_them() -> None:
     for replica in range(3):
         shard = ms.dataset.GeneratorDataset(rows, ["row"], shuffle=False, num_shards=3, shard_id=replica)
         found = [int(row) for (row,) in shard.create_tuple_iterator(num_epochs=1, output_numpy=True)]
-        share = collecting.Share(replica=replica, replicas=3)
+        share = collecting.ShareOfRank(replica=replica, replicas=3)
         assert found == share.places(4)
 
 

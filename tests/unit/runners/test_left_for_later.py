@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,3 +168,12 @@ def test_what_a_run_logs_in_its_own_directory_stays_there(bench: Bench) -> None:
         with start([sys.executable, "-I", "-S", "-c", f"open({str(logs / 'one.log')!r}, 'w').write('a line')"], seen):
             pass
         assert (logs / "one.log").read_text() == "a line"
+
+
+def test_a_cache_in_a_place_that_is_private_is_private_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch names `/tmp/torchinductor_USER` to the processes that it starts."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as cache:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", cache)
+        (made,) = bench.take(NAMESPACES, "LeavesLittle", "subject-1")
+        assert made.outcome.status == "completed", made.outcome
+        assert os.listdir(cache) == [] or NAMESPACES != "namespaces"

@@ -37,13 +37,14 @@ def run_clean(
 
     `case` is what varies; `wanted` are the runs by variation and seed, as `chosen`.
     """
-    variations = list(dict.fromkeys(variation for variation, _ in wanted))
-    runs_to_make = sorted(wanted, key=lambda run: (run[0].threads, variations.index(run[0])))
+    variations = {one.name: one for one, _ in wanted}
+    places = {name: place for place, name in enumerate(variations)}
+    runs_to_make = sorted(wanted, key=lambda run: (run[0].threads, places[run[0].name]))
     for threads, of_these in itertools.groupby(runs_to_make, key=lambda run: run[0].threads):
         with Pool(threads, options.out / LOG) as pool, ThreadPoolExecutor(AT_ONCE) as at_once:
             runs = {
                 one.name: _Runs(variation=one, case=case, standards=standards, options=options, executor=pool)
-                for one in variations
+                for one in variations.values()
             }
             yield from at_once.map(lambda run, runs=runs: runs[run[0].name].run(run[1]), of_these)
 

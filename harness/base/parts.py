@@ -1,7 +1,7 @@
 """Shares of a list that several machines divide among them: part K of N has the items K, K + N, K + 2 N and so on."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -78,6 +78,19 @@ def whole(shares: Mapping[str, Share | None], again: Callable[[Part], str]) -> l
         commands = "".join(f"\n  {again(part)}" for part in missing)
         raise InputError(f"Not run: {listed([f'part {part}' for part in missing])}. Run:{commands}")
     return [found[number] for number in range(1, count + 1)]
+
+
+def check_alike(found: Mapping[str, Collection[str]]) -> None:
+    """Checks that parts were made alike.
+
+    Args:
+        found: of what must be the same in all, the different values that they have.
+
+    Raises:
+        InputError: something differs.
+    """
+    if differing := [what for what, values in found.items() if len(values) > 1]:
+        raise InputError(f"The parts do not belong together: their {listed(differing)} differ.")
 
 
 def interleaved(parts: Sequence[Sequence[T]]) -> tuple[T, ...]:

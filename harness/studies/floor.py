@@ -14,8 +14,7 @@ from pathlib import Path
 
 from harness.base.digest import canonical_json, digest_each, digest_json
 from harness.base.errors import InputError
-from harness.base.parts import Part, Share, interleaved, whole
-from harness.base.text import listed
+from harness.base.parts import Part, Share, check_alike, interleaved, whole
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import (
     ORACLE,
@@ -163,13 +162,13 @@ def gather(files: Sequence[Path], command: Sequence[str], again: Callable[[Part]
     """
     read = {str(path): read_study(path, part=True) for path in files}
     parts = [read[name] for name in whole({name: one.share for name, one in read.items()}, again)]
-    alike = {
-        "case": {one.case_digest for one in parts},
-        "code": {one.source.sha256 for one in parts},
-        "versions": {canonical_json(dict(one.environment.packages)) for one in parts},
-    }
-    if other := [what for what, found in alike.items() if len(found) > 1]:
-        raise InputError(f"The parts do not belong together: their {listed(other)} differ.")
+    check_alike(
+        {
+            "case": {one.case_digest for one in parts},
+            "code": {one.source.sha256 for one in parts},
+            "versions": {canonical_json(dict(one.environment.packages)) for one in parts},
+        }
+    )
     return dataclasses.replace(
         parts[0],
         recorded=max(one.recorded for one in parts),

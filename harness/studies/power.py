@@ -10,9 +10,8 @@ from pathlib import Path
 
 from harness.base.digest import canonical_json, digest_json
 from harness.base.errors import InputError
-from harness.base.parts import Part, Share, interleaved, whole
+from harness.base.parts import Part, Share, check_alike, interleaved, whole
 from harness.base.records import parse, read_json, write_json
-from harness.base.text import listed
 from harness.cases.case import Case, load_case
 from harness.cases.task import Task
 from harness.certify import case_options, environment, flow, prerequisites
@@ -177,14 +176,14 @@ def gather(files: Sequence[Path], command: Sequence[str], again: Callable[[Part]
     """
     read = {str(path): read_power(path, part=True) for path in files}
     parts = [read[name] for name in whole({name: one.share for name, one in read.items()}, again)]
-    alike = {
-        "code": {one.source.sha256 for one in parts},
-        "standards": {canonical_json(dict(one.standards)) for one in parts},
-        "devices": {one.environment.device for one in parts},
-        "versions": {canonical_json(dict(one.environment.packages)) for one in parts},
-    }
-    if other := [what for what, found in alike.items() if len(found) > 1]:
-        raise InputError(f"The parts do not belong together: their {listed(other)} differ.")
+    check_alike(
+        {
+            "code": {one.source.sha256 for one in parts},
+            "standards": {canonical_json(dict(one.standards)) for one in parts},
+            "devices": {one.environment.device for one in parts},
+            "versions": {canonical_json(dict(one.environment.packages)) for one in parts},
+        }
+    )
     return dataclasses.replace(
         parts[0],
         recorded=max(one.recorded for one in parts),

@@ -1,6 +1,7 @@
 """Where nights are kept: a directory for each, with its record and the directories of its cells."""
 
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,14 @@ def nights(history: Path) -> list[tuple[Path, Night]]:
     """
     found = sorted(path.parent for path in (history / NIGHTS).glob(f"*/{NIGHT}"))
     return [(path, read_record(Night, path / NIGHT, NIGHT_FORMAT)) for path in found]
+
+
+def new_place(history: Path) -> Path:
+    """The directory of a night that starts now, named by its second so that names sort by time. If another night has
+    that name, the next second is waited for."""
+    while (place := history / NIGHTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}").exists():
+        time.sleep(0.05)
+    return place
 
 
 def bundles(history: Path) -> list[Path]:

@@ -10,7 +10,6 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from harness.certify.uv_environments import interpreter_of
 from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Night
 from harness.nightly.causes import CellCause
 from harness.nightly.cell_process import LOG, carry_out, command_of, left_no_bundle, of_both, pythons_of
-from harness.nightly.history import CELLS, LOCK, NIGHT, NIGHTS, moment, nights, prune
+from harness.nightly.history import CELLS, LOCK, NIGHT, moment, new_place, nights, prune
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.nightly.parts import cells_of
 from harness.nightly.results import compared_with_before, read_result
@@ -87,18 +86,16 @@ def _started_night(
         same = (night.matrix, night.revision, night.part) == (matrix.digest(), revision, str(part) if part else None)
         if night.ended is None and same:
             return night, place
-    now = datetime.now(UTC)
-    name = f"{now:%Y%m%d-%H%M%S}"
     needed = defaultdict[str, list[Needs]](list)
     for cell, case in zip(cells, cases, strict=True):
         options = _options(cell, history, base)
         found = needs(case, options, options.sides)
         # What an environment has that uv makes later is checked by the run itself.
         needed[cell.device].append(dataclasses.replace(found, packages={}) if cell.versions else found)
-    place = history / NIGHTS / name
+    place = new_place(history)
     night = Night(
         format=NIGHT_FORMAT,
-        name=name,
+        name=place.name,
         matrix=matrix.digest(),
         revision=revision,
         started=moment(),

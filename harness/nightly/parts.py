@@ -9,7 +9,6 @@ import dataclasses
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.attestation import Trust
@@ -22,7 +21,7 @@ from harness.certify.prerequisites import Prerequisite
 from harness.evidence.bundle_files import MANIFEST
 from harness.nightly import NIGHT_FORMAT, CellResult, CellState, Night
 from harness.nightly.causes import CellCause
-from harness.nightly.history import BUNDLE, CELLS, LOCK, NIGHT, NIGHTS, moment, nights, prune
+from harness.nightly.history import BUNDLE, CELLS, LOCK, NIGHT, moment, new_place, nights, prune
 from harness.nightly.matrix import Cell, Matrix, case_of, name_of
 from harness.nightly.results import compared_with_before, read_result
 
@@ -69,8 +68,7 @@ def gather(
     came = _came(matrix, parts)
     count = next(iter(came)).of
     with locked(history / LOCK, user="nightly", option="--history"):
-        started = datetime.now(UTC)
-        place = history / NIGHTS / f"{started:%Y%m%d-%H%M%S}"
+        place = new_place(history)
         earlier = [one for one in nights(history) if one[1].name < place.name and one[1].ended]
         fresh = _not_gathered_before(came, earlier)
         night = _gathered(matrix, place.name, fresh)

@@ -21,7 +21,14 @@ from harness.runners.protocol import Numbers
 from tests.support.fake_runners import Fake
 
 REACHED = "reached.json"
-WAIT = "import time, os, sys; time.sleep(2); open(sys.argv[1], 'w').write('left behind')"
+# waits until the process that started it has ended
+WAIT = """
+import os, sys, time
+while os.getppid() == int(sys.argv[2]):
+    time.sleep(0.05)
+time.sleep(1)
+open(sys.argv[1], "w").write("left behind")
+"""
 
 
 def job_of_this_process() -> Job:
@@ -155,7 +162,9 @@ class LeavesAProcess(Fake):
     """Leaves a process behind that writes into the directory of the bundle later."""
 
     def at_step(self, numbers: Numbers) -> Numbers:
-        subprocess.Popen([sys.executable, "-c", WAIT, str(out() / "case.json")], start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-c", WAIT, str(out() / "case.json"), str(os.getpid())], start_new_session=True
+        )
         return numbers
 
 

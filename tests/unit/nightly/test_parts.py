@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,6 @@ def test_a_part_of_the_night_before_does_not_stand_for_one_that_did_not_come(
     gathered(certify_, parts, 0)
     again = certify_("nightly", "matrix.yaml", "--gather", parts[0], "--gather", parts[1], "--history", "all")
     assert again.code == 2 and "were gathered before, as the night" in again.said
-    time.sleep(1 - time.time() % 1)  # a night is named by its second
     assert certify_("nightly", "matrix.yaml", "--part", "1/2", "--history", "part-1").code == 0
     night = gathered(certify_, parts, 1)
     (missing,) = night["failing"]
@@ -129,7 +127,6 @@ def test_a_part_of_the_night_before_does_not_stand_for_one_that_did_not_come(
 
 def test_a_night_that_lacked_a_part_is_gathered_once_more(certify_: Call, parts: list[Path]) -> None:
     gathered(certify_, parts[:1], 1)
-    time.sleep(1 - time.time() % 1)
     night = gathered(certify_, parts, 0)
     assert {cell["state"] for cell in night["cells"].values()} == {"judged"}
 

@@ -35,6 +35,7 @@ from harness.cli.options import (
     ModelOption,
     ReferenceDeviceOption,
     ReferenceProcessesOption,
+    ReferencePythonOption,
     TextOption,
     ThreadsOption,
     TokenizerOption,
@@ -63,6 +64,7 @@ def record(
     oracle: Annotated[str, typer.Option(help="Runner of the exact values: a name or MODULE:CLASS.")] = "oracle",
     reference_on: ReferenceDeviceOption = "cpu",
     reference_processes: ReferenceProcessesOption = 1,
+    reference_python: ReferencePythonOption = None,
 ) -> int:
     """Run reference and oracle of a case and record them as its baseline, all or nothing.
 
@@ -78,6 +80,7 @@ def record(
         oracle=oracle,
         reference_device=reference_device(reference_on),
         reference_processes=reference_processes,
+        reference_python=reference_python,
         command=command,
     )
     statement = Statement(author=author, reason=reason, command=command)

@@ -21,6 +21,8 @@ from harness.cli.options import (
     JsonOption,
     LayersOption,
     ModelOption,
+    ReferencePythonOption,
+    SubjectPythonOption,
     ThreadsOption,
     VocabularyOption,
     WorkersOption,
@@ -69,6 +71,8 @@ def diagnose(
         Path | None, typer.Option(help="Directory for runs and page; default: a new one under certify-runs/.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device of the subject: CPU or Ascend.")] = None,
+    subject_python: SubjectPythonOption = None,
+    reference_python: ReferencePythonOption = None,
     threads: ThreadsOption = None,
     workers: WorkersOption = DEFAULT_WORKERS,
     as_json: JsonOption = False,
@@ -96,6 +100,8 @@ def diagnose(
         subject=_runner(found, "subject", subject, "mindspore"),
         reference=_runner(found, "reference", reference, "torch"),
         oracle=_runner(found, "oracle", oracle, "oracle"),
+        subject_python=subject_python,
+        reference_python=reference_python,
     )
     later = later_step(found, case, step) if dump is None else None
     diagnosis = _run_shown(found, case, options, later, dump, quiet=as_json)

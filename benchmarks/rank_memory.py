@@ -21,8 +21,9 @@ from harness.certify.jobs import Options, job
 from harness.runners.launcher import Launcher
 
 MIB, KIB = 2**20, 2**10
-STEPS = 2
+FEW = {"steps": 2, "lr_zero_steps": 1, "examined_steps": [], "resume_after": None}
 POLLED_SECONDS = 0.2
+WIDTHS = (256, 512, 1024, 1536)
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     print("| --- | --- | --- | --- |")
     found = list[tuple[int, float, float]]()
     for width in arguments.widths:
-        case = _case(width, arguments)
+        case = case_of(width, ranks, arguments.layers, arguments.vocabulary)
         parameters = parameter_count(case)
         alone, parts = _peaks(case, SUBJECT_ALONE, 1), _peaks(case, SUBJECT, ranks)
         found.append((parameters, alone[0], max(parts)))
@@ -46,22 +47,23 @@ def main() -> None:
     print(f"\nbytes a parameter more: {whole:.1f} alone, {part:.1f} of the largest rank: {part / whole:.2f} of it")
 
 
-def _case(width: int, arguments: argparse.Namespace) -> Case:
+def case_of(width: int, ranks: int, layers: int, vocabulary: int) -> Case:
+    """The case of a width, over so many ranks that each hold a part of every layer."""
     case = load_case("qwen3-tiny-tp4")
     model = dataclasses.replace(
         case.model,
         hidden_size=width,
         intermediate_size=3 * width,
-        num_hidden_layers=arguments.layers,
+        num_hidden_layers=layers,
         num_attention_heads=width // 64,
-        num_key_value_heads=max(arguments.layout, width // 128),
+        num_key_value_heads=max(ranks, width // 128),
         head_dim=64,
-        vocab_size=arguments.vocabulary,
+        vocab_size=vocabulary,
     )
     return case.with_changes(
         model=model.to_hf(),
-        training={**case.training.model_dump(), "steps": STEPS, "lr_zero_steps": 1},
-        parallel={**dataclasses.asdict(case.parallel), "model_parallel": arguments.layout},
+        training={**case.training.model_dump(), **FEW},
+        parallel={**dataclasses.asdict(case.parallel), "model_parallel": ranks},
         lr_schedule={"type": "constant", "learning_rate": 1e-4},
         evidence="sketches",
     )
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layout", type=int, default=4, help="ranks, each with its part of every layer")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=32_000)
-    parser.add_argument("--widths", type=int, nargs="+", default=[256, 512, 1024, 1536])
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     return parser
 
 

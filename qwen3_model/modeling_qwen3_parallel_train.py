@@ -9,6 +9,7 @@ In a pipeline all micro batches run forward before the first one runs backward. 
 its kept input when the gradient arrives. So each stage is a compiled cell, and ranks communicate between these cells.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +22,7 @@ from mindspore import Tensor, nn, ops
 
 from qwen3_model.collectives import Group, Sum, after, barrier, group, sums_in_order, transfers
 from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
+from qwen3_model.gathered import Gathered, groups_within
 from qwen3_model.loss import TokenLoss
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
 from qwen3_model.modeling_qwen3_train import Array, Qwen3Trainer
@@ -272,30 +274,45 @@ class ParallelTrainer(Qwen3Trainer):
         """The parameters to which weight decay applies, on any rank."""
         return self._on_any_rank(super().decayed())
 
-    def whole(self, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """The whole tensors of every rank's parts, on every rank, bit for bit. All ranks call it together. A part of
-        which each replica keeps some rows, as of the moments of a shared optimizer, is given by these.
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Those of its own parameters by what it built of them; of other stages, those of the configuration."""
+        built, own = super().shapes(), parts_of(self._shapes, self.config, self.layout, self.rank)
+        return {**self._shapes, **{name: part.shape_of_whole(built[name]) for name, part in own}}
+
+    def whole(self, parts: Mapping[str, Array]) -> Gathered:
+        """The whole tensors of every rank's parts, on every rank, bit for bit: see `Gathered`. A part of which each
+        replica keeps some rows, as of the moments of a shared optimizer, is given by these.
 
         Bit patterns are summed in halves and in pieces of one size: nothing is rounded, and one sum is compiled. A
         tensor with different copies on two ranks becomes NaN throughout, and the log names it.
         """
-        own = dict(parts_of(self._shapes, self.config, self.layout, self.rank))
         sizes = {name: math.prod(shape) for name, shape in self._shapes.items()}
-        starts = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
-        total = sum(sizes.values())
-        piece = min(total, PIECE)
-        bits = np.zeros(-(-total // piece) * piece, np.uint32)
-        places = {name: bits[starts[name] :][: sizes[name]].reshape(self._shapes[name]) for name in sizes}
-        for name, part in own.items():
-            held = self._rows_of(part.of_whole(places[name]), parts[name])
-            alone = len(parts[name]) < len(part.of_whole(places[name]))
+        piece = min(sum(sizes.values()), PIECE)
+        return Gathered(groups_within(sizes, piece), functools.partial(self._gather, parts, piece))
+
+    def _gather(self, parts: Mapping[str, Array], piece: int, names: Sequence[str]) -> dict[str, Array]:
+        """Whole tensors of some names, by sums over ranks of so many numbers each."""
+        own = {name: (part, parts[name]) for name, part in parts_of(names, self.config, self.layout, self.rank)}
+        sizes = [math.prod(self._shapes[name]) for name in names]
+        bits = np.zeros(-(-sum(sizes) // piece) * piece, np.uint32)
+        begins = itertools.accumulate(sizes, initial=0)
+        places = {
+            name: bits[begin : begin + size].reshape(self._shapes[name])
+            for name, begin, size in zip(names, begins, sizes, strict=False)
+        }
+        for name, (part, kept) in own.items():
+            held = self._rows_of(part.of_whole(places[name]), kept)
+            alone = len(kept) < len(part.of_whole(places[name]))
             if (alone or self.ranks.where.replica == 0) and self._counts(name):  # one of its holders contributes it
-                held[...] = np.ascontiguousarray(parts[name], np.float32).view(np.uint32)
+                held[...] = np.ascontiguousarray(kept, np.float32).view(np.uint32)
         for begin in range(0, len(bits), piece):
             bits[begin : begin + piece] = self._sum_of_bits(bits[begin : begin + piece])
         found = {name: place.view(np.float32) for name, place in places.items()}
-        taken = {name: self._rows_of(part.take(found[name]), parts[name]) for name, part in own.items()}
-        differing = {name for name in own if taken[name].tobytes() != parts[name].tobytes()}
+        differing = {
+            name
+            for name, (part, kept) in own.items()
+            if self._rows_of(part.take(found[name]), kept).tobytes() != kept.tobytes()
+        }
         for name in sorted(differing):
             print(f"rank {self.rank}: {name}: differs from its copy on another rank", flush=True)
         for name in self._on_any_rank(differing):

@@ -295,9 +295,13 @@ class Qwen3Trainer:
         copied: Array = self._optimizer.exp_avg[self.names().index(name)].asnumpy().copy()
         return copied
 
-    def whole(self, parts: Mapping[str, Array]) -> dict[str, Array]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every whole parameter."""
+        return {parameter.name: tuple(parameter.shape) for parameter in self._parameters}
+
+    def whole(self, parts: Mapping[str, Array]) -> Mapping[str, Array]:
         """Whole tensors from this process's parts; a single process holds them whole."""
-        return dict(parts)
+        return parts
 
     def checkpoint_part(self) -> tuple[ParallelConfig, int]:
         """The layout and the rank of the part that this process saves."""

@@ -69,6 +69,10 @@ class Part:
         """This part of a tensor."""
         return np.ascontiguousarray(self.of_whole(whole))
 
+    def shape_of_whole(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of a tensor that has a part of this shape."""
+        return tuple(length * (self.of if axis == self.axis else 1) for axis, length in enumerate(shape))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:

@@ -20,6 +20,9 @@ TENSORS_OF_LOGITS_ASKED, FLOAT64 = 3, 8
 FRAMEWORK = GIB
 FLOAT32 = 4
 BYTES_OF_AN_ELEMENT = 20
+SAVED_BYTES_OF_A_PARAMETER = 3 * FLOAT32  # of a checkpoint: the parameter and its moments
+KEPT_BYTES_OF_A_PARAMETER = 2 * FLOAT32
+GATHERED = 2  # copies of the largest tensor while it is gathered
 LEAST_DISK_GIB = 1
 # What the runs of a case leave of each parameter. Source: docs/design/inputs.md counts the tensors of a bundle.
 DISK_BYTES_OF_A_PARAMETER = 44
@@ -37,12 +40,14 @@ def memory_of_a_run(case: Case) -> float:
 def memory_of_the_host(case: Case, ranks: int) -> float:
     """GiB that so many ranks of a run take of the memory of their machine where devices hold what they train.
 
-    Every rank gathers the whole model in float32, to state its digests: the sum over all ranks, and its own parts
-    before and after. One process alone holds a copy and what it was read from.
+    A rank copies its parameters and moments when it saves a checkpoint. To state digests of whole tensors, it gathers
+    one at a time. Where the case keeps tensors, every rank holds gradients and updated parameters of the whole model.
     """
-    own = 4 * parameter_count(case) / case.parallel.world_size
-    whole = FLOAT32 * parameter_count(case) + 2 * own if ranks > 1 else 2 * FLOAT32 * parameter_count(case)
-    return ranks * (whole + FRAMEWORK) / GIB
+    shared = case.parallel.world_size if ranks > 1 else 1
+    kept = 0 if case.evidence == "sketches" else KEPT_BYTES_OF_A_PARAMETER * parameter_count(case)
+    saved = SAVED_BYTES_OF_A_PARAMETER * parameter_count(case) / shared
+    one = GATHERED * FLOAT32 * max(math.prod(shape) for _, shape in parameter_shapes(case.model))
+    return ranks * (FRAMEWORK + saved + one + kept) / GIB
 
 
 def disk_of_a_case(case: Case) -> float:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mindspore import Parameter, Tensor, nn, ops
 
 from harness.runners.mindspore_subject import MindSporeSubject
-from harness.runners.protocol import Numbers
+from harness.runners.protocol import Numbers, Tensors
 from qwen3_model.modeling_qwen3 import Precision, Qwen3DecoderLayer, Qwen3ForCausalLM
 from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.optimizer import AdamW
@@ -120,7 +120,7 @@ class OtherBatches(MindSporeSubject, ABC):
     def train_step(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Numbers:
         return super().train_step(*self.batch(self._trainer.step + 1, tokens, loss_mask))
 
-    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, Array]:
+    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Tensors:
         return super().gradients(*self.batch(self._trainer.step + 1, tokens, loss_mask))
 
     @abstractmethod

@@ -68,7 +68,7 @@ class MindSporeSubject:
             loss=result.loss, grad_norm=result.grad_norm, learning_rate=result.learning_rate, tokens=result.tokens
         )
 
-    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    def gradients(self, tokens: npt.NDArray[np.int32], loss_mask: npt.NDArray[np.uint8]) -> Tensors:
         """Not clipped; nothing is updated."""
         return self._trainer.whole(self._trainer.gradients(tokens, loss_mask))
 
@@ -91,7 +91,7 @@ class MindSporeSubject:
         trainer = self._trainer
         return alignment(
             model=trainer.model.config.to_hf(),
-            shapes={name: tensor.shape for name, tensor in self.parameters().items()},
+            shapes=trainer.shapes(),
             optimizer=vars(trainer.optimizer_config),
             decayed=trainer.decayed(),
             clip_grad=trainer.clip_grad,
@@ -99,17 +99,15 @@ class MindSporeSubject:
         )
 
     def parameters(self) -> Tensors:
-        """Copies, by Hugging Face name; over ranks all are gathered at once."""
-        return self._copies(self._trainer.parameters, self._trainer.parameter)
+        """Copies, by Hugging Face name; over ranks they are gathered when they are looked up."""
+        return self._copies(self._trainer.parameter)
 
     def moments(self) -> Tensors:
         """Copies of the first moments, by the names of their parameters."""
-        return self._copies(self._trainer.moments, self._trainer.moment)
+        return self._copies(self._trainer.moment)
 
-    def _copies(self, all_at_once: Callable[[], Tensors], one: Callable[[str], npt.NDArray[Any]]) -> Tensors:
-        if self._setting.rank is not None:
-            return self._trainer.whole(all_at_once())
-        return Copies(self._trainer.names(), one)
+    def _copies(self, one: Callable[[str], npt.NDArray[Any]]) -> Tensors:
+        return self._trainer.whole(Copies(self._trainer.names(), one))
 
     def save(self, directory: Path) -> None:
         """The trainer's own checkpoint."""

@@ -47,6 +47,8 @@ class Run:
             assemble({rank: of_kind(kind, own) for rank, own in left.items()}, self.config, layout)
             for kind in ("gradient", "parameter")
         )
+        self.whole = [of_kind("whole", own) for own in left.values()]
+        self.torn = [own["torn"].tolist() for own in left.values()]
         self.saved = directory
         self.told = [{name: own[name] for name in ("loss", "grad_norm", "tokens", "compiled")} for own in left.values()]
         self.one = trainer(self.config)
@@ -111,6 +113,15 @@ def test_the_gradient_of_every_parameter_is_that_of_one_process(ran: Run) -> Non
 
 def test_the_parameters_stay_those_of_one_process(ran: Run) -> None:
     assert worst_relative(ran.parameters, ran.after_steps) < 1e-4
+
+
+def test_every_rank_gathers_the_same_whole_tensors_bit_for_bit(ran: Run) -> None:
+    for whole in ran.whole:
+        assert differing(whole, ran.parameters) == []
+
+
+def test_a_tensor_of_which_a_rank_has_another_copy_is_not_a_number_on_every_rank(ran: Run) -> None:
+    assert ran.torn == [[rank_worker.TORN]] * len(ran.torn)
 
 
 def test_the_checkpoint_of_all_ranks_is_taken_up_by_one_process(ran: Run, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from harness.runners.starting import variables
 
 STEPS = 3
 LENGTH = 16  # of a row; several ranks may share its positions
+SUMMED = 3000  # numbers in one sum of `whole`: several for these models
+TORN = "model.norm.weight"
 LATE_SECONDS = 33  # longer than MCCL waits for a rank, which is 30 s
 
 
@@ -22,7 +24,7 @@ def main(size: str, layout_json: str, out: str, late: str) -> None:
     import numpy as np
     from mindspore import nn
 
-    from qwen3_model import collectives
+    from qwen3_model import collectives, modeling_qwen3_parallel_train
     from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
     from qwen3_model.parallel_config import ParallelConfig
     from tests.model.qwen3_cases import random_batch, shaped_as, trainer
@@ -52,6 +54,12 @@ def main(size: str, layout_json: str, out: str, late: str) -> None:
     left |= {f"parameter.{name}": tensor for name, tensor in subject.parameters().items()}
     left |= {name: np.array([getattr(step, name) for step in steps]) for name in ("loss", "grad_norm", "tokens")}
     left["compiled"] = np.array(compiled)
+    modeling_qwen3_parallel_train.PIECE = SUMMED
+    own = subject.parameters()
+    left |= {f"whole.{name}": tensor for name, tensor in subject.whole(own).items()}
+    if rank == ranks - 1:
+        own[TORN] = np.nextafter(own[TORN], np.float32(np.inf))
+    left["torn"] = np.array([name for name, tensor in subject.whole(own).items() if np.isnan(tensor).any()])
     subject.save_checkpoint(out)
     unfinished = Path(out) / f"unfinished-{rank}.npz"
     np.savez(unfinished, **left)

@@ -7,7 +7,9 @@ its input. Source: dumps of mindstudio-probe 26.2.0 of PyTorch 2.13 and MindSpor
 
 import json
 import math
+import os
 import re
+import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +28,14 @@ from harness.runs.files import GRADIENT
 from harness.runs.places import TABLES, TapPoint, places
 
 DUMP, TENSORS = "dump.json", "dump_tensor_data"
-LARGEST_BYTES = 1 << 30
+LARGEST_BYTES, MOST = 1 << 30, 1 << 48
 MODULE = re.compile(
     r"(?:Module|Cell)\.(?P<path>.+)\.[^.]+\.(?P<way>forward|backward|parameters_grad)(?:\.(?P<call>\d+))?"
 )
 ROUNDING = (("bfloat16", 2.0**-9), ("float16", 2.0**-12))
 POSITION_FIRST = ".self_attention."  # mindformers' name, in whose tensors the position comes before the row
+# What a record holds, where it holds it.
+SHAPE, LISTS, MAPPINGS = "shape", ("input_args",), ("input_kwargs", "parameters")
 Array = npt.NDArray[Any]
 Load = Callable[[Path], Array]
 
@@ -145,9 +149,27 @@ def _calls(data: Mapping[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]
     """The records of each module by its path and direction, in the order of its calls."""
     found = dict[tuple[str, str], dict[int, dict[str, Any]]]()
     for name, record in data.items():
-        if (named := MODULE.fullmatch(name)) and isinstance(record, dict):
+        if named := MODULE.fullmatch(name):
+            _check_record(name, record)
             found.setdefault((named["path"], named["way"]), {})[int(named["call"] or 0)] = record
     return {key: [calls[number] for number in sorted(calls)] for key, calls in found.items()}
+
+
+def _check_record(name: str, record: Any) -> None:
+    """Refuses a record of a module that is none.
+
+    Raises:
+        InputError: it, or a part of it, is of another kind.
+    """
+    whole = isinstance(record, dict)
+    if not whole or not all(isinstance(record.get(key) or [], list) for key in LISTS):
+        raise InputError(f"{DUMP}: {name} is no record of a module's call.")
+    if not all(isinstance(record.get(key) or {}, dict) for key in MAPPINGS):
+        raise InputError(f"{DUMP}: {name} is no record of a module's call.")
+    for one in _tensors(list(record.values())):
+        lengths = one[SHAPE] or []
+        if not isinstance(lengths, list) or not all(type(length) is int and 0 <= length < MOST for length in lengths):
+            raise InputError(f"{DUMP}: {name} has a tensor of the shape {str(lengths)[:40]}.")
 
 
 @dataclass
@@ -208,22 +230,33 @@ class _Reader:
         """The tensor of a record, or what it states of one."""
         if isinstance(file := record.get("data_name"), str):
             path = self.directory / TENSORS / Path(file).name
-            if path.is_file():
+            if os.path.isfile(path):  # False also for a name that no file can have
                 return self._tensor(path)
         numbers = [record.get(key) for key in ("Max", "Min", "Mean", "Norm")]
         if not all(isinstance(one, int | float) for one in numbers):
             return None
-        largest, smallest, mean, norm = (float(one) for one in numbers if one is not None)
-        shape = tuple(int(one) for one in record.get("shape") or ())
+        largest, smallest, mean, norm = (_number(one) for one in numbers if one is not None)
+        shape = tuple(record[SHAPE] or ())
         rounding = next((unit for name, unit in ROUNDING if name in str(record.get("dtype")).lower()), 0.0)
         return Statistics(shape=shape, largest=largest, smallest=smallest, mean=mean, norm=norm, rounding=rounding)
 
     def _tensor(self, path: Path) -> Array:
         try:
-            found = np.load(path, allow_pickle=False) if path.suffix == ".npy" else self.load(path)
-        except (OSError, ValueError, EOFError) as error:
+            # mapped: a header may state more than the file holds
+            found = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix == ".npy" else self.load(path)
+        except (OSError, ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError) as error:
             raise InputError(f"{path} cannot be read: {error}.") from None
-        return np.asarray(found, np.float64 if found.dtype == np.float64 else np.float32)
+        if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub":
+            raise InputError(f"{path} holds no numbers.")
+        return np.array(found, np.float64 if found.dtype == np.float64 else np.float32)
+
+
+def _number(stated: float) -> float:
+    """A number of JSON, which may be an integer beyond any float."""
+    try:
+        return float(stated)
+    except OverflowError:
+        return math.nan
 
 
 def _size(point: TapPoint) -> int:
@@ -240,10 +273,14 @@ def _first(values: Any) -> dict[str, Any] | None:
 
 
 def _tensors(values: Any) -> list[dict[str, Any]]:
-    if isinstance(values, dict) and "shape" in values:
-        return [values]
-    inside = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
-    return [one for value in inside for one in _tensors(value)]
+    found, left = list[dict[str, Any]](), [values]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict) and SHAPE in value:
+            found.append(value)
+        elif isinstance(value, dict | list):
+            left += reversed(value.values() if isinstance(value, dict) else value)
+    return found
 
 
 def _whole(parts: Sequence[Array], point: TapPoint | None, position_first: bool) -> Array:
@@ -253,7 +290,10 @@ def _whole(parts: Sequence[Array], point: TapPoint | None, position_first: bool)
         return parts[0]
     parts = [_rows_first(part, point) if position_first else part for part in parts]
     rows = point.axes.index("row") if "row" in point.axes else 0
-    return parts[0] if len(parts[0]) == point.shape[rows] else np.concatenate(parts, axis=rows)
+    alike = len({(*part.shape[:rows], *part.shape[rows + 1 :]) for part in parts}) == 1
+    if not alike or any(part.ndim != len(point.shape) for part in parts) or parts[0].shape[rows] == point.shape[rows]:
+        return parts[0]
+    return np.concatenate(parts, axis=rows)
 
 
 def _rows_first(part: Array, point: TapPoint) -> Array:
@@ -266,7 +306,7 @@ def _rows_first(part: Array, point: TapPoint) -> Array:
 def _together(parts: Sequence[Statistics], point: TapPoint | None) -> Statistics:
     """The statistics of all calls together, or of a call that was made again, those of the first."""
     sizes = [math.prod(part.shape) for part in parts]
-    if len(parts) == 1 or point is None or sizes[0] == _size(point):
+    if len(parts) == 1 or point is None or sizes[0] == _size(point) or not sum(sizes):
         return parts[0]
     return Statistics(
         shape=(sum(sizes),),

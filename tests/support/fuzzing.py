@@ -4,10 +4,12 @@
 turns an error of this project into exit code 2, and anything else into 4, so what passes here has a documented code.
 """
 
+import copy
 import functools
 import gzip
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -20,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import yaml
@@ -39,6 +42,9 @@ from harness.certify.versions import constraints
 from harness.corpus.conversations import read_conversations
 from harness.corpus.indexed import open_indexed
 from harness.corpus.wikitext import read_articles, read_lines
+from harness.diagnosis.dump_export import export, save_array
+from harness.diagnosis.dumps import DUMP, read_dump
+from harness.diagnosis.dumps import TENSORS as DUMPED_TENSORS
 from harness.evidence.bundle import read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS, PAGE
 from harness.evidence.floor import read_study
@@ -60,6 +66,7 @@ from harness.power.record import read_power
 from harness.report.token_text import read_token_text
 from harness.runs.evaluation import EVALUATION, read_evaluation
 from harness.runs.inputs import read_tensors, read_weights
+from harness.runs.places import places
 from harness.runs.trace import read_trace
 from harness.standards import STANDARDS_DIR, load_standard
 from qwen3_model.weights import WeightsError, check_safetensors, load_safetensors
@@ -81,6 +88,11 @@ PIECES = (
     "\u2028\u202e".encode(), b"10000000000000", b"\xef\xbb\xbf", b"=", b"~", b"0x", b"1:2", b"a" * 10_000,
 )  # fmt: skip
 
+VALUES: Sequence[Any] = (
+    None, True, -1, 0, 1.5, 1e308, math.nan, 10**400, 2**63, "", "..", "a" * 300, [], {}, [None], [[]], [-1, "a"],
+    {"a": 1}, {"": []}, [[[[[[[[[[]]]]]]]]]],
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loader:
@@ -92,7 +104,10 @@ class Loader:
 
 
 def damaged(content: bytes, random: np.random.RandomState) -> bytes:
-    """A file after one to three of: other bytes, a cut, a repetition, a hostile piece at any place or for a word."""
+    """A file after one to three of: other bytes, a cut, a repetition, a hostile piece at any place or for a word. Of
+    JSON, a third have values of another kind instead, and stay JSON."""
+    if random.randint(3) == 0 and (changed := _with_other_values(content, random)) is not None:
+        return changed
     data = bytearray(content)
     for _ in range(random.randint(1, 4)):
         at, to = sorted(random.randint(0, len(data) + 1, 2).tolist())
@@ -115,11 +130,38 @@ def damaged(content: bytes, random: np.random.RandomState) -> bytes:
     return bytes(data)
 
 
+def _with_other_values(content: bytes, random: np.random.RandomState) -> bytes | None:
+    """JSON, or a line of it, with one or two values changed; None if it is none."""
+    lines = content.split(b"\n")
+    at = random.randint(len(lines)) if len(lines) > 2 else None
+    try:
+        value = json.loads(content if at is None else lines[at])
+    except ValueError:
+        return None
+    for _ in range(random.randint(1, 3)):
+        holders = [one for one in _inside(value) if one]
+        if not holders:
+            return None
+        holder = holders[random.randint(len(holders))]
+        keys = list(holder) if isinstance(holder, dict) else range(len(holder))
+        holder[keys[random.randint(len(keys))]] = copy.deepcopy(VALUES[random.randint(len(VALUES))])
+    written = json.dumps(value).encode()
+    return written if at is None else b"\n".join([*lines[:at], written, *lines[at + 1 :]])
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """Every list and mapping of a value of JSON."""
+    if isinstance(value, dict | list):
+        yield value
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _inside(one)
+
+
 def loaders(root: Path) -> list[Loader]:
     """Every loader with a good file of its own under a directory."""
     return [
         *_written(root), *_of_runs(root), *_of_bundle(root / "bundle"), *_archives(root), *_collected(root),
-        *_of_studies(root), *_of_nights(root), *_of_machines(root / "machine"),
+        *_of_studies(root), *_of_nights(root), *_of_machines(root / "machine"), *_of_dumps(root),
     ]  # fmt: skip
 
 
@@ -313,6 +355,29 @@ def _of_machines(root: Path) -> Iterator[Loader]:
 
     for path in sorted(root.glob("output-*")):
         yield Loader(name=f"npu-smi {path.name}", file=path, load=seen)
+
+
+def _of_dumps(root: Path) -> Iterator[Loader]:
+    """What msprobe dumped of a step: of some modules the tensors, of others what it states of them."""
+    case = small_case()
+    data, random = case.data, np.random.RandomState(1)
+    every = [one for one in places(case.model, data.global_batch_size, data.seq_length) if one.shape]
+    tensors = {f"forward.{one.name}": random.standard_normal(one.shape).astype(np.float32) for one in every}
+    directory = export(tensors, root / "dump", "mindspore", save_array)
+    files = sorted((directory / DUMPED_TENSORS).iterdir())
+    for path in files[1::2]:
+        path.unlink()
+
+    def read() -> object:
+        return read_dump(directory, case, unread)
+
+    yield Loader(name="dump", file=directory / DUMP, load=read)
+    yield Loader(name="dumped tensor", file=files[0], load=read)
+
+
+def unread(path: Path) -> NoReturn:
+    """In the place of what reads a tensor of PyTorch."""
+    raise ValueError(f"{path} is of PyTorch")
 
 
 def _import(path: Path) -> Callable[[], object]:

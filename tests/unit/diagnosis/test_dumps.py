@@ -2,6 +2,7 @@
 further than what it states. Records and names are those of real dumps of mindstudio-probe 26.2.0.
 """
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -279,12 +280,50 @@ def test_micro_batches_are_rows_and_a_call_made_again_is_none(tmp_path: Path) ->
     assert np.array_equal(read_dump(place, CASE_OF_ALL, unread).tensors[name], both[:1])
 
 
+def of_every_record(edit: Edit) -> Edit:
+    """The same edit of what a dump has of every call with an output."""
+
+    def edited(content: dict[str, Any]) -> None:
+        for call in content["data"].values():
+            if call.get("output"):
+                edit(call)
+
+    return edited
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda record: record["output"][0].update(Max=10**400, data_name="no file"),
+        lambda record: record["output"][0].update(Max=None, data_name="a" * 300),
+        lambda record: record["output"][0].update(shape=[0], Max=0, Min=0, Mean=0, Norm=0, data_name=None),
+        lambda record: record.update(output=functools.reduce(lambda inner, _: [inner], range(600), record["output"])),
+    ],
+)
+def test_a_strange_record_is_read_as_far_as_it_goes(tmp_path: Path, edit: Edit) -> None:
+    assert read_dump(written(tmp_path, edit=of_every_record(edit)), CASE_OF_ALL, unread)
+
+
+def test_a_file_that_states_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    directory = written(tmp_path)
+    for path in (directory / "dump_tensor_data").iterdir():
+        np.save(path, np.zeros(3, np.float32))
+        path.write_bytes(path.read_bytes().replace(b"(3,), }        ", b"(99999999999,)}"))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_dump(directory, CASE_OF_ALL, unread)
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
         (lambda content: content.update(level="L1"), "has no modules: dump L0 or mix"),
         (lambda content: content.update(data={"Cell.conv1.Conv2d.forward.0": {}}), "names no module of Qwen3"),
         (lambda content: content.pop("data"), "is no dump of msprobe"),
+        (of_every_record(lambda record: record.update(input_args=7)), "is no record of a module's call"),
+        (of_every_record(lambda record: record.update(input_kwargs=[7])), "is no record of a module's call"),
+        (of_every_record(lambda record: record["output"][0].update(shape="8")), "has a tensor of the shape 8"),
+        (of_every_record(lambda record: record["output"][0].update(shape=[-1, 8])), "has a tensor of the shape"),
+        (of_every_record(lambda record: record["output"][0].update(shape=[1.5])), "has a tensor of the shape"),
     ],
 )
 def test_what_is_no_dump_of_modules_is_refused(tmp_path: Path, edit: Edit, said: str) -> None:

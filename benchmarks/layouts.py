@@ -5,6 +5,7 @@ of the differences, whether a repeat has the same bits, and the time per step ov
 bundle is read and not made again.
 """
 
+import argparse
 import dataclasses
 import json
 import statistics
@@ -96,4 +97,6 @@ def per_step(bundle: Bundle, run: str) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="where the bundles are, or will be")
+    main(parser.parse_args().directory)

@@ -5,8 +5,8 @@ batches. Before an update, a gradient is summed over replicas; over model-parall
 heads' part; and over the two stages that hold a tied embedding. The clipping norm counts every parameter once over all
 ranks.
 
-In a pipeline all micro batches run forward before the first one runs backward. A stage recomputes its forward pass from
-its kept input when the gradient arrives. So each stage is a compiled cell, and ranks communicate between these cells.
+A pipeline runs by `one_forward_one_backward`. A stage recomputes its forward pass from its kept input when the gradient
+arrives. So each stage is a compiled cell, and ranks communicate between these cells.
 """
 
 import functools
@@ -29,6 +29,7 @@ from qwen3_model.modeling_qwen3_train import Array, Qwen3Trainer
 from qwen3_model.optimizer import AdamW, AdamWConfig
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.parallel_optimizer import SharedAdamW, SharedClip
+from qwen3_model.pipeline_schedule import Action, one_forward_one_backward
 from qwen3_model.precision_policy import PrecisionPolicy
 from qwen3_model.schedule import ScheduleConfig
 from qwen3_model.sharding import EMBEDDING, parts_of, take_parts
@@ -169,6 +170,79 @@ class ReducedUpdate(UpdateStep):
         return norm
 
 
+class Transfers:
+    """The cells by which a rank sends to the stages next to its own and receives from them, None where there is no such
+    stage. On a CPU one cell does both."""
+
+    to_previous: Any
+    from_previous: Any
+    to_next: Any
+    from_next: Any
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.to_previous, self.from_previous = _transfers(ranks.previous)
+        self.to_next, self.from_next = _transfers(ranks.next)
+
+    def all(self) -> list[nn.Cell]:
+        """Each cell once."""
+        every = (self.from_previous, self.to_previous, self.to_next, self.from_next)
+        return [cell for cell in dict.fromkeys(every) if cell is not None]
+
+
+class StagePasses:
+    """The micro batches of a step on their way through a stage. Of each it keeps the input, from which the forward pass
+    is computed again, until its gradient arrives.
+
+    `batches` are inputs, targets, mask and count of each; `nothing` are zeros of the shape that stages send. `loss` is
+    that of all micro batches which the last stage has seen.
+    """
+
+    def __init__(
+        self,
+        model: StageModel,
+        stage: StageBackward | LastStage,
+        add_: Add,
+        transfers: Transfers,
+        batches: Sequence[tuple[Tensor, ...]],
+        nothing: Tensor,
+    ) -> None:
+        self._model, self._stage, self._add, self._transfers = model, stage, add_, transfers
+        self._batches, self._nothing = batches, nothing
+        self._inputs: dict[int, Tensor] = {}
+        self._outputs: dict[int, Tensor] = {}
+        self._gradients: dict[int, Tensor] = {}
+        self.loss = np.float32(0)
+
+    def take(self, action: Action, number: int) -> None:
+        """Carries out an action of the schedule."""
+        getattr(self, f"_{action}")(number)
+
+    def _forward(self, number: int) -> None:
+        inputs, *others = self._batches[number]
+        receive = self._transfers.from_previous
+        x = inputs if receive is None else receive(self._nothing)
+        if self._transfers.to_next is not None:
+            self._inputs[number], self._outputs[number] = x, self._model(x)
+            return
+        loss, self._gradients[number], of_parameters = self._stage(x, *others)
+        self._add(ms.mutable(of_parameters))
+        self.loss += loss.asnumpy()
+
+    def _send(self, number: int) -> None:
+        self._transfers.to_next(self._outputs.pop(number))
+
+    def _receive(self, number: int) -> None:
+        self._gradients[number] = self._transfers.from_next(self._nothing)
+
+    def _backward(self, number: int) -> None:
+        of_input = self._gradients.pop(number)
+        if self._transfers.to_next is not None:
+            of_input, of_parameters = self._stage(self._inputs.pop(number), of_input)
+            self._add(ms.mutable(of_parameters))
+        if self._transfers.to_previous is not None:
+            self._transfers.to_previous(of_input)
+
+
 class ParallelTrainer(Qwen3Trainer):
     """One rank of a model in training. Every rank gets the same global batches and the same whole weights."""
 
@@ -243,8 +317,7 @@ class ParallelTrainer(Qwen3Trainer):
         self._sums = self._accumulate_step.sums
         self._update_step = ReducedUpdate(self._update_step, self._reduction)
         self._add = Add(self._sums)
-        self._to_previous, self._from_previous = _transfers(self.ranks.previous)
-        self._to_next, self._from_next = _transfers(self.ranks.next)
+        self._transfers = Transfers(self.ranks)
 
     def run(self, cell: nn.Cell, *arguments: Tensor) -> Any:
         """The result of a cell with sums over ranks; all ranks compile it before the first one runs it."""
@@ -359,12 +432,10 @@ class ParallelTrainer(Qwen3Trainer):
             return
         inputs, *others = batch
         nothing = self._nothing(*inputs.shape)
-        x = nothing if self._from_previous else inputs
-        every = (self._from_previous, self._to_previous, self._to_next, self._from_next)
-        for transfer in dict.fromkeys(every):  # on a CPU one cell does both
-            if transfer is not None:
-                self._compile(transfer, nothing)
-        if self._to_next is None:
+        x = inputs if self._transfers.from_previous is None else nothing
+        for transfer in self._transfers.all():
+            self._compile(transfer, nothing)
+        if self._transfers.to_next is None:
             self._compile(self._stage, x, *others)
         else:
             self._compile(self.model, x)
@@ -376,30 +447,18 @@ class ParallelTrainer(Qwen3Trainer):
         return Tensor(np.zeros((rows, own_length, self.config.hidden_size), np.float32))
 
     def _through_the_stages(self, tokens: Array, loss_mask: Array) -> float:
-        """Runs all micro batches forward, then all backward; adds gradients to the sums; the global batch's loss."""
-        batches, kept, loss = list(self.micro_batches(tokens, loss_mask)), [], np.float32(0)
+        """Runs the micro batches through this stage; adds gradients to the sums; the global batch's loss."""
+        batches = list(self.micro_batches(tokens, loss_mask))
         nothing = self._nothing(*batches[0][0].shape)
         if self._stage not in self._begun:
             self.compile_micro_batch(*batches[0])
             self._begin(self._stage)
-        for inputs, *others in batches:
-            x = inputs if self._from_previous is None else self._from_previous(nothing)
-            if self._to_next is None:
-                part, of_input, of_parameters = self._stage(x, *others)
-                self._add(ms.mutable(of_parameters))
-                loss += part.asnumpy()
-                kept.append(of_input)
-            else:
-                self._to_next(self.model(x))
-                kept.append(x)
-        for x in kept:
-            of_input = x
-            if self._from_next is not None:
-                of_input, of_parameters = self._stage(x, self._from_next(nothing))
-                self._add(ms.mutable(of_parameters))
-            if self._to_previous is not None:
-                self._to_previous(of_input)
+        passes = StagePasses(self.model, self._stage, self._add, self._transfers, batches, nothing)
+        for action, number in one_forward_one_backward(
+            self.ranks.where.stage, self.layout.pipeline_stage, len(batches)
+        ):
+            passes.take(action, number)
         # Every model-parallel rank of the last stage has its replica's part of the loss; the first one contributes it.
         contributes = self.ranks.last and self.ranks.where.shard == 0
-        own = Tensor([loss if contributes else 0.0], ms.float32)
+        own = Tensor([passes.loss if contributes else 0.0], ms.float32)
         return float(self.run(self._sum_of_all, own).asnumpy()[0])

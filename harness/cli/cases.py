@@ -62,7 +62,7 @@ def _source(name_or_path: str, case: Case) -> dict[str, Any]:
         if (installed := f"mindformers {importlib.metadata.version('mindformers')}") != DEFAULTS_OF:
             notes.append(f"{installed} is installed here: its defaults may differ from those of {DEFAULTS_OF}")
     defaults = {"of": DEFAULTS_OF, "fields": dict(read.defaults)}
-    own = {"initialization.norm_std": case.initialization.norm_std}
+    own = {"initialization.norm_std": case.initialization.norm_std, **read.for_size}
     return {"defaults": defaults, "own": own, "parallel_speed_up": read.speed_up, "notes": notes}
 
 
@@ -73,8 +73,13 @@ def _comments(source: Mapping[str, Any]) -> str:
     lines = [f"Not given, so the default of {source['defaults']['of']}:"]
     lines += [f"  {path}: {json.dumps(value)}" for path, value in source["defaults"]["fields"].items()]
     lines += [
-        "Of this program: norm weights begin around 1, so that no two of them are equal. mindformers' begin with 1:"
+        "Of this program. Norm weights begin around 1, so that no two of them are equal; mindformers' begin with 1:"
     ]
+    if len(source["own"]) > 1:
+        lines[-1:] = [
+            lines[-1][:-1] + ".",
+            "A model of this size leaves sketches of its tensors; the oracle takes no steps:",
+        ]
     lines += [f"  {path}: {json.dumps(value)}" for path, value in source["own"].items()]
     if source["parallel_speed_up"] is not None:
         lines += ["Transfers are configured by:", f"  {SPEED_UP}: {json.dumps(source['parallel_speed_up'])}"]

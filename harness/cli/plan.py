@@ -150,6 +150,13 @@ def _print_plan(own: Candidate, ascend: bool, limit: int | None) -> None:
         "MindSpore allocates. No device was measured; kernels need additional memory."
     )
     out_console.print(exact, soft_wrap=True)
+    if case.parallel.pipeline_stage > 1:
+        kept = max(stage.total for stage in memory(case, ascend, stages_kept=True))
+        out_console.print(
+            "A stage keeps the inputs of its micro batches in flight (1F1B) and runs forward again for each backward "
+            f"pass. If it keeps all activations instead, as mindformers does, the largest needs {kept / GIB:.1f} GiB.",
+            soft_wrap=True,
+        )
     if ascend:
         whole = memory_of_the_host(case, ranks)
         host = (

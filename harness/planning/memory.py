@@ -1,8 +1,9 @@
 """The memory of a rank in training: its state, and the activations that a step keeps for the backward pass.
 
 Parameters, gradients and optimizer state are exact: they follow from shapes. Activations are the tensors that the
-derivatives of `qwen3_model` need for one micro batch, times the micro batches in flight on a stage (1F1B). On Ascend
-also the buffers of HCCL, for each group of ranks. Not counted: workspace of kernels, and fragmentation.
+derivatives of `qwen3_model` need for one micro batch. In a pipeline (1F1B) a stage keeps the input of each micro batch
+in flight, and computes its forward pass again; other trainers keep the activations of each. On Ascend also the buffers
+of HCCL, for each group of ranks. Not counted: workspace of kernels, and fragmentation.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ STATISTICS = 2 * 8  # float32 numbers that the fused attention keeps for each qu
 # Each group of ranks holds a buffer of HCCL_BUFFSIZE for what it sends and one for what it receives. MindSpore makes a
 # group of all ranks by itself. Source: CANN 8.5, environment variable HCCL_BUFFSIZE.
 BUFFERS_OF_A_GROUP, GROUPS_OF_MINDSPORE = 2, 1
+SENT = 2  # of a stage: an output, and the gradient of one
 MIB, GIB = 2**20, 2**30
 
 
@@ -117,7 +119,7 @@ def layer_activations(case: Case, ascend: bool) -> LayerActivations:
 def micro_rows(case: Case) -> int:
     """Rows of one micro batch."""
     layout = case.parallel
-    parts = layout.micro_batch_num if layout.pipeline_stage > 1 else case.training.gradient_accumulation_steps
+    parts = layout.micro_batch_num * case.training.gradient_accumulation_steps
     return case.data.global_batch_size // (layout.data_parallel * parts)
 
 
@@ -131,8 +133,12 @@ def hccl_buffers(case: Case, stage: int) -> int:
     return groups * BUFFERS_OF_A_GROUP * HCCL_BUFFER_MIB * MIB
 
 
-def memory(case: Case, ascend: bool) -> Iterator[StageMemory]:
-    """The memory of each stage, on Ascend with its fused operators where the case has them, or on a CPU."""
+def memory(case: Case, ascend: bool, *, stages_kept: bool = False) -> Iterator[StageMemory]:
+    """The memory of each stage, on Ascend with its fused operators where the case has them, or on a CPU.
+
+    `stages_kept`: that of a trainer whose stages keep the activations of each micro batch in flight, as mindformers',
+    and do not compute their forward pass again.
+    """
     config, layout, training = case.model, case.parallel, case.training
     parameter, compute = BYTES[case.precision.params_dtype], BYTES[case.precision.compute_dtype]
     tokens = micro_rows(case) * case.data.seq_length
@@ -142,12 +148,15 @@ def memory(case: Case, ascend: bool) -> Iterator[StageMemory]:
     accumulates = layout.pipeline_stage > 1 or training.gradient_accumulation_steps > 1
     for stage, layers in enumerate(layout.layers(config.num_hidden_layers)):
         parameters = stage_parameters(case, stage)
-        begun = min(layout.micro_batch_num, layout.pipeline_stage - stage)
-        kept = len(layers) * begun * one_layer.written_out
+        begun = min(layout.micro_batch_num * training.gradient_accumulation_steps, layout.pipeline_stage - stage)
+        whole = begun if stages_kept else 1  # micro batches whose activations are kept
+        kept = len(layers) * whole * one_layer.written_out
         if training.recompute:
-            kept += len(layers) * begun * stream + one_layer.other
+            kept += len(layers) * whole * stream + one_layer.other
         else:
-            kept += len(layers) * begun * one_layer.other
+            kept += len(layers) * whole * one_layer.other
+        if layout.pipeline_stage > 1 and not stages_kept:
+            kept += (begun + SENT) * stream
         copied = min(1, len(layers)) if training.recompute else len(layers)
         last = stage == layout.pipeline_stage - 1
         yield StageMemory(

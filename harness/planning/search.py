@@ -12,7 +12,7 @@ from harness.planning.traffic import traffic
 from qwen3_model.parallel_config import ParallelConfig
 
 ERROR = 0.08  # of the estimate, the largest that was measured: docs/parallel.md
-RECOMPUTED = 4 / 3  # the work of a step: its forward pass is a third, and runs twice
+FORWARD = 1 / 3  # of the work of a step
 
 
 class Fit(StrEnum):
@@ -51,7 +51,8 @@ def candidate(case: Case, ascend: bool) -> Candidate:
         case=case,
         bytes=max(stage.total for stage in memory(case, ascend)),
         traffic=max(stage.total for stage in traffic(case)),
-        time=(1 + bubble) * uneven * (RECOMPUTED if case.training.recompute else 1.0),
+        # a stage of a pipeline runs forward once more for its backward pass, and so does a layer with recompute
+        time=(1 + bubble) * uneven * (1 + FORWARD * ((stages > 1) + case.training.recompute)),
     )
 
 

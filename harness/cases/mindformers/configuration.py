@@ -15,6 +15,7 @@ from harness.base.written import KeyPath, Written, refusal
 from harness.cases.mindformers.fields import MODE, Field, known_fields
 from harness.cases.mindformers.given import Given
 from harness.cases.mindformers.kind import check_kind
+from harness.cases.mindformers.large import for_its_size, with_fields
 from harness.cases.mindformers.sections import Sections
 from harness.cases.mindformers.transfers import read_speed_up
 
@@ -29,6 +30,7 @@ class Configuration:
         case: The content of the case.
         fields: The given fields and their values.
         defaults: Where a field that shapes the case is not given: its dotted name and mindformers' default.
+        for_size: Fields of the case, by dotted names, that a large model has otherwise than a small one.
         notes: Sentences about fields that are given and have no effect.
         max_device_memory: Such as `58GB`.
         speed_up: The content of the file that `parallel_speed_up_json_path` names; None if there is no such file. It
@@ -38,6 +40,7 @@ class Configuration:
     case: Written
     fields: tuple[tuple[Field, Any], ...]
     defaults: Mapping[str, Any]
+    for_size: Mapping[str, Any]
     notes: tuple[str, ...]
     max_device_memory: str | None
     speed_up: Mapping[str, Any] | None
@@ -59,12 +62,14 @@ def read_configuration(written: Written) -> Configuration:
         # of another mode the mode alone says what is wrong
         of_mode = [problem for problem in read.problems.values() if problem.keys == (MODE,) and MODE in read.given]
         raise refusal(written, "cannot be read as a case", of_mode or list(read.problems.values()))
-    known = known_fields()
+    known, for_size = known_fields(), for_its_size(case)
+    case = with_fields(case, for_size)
     fields = tuple((known[path], value) for path, value in read.given.items())
     return Configuration(
         case=Written(value=case, origin=written.origin, line_of=functools.partial(_line_of, written, fields)),
         fields=fields,
         defaults=dict(read.defaults),
+        for_size=for_size,
         notes=tuple(read.notes),
         max_device_memory=memory,
         speed_up=speed_up,

@@ -21,6 +21,7 @@ from harness.certify import environment
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.sizes import PUBLISHED
 from tests.support.command_line import caller
+from tests.support.configurations import file_of, small
 from tests.support.examples import ROOT
 
 GUIDE = ROOT / "qwen3_model" / "configs" / "pretrain_qwen3_32b_4k.yaml"
@@ -50,7 +51,18 @@ def test_the_guides_configuration_is_a_case() -> None:
     assert (case.precision.compute_dtype, case.precision.residual_dtype) == ("bfloat16", "float32")
     assert case.training.recompute and case.training.graph_mode and case.training.clip_grad == 1.0
     assert (case.lr_schedule.type, case.optimizer.weight_decay) == ("constant", 0.0)
-    assert case.standards == ("official", "strict-bf16")
+    assert case.standards == ("official", "strict-probe-bf16")
+
+
+@pytest.mark.parametrize(("layers", "large"), [(2, False), (64, True)])
+def test_a_large_model_leaves_sketches_and_its_oracle_takes_no_steps(tmp_path: Path, layers: int, large: bool) -> None:
+    """Evidence of tensors takes 44 bytes a parameter, 1.4 TB for 32B, and its oracle would compute for months."""
+    changes = {"num_hidden_layers": layers, "hidden_size": 512, "intermediate_size": 1536}
+    content = small({f"model.model_config.{name}": value for name, value in changes.items()})
+    case = load_case(str(file_of(content, tmp_path)))
+    assert (case.evidence == "sketches", case.training.oracle == "probe") == (large, large)
+    assert (case.training.step_timeout_s >= 3600) == large
+    assert all(("probe" in name) == large for name in case.standards[1:])
 
 
 def test_every_field_of_it_has_a_fate_and_every_case_field_exists() -> None:

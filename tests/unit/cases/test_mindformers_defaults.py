@@ -162,7 +162,10 @@ def test_show_lists_the_defaults_and_the_file_of_transfers(
     shown = json.loads(certify("cases", "--show", GUIDE, "--json").said)
     assert shown["parallel_speed_up"] == {"dataset_broadcast_opt_level": 3} and shown["notes"] == []
     assert "optimizer.betas" not in shown["defaults"]["fields"]
-    assert shown["own"] == {"initialization.norm_std": shown["initialization"]["norm_std"]} and "norm_std: 0.05" in said
+    assert shown["own"]["initialization.norm_std"] == shown["initialization"]["norm_std"] and "norm_std: 0.05" in said
+    assert "evidence" not in said.partition("# Of this program")[2]
+    assert shown["own"]["evidence"] == shown["evidence"] == "sketches"
+    assert "A model of this size leaves sketches" in certify("cases", "--show", GUIDE).said
     assert "Not given" not in certify("cases", "--show", "qwen3-tiny-fp32").said
 
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -147,6 +149,7 @@ def test_a_step_that_does_not_fit_into_memory_is_refused_with_one_that_does(
 ) -> None:
     there = {**environment.machine(), "memory_gib": 24.0}
     monkeypatch.setattr(environment, "machine", lambda: there)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=2**40, free=2**40))
     # a case whose runs fit, and whose step does not
     case = load_case("qwen3-0.6b-fp32")
     path = tmp_path / "case.yaml"

@@ -1,6 +1,7 @@
 """The cost of a layout: every parameter is on a rank, more splitting needs less memory, a search finds what fits."""
 
 import dataclasses
+import itertools
 import json
 import math
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from harness.base.errors import InputError
 from harness.cases.case import Case, load_case
 from harness.planning.memory import (
+    BYTES,
     GIB,
     MIB,
     hccl_buffers,
@@ -89,13 +91,29 @@ def test_more_splitting_needs_less_memory() -> None:
     assert largest(wide, ascend=True) < largest(wide, ascend=False)
 
 
-def test_an_earlier_stage_keeps_more_micro_batches() -> None:
-    """1F1B: stage s has as many micro batches in flight as there are stages from s on."""
+def test_an_earlier_stage_keeps_the_inputs_of_more_micro_batches() -> None:
+    """1F1B: stage s has as many micro batches in flight as there are stages from s on, however many a step has."""
     even = laid_out(rows=8, offset=(), micro_batch_num=8, recompute=False)
     kept = [stage.activations for stage in memory(even, ascend=True)]
-    assert [round(amount / kept[-1]) for amount in kept] == [4, 3, 2, 1]
+    stream = even.data.seq_length * even.model.hidden_size * BYTES[even.precision.residual_dtype]
+    assert [before - after for before, after in itertools.pairwise(kept)] == [stream] * 3
     few = laid_out(rows=4, offset=(), micro_batch_num=4, recompute=False)
-    assert [stage.activations for stage in memory(few, ascend=True)] == [4 * k // 4 for k in kept]
+    assert [stage.activations for stage in memory(few, ascend=True)] == kept
+
+
+def test_a_trainer_that_keeps_activations_keeps_those_of_every_micro_batch_in_flight() -> None:
+    even = laid_out(rows=8, offset=(), micro_batch_num=8, recompute=False)
+    kept = [stage.activations for stage in memory(even, ascend=True, stages_kept=True)]
+    assert [round(amount / kept[-1]) for amount in kept] == [4, 3, 2, 1]
+
+
+def test_a_stage_of_a_pipeline_runs_forward_once_more() -> None:
+    one = laid_out(rows=8, recompute=False, pipeline_stage=1, micro_batch_num=1, offset=())
+    two = laid_out(rows=8, recompute=False, pipeline_stage=2, micro_batch_num=8, offset=())
+    assert candidate(one, ascend=True).time == 1.0
+    assert candidate(two, ascend=True).time == pytest.approx((1 + 1 / 8) * 4 / 3)
+    again = laid_out(two, recompute=True)
+    assert candidate(again, ascend=True).time == pytest.approx((1 + 1 / 8) * 5 / 3)
 
 
 def test_the_layout_of_the_guide_uses_most_of_its_cards_memory() -> None:

@@ -5,6 +5,7 @@ the same prerequisites for each device. No framework is imported: the variables 
 """
 
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -77,8 +78,9 @@ class Needs:
 
     `packages` maps each package to the command that installs it; `gpus`: on how many PyTorch computes; `ranks` share
     the devices of this machine; `memory` (of one run) and `disk` are in GiB, for the largest case, `case`, and its
-    files in `directory`; `nearest` are the options that cut it to what this machine can hold. `pythons` are the
-    interpreters of the packages that are needed in another one than this; such a package is named with it.
+    files in `directory`; `nearest` are the options that cut it to what this machine can hold, and `sketched` the GiB of
+    disk that it needs if it leaves sketches. `pythons` are the interpreters of the packages that are needed in another
+    one than this; such a package is named with it.
     """
 
     device: str
@@ -90,6 +92,7 @@ class Needs:
     memory: float
     disk: float
     nearest: str | None = None
+    sketched: float | None = None
     pythons: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
 
@@ -113,7 +116,15 @@ def needs(case: Case, options: Options, sides: Sequence[Side]) -> Needs:
         memory=memory,
         nearest=nearest(case, there) if there and memory > there else None,
         disk=disk_of_a_case(case),
+        sketched=_disk_of_sketches(case),
     )
+
+
+def _disk_of_sketches(case: Case) -> float | None:
+    """The GiB of disk of a case that keeps tensors, if it left sketches of them; None if it does, or cannot."""
+    if case.evidence == "sketches" or case.trains_weights:
+        return None
+    return disk_of_a_case(case.with_changes(evidence="sketches"))
 
 
 def _packages_and_pythons(
@@ -149,6 +160,7 @@ def together(every: Sequence[Needs]) -> Needs:
         memory=most.memory,
         nearest=most.nearest,
         disk=sum(one.disk for one in every),
+        sketched=max(every, key=lambda one: one.disk).sketched,
     )
 
 
@@ -278,11 +290,15 @@ def _disk(needed: Needs) -> Prerequisite:
         )
     free = usage.free / GIB
     met = free >= needed.disk
+    less = needed.sketched if needed.sketched is not None and needed.sketched <= free else None
+    sketched = f"; with 'evidence: sketches', {needed.case} needs {math.ceil(less)} GiB" if less is not None else ""
     return Prerequisite(
         name="disk",
         met=met,
         found=f"{free:.0f} GiB free at {there}" if met else f"{free:.1f} GiB free at {there}",
-        remedy="" if met else f"The runs need {needed.disk:.0f} GiB: delete old ones, or use another directory",
+        remedy=""
+        if met
+        else f"The runs need {needed.disk:.0f} GiB: delete old ones, or use another directory{sketched}",
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness.base.ascend import set_up_cann
 from harness.base.errors import InputError
+from harness.cases.case import load_case
 from harness.certify import environment
 from harness.certify.jobs import ALL_SIDES, RECORDED_SIDES
 from harness.certify.prerequisites import OF_A_WORKER, Needs, Prerequisite, needs, prerequisites, together
@@ -248,6 +249,17 @@ def test_a_variable_with_another_value_is_named(machine: Path, monkeypatch: pyte
 def test_a_full_disk_is_seen_where_the_files_would_go(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = unmet(machine / "not" / "there" / "yet", disk=10**9)["disk"]
     assert f"GiB free at {machine}" in full.found and "delete old ones" in full.remedy
+    assert "sketches" not in full.remedy
+    full = unmet(machine, disk=10**9, sketched=0.2)["disk"]
+    assert full.remedy.endswith("another directory; with 'evidence: sketches', c needs 1 GiB")
+
+
+def test_a_case_that_keeps_tensors_could_leave_sketches(tmp_path: Path) -> None:
+    kept, left = load_case("qwen3-small-fp32"), load_case("qwen3-0.6b-fp32")
+    assert (found := needs(kept, options(tmp_path), ("subject",))).sketched is not None and found.sketched < found.disk
+    assert needs(left, options(tmp_path), ("subject",)).sketched is None
+    trained = load_case("qwen3-tiny-inference")  # its trained weights are evidence
+    assert needs(trained, options(tmp_path), ("subject",)).sketched is None
 
 
 def test_a_directory_that_cannot_be_written_is_named_as_such(machine: Path) -> None:

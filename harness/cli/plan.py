@@ -13,7 +13,9 @@ from harness.base.errors import InputError
 from harness.base.near_names import did_you_mean
 from harness.cases.case import Case, check_trains, load_case, read_case_file
 from harness.cases.mindformers import is_configuration, read_configuration
+from harness.cases.runs_of_a_case import required_runs, role
 from harness.certify.estimate import disk_of_a_case, memory_of_the_host
+from harness.certify.jobs import ALONE
 from harness.cli.dry_run import print_dry_run
 from harness.cli.options import CaseArgument, JsonOption, check_device
 from harness.cli.plan_reference import print_reference_plan
@@ -22,8 +24,10 @@ from harness.planning.dry_run import PROGRAMS
 from harness.planning.memory import GIB, StageMemory, memory
 from harness.planning.search import ERROR, Candidate, Fit, candidate, search
 from harness.planning.traffic import traffic
+from harness.planning.work import seconds_of_a_step, work
 
 SHOWN = 5
+TERA, HOUR = 1e12, 3600.0
 HELD = ("weights", "gradients", "moments", "buffers")
 
 
@@ -63,7 +67,7 @@ def plan(
     ] = None,
     tflops: Annotated[
         float | None,
-        typer.Option(min=0.001, help="With --reference: 10^12 operations that a GPU makes in a second in this case."),
+        typer.Option(min=0.001, help="10^12 operations that a device makes in a second in this case: gives times."),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -78,8 +82,10 @@ def plan(
         if compile_ or cards is not None:
             raise InputError("--reference plans the PyTorch side: omit --compile and --cards.")
         return print_reference_plan(case, reference_processes, _bytes(memory_), tflops, as_json)
-    if reference_processes or tflops:
-        raise InputError("--reference-processes and --tflops are about the PyTorch side: give --reference too.")
+    if reference_processes:
+        raise InputError("--reference-processes is about the PyTorch side: give --reference too.")
+    if tflops and (compile_ or cards is not None):
+        raise InputError("--tflops gives the time of a layout: omit --compile and --cards.")
     if compile_:
         return print_dry_run(case, rank or [], layers, as_json, subjects=_subjects(subject or []))
     if rank or layers or subject:
@@ -97,9 +103,10 @@ def plan(
     own = candidate(chosen, ascend)
     fits = limit is None or own.fit(limit) is Fit.FITS
     if as_json:
-        print(json.dumps(_record(own, ascend, limit)))
+        print(json.dumps(_record(own, ascend, limit, tflops)))
     else:
         _print_plan(own, ascend, limit)
+        _print_time(chosen, tflops)
         if not fits and limit is not None:
             _print_advice(chosen, limit, ascend)
     return MET if fits else NOT_MET
@@ -137,12 +144,14 @@ def _print_plan(own: Candidate, ascend: bool, limit: int | None) -> None:
     case = own.case
     ranks = case.parallel.world_size
     out_console.print(f"{case.name}: {_layout(case)}; {ranks} rank{'s' * (ranks > 1)}", markup=False, soft_wrap=True)
-    table = Table("stage", "layers", "parameters", *HELD, "kept", "total", "sent", box=None, pad_edge=False)
-    for stage, sent in zip(memory(case, ascend), traffic(case), strict=True):
+    columns = ("stage", "layers", "parameters", *HELD, "kept", "total", "sent", "10^12 operations")
+    table = Table(*columns, box=None, pad_edge=False)
+    for stage, sent, done in zip(memory(case, ascend), traffic(case), work(case), strict=True):
         kept = stage.total - sum(getattr(stage, name) for name in HELD)
         amounts = (*(getattr(stage, name) for name in HELD), kept, stage.total, sent.total)
         layers, millions = f"{stage.layers.start}-{stage.layers.stop - 1}", f"{stage.parameters / 1e6:,.2f} M"
-        table.add_row(str(stage.stage), layers, millions, *(f"{amount / GIB:.2f}" for amount in amounts))
+        operations = f"{done.total / TERA:,.3g}"
+        table.add_row(str(stage.stage), layers, millions, *(f"{amount / GIB:.2f}" for amount in amounts), operations)
     out_console.print(table)
     exact = (
         "GiB per rank. Weights, gradients and moments are exact; kept is what the backward pass needs, or clipping if "
@@ -169,6 +178,24 @@ def _print_plan(own: Candidate, ascend: bool, limit: int | None) -> None:
         reason = f" The estimate may be {ERROR:.0%} off." if own_fit is Fit.TOO_CLOSE else ""
         needed = f"The largest stage needs {own.bytes / GIB:.1f} of {limit / GIB:.1f} GiB"
         out_console.print(f"{needed}: it {own_fit}.{reason}")
+
+
+def _print_time(case: Case, tflops: float | None) -> None:
+    """How long steps take at a given speed."""
+    if tflops is None:
+        return
+    step, steps = seconds_of_a_step(case, tflops * TERA), steps_over_ranks(case)
+    out_console.print(
+        f"At {tflops:g} x 10^12 operations per second and rank, a step takes {step:.3g} s, and the {steps} steps of "
+        f"the subject's runs {steps * step / HOUR:.3g} h, without transfers and compiling. No device was measured.",
+        soft_wrap=True,
+    )
+
+
+def steps_over_ranks(case: Case) -> int:
+    """The steps of all runs of the subject together that the ranks of the case make."""
+    known = (role(name, case) for name in required_runs(case))
+    return sum(case.steps_of(*one) for one in known if one and one[0] == "subject" and one[1] not in ALONE)
 
 
 def _print_advice(case: Case, limit: int, ascend: bool) -> None:
@@ -209,7 +236,7 @@ def _summary(one: Candidate) -> dict[str, Any]:
     }
 
 
-def _record(own: Candidate, ascend: bool, limit: int | None) -> dict[str, Any]:
+def _record(own: Candidate, ascend: bool, limit: int | None, tflops: float | None) -> dict[str, Any]:
     stages = [_stage(stage) for stage in memory(own.case, ascend)]
     sent = [{**vars(one), "total": one.total} for one in traffic(own.case)]
     fit = None if limit is None else own.fit(limit).name
@@ -218,6 +245,8 @@ def _record(own: Candidate, ascend: bool, limit: int | None) -> dict[str, Any]:
         **_summary(own),
         "stages": stages,
         "traffic": sent,
+        "operations": [one.total for one in work(own.case)],
+        **({"seconds_of_a_step": seconds_of_a_step(own.case, tflops * TERA)} if tflops else {}),
         "limit": limit,
         "fit": fit,
         **_host(own.case, ascend),

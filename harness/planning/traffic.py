@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.cases.case import Case
 from harness.planning.memory import BYTES, micro_rows, stage_parameters
+from harness.planning.work import micro_batches
 
 FLOAT32 = 4
 
@@ -32,14 +33,14 @@ def traffic(case: Case) -> Iterator[Traffic]:
     """The traffic of a rank of each stage."""
     config, layout = case.model, case.parallel
     tokens = micro_rows(case) * case.data.seq_length
-    parts = layout.micro_batch_num if layout.pipeline_stage > 1 else case.training.gradient_accumulation_steps
     hidden = tokens * config.hidden_size
     product, stream = hidden * BYTES[case.precision.compute_dtype], hidden * BYTES[case.precision.residual_dtype]
-    passes = 3 if case.training.recompute else 2  # forward, again if recomputed, backward
     if layout.use_seq_parallel:
         stream //= layout.model_parallel
     for stage, layers in enumerate(layout.layers(config.num_hidden_layers)):
         first, last = stage == 0, stage == layout.pipeline_stage - 1
+        # forward and backward; forward again with recompute, and in a stage that keeps its inputs alone
+        passes = 2 + case.training.recompute + (not last)
         reduced = 2 * passes * len(layers) * product  # at the start and the end of attention and MLP
         reduced += stream if first and not layout.vocab_emb_dp else 0
         # before the head, and a maximum, a sum and the target's logit for each token
@@ -47,9 +48,9 @@ def traffic(case: Case) -> Iterator[Traffic]:
         boundaries = (not first) + (not last)
         yield Traffic(
             stage=stage,
-            shards=parts * _all_reduced(reduced, layout.model_parallel),
+            shards=micro_batches(case) * _all_reduced(reduced, layout.model_parallel),
             replicas=_all_reduced(stage_parameters(case, stage) * FLOAT32, layout.data_parallel),
-            stages=parts * boundaries * stream,
+            stages=micro_batches(case) * boundaries * stream,
         )
 
 

@@ -24,8 +24,10 @@ from harness.planning.memory import (
 )
 from harness.planning.search import ERROR, Fit, candidate, search
 from harness.planning.traffic import traffic
+from harness.planning.work import seconds_of_a_step, work
 from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.sharding import EMBEDDING
 from qwen3_model.sizes import PUBLISHED
 from tests.support.command_line import caller
 from tests.support.examples import ROOT
@@ -142,6 +144,43 @@ def test_each_group_of_ranks_holds_two_buffers_and_so_does_that_of_mindspore(
     assert hccl_buffers(case, middle) == (groups + 1 if groups else 0) * 2 * 200 * MIB
     assert [stage.buffers for stage in memory(case, ascend=True)][middle] == hccl_buffers(case, middle)
     assert not any(stage.buffers for stage in memory(case, ascend=False))
+
+
+def test_the_work_of_all_ranks_is_that_of_one_and_of_the_forward_passes_that_are_made_again() -> None:
+    """Source of the whole: 6 operations for a parameter and token, and attention, as with a single forward pass."""
+    one = laid_out(rows=8, recompute=False, model_parallel=1, pipeline_stage=1, micro_batch_num=1, offset=())
+    config, tokens = one.model, 8 * one.data.seq_length
+    (whole,) = work(one)
+    products = sum(math.prod(shape) for name, shape in parameter_shapes(config) if name != EMBEDDING)
+    scores = config.num_hidden_layers * config.num_attention_heads * config.head_dim * one.data.seq_length
+    assert whole.total == pytest.approx(6 * tokens * (products + 2 * scores), rel=1e-4)
+    for layout in ({"model_parallel": 4}, {"data_parallel": 4}, {"model_parallel": 2, "data_parallel": 2}):
+        (rank,) = work(laid_out(one, **layout))
+        assert 4 * rank.total == pytest.approx(whole.total, rel=1e-4)
+    again = laid_out(one, recompute=True)
+    (more,) = work(again)
+    assert more.layers == pytest.approx(whole.layers * 4 / 3) and more.head == whole.head
+    stages = list(work(laid_out(one, pipeline_stage=4, micro_batch_num=8)))
+    assert [stage.layers / whole.layers * 4 for stage in stages] == pytest.approx([4 / 3] * 3 + [1.0])
+    assert sum(stage.head for stage in stages) == whole.head
+
+
+def test_a_step_takes_the_time_of_its_largest_stage_and_of_the_filling() -> None:
+    one = laid_out(rows=8, recompute=False, model_parallel=1, pipeline_stage=1, micro_batch_num=1, offset=())
+    (whole,) = work(one)
+    assert seconds_of_a_step(one, 1e12) == pytest.approx(whole.total / 1e12)
+    two = laid_out(one, pipeline_stage=2, micro_batch_num=8)
+    assert seconds_of_a_step(two, 1e12) == pytest.approx(max(stage.total for stage in work(two)) / 1e12 * 9 / 8)
+
+
+def test_a_plan_with_a_speed_states_the_time_of_a_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = caller(capsys, monkeypatch, "plan", "qwen3-8b-bf16")
+    shown, found = call("--tflops", 100), json.loads(call("--tflops", 100, "--json").out)
+    seconds = max(found["operations"]) / 1e14 * 5 / 4  # 4 micro batches through 2 stages
+    assert found["seconds_of_a_step"] == pytest.approx(seconds) and f"a step takes {seconds:.3g} s" in shown.out
+    assert "a step takes" not in call().out
 
 
 @given(st.integers(-20, 20))

@@ -108,7 +108,7 @@ def test_the_command_states_memory_hours_and_bytes_and_whether_it_fits(certify_:
     [
         (("qwen3-8b-bf16", "--reference", "--cards", 8), "omit --compile and --cards"),
         (("qwen3-8b-bf16", "--reference-processes", 8), "give --reference too"),
-        (("qwen3-8b-bf16", "--tflops", 8), "give --reference too"),
+        (("qwen3-8b-bf16", "--tflops", 8, "--cards", 8), "omit --compile and --cards"),
         (("qwen3-tiny-inference", "--reference"), "is a case of inference"),
     ],
 )

@@ -26,15 +26,16 @@ from harness.corpus.draw import draw_inputs
 from harness.evidence.bundle import Bundle, finish_bundle
 from harness.evidence.bundle_files import CASE, INPUTS, RUN
 from harness.evidence.collected import check_layout, started
+from harness.evidence.collected_parts import PartsOfCase, digests_of_parts
 from harness.evidence.collected_run import CollectedRun, is_collected, outcome_of, read_collected
 from harness.evidence.provenance import BASELINE, ENVIRONMENT, SOURCE, START, Occasion, Start
 from harness.levels.certificate import Certificate
 from harness.levels.rule import certify
 from harness.levels.submission import submitted
 from harness.report import write_report
-from harness.runs.collected import ARMS, FIRST_GRADIENT, RECORD, ROWS
+from harness.runs.collected import ARMS, FIRST_GRADIENT, PARTS, RECORD, ROWS
 from harness.runs.files import OUTCOME, TIMING, TRACE
-from harness.runs.inputs import WEIGHTS, weights_files
+from harness.runs.inputs import WEIGHTS, read_weights, weights_files
 from harness.runs.trace import Arm, Side, Trace, read_trace
 from harness.standards import Standard
 
@@ -171,6 +172,7 @@ def _prepare(
     write_json(out / CASE, case.record())
     for standard in standards:
         write_json(out / "standards" / f"{standard.name}.json", standard.model_dump(mode="json"))
+    _list_parts(case, given, out)
     (out / "tensors").mkdir(exist_ok=True)
     for name, one in given.items():
         _copy(one, out / "runs" / name)
@@ -190,10 +192,21 @@ def _prepare(
     return case
 
 
+def _list_parts(case: Case, given: Mapping[str, GivenRun], out: Path) -> None:
+    """The digests of the parts of the case's weights that ranks state, where the bundle does not keep the weights."""
+    stated = [one.left.parts for one in given.values() if one.left.parts is not None]
+    if case.evidence != "sketches" or not stated:
+        return
+    write_json(out / "inputs" / PartsOfCase.FILE, digests_of_parts(read_weights(out / "inputs" / WEIGHTS), stated))
+
+
 def _copy(one: GivenRun, directory: Path) -> None:
     directory.mkdir(parents=True)
-    (directory / ROWS).mkdir()
     gradient = (FIRST_GRADIENT,) if one.left.gradient else ()
-    for name in (TRACE, TIMING, RECORD, *gradient, *(f"{ROWS}/{rank}.jsonl" for rank in range(one.left.ranks))):
+    per_rank = [ROWS, *([PARTS] if one.left.parts else [])]
+    for kind in per_rank:
+        (directory / kind).mkdir()
+    of_ranks = [f"{kind}/{rank}.jsonl" for kind in per_rank for rank in range(one.left.ranks)]
+    for name in (TRACE, TIMING, RECORD, *gradient, *of_ranks):
         shutil.copyfile(one.directory / name, directory / name)
     write_json(directory / OUTCOME, outcome_of(one.trace, one.left.record))

@@ -2,7 +2,8 @@
 
 Every line is on disk before the next step begins. A run that is killed leaves a trace without its end; a run that is
 resumed after a checkpoint goes on in the same directory. Over several ranks each has a collector of its own, of which
-the reporting one writes the trace; every rank writes the digests of the rows that it read.
+the reporting one writes the trace; every rank writes the digests of the rows that it read, and of its parts of the
+weights if it is given them.
 """
 
 import functools
@@ -28,6 +29,7 @@ from harness.base.errors import InputError
 from harness.base.machine import machine, packages
 from harness.collect.content import MicroBatch, batch_digest, micro_batch_of, rows_line, step_line
 from harness.collect.files import Lines, kept_lines, write_tensors, write_whole
+from harness.collect.parts import Parts, PartsOfRank, no_parts
 from harness.runs.collected import (
     ALIGNMENT,
     ARMS,
@@ -117,6 +119,7 @@ class Collector:
         self._pieces: list[MicroBatch] = []
         self._trace: Lines | None = None
         self._rows: Lines | None = None
+        self._parts: PartsOfRank | None = None
         self._timing: BinaryIO | None = None
         self._last = 0.0
 
@@ -137,6 +140,7 @@ class Collector:
         self,
         parameters: Named | None = None,
         *,
+        parts: Parts | None = None,
         alignment: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
         omitted: Iterable[str] = (),
@@ -147,7 +151,10 @@ class Collector:
         """Before the first step.
 
         Args:
-            parameters: The initial weights by Hugging Face name; on the reporting rank.
+            parameters: The initial weights by Hugging Face name; on the reporting rank, if it holds all of them.
+            parts: In their place, on every rank: those parts of the initial weights that this rank holds, each with the
+                Hugging Face name of its tensor and which part of it this is; `Part()` where it is the whole. One at a
+                time.
             alignment: Configuration and optimizer as built, by `harness.runs.alignment.alignment`.
             provenance: Versions and settings that the numbers depend on, without time or host.
             omitted: What this trainer does not give: `grad_norm` or `batches`.
@@ -156,8 +163,10 @@ class Collector:
             threads: Of this process.
 
         Raises:
-            InputError: the directory holds a finished run, or no run up to the step `after`.
+            InputError: the directory holds a finished run, or no run up to the step `after`; or weights and parts of
+                them are given together.
         """
+        _check_one_of(parameters, parts)
         absent = frozenset(omitted)
         if unknown := sorted(absent - set(NOT_GIVEN)):
             raise InputError(f"omitted {', '.join(unknown)}: what a trainer can lack is {' and '.join(NOT_GIVEN)}.")
@@ -165,7 +174,8 @@ class Collector:
         rows = self.directory / ROWS / f"{self._rank}.jsonl"
         if self._reports:
             given = {str(name): digest_array(tensor) for name, tensor in _items(parameters)}
-            left = sorted({*absent, *([] if given else [WEIGHTS]), *([] if alignment else [ALIGNMENT])})
+            bare = not given and parts is None
+            left = sorted({*absent, *([WEIGHTS] if bare else []), *([] if alignment else [ALIGNMENT])})
             stated = {**(provenance or {}), "threads": threads}
             header = self._header(given, alignment or {}, stated, left, device)
             self._trace = Lines(self.directory / TRACE, self._first_lines(header, after))
@@ -174,6 +184,10 @@ class Collector:
                 (self.directory / FIRST_GRADIENT).unlink(missing_ok=True)
             self._write_record(device, threads, after)
         self._rows = Lines(rows, kept_lines(rows, after) if after else b"")
+        if parts is not None or (self._ranks > 1 and parameters is None):
+            self._parts = PartsOfRank(self.directory, self._rank, self._ranks, parts, after)
+        else:
+            no_parts(self.directory, self._rank)
         self._taken, self._last = after, time.perf_counter()
 
     @guarded
@@ -241,10 +255,14 @@ class Collector:
         write_tensors(self.directory / FIRST_GRADIENT, left)
 
     @guarded
-    def end(self, parameters: Named | None = None) -> None:
-        """After the last step: the run is finished. `parameters` are the final weights by Hugging Face name."""
+    def end(self, parameters: Named | None = None, *, parts: Parts | None = None) -> None:
+        """After the last step: the run is finished. `parameters` are the final weights by Hugging Face name, or `parts`
+        those parts of them that this rank holds."""
         if self._rows is None:
             raise RuntimeError("begin was not called")
+        _check_one_of(parameters, parts)
+        if self._parts is not None:
+            self._parts.end(parts, self._taken)
         self._rows.close(_line({"last_step": self._taken, "lines": self._rows.digest}))
         if self._trace is not None:
             found = {str(name): digest_array(tensor) for name, tensor in _items(parameters)}
@@ -253,7 +271,7 @@ class Collector:
             self._trace.close(_line({**last, "kept": digest_file(gradient)} if gradient.is_file() else last))
         if self._timing is not None:
             self._timing.close()
-        self._rows = self._trace = self._timing = None
+        self._rows = self._trace = self._timing = self._parts = None
 
     def _header(
         self,
@@ -354,6 +372,11 @@ def harmless(method: Method) -> Method:
             self.collector.fail(error)
 
     return cast(Method, call)
+
+
+def _check_one_of(parameters: Named | None, parts: Parts | None) -> None:
+    if parameters is not None and parts is not None:
+        raise InputError("Weights are given whole or in parts, and not both: leave out parameters or parts.")
 
 
 def _items(named: Named | None) -> Iterable[tuple[str, Array]]:

@@ -31,6 +31,7 @@ from harness.evidence.bundle_files import (
     seal,
 )
 from harness.evidence.collected import Drawn, check_stated, in_role, required_of
+from harness.evidence.collected_parts import PartsOfCase
 from harness.evidence.collected_run import CollectedRun, check_different, is_collected, read_collected
 from harness.evidence.fed import check_fed
 from harness.evidence.judge import Finding, judge, restated
@@ -189,6 +190,8 @@ def _compare(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str, Run
     runs = {path.name: read_run(path) for path in _children(directory / "runs")}
     drawn = directory / "inputs"
     check_batches(drawn, inputs)
+    kept = case.evidence == "tensors"
+    digests, weights = digests_of_weights(drawn, inputs, kept=kept), read_weights(drawn / WEIGHTS) if kept else {}
     collected = {
         name: read_collected(directory / "runs" / name, run.trace)
         for name, run in runs.items()
@@ -196,15 +199,15 @@ def _compare(directory: Path, case: Case, inputs: Inputs) -> tuple[dict[str, Run
     }
     if collected:
         check_different(directory, collected)
-        batches = Drawn(read_batches(drawn))
-        runs |= {name: in_role(runs[name], name, case, inputs, batches, left) for name, left in collected.items()}
+        batches, of_case = Drawn(read_batches(drawn)), PartsOfCase(drawn, digests, weights)
+        runs |= {
+            name: in_role(runs[name], name, case, inputs, batches, of_case, left) for name, left in collected.items()
+        }
     for run in runs.values():
         _check_role(run, case, directory / "runs" / run.name)
     if (directory / START).is_file():
         made_here = {name: run for name, run in runs.items() if name not in collected}
         check_fed(case, read_tensors(drawn / BATCHES), made_here, directory)
-    kept = case.evidence == "tensors"
-    digests, weights = digests_of_weights(drawn, inputs, kept=kept), read_weights(drawn / WEIGHTS) if kept else {}
     _check_owners(directory / "tensors", runs)
     left = {name: parts for name, run in runs.items() if (parts := _left_tensors(directory, run, case)) is not None}
     recorded = Recorded(

@@ -20,6 +20,7 @@ from harness.cases.case import Case
 from harness.cases.runs_of_a_case import REFERENCE, SUBJECT, SUBJECT_RESUMED, required_runs, role, roles_of
 from harness.comparison.catalogue import PAIRS
 from harness.comparison.measurement import Comparison, Measurement
+from harness.evidence.collected_parts import CollectedParts, PartsOfCase, departures, final_of, initial_of
 from harness.evidence.collected_run import CollectedRun, Rows, outcome_of
 from harness.evidence.provenance import Environment, Occasion, Start
 from harness.runs.collected import (
@@ -37,7 +38,7 @@ from harness.runs.collected import (
 )
 from harness.runs.files import OUTCOME
 from harness.runs.inputs import Inputs
-from harness.runs.trace import Run, Side, Step, TraceHeader
+from harness.runs.trace import Run, Side, Step, Trace, TraceHeader
 
 NOT_RUN, NOT_COLLECTED = "not run", "not collected"
 
@@ -146,10 +147,13 @@ class Drawn:
         return None
 
 
-def in_role(run: Run, name: str, case: Case, inputs: Inputs, drawn: Drawn, left: CollectedRun) -> Run:
+def in_role(
+    run: Run, name: str, case: Case, inputs: Inputs, drawn: Drawn, weights: PartsOfCase, left: CollectedRun
+) -> Run:
     """A collected run in the words of its case, with the role that its directory's name gives it.
 
-    The digests of batches become those of the case where all rows are the case's. The case itself is not stated by a
+    The digests of batches become those of the case where all rows are the case's, and the digest of an initial weight
+    that ranks stated in parts where all its parts are the case's. The case itself is not stated by a
     collected run: what it fixes is compared field by field.
 
     Raises:
@@ -164,7 +168,18 @@ def in_role(run: Run, name: str, case: Case, inputs: Inputs, drawn: Drawn, left:
     steps = tuple(_in_words_of(step, drawn, left) for step in run.trace.steps)
     same = bool(steps) and all(drawn.rows(one.step) and one.batch == drawn.batch(one.step) for one in steps)
     header = _header(run.trace.header, name, known[0], case, inputs, same=same)
-    return dataclasses.replace(run, trace=dataclasses.replace(run.trace, header=header, steps=steps))
+    whole = dataclasses.replace(run.trace, header=header, steps=steps)
+    return dataclasses.replace(run, trace=whole if left.parts is None else _with_parts(whole, left.parts, weights))
+
+
+def _with_parts(trace: Trace, parts: CollectedParts, weights: PartsOfCase) -> Trace:
+    """A trace with the digests of the weights that the ranks of its run stated in parts."""
+    initial = initial_of(parts, weights)
+    header = dataclasses.replace(trace.header, initial=initial, weights=digest_json(initial) if initial else "")
+    footer = trace.footer
+    if footer is not None and not footer.parameters:
+        footer = dataclasses.replace(footer, parameters=final_of(parts))
+    return dataclasses.replace(trace, header=header, footer=footer)
 
 
 def _header(stated: TraceHeader, name: str, side: Side, case: Case, inputs: Inputs, *, same: bool) -> TraceHeader:
@@ -205,16 +220,19 @@ def required_of(case: Case, runs: Iterable[str], collected: Iterable[str]) -> tu
 
 
 def without_what_was_not_collected(
-    found: Comparison, runs: Mapping[str, Run], collected: Mapping[str, CollectedRun], drawn: Drawn
+    found: Comparison,
+    runs: Mapping[str, Run],
+    collected: Mapping[str, CollectedRun],
+    drawn: Drawn,
+    weights: PartsOfCase,
 ) -> Comparison:
     """The measurements of a bundle with collected runs. Those that need what was not collected have no values, and
-    state that; the batches that differ state at which row."""
-    left = {name: _omitted(runs[name]) for name in collected}
+    state that; the batches that differ state at which row, and weights that differ in which part."""
+    left = {name: _omitted(runs[name], one) for name, one in collected.items()}
     measured = {one.name: _reworded(one) for one in found.measurements.values()}
     for name, absent in left.items():
-        stated = runs[name].trace
         for one in list(measured.values()):
-            why = _why_absent(one, name, absent, stated.header.alignment if stated else {})
+            why = _why_absent(one, name, absent, runs[name].trace)
             if why is not None:
                 measured[one.name] = dataclasses.replace(one, places=(), values=(), sides=(), within={}, missing=why)
     for pair in PAIRS:
@@ -222,14 +240,20 @@ def without_what_was_not_collected(
         if batches is not None and batches.values:
             within = _partings(batches, (pair.first, pair.second), collected, drawn)
             measured[batches.name] = dataclasses.replace(batches, within=within)
+    for name in (REFERENCE, SUBJECT):
+        initial = measured.get(f"{name.partition('-')[0]}.initial.differs")
+        parts = collected[name].parts if name in collected else None
+        if initial is not None and initial.values and parts is not None:
+            measured[initial.name] = dataclasses.replace(initial, within=dict(departures(parts, weights).items()))
     return Comparison(measurements=measured)
 
 
-def _omitted(run: Run) -> frozenset[str]:
+def _omitted(run: Run, left: CollectedRun) -> frozenset[str]:
     """What a run did not collect, by its own statement and by what it left."""
     assert run.trace is not None
     trace = run.trace
-    empty = {WEIGHTS: not trace.header.initial, ALIGNMENT: not trace.header.alignment}
+    partly = left.parts is not None and not left.parts.began
+    empty = {WEIGHTS: partly or not trace.header.initial, ALIGNMENT: not trace.header.alignment}
     stated = omitted(trace.header.provenance)
     empty[FINAL] = trace.footer is not None and not trace.footer.parameters
     empty[TOKENS] = BATCHES in stated and not any(step.tokens for step in trace.steps)
@@ -240,19 +264,19 @@ def _reworded(one: Measurement) -> Measurement:
     return dataclasses.replace(one, missing=NOT_COLLECTED) if one.missing == NOT_RUN else one
 
 
-def _why_absent(one: Measurement, run: str, absent: frozenset[str], alignment: Mapping[str, Any]) -> str | None:
+def _why_absent(one: Measurement, run: str, absent: frozenset[str], trace: Trace | None) -> str | None:
     """Why a measurement has no value because of what a run did not collect; None if it does not depend on that."""
     if one.missing is not None or not one.values:
         return None
     side, pairs = run.partition("-")[0], [pair.name for pair in PAIRS if run in (pair.first, pair.second)]
+    alignment, initial = (trace.header.alignment, trace.header.initial) if trace else ({}, {})
     needs = {
         GRAD_NORM: ".grad_norm" in one.name and any(math.isnan(value) for value in one.values),
         BATCHES: one.name in {f"{pair}.batch.differs" for pair in pairs},
         TOKENS: one.name.startswith(tuple(f"{pair}.tokens." for pair in pairs)),
-        WEIGHTS: one.name == f"{side}.initial.differs",
-        # what was stated of it is compared: a difference there is one
-        ALIGNMENT: one.name == f"{side}.alignment.differs"
-        and not any(value for key, value in zip(one.places, one.values, strict=True) if key in alignment),
+        # what was stated of them is compared: a difference there is one
+        WEIGHTS: one.name == f"{side}.initial.differs" and not _differs_in(one, initial),
+        ALIGNMENT: one.name == f"{side}.alignment.differs" and not _differs_in(one, alignment),
         FINAL: one.name in {f"{pair}.parameters.differs" for pair in pairs},
     }
     if one.name == "runs.foreign_inputs":
@@ -260,6 +284,10 @@ def _why_absent(one: Measurement, run: str, absent: frozenset[str], alignment: M
         return f"{', '.join(sorted(foreign))} of {run}: {NOT_COLLECTED}" if foreign else None
     found = [what for what in sorted(absent) if needs.get(what)]
     return f"{', '.join(found)} of {run}: {NOT_COLLECTED}" if found else None
+
+
+def _differs_in(one: Measurement, stated: Mapping[str, Any]) -> bool:
+    return any(value for key, value in zip(one.places, one.values, strict=True) if key in stated)
 
 
 def _partings(

@@ -19,6 +19,7 @@ from pydantic import Field
 from harness.base.digest import canonical_json, digest_json
 from harness.base.errors import EvidenceError
 from harness.base.records import read_bytes, read_record
+from harness.evidence.collected_parts import CollectedParts, read_parts
 from harness.evidence.collected_sketches import read_gradient
 from harness.evidence.provenance import Environment, check_device, in_utc
 from harness.evidence.timing import Timing, read_timing
@@ -77,7 +78,8 @@ class CollectedRecord:
 class CollectedRun:
     """A collected run as its directory holds it. By step: `rows` of all ranks together, their target `tokens`, and
     `own`, the target tokens of the rows that the reporting rank read. `ranks` is how many made it together, `gradient`
-    what it left of its first gradient, if that was given."""
+    what it left of its first gradient, if that was given; `parts` what its ranks state of their parts of the weights,
+    if no rank stated all of them."""
 
     record: CollectedRecord
     ranks: int
@@ -86,6 +88,7 @@ class CollectedRun:
     own: Mapping[int, int]
     timing: Timing
     gradient: Tensors = field(default_factory=dict)
+    parts: CollectedParts | None = None
 
 
 def read_collected_record(path: Path) -> CollectedRecord:
@@ -128,6 +131,8 @@ def read_collected(directory: Path, trace: Trace) -> CollectedRun:
     record = read_collected_record(directory / RECORD)
     if record.environment.device != trace.header.provenance[PROVENANCE][DEVICE]:
         raise EvidenceError(f"{directory / RECORD} states another device than the trace of its run. It was edited.")
+    parts = read_parts(directory, trace)
+    _check_moved(directory, trace, parts)
     return CollectedRun(
         record=record,
         ranks=trace.header.provenance["ranks"],
@@ -136,7 +141,21 @@ def read_collected(directory: Path, trace: Trace) -> CollectedRun:
         own=own,
         timing=timing,
         gradient=read_gradient(directory, trace),
+        parts=parts,
     )
+
+
+def _check_moved(directory: Path, trace: Trace, parts: CollectedParts | None) -> None:
+    """Rejects a run that states its initial weights as its final ones, though a rate above 0 changed them."""
+    if not trace.complete or not any(step.learning_rate > 0 for step in trace.steps):
+        return
+    initial, final = trace.header.initial, trace.footer.parameters if trace.footer else {}
+    same = bool(final) and initial == final
+    if same or (parts is not None and not parts.moved):
+        raise EvidenceError(
+            f"{directory} states its initial weights as its final ones, and trained with a rate above 0. Give the "
+            "collector the weights after the last step."
+        )
 
 
 def _check_plain(directory: Path) -> None:
@@ -278,11 +297,16 @@ def check_different(directory: Path, collected: Mapping[str, CollectedRun]) -> N
     for index, one in enumerate(names):
         for other in names[index + 1 :]:
             a, b = collected[one], collected[other]
-            if a.record.nonce == b.record.nonce or _alike(a.timing, b.timing):
+            if a.record.nonce == b.record.nonce or _alike(a.timing, b.timing) or _share_parts(a, b):
                 raise EvidenceError(
                     f"{one} and {other} in {directory} are the same collected run. A run says nothing next to itself: "
                     "collect a second one."
                 )
+
+
+def _share_parts(a: CollectedRun, b: CollectedRun) -> bool:
+    """Whether the parts of a rank of one run are also those of a rank of the other."""
+    return a.parts is not None and b.parts is not None and bool(a.parts.nonces & b.parts.nonces)
 
 
 def _alike(a: Timing, b: Timing) -> bool:

@@ -267,9 +267,10 @@ def _located(measurement: Measurement, judged: Judged) -> str:
 
 
 def _differing(measurement: Measurement) -> str:
-    names = [str(place) for place, value in zip(measurement.places, measurement.values, strict=True) if value != 0]
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    places = [place for place, value in zip(measurement.places, measurement.values, strict=True) if value != 0]
+    names = [f"{one} ({part})" if (part := measurement.within.get(one)) else str(one) for one in places[:NAMED]]
+    more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+    return ", ".join(names) + more
 
 
 STATISTIC_WORDS = {

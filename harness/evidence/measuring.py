@@ -19,6 +19,7 @@ from harness.comparison.reach import reached
 from harness.comparison.training import Expected, compare_steps, measure
 from harness.evidence.collected import Drawn, required_of, without_what_was_not_collected
 from harness.evidence.collected_gradient import with_first_gradient
+from harness.evidence.collected_parts import PartsOfCase
 from harness.evidence.collected_run import CollectedRun
 from harness.evidence.judge import statistic
 from harness.runs.evaluation import EVALUATION, Evaluation, digest_evaluation, documents_of, read_evaluation
@@ -91,7 +92,8 @@ def _measure_training(recorded: Recorded) -> Comparison:
     found = measure(recorded.runs, expected, tensors, recorded.steps)
     inputs = reached(recorded.case, batches)
     if recorded.collected:
-        found = without_what_was_not_collected(found, recorded.runs, recorded.collected, Drawn(batches))
+        weights = PartsOfCase(recorded.directory, recorded.digests, recorded.weights)
+        found = without_what_was_not_collected(found, recorded.runs, recorded.collected, Drawn(batches), weights)
         found = with_first_gradient(
             found,
             recorded.runs,

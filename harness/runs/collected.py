@@ -5,6 +5,7 @@ any other. It does not know its role, which it gets when it is judged; and it st
 
     collected.json    when and where it ran, with a random number and a seal; depends on time and host
     rows/RANK.jsonl   of each step, the digest of each row that this rank read; at the end the digest of all lines
+    parts/RANK.jsonl  of several ranks: the digest of each part of a weight that this rank holds, initial and final
     gradient.safetensors   only if it was given: sketches of the gradients of the first batch
 """
 
@@ -17,11 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.digest import digest_json
+from qwen3_model.parallel_config import Part
 
 RUN = "collected"  # what the trace of a collected run calls its run
 ARMS = ("train", "lr_zero", "resumed")  # what a run can be collected for; its name follows when it is judged
 RECORD, RECORD_FORMAT = "collected.json", "certify-collected/1"
 ROWS, FIRST_GRADIENT = "rows", "gradient.safetensors"
+PARTS, PARTS_FORMAT = "parts", "certify-parts/1"
+INITIAL_PARTS, FINAL_PARTS = "initial", "final"  # when a rank held the parts that it states
 PREFIX = "collected:"  # of its runner, before the name of the trainer
 TRAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # the name of a trainer
 PROVENANCE = "collected"  # the key of a header's provenance that states how it was collected
@@ -48,6 +52,11 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a collected run with its seal, in place of one that it has."""
     fields = {name: value for name, value in record.items() if name != SEAL}
     return {**fields, SEAL: digest_json(fields)}
+
+
+def part_in_words(part: Part) -> str:
+    """Which part of a tensor it is; one text for each part."""
+    return f"part {part.index} of {part.of} along axis {part.axis}" if part.of > 1 else "the whole"
 
 
 def check_shapes(tokens: npt.NDArray[Any], loss_mask: npt.NDArray[Any]) -> None:

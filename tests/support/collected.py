@@ -27,10 +27,13 @@ from harness.runs.collected import RECORD, sealed
 from harness.runs.files import GRADIENT, OUTCOME, TRACE
 from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, read_tensors, read_weights
 from harness.runs.trace import RunOutcome, Step, TraceHeader, TraceWriter
+from qwen3_model.parallel_config import ParallelConfig, Part
+from qwen3_model.sharding import parts_of
 from tests.support.bundles import ENVIRONMENT, example_step, invented_rate, rate_of
 from tests.support.examples import shorter
 
 Array = npt.NDArray[Any]
+Stated = tuple[str, Part, Array]  # what a rank states of a tensor: its name, which part, and the part
 STEPS = 12
 
 
@@ -71,11 +74,14 @@ class Trainer:
     length: int | None = None  # of the run that its numbers are of, if it is a part
     arm: str = "train"
     ranks: int = 1
+    layout: ParallelConfig | None = None  # of its ranks, each of which states its parts of the weights
+    parts: Callable[[int, str, list[Stated]], list[Stated] | None] = lambda rank, when, parts: parts  # of that rank
     change: Callable[[Step], Step | None] = lambda step: step
     tokens: Callable[[int, Array], Array] = lambda step, tokens: tokens
     weights: Callable[[dict[str, Array]], dict[str, Array]] = lambda weights: weights
     alignment: Callable[[dict[str, Any]], dict[str, Any]] = lambda alignment: alignment
     omitted: tuple[str, ...] = ()
+    moves: Callable[[Array], Array] = lambda weight: weight + np.float32(0.01)  # what training does to a weight
     gradient: bool | float = False  # whether it gives its first gradient; a number: this many times it
     ends: bool = True
     final: bool = True
@@ -84,43 +90,56 @@ class Trainer:
 def train(directory: Path, how: Trainer | None = None, after: int = 0) -> Path:
     """Collects one run, of all its ranks in turn, each with its rows; or goes on after a step."""
     how = how or Trainer()
-    for rank in range(how.ranks):
+    for rank in range(how.layout.world_size if how.layout else how.ranks):
         _train(directory, how, rank, after)
     return directory
 
 
 def _train(directory: Path, how: Trainer, rank: int, after: int) -> None:
     inputs = drawn()
+    layout = how.layout or ParallelConfig(data_parallel=how.ranks)
+    ranks, replica = layout.world_size, layout.coordinates(rank).replica
     collector = Collector(
         directory,
         steps=how.steps,
         trainer=how.trainer,
         arm=how.arm,
         rank=rank,
-        ranks=how.ranks,
-        reporting=how.ranks - 1,
+        ranks=ranks,
+        reporting=ranks - 1,
     )
     alignment = how.alignment(dict(expected_alignment(inputs.case)))
     weights = how.weights(dict(inputs.weights))
-    collector.begin(weights, alignment=alignment, provenance={"mode": "GRAPH"}, omitted=how.omitted, after=after)
+    begun = _held(how, rank, "initial", weights)
+    collector.begin(**begun, alignment=alignment, provenance={"mode": "GRAPH"}, omitted=how.omitted, after=after)
     for number in range(after + 1, how.steps + 1):
-        shares = np.array_split(np.arange(len(inputs.tokens[number - 1])), how.ranks)
-        tokens = how.tokens(number, inputs.tokens[number - 1].copy())[shares[rank]]
+        shares = np.array_split(np.arange(len(inputs.tokens[number - 1])), layout.data_parallel)
+        tokens = how.tokens(number, inputs.tokens[number - 1].copy())[shares[replica]]
         taken = how.change(example_step(how.run, number, how.length or how.steps))
         if taken is None:
             return
         if taken.learning_rate == invented_rate(how.run, number):
             taken = dataclasses.replace(taken, learning_rate=rate_of(inputs.case, how.run, number))
         if "batches" not in how.omitted:
-            collector.micro_batch(tokens, inputs.mask[number - 1][shares[rank]])
+            rows = shares[replica] if how.layout else None
+            collector.micro_batch(tokens, inputs.mask[number - 1][shares[replica]], rows)
         norm = None if "grad_norm" in how.omitted else taken.grad_norm
         if how.gradient and number == 1:
             given = example_gradient(first_norm() * how.gradient, PROBE_ERRORS["subject"])
             collector.first_gradient({name: one.astype(np.float32) for name, one in given.items()}, weights)
         collector.step(loss=taken.loss, grad_norm=norm, learning_rate=taken.learning_rate)
     if how.ends:
-        collector.end(weights if how.final else None)
+        moved = {name: how.moves(one) for name, one in weights.items()} if how.arm != "lr_zero" else weights
+        collector.end(**_held(how, rank, "final", moved) if how.final else {})
     assert collector.failed is None
+
+
+def _held(how: Trainer, rank: int, when: str, weights: Mapping[str, Array]) -> dict[str, Any]:
+    """What a rank gives to the collector of weights: all of them, or its parts."""
+    if how.layout is None:
+        return {"parameters": weights}
+    held = parts_of(weights, drawn().case.model, how.layout, rank)
+    return {"parts": how.parts(rank, when, [(name, part, part.take(weights[name])) for name, part in held])}
 
 
 def example_gradient(norm: float, error: float = 0.0) -> dict[str, Array]:

@@ -4,6 +4,7 @@ Where a way changes a line, the end of its file is made to fit, unless that is t
 knows the format.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.digest import canonical_json, digest_bytes, digest_file, digest_tensors
+import numpy as np
+
+from harness.base.digest import canonical_json, digest_bytes, digest_each, digest_file, digest_json, digest_tensors
 from harness.base.errors import CertifyError
 from harness.base.records import write_json
 from harness.cases.case import Case
@@ -24,10 +27,11 @@ from harness.evidence.bundle import Bundle, finish_bundle
 from harness.evidence.collected_run import outcome_of, read_collected_record
 from harness.evidence.judge import Outcome
 from harness.levels.certificate import Certificate, Level
-from harness.runs.collected import FIRST_GRADIENT, RECORD, ROWS
+from harness.runs.collected import FIRST_GRADIENT, PARTS, RECORD, ROWS
 from harness.runs.files import OUTCOME, TIMING, TRACE
 from harness.runs.trace import read_trace
 from harness.standards import Standard
+from qwen3_model.parallel_config import ParallelConfig
 from tests.support.bundles import edit_json
 from tests.support.collected import STEPS, Trainer, collected_case, drawn, edit_record, train
 
@@ -35,6 +39,7 @@ COMMAND = ("certify", "judge", "CASE")
 OF_RANK_0 = f"{ROWS}/0.jsonl"
 CHIP = {"soc": "910B3", "cann": "8.1", "driver": "25"}
 Line = dict[str, Any]
+ONE_PROCESS = ParallelConfig()
 
 
 @dataclass
@@ -42,8 +47,9 @@ class Scene:
     """A collected reference and a collected subject, and what came out of them."""
 
     root: Path
-    replicas: int = 1  # of the case
+    layout: ParallelConfig = ONE_PROCESS  # of the case
     against: Path | None = None  # a baseline, in place of the collected reference
+    others: tuple[Path, ...] = ()  # further runs of the subject
     refused: str = ""
     bundle: Bundle | None = None
     certificate: Certificate | None = None
@@ -58,10 +64,15 @@ class Scene:
 
     def judge(self, *others: Path) -> Level | None:
         """The level; None where the evidence is refused, or nothing is judged."""
-        case, standards = judged_as(self.replicas)
+        case, standards = judged_as(self.layout)
         try:
             self.bundle, self.certificate = judge_collected(
-                case, standards, [self.against or self.reference], [self.subject, *others], self.root / "out", COMMAND
+                case,
+                standards,
+                [self.against or self.reference],
+                [self.subject, *self.others, *others],
+                self.root / "out",
+                COMMAND,
             )
         except CertifyError as error:
             self.refused = str(error)
@@ -87,9 +98,9 @@ Fooling = Callable[[Scene], object]
 
 
 @functools.cache
-def judged_as(replicas: int) -> tuple[Case, tuple[Standard, ...]]:
-    """The case in so many replicas, and what it is judged by."""
-    parallel = {"data_parallel": replicas} if replicas > 1 else {}
+def judged_as(layout: ParallelConfig) -> tuple[Case, tuple[Standard, ...]]:
+    """The case in a layout, and what it is judged by."""
+    parallel = {name: value for name, value in vars(layout).items() if value != getattr(ONE_PROCESS, name)}
     return judged_by(collected_case().with_changes(parallel=parallel), ())
 
 
@@ -270,11 +281,96 @@ def over_two_ranks(act: Callable[[Path], object]) -> Fooling:
     """A run of two ranks, whose files are changed."""
 
     def spoil(scene: Scene) -> None:
-        scene.replicas = 2
+        scene.layout = ParallelConfig(data_parallel=2)
         again(Trainer(ranks=2))(scene)
         act(scene.subject)
 
     return spoil
+
+
+TWO_HALVES = ParallelConfig(model_parallel=2)
+PARTS_OF_0, PARTS_OF_1 = f"{PARTS}/0.jsonl", f"{PARTS}/1.jsonl"
+SPLIT, ALIKE = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"  # over both ranks; whole on each
+
+
+def over_two_halves(act: Fooling, how: Trainer | None = None) -> Fooling:
+    """A run of two ranks that hold the halves of most weights; what is done to it."""
+
+    def spoil(scene: Scene) -> None:
+        scene.layout = TWO_HALVES
+        again(dataclasses.replace(how or Trainer(), layout=TWO_HALVES))(scene)
+        act(scene)
+
+    return spoil
+
+
+def part(name: str, when: str = "initial", *, rank: int = 0, fits: bool = True, **changes: Any) -> Fooling:
+    """Other content in the line of a rank's part of a weight."""
+
+    def change(lines: list[Line]) -> None:
+        (found,) = (line for line in lines if (line.get("name"), line.get("when")) == (name, when))
+        found.update(changes)
+
+    return lines_of(f"{PARTS}/{rank}.jsonl", change, fits=fits)
+
+
+def without(name: str, *whens: str) -> Fooling:
+    """A rank does not state a part of a weight."""
+    return lines_of(
+        PARTS_OF_0, lambda lines: lines.__setitem__(slice(None), [one for one in lines if not is_of(one, name, whens)])
+    )
+
+
+def is_of(line: Line, name: str, whens: tuple[str, ...]) -> bool:
+    return line.get("name") == name and line.get("when") in whens
+
+
+def one_more(scene: Scene) -> None:
+    """A part of a weight that the case does not have, at the beginning and at the end."""
+
+    def change(lines: list[Line]) -> None:
+        found = [line for line in lines if line.get("name") == ALIKE]
+        lines[-1:-1] = [{**line, "name": "more"} for line in found]
+
+    rewrite(scene.subject / PARTS_OF_0, change)
+
+
+def part_twice(scene: Scene) -> None:
+    rewrite(scene.subject / PARTS_OF_0, lambda lines: lines.insert(2, lines[1]))
+
+
+def parts_of_another_run(scene: Scene) -> None:
+    """Those of a run with other initial weights."""
+    other = {"weights": lambda held: {name: weight + np.float32(1) for name, weight in held.items()}}
+    train(scene.root / "other", Trainer(layout=TWO_HALVES, **other))
+    for name in (PARTS_OF_0, PARTS_OF_1):
+        shutil.copyfile(scene.root / "other" / name, scene.subject / name)
+
+
+def parts_of_the_repeat(scene: Scene) -> None:
+    """A repeat with other final weights, and with the parts of the first run in place of its own."""
+    repeat = Trainer(layout=TWO_HALVES, moves=lambda weight: weight + np.float32(0.02))
+    scene.others = (train(scene.root / "repeat", repeat),)
+    as_another_run(scene.others[0])
+    for name in (PARTS_OF_0, PARTS_OF_1):
+        shutil.copyfile(scene.subject / name, scene.others[0] / name)
+
+
+def rank_as_another(scene: Scene) -> None:
+    shutil.copyfile(scene.subject / PARTS_OF_0, scene.subject / PARTS_OF_1)
+    rewrite(scene.subject / PARTS_OF_1, lambda lines: lines[0].update(rank=1))
+
+
+def whole_weights_too(scene: Scene) -> None:
+    """The digests of the case in the header, next to parts."""
+    digests = digest_each(drawn().weights)
+    header(initial=digests, weights=digest_json(digests))(scene)
+
+
+def called_not_collected(scene: Scene) -> None:
+    """No rank has a file, and the trace states that weights were not collected."""
+    shutil.rmtree(scene.subject / PARTS)
+    how(omitted=["weights"])(scene)
 
 
 def rank_ends_early(directory: Path) -> None:

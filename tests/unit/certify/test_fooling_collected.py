@@ -18,8 +18,11 @@ from harness.runs.collected import FIRST_GRADIENT, RECORD, ROWS
 from harness.runs.files import TIMING, TRACE
 from tests.support.collected import Trainer, drawn, example_baseline, train
 from tests.support.fooling_collected import (
+    ALIKE,
     CHIP,
     OF_RANK_0,
+    PARTS_OF_0,
+    SPLIT,
     Fooling,
     Scene,
     again,
@@ -28,6 +31,7 @@ from tests.support.fooling_collected import (
     batches_of_the_case,
     both,
     both_started,
+    called_not_collected,
     copy_of,
     cut,
     disguised_reference_as_subject,
@@ -45,8 +49,15 @@ from tests.support.fooling_collected import (
     of_gradient,
     of_holes,
     on,
+    one_more,
+    over_two_halves,
     over_two_ranks,
+    part,
+    part_twice,
+    parts_of_another_run,
+    parts_of_the_repeat,
     piped,
+    rank_as_another,
     rank_ends_early,
     rank_too_many,
     rank_with_the_rows_of_another,
@@ -57,10 +68,13 @@ from tests.support.fooling_collected import (
     step,
     text_of,
     time_of_a_step,
+    whole_weights_too,
+    without,
 )
 
 NONE, UNTESTED, PRELIMINARY = Level.NONE, Level.UNTESTED, Level.PRELIMINARY
 LONG = "1" * 5000
+ZERO = "0" * 64
 NAN = float("nan")
 
 
@@ -171,6 +185,47 @@ WAYS: dict[str, dict[str, tuple[Fooling, tuple[Level | None, str]]]] = {
         "a rank that ended early": (over_two_ranks(rank_ends_early), refused("ends at step 11")),
         "the same row with other tokens": (over_two_ranks(rank_with_the_rows_of_another), refused("two ranks read")),
         "batches of the case, and other rows": (over_two_ranks(batches_of_the_case), (UNTESTED, "batches-same")),
+    },
+    "the parts of the weights that ranks state": {
+        "edited, with the end as it was": (
+            over_two_halves(part(SPLIT, fits=False, digest=ZERO)), refused("changed after its run ended")),
+        "edited": (over_two_halves(part(SPLIT, digest=ZERO)), (UNTESTED, "weights-subject")),
+        "a file that is missing": (over_two_halves(gone(PARTS_OF_0)), refused("left no parts of the weights")),
+        "a file that is empty": (over_two_halves(emptied(PARTS_OF_0)), refused("has no end")),
+        "a file without its end": (over_two_halves(cut(PARTS_OF_0, 9)), refused("truncated or edited")),
+        "a link": (over_two_halves(linked(PARTS_OF_0)), refused("left no parts")),
+        "a pipe": (over_two_halves(piped(PARTS_OF_0)), refused("left no parts")),
+        "holes of 20 GB": (over_two_halves(of_holes(PARTS_OF_0)), refused("more than the")),
+        "of another run": (over_two_halves(parts_of_another_run), (UNTESTED, "weights-subject")),
+        "of the first run, in its repeat": (over_two_halves(parts_of_the_repeat), refused("same collected run")),
+        "of one rank, as those of another": (over_two_halves(rank_as_another), refused("same random number")),
+        "a part as the whole": (over_two_halves(part(SPLIT, "initial", of=1)), refused("initial or the final")),
+        "a part as the whole, also at the end": (
+            over_two_halves(both(part(SPLIT, of=1), part(SPLIT, "final", of=1))), (UNTESTED, "weights-subject")),
+        "a part of three": (
+            over_two_halves(both(part(SPLIT, of=3), part(SPLIT, "final", of=3))), (UNTESTED, "weights-subject")),
+        "one part of two": (over_two_halves(without(SPLIT, "initial", "final")), (UNTESTED, "weights-subject")),
+        "a weight more": (over_two_halves(one_more), (UNTESTED, "weights-subject")),
+        "a part twice": (over_two_halves(part_twice), refused("is there twice")),
+        "initial ones as final ones": (
+            over_two_halves(lambda scene: None, Trainer(moves=lambda weight: weight)), refused("as its final ones")),
+        "no final one of a weight": (over_two_halves(without(SPLIT, "final")), refused("initial or the final")),
+        "two ranks that disagree at the beginning": (
+            over_two_halves(part(ALIKE, digest=ZERO)), refused("state different digests of the whole of the initial")),
+        "two ranks that disagree at the end": (
+            over_two_halves(part(ALIKE, "final", digest=ZERO)), refused("different digests of the whole of the final")),
+        "called not collected by a rank": (
+            over_two_halves(lines_of(PARTS_OF_0, lambda lines: lines[0].update(initial=False))), refused("has some")),
+        "called not collected, and there": (over_two_halves(how(omitted=["weights"])), refused("and holds")),
+        "called not collected, and gone": (over_two_halves(called_not_collected), (UNTESTED, "")),
+        "next to whole weights": (over_two_halves(whole_weights_too), refused("whole weights, and parts")),
+        "no part": (over_two_halves(part(SPLIT, index=2)), refused("there is no part 2 of 2")),
+        "true": (over_two_halves(part(SPLIT, of=True)), refused("there is no part")),
+        "a digest that is none": (over_two_halves(part(SPLIT, digest="../../etc")), refused("expected the digest")),
+        "more parts than any layout has": (over_two_halves(part(SPLIT, of=10**9)), refused("there is no part")),
+    },
+    "the initial weights as the final ones": {
+        "of one process": (again(Trainer(moves=lambda weight: weight)), refused("as its final ones")),
     },
     "numbers of ranks": {
         "none": (lines_of(TRACE, lambda lines: lines[0]["provenance"].update(ranks=0)), refused("states 0 ranks")),

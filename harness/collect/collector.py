@@ -125,6 +125,11 @@ class Collector:
 
     failed: str | None
 
+    @property
+    def ranks(self) -> int:
+        """How many processes make the run together."""
+        return self._ranks
+
     def fail(self, error: Exception) -> None:
         """The collection is over because of an error, which is printed; the training goes on."""
         self.failed = f"{type(error).__name__}: {error}"

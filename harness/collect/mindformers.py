@@ -16,7 +16,9 @@ What versions name differently is in `VERSIONS`. Where the data sinks to the dev
 passes the callback, and batches are not collected: set `runner_config.sink_mode: False` to collect them.
 """
 
+import itertools
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,11 +38,13 @@ from mindspore.train.callback import Callback
 from harness.base.errors import InputError
 from harness.collect.collector import Collector, harmless
 from harness.collect.files import mapped_tensors
+from harness.collect.layouts import HeldPart, UnknownPart, held_parts
 from harness.collect.mindspore_model import as_array, number
 from harness.runs.alignment import MODEL_FIELDS, alignment
 from harness.runs.collected import BATCHES, GRAD_NORM
-from harness.runs.mindformers_model import as_asked, built_config, fused_rows
+from harness.runs.mindformers_model import FusedRows, as_asked, built_config, fused_rows
 from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
+from qwen3_model.parallel_config import Part
 from qwen3_model.sizes import PUBLISHED
 
 NAME = "mindformers"
@@ -95,7 +99,9 @@ class CertifyCollector(Callback):
         self._arm, self._names = arm, names_of(mindformers.__version__)
         self.collector: Collector | None = None
         self._model: Any = None
-        self._places: Mapping[str, Any] = {}
+        self._places: Mapping[str, FusedRows] = {}
+        self._shapes: Mapping[str, tuple[int, ...]] = {}
+        self._held: Sequence[HeldPart] | None = None
         self._norm_is_given = True
         self._share = ShareOfRank()
 
@@ -126,8 +132,10 @@ class CertifyCollector(Callback):
             reporting=ranks - 1,  # of the last stage: it has the true loss
         )
         device = str(ms.get_context("device_target"))
+        self._held = self._held_by_rank(rank) if ranks > 1 else None
         self.collector.begin(
-            self._weights(),
+            self._weights() if ranks == 1 else None,
+            parts=self._parts(),
             alignment=stated,
             provenance={
                 "mindformers": mindformers.__version__,
@@ -164,31 +172,48 @@ class CertifyCollector(Callback):
     def on_train_end(self, run_context: Any) -> None:
         """The run is finished."""
         assert self.collector is not None
-        self.collector.end(self._weights())
+        self.collector.end(self._weights() if self.collector.ranks == 1 else None, parts=self._parts())
 
     def _weights(self) -> Iterator[tuple[str, Array]]:
-        """By Hugging Face name; none where this rank does not hold all of them, or the version has no conversion."""
+        """By Hugging Face name; none where the version has no conversion."""
         if not self._places:
             return
         fused = {one.name: as_array(one) for one in self._model.trainable_params()}
         for name, place in self._places.items():
             yield name, fused[place.parameter][place.rows]
 
+    def _parts(self) -> Iterator[tuple[str, Part, Array]] | None:
+        """What this rank holds, by Hugging Face name, one parameter at a time; None where it is not known."""
+        if self._held is None:
+            return None
+        parameters = {one.name: one for one in self._model.trainable_params()}
+        return _read(self._held, parameters)
+
+    def _held_by_rank(self, rank: int) -> Sequence[HeldPart] | None:
+        """Which parts of the weights this rank holds; None, with the reason printed, where that is not certain."""
+        try:
+            return _held_parts(self._places, self._shapes, self._step, self._model.trainable_params(), rank)
+        except Exception as error:  # another version may state its layouts otherwise: then weights are not collected
+            print(f"Rank {rank} states no weights: {error or type(error).__name__}.", file=sys.stderr)
+            return None
+
     def _alignment(self, optimizer: Any) -> dict[str, Any]:
-        """As built, where the whole model is on this rank; nothing elsewhere."""
-        if self._names.gpt is None or not hasattr(self._model, self._names.gpt) or _rank_and_ranks()[1] > 1:
+        """As built; nothing where the version has no conversion. Over several ranks a cell is built whole on each: what
+        divides it is the graph."""
+        if self._names.gpt is None or not hasattr(self._model, self._names.gpt):
             return {}
         config = built_config(getattr(self._model, self._names.gpt)())
         any_size = next(iter(PUBLISHED.values())).to_hf()  # for the fields that shape no parameter
         qwen3 = Qwen3Config.from_hf({**any_size, **{name: config[name] for name in MODEL_FIELDS}})
         shapes = dict(parameter_shapes(qwen3))
+        self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self._places = dict(fused_rows(self._model, {name: np.empty((shape[0], 0)) for name, shape in shapes.items()}))
         decays = _decays(optimizer)
         step = self._step
         clips = bool(getattr(step, "use_clip_grad", False))
         return alignment(
             model=config,
-            shapes={name: tuple(shape) for name, shape in shapes.items()},
+            shapes=self._shapes,
             optimizer={
                 "beta1": _short(optimizer.beta1),
                 "beta2": _short(optimizer.beta2),
@@ -197,7 +222,7 @@ class CertifyCollector(Callback):
             },
             decayed=frozenset(name for name, place in self._places.items() if decays.get(place.parameter, 0.0) > 0),
             clip_grad=_short(step.clip_grad_norm.clip_norm) if clips else None,
-            gradient_accumulation_steps=int(getattr(step, "micro_batch_num", 1) or 1),
+            gradient_accumulation_steps=_accumulated(step),
         )
 
 
@@ -262,6 +287,62 @@ def _decays(optimizer: Any) -> dict[str, float]:
     rates = optimizer.weight_decay
     every = rates if isinstance(rates, tuple | list) else [rates] * len(optimizer.parameters)
     return {one.name: float(number(rate) or 0.0) for one, rate in zip(optimizer.parameters, every, strict=True)}
+
+
+def _accumulated(step: Any) -> int:
+    """How many micro batches are accumulated; those of a pipeline are of the layout."""
+    if ms.get_auto_parallel_context("pipeline_stages") > 1:
+        return 1
+    return int(getattr(step, "micro_size", 1) or 1)
+
+
+def _held_parts(
+    places: Mapping[str, FusedRows],
+    shapes: Mapping[str, Sequence[int]],
+    step: Any,
+    parameters: Sequence[Any],
+    rank: int,
+) -> list[HeldPart]:
+    """Which parts of the weights are on a rank, by the layouts of the compiled graph, or by data parallelism alone.
+
+    Raises:
+        UnknownPart: that is not certain, or the parameters are not there yet.
+    """
+    if not places:
+        raise UnknownPart("this version has no conversion of its weights")
+    if str(ms.get_auto_parallel_context("parallel_mode")) == "data_parallel":
+        layouts = {one.name: _whole(one) for one in parameters}
+    else:
+        layouts = dict(step.parameter_layout_dict)
+    if not layouts:
+        raise UnknownPart("its graph states no layouts; a checkpoint that is loaded compiles it before the first step")
+    # a stage that uses the embedding of another one has a copy of it, which MindSpore does not save either
+    shared = {one.name for one in parameters if one.param_info.is_pipeline_shared_param}
+    own = {name: layout for name, layout in layouts.items() if name not in shared}
+    held = list(held_parts(places, shapes, own, rank))
+    by_name = {one.name: one for one in parameters}
+    for one in held:
+        parameter = by_name[one.parameter]
+        if parameter.has_init or tuple(parameter.shape) != one.shape:
+            raise UnknownPart(f"{one.parameter} is not there yet, or has the shape {list(parameter.shape)}")
+    return held
+
+
+def _whole(parameter: Any) -> tuple[Any, ...]:
+    """The layout of a parameter that every rank holds whole. The parallel optimizer divides it over replicas."""
+    shape = list(parameter.shape)
+    replicas = "replicas" if ms.get_auto_parallel_context("enable_parallel_optimizer") else ""
+    return [1], [-1] * len(shape), shape, 0, True, replicas, shape
+
+
+def _read(held: Sequence[HeldPart], parameters: Mapping[str, Any]) -> Iterator[tuple[str, Part, Array]]:
+    """The parts, of which those in one parameter follow each other: one parameter is held at a time."""
+    for name, those in itertools.groupby(held, key=lambda one: one.parameter):
+        local = as_array(parameters[name])
+        for one in those:
+            if local.shape != one.shape:
+                raise ValueError(f"{name} has the shape {local.shape}, and had {one.shape} at the beginning")
+            yield one.name, one.part, local[one.rows]
 
 
 def _model_of(cell: Any) -> Any:

@@ -15,6 +15,7 @@ from harness.runs.collected import PARTS
 from harness.runs.files import TRACE
 from qwen3_model.parallel_config import Part
 from tests.support.collected import Array, Stated
+from tests.support.documents import SITE, code_blocks, read
 
 WHOLE = np.arange(8, dtype=np.float32).reshape(4, 2)
 HALF = Part(index=1, of=2)
@@ -109,3 +110,11 @@ def test_weights_are_given_whole_or_in_parts(tmp_path: Path) -> None:
 def test_a_part_that_no_division_has_is_refused(tmp_path: Path, part: Part) -> None:
     with pytest.raises(InputError, match="a: there is no part"):
         collector(tmp_path).begin(parts=[("a", part, WHOLE)])
+
+
+def test_the_documented_lines_state_what_a_rank_holds(tmp_path: Path) -> None:
+    (block,) = (text for _, text in code_blocks(read(SITE / "collect.md")) if "collector.end(parts=" in text)
+    arrays = {"norm": WHOLE[0], "queries": WHOLE[2:], "output": WHOLE[:, 1:]}
+    exec(block, {"collector": collector(tmp_path), "shard": 1, "shards": 2, "stated": {}, **arrays})
+    found = [(line["name"].split(".")[-2], line["axis"], line["index"], line["of"]) for line in lines(tmp_path)[1:-1]]
+    assert found == 2 * [("norm", 0, 0, 1), ("q_proj", 0, 1, 2), ("o_proj", 1, 1, 2)]

@@ -3,12 +3,13 @@
 Once a training graph is compiled over several ranks, its cell states for each parameter of this rank's stage the matrix
 of devices, which of its dimensions each axis is divided over, the shape on this rank and the whole shape
 (`Cell.parameter_layout_dict`). A rank's part of a fused parameter is its rows from one to another, of which each tensor
-in it has some. What is not exactly one of several equal parts is not known here, and nothing is stated then.
+in it has some. The parallel optimizer divides the first axis of a rank's part once more, over the ranks of a group.
+What is not exactly one of several equal parts along one axis is not known here, and nothing is stated then.
 
 Source: mindspore 2.9.0, `mindspore/parallel/_tensor.py` (`_load_tensor_by_layout`) and `Parameter.init_data`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness.runs.mindformers_model import FusedRows
 from qwen3_model.parallel_config import Part
 
 Layouts = Mapping[str, Sequence[Any]]  # by the name of a parameter of this rank's stage
+Groups = Callable[[str], tuple[int, int]]  # the number of this rank in a group of that name, and the group's size
 
 
 class UnknownPart(Exception):
@@ -38,7 +40,7 @@ class HeldPart:
 
 
 def held_parts(
-    places: Mapping[str, FusedRows], shapes: Mapping[str, Sequence[int]], layouts: Layouts, rank: int
+    places: Mapping[str, FusedRows], shapes: Mapping[str, Sequence[int]], layouts: Layouts, rank: int, groups: Groups
 ) -> Iterator[HeldPart]:
     """What a rank holds of each tensor, in the order of their parameters; nothing of those of other stages.
 
@@ -47,6 +49,7 @@ def held_parts(
         shapes: Of the whole tensors, by name.
         layouts: Of the parameters of this rank's stage.
         rank: The number of this rank.
+        groups: The place of this rank in a group of ranks.
 
     Raises:
         UnknownPart: a part of a tensor is not one of several equal parts along one axis.
@@ -57,11 +60,11 @@ def held_parts(
     for name, place in sorted(places.items(), key=lambda item: item[1].parameter):
         if place.parameter in layouts:
             whole = (lengths[place.parameter], *shapes[name][1:])
-            yield from _held(name, place, whole, layouts[place.parameter], rank)
+            parts = division(place.parameter, layouts[place.parameter], whole, rank, groups)
+            yield from _held(name, place, whole, parts)
 
 
-def _held(name: str, place: FusedRows, whole: tuple[int, ...], layout: Sequence[Any], rank: int) -> Iterator[HeldPart]:
-    parts = division(place.parameter, layout, whole, rank)
+def _held(name: str, place: FusedRows, whole: tuple[int, ...], parts: tuple[Part, ...]) -> Iterator[HeldPart]:
     shape = tuple(length // part.of for length, part in zip(whole, parts, strict=True))
     first = parts[0].index * shape[0]
     (rows,) = np.nonzero((first <= place.rows) & (place.rows < first + shape[0]))
@@ -88,23 +91,28 @@ def _of_rows(name: str, rows: npt.NDArray[np.int64], length: int) -> Part:
     return Part(index=first // count, of=length // count)
 
 
-def division(parameter: str, layout: Sequence[Any], whole: tuple[int, ...], rank: int) -> tuple[Part, ...]:
+def division(
+    parameter: str, layout: Sequence[Any], whole: tuple[int, ...], rank: int, groups: Groups
+) -> tuple[Part, ...]:
     """Of each axis of a parameter, the part that a rank holds.
 
     Raises:
-        UnknownPart: the layout is of another form or shape, or the parameter is divided over replicas too.
+        UnknownPart: the layout is of another form, or of another shape.
     """
     if len(layout) < 7:
         raise UnknownPart(f"the layout of {parameter} has {len(layout)} fields")
-    devices, axes, shape, _, uniform, replicas, full = layout[:7]
-    if replicas:
-        raise UnknownPart(f"{parameter} is divided over replicas too, by the parallel optimizer")
+    devices, axes, shape, _, uniform, group, full = layout[:7]
     if not uniform or any(not isinstance(axis, int) for axis in axes):
         raise UnknownPart(f"{parameter} is not divided into equal parts, or one of its axes over several dimensions")
     parts = tuple(_along(place, axis, devices, rank) for place, axis in enumerate(axes or [-1] * len(whole)))
+    if group and parts:
+        index, of = groups(group)
+        parts = (Part(index=parts[0].index * of + index, of=parts[0].of * of), *parts[1:])
     own = tuple(length // part.of for length, part in zip(whole, parts, strict=False))
     if len(parts) != len(whole) or tuple(full) != whole or tuple(shape) != own:
-        raise UnknownPart(f"{parameter} has the whole shape {list(full)}, and {list(whole)} was expected")
+        raise UnknownPart(f"{parameter} has the shape {list(shape)} of {list(full)}, and {list(own)} was expected")
+    if any(length % part.of for length, part in zip(whole, parts, strict=True)):
+        raise UnknownPart(f"{parameter} of the shape {list(whole)} is not divided into equal parts")
     return parts
 
 

@@ -32,6 +32,7 @@ import numpy.typing as npt
 from mindformers.dataset.base_dataset import BaseDataset
 from mindformers.dataset.dataloader.blended_megatron_dataloader import is_dataset_built_on_rank
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
+from mindspore.communication import get_group_size, get_rank
 from mindspore.dataset import GeneratorDataset
 from mindspore.train.callback import Callback
 
@@ -310,7 +311,8 @@ def _held_parts(
     """
     if not places:
         raise UnknownPart("this version has no conversion of its weights")
-    if str(ms.get_auto_parallel_context("parallel_mode")) == "data_parallel":
+    alone = not ms.get_auto_parallel_context("enable_parallel_optimizer")
+    if alone and str(ms.get_auto_parallel_context("parallel_mode")) == "data_parallel":
         layouts = {one.name: _whole(one) for one in parameters}
     else:
         layouts = dict(step.parameter_layout_dict)
@@ -319,7 +321,7 @@ def _held_parts(
     # a stage that uses the embedding of another one has a copy of it, which MindSpore does not save either
     shared = {one.name for one in parameters if one.param_info.is_pipeline_shared_param}
     own = {name: layout for name, layout in layouts.items() if name not in shared}
-    held = list(held_parts(places, shapes, own, rank))
+    held = list(held_parts(places, shapes, own, rank, lambda group: (get_rank(group), get_group_size(group))))
     by_name = {one.name: one for one in parameters}
     for one in held:
         parameter = by_name[one.parameter]
@@ -329,10 +331,9 @@ def _held_parts(
 
 
 def _whole(parameter: Any) -> tuple[Any, ...]:
-    """The layout of a parameter that every rank holds whole. The parallel optimizer divides it over replicas."""
+    """The layout of a parameter that every rank holds whole."""
     shape = list(parameter.shape)
-    replicas = "replicas" if ms.get_auto_parallel_context("enable_parallel_optimizer") else ""
-    return [1], [-1] * len(shape), shape, 0, True, replicas, shape
+    return [1], [-1] * len(shape), shape, 0, True, "", shape
 
 
 def _read(held: Sequence[HeldPart], parameters: Mapping[str, Any]) -> Iterator[tuple[str, Part, Array]]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from mindspore.parallel._tensor import _load_tensor
 
+from harness.certify import judging
 from harness.certify.case_options import judged_by
 from harness.certify.judging import judge_collected
 from harness.collect import mindformers as collecting
@@ -23,7 +24,7 @@ from harness.evidence.judge import Finding, Outcome
 from harness.levels.certificate import Level
 from harness.runners.mindformers_subject import MindFormersSubject
 from harness.runners.protocol import Setting
-from qwen3_model.parallel_config import ParallelConfig
+from qwen3_model.parallel_config import ParallelConfig, Part
 from tests.support.bundles import example_step, rate_of
 from tests.support.collected import STEPS, Array, Trainer, collected_case, drawn, train
 
@@ -62,6 +63,12 @@ def on_stage(name: str, layout: ParallelConfig, stage: int) -> bool:
     if numbered:
         return int(numbered[0]) in layers
     return stage == (0 if "embedding" in name else layout.pipeline_stage - 1)
+
+
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page is written: most of the time goes there."""
+    monkeypatch.setattr(judging, "write_report", lambda *_: None)
 
 
 class Model:
@@ -181,17 +188,43 @@ def test_a_rank_with_the_part_of_another_is_named(
     assert "part 1 of 2 along axis 0, on rank 1, is not that of the case" in found["weights-subject"].message
 
 
-def test_what_the_parallel_optimizer_divides_is_not_stated(
-    tmp_path: Path, whole: MindFormersSubject, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def divided_over_replicas(step: Step, replica: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the parallel optimizer does: the first axis of each parameter on a rank is divided, here over two ranks."""
+    monkeypatch.setattr(collecting, "get_rank", {"replicas": replica}.__getitem__)
+    monkeypatch.setattr(collecting, "get_group_size", {"replicas": 2}.__getitem__)
+    for place, one in enumerate(step._model._parameters):
+        devices, axes, own, size, uniform, _, full = step.parameter_layout_dict[one.name]
+        own = [own[0] // 2, *own[1:]]
+        step.parameter_layout_dict[one.name] = devices, axes, own, size, uniform, "replicas", full
+        cut = ms.Tensor(np.split(one.asnumpy(), 2)[replica].copy())
+        step._model._parameters[place] = ms.Parameter(cut, name=one.name)
+
+
+def test_what_the_parallel_optimizer_divides_is_stated_in_parts(
+    tmp_path: Path, whole: MindFormersSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = LAYOUTS["two replicas"]
-    for _, step in train_ranks(tmp_path / "subject", whole, layout, monkeypatch):
-        of_norm = next(name for name in step.parameter_layout_dict if "final_layernorm" in name)
-        *before, _, full = step.parameter_layout_dict[of_norm]
-        step.parameter_layout_dict[of_norm] = (*before, "2-0-1", full)
+    for rank, step in train_ranks(tmp_path / "subject", whole, layout, monkeypatch):
+        divided_over_replicas(step, rank, monkeypatch)
+    found, level = judged(tmp_path, layout)
+    assert found["weights-subject"].outcome is Outcome.PASS and level is Level.PRELIMINARY
+
+
+def test_what_is_divided_along_two_axes_is_not_stated(
+    tmp_path: Path, whole: MindFormersSubject, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As by the parallel optimizer, of a parameter whose second axis is divided over halves."""
+    layout = LAYOUTS["two halves"]
+    for rank, step in train_ranks(tmp_path / "subject", whole, layout, monkeypatch):
+        divided_over_replicas(step, rank, monkeypatch)
     found, level = judged(tmp_path, layout)
     assert found["weights-subject"].outcome is Outcome.INCONCLUSIVE and level is Level.UNTESTED
     assert "Rank 0 states no weights" in capfd.readouterr().err
+
+
+def of_two(group: str) -> tuple[int, int]:
+    """The place of the second rank in a group of two."""
+    return 1, 2
 
 
 @pytest.mark.parametrize(
@@ -211,18 +244,18 @@ def test_a_division_is_that_of_mindspore(devices: list[int], axes: list[int]) ->
     array: Array = np.arange(24 * 12, dtype=np.float32).reshape(shape)
     own = [length // (devices[-axis - 1] if axis >= 0 else 1) for length, axis in zip(shape, axes, strict=True)]
     for rank in range(2 * int(np.prod(devices))):
-        rows, columns = division("a", (devices, axes, own, 0, True, "", list(shape)), shape, rank)
+        rows, columns = division("a", (devices, axes, own, 0, True, "", list(shape)), shape, rank, of_two)
         expected = _load_tensor(ms.Tensor(array), devices, axes, list(shape), rank)
         np.testing.assert_array_equal(columns.take(rows.take(array)), expected)
 
 
 FITTING: Field = ([2, 2], [0, -1], [2, 4], 0, True, "", [4, 4])
-OTHER = [(2, [4, 4]), (4, False), (5, "2-0-1"), (6, [8, 4]), (1, [[0, 1], -1])]
+OTHER = [(2, [4, 4]), (4, False), (5, "replicas"), (6, [8, 4]), (1, [[0, 1], -1])]
 
 
 @pytest.mark.parametrize(("field", "value"), OTHER)
 def test_a_layout_that_is_not_certain_is_no_part(field: int, value: Any) -> None:
     layout = tuple(itertools.chain(FITTING[:field], [value], FITTING[field + 1 :]))
-    assert len(division("a", FITTING, (4, 4), 0)) == 2
+    assert division("a", FITTING, (4, 4), 0, of_two) == (Part(index=0, of=2), Part())
     with pytest.raises(UnknownPart):
-        division("a", layout, (4, 4), 0)
+        division("a", layout, (4, 4), 0, of_two)

@@ -105,12 +105,12 @@ def division(
     if not uniform or any(not isinstance(axis, int) for axis in axes):
         raise UnknownPart(f"{parameter} is not divided into equal parts, or one of its axes over several dimensions")
     parts = tuple(_along(place, axis, devices, rank) for place, axis in enumerate(axes or [-1] * len(whole)))
-    if group and parts:
-        index, of = groups(group)
-        parts = (Part(index=parts[0].index * of + index, of=parts[0].of * of), *parts[1:])
     own = tuple(length // part.of for length, part in zip(whole, parts, strict=False))
     if len(parts) != len(whole) or tuple(full) != whole or tuple(shape) != own:
         raise UnknownPart(f"{parameter} has the shape {list(shape)} of {list(full)}, and {list(own)} was expected")
+    if group:  # the shape of the layout is the one before
+        index, of = groups(group)
+        parts = (Part(index=parts[0].index * of + index, of=parts[0].of * of), *parts[1:])
     if any(length % part.of for length, part in zip(whole, parts, strict=True)):
         raise UnknownPart(f"{parameter} of the shape {list(whole)} is not divided into equal parts")
     return parts

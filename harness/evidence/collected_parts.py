@@ -40,14 +40,14 @@ HEAD = {"format", "nonce", "rank", "ranks", INITIAL_PARTS}
 LINE = {"when", "name", "axis", "index", "of", "digest"}
 
 
-class Claim(NamedTuple):
+class StatedDigest(NamedTuple):
     """The digest of a part of a tensor, and the first rank that states it."""
 
     digest: str
     rank: int
 
 
-Claims = Mapping[str, Mapping[Part, Claim]]  # by Hugging Face name and part
+StatedDigests = Mapping[str, Mapping[Part, StatedDigest]]  # by Hugging Face name and part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class CollectedParts:
     """What the ranks of a run state of their parts of its initial and of its final weights. `began` and `ended`:
     whether each rank stated what it holds. `nonces` are the random numbers of the ranks."""
 
-    initial: Claims
-    final: Claims
+    initial: StatedDigests
+    final: StatedDigests
     began: bool
     ended: bool
     nonces: frozenset[str]
@@ -122,11 +122,11 @@ def _check_bare(directory: Path, place: Path) -> None:
             raise EvidenceError(f"{directory} states whole weights, and parts of them in {PARTS}/{path.name}.")
 
 
-def _together(place: Path, when: str, found: Iterable[_OfRank]) -> Claims:
-    claims: dict[str, dict[Part, Claim]] = {}
+def _together(place: Path, when: str, found: Iterable[_OfRank]) -> StatedDigests:
+    claims: dict[str, dict[Part, StatedDigest]] = {}
     for rank, one in enumerate(found):
         for (name, part), digest in one.stated[when].items():
-            held = claims.setdefault(name, {}).setdefault(part, Claim(digest, rank))
+            held = claims.setdefault(name, {}).setdefault(part, StatedDigest(digest, rank))
             if held.digest != digest:
                 raise EvidenceError(
                     f"{place}: rank {held.rank} and rank {rank} state different digests of {part_in_words(part)} of the"
@@ -284,7 +284,7 @@ def departures(parts: CollectedParts, case: PartsOfCase) -> dict[str, str]:
     return found
 
 
-def _departures(name: str, claims: Mapping[Part, Claim], case: PartsOfCase) -> Iterator[str]:
+def _departures(name: str, claims: Mapping[Part, StatedDigest], case: PartsOfCase) -> Iterator[str]:
     for part, claim in claims.items():
         if name not in case.digests:
             yield f"rank {claim.rank} states it, and the case has no such weight"
@@ -296,7 +296,7 @@ def _departures(name: str, claims: Mapping[Part, Claim], case: PartsOfCase) -> I
             yield f"{part_in_words(part)}, on rank {claim.rank}, is not that of the case"
 
 
-def _missing(claims: Mapping[Part, Claim]) -> str | None:
+def _missing(claims: Mapping[Part, StatedDigest]) -> str | None:
     """What no rank states of a tensor, None if there is nothing: each division that is stated must be complete."""
     if not claims:
         return "no rank states it"
@@ -322,10 +322,10 @@ def final_of(parts: CollectedParts) -> dict[str, str]:
     return {name: _of_all(claims) for name, claims in parts.final.items()} if parts.ended else {}
 
 
-def _of_all(claims: Mapping[Part, Claim]) -> str:
+def _of_all(claims: Mapping[Part, StatedDigest]) -> str:
     whole = claims.get(Part())
     return whole.digest if whole is not None and len(claims) == 1 else digest_json(_in_words(claims))
 
 
-def _in_words(claims: Mapping[Part, Claim]) -> dict[str, str]:
+def _in_words(claims: Mapping[Part, StatedDigest]) -> dict[str, str]:
     return {part_in_words(part): claim.digest for part, claim in claims.items()}

@@ -40,4 +40,5 @@ def test_a_defect_trains_on_from_its_checkpoint(defect: Defect, tmp_path: Path) 
     resumed.compile(*batch(case, 3))
     steps += [resumed.train_step(*batch(case, step)) for step in (3, 4)]
     assert all(np.isfinite([one.loss, one.grad_norm]).all() for one in steps)
-    assert len({one.loss for one in steps}) == len(steps)
+    # a fault may give the same rows again, and the first step has the rate 0
+    assert len({one.loss for one in steps}) > 2

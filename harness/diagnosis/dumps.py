@@ -28,14 +28,14 @@ from harness.runs.files import GRADIENT
 from harness.runs.places import TABLES, TapPoint, places
 
 DUMP, TENSORS = "dump.json", "dump_tensor_data"
-LARGEST_BYTES, MOST = 1 << 30, 1 << 48
+LARGEST_BYTES, LARGEST_LENGTH = 1 << 30, 1 << 48
 MODULE = re.compile(
     r"(?:Module|Cell)\.(?P<path>.+)\.[^.]+\.(?P<way>forward|backward|parameters_grad)(?:\.(?P<call>\d+))?"
 )
 ROUNDING = (("bfloat16", 2.0**-9), ("float16", 2.0**-12))
 POSITION_FIRST = ".self_attention."  # mindformers' name, in whose tensors the position comes before the row
-# What a record holds, where it holds it.
-SHAPE, LISTS, MAPPINGS = "shape", ("input_args",), ("input_kwargs", "parameters")
+SHAPE = "shape"
+HELD = {"input_args": list, "input_kwargs": dict, "parameters": dict}  # by the record of a call, if it has them
 Array = npt.NDArray[Any]
 Load = Callable[[Path], Array]
 
@@ -161,14 +161,15 @@ def _check_record(name: str, record: Any) -> None:
     Raises:
         InputError: it, or a part of it, is of another kind.
     """
-    whole = isinstance(record, dict)
-    if not whole or not all(isinstance(record.get(key) or [], list) for key in LISTS):
-        raise InputError(f"{DUMP}: {name} is no record of a module's call.")
-    if not all(isinstance(record.get(key) or {}, dict) for key in MAPPINGS):
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(key) or kind(), kind) for key, kind in HELD.items()
+    ):
         raise InputError(f"{DUMP}: {name} is no record of a module's call.")
     for one in _tensors(list(record.values())):
         lengths = one[SHAPE] or []
-        if not isinstance(lengths, list) or not all(type(length) is int and 0 <= length < MOST for length in lengths):
+        if not isinstance(lengths, list) or not all(
+            type(length) is int and 0 <= length < LARGEST_LENGTH for length in lengths
+        ):
             raise InputError(f"{DUMP}: {name} has a tensor of the shape {str(lengths)[:40]}.")
 
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from harness.cases.case import Case, load_case
 from harness.certify.case_options import in_proportion, with_fields
 from harness.certify.jobs import Options
@@ -53,6 +55,13 @@ def text_case(directory: Path, **training: Any) -> Case:
     path.write_text(TEXT, encoding="utf-8")
     case = small_case(**training)
     return case.with_changes(data={**case.data.model_dump(), "corpus": {"kind": "text", "path": str(path)}})
+
+
+def text_case_file(directory: Path) -> Path:
+    """The file of that case."""
+    path = directory / "case.yaml"
+    path.write_text(yaml.safe_dump(text_case(directory).model_dump(mode="json")), encoding="utf-8")
+    return path
 
 
 def options(out: Path, *, subject: str = "Fake", reference: str = "Fake", resume: bool = False, **more: Any) -> Options:

@@ -17,7 +17,7 @@ from harness.diagnosis.dump_export import export, save_array
 from harness.runs.files import GRADIENT
 from harness.runs.inputs import BATCHES, WEIGHTS, read_tensors
 from tests.support.command_line import Call, caller
-from tests.support.examples import FAKES, ROOT, options, text_case
+from tests.support.examples import FAKES, ROOT, options, text_case, text_case_file
 from tests.support.fake_runners import AT
 
 pytestmark = pytest.mark.usefixtures("forked_runs")
@@ -33,10 +33,7 @@ def diagnose(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def case(tmp_path: Path) -> Path:
-    record = text_case(tmp_path).model_dump(mode="json")
-    path = tmp_path / "case.yaml"
-    path.write_text(yaml.safe_dump(record))
-    return path
+    return text_case_file(tmp_path)
 
 
 def test_the_same_runner_on_every_side_differs_nowhere(diagnose: Call, case: Path, tmp_path: Path) -> None:

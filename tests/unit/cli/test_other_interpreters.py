@@ -4,23 +4,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from harness.cases.case import load_case
 from harness.certify.jobs import recorded_jobs
 from harness.evidence.provenance import read_baseline
 from tests.support.command_line import caller
-from tests.support.examples import FAKES, ROOT, options, text_case
+from tests.support.examples import FAKES, ROOT, options, text_case_file
 
 OTHERS = ("--reference", f"{FAKES}:Fake", "--oracle", f"{FAKES}:Fake")
 
 
 @pytest.fixture
 def case(tmp_path: Path) -> Path:
-    record = text_case(tmp_path).model_dump(mode="json")
-    path = tmp_path / "case.yaml"
-    path.write_text(yaml.safe_dump(record))
-    return path
+    return text_case_file(tmp_path)
 
 
 def interpreter(path: Path) -> Path:

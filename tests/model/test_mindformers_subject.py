@@ -31,11 +31,9 @@ STEPS, SAVED_AFTER, ROWS, LENGTH = 4, 2, 4, 40
 
 @pytest.fixture(scope="module", autouse=True)
 def synchronous() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subject, "prepare_process", lambda device, threads: None)
-        ms.set_context(pynative_synchronize=True)
-        yield
-        ms.set_context(pynative_synchronize=False)
+    ms.set_context(pynative_synchronize=True)
+    yield
+    ms.set_context(pynative_synchronize=False)
 
 
 def small(**training: Any) -> Case:

@@ -17,7 +17,6 @@ from harness.corpus.draw import draw_inputs
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Outcome
 from harness.levels.certificate import Certificate, Level
-from harness.runners import mindformers_subject
 from harness.runners.mindformers_subject import MindFormersSubject
 from harness.runners.protocol import Setting
 from harness.runs.files import TRACE
@@ -99,7 +98,7 @@ def test_the_collector_changes_no_bit_of_mindformers(place: Path, tmp_path: Path
         assert digest_each(read_tensors(one)) == digest_each(read_tensors(other))
 
 
-def test_the_default_case_by_mindformers_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_case_by_mindformers_trainer(tmp_path: Path) -> None:
     """Next to a torch loop, and next to the harness's own run of mindformers' Qwen3, which is the same mathematics.
 
     mindformers computes a cosine of the schedule in float32, which is further off than one rounding of a rate.
@@ -115,8 +114,6 @@ def test_the_default_case_by_mindformers_trainer(tmp_path: Path, monkeypatch: py
     assert max(bundle.comparison["train.loss.relative"].values) < 1e-6
     assert max(bundle.comparison["train.grad_norm.relative"].values) < 1e-6
     trace = read_trace(place / "collected" / TRACE)
-    # MindSpore lets a process choose its device once; other tests may have run in this one
-    monkeypatch.setattr(mindformers_subject, "prepare_process", lambda device, threads: None)
     own = MindFormersSubject(drawn().case, drawn().weights, SETTING)
     for step, tokens, mask in zip(trace.steps, drawn().tokens, drawn().mask, strict=True):
         numbers = own.train_step(tokens, mask)

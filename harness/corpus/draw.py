@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,13 @@ from harness.corpus.conversations import draw_chat_tokenizer
 from harness.corpus.documents import check_digest, source_path
 from harness.corpus.held_out import draw_evaluation
 from harness.runs.drawing import normal
-from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, WEIGHTS_DIGESTS, Inputs, write_tensors
+from harness.runs.inputs import BATCHES, VOCABULARY, WEIGHTS, WEIGHTS_DIGESTS, Inputs, write_in_files, write_tensors
 from qwen3_model.configuration_qwen3 import parameter_shapes
 from qwen3_model.weights import WeightsError, load_safetensors, shape_problems
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 BY_TOKEN = EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 SHOWN = 5  # problems of a checkpoint
-FILE_BYTES = 1 << 30  # of one file of weights, unless a single tensor is larger
 # Further inputs of a task's runs, besides weights and batches; each is drawn into the directory of the inputs.
 DRAWN_IN_ADDITION: Mapping[TaskName, tuple[Callable[[Case, Path], None], ...]] = {
     "pretrain": (),
@@ -129,26 +128,15 @@ def write_weights(case: Case, directory: Path, kept: Sequence[int] | None = None
         InputError: the checkpoint cannot be read, or belongs to another model.
     """
     sizes = {name: math.prod(shape) * np.dtype(np.float32).itemsize for name, shape in parameter_shapes(case.model)}
-    path, count = directory / WEIGHTS, _files(sizes.values())
-    digests, held, written = dict[str, str](), dict[str, npt.NDArray[np.float32]](), 0
-    for name, tensor in _each_weight(case, kept):
-        if held and sum(one.nbytes for one in held.values()) + tensor.nbytes > FILE_BYTES:
-            written += 1
-            write_tensors(held, path.with_stem(f"{path.stem}-{written:05d}-of-{count:05d}"))
-            held = {}
-        held[name], digests[name] = tensor, digest_array(tensor)
-    write_tensors(held, path.with_stem(f"{path.stem}-{count:05d}-of-{count:05d}") if count > 1 else path)
+    digests = dict[str, str]()
+
+    def digested() -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        for name, tensor in _each_weight(case, kept):
+            digests[name] = digest_array(tensor)
+            yield name, tensor
+
+    write_in_files(digested(), sizes.values(), directory / WEIGHTS)
     return digests
-
-
-def _files(sizes: Iterable[int]) -> int:
-    """The number of files of tensors of these sizes, in order."""
-    count, held = 1, 0
-    for size in sizes:
-        if held and held + size > FILE_BYTES:
-            count, held = count + 1, 0
-        held += size
-    return count
 
 
 def batch_tensors(batches: Batches) -> dict[str, npt.NDArray[Any]]:

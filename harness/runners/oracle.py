@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from harness.cases.case import Case
 from harness.runners.protocol import Numbers, Setting, Tensors
-from harness.runners.torch_processes import grad_norm, processes_of
+from harness.runners.torch_processes import OneProcess, grad_norm, processes_of
 from harness.runners.torch_training import (
     Tap,
     TorchTrainer,
@@ -45,13 +45,12 @@ class Float64Oracle(TorchTrainer):
     def __init__(self, case: Case, weights: Tensors, setting: Setting) -> None:
         device = prepare_torch(case, setting)
         processes = processes_of(case, device, setting.rank)
-        first = device if processes.count == 1 else torch.device("cpu")
-        exact = {name: torch.from_numpy(np.array(tensor, np.float64)).to(first) for name, tensor in weights.items()}
-        self._sharded = _Model(case.model, exact) if processes.count > 1 else None
+        self._sharded = _Model(case.model, weights, processes) if processes.count > 1 else None
         if self._sharded is not None:
-            processes.shard(self._sharded, self._sharded.layers, torch.float64)
             held = self._sharded.parameters_by_name()
-            exact = {name: held[name] for name in exact}
+            exact = {name: held[name] for name in weights}
+        else:
+            exact = {name: tensor.to(device) for name, tensor in _in_float64(weights, weights).items()}
         parameters = {name: tensor.requires_grad_() for name, tensor in exact.items()}
         super().__init__(case, setting, parameters, device, processes)
         self.micro_batches = parts_of_rows(case, processes.count)
@@ -104,6 +103,10 @@ class Float64Oracle(TorchTrainer):
         return self._case.model.to_hf()
 
 
+def _in_float64(weights: Tensors, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(weights[name], np.float64)) for name in names}
+
+
 class _Held(torch.nn.Module):
     """Parameters by names that have dots, which those of a module must not have."""
 
@@ -127,14 +130,18 @@ class _Layer(_Held):
 
 
 class _Model(_Held):
-    """The oracle as modules, which FSDP shards; what is computed is in `logits`."""
+    """The oracle as modules, each sharded as soon as it has its weights; what is computed is in `logits`."""
 
-    def __init__(self, config: Qwen3Config, weights: Weights) -> None:
-        names = [f"model.layers.{layer}" for layer in range(config.num_hidden_layers)]
-        inside = [{key: weights[key] for key in weights if key.startswith(f"{name}.")} for name in names]
-        super().__init__({key: weights[key] for key in weights if not any(key in one for one in inside)})
-        self._config = config
-        self.layers = torch.nn.ModuleList(_Layer(config, name, one) for name, one in zip(names, inside, strict=True))
+    def __init__(self, config: Qwen3Config, weights: Tensors, processes: OneProcess) -> None:
+        layers, outside = [], set(weights)
+        for name in (f"model.layers.{layer}" for layer in range(config.num_hidden_layers)):
+            inside = [key for key in weights if key.startswith(f"{name}.")]
+            layers.append(_Layer(config, name, _in_float64(weights, inside)))
+            processes.shard(layers[-1], torch.float64)
+            outside -= {*inside}
+        super().__init__(_in_float64(weights, sorted(outside)))
+        self._config, self.layers = config, torch.nn.ModuleList(layers)
+        processes.shard(self, torch.float64)
 
     def parameters_by_name(self) -> dict[str, torch.Tensor]:
         found = self.weights()

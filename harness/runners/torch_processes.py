@@ -1,9 +1,11 @@
 """The processes that make a run of PyTorch together: this one alone, or several with a part of every parameter each.
 
-Over several the model is sharded by FSDP2 (`fully_shard`): parameters stay float32, and no dtype is given for
-computing, which would cast norms and residual too; `torch.autocast` decides as in one process. Gradients are summed in
-float32. Each process computes some rows of a micro batch, and its part of the loss is divided by the tokens of the
-whole global batch, so gradients are summed and never averaged. A tensor that is recorded or saved is whole.
+Over several the model is sharded by FSDP2 (`fully_shard`), each layer as soon as it has its weights, so that no process
+ever holds the model whole, and computing gathers no more than two layers besides embedding and head. Parameters stay
+float32, and no dtype is given for computing, which would cast norms and residual too; `torch.autocast` decides as in
+one process. Gradients are summed in float32. Each process computes some rows of a micro batch, and its part of the loss
+is divided by the tokens of the whole global batch, so gradients are summed and never averaged. A tensor that is
+recorded or saved is whole, one at a time.
 
 Source: PyTorch, `torch.distributed.fsdp.fully_shard` and "Distributed communication package".
 """
@@ -35,8 +37,9 @@ class OneProcess:
         """The rows of a micro batch that this process computes."""
         return tokens, loss_mask
 
-    def shard(self, model: Any, layers: Iterable[torch.nn.Module], sums: torch.dtype = torch.float32) -> None:
-        """Leaves each process a part of every parameter; gradients are summed in the dtype `sums`."""
+    def shard(self, module: Any, sums: torch.dtype = torch.float32) -> None:
+        """Leaves each process a part of every parameter of a module that is not in one sharded before; gradients are
+        summed in the dtype `sums`."""
 
     def summed(self, number: torch.Tensor) -> torch.Tensor:
         """The sum of a number of every process."""
@@ -84,13 +87,10 @@ class SeveralProcesses(OneProcess):
         rows = np.where(there, own, 0)
         return tokens[rows], loss_mask[rows] * there[:, None].astype(loss_mask.dtype)
 
-    def shard(self, model: Any, layers: Iterable[torch.nn.Module], sums: torch.dtype = torch.float32) -> None:
-        """Layer by layer, so that no more than two are whole on a device besides embedding and head."""
-        policy = MixedPrecisionPolicy(reduce_dtype=sums)
-        for module in (*layers, model):
-            fully_shard(module, mesh=self._mesh, mp_policy=policy)
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)  # gloo has no operation that divides and sums
+    def shard(self, module: Any, sums: torch.dtype = torch.float32) -> None:
+        fully_shard(module, mesh=self._mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=sums))
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # gloo has no operation that divides and sums
 
     def summed(self, number: torch.Tensor) -> torch.Tensor:
         number = number.clone()

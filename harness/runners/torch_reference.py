@@ -129,22 +129,33 @@ def build_model(
     config = transformers.Qwen3Config(**case.model.to_hf(), attn_implementation=attention)
     with torch.device("meta"):
         model = transformers.Qwen3ForCausalLM(config)
-    # what is sharded is copied then, and gets to its device layer by layer
-    first = device if processes.count == 1 else torch.device("cpu")
-    tensors = {name: torch.from_numpy(np.array(tensor)).to(first) for name, tensor in weights.items()}
-    if case.model.tie_word_embeddings:
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-    model.load_state_dict(tensors, strict=True, assign=True)  # copied, the weights would be held twice
     model.tie_weights()
     if case.training.recompute:
         _recompute(model)
     # the rotary frequencies are no parameter, so an empty model does not have them
     model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(device)
-    for layer in model.model.layers:
+    # what is sharded is copied then, and gets to its device part by part
+    first = device if processes.count == 1 else torch.device("cpu")
+    filled = []
+    for number, layer in enumerate(model.model.layers):
+        filled += _fill(layer, f"model.layers.{number}", weights, first)
         for norm in (layer.self_attn.q_norm, layer.self_attn.k_norm):
             norm.register_forward_pre_hook(_widen)
-    processes.shard(model, model.model.layers)
+        processes.shard(layer)
+    for name in ("model.embed_tokens", "model.norm", *([] if case.model.tie_word_embeddings else ["lm_head"])):
+        filled += _fill(model.get_submodule(name), name, weights, first)
+    assert {*filled} == {*weights}, f"the model has no parameters for {sorted({*weights} - {*filled})}"
+    model.tie_weights()
+    processes.shard(model)
     return model.train()
+
+
+def _fill(module: torch.nn.Module, name: str, weights: Tensors, device: torch.device) -> list[str]:
+    """Gives an empty module the weights under its name, which are read now; the names of what it took."""
+    names = {f"{name}.{inner}": inner for inner in module.state_dict()}
+    given = {inner: torch.from_numpy(np.array(weights[whole])).to(device) for whole, inner in names.items()}
+    module.load_state_dict(given, strict=True, assign=True)  # copied, the weights would be held twice
+    return [*names]
 
 
 def _recompute(model: Any) -> None:

@@ -3,6 +3,7 @@
 What a model is, a subclass says: its parameters by their Hugging Face names, and the loss of a batch.
 """
 
+import collections
 import contextlib
 import functools
 import json
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
 
 from harness.cases.case import Case
 from harness.runners.hugging_face import transformers
@@ -22,6 +22,7 @@ from harness.runners.protocol import Copies, Numbers, Setting, Taps, Tensors
 from harness.runners.torch_device import find_device, make_deterministic, provenance_of
 from harness.runners.torch_processes import ALONE, OneProcess, choose_device, clip, grad_norm
 from harness.runs.alignment import alignment
+from harness.runs.inputs import read_weights, write_in_files
 from harness.runs.operators import Operator
 from harness.runs.places import LOSS, TABLES
 
@@ -238,22 +239,24 @@ class TorchTrainer(ABC):
     def save(self, directory: Path) -> None:
         """Parameters and moments; everything else follows from the step. Of several processes the first writes it."""
         directory.mkdir(parents=True, exist_ok=True)
-        whole = ((name, self._processes.whole(tensor)) for name, tensor in self._state())
-        first = self._processes.rank == 0
-        if kept := {name: tensor for name, tensor in whole if first}:
-            save_file(kept, directory / STATE)
+        whole = ((name, whole_array(tensor, self._processes)) for name, tensor in self._state())
+        if self._processes.rank == 0:
+            write_in_files(whole, (tensor.numel() * tensor.itemsize for _, tensor in self._state()), directory / STATE)
+        else:
+            collections.deque(whole, maxlen=0)  # the first process needs the parts of this one
         (directory / POSITION).write_text(json.dumps(self._step), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
         """Continues where `save` stopped."""
-        saved = load_file(directory / STATE) if self._processes.rank == 0 else {}
+        saved = read_weights(directory / STATE) if self._processes.rank == 0 else None
         self._step = json.loads((directory / POSITION).read_text(encoding="utf-8"))
         for parameter in self._parameters.values():
             zeros = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             self._optimizer.state[parameter] = {"step": torch.tensor(float(self._step)), **zeros}
         with torch.no_grad():
             for name, tensor in self._state():
-                tensor.copy_(self._processes.scattered(saved.get(name), tensor))
+                given = None if saved is None else torch.from_numpy(np.array(saved[name]))
+                tensor.copy_(self._processes.scattered(given, tensor))
         # To where that many steps would have taken it; stepping it here warns that the optimizer was not stepped.
         self._schedule.last_epoch = self._step
         groups = zip(self._optimizer.param_groups, self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True)

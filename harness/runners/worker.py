@@ -24,7 +24,7 @@ from harness.runners.leaving import Leaving
 from harness.runners.probing import probe, tap_after
 from harness.runners.processes import end_with_parent
 from harness.runners.profiling import Profiling
-from harness.runners.protocol import Runner, Setting, Tensors
+from harness.runners.protocol import Copies, Runner, Setting, Tensors
 from harness.runners.registry import load_runner
 from harness.runners.resuming import CHECKPOINT, resume_step, save_checkpoint
 from harness.runners.step_lines import prints_steps, step_line
@@ -82,14 +82,22 @@ def carry_out(job: Job, factory: Any, resume: bool, rank: int | None = None) -> 
 
 
 def perturbed(weights: Tensors, seed: int | None) -> Tensors:
-    """The weights, or with a seed the weights each moved by one unit in the last place, up or down at random."""
+    """The weights, or with a seed the weights each moved by one unit in the last place, up or down at random.
+
+    One stream of random numbers goes through all of them by name; each tensor is moved when it is asked for.
+    """
     if seed is None:
         return weights
-    random = np.random.RandomState(seed)
-    return {name: _nudge(tensor, random) for name, tensor in sorted(weights.items())}
+    random, states = np.random.RandomState(seed), dict[str, Any]()
+    for name in sorted(weights):
+        states[name] = random.get_state()
+        random.random_sample(weights[name].shape)
+    return Copies(states, lambda name: _nudge(weights[name], states[name]))
 
 
-def _nudge(tensor: npt.NDArray[Any], random: np.random.RandomState) -> npt.NDArray[Any]:
+def _nudge(tensor: npt.NDArray[Any], state: Any) -> npt.NDArray[Any]:
+    random = np.random.RandomState()
+    random.set_state(state)
     towards = np.where(random.random_sample(tensor.shape) < 0.5, -np.inf, np.inf).astype(tensor.dtype)
     moved: npt.NDArray[Any] = np.nextafter(tensor, towards)
     return moved

@@ -9,7 +9,7 @@ A case whose evidence is sketches keeps its weights only while it runs; `weights
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ WEIGHTS_DIGESTS = "weights.json"
 VOCABULARY = "vocabulary.json"
 BATCHES = "batches.safetensors"
 PROBE_UPDATES = 5
+FILE_BYTES = 1 << 30  # of one file of tensors, unless a single one is larger
 Array = npt.NDArray[Any]
 
 
@@ -57,6 +58,33 @@ def write_tensors(tensors: Mapping[str, Array], path: Path) -> None:
         save_file(dict(tensors), path)
     except (OSError, SafetensorError) as error:  # the library has no class of its own for a full disk
         raise InputError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def write_in_files(tensors: Iterable[tuple[str, Array]], sizes: Iterable[int], path: Path) -> None:
+    """Writes tensors, which are made one by one, as one safetensors file, or as numbered files of that name if they are
+    large, and holds no more than one file of them. `sizes`: the bytes of each, in order.
+
+    Raises:
+        InputError: a file cannot be written, also because the disk is full.
+    """
+    count, held, written = _files(sizes), dict[str, Array](), 0
+    for name, tensor in tensors:
+        if held and sum(one.nbytes for one in held.values()) + tensor.nbytes > FILE_BYTES:
+            written += 1
+            write_tensors(held, path.with_stem(f"{path.stem}-{written:05d}-of-{count:05d}"))
+            held = {}
+        held[name] = tensor
+    write_tensors(held, path.with_stem(f"{path.stem}-{count:05d}-of-{count:05d}") if count > 1 else path)
+
+
+def _files(sizes: Iterable[int]) -> int:
+    """The number of files of tensors of these sizes, in order."""
+    count, held = 1, 0
+    for size in sizes:
+        if held and held + size > FILE_BYTES:
+            count, held = count + 1, 0
+        held += size
+    return count
 
 
 def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:

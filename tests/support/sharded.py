@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from harness.cases.case import Case, load_case
 from harness.corpus.draw import draw_weights
@@ -128,21 +128,19 @@ class PaddingCounts(SeveralProcesses):
 class GradientsAveraged(SeveralProcesses):
     """FSDP's default."""
 
-    def shard(self, model: Any, layers: Iterable[Any]) -> None:
-        super().shard(model, layers)
-        for module in model.modules():
-            if hasattr(module, "set_gradient_divide_factor"):
-                module.set_gradient_divide_factor(float(self.count))
+    def shard(self, module: Any) -> None:
+        super().shard(module)
+        module.set_gradient_divide_factor(float(self.count))
 
 
 class _OtherPolicy(SeveralProcesses):
     policy: ClassVar[Mapping[str, torch.dtype]]
 
-    def shard(self, model: Any, layers: Iterable[Any]) -> None:
+    def shard(self, module: Any) -> None:
         with mock.patch.object(
             torch_processes, "MixedPrecisionPolicy", lambda **_: MixedPrecisionPolicy(**self.policy)
         ):
-            super().shard(model, layers)
+            super().shard(module)
 
 
 class SummedInBfloat16(_OtherPolicy):
@@ -152,12 +150,13 @@ class SummedInBfloat16(_OtherPolicy):
 class OtherWeightsInOne(SeveralProcesses):
     """The second process starts with weights that are not those of the first."""
 
-    def shard(self, model: Any, layers: Iterable[Any]) -> None:
+    def shard(self, module: Any) -> None:
         if self.rank == 1:
             with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.mul_(1.01)
-        super().shard(model, layers)
+                for parameter in module.parameters():
+                    if not hasattr(parameter, "placements"):
+                        parameter.mul_(1.01)
+        super().shard(module)
 
 
 class Replicated(SeveralProcesses):
@@ -182,11 +181,9 @@ class LossOfOneProcess(TorchReference):
 class LayersOnly(SeveralProcesses):
     """Embedding, last norm and head are in no group: their gradients are those of each process's own rows."""
 
-    def shard(self, model: Any, layers: Iterable[Any]) -> None:
-        for module in layers:
-            fully_shard(module, mesh=self._mesh)
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
+    def shard(self, module: Any) -> None:
+        if not hasattr(module, "model"):
+            super().shard(module)
 
     def local(self, tensor: torch.Tensor) -> torch.Tensor:
         return super().local(tensor) if hasattr(tensor, "placements") else tensor

@@ -8,8 +8,8 @@ import pytest
 from harness.base.digest import digest_json, digest_tensors
 from harness.base.errors import EvidenceError, InputError
 from harness.certify.flow import prepare
-from harness.corpus import draw
-from harness.corpus.draw import draw_weights
+from harness.corpus.draw import draw_weights, write_weights
+from harness.runs import inputs as files
 from harness.runs.inputs import BATCHES, WEIGHTS, read_inputs, read_tensors, read_weights, weights_files
 from tests.support.examples import options, small_case, text_case
 
@@ -57,10 +57,10 @@ def test_large_weights_are_written_in_files_and_read_one_tensor_at_a_time(
 ) -> None:
     case = small_case()
     whole = draw_weights(case)
-    monkeypatch.setattr(draw, "FILE_BYTES", sum(tensor.nbytes for tensor in whole.values()) // 5)
-    digests = draw.write_weights(case, tmp_path)
-    files = weights_files(tmp_path / WEIGHTS)
-    assert len(files) > 4 and files[0].name == f"weights-00001-of-{len(files):05d}.safetensors"
+    monkeypatch.setattr(files, "FILE_BYTES", sum(tensor.nbytes for tensor in whole.values()) // 5)
+    digests = write_weights(case, tmp_path)
+    written = weights_files(tmp_path / WEIGHTS)
+    assert len(written) > 4 and written[0].name == f"weights-00001-of-{len(written):05d}.safetensors"
     read = read_weights(tmp_path / WEIGHTS)
     assert set(read) == set(whole) and all(np.array_equal(read[name], whole[name]) for name in whole)
     assert digest_json(digests) == digest_tensors(whole) == digest_tensors(read)

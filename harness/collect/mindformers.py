@@ -12,6 +12,8 @@ whose data are not Megatron's:
 
     data_loader: {type: CertifyRows, dataset_dir: batches.safetensors}
 
+`CertifyCosine` is mindformers' cosine schedule in float64: see `harness.collect.mindformers_schedule`.
+
 What versions name differently is in `VERSIONS`. Where the data sinks to the device, as on Ascend by default, no batch
 passes the callback, and batches are not collected: set `runner_config.sink_mode: False` to collect them.
 """
@@ -40,6 +42,7 @@ from harness.base.errors import InputError
 from harness.collect.collector import Collector, harmless
 from harness.collect.files import mapped_tensors
 from harness.collect.layouts import HeldPart, UnknownPart, held_parts
+from harness.collect.mindformers_schedule import CertifyCosine
 from harness.collect.mindspore_model import as_array, number
 from harness.runs.alignment import MODEL_FIELDS, alignment
 from harness.runs.collected import BATCHES, GRAD_NORM
@@ -47,6 +50,8 @@ from harness.runs.mindformers_model import FusedRows, as_asked, built_config, fu
 from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
 from qwen3_model.parallel_config import Part
 from qwen3_model.sizes import PUBLISHED
+
+__all__ = ["CertifyCollector", "CertifyCosine", "CertifyRows"]
 
 NAME = "mindformers"
 Array = npt.NDArray[Any]

@@ -17,7 +17,7 @@ from harness.runs.sketches import BUCKETS, BUCKETS_OF_A_DECADE, BUCKETS_OF_FIRST
 from harness.runs.trace import Arm, Side
 from qwen3_model.configuration_qwen3 import parameter_shapes
 
-FLOAT32 = 4
+FLOAT32, FLOAT64 = 4, 8
 # Of a token's logits: their logarithms of probabilities, and the derivatives by both, while the last exists.
 TENSORS_OF_LOGITS = 3
 LAYERS_WHOLE = 2  # the one that computes, and the next, which is gathered meanwhile
@@ -63,9 +63,9 @@ class ReferenceMemory:
 class ReferencePlan:
     """What it takes to record a baseline with so many processes.
 
-    `host` are the bytes of main memory of all processes together while they start: each has the weights whole until
-    they are sharded. `oracle` are the bytes of a process of the oracle. `hours` are those of all runs one after
-    the other, and `bytes` those of the baseline.
+    `host` are the bytes of main memory of all processes together while they start: each reads the weights of a layer,
+    or those outside all layers, before it leaves itself a part of them; the oracle in float64. `oracle` are the bytes
+    of a process of the oracle. `hours` are those of all runs one after the other, and `bytes` those of the baseline.
     """
 
     memory: ReferenceMemory
@@ -80,7 +80,7 @@ def plan_reference(case: Case, processes: int, tera: float | None = None) -> Ref
     speed = tera or SUSTAINED[case.precision.compute_dtype]
     return ReferencePlan(
         memory=memory_of_a_process(case, processes),
-        host=processes * FLOAT32 * _parameters(case),
+        host=processes * FLOAT64 * max(layer_parameters(case.model, 1), _outside(case)),
         oracle=_memory_of_the_oracle(case, processes),
         hours=sum(_hours(case, processes, speed * TERA, *known) for known in _recorded(case)),
         bytes=bytes_of_a_baseline(case),
@@ -91,8 +91,7 @@ def memory_of_a_process(case: Case, processes: int) -> ReferenceMemory:
     """The largest amount at a time: in the backward pass of the last layer."""
     model = case.model
     layer = layer_parameters(model, 1)
-    layers, parameters = model.num_hidden_layers, _parameters(case)
-    outside = parameters - layers * layer
+    layers, parameters, outside = model.num_hidden_layers, _parameters(case), _outside(case)
     rows = rows_of_a_process(case, processes)
     saved_by_layer, tokens = saved_by_a_layer(case, rows), rows * case.data.seq_length
     stream = FLOAT32 * tokens * model.hidden_size
@@ -210,11 +209,19 @@ def _memory_of_the_oracle(case: Case, processes: int) -> int:
     tensors = 4 if case.training.oracle != "probe" else 2
     model, tokens = case.model, case.data.seq_length
     layers = 1 if case.training.recompute else model.num_hidden_layers
-    stream = 0 if layers > 1 else model.num_hidden_layers * 8 * tokens * model.hidden_size
+    stream = 0 if layers > 1 else model.num_hidden_layers * FLOAT64 * tokens * model.hidden_size
     saved = 2 * layers * saved_by_a_layer(case, 1, "float32") + stream
     return (
-        -(-8 * tensors * parameters // processes) + gathered + saved + TENSORS_OF_LOGITS * 8 * tokens * model.vocab_size
+        -(-FLOAT64 * tensors * parameters // processes)
+        + gathered
+        + saved
+        + TENSORS_OF_LOGITS * FLOAT64 * tokens * model.vocab_size
     )
+
+
+def _outside(case: Case) -> int:
+    """Parameters that are in no layer: embedding, last norm and head."""
+    return _parameters(case) - case.model.num_hidden_layers * layer_parameters(case.model, 1)
 
 
 def _parameters(case: Case) -> int:

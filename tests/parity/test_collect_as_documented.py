@@ -157,6 +157,18 @@ def test_the_lines_of_yaml_are_the_rows_of_a_case_in_mindformers(tmp_path: Path)
         assert positions.tolist() == list(range(len(counted)))
 
 
+def test_the_lines_of_yaml_are_a_schedule_of_mindformers() -> None:
+    from mindformers.core.lr import build_lr
+
+    import harness.collect.mindformers  # noqa: F401  (registers the schedule)
+
+    asked = yaml.safe_load(block("type: CertifyCosine"))["lr_schedule"]
+    built = build_lr({**asked, "total_steps": 100})  # as the Trainer adds it
+    assert built(ms.Tensor([0], ms.int32)).asnumpy().item() == 0.0
+    assert built(ms.Tensor([10], ms.int32)).asnumpy().item() == np.float32(asked["learning_rate"])
+    assert built(ms.Tensor([100], ms.int32)).asnumpy().item() == np.float32(asked["lr_end"])
+
+
 def test_the_lines_of_yaml_are_a_callback_of_mindformers() -> None:
     from mindformers.core.callback import build_callback
 

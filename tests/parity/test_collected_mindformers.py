@@ -31,6 +31,7 @@ pytestmark = full(
     held_by="tests/parity/test_collected_trainers.py::test_the_collector_changes_no_bit,"
     "tests/parity/test_collected_trainers.py::test_each_pair_reaches_preliminary"
 )
+COSINE = "CosineWithWarmUpLR"
 SETTING = Setting(device="CPU", threads=1, learning_rate_zero=False)
 SAVED = {
     "type": "CheckpointMonitor", "prefix": "tiny", "save_checkpoint_steps": 8, "integrated_save": False,
@@ -45,11 +46,11 @@ def drawn_of(case: Case, directory: Path) -> Any:
     return SimpleNamespace(weights=weights, tokens=batches["tokens"], mask=batches["loss_mask"])
 
 
-def trained(place: Path, *without: str, case: Case | None = None) -> Path:
+def trained(place: Path, *without: str, case: Case | None = None, schedule: str = COSINE) -> Path:
     """The directory of a configuration, or of a case, trained by mindformers in a process of its own."""
     place.mkdir()
     saved = [{"type": "MFLossMonitor"}, SAVED]
-    file = configuration(place, callbacks=saved)[0] if case is None else of_rows(place, case)
+    file = configuration(place, callbacks=saved)[0] if case is None else of_rows(place, case, schedule)
     words = [str(file), str(place / "collected"), str(place / "initial"), *without]
     command = [sys.executable, "-m", "tests.support.mindformers_driver", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -98,18 +99,27 @@ def test_the_collector_changes_no_bit_of_mindformers(place: Path, tmp_path: Path
         assert digest_each(read_tensors(one)) == digest_each(read_tensors(other))
 
 
-def test_the_default_case_by_mindformers_trainer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "expected", "apart", "level"),
+    [
+        (COSINE, {"inputs-same", "learning-rate"}, (2e-7, 1e-6), Level.UNTESTED),
+        ("CertifyCosine", set(), (0.0, 6e-8), Level.PRELIMINARY),
+    ],
+)
+def test_the_default_case_by_mindformers_trainer(
+    tmp_path: Path, schedule: str, expected: set[str], apart: tuple[float, float], level: Level
+) -> None:
     """Next to a torch loop, and next to the harness's own run of mindformers' Qwen3, which is the same mathematics.
 
     mindformers computes a cosine of the schedule in float32, which is further off than one rounding of a rate.
     """
-    place = trained(tmp_path / "subject", case=drawn().case)
+    place = trained(tmp_path / "subject", case=drawn().case, schedule=schedule)
     train_by_a_torch_loop(drawn().case, drawn(), tmp_path / "reference")
     bundle, certificate = judged(place, drawn().case, tmp_path / "reference", tmp_path / "out")
     failing = {one.criterion for one in bundle.findings if one.outcome in (Outcome.FAIL, Outcome.ERROR)}
-    assert failing == {"inputs-same", "learning-rate"}
-    assert 2e-7 < max(bundle.comparison["train.learning_rate.relative"].values) < 1e-6
-    assert certificate.level is Level.UNTESTED
+    assert failing == expected
+    assert apart[0] < max(bundle.comparison["train.learning_rate.relative"].values) < apart[1]
+    assert certificate.level is level
     assert certificate.scope.model == "Qwen3 tiny by mindformers"
     assert max(bundle.comparison["train.loss.relative"].values) < 1e-6
     assert max(bundle.comparison["train.grad_norm.relative"].values) < 1e-6

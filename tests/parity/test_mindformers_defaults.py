@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import mindformers
+import mindspore
 import numpy as np
 import pytest
 import yaml
@@ -16,10 +17,12 @@ from mindformers.tools.register.template import ConfigTemplate
 from mindformers.wrapper import MFPipelineWithLossScaleCell, MFTrainOneStepCell
 from mindspore import Parameter, Tensor
 
+from harness.base.errors import InputError
 from harness.base.written import Written
 from harness.cases.case import Case
 from harness.cases.mindformers import known_fields, read_configuration
 from harness.cases.mindformers.fields import CLIPS, DEFAULTS_OF
+from harness.collect.mindformers import CertifyCosine
 from tests.support.configurations import small, staged
 
 MODEL, CONFIG = "model.model_config.", "train_dataset.data_loader.config."
@@ -106,6 +109,30 @@ def test_the_warm_up_is_that_of_a_built_schedule(kind: Any, given: dict[str, Any
     assert built.warmup_lr_init == 0
     if kind is CosineWithWarmUpLR:
         assert built.lr_end.asnumpy().item() == case.lr_schedule.lr_end and built.num_cycles == 0.5
+
+
+@pytest.mark.parametrize("given", [{}, {"warmup_steps": 2}, {"warmup_ratio": 0.5, "lr_end": 1e-5}])
+def test_the_cosine_of_the_collector_has_the_rates_of_a_case_and_the_meaning_of_mindformers(
+    given: dict[str, Any],
+) -> None:
+    content = small()
+    content["lr_schedule"] = {"type": "CertifyCosine", "learning_rate": 1e-4, **given}
+    case = read(content)
+    steps, asked = case.training.steps, {"learning_rate": 1e-4, "total_steps": case.training.steps, **given}
+    exact, built, own = case.lr_schedule.over(steps), CertifyCosine(**asked), CosineWithWarmUpLR(**asked)
+    for done in range(steps):
+        step = Tensor([done], mindspore.int32)
+        rate = built(step).asnumpy().item()
+        assert rate == np.float32(exact.learning_rate(done + 1))
+        assert rate == pytest.approx(own(step).asnumpy().item(), rel=1e-6, abs=1e-11)  # of a peak of 1e-4
+    for done in (steps, steps + 5):  # after the last step mindformers stays at the end of the schedule
+        assert built(Tensor([done], mindspore.int32)).asnumpy().item() == np.float32(case.lr_schedule.lr_end)
+
+
+def test_the_cosine_of_the_collector_refuses_what_no_case_means() -> None:
+    CertifyCosine(learning_rate=1e-4, total_steps=8, num_cycles=0.5, warmup_lr_init=0.0)
+    with pytest.raises(InputError, match=r"lr_schedule: CertifyCosine takes no decay_steps, num_cycles\."):
+        CertifyCosine(learning_rate=1e-4, total_steps=8, num_cycles=1.5, decay_steps=4)
 
 
 @pytest.mark.parametrize(("cell", "content"), [(MFTrainOneStepCell, small), (MFPipelineWithLossScaleCell, staged)])

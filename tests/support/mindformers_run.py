@@ -91,18 +91,18 @@ def configuration(directory: Path, **changes: Any) -> tuple[Path, Case]:
     return file, case
 
 
-def of_rows(directory: Path, case: Case) -> Path:
+def of_rows(directory: Path, case: Case, schedule: str = "CosineWithWarmUpLR") -> Path:
     """The file of a configuration that trains a case of the size of the default case from `directory`, where its
     batches and its initial weights are written."""
     draw_inputs(case, directory / "inputs")
-    schedule, training = case.lr_schedule, case.training
+    asked, training = case.lr_schedule, case.training
     columns = ["input_ids", "labels", "loss_mask", "position_ids"]
     rows_of_case = {"type": "CertifyRows", "dataset_dir": str(directory / "inputs" / BATCHES), "shuffle": False}
     file, _ = configuration(directory)
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     content["lr_schedule"] = {
-        "type": "CosineWithWarmUpLR", "learning_rate": schedule.learning_rate, "lr_end": schedule.lr_end,
-        "warmup_steps": schedule.warmup_steps, "total_steps": training.steps,
+        "type": schedule, "learning_rate": asked.learning_rate, "lr_end": asked.lr_end,
+        "warmup_steps": asked.warmup_steps, "total_steps": training.steps,
     }  # fmt: skip
     content["runner_wrapper"]["max_grad_norm"] = training.clip_grad
     content["runner_config"]["batch_size"] = case.data.global_batch_size

@@ -15,6 +15,7 @@ GRAPH_MODES = {0: True, 1: False}
 SCHEDULES = {
     "ConstantWarmUpLR": "constant",
     "CosineWithWarmUpLR": "cosine",
+    "CertifyCosine": "cosine",
     "constant_with_warmup": "constant",
     "cosine": "cosine",
 }

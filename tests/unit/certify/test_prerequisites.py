@@ -255,7 +255,7 @@ def test_a_full_disk_is_seen_where_the_files_would_go(machine: Path, monkeypatch
 
 
 def test_a_case_that_keeps_tensors_could_leave_sketches(tmp_path: Path) -> None:
-    kept, left = load_case("qwen3-small-fp32"), load_case("qwen3-0.6b-fp32")
+    kept, left = load_case("qwen3-tied-fp32"), load_case("qwen3-small-fp32")
     assert (found := needs(kept, options(tmp_path), ("subject",))).sketched is not None and found.sketched < found.disk
     assert needs(left, options(tmp_path), ("subject",)).sketched is None
     trained = load_case("qwen3-tiny-inference")  # its trained weights are evidence

@@ -85,7 +85,8 @@ LayersOption = Annotated[
     int | None, typer.Option("--layers", min=1, help="Only so many layers of the model; the level states it.")
 ]
 VocabularyOption = Annotated[
-    int | None, typer.Option("--vocab", min=2, help="Only so many tokens, the first of the corpus; the level states it.")
+    int | None,
+    typer.Option("--vocab", min=2, help="Only so many tokens, the first of the corpus; the level states it."),
 ]
 StepsOption = Annotated[
     int | None,

@@ -63,8 +63,7 @@ def check_page_again(bundle: Bundle, trust: Trust | None) -> PageCheck:
     content = read_bytes(path).decode(errors="replace")
     if not _same(content[: content.rfind("<!-- sha256 ")], again):
         raise EvidenceError(
-            f"{path} does not show what its bundle gives: it was edited. Write it again: "
-            f"{report_command(bundle)}"
+            f"{path} does not show what its bundle gives: it was edited. Write it again: {report_command(bundle)}"
         )
     return PageCheck(state=PageState.VERIFIED)
 

@@ -18,6 +18,7 @@ from harness.evidence.bundle import read_bundle
 from harness.evidence.bundle_files import MANIFEST
 from harness.runs.evaluation import TOKENIZER
 from harness.runs.inputs import read_tensors
+from harness.runs.watched import split
 from qwen3_model.checkpoints import Checkpoint, read_checkpoint, write_checkpoint, write_hugging_face
 from qwen3_model.weights import WeightsError
 
@@ -70,8 +71,8 @@ def _of_bundle(directory: Path, layout: str | None) -> Checkpoint:
     path = directory / "tensors" / f"{runs_of(bundle.case).trained}.safetensors"
     if not path.is_file():
         raise InputError(f"{directory} has no trained weights: {path.name} is missing.")
-    steps = bundle.case.training.steps
-    return Checkpoint(config=bundle.case.model, step=steps, parameters=read_tensors(path), moments={})
+    parameters, _ = split(read_tensors(path))
+    return Checkpoint(config=bundle.case.model, step=bundle.case.training.steps, parameters=parameters, moments={})
 
 
 def _only_sketches(directory: Path, command: Sequence[str]) -> str:

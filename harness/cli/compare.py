@@ -46,7 +46,8 @@ def import_(
     ] = None,
     case: Annotated[str | None, typer.Option(help=f"Check it against a case. {CASE_HELP}")] = None,
     rank: Annotated[
-        str | None, typer.Option(help="The rank or file to read; default: the one with the most losses.")
+        str | None,
+        typer.Option(help="The rank or file to read; default: the one with the most steps that have a loss."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New file for it; default: NAME.import.json here.")] = None,
     as_json: JsonOption = False,

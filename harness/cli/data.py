@@ -208,7 +208,7 @@ def batches(
     tokenizer: TokenizerOption = None,
     out: Annotated[Path | None, typer.Option(help="Write tokens and loss masks as a .safetensors file.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Write the initial weights too, as a checkpoint in Hugging Face's form.")
+        Path | None, typer.Option(help="Write the initial weights too, as a checkpoint in Hugging Face format.")
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="Number of first rows to show.")] = 3,
     overwrite: OverwriteOption = False,

@@ -79,17 +79,18 @@ TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="Hugging Face tokenizer directory; default: bytes.")
 ]
 ModelOption = Annotated[
-    Path | None, typer.Option("--model", help="Weights to begin with: a checkpoint in Hugging Face's form.")
+    Path | None, typer.Option("--model", help="Weights to begin with: a checkpoint in Hugging Face format.")
 ]
 LayersOption = Annotated[
-    int | None, typer.Option("--layers", min=1, help="Only so many layers of the model; the result says so.")
+    int | None, typer.Option("--layers", min=1, help="Only so many layers of the model; the level states it.")
 ]
 VocabularyOption = Annotated[
-    int | None, typer.Option("--vocab", min=2, help="Only so many tokens, the first of the corpus; the result says so.")
+    int | None,
+    typer.Option("--vocab", min=2, help="Only so many tokens, the first of the corpus; the level states it."),
 ]
 StepsOption = Annotated[
     int | None,
-    typer.Option("--steps", min=2, help="Steps of training, fewer or more than the case has; the result says so."),
+    typer.Option("--steps", min=2, help="Steps of training, fewer or more than the case has; the level states it."),
 ]
 
 ProtectionOption = Annotated[

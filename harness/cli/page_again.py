@@ -5,6 +5,7 @@ import gzip
 import io
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,9 +63,14 @@ def check_page_again(bundle: Bundle, trust: Trust | None) -> PageCheck:
     content = read_bytes(path).decode(errors="replace")
     if not _same(content[: content.rfind("<!-- sha256 ")], again):
         raise EvidenceError(
-            f"{path} does not show what its bundle gives: it was edited. Write it again: certify report"
+            f"{path} does not show what its bundle gives: it was edited. Write it again: {report_command(bundle)}"
         )
     return PageCheck(state=PageState.VERIFIED)
+
+
+def report_command(bundle: Bundle) -> str:
+    """The command that writes the page of a bundle again."""
+    return shlex.join(["certify", "report", str(bundle.path)])
 
 
 def _cannot(stated: RenderedBy | None, bundle: Bundle, trust: Trust | None) -> str | None:

@@ -35,7 +35,7 @@ def upgrade(
     """Run a case under two sets of versions, and show what the upgrade changes.
 
     uv makes an environment for each set, or takes one that resolved to the same. Exit code 0: the same bits, or drift
-    within the floor. 1: a regression. 2: bad input or a missing prerequisite. 3: a run broke.
+    without a regression. 1: a regression. 2: bad input or a missing prerequisite. 3: a run failed.
     """
     chosen = load_case(case)
     standards = case_options.load_standards(chosen.standards, chosen)
@@ -59,7 +59,7 @@ def upgrade(
         broken = [
             f"{one.path.name}/{run.name}" for one in bundles for run in one.runs.values() if not run.outcome.ended
         ]
-        error_console.print(f"These runs broke: {', '.join(broken)}", markup=False, soft_wrap=True)
+        error_console.print(f"These runs failed: {', '.join(broken)}", markup=False, soft_wrap=True)
         return BROKEN
     found = diff_bundles(*bundles)
     if as_json:

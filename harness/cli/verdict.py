@@ -10,7 +10,7 @@ from harness.evidence.judge import Outcome
 from harness.evidence.protection_of_runs import are_apart, protection_of, protection_words
 from harness.levels.certificate import Certificate
 from harness.levels.requirements_of_signatures import BASELINE_SIGNED
-from harness.levels.verdict_words import conclude
+from harness.levels.verdict_words import SAME_LOG, conclude
 
 STYLES = {Outcome.FAIL: "bold red", Outcome.ERROR: "bold red", Outcome.INCONCLUSIVE: "yellow"}
 
@@ -20,10 +20,12 @@ def print_verdict(bundle: Bundle, certificate: Certificate, as_json: bool) -> No
         print(json.dumps(_summary(bundle, certificate), ensure_ascii=False))
         return
     conclusion = conclude(bundle, certificate)
+    shown: dict[str, str] = {}  # the run whose log ends so
     for name, text in conclusion.broken.items():
         out_console.print(f"{name}: {text}", style="bold red", markup=False)
         if name in bundle.runs and (log := bundle.runs[name].outcome.log_tail):
-            out_console.print(_indented(log), markup=False)
+            first = shown.setdefault(log, name)
+            out_console.print(_indented(log if first == name else SAME_LOG.format(first)), markup=False)
     for outcome, text in conclusion.findings:
         out_console.print(f"{outcome:<12} {text}", style=STYLES[outcome], markup=False)
     for remark in conclusion.remarks:

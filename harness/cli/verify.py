@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.attestation import Recording, Signed, Waiver, load_trust
 from harness.cli.options import AtOption, EvidenceArgument, JsonOption, TrustOption, moment
-from harness.cli.page_again import PageState, check_page_again
+from harness.cli.page_again import PageState, check_page_again, report_command
 from harness.cli.terminal import BAD_INPUT, MET, out_console
 from harness.evidence.bundle import Bundle
 from harness.evidence.bundle_files import PAGE
@@ -89,7 +89,7 @@ def _print_verified(bundle: Bundle, found: dict[str, Any], trusted: bool) -> Non
     if found["page"] is PageState.VERIFIED:
         show(f"{PAGE} was rendered again, and is the same")
     elif found["page"] is PageState.UNVERIFIED:
-        show(f"{PAGE} is unverified: {found['page_why']}. Write it again: certify report", "yellow")
+        show(f"{PAGE} is unverified: {found['page_why']}. Write it again: {report_command(bundle)}", "yellow")
     if not found["signed"]:
         show("unsigned: no signature that was verified states who is responsible for this evidence", "yellow")
     for sentence in collected_notices(bundle):

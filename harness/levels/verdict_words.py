@@ -17,7 +17,10 @@ from harness.evidence.summary import broken_names, can_be_diagnosed, first_failu
 from harness.levels.certificate import Certificate, Level, Requirement
 
 NO_LEVEL = "No level"
-FEW = 3  # so many criteria that say nothing for one reason are one line
+FEW = 3  # so many criteria that state nothing for one reason are one line
+RESUMES = "resumes the runs that did not finish; if the code has changed since, start again with another --out"
+UNFINISHED = "a run that they need did not finish"
+SAME_LOG = "its log ends like that of {}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +102,7 @@ def conclude(bundle: Bundle, certificate: Certificate, *, place: str | None = No
         scope=str(certificate.scope),
         sentence=_sentence(bundle),
         broken=_broken(bundle),
-        findings=tuple(_listed(bundle.findings)),
+        findings=tuple(_listed(bundle.findings, broken_names(bundle))),
         first=_first(bundle),
         remarks=remarks(bundle),
         missing=tuple(map(missing_words, certificate.missing)),
@@ -128,23 +131,25 @@ def _broken(bundle: Bundle) -> dict[str, str]:
     return {**ended, **dict.fromkeys(bundle.absent, "was not run")}
 
 
-def _listed(findings: Sequence[Finding]) -> Iterator[tuple[Outcome, str]]:
-    """The criteria that do not pass. Those of a standard that all say nothing for one reason follow in one line."""
-    silent: dict[tuple[str, str], list[Finding]] = {}
+def _listed(findings: Sequence[Finding], broken: Sequence[str]) -> Iterator[tuple[Outcome, str]]:
+    """The criteria that do not pass. Those of a standard that all state nothing for one reason follow in one line."""
+    silent: dict[tuple[Outcome, str, str], list[Finding]] = {}
     for one in findings:
-        if (reason := _silent(one)) is not None:
-            silent.setdefault((one.standard, reason), []).append(one)
+        if (reason := _silent(one, broken)) is not None:
+            silent.setdefault((one.outcome, one.standard, reason), []).append(one)
     alike = {one for group in silent.values() if len(group) >= FEW for one in group}
     yield from ((one.outcome, _found(one)) for one in findings if one.outcome is not Outcome.PASS and one not in alike)
-    for (standard, reason), group in silent.items():
+    for (outcome, standard, reason), group in silent.items():
         if len(group) >= FEW:
             ids = listed([one.criterion for one in group])
-            yield Outcome.INCONCLUSIVE, f"{len(group)} criteria of {standard}: {reason}: {ids}"
+            yield outcome, f"{len(group)} criteria of {standard}: {reason}: {ids}"
 
 
-def _silent(finding: Finding) -> str | None:
-    """Why a criterion says nothing, if that is one reason."""
+def _silent(finding: Finding, broken: Sequence[str]) -> str | None:
+    """Why a criterion states nothing, if that is one reason."""
     reasons = {judged.explanation for judged in finding.judged}
+    if finding.outcome is Outcome.ERROR and any(f"{run}: " in reason for run in broken for reason in reasons):
+        return UNFINISHED
     if finding.outcome is not Outcome.INCONCLUSIVE or len(reasons) > 1:
         return None
     return reasons.pop() or None
@@ -183,5 +188,5 @@ def _next(bundle: Bundle, place: str) -> NextCommand | None:
     began = bundle.occasion.command
     if broken_names(bundle) and began[:2] == RUN:
         command = shlex.join([*without_place(began), "--out", place, "--resume"])
-        return NextCommand(command=command, result="resumes the runs that did not finish")
+        return NextCommand(command=command, result=RESUMES)
     return None

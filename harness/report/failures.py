@@ -9,7 +9,7 @@ from harness.cases.runs_of_a_case import REFERENCE, SUBJECT
 from harness.evidence.bundle import Bundle
 from harness.evidence.judge import Finding, Outcome, describe_place
 from harness.evidence.summary import failing_step, first_failure, summarizes
-from harness.levels.verdict_words import Conclusion, NextCommand
+from harness.levels.verdict_words import SAME_LOG, Conclusion, NextCommand
 from harness.report.groups import group_of
 from harness.report.words import Mark, mark, number, purpose
 from harness.runs.files import LOG
@@ -102,15 +102,18 @@ def _misaligned(bundle: Bundle, name: str) -> Iterator[str]:
 
 
 def _broken_runs(bundle: Bundle) -> list[BrokenRun]:
+    ended = [run for run in bundle.runs.values() if run.outcome.status != "completed"]
+    logs = {run.name: _log(bundle, run) for run in ended}
+    first = {log: name for name, log in reversed(logs.items())}  # the run whose log is shown
     found = [
         BrokenRun(
             name=run.name,
             purpose=purpose(run.name, bundle.case.task),
             sentence=_how_it_ended(run),
-            log=_log(bundle, run),
+            log=log if first[log] == run.name or not log else SAME_LOG.format(first[log]),
         )
-        for run in bundle.runs.values()
-        if run.outcome.status != "completed"
+        for run in ended
+        for log in (logs[run.name],)
     ]
     return found + [
         BrokenRun(name=name, purpose=purpose(name, bundle.case.task), sentence="was not run", log="")

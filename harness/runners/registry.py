@@ -63,9 +63,10 @@ RUNNERS: Mapping[TaskName, Mapping[str, NamedRunner]] = {
 
 
 def needs_of(case: Case, runner: str) -> Mapping[str, str]:
-    """The packages that a runner needs for a case, each with the extra that installs it."""
-    named = RUNNERS[case.task.name].get(runner)
-    return named.needs if named else {}
+    """The packages that a runner needs for a case, each with the extra that installs it. A shipped runner may be given
+    by its short name or, as a bundle states it, by its module and class."""
+    named = (one for name, one in RUNNERS[case.task.name].items() if runner in (name, one.entry))
+    return next((one.needs for one in named), {})
 
 
 def find_runner(name: str, task: Task = PRETRAIN) -> str:

@@ -111,6 +111,9 @@ def test_a_page_of_another_version_is_unverified_with_that_version(certify_: Cal
     edited(lambda content: re.sub(rb'"program":"[^"]*"', b'"program":"0.9 (abc)"', content))
     result = certify_("verify", "bundle")
     assert result.code == 0 and "report.html is unverified: rendered by version 0.9 (abc), and this is" in result.out
+    (command,) = re.findall(r"Write it again: certify (.*)", result.out)
+    assert certify_(*command.split()).code == 0
+    assert "report.html was rendered again, and is the same" in certify_("verify", "bundle").out
 
 
 def test_a_page_that_states_nothing_is_unverified(certify_: Call, here: Path) -> None:

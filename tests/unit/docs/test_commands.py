@@ -47,6 +47,11 @@ def test_the_options_of_every_command_are_documented() -> None:
     assert documented == {name: PROGRAM[name] for name in PROGRAM if name not in GROUPS}
 
 
+def test_every_command_is_in_the_table_of_purposes() -> None:
+    named = [name for row in next(tables(read(COMMANDS))) for name in re.findall(r"\[`([^`]+)`\]", row[1])]
+    assert sorted(f"certify {name}" for name in named) == sorted(set(PROGRAM) - GROUPS)
+
+
 def command_lines(path: Path) -> Iterator[str]:
     """What a document gives to a shell, from `certify` on."""
     text = read(path)

@@ -90,6 +90,13 @@ def test_a_run_that_broke_comes_first_and_the_command_resumes_it(tmp_path: Path,
     assert found.next_command.command == "certify run c.yaml --out BUNDLE --resume"
 
 
+def test_criteria_that_a_run_kept_open_are_one_line_of_each_standard(tmp_path: Path) -> None:
+    found = conclusion(tmp_path / "bundle", killed_after_4, outcomes={"subject-1": CRASH})
+    texts = [text for outcome, text in found.findings if outcome is Outcome.ERROR]
+    assert len(texts) == 2 and all("a run that they need did not finish: " in text for text in texts)
+    assert "criteria of official: " in texts[0] and "runs-complete, " in texts[0]
+
+
 def test_what_another_command_began_is_not_resumed_by_a_made_up_command(tmp_path: Path) -> None:
     found = conclusion(
         tmp_path / "bundle", killed_after_4, outcomes={"subject-1": CRASH}, occasion={"command": ["pytest", "tests"]}

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from harness.base.errors import InputError
+from harness.cases.task import PRETRAIN
 from harness.certify import environment
 from harness.levels.certificate import Level
 from harness.nightly import CellChange, compared
@@ -318,3 +319,4 @@ def test_a_night_looks_for_what_the_task_of_a_cell_needs() -> None:
     assert "lm_eval" in needs_of(inference_case(), "mindspore")
     assert "lm_eval" not in needs_of(small_case(), "mindspore")
     assert needs_of(inference_case(), "mine.py:Mine") == {}
+    assert needs_of(small_case(), PRETRAIN.subject) == needs_of(small_case(), "mindspore")

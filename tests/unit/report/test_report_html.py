@@ -250,6 +250,12 @@ def test_a_broken_run_comes_before_any_number_with_the_end_of_its_log(tmp_path: 
     assert "subject-1 did not finish" in html
 
 
+def test_a_log_that_ends_alike_in_several_runs_is_shown_once(tmp_path: Path) -> None:
+    crash = RunOutcome(status="crashed", last_step=83, detail="killed by signal 9", log_tail="first\nOut of memory")
+    html = page_of(write_example(tmp_path, change=killed_after_83, outcomes={"subject-1": crash, "subject-2": crash}))
+    assert html.count("Out of memory") == 1 and html.count("its log ends like that of subject-1") == 1
+
+
 def test_a_run_that_differs_is_to_be_diagnosed_and_one_that_broke_to_be_run_again(tmp_path: Path) -> None:
     def off(run: str, step: Step) -> Step:
         return dataclasses.replace(step, loss=step.loss * 1.001) if run == "subject-1" else step

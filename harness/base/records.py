@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 from harness.base.digest import canonical_json, digest_file
 from harness.base.errors import EvidenceError
 from harness.base.numbers import decode_number, encode_number
+from harness.base.text import as_text
 
 # `field(default=None, metadata=LATER)`: records of the same format were written without it. It is left out while it is
 # None, so that they are still read.
@@ -31,10 +32,13 @@ LARGEST_BYTES = (
 
 
 def encode(value: Any) -> Any:
-    """A record as JSON values: its fields by name, tuples as lists, and numbers that are not finite by name."""
+    """A record as JSON values: its fields by name, tuples as lists, numbers that are not finite by name, and paths that
+    are no text with escapes."""
     if isinstance(value, float):
         return encode_number(value)
-    if isinstance(value, str | int) or value is None:  # most of what is written, so the other kinds come after
+    if isinstance(value, str):
+        return as_text(value)
+    if isinstance(value, int) or value is None:  # most of what is written, so the other kinds come after
         return value
     if isinstance(value, BaseModel):
         return encode(value.model_dump(mode="json"))
@@ -42,7 +46,7 @@ def encode(value: Any) -> Any:
         absent = {name for name in _later(type(value)) if getattr(value, name) is None}
         return {name: encode(getattr(value, name)) for name in field_names(type(value)) if name not in absent}
     if isinstance(value, Mapping):
-        return {key: encode(item) for key, item in value.items()}
+        return {encode(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""Pieces of sentences."""
+"""Pieces of sentences, and what is no text as one."""
 
 from collections.abc import Sequence
 
@@ -8,3 +8,8 @@ def listed(words: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def as_text(raw: str) -> str:
+    """A path, an argument or a variable as text: with escapes for bytes that are no UTF-8, which a system allows."""
+    return raw if raw.isascii() else raw.encode(errors="backslashreplace").decode()

@@ -27,6 +27,7 @@ from harness.base.code import imported
 from harness.base.digest import canonical_json, digest_array, digest_file, digest_json
 from harness.base.errors import InputError
 from harness.base.machine import machine, packages
+from harness.base.text import as_text
 from harness.collect.content import MicroBatch, batch_digest, micro_batch_of, rows_line, step_line
 from harness.collect.files import Lines, kept_lines, write_tensors, write_whole
 from harness.collect.parts import Parts, PartsOfRank, no_parts
@@ -327,7 +328,7 @@ class Collector:
             "nonce": before.get("nonce") or os.urandom(32).hex(),
             "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
             "host": socket.gethostname(),
-            "command": [Path(sys.argv[0]).name or "python", *sys.argv[1:]],
+            "command": [as_text(word) for word in (Path(sys.argv[0]).name or "python", *sys.argv[1:])],
             "resumed_after": [*before.get("resumed_after", []), *([after] if after else [])],
             "environment": {
                 "device": device,
@@ -335,7 +336,7 @@ class Collector:
                 "threads": threads,
                 "machine": machine(),
                 "packages": packages(),
-                "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+                "variables": {name: as_text(os.environ[name]) for name in VARIABLES if name in os.environ},
             },
         }
         write_whole(path, _line(sealed(record)))

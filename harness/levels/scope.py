@@ -115,20 +115,25 @@ def scope(bundle: Bundle) -> Scope:
         layout=str(case.parallel),
         recompute=case.training.recompute,
         precision=str(case.precision),
-        mode=header.provenance.get("mode") if header else None,
+        mode=_text(header.provenance.get("mode")) if header else None,
         mindspore_transformers=packages.get(MINDFORMERS) if implementation == MINDFORMERS else None,
         mindspore=packages.get("mindspore"),
-        cann=chip.get("cann"),
-        hdk=chip.get("driver"),
+        cann=_text(chip.get("cann")),
+        hdk=_text(chip.get("driver")),
     )
+
+
+def _text(value: Any) -> str | None:
+    """What a machine or a trace states as a text; None for anything else that a foreign file has there."""
+    return value if isinstance(value, str) else None
 
 
 def _soc(chip: Mapping[str, Any]) -> str | None:
     """The chip and the server that it is in; of a server that has no name, its board."""
-    if chip.get("soc") is None:
+    soc, board = _text(chip.get("soc")), _text(chip.get("board"))
+    if soc is None:
         return None
-    board = f"board {chip['board']}" if chip.get("board") else None
-    return ", ".join(filter(None, (chip["soc"], chip.get("product") or board)))
+    return ", ".join(filter(None, (soc, _text(chip.get("product")) or (f"board {board}" if board else None))))
 
 
 def _named(model: Qwen3Config) -> Mapping[str, Qwen3Config]:

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.base.records import Float, read_record
+from harness.base.errors import EvidenceError
+from harness.base.records import Float, read_bytes, read_record
 
 FORM = "certify-import/1"
 PRINTED = ("loss", "grad_norm", "learning_rate")  # the numbers that logs have
@@ -74,9 +75,8 @@ class ImportedRun:
 def is_import(path: Path) -> bool:
     """Whether a file states the format of an imported run."""
     try:
-        with path.open("rb") as file:
-            return FORM.encode() in file.read()
-    except OSError:
+        return FORM.encode() in read_bytes(path)
+    except (OSError, EvidenceError):  # what is larger is none
         return False
 
 

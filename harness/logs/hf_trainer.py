@@ -8,19 +8,22 @@ Source: transformers 4.57.1, `Trainer._maybe_log_save_evaluate`.
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import InputError
+from harness.base.records import read_bytes
 from harness.logs import Printed
 from harness.logs.entries import Entry, Stream
-from harness.logs.printed import printed
+from harness.logs.printed import COUNT, printed
 from harness.logs.text import distinct_names
 from harness.runs.trace import EXACT
 
 ROUNDED_DECIMALS = 4
 ROUNDED = 0.5 * 10.0**-ROUNDED_DECIMALS
+LARGEST = 1 << 30  # bytes of a file
 TEXT = "Numbers are text in the file and have the resolution of their digits"
 KEYS = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
 
@@ -32,7 +35,7 @@ def read(paths: Sequence[Path]) -> list[Stream]:
 
 def _stream(path: Path, name: str) -> Stream:
     try:
-        state = json.loads(path.read_bytes())
+        state = json.loads(read_bytes(path, LARGEST))
         history = state["log_history"]
         stated = state.get("max_steps")
     except OSError as error:
@@ -85,7 +88,7 @@ def _read(value: Any) -> Printed | None:
 
 def _step(value: Any) -> int | None:
     """A whole number from 1, also as text or as 10.0; None for anything else."""
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    number = int(value) if isinstance(value, str) and re.fullmatch(COUNT, value, re.ASCII) else value
     if type(number) is float and number.is_integer():
         number = int(number)
     return number if _whole(number) else None

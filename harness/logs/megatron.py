@@ -10,10 +10,10 @@ from pathlib import Path
 
 from harness.logs import Printed
 from harness.logs.entries import Entry, Stream
-from harness.logs.printed import printed
+from harness.logs.printed import COUNT, printed
 from harness.logs.text import read_streams
 
-STEP = re.compile(r"\biteration\s+(?P<step>\d+)/\s*(?P<total>\d+)\s*\|")
+STEP = re.compile(rf"\biteration\s+(?P<step>{COUNT})/\s*(?P<total>{COUNT})\s*\|")
 LOOKS_LIKE = re.compile(r"\biteration\s+\d+\s*/.*\|.*:|\|\s*lm loss:")
 COMPLETE = re.compile(r"number of nan iterations:\s*\d+\s*\|\s*$")  # the last field
 NO_LOSS = "loss: not printed"
@@ -68,7 +68,7 @@ def parse(line: str, where: str) -> Entry | str | None:
         return line
     return Entry(
         step=step,
-        total=int(begin["total"]),
+        total=int(begin["total"]) or None,
         where=where,
         numbers=numbers,
         over=None,

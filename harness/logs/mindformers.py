@@ -13,11 +13,12 @@ from pathlib import Path
 
 from harness.logs import Printed
 from harness.logs.entries import Aside, Entry, Stream
-from harness.logs.printed import printed
+from harness.logs.printed import COUNT, printed
 from harness.logs.text import read_streams
 
 STEP = re.compile(
-    r"\{\s*(?:Epoch:\[\s*(?P<epoch>\d+)/\s*(?P<epochs>\d+)\],\s*)?step:\[\s*(?P<step>\d+)/\s*(?P<of>\d+)\],"
+    rf"\{{\s*(?:Epoch:\[\s*(?P<epoch>{COUNT})/\s*(?P<epochs>{COUNT})\],\s*)?"
+    rf"step:\[\s*(?P<step>{COUNT})/\s*(?P<of>{COUNT})\],"
 )
 LOOKS_LIKE = re.compile(r"\bstep:\[")
 # some versions forget the colon before a list
@@ -80,7 +81,7 @@ def parse(line: str, where: str) -> Entry | Aside | str | None:
         events.append(OVERFLOW)
     return Entry(
         step=step,
-        total=total,
+        total=total or None,
         where=where,
         numbers=numbers,
         elsewhere=elsewhere,

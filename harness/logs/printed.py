@@ -11,6 +11,7 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?(?P<behind>\d*)|\.(?P<bare>\d+))(?:[eE](?P<e
 # How NumPy 2 prints a number of its own inside of a list
 WRAPPED = re.compile(r"np\.(?:float\d+|bfloat16)\((?P<inner>[^()]*)\)")
 NAMED = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
+COUNT = r"\d{1,12}"  # a number of steps; what has more digits is none
 NUMPY_DECIMALS = 8  # NumPy prints at most 8 decimals, and fewer only where they identify the value
 
 

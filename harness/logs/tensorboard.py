@@ -45,7 +45,7 @@ def read(paths: Sequence[Path]) -> list[Stream]:
         for directory, name in zip(directories, names, strict=True)
     ]
     streams, tags = [stream for stream, _ in found], set[str]().union(*(tags for _, tags in found))
-    if tags and not any(stream.entries for stream in streams):
+    if tags and not any(stream.entries or stream.unreadable for stream in streams):
         known = "; ".join(f"{writer}: {', '.join(names)}" for writer, names in TAGS.items())
         where = ", ".join(map(str, directories))
         raise InputError(f"{where} has no loss under a known name, but {', '.join(sorted(tags))}. Known: {known}.")
@@ -54,25 +54,36 @@ def read(paths: Sequence[Path]) -> list[Stream]:
 
 def _stream(directory: Path, files: Sequence[Path], name: str) -> tuple[Stream, set[str]]:
     """The steps of a directory, and the tags of all of its scalars."""
-    stream, tags = Stream(name=name or str(directory)), set[str]()
-    for path in files:
-        scalars = list(_scalars(path, stream.damage))
-        tags |= {tag for tag, _, _ in scalars}
-        stream.entries += _entries(scalars, path)
-    return stream, tags
+    stream = Stream(name=name or str(directory))
+    read = {path: list(_scalars(path, stream.damage)) for path in files}
+    # a resumed run goes on counting in a file that has no step 0
+    first = (
+        1 if any(step == 0 and tag in _names(scalars) for scalars in read.values() for tag, step, _ in scalars) else 0
+    )
+    for path, scalars in read.items():
+        for entry in _entries(scalars, path, first):
+            if entry.step < 1:
+                stream.unreadable.append(entry.where)
+            else:
+                stream.entries.append(entry)
+        known = {tag for tag, _, _ in scalars if any(tag in names for names in TAGS.values())}
+        if known and not _names(scalars):
+            stream.damage.append(f"{path.name} has no loss, so its {', '.join(sorted(known))} were not used.")
+    return stream, {tag for scalars in read.values() for tag, _, _ in scalars}
 
 
-def _entries(scalars: Sequence[tuple[str, int, float]], path: Path) -> Iterator[Entry]:
-    """The steps of each run in a file."""
+def _names(scalars: Sequence[tuple[str, int, float]]) -> Mapping[str, str]:
+    """The names of the program that wrote a file, which is known by its loss; none without one."""
     found = {tag for tag, _, _ in scalars}
-    writer = next((one for one, names in TAGS.items() if next(iter(names)) in found), None)
-    if writer is None:
-        return
-    names = TAGS[writer]
-    averaged = writer == "the Trainer"
+    return next((names for names in TAGS.values() if next(iter(names)) in found), {})
+
+
+def _entries(scalars: Sequence[tuple[str, int, float]], path: Path, first: int) -> Iterator[Entry]:
+    """The steps of each run in a file. `first`: what is added to a step; 1 where steps are counted from 0."""
+    names = _names(scalars)
+    averaged, of_mindformers = names is TAGS["the Trainer"], names is TAGS["mindformers"]
     losses = [value for tag, _, value in scalars if names.get(tag) == "loss" and math.isfinite(value)]
     rounded = averaged and all(abs(round(value, ROUNDED_DECIMALS) - value) <= abs(value) * 2.0**-24 for value in losses)
-    first = 1 if any(step == 0 for tag, step, _ in scalars if tag in names) else 0
     remarks = ("The file counts steps from 0: one was added",) if first else ()
     for numbers_of in _runs([(names[tag], step, value) for tag, step, value in scalars if tag in names]):
         for step, values in numbers_of.items():
@@ -88,7 +99,7 @@ def _entries(scalars: Sequence[tuple[str, int, float]], path: Path) -> Iterator[
                 numbers=numbers,
                 over=None if averaged else 1,
                 # mindformers writes 0 where a stage does not have the loss
-                elsewhere=writer == "mindformers" and values.get("loss") == 0,
+                elsewhere=of_mindformers and values.get("loss") == 0,
                 remarks=remarks if "loss" in numbers else (*remarks, NO_LOSS),
             )
 
@@ -98,7 +109,7 @@ def _runs(scalars: Iterable[tuple[str, int, float]]) -> Iterator[dict[int, dict[
     rise, the run was resumed."""
     steps, last = dict[int, dict[str, float]](), dict[str, int]()
     for name, step, value in scalars:
-        if step <= last.get(name, -1):
+        if name in last and step <= last[name]:
             yield dict(sorted(steps.items()))
             steps, last = {}, {}
         last[name] = step

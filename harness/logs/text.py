@@ -22,7 +22,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 # The prefix of a launcher for the rank that printed a line: [default3]:, [rank3]:, [3]: or 3:; or that of grep for the
 # file that a line is in
 LABEL = re.compile(
-    r"^\s*(?:\[(?:default|rank ?)?(?P<bracketed>\d+)\]:|(?P<plain>\d+): |"
+    r"^\s*(?:\[(?:default|rank ?)?(?P<bracketed>\d{1,9})\]:|(?P<plain>\d{1,9}): |"
     r"(?P<file>[^\s:\[\]{}]+\.(?:log|out|txt)(?:\.\d+)?)[:-](?:\d+[:-])?)"
 )
 ROTATED = re.compile(r"(?P<name>.+?)(?:\.(?P<number>\d{1,3})|[.-](?P<day>\d{4}-?\d{2}-?\d{2}\S*?))(?:\.(?:gz|bz2|xz))?")
@@ -34,7 +34,8 @@ COMPRESSED: Mapping[bytes, Callable[[str], Any]] = {
 }
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 MOST_BYTES = 8 << 30  # of a log, of an archive and of what a pipe holds
-LONGEST = 1 << 16  # bytes of a line; lines of training logs are shorter
+LONGEST = 1 << 16  # bytes of a line that are held at once
+LONGEST_STEP = 1 << 13  # characters of a step; no program prints a longer one, and it would take minutes to parse
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # how a logger begins a line
 PREFIX = re.compile(r"\s*\[?\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}\S*(?: -[^{}|]*)?\s*$")
@@ -61,11 +62,11 @@ def read_streams(paths: Sequence[Path], parse: Parse, begins: re.Pattern[str]) -
                 label, line = _labelled(line)
                 where = f"{of_parts[path]}, line {number}"
                 for piece in _pieces(line, begins):
-                    found = parse(piece, where)
+                    found = parse(piece[:LONGEST_STEP], where)
                     if found is None:
                         continue
                     stream = labelled.setdefault(label, Stream(name=_stream_name(label, name)))
-                    if isinstance(found, Entry):
+                    if isinstance(found, Entry) and len(piece) <= LONGEST_STEP:
                         stream.entries.append(found)
                     elif isinstance(found, Aside):
                         _add(stream, found)
@@ -81,11 +82,11 @@ def _stream_name(label: str, name: str) -> str:
 
 
 def _pieces(line: str, begins: re.Pattern[str]) -> list[str]:
-    """The steps of a line, each by itself. Only the last has the newline, so one that another cut off is seen to be."""
-    starts = [one.start() for one in begins.finditer(line)]
-    bounds = [0, *starts[1:], len(line)]
-    pieces = [line[begin:end] for begin, end in pairwise(bounds)]
-    return [*(PREFIX.sub("", piece) for piece in pieces[:-1]), pieces[-1]]
+    """The steps of a line, each by itself, or the line. Only the last has the newline, so one that another cut off is
+    seen to be."""
+    starts = [one.start() for one in begins.finditer(line)] or [0]
+    pieces = [line[begin:end] for begin, end in pairwise([*starts, len(line)])]
+    return [*(PREFIX.sub("", piece) if len(piece) <= LONGEST_STEP else piece for piece in pieces[:-1]), pieces[-1]]
 
 
 def _add(stream: Stream, aside: Aside) -> None:
@@ -121,7 +122,7 @@ def _logs(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Path]]]:
 
 def _by_number(name: str) -> list[tuple[int, str]]:
     """worker_2 before worker_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def lines_of(path: Path) -> Iterator[str]:
@@ -133,30 +134,33 @@ def lines_of(path: Path) -> Iterator[str]:
     try:
         with decompressed(path) as file:
             for raw in _raw_lines(file, path):
-                whole = raw.endswith(b"\n")
-                # a progress bar rewrites its line after a carriage return
-                *before, last = raw.decode("utf-8", errors="replace").rstrip("\n").split("\r")
-                for line in before:
-                    yield COLOURS.sub("", line) + "\n"
-                if last or not before:
-                    yield COLOURS.sub("", last) + "\n" * whole
+                yield COLOURS.sub("", raw.decode("utf-8", errors="replace"))
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 
 
 def _raw_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    """The beginning of each line: no line is held whole, since a small compressed file can hold one of any length."""
-    read, first = 0, True
+    """Each line. One that is longer than what is held at once comes in parts without a newline, since a small
+    compressed file can hold one of any length. A progress bar rewrites its line after a carriage return, which ends a
+    line too."""
+    read, kept = 0, b""
     while raw := file.readline(LONGEST):
-        if first and raw.startswith(UTF_16):
+        if not read and raw.startswith(UTF_16):
             raise InputError(f"{path} is text in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}")
-        read, first, end = read + len(raw), False, raw.endswith(b"\n")
-        kept = raw.lstrip(b"\0")  # of a log that was emptied while it was written
-        while not end and (raw := file.readline(LONGEST)):
-            read, end = read + len(raw), raw.endswith(b"\n")
-            kept = (kept + raw).lstrip(b"\0")[:LONGEST] if len(kept) < LONGEST else kept
-            if read > MOST_BYTES:
-                raise InputError(f"{path} holds more than {MOST_BYTES >> 30} GiB. Decompress it and import a part.")
+        read, end = read + len(raw), raw.endswith(b"\n")
+        if read > MOST_BYTES and not end:
+            raise InputError(f"{path} holds more than {MOST_BYTES >> 30} GiB. Decompress it and import a part.")
+        *before, last = raw.removesuffix(b"\n").split(b"\r")
+        for one in before:
+            yield (kept + one).lstrip(b"\0") + b"\n"
+            kept = b""
+        kept = (kept + last).lstrip(b"\0")  # of a log that was emptied while it was written
+        if end and (kept or not before):
+            yield kept + b"\n"
+        elif len(kept) >= LONGEST:
+            yield kept
+        kept = b"" if end or len(kept) >= LONGEST else kept
+    if kept:
         yield kept
 
 

@@ -5,6 +5,7 @@ variables.
 """
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,10 @@ def rows_for(values: Iterable[float]) -> Rows:
     decades = [math.log10(value) for value in values if math.isfinite(value) and value > 0]
     if not decades:
         return Rows(equal=LEAST, broken=1.0)
-    return Rows(equal=10.0 ** (math.floor(min(decades)) - 1), broken=10.0 ** (math.ceil(max(decades)) + 1))
+    below, above = math.floor(min(decades)) - 1, math.ceil(max(decades)) + 1
+    return Rows(
+        equal=10.0 ** max(below, sys.float_info.min_10_exp), broken=10.0 ** min(above, sys.float_info.max_10_exp)
+    )
 
 
 def curve(side: str, field: str, steps: int) -> Any:

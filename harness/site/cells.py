@@ -115,8 +115,8 @@ def build_cell(group: LevelCell, at: datetime) -> Built:
         scope=group.scope,
         level=certificate.level,
         tone=TONES[certificate.level],
-        run=f"{certificate.started:%Y-%m-%d}",
-        until=f"{certificate.until:%Y-%m-%d}" if certificate.until else None,
+        run=certificate.started.date().isoformat(),  # a year of four digits, which strftime does not give of all
+        until=certificate.until.date().isoformat() if certificate.until else None,
         worst=_worst(found[0] if found else None),
         ratio=_finite(found[0] if found else None),
         criterion=f"{found[1].standard}/{found[1].criterion}" if found else "",

@@ -4,6 +4,7 @@ A cell stands in the row of a stated set if its run recorded that MindSpore and,
 own model, that MindSpore Transformers. A MindSpore that no row states has a row of its own.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,4 +78,4 @@ def _computed(rows: Sequence[TableRow]) -> Iterator[tuple[TableRow, Scope]]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+    return tuple(int(part) for part in version.split(".") if re.fullmatch(r"\d{1,9}", part))

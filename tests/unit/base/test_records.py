@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -118,3 +119,12 @@ def test_the_json_form_is_json_without_extensions() -> None:
     assert json.loads(encode_json({"x": math.nan})) == {"x": "NaN"}
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"x": math.nan})
+
+
+def test_a_name_that_is_no_text_is_written_with_escapes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"run-\xff")
+    write_json(tmp_path / "a.json", {"command": ("certify", name), "files": {name: "\N{SUPERSCRIPT TWO}"}})
+    assert read_json(tmp_path / "a.json") == {"command": ["certify", r"run-\udcff"], "files": {r"run-\udcff": "²"}}
+    (tmp_path / "b.json").write_bytes(rb'{"host":"run-\udcff"}' + b"\n")  # half of a character, as JSON escapes it
+    with pytest.raises(EvidenceError, match="is not JSON"):
+        read_json(tmp_path / "b.json")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from harness.base.digest import canonical_json, digest_each, digest_tensors
 from harness.base.errors import InputError
 from harness.collect.collector import Collector
+from harness.evidence.collected_run import read_collected_record
 from harness.evidence.timing import read_timing
-from harness.runs.collected import FIRST_GRADIENT, RUN, row_digest
+from harness.runs.collected import FIRST_GRADIENT, RECORD, RUN, row_digest
 from harness.runs.files import GRADIENT, TIMING, TRACE
 from harness.runs.inputs import read_tensors
 from harness.runs.sketches import BUCKETS_OF_FIRST_GRADIENT, recorded
@@ -180,3 +182,11 @@ def test_it_imports_nothing_heavy() -> None:
         "{'pydantic', 'yaml', 'scipy', 'typer', 'torch', 'mindspore', 'safetensors', 'jinja2', 'plotly'}))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_an_argument_that_is_no_text_ends_no_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", os.fsdecode(b"--out=run-\xff")])
+    collector = begun(tmp_path, steps=1)
+    take(collector, 1)
+    collector.end(WEIGHTS)
+    assert read_collected_record(tmp_path / RECORD).command == ("train.py", r"--out=run-\udcff")

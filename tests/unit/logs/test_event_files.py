@@ -110,3 +110,30 @@ def test_directories_of_one_name_are_told_apart_by_their_paths_and_the_fullest_i
     write(tmp_path / "rank_1" / "events", MINDFORMERS, range(1, 6))
     run = imported(tmp_path)
     assert run.origin == "rank_1/events" and any("Used rank_1/events of 2 logs" in note for note in run.notes)
+
+
+def test_a_resumed_run_goes_on_counting_from_0(tmp_path: Path) -> None:
+    write(tmp_path, MINDFORMERS, range(3))
+    (first,) = tmp_path.iterdir()
+    first.rename(tmp_path / "events.out.tfevents.0")
+    write(tmp_path, MINDFORMERS, range(3, 6))
+    run = imported(tmp_path)
+    assert [(s.step, s.loss.value) for s in run.steps] == [(n + 1, 5.0 - n / 128) for n in range(6)]
+
+
+def test_a_step_below_0_is_named(tmp_path: Path) -> None:
+    run = imported(write(tmp_path / "some", MINDFORMERS, range(-1, 3)))
+    assert [s.step for s in run.steps] == [1, 2, 3]
+    assert any("1 line looks like a step but cannot be read" in note and "step -1" in note for note in run.notes)
+    with pytest.raises(InputError, match=r"3 lines look like one but cannot be read, the first at .*, step -5"):
+        imported(write(tmp_path / "all", MINDFORMERS, range(-5, -2)))
+
+
+def test_numbers_of_a_file_without_a_loss_are_named(tmp_path: Path) -> None:
+    write(tmp_path, MINDFORMERS, range(1, 4))
+    (first,) = tmp_path.iterdir()
+    first.rename(tmp_path / "events.out.tfevents.0")
+    write(tmp_path, {"grad_norm": "grad-norm"}, range(1, 4))
+    run = imported(tmp_path)
+    assert len(run.steps) == 3
+    assert any("has no loss, so its grad-norm were not used" in note for note in run.notes)

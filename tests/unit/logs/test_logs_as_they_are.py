@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,10 +18,12 @@ from typing import Literal
 import pytest
 
 from harness.base.errors import InputError
-from harness.logs import ImportedRun
+from harness.base.records import write_json
+from harness.logs import ImportedRun, read_import
 from harness.logs.differences import differences
 from harness.logs.imports import import_log
-from tests.support.logs import lines, megatron, mindformers, mindformers_2
+from harness.logs.text import LONGEST
+from tests.support.logs import PREFIX, lines, megatron, mindformers, mindformers_2
 
 
 def imported(*paths: Path, rank: str | None = None) -> ImportedRun:
@@ -335,3 +338,73 @@ def test_a_log_in_utf_16_is_named_so(tmp_path: Path) -> None:
     path.write_bytes(lines(TRUE).encode("utf-16"))
     with pytest.raises(InputError, match=r"UTF-16. Convert it: iconv"):
         imported(path)
+
+
+BAR = "".join(f"\r{n // 30:3d}%|####      | {n}/3000 [00:01<00:02, 1.2it/s]" for n in range(3000))
+MANY = [mindformers_2(n, 20.0 - n / 64, of=1000) for n in range(1, 1001)]
+LONG: dict[str, str] = {
+    "a progress bar before a step": lines(MANY[0]) + BAR + "\r" + lines(MANY[1:]),
+    "a progress bar without carriage returns": lines(MANY[0]) + BAR.replace("\r", " ") + lines(MANY[1:]),
+    "carriage returns in place of line ends": "\r".join(MANY) + "\r",
+    "no line ends": "".join(MANY) + "\n",
+}
+
+
+@pytest.mark.parametrize("form", LONG)
+def test_a_step_in_a_line_of_any_length_is_read(form: str, tmp_path: Path) -> None:
+    assert len(LONG[form]) > 2 * LONGEST
+    run = of_text(tmp_path, LONG[form])
+    read, unread = numbers(run), [note for note in run.notes if "cannot be read" in note]
+    # only a step that lies over the end of what is held at once may be missing, and it is named
+    assert read == [20.0 - n / 64 for n in range(1, 1001)] or (len(read) > 990 and unread)
+    assert not unread or form == "no line ends"
+
+
+NINES = "9" * 5000
+DIGITS: dict[str, str] = {
+    "a step": lines(mindformers_2(1, 5.0), mindformers_2(2, 4.0).replace("    2/", NINES + "/")),
+    "a planned number of steps": lines(mindformers_2(1, 5.0), mindformers_2(2, 4.0).replace("   20]", NINES + "]")),
+    "an iteration": lines(megatron(1, 5.0), megatron(2, 4.0).replace("       2/", NINES + "/")),
+    "planned iterations": lines(megatron(1, 5.0), megatron(2, 4.0).replace("     100 ", NINES + " ")),
+}
+
+
+@pytest.mark.parametrize("what", DIGITS)
+def test_a_number_of_thousands_of_digits_is_no_step(what: str, tmp_path: Path) -> None:
+    run = of_text(tmp_path, DIGITS[what])
+    assert numbers(run) == [5.0] and noted(run, "1 line looks like a step but cannot be read")
+
+
+def test_nor_is_it_a_rank(tmp_path: Path) -> None:
+    text = lines(megatron(1, 5.0), f"[default{NINES}]:" + megatron(2, 4.0))
+    assert numbers(of_text(tmp_path, text)) == [5.0, 4.0]
+
+
+@pytest.mark.parametrize("key", ["step", "max_steps"])
+def test_nor_is_one_in_the_state_of_the_trainer(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps({"max_steps": 2, "log_history": [{"loss": 5.0, "step": 1, key: NINES}], key: NINES}))
+    with pytest.raises(InputError, match=r"cannot be read|not a number"):
+        imported(path)
+
+
+def test_no_planned_number_of_steps_is_none(tmp_path: Path) -> None:
+    for text in (lines(megatron(1, 5.0, of=0)), lines(mindformers_2(1, 5.0, of=0))):
+        run = of_text(tmp_path, text)
+        assert run.total is None and numbers(run) == [5.0]
+        write_json(tmp_path / "import.json", run)
+        assert read_import(tmp_path / "import.json") == run
+
+
+def test_a_name_may_have_digits_of_any_kind(tmp_path: Path) -> None:
+    assert numbers(of_text(tmp_path, lines(TRUE), name="1²")) == [11.9, 11.8, 11.7, 11.6]
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 60_000, "a " * 30_000, "a:[" * 20_000, "(" * 60_000, " " * 60_000 + "{ step:[1/2],"]
+)
+def test_what_no_program_prints_is_not_parsed_for_minutes(text: str, tmp_path: Path) -> None:
+    started = time.process_time()
+    run = of_text(tmp_path, lines(TRUE, "{ step:[    5/    4], " + text, f"{PREFIX}is_skip: {text}"))
+    assert numbers(run) == [11.9, 11.8, 11.7, 11.6] and noted(run, "like a step but cannot be read")
+    assert time.process_time() - started < 10

@@ -1,10 +1,12 @@
 """`certify import`, and `certify compare` with imported runs."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from harness.logs import read_import
 from tests.support.bundles import write_example
 from tests.support.command_line import Call, caller
 from tests.support.examples import small_case
@@ -88,3 +90,10 @@ def test_a_log_in_place_of_an_import_is_named_with_the_command_that_imports_it(c
             )
     (tmp_path / "edited.json").write_text('{"steps": []}')
     assert "is a log of" not in certify_("compare", "a.json", "edited.json").err
+
+
+def test_a_log_may_have_a_name_that_is_no_text(certify_: Call) -> None:
+    name = os.fsdecode(b"worker_\xff.log")
+    Path(name).write_text(lines(megatron(1, 5.0)))
+    assert certify_("import", name, "--out", "run.json").code == 0
+    assert list(read_import(Path("run.json")).files) == [r"worker_\udcff.log"]

@@ -205,7 +205,7 @@ def test_a_line_without_an_end_is_never_held_whole(tmp_path: Path, compress: Cal
     (tmp_path / "a.log").write_bytes(compress(b"x" * (24 << 20)))
     tracemalloc.start()
     try:
-        (line,) = lines_of(tmp_path / "a.log")
-        assert len(line) == LONGEST and tracemalloc.get_traced_memory()[1] < 4 << 20
+        longest = max(map(len, lines_of(tmp_path / "a.log")))
+        assert longest == LONGEST and tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()

@@ -308,3 +308,11 @@ def test_exact_numbers_read_back() -> None:
 def test_words() -> None:
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert [duration(s) for s in (0.02, 4.0, 118.4, 3725.0)] == ["20 ms", "4 s", "118 s", "1 h 2 min"]
+
+
+@pytest.mark.parametrize("value", [1.7976931348623157e308, -1e308, 5e-324, -0.0])
+def test_numbers_at_the_ends_of_their_range_are_drawn(tmp_path: Path, value: float) -> None:
+    def change(run: str, step: Step) -> Step:
+        return dataclasses.replace(step, loss=value, grad_norm=abs(value)) if run.startswith("subject") else step
+
+    assert "</html>" in page_of(write_example(tmp_path / "b", case=small_case(), change=change))

@@ -277,7 +277,7 @@ def test_each_set_of_versions_is_a_row(tmp_path: Path) -> None:
     assert "MindSpore 2.7.2" in page and "MindSpore 2.9.0" in page
 
 
-def _on_npu(**chip: str) -> Any:
+def _on_npu(**chip: Any) -> Any:
     return {"device": "Ascend", "machine": {**ENVIRONMENT["machine"], "ascend": chip}}
 
 
@@ -420,3 +420,21 @@ def in_one_language(path: Path) -> list[str]:
     parser = _OneLanguage()
     parser.feed(path.read_text())
     return parser.found
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"occasion": {"started": "0001-01-01T00:00:00+00:00"}},
+        {"environment": {"packages": {**ENVIRONMENT["packages"], "mindspore": "2.²"}}},
+        {"environment": {"packages": {**ENVIRONMENT["packages"], "mindspore": "9" * 5000}}},
+        {"environment": _on_npu(soc="910B3", cann=[8], driver={"version": 25}, board=[], product=1)},
+        {"environment": {"machine": {"ascend": {"soc": 5, "product": ["800T A2"]}}}},
+        {"header": lambda header: dataclasses.replace(header, provenance={**header.provenance, "mode": ["GRAPH"]})},
+    ],
+    ids=["year", "digit", "digits", "lists", "numbers", "mode"],
+)
+def test_what_a_foreign_bundle_states_of_its_machine_ends_no_site(tmp_path: Path, foreign: dict[str, Any]) -> None:
+    write_example(tmp_path / "bundles" / "foreign", case=NIGHT, **foreign)
+    index = written(tmp_path / "bundles", tmp_path / "site")
+    assert [cell["scope"]["device"] for cell in index["cells"]] in (["CPU"], ["Ascend"])

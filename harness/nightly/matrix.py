@@ -101,7 +101,8 @@ def name_of(cell: Cell) -> str:
     subject = f"-{cell.subject}" if cell.subject else ""
     versions = "".join(f"-{name}-{version}" for name, version in sorted((cell.versions or {}).items()))
     pythons = "".join(f"-{path}" for path in (cell.subject_python, cell.reference_python) if path)
-    words = f"{Path(cell.case).stem}{layout}{subject}{versions}{pythons}-{cell.device}"
+    case = re.sub(r"\.ya?ml$", "", Path(cell.case).name)  # no stem: the name of a shipped case may have a dot
+    words = f"{case}{layout}{subject}{versions}{pythons}-{cell.device}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", words).lower()
 
 

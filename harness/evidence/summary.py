@@ -1,9 +1,10 @@
 """A summary of a bundle: whether it can be diagnosed, what failed first, and remarks."""
 
+import math
 from collections.abc import Iterator
 
 from harness.cases.case import Case
-from harness.comparison.catalogue import CATALOGUE, REFERENCE_ERRORS
+from harness.comparison.catalogue import CATALOGUE, DIFFERS, REFERENCE_ERRORS
 from harness.comparison.operators import biased
 from harness.evidence.bundle import Bundle
 from harness.evidence.floor import not_measured
@@ -57,10 +58,25 @@ def _beyond_the_floor(case: Case, standard: Standard) -> Iterator[str]:
 
 def first_failure(bundle: Bundle) -> tuple[int, Finding] | None:
     """The earliest step at which a failed finding exceeds its limit, and that finding; None if none is about steps. Of
-    several, one with a limit for single steps locates the failure more exactly than one with a limit for a mean."""
+    several, one with a limit for single steps locates the failure more exactly than one with a limit for a mean. Where
+    a number is not finite, no repeat has the same one, which does not show that the subject is not deterministic."""
     failed = (finding for finding in bundle.findings if finding.outcome is Outcome.FAIL)
     found = [(step, finding) for finding in failed if (step := failing_step(finding)) is not None]
-    return min(found, key=lambda one: (one[0], summarizes(one[1])), default=None)
+    return min(found, key=_rank, default=None)
+
+
+def _rank(failure: tuple[int, Finding]) -> tuple[int, bool, bool]:
+    step, finding = failure
+    return step, _cannot_compare(finding), summarizes(finding)
+
+
+def _cannot_compare(finding: Finding) -> bool:
+    """Whether what has to be the same could not be compared, because a number is not finite."""
+    failed = [one for one in finding.judged if one.outcome is Outcome.FAIL]
+    return all(
+        CATALOGUE[one.limit.measurement].unit == DIFFERS and one.value is not None and math.isnan(one.value)
+        for one in failed
+    )
 
 
 def broken_names(bundle: Bundle) -> list[str]:

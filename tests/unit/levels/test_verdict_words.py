@@ -1,6 +1,7 @@
 """The verdict in words: level, what fails first and where, what is missing, and a command that can be pasted."""
 
 import dataclasses
+import math
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,11 @@ def killed_after_4(run: str, step: Step) -> Step | None:
     return None if run == "subject-1" and step.step > 4 else step
 
 
+def not_a_number_from_step_17(run: str, step: Step) -> Step:
+    broken = run.startswith("subject") and step.step >= 17
+    return dataclasses.replace(step, loss=math.nan, grad_norm=math.nan) if broken else step
+
+
 def conclusion(directory: Path, change: Any = unchanged, place: str | None = None, **more: Any) -> Conclusion:
     occasion = {"started": NOW.isoformat(), **more.pop("occasion", {})}
     bundle = write_example(directory, change=change, occasion=occasion, **more)
@@ -47,6 +53,13 @@ def test_a_correct_run_has_its_level_what_is_missing_and_no_command(tmp_path: Pa
     assert found.next_level == "Validated" and "Signed by the developer: no valid signature" in found.missing
     assert found.missing_line is not None and found.missing_line.startswith("Missing for Validated: ")
     assert found.closest is not None and 0 < found.closest.used < 1 and str(found.closest).endswith(" of its limit")
+
+
+def test_a_loss_that_is_not_a_number_is_named_and_not_that_its_repeat_has_another(tmp_path: Path) -> None:
+    found = conclusion(tmp_path / "bundle", not_a_number_from_step_17)
+    assert found.first is not None and "step 17" in str(found.first)
+    assert "deterministic" not in str(found.first) and "loss" in str(found.first)
+    assert any(text.startswith("subject-deterministic") for _, text in found.findings)
 
 
 def test_criteria_that_say_nothing_for_one_reason_are_one_line(tmp_path: Path) -> None:

@@ -171,8 +171,9 @@ def _contradictions(study: PowerStudy) -> Iterator[str]:
     yield from (f"the clean run {name} {seed} is there twice" for (name, seed, _), count in clean.items() if count > 1)
     if len({one.defect.task.name for one in study.planted}) > 1:
         yield "its defects are of several tasks"
-    named = [(one.defect.id, one) for one in study.planted] + [
-        (f"{one.variation} {one.seed}", one) for one in study.clean
+    named: list[tuple[str, Planted | Clean]] = [
+        *((one.defect.id, one) for one in study.planted),
+        *((f"{one.variation} {one.seed}", one) for one in study.clean),
     ]
     rules = {frozenset(study.rules)} if study.planted else {frozenset(of_task.requires) for of_task in RULES.values()}
     for name, one in named:

@@ -122,7 +122,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ChatTemplateError(f"{path} cannot be read: {error}") from error
     if not isinstance(fields, dict):
         raise ChatTemplateError(f"{path}: expected a JSON object, got {type(fields).__name__}")

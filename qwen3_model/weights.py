@@ -132,9 +132,9 @@ def _weight_map(index: Path) -> dict[str, str]:
     if is_lfs_pointer(index):
         raise WeightsError(str(index), [_POINTER])
     try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        found = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_each_once)["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise WeightsError(str(index), ["no JSON object with a weight_map"]) from None
+        raise WeightsError(str(index), ["no JSON object with a weight_map that states each name once"]) from None
     names = found.values() if isinstance(found, dict) else [None]
     if not all(isinstance(name, str) and name == Path(name).name for name in names):
         raise WeightsError(str(index), ["weight_map: expected names of files next to it, by names of tensors"])

@@ -46,6 +46,7 @@ from harness.runs.trace import Run, Trace
 
 COMPARED = ("torch", "transformers")
 MAX_AGE_DAYS = 365
+DAY = timedelta(days=1)
 DEFAULT_DIRECTORY = Path("baselines")
 
 
@@ -283,7 +284,11 @@ def check_baseline(
     if with_recorded_sources(case, recorded).digest() != baseline.case_digest:
         return checked(BaselineState.UNUSED, f"{path} was recorded for another case than {case.name} is now. {fix}")
     age = now - datetime.fromisoformat(baseline.recorded)
-    if age > timedelta(days=max_age_days):
+    if age < -DAY:  # less may be the clocks of two machines
+        return checked(
+            BaselineState.STALE, f"{path} was recorded in the future: a clock is wrong here or was there. {fix}"
+        )
+    if age / DAY > max_age_days:
         return checked(BaselineState.STALE, f"{path} was recorded {age.days} days ago, allowed {max_age_days}. {fix}")
     if baseline.reference_code not in (None, reference_digest(ROOT)):
         return checked(BaselineState.STALE, f"{path} was recorded with other code of reference and oracle. {fix}")

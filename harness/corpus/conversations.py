@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from harness.base.digest import digest_bytes, digest_file, digest_json
 from harness.base.errors import InputError
+from harness.base.foreign_json import parse_foreign
+from harness.base.text import is_text
 from harness.cases.case import Case
 from harness.cases.data import Corpus, Tokenizer
 from harness.corpus.documents import check_digest, source_path
@@ -78,15 +80,18 @@ def _of_file(path: Path) -> Iterator[Messages]:
 
 
 def _messages(line: str, where: str) -> Messages:
+    why = ""
     try:
-        messages = json.loads(line)["messages"]
+        messages = parse_foreign(line)["messages"]
         found = tuple({"role": one["role"], "content": one["content"]} for one in messages)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        found = ()
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        found, why = (), f" ({error})" if isinstance(error, ValueError) else ""
     if not found or not all(isinstance(text, str) for one in found for text in one.values()):
         raise InputError(
-            f'{where}: expected {{"messages": [{{"role": "user", "content": "..."}}, ...]}}, got {line[:80]!r}.'
+            f'{where}: expected {{"messages": [{{"role": "user", "content": "..."}}, ...]}}, got {line[:80]!r}{why}.'
         )
+    if not all(is_text(text) for one in found for text in one.values()):
+        raise InputError(f"{where}: a message holds half of a surrogate pair, which is not a character.")
     if all(one["role"] != ANSWERS for one in found):
         raise InputError(f"{where}: the conversation has no message of the role {ANSWERS!r}, so nothing would count.")
     return found

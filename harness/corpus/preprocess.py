@@ -7,7 +7,6 @@ the size of the input: workers get blocks of whole lines, and only as many block
 """
 
 import contextlib
-import json
 import multiprocessing
 import os
 import signal
@@ -24,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import InputError
+from harness.base.foreign_json import parse_foreign
+from harness.base.text import is_text
 from harness.corpus.indexed import IndexedWriter, paths
 from harness.corpus.tokenizers import TextTokenizer
 
@@ -199,7 +200,7 @@ def _read_line(options: PreprocessOptions, line: bytes, number: int) -> dict[str
     """
     where = f"{options.source}, line {number}"
     try:
-        document = json.loads(line.decode("utf-8"))
+        document = parse_foreign(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"{where} is not UTF-8: {error.reason} at byte {error.start} of the line.") from None
     except (ValueError, RecursionError) as error:
@@ -220,14 +221,6 @@ def _texts(document: dict[str, Any], key: str, where: str) -> list[str]:
     for text in texts:
         if not isinstance(text, str):
             raise InputError(f"{where}: the field {key!r} holds {text!r}, which is not a text.")
-        if not _encodable(text):
+        if not is_text(text):
             raise InputError(f"{where}: the field {key!r} holds half of a surrogate pair, which is not a character.")
     return texts
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

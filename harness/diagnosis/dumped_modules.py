@@ -63,7 +63,7 @@ OF_A_LAYER: tuple[ModuleRow, ...] = (
 )
 # A value that is added to others past its module: what comes back through the module is a part of its gradient.
 PARTIAL = ("residual",)
-LAYER = re.compile(r"(?:.*\.)?layers\.(\d+)(?:\.(.+))?")
+LAYER = re.compile(r"(?:.*\.)?layers\.(\d{1,9})(?:\.(.+))?")
 
 
 def rows_of(module: str) -> Iterator[tuple[str, Taken]]:

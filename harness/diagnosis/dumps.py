@@ -5,7 +5,6 @@ L1 it names operators and no modules. In `backward`, `input` is the gradient of 
 its input. Source: dumps of mindstudio-probe 26.2.0 of PyTorch 2.13 and MindSpore 2.9.
 """
 
-import json
 import math
 import os
 import re
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from harness.base.digest import digest_file
 from harness.base.errors import InputError
+from harness.base.foreign_json import parse_foreign
 from harness.base.text import listed
 from harness.cases.case import Case
 from harness.comparison.distance import HALF_ULP
@@ -30,7 +30,7 @@ from harness.runs.places import TABLES, TapPoint, places
 DUMP, TENSORS = "dump.json", "dump_tensor_data"
 LARGEST_BYTES, LARGEST_LENGTH = 1 << 30, 1 << 48
 MODULE = re.compile(
-    r"(?:Module|Cell)\.(?P<path>.+)\.[^.]+\.(?P<way>forward|backward|parameters_grad)(?:\.(?P<call>\d+))?"
+    r"(?:Module|Cell)\.(?P<path>.+)\.[^.]+\.(?P<way>forward|backward|parameters_grad)(?:\.(?P<call>\d{1,9}))?"
 )
 ROUNDING = (("bfloat16", 2.0**-9), ("float16", 2.0**-12))
 POSITION_FIRST = ".self_attention."  # mindformers' name, in whose tensors the position comes before the row
@@ -134,7 +134,7 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise InputError(f"{path} has more than {LARGEST_BYTES:,} bytes.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_foreign(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:

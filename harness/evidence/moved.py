@@ -100,7 +100,7 @@ def _digests(bundle: Bundle, prefix: str) -> dict[str, str]:
 
 def _backward(name: str) -> tuple[int, str]:
     """The order in which a backward pass comes by the parameters: head, last norm, layers from the last, embedding."""
-    layer = re.search(r"layers\.(\d+)\.", name)
+    layer = re.search(r"layers\.(\d{1,9})\.", name)
     if layer:
         return 10_000 - int(layer[1]), name
     return (20_000 if "embed_tokens" in name else 0 if name.startswith("lm_head") else 1), name

@@ -6,7 +6,6 @@ written with every bit. Numbers that another writer stored as text have the reso
 Source: transformers 4.57.1, `Trainer._maybe_log_save_evaluate`.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import InputError
+from harness.base.foreign_json import parse_foreign
 from harness.base.records import read_bytes
 from harness.logs import Printed
 from harness.logs.entries import Entry, Stream
@@ -35,13 +35,15 @@ def read(paths: Sequence[Path]) -> list[Stream]:
 
 def _stream(path: Path, name: str) -> Stream:
     try:
-        state = json.loads(read_bytes(path, LARGEST))
+        state = parse_foreign(read_bytes(path, LARGEST))
         history = state["log_history"]
         stated = state.get("max_steps")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{path} is not a trainer_state.json: not JSON, or without log_history.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a trainer_state.json: not JSON: {error}.") from None
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} is not a trainer_state.json: without log_history.") from None
     total = _step(stated)
     if not isinstance(history, list) or (total is None and stated not in (None, 0, -1)):
         raise InputError(f"{path} is not a trainer_state.json: log_history is not a list, or max_steps not a number.")

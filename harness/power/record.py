@@ -5,7 +5,8 @@ give for the same traces. `harness.studies` makes the runs; nothing here imports
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from harness.cases.task import PRETRAIN, Task
 from harness.comparison.catalogue import CATALOGUE
 from harness.defects import Defect
 from harness.evidence.judge import Finding, Judged, Outcome
-from harness.evidence.provenance import Environment, Source
+from harness.evidence.provenance import Environment, Source, in_utc
 from harness.power.rules import RULES
 
 FORMAT = "certify-power/1"
@@ -147,12 +148,47 @@ def read_power(path: Path, *, part: bool = False) -> PowerStudy:
     """A recorded study, or a `part` of one.
 
     Raises:
-        EvidenceError: it is missing, has another format, its content is not valid, or it is a part, whose rates are
-            those of a choice of the runs.
+        EvidenceError: it is missing, has another format, its content is not valid or what no study records, or it is a
+            part, whose rates are those of a choice of the runs.
     """
     study: PowerStudy = read_record(PowerStudy, path, FORMAT)
+    if (why := next(_contradictions(study), None)) is not None:
+        raise EvidenceError(f"{path} was edited: {why}.")
     if study.share is not None and not part:
         raise EvidenceError(
             f"{path} is part {study.share.part} of a study. Gather all: certify power --gather FILE ..."
         )
     return study
+
+
+def _contradictions(study: PowerStudy) -> Iterator[str]:
+    """What no study records, and what would give wrong rates."""
+    if not in_utc(study.recorded):
+        yield f"it states no UTC time at which it was recorded, but {study.recorded!r}"
+    defects = Counter((one.defect.id, one.case) for one in study.planted)
+    yield from (f"the defect {name} is there twice in {case}" for (name, case), count in defects.items() if count > 1)
+    clean = Counter((one.variation, one.seed, one.case_digest) for one in study.clean)
+    yield from (f"the clean run {name} {seed} is there twice" for (name, seed, _), count in clean.items() if count > 1)
+    if len({one.defect.task.name for one in study.planted}) > 1:
+        yield "its defects are of several tasks"
+    named: list[tuple[str, Planted | Clean]] = [
+        *((one.defect.id, one) for one in study.planted),
+        *((f"{one.variation} {one.seed}", one) for one in study.clean),
+    ]
+    rules = {frozenset(study.rules)} if study.planted else {frozenset(of_task.requires) for of_task in RULES.values()}
+    for name, one in named:
+        if frozenset(one.rules) not in rules:
+            yield f"{name} has other rules than {', '.join(study.rules)}"
+        if wrong := [s.criterion for s in one.sightings if not _is_sighting(s, study)]:
+            yield f"{name} cannot have been rejected by {wrong[0]} as it states"
+    for planted in study.planted:
+        if planted.none and planted.sightings:
+            yield f"{planted.defect.id} differs in no bit, and was rejected"
+        if planted.defect.size is not None and not planted.defect.size >= 0:
+            yield f"{planted.defect.id} has the size {planted.defect.size}"
+
+
+def _is_sighting(sighting: Sighting, study: PowerStudy) -> bool:
+    """Whether a criterion that was judged rejects a run, at a step that there is."""
+    rejects = sighting.outcome in (Outcome.FAIL, Outcome.ERROR)
+    return rejects and sighting.criterion in study.criteria and (sighting.step is None or sighting.step >= 0)

@@ -259,12 +259,16 @@ def test_no_baseline_names_the_command_that_records_one(case: Case, tmp_path: Pa
         judge(case, tmp_path / "out", tmp_path)
 
 
-@pytest.mark.parametrize(("days", "state"), [(364, BaselineState.USABLE), (366, BaselineState.STALE)])
-def test_a_baseline_grows_stale(case: Case, baselines: Path, days: int, state: BaselineState) -> None:
+@pytest.mark.parametrize(
+    ("days", "state"),
+    [(364, BaselineState.USABLE), (366, BaselineState.STALE), (-0.5, BaselineState.USABLE), (-2, BaselineState.STALE)],
+)
+def test_a_baseline_grows_stale(case: Case, baselines: Path, days: float, state: BaselineState) -> None:
     then = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
     seal_again(baselines / case.name / BASELINE, recorded=then)
     found = check_baseline(baselines, case.name, case, datetime.now(UTC), 365)
     assert found.state is state
+    assert (check_baseline(baselines, case.name, case, datetime.now(UTC), 10**12).state is state) == (days != 366)
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])

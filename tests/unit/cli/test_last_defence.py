@@ -235,7 +235,8 @@ def test_truncated_weights_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', "[" * 10_000,
-                                  '{"weight_map": {"a": "../model.safetensors"}}'])  # fmt: skip
+                                  '{"weight_map": {"a": "../model.safetensors"}}',
+                                  '{"weight_map": {"a": "1.safetensors", "a": "2.safetensors"}}'])  # fmt: skip
 def test_an_index_of_weights_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text)
     with pytest.raises(WeightsError, match="weight_map"):

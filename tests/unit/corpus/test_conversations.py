@@ -156,3 +156,17 @@ def test_bytes_with_chatml_are_decoded_as_they_were_encoded() -> None:
     assert tokenizer.decode(ids) == text and ids[0] == BEGIN and ids.max() == END
     assert tokenizer.decode(np.append(ids, EOD)) == text + "<eod>"
     assert len(tokenizer.encode([""])[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"content": "4"', '"content": "4", "content": "5"', "'content' is stated twice"),
+        ('"content": "4"', r'"content": "\ud83d"', "half of a surrogate pair"),
+        ('"role": "user"', r'"role": "\udc00"', "half of a surrogate pair"),
+    ],
+)
+def test_a_conversation_that_cannot_be_read_in_one_way_is_named(tmp_path: Path, old: str, new: str, why: str) -> None:
+    path = written(tmp_path, TALK, json.dumps({"messages": TALK}).replace(old, new, 1))
+    with pytest.raises(InputError, match=f"talks.jsonl, line 2: .*{why}"):
+        read_conversations(Corpus(kind="conversations", path=str(path)))

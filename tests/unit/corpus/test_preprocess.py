@@ -99,6 +99,7 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"{text: 1}\n", "line 3 is not JSON"),
     "a cut line": (b'{"text": "a', "line 3 is not JSON"),
     "an empty line": (b"\n", "line 3 is empty"),
+    "a field twice": (b'{"text": "a", "text": "b"}\n', "line 3 is not JSON: 'text' is stated twice"),
     "two objects": (b'{"text": "a"} {"text": "b"}\n', "line 3 is not JSON"),
     "a number": (b"7\n", "line 3 holds a int"),
     "a list": (b'["a"]\n', "line 3 holds a list"),

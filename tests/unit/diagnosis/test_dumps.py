@@ -392,3 +392,21 @@ def test_taps_are_exported_for_each_side_once(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(InputError, match="Choose another --export"):
         export_taps(tmp_path / "out", tmp_path / "dumps")
+
+
+def test_numbers_of_calls_and_layers_have_no_thousands_of_digits(tmp_path: Path) -> None:
+    nines = "9" * 5000
+
+    def edit(content: dict[str, Any]) -> None:
+        (first, *_) = content["data"].values()
+        content["data"] |= {f"Cell.model.norm.RMSNorm.forward.{nines}": first}
+        content["data"] |= {f"Cell.model.layers.{nines}.mlp.MLP.forward.0": first}
+
+    found = read_dump(written(tmp_path / "dump", edit=edit), CASE_OF_ALL, unread)
+    assert found.tensors.keys() == read_dump(written(tmp_path / "same"), CASE_OF_ALL, unread).tensors.keys()
+
+
+def test_a_dump_that_states_a_module_twice_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "dump.json").write_text('{"task": "tensor", "level": "L0", "data": {"a": {}, "a": {}}}')
+    with pytest.raises(InputError, match="'a' is stated twice"):
+        read_dump(tmp_path, CASE_OF_ALL, unread)

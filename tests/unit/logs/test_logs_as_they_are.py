@@ -408,3 +408,9 @@ def test_what_no_program_prints_is_not_parsed_for_minutes(text: str, tmp_path: P
     run = of_text(tmp_path, lines(TRUE, "{ step:[    5/    4], " + text, f"{PREFIX}is_skip: {text}"))
     assert numbers(run) == [11.9, 11.8, 11.7, 11.6] and noted(run, "like a step but cannot be read")
     assert time.process_time() - started < 10
+
+
+def test_a_state_of_the_trainer_that_states_a_number_twice_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "trainer_state.json").write_text('{"log_history": [{"step": 1, "loss": 5.0, "loss": 4.0}]}')
+    with pytest.raises(InputError, match="'loss' is stated twice"):
+        imported(tmp_path / "trainer_state.json")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from harness.studies.variations import variations_of
 from qwen3_model.parallel_config import ParallelConfig
 from tests.support.bundles import write_example
 from tests.support.command_line import caller
-from tests.support.examples import small_case
+from tests.support.examples import ROOT, small_case
 
 STEPS = st.none() | st.integers(0, 10**6)
 DEFECT = next(iter(shipped_defects().values()))
@@ -161,7 +162,7 @@ def study(*every: Planted) -> PowerStudy:
     shown = Environment(device="CPU", python="3.11.7", threads=1, machine={}, packages={}, variables={})
     return PowerStudy(
         format=record.FORMAT,
-        recorded="",
+        recorded="2026-01-31T00:00:00+00:00",
         command=(),
         environment=shown,
         source=Source(revision="a" * 40, dirty=False, sha256="b" * 64),
@@ -232,8 +233,9 @@ def test_there_are_many_clean_runs_and_a_few_are_one_of_each(case: str, count: i
 
 
 def clean(variation: str, seed: int, *found: Sighting, used: float | None = 0.5) -> record.Clean:
+    refuse = dict.fromkeys(rules.RULES["pretrain"].requires, False)
     return record.Clean(
-        variation=variation, seed=seed, case_digest="", sightings=found, rules={}, closest="a/x", used=used
+        variation=variation, seed=seed, case_digest="", sightings=found, rules=refuse, closest="a/x", used=used
     )
 
 
@@ -312,7 +314,7 @@ def test_the_page_next_to_a_study_is_that_of_its_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file orders names; what was recorded may hold them in another order."""
-    made = dataclasses.replace(study(planted(sighting("b/x", 1), sighting("a/x", 1))), standards={"b": "", "a": ""})
+    made = dataclasses.replace(study(planted(sighting("b/z", 1), sighting("a/x", 1))), standards={"b": "", "a": ""})
     monkeypatch.setattr("harness.cli.power.run_study", lambda *_: made)
     out = tmp_path / "power.json"
     assert caller(capsys, monkeypatch, "power")("--out", out).code == 0
@@ -470,3 +472,31 @@ def test_the_curve_has_a_point_in_its_drawing_for_each_bin_of_sizes(every: list[
             [curve.height * (1 - one.rate.count / one.rate.total) for one in bins], abs=0.1
         )
         assert len(curve.sizes) >= 2 and "<polyline" in render_power(made)
+
+
+PUBLISHED = json.loads((ROOT / "reports" / "power-qwen3-tiny-inference.json").read_bytes())
+FIRST, CLEAN = PUBLISHED["planted"][0], PUBLISHED["clean"][0]
+SEEN = {"criterion": PUBLISHED["criteria"][0], "outcome": "FAIL", "step": 1, "message": ""}
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "a defect twice": ({"planted": [FIRST, FIRST]}, "is there twice in"),
+    "a clean run twice": ({"clean": [CLEAN, CLEAN]}, "is there twice"),
+    "a result of other rules that is missing": ({"planted": [{**FIRST, "rules": {}}]}, "has other rules than"),
+    "that of a clean run": ({"clean": [{**CLEAN, "rules": {"mine": False}}]}, "has other rules than"),
+    "a criterion that did not judge": (
+        {"planted": [{**FIRST, "sightings": [{**SEEN, "criterion": "mine/all"}]}]}, "rejected by mine/all"
+    ),
+    "a criterion that passed": ({"planted": [{**FIRST, "sightings": [{**SEEN, "outcome": "PASS"}]}]}, "rejected by"),
+    "a step before the first": ({"planted": [{**FIRST, "sightings": [{**SEEN, "step": -1}]}]}, "rejected by"),
+    "no difference, but rejected": ({"planted": [{**FIRST, "sightings": [SEEN], "differs": False}]}, "in no bit"),
+    "a size below 0": ({"planted": [{**FIRST, "defect": {**FIRST["defect"], "size": -1.0}}]}, "has the size -1.0"),
+    "a time that is none": ({"recorded": "yesterday"}, "no UTC time"),
+    "another task": ({"planted": [FIRST, {**FIRST, "defect": encode(DEFECT)}]}, "of several tasks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CONTRADICTIONS)
+def test_a_study_that_states_what_none_records_is_rejected(what: str, tmp_path: Path) -> None:
+    changes, why = CONTRADICTIONS[what]
+    write_json(tmp_path / "study.json", {**PUBLISHED, **changes})
+    with pytest.raises(EvidenceError, match=f"study.json was edited: .*{why}"):
+        read_power(tmp_path / "study.json")

@@ -85,7 +85,8 @@ def test_the_collector_changes_no_bit(collected: dict[str, Collected], trainer: 
 @pytest.mark.parametrize(
     ("trainer", "runner", "relative"),
     [
-        ("torch-loop", TorchReference, 0.0),
+        # which sums a product takes depends, on some processors, on where its tensors lie in memory
+        ("torch-loop", TorchReference, 3e-7),
         ("hugging-face", TorchReference, 3e-7),
         ("mindspore-loop", MindSporeSubject, 0.0),
     ],

@@ -110,7 +110,8 @@ def test_a_time_limit_ends_the_process(tmp_path: Path) -> None:
 
 @full(held_by="tests/end_to_end/test_dry_run_of_a_layout.py::test_the_graphs_of_this_model_are_compiled_too")
 def test_the_guides_graph_of_16_cards_is_compiled_with_the_collector_in_place(tmp_path: Path) -> None:
-    """Rank 15 is of the last stage, and has the true loss: its collector writes the trace."""
+    """Rank 15 is of the last stage, and has the true loss: its collector writes the trace, states configuration and
+    optimizer, and its parts of the last layer, of the last norm and of the head."""
     case, configuration = described(str(GUIDE), layers=4)
     configuration["callbacks"] = [*(configuration.get("callbacks") or []), {"type": "CertifyCollector"}]
     (one,) = dry_run(case, configuration, [15], tmp_path, subject=MINDFORMERS)
@@ -118,4 +119,11 @@ def test_the_guides_graph_of_16_cards_is_compiled_with_the_collector_in_place(tm
     begun = json.loads((tmp_path / MINDFORMERS / "rank_15" / COLLECTED / "trace.jsonl").read_bytes())
     assert begun["runner"] == "collected:mindformers" and begun["provenance"]["ranks"] == 16
     assert begun["provenance"]["collected"]["reporting"] == 15
-    assert {"alignment", "weights"} <= set(begun["provenance"]["collected"]["omitted"])
+    assert begun["alignment"] and begun["provenance"]["collected"]["omitted"] == []
+    stated = (tmp_path / MINDFORMERS / "rank_15" / COLLECTED / "parts" / "15.jsonl").read_bytes().splitlines()
+    parts = {one["name"]: (one["axis"], one["index"], one["of"]) for one in map(json.loads, stated[1:])}
+    halves = case.parallel.model_parallel
+    assert {name.removeprefix("model.layers.3.") for name in parts} >= {"lm_head.weight", "mlp.down_proj.weight"}
+    assert all(name.startswith("model.layers.3.") for name in parts if ".layers." in name)
+    assert parts["model.norm.weight"] == (0, 0, 1)
+    assert parts["model.layers.3.mlp.down_proj.weight"] == (1, 15 % halves, halves)

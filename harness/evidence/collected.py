@@ -41,6 +41,8 @@ from harness.runs.inputs import Inputs
 from harness.runs.trace import Run, Side, Step, Trace, TraceHeader
 
 NOT_RUN, NOT_COLLECTED = "not run", "not collected"
+CHANGE = "change of the parameters"  # a collector sees none: it keeps no copy of the initial weights
+OF_CHANGE = ("train.change.", "oracle.change.")  # what the names of its measurements begin with
 
 
 def check_stated(
@@ -257,7 +259,7 @@ def _omitted(run: Run, left: CollectedRun) -> frozenset[str]:
     stated = omitted(trace.header.provenance)
     empty[FINAL] = trace.footer is not None and not trace.footer.parameters
     empty[TOKENS] = BATCHES in stated and not any(step.tokens for step in trace.steps)
-    return stated | {name for name, is_so in empty.items() if is_so}
+    return stated | {CHANGE} | {name for name, is_so in empty.items() if is_so}
 
 
 def _reworded(one: Measurement) -> Measurement:
@@ -278,6 +280,7 @@ def _why_absent(one: Measurement, run: str, absent: frozenset[str], trace: Trace
         WEIGHTS: one.name == f"{side}.initial.differs" and not _differs_in(one, initial),
         ALIGNMENT: one.name == f"{side}.alignment.differs" and not _differs_in(one, alignment),
         FINAL: one.name in {f"{pair}.parameters.differs" for pair in pairs},
+        CHANGE: run in (REFERENCE, SUBJECT) and one.name.startswith(OF_CHANGE) and all(map(math.isnan, one.values)),
     }
     if one.name == "runs.foreign_inputs":
         foreign = absent & {WEIGHTS, BATCHES}

@@ -3,11 +3,12 @@ words."""
 
 from collections.abc import Mapping
 
-from harness.cases.runs_of_a_case import role
+from harness.cases.runs_of_a_case import SUBJECT, role
 from harness.evidence.bundle import Bundle
 from harness.runs.trace import PROTECTIONS, Protection, RunOutcome
 
 NOT_RECORDED = "not recorded: an older version made the runs, and the subject could read the reference's runs"
+BY_A_TRAINER = "none: a trainer of its own made the subject's runs, and could read recorded answers"
 WORDS: Mapping[Protection, str] = {
     "namespaces": (
         "namespaces: the subject's runs could read no run of another side, and no recorded answer of this checkout, in "
@@ -46,7 +47,8 @@ def _outcomes(bundle: Bundle) -> list[RunOutcome]:
 def protection_sentences(bundle: Bundle) -> tuple[str, str]:
     """The same in words, as two sentences without their ends: against the answers, and against each other."""
     kind = protection_of(bundle)
-    return WORDS[kind] if kind else NOT_RECORDED, APART if are_apart(bundle) else SHARED
+    without = BY_A_TRAINER if SUBJECT in bundle.collected else NOT_RECORDED
+    return WORDS[kind] if kind else without, APART if are_apart(bundle) else SHARED
 
 
 def protection_words(bundle: Bundle) -> str:

@@ -367,6 +367,9 @@ CHINESE: Mapping[str, str] = {
     "not recorded: an older version made the runs, and the subject could read the reference's runs.": (
         "未记录:由旧版本运行,被测对象可以读取参考实现的运行。"
     ),
+    "none: a trainer of its own made the subject's runs, and could read recorded answers.": (
+        "无:被测对象的运行由其自身的训练器完成,它可以读取已记录的结果。"
+    ),
     "No run of the subject could read what an earlier one left outside of its directory.": (
         "被测对象的任何一次运行都无法读取此前运行在其自身目录之外留下的内容。"
     ),

@@ -138,8 +138,9 @@ def example_case(steps: int = 200) -> Case:
     return shorter(load_case(DEFAULT_CASE), steps, checkpoint_every=50)
 
 
-def example_steps(run: str, case: Case) -> Tensors:
-    """What a run leaves of its steps: noise, each side with an error of its own against the oracle."""
+def example_steps(run: str, case: Case, parameters: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+    """What a run that starts from `parameters` leaves of its steps: noise, each side with an error of its own against
+    the oracle."""
     if run not in WATCHED_RUNS or not case.training.examined_steps:
         return {}
     side, steps, stays = run.partition("-")[0], case.training.steps, case.optimizer.betas[0]
@@ -149,7 +150,7 @@ def example_steps(run: str, case: Case) -> Tensors:
         return exact + PROBE_ERRORS[side] * noise.choice((-1.0, 1.0), exact.shape)
 
     left: Tensors = {}
-    for index, (name, weights) in enumerate(example_parameters("weights").items()):
+    for index, (name, weights) in enumerate(parameters.items()):
         exact = np.random.RandomState(20 + index)
         updates, gradients = off(exact.standard_normal(steps)), off(exact.standard_normal(steps))
         moments = [0.0]
@@ -356,7 +357,7 @@ def _write_run(directory: Path, made: _Made, run: str, outcome: RunOutcome | Non
                 break
         if ended and (outcome is None or outcome.status in ("completed", "non_finite")):
             leaving, kept = leave(made.case, left), run in runs_of(made.case).kept
-            steps_left = example_steps(run, made.case)
+            steps_left = example_steps(run, made.case, example_parameters("weights"))
             watched = digest_tensors(steps_left) if steps_left else None
             writer.finish(leaving.digests, leaving.digest_of_sketches if kept else None, watched)
             if kept or steps_left:

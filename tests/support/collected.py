@@ -29,7 +29,7 @@ from harness.runs.inputs import BATCHES, WEIGHTS, Inputs, read_tensors, read_wei
 from harness.runs.trace import RunOutcome, Step, TraceHeader, TraceWriter
 from qwen3_model.parallel_config import ParallelConfig, Part
 from qwen3_model.sharding import parts_of
-from tests.support.bundles import ENVIRONMENT, example_step, invented_rate, rate_of
+from tests.support.bundles import ENVIRONMENT, example_step, example_steps, invented_rate, rate_of
 from tests.support.examples import shorter
 
 Array = npt.NDArray[Any]
@@ -212,10 +212,13 @@ def _run_of(job: Job, case: Case, made: Path) -> None:
             rate = rate_of(case, job.run, number)
             writer.append(dataclasses.replace(step, batch=batch, tokens=tokens, learning_rate=rate))
         left = _probed(job) if job.arm == "probe" else dict(inputs.weights)
-        writer.finish(digest_each(left))
-    if job.arm == "probe":
+        steps_left = example_steps(job.run, case, inputs.weights)
+        writer.finish(digest_each(left), watched=digest_tensors(steps_left) if steps_left else None)
+    if job.arm == "probe" or steps_left:
+        only_steps = steps_left and job.side == "oracle"
+        kept = steps_left if only_steps else {**left, **steps_left}
         (made / "tensors").mkdir(exist_ok=True)
-        save_file(left, made / "tensors" / f"{job.run}.safetensors")
+        save_file(kept, made / "tensors" / f"{job.run}.safetensors")
     write_json(place / OUTCOME, RunOutcome(status="completed", last_step=job.steps, detail="all steps"))
 
 

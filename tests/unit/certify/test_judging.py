@@ -16,6 +16,7 @@ from harness.cli.judge import rules_of_others
 from harness.collect import collector
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.judge import Outcome
+from harness.evidence.protection_of_runs import protection_of, protection_words
 from harness.levels.certificate import Certificate, Level
 from harness.levels.submission import Submission
 from harness.report import render_report
@@ -65,6 +66,11 @@ def test_a_collected_reference_cannot_carry_validated(tmp_path: Path) -> None:
     _, certificate = pair(tmp_path, Trainer())
     (measured,) = (one for one in certificate.requirements if one.text.startswith("Measured by the shipped"))
     assert not measured.met and "reference-1 was collected from a trainer of its own" in measured.detail
+
+
+def test_nothing_kept_recorded_answers_from_a_trainer_of_its_own(tmp_path: Path) -> None:
+    bundle, _ = pair(tmp_path, Trainer())
+    assert protection_of(bundle) is None and protection_words(bundle).startswith("none: a trainer of its own made")
 
 
 def test_page_and_verify_state_that_runs_were_collected(tmp_path: Path) -> None:
@@ -302,6 +308,10 @@ def test_a_collected_subject_next_to_a_baseline_lacks_only_what_was_not_collecte
     assert measured.met, measured.detail
     assert set(bundle.not_collected) == {"subject-2", "subject-lr0", "subject-resumed", "subject-probe"}
     assert bundle.absent == ()
+    of_the_change = {one.criterion: one for one in bundle.findings if one.criterion.startswith("change-")}
+    assert set(of_the_change) == {"change-rms", "change-maximum", "change-along", "change-length"}
+    assert {one.outcome for one in of_the_change.values()} == {Outcome.INCONCLUSIVE}
+    assert "change of the parameters of subject-1: not collected" in of_the_change["change-rms"].message
 
 
 def test_another_version_of_the_collector_carries_no_validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from harness.base.errors import InputError
+from harness.base.text import is_text
 from harness.base.written import KeyPath, Written, listed
 
 LARGEST_BYTES = 256 << 10  # PyYAML reads some 50 KiB in a second
@@ -109,7 +110,7 @@ class _Loader(yaml.SafeLoader):
                 raise _error("an alias inside the value that it stands for", node)
             return known
         self._extents[id(node)] = None  # being measured
-        if isinstance(node, yaml.ScalarNode) and not _is_text(node.value):
+        if isinstance(node, yaml.ScalarNode) and not is_text(node.value):
             raise _error("a lone surrogate is no character", node)
         if isinstance(node, yaml.MappingNode):
             self._check_keys(node)
@@ -159,14 +160,6 @@ class _Loader(yaml.SafeLoader):
             raise
         except Exception:  # constructors of PyYAML raise whatever they come across: `!!int ""` is an IndexError
             raise _error(f"{str(node.value)!r:.60} is no {node.tag.rpartition(':')[2]}", node) from None
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _error(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:

@@ -61,7 +61,9 @@ def versions_of(path: Path) -> Mapping[str, str]:
     """
     try:
         found = constraints(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"The constraints {path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
         raise InputError(f"{path} is no file of constraints, with a line package==version each: {error}") from None
     if bad := [f"{name}{version}" for name, version in found.items() if not version[:1].isdigit()]:
         raise InputError(f"{path} names no exact version of {', '.join(bad)}. Write package==version.")

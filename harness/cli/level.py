@@ -16,6 +16,7 @@ from harness.cli.options import AtOption, BundleArgument, EvidenceArgument, Json
 from harness.cli.terminal import BAD_INPUT, MET, NOT_MET, out_console
 from harness.evidence.bundle import Bundle, read_bundle
 from harness.evidence.bundle_files import ATTESTATIONS, MANIFEST
+from harness.evidence.judge import Outcome
 from harness.levels.cells import cells
 from harness.levels.certificate import Certificate, Level
 from harness.levels.recorded import is_baseline, read_signed_baseline, recording_of
@@ -170,6 +171,8 @@ def waive(
     if criterion not in known:
         near = did_you_mean(criterion, known)
         raise InputError(f"There is no criterion {criterion!r} in {bundle}: it has {', '.join(known)}.{near}")
+    if all(finding.outcome is Outcome.PASS for finding in read_.findings if finding.criterion == criterion):
+        raise InputError(f"{criterion} passes in {bundle}: there is nothing to waive, and a waiver excludes Released.")
     try:
         last = date.fromisoformat(until)
     except ValueError:

@@ -39,12 +39,13 @@ def upgrade(
     """
     chosen = load_case(case)
     standards = case_options.load_standards(chosen.standards, chosen)
+    sets = {BEFORE: versions_of(from_), AFTER: versions_of(to)}
+    # both before the first run: a set that cannot be installed is known in minutes, not after a training
+    pythons = {name: interpreter_of(versions) for name, versions in sets.items()}
     bundles = []
-    for name, file in ((BEFORE, from_), (AFTER, to)):
-        versions = versions_of(file)
+    for name, python in pythons.items():
         if not as_json:
-            error_console.print(f"{name}: {_listed(versions)}", markup=False, soft_wrap=True)
-        python = interpreter_of(versions)
+            error_console.print(f"{name}: {_listed(sets[name])}", markup=False, soft_wrap=True)
         options = Options(
             out=out / name,
             resume=resume and (out / name).exists(),

@@ -374,7 +374,7 @@ def harmless(method: Method) -> Method:
             return
         try:
             method(self, *args, **named)
-        except Exception as error:  # as in `guarded`
+        except Exception as error:  # whatever it is, a training of days must not end by it
             self.collector.fail(error)
 
     return cast(Method, call)

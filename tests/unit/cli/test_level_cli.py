@@ -100,6 +100,7 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
     "withdraw without a reason": (("withdraw", "bundle", "no.json", "--key", "li.key"), "--reason"),
     "waive what is no criterion": (
         ("waive", "bundle", "everything", *WAIVER, *WAIVE[3:]), "There is no criterion 'everything' in bundle"),
+    "waive what passes": (("waive", "bundle", "converges", *WAIVER, *WAIVE[3:]), "there is nothing to waive"),
     "waive until no day": ((*WAIVE, "--reason", "x", "--until", "soon"), "'soon' is not a day"),
     "waive until a day that is gone": ((*WAIVE, "--reason", "x", "--until", "2020-01-31"), "it ends on 2020-01-31"),
     "waive for longer than half a year": (

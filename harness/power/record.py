@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from harness.base.errors import EvidenceError
@@ -21,6 +22,7 @@ from harness.evidence.provenance import Environment, Source, in_utc
 from harness.power.rules import RULES
 
 FORMAT = "certify-power/1"
+CLOCKS_APART = timedelta(days=1)  # more than the clocks of two machines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,13 @@ def _contradictions(study: PowerStudy) -> Iterator[str]:
     """What no study records, and what would give wrong rates."""
     if not in_utc(study.recorded):
         yield f"it states no UTC time at which it was recorded, but {study.recorded!r}"
+    elif datetime.fromisoformat(study.recorded) > datetime.now(UTC) + CLOCKS_APART:
+        yield f"it was recorded at {study.recorded}, in the future"
+    times = {"the study": study.seconds, **{one.defect.id: one.seconds for one in study.planted}}
+    yield from (f"{name} took {time} seconds" for name, time in times.items() if not 0 <= time < math.inf)
+    judged = Counter(study.criteria)
+    yield from (f"the criterion {name} is there twice" for name, count in judged.items() if count > 1)
+    yield from (f"no standard has {name}" for name in judged if name.partition("/")[0] not in study.standards)
     defects = Counter((one.defect.id, one.case) for one in study.planted)
     yield from (f"the defect {name} is there twice in {case}" for (name, case), count in defects.items() if count > 1)
     clean = Counter((one.variation, one.seed, one.case_digest) for one in study.clean)

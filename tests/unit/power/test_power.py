@@ -490,6 +490,11 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "no difference, but rejected": ({"planted": [{**FIRST, "sightings": [SEEN], "differs": False}]}, "in no bit"),
     "a size below 0": ({"planted": [{**FIRST, "defect": {**FIRST["defect"], "size": -1.0}}]}, "has the size -1.0"),
     "a time that is none": ({"recorded": "yesterday"}, "no UTC time"),
+    "a time that is not yet": ({"recorded": "2999-01-01T00:00:00+00:00"}, "in the future"),
+    "a study of less than no time": ({"seconds": -1.0}, "the study took -1.0 seconds"),
+    "a fault of less than no time": ({"planted": [{**FIRST, "seconds": -1.0}]}, "took -1.0 seconds"),
+    "a criterion twice": ({"criteria": [*PUBLISHED["criteria"], PUBLISHED["criteria"][0]]}, "is there twice"),
+    "a criterion of no standard": ({"criteria": [*PUBLISHED["criteria"], "mine/all"]}, "no standard has mine/all"),
     "another task": ({"planted": [FIRST, {**FIRST, "defect": encode(DEFECT)}]}, "of several tasks"),
 }  # fmt: skip
 

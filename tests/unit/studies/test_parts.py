@@ -120,7 +120,7 @@ def test_a_part_that_did_not_come_is_named_and_nothing_is_recorded(certify_: Cal
         ({"share": Share(part="2/2", plan="q" * 64)}, "parts of different wholes"),
         ({"share": Share(part="2/3", plan="p" * 64)}, "parts of different wholes"),
         ({"source": dataclasses.replace(STUDY.source, sha256="0" * 64)}, "their code differ"),
-        ({"standards": {}}, "their standards differ"),
+        ({"standards": dict.fromkeys(STUDY.standards, "0" * 64)}, "their standards differ"),
         ({"environment": dataclasses.replace(STUDY.environment, packages={})}, "their versions differ"),
     ],
 )

@@ -151,8 +151,9 @@ def all_pass(findings: Sequence[Finding], waived: dict[str, str]) -> Requirement
 
 
 def _listed(open_: Sequence[Finding], others: Sequence[Finding], waived: dict[str, str]) -> str:
-    named = [f"{f.criterion} {f.outcome}" for f in open_]
-    return "; ".join(filter(None, [", ".join(named), *(waived[f.criterion] for f in others if f.criterion in waived)]))
+    by_outcome = {f.outcome: [one.criterion for one in open_ if one.outcome is f.outcome] for f in open_}
+    named = [f"{outcome}: {', '.join(names)}" for outcome, names in by_outcome.items()]
+    return "; ".join(filter(None, [*named, *(waived[f.criterion] for f in others if f.criterion in waived)]))
 
 
 def committed(bundle: Bundle) -> Requirement:

@@ -270,7 +270,7 @@ def test_a_small_evaluation_is_preliminary_with_any_signature(tmp_path: Path) ->
     small = write_example(tmp_path / "b", case=inference_case(20), header=by_inference_runners)
     certificate = signed(small, Role.DEVELOPER, Role.DEV_TEAM)
     assert certificate.level is Level.PRELIMINARY
-    assert [r.detail for r in certificate.missing] == ["score-shown INCONCLUSIVE"]
+    assert [r.detail for r in certificate.missing] == ["INCONCLUSIVE: score-shown"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from qwen3_model.modeling_qwen3 import (
     Qwen3RMSNorm,
     Qwen3RotaryEmbedding,
 )
+from qwen3_model.modeling_qwen3_train import Qwen3Trainer
 from qwen3_model.precision_policy import PrecisionPolicy
 
 
@@ -226,7 +227,7 @@ class ZeroKeyAdded(MindSporeSubject):
 class DocumentsSeparated(MindSporeSubject):
     """No token attends beyond the beginning of its document; only one row in thirty has an end of a document."""
 
-    class trainer(ChangedModel):
+    class trainer(Qwen3Trainer):
         def build_model(self) -> Qwen3ForCausalLM:
             documents = Documents(end=256, reset_attention_mask=True, reset_position_ids=False)
             return Qwen3ForCausalLM(self.config, self.policy, documents)

@@ -42,10 +42,16 @@ class OwnRateOfNorms(AdamW):
         for i in range(len(self.parameters)):
             rate = scalars[0] if self.decay_flags[i] else scalars[3]
             decay = scalars[2] if self.decay_flags[i] else ops.zeros_like(scalars[2])
-            moments = (self.exp_avg[i], self.exp_avg_sq[i])
-            gradient = gradients[i] * scale
             self.update(
-                self.parameters[i], moments[0], moments[1], rate, self.beta1, self.beta2, scalars[1], decay, gradient
+                self.parameters[i],
+                self.exp_avg[i],
+                self.exp_avg_sq[i],
+                rate,
+                self.beta1,
+                self.beta2,
+                scalars[1],
+                decay,
+                gradients[i] * scale,
             )
         return True
 

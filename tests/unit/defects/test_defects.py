@@ -18,6 +18,7 @@ from harness.defects import (
     load_defect,
     shipped_defects,
 )
+from harness.standards import dated_criteria
 
 MINE = '''
 from harness.defects import defect
@@ -82,6 +83,17 @@ def test_fifteen_faults_of_training_are_bugs_of_others_each_with_its_report() ->
     for one in others:
         assert report.fullmatch(one.source), one.source
         assert date.fromisoformat(str(one.reported)) < date.fromisoformat(str(one.since))
+
+
+def test_the_faults_planted_after_every_criterion_are_new_and_described() -> None:
+    """Those of `benchmarks` stay out of the catalogue, so that no criterion is built by them."""
+    directory = Path(__file__).parents[3] / "benchmarks" / "faults_of_december"
+    later = [one for path in sorted(directory.glob("*.py")) for one in defects_of_file(path)]
+    assert len({one.id for one in later} - set(shipped_defects())) == len(later) == 50
+    newest = max(one.since for one in dated_criteria() if one.standard in ("official", "strict-fp32"))
+    for one in later:
+        assert one.what.endswith(".") and one.imitates and one.source.startswith("https://"), one.id
+        assert str(one.since) > newest and one.case == DEFAULT_CASE, one.id
 
 
 def test_a_users_defect_is_one_file(mine: Path) -> None:

@@ -73,21 +73,35 @@ class RateOfNormsConstant(MindSporeSubject):
             return np.append(super().scalars(step), step_scalars(self.optimizer_config, step, peak)[:1])
 
 
-class Nesterov(AdamW):
-    """The update takes beta1 m + (1 - beta1) g where Adam's takes m."""
+class InOperators(AdamW):
+    """The update in single operators; a fault replaces what is squared, or the step before decay."""
 
     def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
         for i in range(len(self.parameters)):
             parameter, gradient = self.parameters[i], gradients[i] * scale
+            squared = ops.square(self.to_square(gradients[i], scale))
             first = self.beta1 * self.exp_avg[i] + (1 - self.beta1) * gradient
-            second = self.beta2 * self.exp_avg_sq[i] + (1 - self.beta2) * ops.square(gradient)
-            step = (self.beta1 * first + (1 - self.beta1) * gradient) / (ops.sqrt(second) + scalars[1])
+            second = self.beta2 * self.exp_avg_sq[i] + (1 - self.beta2) * squared
+            step = self.step(first, second, gradient, scalars[1])
             if self.decay_flags[i]:
                 step = step + scalars[2] * parameter
             ops.assign(self.exp_avg[i], first)
             ops.assign(self.exp_avg_sq[i], second)
             ops.assign(parameter, parameter - scalars[0] * step)
         return True
+
+    def to_square(self, gradient: Tensor, scale: Tensor) -> Tensor:
+        return gradient * scale
+
+    def step(self, first: Tensor, second: Tensor, gradient: Tensor, eps: Tensor) -> Tensor:
+        return first / (ops.sqrt(second) + eps)
+
+
+class Nesterov(InOperators):
+    """The update takes beta1 m + (1 - beta1) g where Adam's takes m."""
+
+    def step(self, first: Tensor, second: Tensor, gradient: Tensor, eps: Tensor) -> Tensor:
+        return (self.beta1 * first + (1 - self.beta1) * gradient) / (ops.sqrt(second) + eps)
 
 
 @defect(
@@ -103,21 +117,11 @@ class NesterovMomentum(MindSporeSubject):
         optimizer_cell = Nesterov
 
 
-class UnclippedSquares(AdamW):
+class UnclippedSquares(InOperators):
     """The second moment is that of the gradients before clipping."""
 
-    def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
-        for i in range(len(self.parameters)):
-            parameter = self.parameters[i]
-            first = self.beta1 * self.exp_avg[i] + (1 - self.beta1) * gradients[i] * scale
-            second = self.beta2 * self.exp_avg_sq[i] + (1 - self.beta2) * ops.square(gradients[i])
-            step = first / (ops.sqrt(second) + scalars[1])
-            if self.decay_flags[i]:
-                step = step + scalars[2] * parameter
-            ops.assign(self.exp_avg[i], first)
-            ops.assign(self.exp_avg_sq[i], second)
-            ops.assign(parameter, parameter - scalars[0] * step)
-        return True
+    def to_square(self, gradient: Tensor, scale: Tensor) -> Tensor:
+        return gradient
 
 
 @defect(
@@ -133,7 +137,7 @@ class SecondMomentUnclipped(MindSporeSubject):
         optimizer_cell = UnclippedSquares
 
 
-class LimitedUpdates(AdamW):
+class LimitedUpdates(InOperators):
     """The update of a parameter is divided by the root mean square of g / sqrt(v), where that is above 1."""
 
     def __init__(
@@ -142,20 +146,10 @@ class LimitedUpdates(AdamW):
         super().__init__(parameters, config, decays)
         self.eps = config.eps
 
-    def construct(self, gradients: tuple[Tensor, ...], scale: Tensor, scalars: Tensor) -> bool:
-        corrected = ops.square(scalars[1] / self.eps)  # 1 - beta2^t, see `step_scalars`
-        for i in range(len(self.parameters)):
-            parameter, gradient = self.parameters[i], gradients[i] * scale
-            first = self.beta1 * self.exp_avg[i] + (1 - self.beta1) * gradient
-            second = self.beta2 * self.exp_avg_sq[i] + (1 - self.beta2) * ops.square(gradient)
-            ratio = ops.square(gradient) / ops.maximum(second / corrected, self.eps * self.eps)
-            step = first / (ops.sqrt(second) + scalars[1]) / ops.maximum(ops.sqrt(ops.mean(ratio)), 1.0)
-            if self.decay_flags[i]:
-                step = step + scalars[2] * parameter
-            ops.assign(self.exp_avg[i], first)
-            ops.assign(self.exp_avg_sq[i], second)
-            ops.assign(parameter, parameter - scalars[0] * step)
-        return True
+    def step(self, first: Tensor, second: Tensor, gradient: Tensor, eps: Tensor) -> Tensor:
+        corrected = ops.square(eps / self.eps)  # 1 - beta2^t, see `step_scalars`
+        ratio = ops.square(gradient) / ops.maximum(second / corrected, self.eps * self.eps)
+        return super().step(first, second, gradient, eps) / ops.maximum(ops.sqrt(ops.mean(ratio)), 1.0)
 
 
 @defect(

@@ -18,7 +18,7 @@ from harness.base.digest import digest_json, digest_tensors
 from harness.base.errors import EvidenceError
 from harness.cases.case import Case
 from harness.cases.runs_of_a_case import REFERENCE, SUBJECT, SUBJECT_RESUMED, required_runs, role, roles_of
-from harness.comparison.catalogue import PAIRS
+from harness.comparison.catalogue import PAIRS, SIDES
 from harness.comparison.measurement import Comparison, Measurement
 from harness.evidence.collected_parts import CollectedParts, PartsOfCase, departures, final_of, initial_of
 from harness.evidence.collected_run import CollectedRun, Rows, outcome_of
@@ -42,7 +42,7 @@ from harness.runs.trace import Run, Side, Step, Trace, TraceHeader
 
 NOT_RUN, NOT_COLLECTED = "not run", "not collected"
 CHANGE = "change of the parameters"  # a collector sees none: it keeps no copy of the initial weights
-OF_CHANGE = ("train.change.", "oracle.change.")  # what the names of its measurements begin with
+OF_CHANGE = ("train.change.relative", *(f"oracle.change.{part}" for part in (*SIDES, "ratio")))
 
 
 def check_stated(
@@ -280,7 +280,7 @@ def _why_absent(one: Measurement, run: str, absent: frozenset[str], trace: Trace
         WEIGHTS: one.name == f"{side}.initial.differs" and not _differs_in(one, initial),
         ALIGNMENT: one.name == f"{side}.alignment.differs" and not _differs_in(one, alignment),
         FINAL: one.name in {f"{pair}.parameters.differs" for pair in pairs},
-        CHANGE: run in (REFERENCE, SUBJECT) and one.name.startswith(OF_CHANGE) and all(map(math.isnan, one.values)),
+        CHANGE: run in (REFERENCE, SUBJECT) and one.name in OF_CHANGE and all(map(math.isnan, one.values)),
     }
     if one.name == "runs.foreign_inputs":
         foreign = absent & {WEIGHTS, BATCHES}

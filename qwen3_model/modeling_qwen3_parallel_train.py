@@ -1,246 +1,32 @@
 """Training over several ranks: each rank has its part of the model and of the rows, and all take the same step.
 
-Loss and gradients are divided by the target tokens of the global batch, so they are plain sums over replicas and micro
-batches. Before an update, a gradient is summed over replicas; over model-parallel ranks where each computed only its
-heads' part; and over the two stages that hold a tied embedding. The clipping norm counts every parameter once over all
-ranks.
-
-A pipeline runs by `one_forward_one_backward`. A stage recomputes its forward pass from its kept input when the gradient
-arrives. So each stage is a compiled cell, and ranks communicate between these cells.
+How gradients become those of the global batch is in `reduction`, and how micro batches go through the stages of a
+pipeline in `pipeline`. The clipping norm counts every parameter once over all ranks.
 """
 
-import functools
-import itertools
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mindspore as ms
 import numpy as np
-import numpy.typing as npt
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
-from qwen3_model.collectives import Group, Sum, after, barrier, group, sums_in_order, transfers
+from qwen3_model.collectives import Sum, barrier
 from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
-from qwen3_model.gathered import Gathered, groups_within
+from qwen3_model.gathered import AllRanks, Gathered
 from qwen3_model.loss import TokenLoss
 from qwen3_model.modeling_qwen3_parallel import SharedNegativeLogLikelihood, Stage, StageModel
 from qwen3_model.modeling_qwen3_train import Array, Qwen3Trainer
 from qwen3_model.optimizer import AdamW, AdamWConfig
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.parallel_optimizer import SharedAdamW, SharedClip
-from qwen3_model.pipeline_schedule import Action, one_forward_one_backward
+from qwen3_model.pipeline import Add, LastStage, StageBackward, StagePasses, Transfers
+from qwen3_model.pipeline_schedule import one_forward_one_backward
 from qwen3_model.precision_policy import PrecisionPolicy
+from qwen3_model.reduction import Ranks, ReducedGradients, ReducedUpdate, Reduction
 from qwen3_model.schedule import ScheduleConfig
-from qwen3_model.sharding import EMBEDDING, parts_of, take_parts
-from qwen3_model.training_step import ForwardLoss, Gradients, UpdateStep, add, reset, value
-
-PIECE = 1 << 22  # numbers in one sum of `whole`
-OF_HEADS = ("q_norm.weight", "k_norm.weight")  # whole on every model-parallel rank, applied to its own heads only
-NORMS = ("norm.weight",)  # under sequence parallelism also these, applied to the rank's own positions only
-
-
-def _transfers(pair: Group | None) -> tuple[nn.Cell | None, nn.Cell | None]:
-    """The cells that send to and receive from the other rank of a pair; none where there is no such stage."""
-    return transfers(pair) if pair else (None, None)
-
-
-class Ranks:
-    """The communication groups of one rank, made in the order of `Groups`."""
-
-    def __init__(self, layout: ParallelConfig, rank: int, tied: bool) -> None:
-        self.where = where = layout.coordinates(rank)
-        self.first, self.last = where.stage == 0, where.stage == layout.pipeline_stage - 1
-        of_rank = layout.groups(rank, tied=tied)
-        self.world, self.shards, self.replicas, self.model = (group(ranks, rank) for ranks in of_rank[:4])
-        self.previous, self.next, self.tied = (
-            group(ranks, rank) if ranks is not None else None for ranks in of_rank[4:]
-        )
-
-
-def has_partial_gradient(name: str, layout: ParallelConfig) -> bool:
-    """Whether each model-parallel rank holds the whole parameter and computes a part of its gradient."""
-    whole_embedding = name == EMBEDDING and layout.vocab_emb_dp
-    own_positions = layout.use_seq_parallel and (name.endswith(NORMS) or whole_embedding)
-    return layout.model_parallel > 1 and (name.endswith(OF_HEADS) or own_positions)
-
-
-class Reduction(nn.Cell):
-    """The gradients of a rank's backward pass -> the gradients by which its parameters are updated."""
-
-    def __init__(self, names: Sequence[str], ranks: Ranks, layout: ParallelConfig) -> None:
-        super().__init__(auto_prefix=False)
-        partial = [self.is_partial(name, layout) for name in names]
-        tied = [name == EMBEDDING and ranks.tied is not None for name in names]
-        self.sum = self.build_sum(ranks.replicas)
-        self.over_shards = sums_in_order(partial, Sum(ranks.shards))
-        self.over_ends = sums_in_order(tied, Sum(ranks.tied or ranks.replicas))
-        self.over_replicas = sums_in_order([self.reduces(name) for name in names], self.sum)
-        self.each = ops.HyperMap()
-
-    def build_sum(self, replicas: Group) -> nn.Cell:
-        """The cell that reduces gradients and loss over replicas."""
-        return Sum(replicas)
-
-    def is_partial(self, name: str, layout: ParallelConfig) -> bool:
-        """Whether the gradient of a parameter is summed over model-parallel ranks."""
-        return has_partial_gradient(name, layout)
-
-    def reduces(self, name: str) -> bool:
-        """Whether the gradient of a parameter is reduced over replicas."""
-        return True
-
-    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        reduced, before = self.over_shards(gradients, gradients[0])
-        reduced, before = self.over_ends(reduced, before)
-        reduced, before = self.over_replicas(reduced, before)
-        return self.each(ops.partial(after, before), reduced)
-
-
-class ReducedGradients(Gradients):
-    """Loss and gradients of the global batch."""
-
-    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple, reduction: Reduction) -> None:
-        super().__init__(forward, parameters)
-        self.reduction = reduction
-        self.each = ops.HyperMap()
-
-    def construct(
-        self, tokens_BS: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        loss, gradients = self.grad(tokens_BS, targets_BS, mask_BS, count)
-        reduced = self.reduction(gradients)
-        loss = self.reduction.sum(ops.depend(loss, reduced[0]))
-        return loss, self.each(ops.partial(after, loss), reduced)
-
-
-class StageBackward(nn.Cell):
-    """The input of a stage and the gradient of its output -> the gradients of the input and of its parameters."""
-
-    def __init__(self, model: StageModel, parameters: ms.ParameterTuple) -> None:
-        super().__init__(auto_prefix=False)
-        self.model, self.parameters, self.first = model, parameters, model.first
-        by_input = not model.first  # tokens have no gradient
-        self.grad = ops.GradOperation(get_all=by_input, get_by_list=True, sens_param=True)(model, parameters)
-
-    def construct(self, x: Tensor, gradient: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        found = self.grad(x, gradient)
-        return (gradient, found) if self.first else (found[0][0], found[1])
-
-
-class LastStage(nn.Cell):
-    """The input of the last stage, with targets, mask and count -> loss, and the gradients of input and parameters."""
-
-    def __init__(self, forward: ForwardLoss, parameters: ms.ParameterTuple) -> None:
-        super().__init__(auto_prefix=False)
-        self.grad = ms.value_and_grad(forward, 0, parameters)
-
-    def construct(
-        self, x: Tensor, targets_BS: Tensor, mask_BS: Tensor, count: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        loss, (of_input, of_parameters) = self.grad(x, targets_BS, mask_BS, count)
-        return loss, of_input, of_parameters
-
-
-class Add(nn.Cell):
-    """Adds a micro batch's gradients to the sums."""
-
-    def __init__(self, sums: ms.ParameterTuple) -> None:
-        super().__init__(auto_prefix=False)
-        self.sums = sums
-        self.each = ops.HyperMap()
-
-    def construct(self, gradients: tuple[Tensor, ...]) -> bool:
-        self.each(add, self.sums, gradients)
-        return True
-
-
-class ReducedUpdate(UpdateStep):
-    """The update by the sums of all ranks."""
-
-    def __init__(self, update: UpdateStep, reduction: Reduction) -> None:
-        super().__init__(update.sums, update.clip, update.optimizer)
-        self.reduction = reduction
-
-    def construct(self, scalars: Tensor) -> Tensor:
-        gradients = self.reduction(self.each(value, self.sums))
-        norm, scale = self.clip(gradients)
-        norm = ops.depend(norm, self.optimizer(gradients, scale, scalars))
-        self.each(reset, self.sums)
-        return norm
-
-
-class Transfers:
-    """The cells by which a rank sends to the stages next to its own and receives from them, None where there is no such
-    stage. On a CPU one cell does both."""
-
-    to_previous: Any
-    from_previous: Any
-    to_next: Any
-    from_next: Any
-
-    def __init__(self, ranks: Ranks) -> None:
-        self.to_previous, self.from_previous = _transfers(ranks.previous)
-        self.to_next, self.from_next = _transfers(ranks.next)
-
-    def all(self) -> list[nn.Cell]:
-        """Each cell once."""
-        every = (self.from_previous, self.to_previous, self.to_next, self.from_next)
-        return [cell for cell in dict.fromkeys(every) if cell is not None]
-
-
-class StagePasses:
-    """The micro batches of a step on their way through a stage. Of each it keeps the input, from which the forward pass
-    is computed again, until its gradient arrives.
-
-    `batches` are inputs, targets, mask and count of each; `nothing` are zeros of the shape that stages send. `loss` is
-    that of all micro batches which the last stage has seen.
-    """
-
-    def __init__(
-        self,
-        model: StageModel,
-        stage: StageBackward | LastStage,
-        add_: Add,
-        transfers: Transfers,
-        batches: Sequence[tuple[Tensor, ...]],
-        nothing: Tensor,
-    ) -> None:
-        self._model, self._stage, self._add, self._transfers = model, stage, add_, transfers
-        self._batches, self._nothing = batches, nothing
-        self._inputs: dict[int, Tensor] = {}
-        self._outputs: dict[int, Tensor] = {}
-        self._gradients: dict[int, Tensor] = {}
-        self.loss = np.float32(0)
-
-    def take(self, action: Action, number: int) -> None:
-        """Carries out an action of the schedule."""
-        getattr(self, f"_{action}")(number)
-
-    def _forward(self, number: int) -> None:
-        inputs, *others = self._batches[number]
-        receive = self._transfers.from_previous
-        x = inputs if receive is None else receive(self._nothing)
-        if self._transfers.to_next is not None:
-            self._inputs[number], self._outputs[number] = x, self._model(x)
-            return
-        loss, self._gradients[number], of_parameters = self._stage(x, *others)
-        self._add(ms.mutable(of_parameters))
-        self.loss += loss.asnumpy()
-
-    def _send(self, number: int) -> None:
-        self._transfers.to_next(self._outputs.pop(number))
-
-    def _receive(self, number: int) -> None:
-        self._gradients[number] = self._transfers.from_next(self._nothing)
-
-    def _backward(self, number: int) -> None:
-        of_input = self._gradients.pop(number)
-        if self._transfers.to_next is not None:
-            of_input, of_parameters = self._stage(self._inputs.pop(number), of_input)
-            self._add(ms.mutable(of_parameters))
-        if self._transfers.to_previous is not None:
-            self._transfers.to_previous(of_input)
+from qwen3_model.sharding import counts, parts_of, take_parts
+from qwen3_model.training_step import ForwardLoss, Gradients
 
 
 class ParallelTrainer(Qwen3Trainer):
@@ -267,6 +53,7 @@ class ParallelTrainer(Qwen3Trainer):
         super().__init__(config, policy, optimizer, schedule, gradient_accumulation_steps=parts, **others)
         self._shapes = dict(parameter_shapes(config))
         self._sum_of_all = Sum(self.ranks.world)
+        self._all_ranks = AllRanks(config, layout, rank, self._total)
         if layout.pipeline_stage > 1:
             self._build_stage()
 
@@ -304,10 +91,7 @@ class ParallelTrainer(Qwen3Trainer):
 
     def _counts(self, name: str) -> bool:
         """Whether this rank counts a parameter for the norm: exactly one of its holders does."""
-        if name == EMBEDDING and not self.ranks.first:
-            return False
-        held = dict(parts_of([name], self.config, self.layout, self.rank))[name]
-        return held.of > 1 or self.ranks.where.shard == 0
+        return counts(name, self.config, self.layout, self.rank)
 
     def _build_stage(self) -> None:
         if self.ranks.last:
@@ -330,6 +114,11 @@ class ParallelTrainer(Qwen3Trainer):
         if self._mode == ms.GRAPH_MODE:
             cell.compile(*arguments)
 
+    def _total(self, numbers: Array) -> Array:
+        """The sum over all ranks of float32 numbers."""
+        total: Array = self.run(self._sum_of_all, Tensor(numbers)).asnumpy()
+        return total
+
     def _begin(self, cell: nn.Cell) -> None:
         barrier(self.layout.world_size)
         self._begun.add(cell)
@@ -345,7 +134,7 @@ class ParallelTrainer(Qwen3Trainer):
 
     def decayed(self) -> frozenset[str]:
         """The parameters to which weight decay applies, on any rank."""
-        return self._on_any_rank(super().decayed())
+        return self._all_ranks.on_any_rank(super().decayed())
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Those of its own parameters by what it built of them; of other stages, those of the configuration."""
@@ -353,62 +142,8 @@ class ParallelTrainer(Qwen3Trainer):
         return {**self._shapes, **{name: part.shape_of_whole(built[name]) for name, part in own}}
 
     def whole(self, parts: Mapping[str, Array]) -> Gathered:
-        """The whole tensors of every rank's parts, on every rank, bit for bit: see `Gathered`. A part of which each
-        replica keeps some rows, as of the moments of a shared optimizer, is given by these.
-
-        Bit patterns are summed in halves and in pieces of one size: nothing is rounded, and one sum is compiled. A
-        tensor with different copies on two ranks becomes NaN throughout, and the log names it.
-        """
-        sizes = {name: math.prod(shape) for name, shape in self._shapes.items()}
-        piece = min(sum(sizes.values()), PIECE)
-        return Gathered(groups_within(sizes, piece), functools.partial(self._gather, parts, piece))
-
-    def _gather(self, parts: Mapping[str, Array], piece: int, names: Sequence[str]) -> dict[str, Array]:
-        """Whole tensors of some names, by sums over ranks of so many numbers each."""
-        own = {name: (part, parts[name]) for name, part in parts_of(names, self.config, self.layout, self.rank)}
-        sizes = [math.prod(self._shapes[name]) for name in names]
-        bits = np.zeros(-(-sum(sizes) // piece) * piece, np.uint32)
-        begins = itertools.accumulate(sizes, initial=0)
-        places = {
-            name: bits[begin : begin + size].reshape(self._shapes[name])
-            for name, begin, size in zip(names, begins, sizes, strict=False)
-        }
-        for name, (part, kept) in own.items():
-            held = self._rows_of(part.of_whole(places[name]), kept)
-            alone = len(kept) < len(part.of_whole(places[name]))
-            if (alone or self.ranks.where.replica == 0) and self._counts(name):  # one of its holders contributes it
-                held[...] = np.ascontiguousarray(kept, np.float32).view(np.uint32)
-        for begin in range(0, len(bits), piece):
-            bits[begin : begin + piece] = self._sum_of_bits(bits[begin : begin + piece])
-        found = {name: place.view(np.float32) for name, place in places.items()}
-        differing = {
-            name
-            for name, (part, kept) in own.items()
-            if self._rows_of(part.take(found[name]), kept).tobytes() != kept.tobytes()
-        }
-        for name in sorted(differing):
-            print(f"rank {self.rank}: {name}: differs from its copy on another rank", flush=True)
-        for name in self._on_any_rank(differing):
-            found[name][...] = np.nan
-        return found
-
-    def _rows_of(self, held: Array, kept: Array) -> Array:
-        """What this replica keeps of a part that this rank holds: its rows, or all of them."""
-        begin = self.ranks.where.replica * len(kept) if len(kept) < len(held) else 0
-        return held[begin : begin + len(kept)]
-
-    def _sum_of_bits(self, bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-        """The sum over all ranks of bit patterns that are zero on all ranks but one. MCCL has no sum of integers."""
-        halves = Tensor(np.stack([bits >> 16, bits & 0xFFFF]).astype(np.float32))
-        high, low = self.run(self._sum_of_all, halves).asnumpy().astype(np.uint32)
-        whole: npt.NDArray[np.uint32] = (high << np.uint32(16)) | low
-        return whole
-
-    def _on_any_rank(self, names: Collection[str]) -> frozenset[str]:
-        """The parameters that at least one rank names."""
-        flags = Tensor(np.array([name in names for name in self._shapes], np.float32))
-        counted = self.run(self._sum_of_all, flags).asnumpy()
-        return frozenset(name for name, count in zip(self._shapes, counted, strict=True) if count)
+        """The whole tensors of every rank's parts, on every rank, bit for bit: see `AllRanks.gathered`."""
+        return self._all_ranks.gathered(parts)
 
     def checkpoint_part(self) -> tuple[ParallelConfig, int]:
         return self.layout, self.rank
@@ -460,5 +195,5 @@ class ParallelTrainer(Qwen3Trainer):
             passes.take(action, number)
         # Every model-parallel rank of the last stage has its replica's part of the loss; the first one contributes it.
         contributes = self.ranks.last and self.ranks.where.shard == 0
-        own = Tensor([passes.loss if contributes else 0.0], ms.float32)
-        return float(self.run(self._sum_of_all, own).asnumpy()[0])
+        own = np.array([passes.loss if contributes else 0.0], np.float32)
+        return float(self._total(own)[0])

@@ -52,6 +52,15 @@ def _part(name: str, layout: ParallelConfig, shard: int) -> Part:
     return Part(axis=1, index=shard, of=of) if module in BY_COLUMNS else Part()
 
 
+def counts(name: str, config: Qwen3Config, layout: ParallelConfig, rank: int) -> bool:
+    """Whether a rank is the one that counts for all that hold the same part of a tensor. Replicas count alike."""
+    where = layout.coordinates(rank)
+    if name == EMBEDDING and where.stage > 0:
+        return False  # the copy of a tied head
+    held = dict(parts_of([name], config, layout, rank))[name]
+    return held.of > 1 or where.shard == 0
+
+
 def take_parts(whole: Tensors, config: Qwen3Config, layout: ParallelConfig, rank: int) -> dict[str, Array]:
     """A rank's parts of whole tensors."""
     return {name: part.take(whole[name]) for name, part in parts_of(whole, config, layout, rank)}

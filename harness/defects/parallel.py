@@ -13,11 +13,12 @@ from harness.defects import defect
 from harness.runners.mindspore_subject import MindSporeSubject
 from qwen3_model.collectives import Group, Sum
 from qwen3_model.modeling_qwen3_parallel import StageModel
-from qwen3_model.modeling_qwen3_parallel_train import NORMS, OF_HEADS, ParallelTrainer, Ranks, Reduction
+from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
 from qwen3_model.modeling_qwen3_train import Array
 from qwen3_model.optimizer import AdamW, AdamWConfig
 from qwen3_model.parallel_config import ParallelConfig
 from qwen3_model.parallel_optimizer import SharedAdamW, SharedClip
+from qwen3_model.reduction import NORMS, OF_HEADS, Ranks, Reduction
 from qwen3_model.sharding import EMBEDDING
 
 

@@ -24,7 +24,7 @@ def main(size: str, layout_json: str, out: str, late: str) -> None:
     import numpy as np
     from mindspore import nn
 
-    from qwen3_model import collectives, modeling_qwen3_parallel_train
+    from qwen3_model import collectives, gathered
     from qwen3_model.modeling_qwen3_parallel_train import ParallelTrainer
     from qwen3_model.parallel_config import ParallelConfig
     from tests.model.qwen3_cases import random_batch, shaped_as, trainer
@@ -54,7 +54,7 @@ def main(size: str, layout_json: str, out: str, late: str) -> None:
     left |= {f"parameter.{name}": tensor for name, tensor in subject.parameters().items()}
     left |= {name: np.array([getattr(step, name) for step in steps]) for name in ("loss", "grad_norm", "tokens")}
     left["compiled"] = np.array(compiled)
-    modeling_qwen3_parallel_train.PIECE = SUMMED
+    gathered.PIECE = SUMMED
     own = subject.parameters()
     left |= {f"whole.{name}": tensor for name, tensor in subject.whole(own).items()}
     if rank == ranks - 1:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.planning.memory import stage_parameters
+from qwen3_model import gathered
 from qwen3_model.configuration_qwen3 import Qwen3Config, parameter_shapes
+from qwen3_model.gathered import AllRanks
 from qwen3_model.parallel_config import ParallelConfig, Part
-from qwen3_model.sharding import assemble, take_parts
+from qwen3_model.sharding import assemble, counts, take_parts
 from qwen3_model.sizes import SMALL
 from qwen3_model.weights import WeightsError
 from tests.support.examples import small_case
@@ -61,6 +66,82 @@ def test_splitting_and_assembling_changes_no_bit_in_any_layout(tied: bool, data:
         assert list(again) and set(again) == set(whole)
         assert all(again[name].tobytes() == whole[name].tobytes() for name in whole)
         whole = again
+
+
+def on_every_rank(config: Qwen3Config, layout: ParallelConfig, work: Callable[[int, AllRanks], Any]) -> list[Any]:
+    """What the ranks of a layout, each a thread, make together."""
+    together, size = threading.Barrier(layout.world_size), layout.world_size
+    given: list[Any] = [None] * size
+
+    def carry_out(rank: int) -> Any:
+        def total(numbers: np.ndarray) -> np.ndarray:
+            assert numbers.dtype == np.float32
+            given[rank] = numbers
+            together.wait()
+            found = np.sum(given, axis=0, dtype=np.float32)
+            together.wait()  # before another sum begins
+            return found
+
+        try:
+            return work(rank, AllRanks(config, layout, rank, total))
+        except BaseException:
+            together.abort()
+            raise
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(carry_out, range(size)))
+
+
+def rows_of_replica(part: np.ndarray, layout: ParallelConfig, rank: int) -> np.ndarray:
+    """The rows of a part that a replica keeps where replicas share them; all where they cannot."""
+    share, rest = divmod(len(part), layout.data_parallel)
+    begin = layout.coordinates(rank).replica * share
+    return part if rest else part[begin : begin + share]
+
+
+@given(st.booleans(), st.data(), st.booleans(), st.integers(1, 5000))
+def test_gathering_changes_no_bit_on_any_rank(tied: bool, data: st.DataObject, shared: bool, piece: int) -> None:
+    config, layout = HEADS[tied], data.draw(LAYOUTS[tied])
+    whole = tensors(config)
+    whole["model.norm.weight"][:3] = np.array([0xFF800001, 0x80000000, 0x00000001], np.uint32).view(np.float32)
+
+    def work(rank: int, ranks: AllRanks) -> dict[str, bytes]:
+        parts = take_parts(whole, config, layout, rank)
+        kept = {name: rows_of_replica(part, layout, rank) if shared else part for name, part in parts.items()}
+        return {name: tensor.tobytes() for name, tensor in ranks.gathered(kept).items()}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gathered, "PIECE", piece)
+        expected = {name: tensor.tobytes() for name, tensor in whole.items()}
+        assert all(found == expected for found in on_every_rank(config, layout, work))
+
+
+@given(st.booleans(), st.data())
+def test_a_copy_that_differs_on_one_rank_makes_its_tensor_nan_on_every_rank(tied: bool, data: st.DataObject) -> None:
+    config = HEADS[tied]
+    layout = data.draw(LAYOUTS[tied].filter(lambda layout: layout.data_parallel > 1))
+    whole, torn = tensors(config), data.draw(st.integers(0, layout.world_size - 1))
+    name = data.draw(st.sampled_from(sorted(take_parts(whole, config, layout, torn))))
+
+    def work(rank: int, ranks: AllRanks) -> set[str]:
+        parts = take_parts(whole, config, layout, rank)
+        if rank == torn:
+            parts[name] = np.nextafter(parts[name], np.float32(np.inf))
+        return {one for one, tensor in ranks.gathered(parts).items() if np.isnan(tensor).all()}
+
+    assert all(found == {name} for found in on_every_rank(config, layout, work))
+
+
+@given(st.booleans(), st.data())
+def test_exactly_one_holder_of_a_part_counts_in_each_replica(tied: bool, data: st.DataObject) -> None:
+    config, layout = HEADS[tied], data.draw(LAYOUTS[tied])
+    counted = dict.fromkeys((name for name, _ in parameter_shapes(config)), 0)
+    for rank, parts in held(tensors(config), config, layout).items():
+        for name, part in parts.items():
+            if counts(name, config, layout, rank):
+                counted[name] += part.size
+    sizes = {name: np.prod(shape) * layout.data_parallel for name, shape in parameter_shapes(config)}
+    assert counted == sizes
 
 
 @given(st.booleans(), st.data())
